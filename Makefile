@@ -1,0 +1,45 @@
+# The two commands that matter: `make serve` and `make test`. Both build first what is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.built
+SOURCES := setup.py pyproject.toml $(wildcard ext/*.pyx ext/*.pxd)
+SERVE_ARGS ?=
+
+build: $(STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+# Editable: the command runs from this checkout, and the compiled rooms lie beside their sources.
+$(STAMP): $(SOURCES) | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[test,dev]'
+	touch $@
+
+serve: build
+	$(BIN)/unbroken serve $(SERVE_ARGS)
+
+test: build
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+bench: build
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,ops,rounds $(BENCH_ARGS)
+
+lint: build
+	$(BIN)/ruff check .
+
+types: build
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest ext
+
+# Address and undefined-behaviour sanitizers under the tests of the compiled rooms, in a build of its own.
+sanitize:
+	./tests/sanitize.sh
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f ext/*.c ext/*.so ext/*.html
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: build serve test bench lint types sanitize clean

@@ -1,0 +1,154 @@
+"""A named log of messages: its ring, its window of message ids, and the streams that its readers follow.
+
+             publish                                    attach / resume / rewind
+                |                                                |
+    sequencer.stage: dedup, serial                  covers(cursor)?  ring, else journal
+                |                                                |
+    journal.append (durable)                        place in a stream, or entries to replay first
+                |                                                |
+    commit: ring, one frame per wire format  ---->  readers at the head get it with the next flush
+
+Every method is synchronous: no other task runs between its first line and its last. That is the whole argument why
+nothing is lost between replay and live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from engine import limits
+from ext.dedup import DedupWindow
+from ext.ring import EPHEMERAL, Ring, Stream
+from ext.wire import EntryEncoder
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a namespace promises for its channels."""
+
+    durability: str  # "synced", "written" or "memory": see engine.settings
+    retention: str  # the journal's retention class
+    retained_ms: int  # how far back history and rewind may reach
+    series: str  # identity of the log that this durability class writes to
+
+
+class Channel:
+    """One channel of one app, awake: what it must know to number, deduplicate and deliver is in memory."""
+
+    __slots__ = (
+        "app_id",
+        "attached",
+        "awake",
+        "dedup",
+        "head",
+        "key",
+        "last_stored",
+        "last_used_ms",
+        "name",
+        "policy",
+        "ring",
+        "scheduled",
+        "staged",
+        "waiting",
+        "_streams",
+    )
+
+    def __init__(self, app_id: str, name: str, policy: Policy) -> None:
+        self.app_id = app_id
+        self.name = name
+        self.key = f"{app_id}:{name}"
+        self.policy = policy
+        self.awake = False
+        self.waiting: list[Callable[[], None]] = []
+        self.head = 0  # the position of those who attach now: no entry at or before it will come any more
+        self.last_stored = 0  # serial of the newest entry in the journal; the next one's ``previous``
+        self.staged = 0  # entries that have a serial and are not visible yet
+        self.attached = 0  # attachments, live or catching up
+        self.last_used_ms = 0
+        self.scheduled = False
+        self._streams: dict[tuple[int, str], Stream] = {}
+
+    def wake(
+        self,
+        dedup: DedupWindow,
+        entries: Iterable[tuple[int, str, bytes, int]],
+        *,
+        last_stored: int,
+        evicted: int,
+        position: int,
+        bounds: tuple[int, int],
+    ) -> None:
+        """Begin, with what the journal still has.
+
+        Args:
+            dedup: the ids of the window, already filled.
+            entries: the newest ones, oldest first: serial, series, record, origin.
+            last_stored: what the next entry will have as its ``previous``.
+            evicted: everything after this serial is in ``entries``.
+            position: the newest serial given out by now, in any channel.
+            bounds: the ring's: entries, bytes.
+        """
+        assert not self.awake
+        self.dedup = dedup
+        self.ring = Ring(bounds[0], bounds[1], evicted)
+        for serial, series, record, origin in entries:
+            self.ring.append(serial, (serial, series, record), len(record), origin)
+        self.last_stored = last_stored
+        self.head = position  # nothing of this channel is staged while it sleeps
+        self.awake = True
+
+    def stream(self, wire: int, name: str) -> Stream:
+        """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""
+        stream = self._streams.get((wire, name))
+        if stream is None:
+            stream = self._streams[wire, name] = Stream(self.ring, EntryEncoder(wire, name))
+        return stream
+
+    def close_unread_streams(self) -> None:
+        """Forget the frames that nobody reads. A later reader begins a new stream, and replays what lies before it."""
+        for variant, stream in list(self._streams.items()):
+            if not stream.readers_now:
+                stream.close()
+                del self._streams[variant]
+
+    def commit(self, serial: int, record: bytes, origin: int, flags: int) -> None:
+        """Make a durable entry visible: in the ring, and framed in each format that somebody reads."""
+        series = self.policy.series
+        # Entries are plain tuples, because encoders take them by the list.
+        self.ring.append(serial, (serial, series, record), len(record), origin, flags)
+        for stream in self._streams.values():
+            stream.append(stream.encoder.frame(serial, series, record))  # type: ignore[attr-defined]  # opaque to ext
+        self.head = serial
+        if not flags & EPHEMERAL:
+            self.last_stored = serial
+
+    def moved(self) -> list[Stream]:
+        """The streams to flush after commits; whoever waits for one beside the plane is woken here."""
+        streams = list(self._streams.values())
+        for stream in streams:
+            if stream.parked:
+                parked = list(stream.parked)
+                stream.parked.clear()
+                for waiter in parked:
+                    waiter.wake()
+        return streams
+
+    def in_ring(self, cursor: int) -> bool:
+        """Is everything after ``cursor`` in memory?"""
+        return cursor >= self.ring.evicted
+
+    def forget(self, now_ms: int, window_ms: int) -> None:
+        """Let go of what is older than the continuity window."""
+        self.ring.trim(max(0, now_ms - window_ms) << 16)
+        self.dedup.expire(now_ms)
+        self.close_unread_streams()
+
+    def idle(self, now_ms: int) -> bool:
+        """Can it be dropped from memory without anybody noticing? Its window has passed and nobody is attached."""
+        return (
+            not self.attached
+            and not self.staged
+            and not self.waiting
+            and not len(self.ring)
+            and not len(self.dedup)
+            and now_ms - self.last_used_ms >= limits.CHANNEL_IDLE_MS
+        )

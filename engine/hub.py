@@ -1,0 +1,140 @@
+"""All channels that are in memory, and their waking and falling asleep.
+
+    asleep --open--> waking --read_back (a thread), awaken--> awake --nothing for a window--> asleep
+                       |
+            what is asked of it meanwhile waits in ``channel.waiting``, in order
+
+A channel asleep costs nothing: its log is in the journal. Waking reads the last continuity window back, which fills the
+ring and the window of message ids: so a repeat is known as one after a crash too."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from engine import limits
+from engine.channel import Channel, Policy
+from engine.errors import LimitExceeded
+from engine.journal.port import Stored
+from engine.sequencer import Sequencer
+from engine.settings import Settings
+from ext.dedup import DedupWindow
+from ext.serial import SerialClock
+from ext.wire import record_ids, record_origin
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What the journal has of a channel's last window, ready to be put into place."""
+
+    dedup: DedupWindow
+    newest: list[tuple[int, str, bytes, int]]  # serial, series, record, origin: as many as the ring may hold
+    evicted: int
+    last_stored: int
+
+
+class Hub:
+    """Where a channel is found by its name."""
+
+    def __init__(
+        self, settings: Settings, clock: SerialClock, dedup_key: bytes, policy_of: Callable[[str, str], Policy]
+    ) -> None:
+        self.settings = settings
+        self.sequencer = Sequencer(clock)
+        self.channels: dict[str, Channel] = {}
+        self.waking: list[Channel] = []  # to be read back by whoever reads the journal
+        self.window_ms = settings.limits.window_seconds * 1000
+        self._dedup_key = dedup_key
+        self._policy_of = policy_of
+        self._due: deque[tuple[int, Channel]] = deque()  # all wait equally long, so this is in order of time
+        self._bounds = (settings.limits.ring_entries_per_channel, settings.limits.ring_bytes_per_channel)
+
+    def open(self, app_id: str, name: str, now_ms: int) -> Channel:
+        """The channel, awake or waking.
+
+        Raises: LimitExceeded, when more channels are in memory than the server may hold.
+        """
+        channel = self.channels.get(f"{app_id}:{name}")
+        if channel is None:
+            most = self.settings.limits.channels
+            if len(self.channels) >= most:
+                raise LimitExceeded(f"{most} channels are active, the most this server may hold", code=50004, status=503)
+            channel = Channel(app_id, name, self._policy_of(app_id, name))
+            self.channels[channel.key] = channel
+            self.waking.append(channel)
+        channel.last_used_ms = now_ms
+        if not channel.scheduled:
+            channel.scheduled = True
+            self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
+        return channel
+
+    def when_awake(self, channel: Channel, do: Callable[[], None]) -> None:
+        """Do it now, or in its turn once the channel is awake."""
+        if channel.awake:
+            do()
+        else:
+            channel.waiting.append(do)
+
+    def new_dedup(self) -> DedupWindow:
+        return DedupWindow(self._dedup_key, self.window_ms)
+
+    def read_back(self, last_stored: int, pages: Iterable[list[Stored]]) -> ReadBack:
+        """What a waking channel needs; it may take long, touches nothing else, and can run in any thread.
+
+        Args:
+            last_stored: serial of the channel's newest entry; or, if the journal knows of none, a serial after which
+                it would know of one.
+            pages: all its entries of the last window, oldest first.
+        """
+        dedup = self.new_dedup()
+        newest: deque[tuple[int, str, bytes, int]] = deque()
+        held, evicted, first = 0, last_stored, True
+        for stored in _each(pages):
+            if first:
+                first, evicted = False, stored.previous
+            for index, message_id in enumerate(record_ids(stored.record)):
+                dedup.add_or_find(message_id, stored.serial, index)
+            newest.append((stored.serial, stored.series, stored.record, record_origin(stored.record)))
+            held += len(stored.record)
+            while len(newest) > 1 and (held > self._bounds[1] or len(newest) > self._bounds[0]):
+                evicted = newest[0][0]
+                held -= len(newest.popleft()[2])
+        return ReadBack(dedup, list(newest), evicted, last_stored)
+
+    def awaken(self, channel: Channel, found: ReadBack) -> None:
+        """Put it into place, and do what has been waiting for it."""
+        channel.wake(
+            found.dedup,
+            found.newest,
+            last_stored=found.last_stored,
+            evicted=found.evicted,
+            position=self.sequencer.clock.last,
+            bounds=self._bounds,
+        )
+        waiting, channel.waiting = channel.waiting, []
+        for do in waiting:
+            do()
+
+    def give_up(self, channel: Channel) -> list[Callable[[], None]]:
+        """Its log can't be read back: forget the channel, and return what was waiting for it."""
+        self.channels.pop(channel.key, None)
+        waiting, channel.waiting = channel.waiting, []
+        return waiting
+
+    def sweep(self, now_ms: int, most: int) -> None:
+        """Let channels forget what is past the window, and drop the idle ones; at most so many in one call."""
+        while most and self._due and self._due[0][0] <= now_ms:
+            most -= 1
+            _, channel = self._due.popleft()
+            if channel.awake:
+                channel.forget(now_ms, self.window_ms)
+                if channel.idle(now_ms):
+                    del self.channels[channel.key]
+                    continue
+            self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
+
+
+def _each(pages: Iterable[list[Stored]]) -> Iterator[Stored]:
+    for page in pages:
+        yield from page

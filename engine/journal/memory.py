@@ -1,0 +1,73 @@
+"""The journal that holds nothing: for a server whose every namespace is of durability ``memory``.
+
+    head, floor    the newest serial it was given: whatever came before lives in rings, or nowhere
+
+It says so honestly: only a cursor at the head is continuous here; the ring answers for what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from engine.journal.buckets import retention_ms
+from engine.journal.meta import new_series
+from engine.journal.port import Block, Statistics, Stored, Window
+
+
+class MemoryJournal:
+    """See ``engine.journal.port.Journal``. A new series with every start, so no cursor outlives one."""
+
+    def __init__(self) -> None:
+        self.series = new_series()
+        self._head = self._appends = self._entries = 0
+
+    def series_for(self, synced: bool) -> str:
+        return self.series
+
+    def head(self) -> int:
+        return self._head
+
+    def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
+        for block in blocks:
+            self._head = max(self._head, block.entries[-1][0])
+            self._entries += len(block.entries)
+        self._appends += 1
+
+    def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        return []
+
+    def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        return []
+
+    def last(self, channel: str) -> Stored | None:
+        return None
+
+    def holds(self, channel: str, serial: int) -> bool:
+        return False
+
+    def floor(self, retention: str) -> int:
+        retention_ms(retention, 1)
+        return self._head
+
+    def continuous(self, channel: str, retention: str, cursor: int) -> bool:
+        return cursor >= self.floor(retention)
+
+    def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
+        return {channel: Window(0, iter(())) for channel in channels}
+
+    def forget(self, app_prefix: str) -> None:
+        """Nothing is held."""
+
+    def erase(self, channel: str, serials: Sequence[int]) -> None:
+        """Nothing is held."""
+
+    def recover(self) -> None:
+        """An append cannot fail."""
+
+    def maintain(self, now_ms: int) -> None:
+        """Nothing is held."""
+
+    def statistics(self) -> Statistics:
+        return Statistics(0, 0, 0, 0, self._appends, self._entries, 0, 0, 0, True)
+
+    def close(self) -> None:
+        """Nothing is held."""

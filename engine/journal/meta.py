@@ -1,0 +1,118 @@
+"""What the journal knows about itself, in the default family.
+
+    format 1 | series, written: 8 characters each | head: 8 bytes | floor:<class>, base: 8 bytes
+    boot: the kernel's boot id | clean: there only between a close and the next open
+    layout: which namespaces have which retention class, as text, as of the last start
+
+The head is written in the same batch as the entries, so it can never be behind them.
+
+Two series, because two promises: an entry appended synced is never lost; one merely written survives
+the process, not the machine. If the machine has restarted without a clean close, acknowledged
+entries of the written log may be missing, so that log begins a new life: old cursors prove nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from secrets import choice
+from string import ascii_letters, digits
+
+from engine.journal.store import META, Row, Store, StoreError
+
+FORMAT = b"1"
+SERIES_LENGTH = 8
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def read_boot_id() -> str:
+    """Names this run of the machine; empty where the kernel does not say, which never counts as the same."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def head_row(serial: int) -> Row:
+    return META, b"head", number(serial)
+
+
+def floor_row(retention: str, serial: int) -> Row:
+    return META, b"floor:" + retention.encode("ascii"), number(serial)
+
+
+class Meta:
+    """Read at open; ``rows`` are what has to be written (synced) before anything else is."""
+
+    def __init__(self, store: Store, boot_id: str, layout: str) -> None:
+        """Raises: StoreError, also if what is there is not ours."""
+        self._store = store
+        rows: list[Row] = [
+            (META, b"clean", None),
+            (META, b"boot", boot_id.encode()),
+            (META, b"layout", layout.encode()),
+        ]
+        found = store.get(META, b"format")
+        if found is None:
+            if store.families():
+                raise StoreError("Corruption: column families without the journal's format mark")
+            self.series, self.written_series, self.head = new_series(), new_series(), 0
+            rows += [
+                (META, b"format", FORMAT),
+                (META, b"series", self.series.encode()),
+                (META, b"written", self.written_series.encode()),
+                head_row(0),
+            ]
+            self.floors: dict[str, int] = {}
+            self.base = 0
+            rows.append((META, b"base", number(0)))
+        else:
+            if found != FORMAT:
+                raise StoreError(f"Not supported: journal format {found!r}; this server reads {FORMAT!r}")
+            self.series, self.written_series = self._text(b"series"), self._text(b"written")
+            self.head = self._number(b"head")
+            self.base = self._number(b"base")
+            self.floors = self._read_floors()
+            same_boot = boot_id != "" and store.get(META, b"boot") == boot_id.encode()
+            if not same_boot and store.get(META, b"clean") is None:
+                self.written_series = new_series()
+                rows.append((META, b"written", self.written_series.encode()))
+            if store.get(META, b"layout") != layout.encode():
+                # A channel may have moved to another class: what its old class dropped is not in the new
+                # one's floor. From here on only the chain of its entries, or a newer cursor, proves anything.
+                self.base = self.head
+                rows.append((META, b"base", number(self.base)))
+        self.rows = rows
+
+    def floor(self, retention: str) -> int:
+        return max(self.floors.get(retention, 0), self.base)
+
+    def _read_floors(self) -> dict[str, int]:
+        rows, floors, prefix = self._store.rows(META), {}, b"floor:"
+        rows.seek(prefix)
+        while rows.valid() and rows.key().startswith(prefix):
+            floors[rows.key()[len(prefix) :].decode("ascii")] = int.from_bytes(rows.value(), "big")
+            rows.next()
+        try:
+            rows.status()
+        except Exception as error:
+            raise StoreError(str(error)) from error
+        return floors
+
+    def _text(self, key: bytes) -> str:
+        value = self._store.get(META, key)
+        if value is None or len(value) != SERIES_LENGTH:
+            raise StoreError(f"Corruption: the journal's {key.decode()} is missing or damaged")
+        return value.decode("ascii")
+
+    def _number(self, key: bytes) -> int:
+        value = self._store.get(META, key)
+        if value is None or len(value) != 8:
+            raise StoreError(f"Corruption: the journal's {key.decode()} is missing or damaged")
+        return int.from_bytes(value, "big")
+
+
+def new_series() -> str:
+    return "".join(choice(ascii_letters + digits) for _ in range(SERIES_LENGTH))

@@ -1,0 +1,123 @@
+"""The port of the journal: what the engine may ask of a durable log of all channels.
+
+    write side   append, erase, forget, maintain, recover, close: one caller at a time (maintain may
+                 run beside append; it takes what it must under a lock of its own)
+    read side    read_after, read_before, last, wake, floor, continuous: any thread, at any time
+
+Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
+
+    first = the first held entry after the cursor
+    1. 0 < first.previous <= cursor < first.serial: nothing was ever between them
+    2. nothing is after the cursor, but an entry at or before it is held: later ones would be too
+    3. otherwise (nothing held, or first.previous == 0, which only says that nothing was held when it
+       was written): only ``cursor >= floor(retention)`` proves it, for only what is older was dropped
+
+Synchronous by design: it runs in worker threads. Time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Stored(NamedTuple):
+    """One entry as the journal holds it; a tuple because a page has thousands of them."""
+
+    serial: int
+    previous: int
+    series: str
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one append adds to one channel; ``entries`` are (serial, previous, record), ascending."""
+
+    channel: str
+    retention: str
+    series: str
+    entries: Sequence[tuple[int, int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a channel that wakes finds: its last serial (0: none held) and its newest entries, in pages."""
+
+    last: int
+    pages: Iterator[list[Stored]]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot; bytes as RocksDB counts them, counters since this journal was opened."""
+
+    bytes_on_disk: int
+    bytes_in_memory: int
+    buckets: int
+    channels_indexed: int
+    appends: int
+    entries: int
+    bytes_appended: int
+    failures: int
+    recoveries: int
+    available: bool
+
+
+class Journal(Protocol):
+    """A durable log of all channels. Every method may raise JournalUnavailable; every read of a
+    channel may raise JournalCorrupted, for that channel only."""
+
+    @property
+    def series(self) -> str:
+        """The identity of the life of the synced log."""
+
+    def series_for(self, synced: bool) -> str:
+        """The series that a block appended this way has to carry; the written log lives shorter
+        lives, because a power cut may take acknowledged entries of it."""
+
+    def head(self) -> int:
+        """No serial at or below this one may be given out again; survives every retention."""
+
+    def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
+        """All blocks or none. When it returns they survive a power cut (synced) or a kill -9 (not)."""
+
+    def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        """Entries with serial > cursor, ascending; at most ``limit`` entries and ``budget`` bytes of
+        records, but at least one entry when there is one."""
+
+    def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        """Entries with serial < cursor, descending; bounded like ``read_after``."""
+
+    def last(self, channel: str) -> Stored | None:
+        """The newest entry held."""
+
+    def holds(self, channel: str, serial: int) -> bool:
+        """Is this very entry held? Asked after ``recover`` about entries in doubt."""
+
+    def floor(self, retention: str) -> int:
+        """The smallest cursor after which retention has dropped nothing of this class."""
+
+    def continuous(self, channel: str, retention: str, cursor: int) -> bool:
+        """Is every entry of the channel after ``cursor`` still held? False also when that is unknown."""
+
+    def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
+        """For each channel its last serial and its entries from ``since_ms`` on."""
+
+    def forget(self, app_prefix: str) -> None:
+        """Drop everything of the channels whose key begins so."""
+
+    def erase(self, channel: str, serials: Sequence[int]) -> None:
+        """Take back entries of an append that was refused, and that ``recover`` found persisted."""
+
+    def recover(self) -> None:
+        """After a failed append nothing is known: reopen from what the disk has."""
+
+    def maintain(self, now_ms: int) -> None:
+        """Drop what is past retention, create the next buckets ahead of time; every second or so."""
+
+    def statistics(self) -> Statistics:
+        """Counters for health and metrics."""
+
+    def close(self) -> None:
+        """Flush, and leave the mark that nothing was lost. The journal is of no use afterwards."""

@@ -1,0 +1,141 @@
+"""Blocks of one channel, read on or back from a cursor, across buckets and classes.
+
+    one class    buckets ascend by serial: one after the other, and only those that may have the channel
+    several      (a namespace changed its class): merged by serial
+
+Readers run beside appends. An iterator is a snapshot of its own bucket only, so one taken of a later
+bucket may show entries of an append that the earlier bucket's did not: whatever is beyond ``visible``,
+read before any iterator was made, is left for the next read, and no page has a hole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from heapq import merge
+from itertools import chain
+from operator import attrgetter
+
+from engine.errors import JournalCorrupted, JournalUnavailable
+from engine.journal.block import block_key, channel_prefix, decode
+from engine.journal.buckets import Bucket, BucketTable
+from engine.journal.port import Stored
+from engine.journal.store import Rows, Store, StoreError
+
+
+class BucketGoneError(Exception):
+    """Retention dropped a bucket in the middle of a read: to skip it could make a hole in a page."""
+
+
+_by_serial = attrgetter("serial")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    store: Store
+    table: BucketTable
+    visible: int
+
+    def after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        streams = _non_empty([self._forward(channel, buckets, cursor) for buckets in self.table.classes()])
+        if len(streams) > 1:
+            merged = merge(*map(chain.from_iterable, streams), key=_by_serial)
+            return take(([entry] for entry in merged), limit, budget)
+        return take(streams[0], limit, budget) if streams else []
+
+    def before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        cursor = min(cursor, self.visible + 1)
+        streams = _non_empty([self._backward(channel, buckets, cursor) for buckets in self.table.classes()])
+        if len(streams) > 1:
+            merged = merge(*map(chain.from_iterable, streams), key=_by_serial, reverse=True)
+            return take(([entry] for entry in merged), limit, budget)
+        return take(streams[0], limit, budget) if streams else []
+
+    def _forward(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[list[Stored]]:
+        prefix = channel_prefix(channel)
+        for bucket in buckets:
+            if bucket.end_serial <= cursor + 1 or not bucket.may_have(channel):
+                continue
+            rows = self._rows(channel, bucket)
+            if bucket.first_serial <= cursor:
+                rows.seek_for_prev(block_key(prefix, cursor))           # the block that may span the cursor
+                if not rows.valid() or not rows.key().startswith(prefix):
+                    check(channel, rows)
+                    rows.seek(prefix)
+            else:
+                rows.seek(prefix)
+            while rows.valid() and (key := rows.key()).startswith(prefix):
+                entries = decode(key, rows.value())
+                if entries[0].serial <= cursor:
+                    entries = [entry for entry in entries if entry.serial > cursor]
+                if entries and entries[-1].serial > self.visible:
+                    entries = [entry for entry in entries if entry.serial <= self.visible]
+                if entries:
+                    yield entries
+                rows.next()
+            check(channel, rows)
+
+    def _backward(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[list[Stored]]:
+        prefix = channel_prefix(channel)
+        for bucket in reversed(buckets):
+            if bucket.first_serial >= cursor or not bucket.may_have(channel):
+                continue
+            rows = self._rows(channel, bucket)
+            rows.seek_for_prev(block_key(prefix, cursor - 1))
+            while rows.valid() and (key := rows.key()).startswith(prefix):
+                entries = decode(key, rows.value())
+                if entries[-1].serial >= cursor:
+                    entries = [entry for entry in entries if entry.serial < cursor]
+                entries.reverse()
+                if entries:
+                    yield entries
+                rows.prev()
+            check(channel, rows)
+
+    def _rows(self, channel: str, bucket: Bucket) -> Rows:
+        try:
+            return self.store.rows(bucket.family)
+        except StoreError as error:
+            if self.table.find(bucket.retention, bucket.start_ms) is not bucket:
+                raise BucketGoneError from error
+            raise JournalUnavailable(f"{channel} cannot be read: {error}") from error
+
+
+def _non_empty(streams: list[Iterator[list[Stored]]]) -> list[Iterable[list[Stored]]]:
+    """Nearly always none or one."""
+    found: list[Iterable[list[Stored]]] = []
+    for stream in streams:
+        first = next(stream, None)
+        if first is not None:
+            found.append(chain((first,), stream))
+    return found
+
+
+def take(blocks: Iterable[list[Stored]], limit: int, budget: int) -> list[Stored]:
+    """Entries up to the limits, and one in any case. Raises: ValueError, for a limit below 1."""
+    if limit < 1:
+        raise ValueError(f"a page has at least one entry, got a limit of {limit}")
+    page: list[Stored] = []
+    for entries in blocks:
+        budget -= sum(len(entry[3]) for entry in entries)
+        if budget >= 0 and len(page) + len(entries) < limit:
+            page += entries
+            continue
+        budget += sum(len(entry[3]) for entry in entries)
+        for entry in entries:
+            budget -= len(entry.record)
+            if len(page) == limit or (budget < 0 and page):
+                return page
+            page.append(entry)
+        if len(page) == limit or budget < 0:
+            return page
+    return page
+
+
+def check(channel: str, rows: Rows) -> None:
+    """An iterator also ends where it cannot read on: that is not the end of the channel."""
+    try:
+        rows.status()
+    except Exception as error:
+        if str(error).startswith("Corruption"):
+            raise JournalCorrupted(channel, str(error)) from error
+        raise JournalUnavailable(f"{channel} cannot be read: {error}") from error

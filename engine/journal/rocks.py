@@ -1,0 +1,425 @@
+"""The journal on RocksDB in this process: who may do what at the same time, and what after a failure.
+
+    _appending    one writer: append, erase, forget, and taking expired buckets off the table
+    _building     one changer of column families: append only when it must, maintain ahead of it
+    _gate         reads pass side by side; close and recover wait until none is inside
+
+After a failed write or sync nothing is known, so nothing is written until ``recover`` has reopened the
+database and seen what the disk has. Reads go on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from shutil import disk_usage
+from threading import Lock
+
+from engine.errors import JournalUnavailable
+from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, decode, encode, split
+from engine.journal.buckets import INDEX_ENTRIES, SERIAL_SHIFT, Bucket, BucketTable, bucket_length_ms, retention_ms
+from engine.journal.gate import Gate
+from engine.journal.meta import Meta, floor_row, head_row, read_boot_id
+from engine.journal.port import Block, Statistics, Stored, Window
+from engine.journal.reading import BucketGoneError, Reader, check
+from engine.journal.store import META, MIB, RocksStore, Row, Store, StoreError
+
+WINDOW_MS = 120_000
+PAGE_ENTRIES = 4096             # of a waking channel's window, read lazily: what its reader holds at once
+PAGE_BYTES = MIB
+# Reopening writes: a manifest, options, what the logs had as tables. Below this nothing is closed, for
+# what is open can at least be read.
+REOPEN_SPARE_BYTES = 32 * MIB
+
+
+class RocksJournal:
+    """See ``engine.journal.port.Journal`` for what each method promises."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        window_ms: int = WINDOW_MS,
+        layout: str = "",
+        index_entries: int = INDEX_ENTRIES,
+        open_store: Callable[[Path], Store] = RocksStore,
+        boot_id: str | None = None,
+    ) -> None:
+        """Open or create.
+
+        Args:
+            layout: which namespaces have which class, as text; a changed one raises every floor to the head.
+            index_entries: how many (bucket, channel) pairs are remembered; beyond them it is looked up.
+            open_store, boot_id: what a test replaces.
+        Raises: JournalUnavailable, with what RocksDB said and what the operator can do.
+        """
+        if window_ms < 1:
+            raise ValueError(f"the window must be at least 1 ms, got {window_ms}")
+        self._path, self._window_ms, self._layout, self._index_entries = path, window_ms, layout, index_entries
+        self._open_store = open_store
+        self._boot_id = read_boot_id() if boot_id is None else boot_id
+        self._appending, self._building, self._gate = Lock(), Lock(), Gate()
+        self._failed: str | None = None
+        self._store: Store | None = None
+        self._unsynced = False
+        self._closed = False
+        self._head = 0
+        self._retentions: set[str] = set()          # appended to in this life: they get buckets ahead of time
+        self._appends = self._entries = self._bytes = self._failures = self._recoveries = 0
+        self._open()
+
+    @property
+    def series(self) -> str:
+        return self._meta.series
+
+    def series_for(self, synced: bool) -> str:
+        return self._meta.series if synced else self._meta.written_series
+
+    def head(self) -> int:
+        return self._head
+
+    def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
+        """Raises: JournalUnavailable (then it is unknown whether any of it was persisted), or ValueError
+        for what no journal may be asked to hold; then nothing was."""
+        with self._appending:
+            store = self._writable()
+            _check_blocks(blocks, self._head, self._window_ms)
+            try:
+                rows, newest = self._rows_of(store, blocks)
+                rows.append(head_row(newest))
+                store.write(rows)
+                self._unsynced = True
+                if synced:
+                    store.sync()
+                    self._unsynced = False
+            except StoreError as error:
+                raise self._fail(f"an append failed: {error}") from error
+            self._head = newest                     # from here on readers see it
+            self._appends += 1
+            self._entries += sum(len(block.entries) for block in blocks)
+            self._bytes += sum(len(row[2]) for row in rows if row[2] is not None)
+
+    def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        with self._gate:
+            while True:
+                try:
+                    return self._reader().after(channel, cursor, limit=limit, budget=budget)
+                except BucketGoneError:
+                    continue            # dropped meanwhile; the table, taken anew, no longer has it
+
+    def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        with self._gate:
+            while True:
+                try:
+                    return self._reader().before(channel, cursor, limit=limit, budget=budget)
+                except BucketGoneError:
+                    continue
+
+    def last(self, channel: str) -> Stored | None:
+        found = self.read_before(channel, self._head + 1, limit=1, budget=0)
+        return found[0] if found else None
+
+    def holds(self, channel: str, serial: int) -> bool:
+        found = self.read_after(channel, serial - 1, limit=1, budget=0)
+        return bool(found) and found[0].serial == serial
+
+    def floor(self, retention: str) -> int:
+        retention_ms(retention, self._window_ms)
+        return self._meta.floor(retention)
+
+    def continuous(self, channel: str, retention: str, cursor: int) -> bool:
+        # Entries first and the floor second: a bucket leaves the table only after the floor has risen.
+        first = self.read_after(channel, cursor, limit=1, budget=0)
+        if first:
+            proven = 0 < first[0].previous <= cursor
+        else:
+            # An entry held from before a change of classes would not vouch for later ones in another class.
+            last = self.last(channel)
+            proven = last is not None and last.serial > self._meta.base
+        return proven or cursor >= self.floor(retention)
+
+    def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
+        since = (since_ms << SERIAL_SHIFT) - 1 if since_ms > 0 else 0
+        windows = {}
+        for channel in channels:
+            last = self.last(channel)               # a look into a few sets, for a channel without entries
+            windows[channel] = Window(last.serial, self._pages(channel, since)) if last else Window(0, iter(()))
+        return windows
+
+    def forget(self, app_prefix: str) -> None:
+        """Floors stay: a reader of a forgotten channel is told that it is empty, not that it has a hole."""
+        begin = app_prefix.encode("utf-8")
+        if not begin:
+            raise ValueError("an empty prefix would drop every app")
+        end = begin[:-1] + bytes((begin[-1] + 1,))              # UTF-8 never has a byte 255
+        with self._appending, self._building:
+            store = self._writable()
+            try:
+                for bucket in self._table:
+                    store.delete_range(bucket.family, begin, end)
+                    self._table.discard(bucket, app_prefix)
+                store.sync()
+            except StoreError as error:
+                raise self._fail(f"an app could not be dropped: {error}") from error
+
+    def erase(self, channel: str, serials: Sequence[int]) -> None:
+        prefix, doomed = channel_prefix(channel), frozenset(serials)
+        with self._appending:
+            store = self._writable()
+            try:
+                rows = [row for serial in sorted(doomed) for row in self._without(store, prefix, serial, doomed)]
+                if rows:
+                    store.write(list({(row[0], row[1], row[2]): row for row in rows}.values()))
+                    store.sync()
+            except StoreError as error:
+                raise self._fail(f"entries could not be taken back: {error}") from error
+
+    def recover(self) -> None:
+        """Raises: JournalUnavailable; reads go on if nothing had to be closed. Call it again later."""
+        with self._appending, self._building:
+            if self._closed:
+                raise JournalUnavailable("it is closed")
+            if self._failed is None and self._store is not None:
+                return
+            if self._store is not None:
+                self._check_room()
+                with self._gate.closed():
+                    store, self._store = self._store, None
+                    try:
+                        store.close()
+                    except StoreError as error:
+                        self._failed = f"could not flush: {error}"      # the log has what the tables miss
+            self._open()
+            self._failed = None
+            self._recoveries += 1
+
+    def maintain(self, now_ms: int) -> None:
+        """Also syncs what was only written, so that a power cut costs that log a second, not all its logs."""
+        try:
+            with self._building:
+                store = self._store
+                if store is None or self._failed is not None:
+                    return
+                for retention in sorted(self._retentions):
+                    ahead = now_ms + bucket_length_ms(retention, self._window_ms)
+                    for at_ms in (now_ms, ahead):
+                        if at_ms << SERIAL_SHIFT > self._head and self._table.find(retention, at_ms) is None:
+                            self._create(store, retention, at_ms)
+            expired = self._take_expired(now_ms)
+            for family in expired:
+                with self._building:                # one at a time: an append may have to create one
+                    if self._store is store:        # else it was reopened meanwhile, and has them again
+                        store.drop(family)
+        except StoreError as error:
+            raise JournalUnavailable(f"maintenance failed: {error}") from error
+
+    def statistics(self) -> Statistics:
+        with self._gate:
+            store = self._store
+            return Statistics(
+                bytes_on_disk=_bytes_in(self._path),
+                bytes_in_memory=store.bytes_in_memory() if store else 0,
+                buckets=len(self._table),
+                channels_indexed=self._table.indexed,
+                appends=self._appends,
+                entries=self._entries,
+                bytes_appended=self._bytes,
+                failures=self._failures,
+                recoveries=self._recoveries,
+                available=store is not None and self._failed is None,
+            )
+
+    def close(self) -> None:
+        """Raises: JournalUnavailable, if the mark could not be left; it is closed in any case."""
+        with self._appending, self._building, self._gate.closed():
+            store, self._store, self._closed = self._store, None, True
+            if store is None:
+                return
+            try:
+                try:
+                    if self._failed is None:
+                        store.write([(META, b"clean", b"1")])
+                        store.sync()
+                finally:
+                    store.close()
+            except StoreError as error:
+                raise JournalUnavailable(f"could not be closed cleanly: {error}") from error
+
+    def _open(self) -> None:
+        store: Store | None = None
+        try:
+            store = self._open_store(self._path)
+            meta = Meta(store, self._boot_id, self._layout)
+            buckets = [Bucket.parse(family) for family in store.families()]
+            store.write(meta.rows)
+            store.sync()
+        except (StoreError, ValueError) as error:
+            if store is not None:
+                try:
+                    store.close()
+                except StoreError as second:
+                    error.add_note(str(second))
+            raise JournalUnavailable(_advice(self._path, str(error))) from error
+        self._meta, self._head = meta, meta.head
+        self._table = BucketTable(buckets, self._window_ms, self._index_entries)
+        for bucket in buckets:
+            self._table.adopt(bucket, _channels_of(store, bucket.family, self._index_entries - self._table.indexed))
+        self._store = store
+
+    def _rows_of(self, store: Store, blocks: Sequence[Block]) -> tuple[list[Row], int]:
+        rows: list[Row] = []
+        newest = self._head
+        for block in blocks:
+            prefix, rest = channel_prefix(block.channel), block.entries
+            while rest:
+                bucket = self._bucket(store, block.retention, rest[0][0] >> SERIAL_SHIFT)
+                here = rest
+                if rest[-1][0] >= bucket.end_serial:
+                    here = [entry for entry in rest if entry[0] < bucket.end_serial]
+                for part in split(here):
+                    key = block_key(prefix, part[0][0])
+                    rows.append((bucket.family, key, encode(key, block.series, part)))
+                self._table.note(bucket, block.channel)         # before the write: a reader must never miss it
+                rest = rest[len(here) :]
+            newest = max(newest, block.entries[-1][0])
+        return rows, newest
+
+    def _bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
+        bucket = self._table.find(retention, at_ms)
+        if bucket is None:
+            with self._building:
+                bucket = self._table.find(retention, at_ms) or self._create(store, retention, at_ms)
+        return bucket
+
+    def _create(self, store: Store, retention: str, at_ms: int) -> Bucket:
+        bucket = self._table.plan(retention, at_ms, self._meta.floors.get(retention, 0) >> SERIAL_SHIFT)
+        store.create(bucket.family)
+        self._table.add(bucket)
+        self._retentions.add(retention)
+        return bucket
+
+    def _take_expired(self, now_ms: int) -> list[str]:
+        """Raise the floors, durably, and only then take the buckets away from readers."""
+        with self._appending:
+            expired = self._table.expired(now_ms)
+            if self._store is None or self._failed is not None:
+                return []
+            if not expired and not self._unsynced:
+                return []
+            try:
+                floors = dict(self._meta.floors)
+                for bucket in expired:
+                    # Serials beyond the head are still to be given out, also after the clock has stepped back.
+                    dropped_to = min(bucket.end_serial - 1, self._head)
+                    floors[bucket.retention] = max(floors.get(bucket.retention, 0), dropped_to)
+                if expired:
+                    self._store.write([floor_row(*floor) for floor in floors.items()])
+                self._store.sync()
+                self._unsynced = False
+            except StoreError as error:
+                raise self._fail(f"the floor could not be raised: {error}") from error
+            self._meta.floors = floors
+            with self._building:
+                for bucket in expired:
+                    self._table.remove(bucket)
+            return [bucket.family for bucket in expired]
+
+    def _without(self, store: Store, prefix: bytes, serial: int, doomed: frozenset[int]) -> Iterator[Row]:
+        """The rows that turn the block with this serial into one without the doomed entries."""
+        for bucket in self._table:
+            if not bucket.first_serial <= serial < bucket.end_serial:
+                continue
+            rows = store.rows(bucket.family)
+            rows.seek_for_prev(block_key(prefix, serial))
+            if not rows.valid() or not rows.key().startswith(prefix):
+                check(prefix[:-1].decode("utf-8"), rows)
+                continue
+            key = rows.key()
+            entries = decode(key, rows.value())
+            kept = [(entry.serial, entry.previous, entry.record) for entry in entries if entry.serial not in doomed]
+            if len(kept) == len(entries):
+                continue
+            if not kept or kept[0][0] != entries[0].serial:
+                yield bucket.family, key, None
+            if kept:
+                key = block_key(prefix, kept[0][0])
+                yield bucket.family, key, encode(key, entries[0].series, kept)
+
+    def _pages(self, channel: str, cursor: int) -> Iterator[list[Stored]]:
+        while page := self.read_after(channel, cursor, limit=PAGE_ENTRIES, budget=PAGE_BYTES):
+            yield page
+            cursor = page[-1].serial
+
+    def _reader(self) -> Reader:
+        if self._store is None:
+            raise JournalUnavailable(self._failed or "it is closed")
+        return Reader(self._store, self._table, self._head)
+
+    def _writable(self) -> Store:
+        if self._store is None or self._failed is not None:
+            raise JournalUnavailable(self._failed or "it is closed")
+        return self._store
+
+    def _fail(self, reason: str) -> JournalUnavailable:
+        self._failed = reason
+        self._failures += 1
+        return JournalUnavailable(reason)
+
+    def _check_room(self) -> None:
+        logs = sum(log.stat().st_size for log in self._path.glob("*.log"))
+        free = disk_usage(self._path).free
+        needed = logs + REOPEN_SPARE_BYTES
+        if free < needed:
+            raise JournalUnavailable(f"{self._failed}; {free} bytes are free, reopening may need {needed}")
+
+
+def _check_blocks(blocks: Sequence[Block], head: int, window_ms: int) -> None:
+    newest: dict[str, int] = {}
+    for block in blocks:
+        retention_ms(block.retention, window_ms)
+        before = newest.get(block.channel, head)
+        for serial, previous, _ in block.entries:
+            if not previous < serial > before or serial >= 1 << 64:
+                raise ValueError(f"{block.channel}: serial {serial} (previous {previous}) does not follow {before}")
+            before = serial
+        newest[block.channel] = before
+        if not block.entries:
+            raise ValueError(f"{block.channel}: a block without entries")
+
+
+def _channels_of(store: Store, family: str, room: int) -> set[str] | None:
+    """The channels of a bucket, by one seek for each; None if they are too many, or cannot all be read."""
+    channels: set[str] = set()
+    try:
+        rows = store.rows(family)
+        rows.seek(b"")
+        while rows.valid():
+            if len(channels) >= room:
+                return None
+            channel = rows.key()[: -SERIAL_BYTES - 1]
+            channels.add(channel.decode("utf-8"))
+            rows.seek(channel + b"\1")                  # past every key of this channel: they go on with a NUL
+        rows.status()
+    except Exception:
+        return None             # damage is reported to whoever reads the channel that has it, not to all others
+    return channels
+
+
+def _bytes_in(directory: Path) -> int:
+    total = 0
+    for file in directory.iterdir():
+        with suppress(FileNotFoundError):           # RocksDB removes what it no longer needs at any time
+            total += file.stat().st_size
+    return total
+
+
+def _advice(path: Path, status: str) -> str:
+    if "lock" in status.lower() and "LOCK" in status:
+        return f"{path} is in use, by another server or still by this one ({status})"
+    if status.startswith("Corruption"):
+        return (
+            f"{path} is damaged and was left untouched ({status}); restore it from a copy, "
+            f"or move the directory away to start with an empty journal"
+        )
+    return f"{path} could not be opened ({status}); check space, permissions and the disk, then start again"
+

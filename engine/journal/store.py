@@ -1,0 +1,254 @@
+"""What the journal needs of RocksDB, and no more: the seam under which tests make disks fail.
+
+    family     a column family: rows sorted by key, dropped whole
+    Row        (family, key, value); a value of None deletes
+
+rocksdict raises bare ``Exception`` with RocksDB's status text for whatever goes wrong; here it
+becomes StoreError, once, so that nothing above has to catch everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    ColumnFamily,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    WriteBatch,
+)
+
+from engine.journal import wal
+
+META = "default"
+MIB = 1024 * 1024
+
+# Memory: all memtables together (the operator pays, once); a flush of the fullest makes room.
+ALL_MEMTABLES_BYTES = 128 * MIB
+MEMTABLE_BYTES = 32 * MIB
+# Families are many and most are small. RocksDB's own arena block is an eighth of the memtable, which
+# a family with a single row would have to pay in full.
+ARENA_BLOCK_BYTES = 64 * 1024
+# What a crash leaves to be replayed at start, at some 100 MB/s; reaching it flushes the oldest family.
+WAL_BYTES = 256 * MIB
+BLOCK_CACHE_BYTES = 64 * MIB
+PAGE_BYTES = 16 * 1024                  # values are blocks of many entries: bigger pages than 4 KiB, fewer index rows
+OPEN_FILES = 1024
+LOG_FILES = 4                           # RocksDB's own text logs, of at most LOG_BYTES
+LOG_BYTES = 4 * MIB
+
+
+class StoreError(Exception):
+    """RocksDB refused; the text is its status."""
+
+    @property
+    def is_corruption(self) -> bool:
+        return str(self).startswith("Corruption")
+
+
+class Rows(Protocol):
+    """An iterator over one family, a snapshot of the moment it was made. ``status`` raises if it ended early."""
+
+    def seek(self, key: bytes) -> None: ...
+    def seek_for_prev(self, key: bytes) -> None: ...
+    def next(self) -> None: ...
+    def prev(self) -> None: ...
+    def valid(self) -> bool: ...
+    def key(self) -> bytes: ...
+    def value(self) -> bytes: ...
+    def status(self) -> None: ...
+
+
+Row = tuple[str, bytes, bytes | None]
+
+
+class Store(Protocol):
+    def families(self) -> list[str]: ...
+    def create(self, family: str) -> None: ...
+    def drop(self, family: str) -> None: ...
+    def get(self, family: str, key: bytes) -> bytes | None: ...
+    def rows(self, family: str) -> Rows: ...
+    def write(self, rows: Sequence[Row]) -> None: ...
+    def delete_range(self, family: str, begin: bytes, end: bytes) -> None: ...
+    def sync(self) -> None: ...
+    def bytes_in_memory(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class FamilyRows:
+    """RocksDB's iterator and the family it reads. Alone it does not keep the family's handle alive, and
+    reading on after a ``drop`` had freed that was a segmentation fault (tried)."""
+
+    __slots__ = ("_family", "_rows")
+
+    def __init__(self, family: Rdict) -> None:
+        self._family = family
+        self._rows = family.iter()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):          # if there never was one
+            del self._rows                      # before the family, whatever the order of slots
+
+    def seek(self, key: bytes) -> None:
+        self._rows.seek(key)
+
+    def seek_for_prev(self, key: bytes) -> None:
+        self._rows.seek_for_prev(key)
+
+    def next(self) -> None:
+        self._rows.next()
+
+    def prev(self) -> None:
+        self._rows.prev()
+
+    def valid(self) -> bool:
+        return bool(self._rows.valid())
+
+    def key(self) -> bytes:
+        return bytes(self._rows.key())
+
+    def value(self) -> bytes:
+        return bytes(self._rows.value())
+
+    def status(self) -> None:
+        self._rows.status()
+
+
+class RocksStore:
+    """RocksDB in this process."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create.
+
+        Raises: StoreError; nothing is held then, and nothing on disk has been thrown away.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            problem = wal.inspect(path)
+        except OSError as error:
+            raise StoreError(f"IO error: {error}") from error
+        if problem is not None:
+            raise StoreError(f"Corruption: {problem}")
+        self._options = _options()
+        with _translated():
+            names = Rdict.list_cf(str(path), self._options) if (path / "CURRENT").exists() else [META]
+            self._db = Rdict(str(path), self._options, dict.fromkeys(names, self._options))
+            self._families = {name: self._db.get_column_family(name) for name in names}
+
+    def families(self) -> list[str]:
+        return [name for name in self._families if name != META]
+
+    def create(self, family: str) -> None:
+        with _translated():
+            self._families[family] = self._db.create_column_family(family, self._options)
+
+    def drop(self, family: str) -> None:
+        """Readers that hold an iterator read on to its end: files and handle live as long as it does."""
+        with _translated():
+            self._db.drop_column_family(family)
+            del self._families[family]
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        with _translated():
+            found: bytes | None = self._families[family].get(key)
+            return found
+
+    def rows(self, family: str) -> Rows:
+        with _translated():
+            return FamilyRows(self._families[family])
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """All or nothing; in the hands of the operating system when it returns (survives kill -9).
+
+        Never with sync=True: rocksdict holds the GIL through that fsync, and the whole server with
+        it. ``sync`` afterwards is as durable, and releases it (docs/decisions/0001).
+        """
+        batch = WriteBatch(raw_mode=True)
+        handles: dict[str, ColumnFamily] = {}
+        try:
+            with _translated():
+                for family, key, value in rows:
+                    if family not in handles:
+                        handles[family] = self._db.get_column_family_handle(family)
+                    if value is None:
+                        batch.delete(key, handles[family])
+                    else:
+                        batch.put(key, value, handles[family])
+                self._db.write(batch)
+        finally:
+            handles.clear()         # each keeps the database open, and a failure's traceback keeps this frame
+
+    def delete_range(self, family: str, begin: bytes, end: bytes) -> None:
+        with _translated():
+            self._families[family].delete_range(begin, end)
+
+    def sync(self) -> None:
+        """What was written is on the disk when this returns."""
+        with _translated():
+            self._db.flush_wal(True)
+
+    def bytes_in_memory(self) -> int:
+        with _translated():
+            return sum(
+                family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+                for family in tuple(self._families.values())
+            )
+
+    def close(self) -> None:
+        """Every handle goes even if one cannot flush: the lock has to come free, the log has the rows.
+
+        A handle whose flush fails stays open, and with it the lock, until the last reference to it is
+        gone; so none is kept here, nor in a traceback.
+        """
+        handles, problem = [*self._families.values(), self._db], ""
+        self._families.clear()
+        del self._db
+        while handles:
+            try:
+                handles.pop().close()
+            except Exception as error:
+                problem = str(error)
+        if problem:
+            raise StoreError(problem)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except KeyError as error:
+        raise StoreError(f"no such family: {error}") from error
+    except Exception as error:
+        raise StoreError(str(error)) from error
+
+
+def _options() -> Options:
+    """One tuning for all families: they are many, small, append-only and soon dropped."""
+    pages = BlockBasedOptions()
+    pages.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    pages.set_block_size(PAGE_BYTES)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(pages)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_db_write_buffer_size(ALL_MEMTABLES_BYTES)
+    options.set_arena_block_size(ARENA_BLOCK_BYTES)
+    options.set_max_total_wal_size(WAL_BYTES)
+    options.set_max_open_files(OPEN_FILES)
+    options.set_keep_log_file_num(LOG_FILES)
+    options.set_max_log_file_size(LOG_BYTES)
+    options.set_paranoid_checks(True)
+    # A torn tail is what a crash leaves and nobody was told that it is stored; a wrong checksum before
+    # it is damage and has to be reported. RocksDB's default, point in time, drops all that follows a
+    # flipped bit without a word. What this mode misses, ``wal.inspect`` finds first.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    return options

@@ -1,0 +1,38 @@
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef enum:
+    EV_NEED_MORE = 0
+    EV_TEXT = 1
+    EV_BINARY = 2
+    EV_PING = 3
+    EV_PONG = 4
+    EV_CLOSE = 5
+    EV_ERROR = 6
+
+
+cdef struct Decoder:
+    uint8_t* partial            # an incomplete frame, header included; NULL while there is none
+    uint8_t* message            # fragments put together, unmasked; NULL while there are none
+    uint32_t partial_size, partial_room
+    uint32_t message_size, message_room
+    uint32_t max_message
+    uint32_t spent              # bytes of ``partial`` that the last event took; they go with the next call
+    uint8_t opcode              # of the fragmented message; 0: none is open
+    uint8_t client_side
+    uint8_t ended               # close code class: 0 while it reads
+    uint8_t free_message        # the last event took ``message``
+
+
+cdef struct Event:
+    int kind
+    const uint8_t* data
+    size_t size
+    uint16_t code
+
+
+cdef void decoder_init(Decoder* d, uint32_t max_message, bint client_side) noexcept nogil
+cdef void decoder_free(Decoder* d) noexcept nogil
+cdef int decoder_next(Decoder* d, uint8_t* data, size_t size, size_t* consumed, Event* event) noexcept nogil
+cdef int write_header(uint8_t* out, int opcode, uint64_t size) noexcept nogil

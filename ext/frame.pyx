@@ -1,0 +1,389 @@
+# cython: language_level=3
+"""WebSocket frames (RFC 6455), sans-IO: bytes to messages, and messages to frames.
+
+    0        1        2 ..                        a frame
+    F RRR oooo | M lllllll | (16 or 64 bits of length) | (mask key, 4) | payload
+
+    in the input, whole       unmasked where it lies, handed up as a pointer: no copy
+    in the input, cut off     kept in ``partial`` until the rest comes; grows with what arrives, not with what is announced
+    one of several fragments  unmasked into ``message``, handed up with the last
+
+The plane runs this core on its receive buffer; ``FrameDecoder`` is the same core for everybody else. Strict: what the
+RFC forbids is an error with the close code that it names, and nothing after it is read."""
+cimport cython
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG, ERROR = 0, 1, 2, 8, 9, 10, -1
+
+cdef enum:
+    OP_CONTINUATION = 0
+    OP_TEXT = 1
+    OP_BINARY = 2
+    OP_CLOSE = 8
+    OP_PING = 9
+    OP_PONG = 10
+
+    LONGEST_HEADER = 14
+    LONGEST_CONTROL = 125
+    FIRST_PARTIAL = 256         # most frames that are cut are small; a larger one doubles its way up
+
+    PROTOCOL_ERROR = 1002       # RFC 6455, section 7.4.1
+    NO_CODE = 1005
+    BAD_TEXT = 1007
+    TOO_BIG = 1009
+    NO_MEMORY = 1011
+
+cdef struct Header:
+    uint8_t opcode, fin, size, masked
+    uint8_t key[4]
+    uint64_t length
+
+
+cdef int _read_header(const uint8_t* data, size_t size, Header* h, bint client_side) noexcept nogil:
+    """0: more bytes are needed; 1: it is all there; otherwise a close code, negated."""
+    cdef int i, at = 2
+    if size < 2:
+        return 0
+    h.fin = data[0] >> 7
+    h.opcode = data[0] & 15
+    h.masked = data[1] >> 7
+    h.length = data[1] & 127
+    if data[0] & 0x70 or 2 < h.opcode < 8 or h.opcode > 10:
+        return -PROTOCOL_ERROR
+    if h.opcode >= 8 and (not h.fin or h.length > LONGEST_CONTROL):
+        return -PROTOCOL_ERROR
+    if h.masked == client_side:                 # clients mask, servers do not (section 5.1)
+        return -PROTOCOL_ERROR
+    if h.length == 126:
+        if size < 4:
+            return 0
+        h.length = <uint64_t>data[2] << 8 | data[3]
+        if h.length < 126:                      # "the minimal number of bytes MUST be used" (section 5.2)
+            return -PROTOCOL_ERROR
+        at = 4
+    elif h.length == 127:
+        if size < 10:
+            return 0
+        h.length = 0
+        for i in range(2, 10):
+            h.length = h.length << 8 | data[i]
+        if h.length >> 63 or h.length < 65536:
+            return -PROTOCOL_ERROR
+        at = 10
+    if h.masked:
+        if size < <size_t>(at + 4):
+            return 0
+        memcpy(h.key, data + at, 4)
+        at += 4
+    h.size = <uint8_t>at
+    return 1
+
+
+cdef void _unmask(uint8_t* data, size_t size, const uint8_t* key) noexcept nogil:
+    """In place, eight bytes at a time; memcpy keeps it free of alignment traps and costs nothing."""
+    cdef uint64_t word, mask
+    cdef size_t i = 0
+    memcpy(&mask, key, 4)
+    memcpy(<uint8_t*>&mask + 4, key, 4)
+    while size - i >= 8:
+        memcpy(&word, data + i, 8)
+        word ^= mask
+        memcpy(data + i, &word, 8)
+        i += 8
+    while i < size:
+        data[i] ^= key[i & 3]
+        i += 1
+
+
+cdef bint _is_utf8(const uint8_t* data, size_t size) noexcept nogil:
+    """Well-formed UTF-8: no surrogates, nothing overlong, nothing above U+10FFFF (Unicode, table 3-7)."""
+    cdef size_t i = 0
+    cdef uint64_t word
+    cdef uint8_t a, b
+    while i < size:
+        if size - i >= 8:
+            memcpy(&word, data + i, 8)
+            if not word & 0x8080808080808080u:
+                i += 8
+                continue
+        a = data[i]
+        if a < 0x80:
+            i += 1
+        elif 0xC2 <= a <= 0xDF:
+            if size - i < 2 or data[i + 1] & 0xC0 != 0x80:
+                return False
+            i += 2
+        elif 0xE0 <= a <= 0xEF:
+            if size - i < 3 or data[i + 1] & 0xC0 != 0x80 or data[i + 2] & 0xC0 != 0x80:
+                return False
+            b = data[i + 1]
+            if (a == 0xE0 and b < 0xA0) or (a == 0xED and b > 0x9F):
+                return False
+            i += 3
+        elif 0xF0 <= a <= 0xF4:
+            if (size - i < 4 or data[i + 1] & 0xC0 != 0x80 or data[i + 2] & 0xC0 != 0x80
+                    or data[i + 3] & 0xC0 != 0x80):
+                return False
+            b = data[i + 1]
+            if (a == 0xF0 and b < 0x90) or (a == 0xF4 and b > 0x8F):
+                return False
+            i += 4
+        else:
+            return False
+    return True
+
+
+cdef bint _is_close_code(uint16_t code) noexcept nogil:
+    """May a peer send it? Section 7.4; 1004, 1005, 1006 and 1015 are never on the wire."""
+    return (1000 <= code <= 1003) or (1007 <= code <= 1014) or (3000 <= code <= 4999)
+
+
+cdef void decoder_init(Decoder* d, uint32_t max_message, bint client_side) noexcept nogil:
+    memset(d, 0, sizeof(Decoder))
+    d.max_message = max_message
+    d.client_side = client_side
+
+
+cdef void decoder_free(Decoder* d) noexcept nogil:
+    free(d.partial)
+    free(d.message)
+    d.partial = d.message = NULL
+    d.partial_size = d.partial_room = d.message_size = d.message_room = d.spent = 0
+
+
+cdef int _fail(Decoder* d, Event* event, uint16_t code) noexcept nogil:
+    decoder_free(d)
+    d.ended = True
+    event.kind = EV_ERROR
+    event.code = code
+    event.data = NULL
+    event.size = 0
+    return EV_ERROR
+
+
+cdef int _append(uint8_t** buffer, uint32_t* used, uint32_t* room, const uint8_t* data, size_t size,
+                 uint64_t most) noexcept nogil:
+    """Room doubles, up to ``most``; the caller has checked that used + size <= most. False: no memory."""
+    cdef uint64_t wanted = room[0]
+    cdef uint8_t* grown
+    if room[0] - used[0] < size:
+        if wanted == 0:
+            wanted = FIRST_PARTIAL
+        while wanted < used[0] + size:
+            wanted *= 2
+        if wanted > most:
+            wanted = most
+        grown = <uint8_t*>realloc(buffer[0], <size_t>wanted)
+        if grown is NULL:
+            return False
+        buffer[0] = grown
+        room[0] = <uint32_t>wanted
+    memcpy(buffer[0] + used[0], data, size)
+    used[0] += <uint32_t>size
+    return True
+
+
+cdef int _hand_up(Decoder* d, Header* h, uint8_t* payload, Event* event) noexcept nogil:
+    """A whole frame: an event, or EV_NEED_MORE if it is a fragment and not the last."""
+    cdef size_t size = <size_t>h.length
+    cdef uint8_t opcode
+    if h.masked:
+        _unmask(payload, size, h.key)
+    event.data = payload
+    event.size = size
+    event.code = 0
+    if h.opcode == OP_PING or h.opcode == OP_PONG:
+        event.kind = EV_PING if h.opcode == OP_PING else EV_PONG
+        return event.kind
+    if h.opcode == OP_CLOSE:
+        event.code = NO_CODE
+        if size == 1:
+            return _fail(d, event, PROTOCOL_ERROR)
+        if size >= 2:
+            event.code = <uint16_t>(<uint16_t>payload[0] << 8 | payload[1])
+            if not _is_close_code(event.code):
+                return _fail(d, event, PROTOCOL_ERROR)
+            event.data = payload + 2
+            event.size = size - 2
+            if not _is_utf8(event.data, event.size):
+                return _fail(d, event, BAD_TEXT)
+        d.ended = True
+        event.kind = EV_CLOSE
+        return EV_CLOSE
+    if (h.opcode == OP_CONTINUATION) != (d.opcode != 0):
+        return _fail(d, event, PROTOCOL_ERROR)
+    opcode = h.opcode if h.opcode else d.opcode
+    if not h.fin or d.opcode:
+        if size > d.max_message - d.message_size:
+            return _fail(d, event, TOO_BIG)
+        if size and not _append(&d.message, &d.message_size, &d.message_room, payload, size, d.max_message):
+            return _fail(d, event, NO_MEMORY)
+        d.opcode = opcode
+        if not h.fin:
+            return EV_NEED_MORE
+        event.data = d.message
+        event.size = d.message_size
+        d.opcode = 0
+        d.free_message = True
+    if opcode == OP_TEXT and not _is_utf8(event.data, event.size):
+        return _fail(d, event, BAD_TEXT)
+    event.kind = EV_TEXT if opcode == OP_TEXT else EV_BINARY
+    return event.kind
+
+
+cdef int decoder_next(Decoder* d, uint8_t* data, size_t size, size_t* consumed, Event* event) noexcept nogil:
+    """The next event of ``data[consumed:size]``; EV_NEED_MORE when all of it has been taken.
+
+    What the event points to may be changed by the next call, and lies in ``data`` or in the decoder.
+    """
+    cdef Header h
+    cdef size_t at, missing, taken
+    cdef int found, kind
+    cdef uint8_t* frame
+    if d.free_message:
+        free(d.message)
+        d.message = NULL
+        d.message_size = d.message_room = 0
+        d.free_message = False
+    if d.spent:
+        free(d.partial)
+        d.partial = NULL
+        d.partial_size = d.partial_room = d.spent = 0
+    while True:
+        if d.ended:
+            consumed[0] = size
+            event.kind = EV_NEED_MORE
+            event.data = NULL
+            event.size = 0
+            return EV_NEED_MORE
+        at = consumed[0]
+        if d.partial is NULL:
+            found = _read_header(data + at, size - at, &h, d.client_side)
+            if found < 0:
+                return _fail(d, event, <uint16_t>-found)
+            if found and h.opcode < 8 and h.length > d.max_message:
+                return _fail(d, event, TOO_BIG)
+            if found and h.length <= size - at - h.size:
+                consumed[0] = at + h.size + <size_t>h.length
+                kind = _hand_up(d, &h, data + at + h.size, event)
+                if kind != EV_NEED_MORE:
+                    return kind
+                continue
+            if size > at and not _append(&d.partial, &d.partial_size, &d.partial_room, data + at, size - at,
+                                         <uint64_t>d.max_message + LONGEST_HEADER):
+                return _fail(d, event, NO_MEMORY)
+            consumed[0] = size
+            event.kind = EV_NEED_MORE
+            return EV_NEED_MORE
+        # A frame has begun already: first its header, then its payload, and not a byte of the next one.
+        found = _read_header(d.partial, d.partial_size, &h, d.client_side)
+        if found < 0:
+            return _fail(d, event, <uint16_t>-found)
+        if found and h.opcode < 8 and h.length > d.max_message:
+            return _fail(d, event, TOO_BIG)
+        missing = h.size + <size_t>h.length - d.partial_size if found else 1
+        if missing:
+            taken = size - at if size - at < missing else missing
+            if taken == 0:
+                event.kind = EV_NEED_MORE
+                return EV_NEED_MORE
+            if not _append(&d.partial, &d.partial_size, &d.partial_room, data + at, taken,
+                           <uint64_t>d.max_message + LONGEST_HEADER):
+                return _fail(d, event, NO_MEMORY)
+            consumed[0] = at + taken
+            continue
+        d.spent = True
+        kind = _hand_up(d, &h, d.partial + h.size, event)
+        if kind != EV_NEED_MORE:
+            return kind
+        free(d.partial)
+        d.partial = NULL
+        d.partial_size = d.partial_room = d.spent = 0
+
+
+cdef int write_header(uint8_t* out, int opcode, uint64_t size) noexcept nogil:
+    """An unmasked, final frame's header; ``out`` has room for 10 bytes. Returns how many it took."""
+    cdef int i
+    out[0] = <uint8_t>(0x80 | opcode)
+    if size < 126:
+        out[1] = <uint8_t>size
+        return 2
+    if size < 65536:
+        out[1] = 126
+        out[2] = <uint8_t>(size >> 8)
+        out[3] = <uint8_t>(size & 255)
+        return 4
+    out[1] = 127
+    for i in range(8):
+        out[2 + i] = <uint8_t>(size >> (8 * (7 - i)) & 255)
+    return 10
+
+
+class FrameEvent:
+    """What a decoder found: ``kind`` is an opcode (or ERROR), ``payload`` its bytes, ``code`` a close code or 0."""
+
+    __slots__ = ("kind", "payload", "code")
+
+    def __init__(self, kind, payload, code):
+        self.kind = kind
+        self.payload = payload
+        self.code = code
+
+    def __eq__(self, other):
+        if not isinstance(other, FrameEvent):
+            return NotImplemented
+        return (self.kind, self.payload, self.code) == (other.kind, other.payload, other.code)
+
+    def __repr__(self):
+        return f"FrameEvent({self.kind}, {self.payload!r}, {self.code})"
+
+_KINDS = {EV_TEXT: TEXT, EV_BINARY: BINARY, EV_PING: PING, EV_PONG: PONG, EV_CLOSE: CLOSE, EV_ERROR: ERROR}
+
+
+@cython.final
+cdef class FrameDecoder:
+    """The codec for whoever has bytes: give it what arrives, get what is complete."""
+
+    cdef Decoder _decoder
+
+    def __cinit__(self, uint32_t max_message, *, bint client_side=False):
+        decoder_init(&self._decoder, max_message, client_side)
+
+    def __dealloc__(self):
+        decoder_free(&self._decoder)
+
+    def receive(self, data):
+        """The events that ``data`` completes. An ERROR, or a CLOSE, is the last one ever."""
+        cdef bytearray copy = bytearray(data)       # unmasking happens in place
+        cdef uint8_t* start = <uint8_t*><char*>copy
+        cdef size_t consumed = 0
+        cdef Event event
+        cdef int kind
+        events = []
+        while True:
+            kind = decoder_next(&self._decoder, start, <size_t>len(copy), &consumed, &event)
+            if kind == EV_NEED_MORE:
+                return events
+            payload = (<const char*>event.data)[:event.size] if event.size else b""
+            events.append(FrameEvent(_KINDS[kind], payload, event.code))
+
+    @property
+    def buffered(self):
+        """Bytes of memory that it holds for what is incomplete."""
+        return self._decoder.partial_room + self._decoder.message_room
+
+
+def encode_frame(int opcode, bytes payload not None):
+    """One unmasked, final frame."""
+    cdef uint8_t header[10]
+    cdef int size = write_header(header, opcode, <uint64_t>len(payload))
+    return (<char*>header)[:size] + payload
+
+
+def encode_close(int code, str reason=""):
+    """A close frame; the reason is cut to what a control frame can carry, at a character's end."""
+    text = reason.encode()[:LONGEST_CONTROL - 2].decode(errors="ignore").encode()
+    return encode_frame(OP_CLOSE, code.to_bytes(2, "big") + text)

@@ -1,0 +1,50 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+cdef struct Slot:
+    uint64_t serial
+    uint64_t origin         # who published it (0: nobody in particular); compared, never interpreted
+    uint32_t size           # bytes that the entry counts for
+    uint32_t flags
+
+
+cdef struct Segment:
+    Segment* next
+    uint64_t start          # place of its first byte in the stream
+    uint32_t used
+    uint32_t size
+    uint8_t data[0]
+
+
+cdef class Ring:
+    cdef readonly uint64_t oldest, newest, evicted, held_bytes
+    cdef uint64_t _mask, _max_entries, _max_bytes
+    cdef Slot* _slots
+    cdef list _entries
+    cdef readonly list streams
+
+    cdef uint64_t first_after(self, uint64_t cursor) noexcept nogil
+    cdef int _grow(self) except -1
+    cdef void _evict(self)
+
+
+cdef class Stream:
+    cdef readonly Ring ring
+    cdef readonly object encoder
+    cdef readonly uint64_t first        # number of the first entry that it has a frame of
+    cdef readonly uint64_t head, tail   # bytes ever appended; first byte still held
+    cdef readonly uint64_t allocated    # bytes of memory in segments
+    cdef uint64_t* _offsets             # by slot: place of the frame's first byte
+    cdef Segment* _segments             # oldest
+    cdef Segment* _last
+    cdef void** readers                 # the plane's subscriptions, dense; borrowed references
+    cdef uint32_t reader_count, reader_room
+    cdef bint moved                     # the plane has it in its list of streams to flush
+    cdef readonly set parked            # what waits for the next frame without a plane: objects with wake()
+
+    cdef Segment* segment_at(self, uint64_t place) noexcept nogil
+    cdef uint64_t entry_at(self, uint64_t place) noexcept nogil
+    cdef uint64_t start_of(self, uint64_t n) noexcept nogil
+    cdef uint64_t run(self, uint64_t place, uint64_t budget, uint64_t skip_origin, uint64_t quiet_until,
+                      uint64_t* start) noexcept nogil
+    cdef void trim(self) noexcept nogil

@@ -1,0 +1,8 @@
+from libc.stdint cimport uint64_t
+
+cdef enum:
+    SERIAL_LENGTH = 21          # 15 digits of milliseconds, "-", 5 digits of counter
+    SERIES_LENGTH = 8
+    SERIAL_TEXT_LENGTH = 30     # serial, "@", series
+
+cdef int write_serial(char* out, uint64_t serial) noexcept nogil

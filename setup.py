@@ -1,0 +1,22 @@
+"""Compiles the hot rooms: every ext/*.pyx becomes the extension module ext.<name>."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# `make sanitize` adds flags here; the default build is optimised for the machine family, not for this one machine.
+FLAGS = os.environ.get("UNBROKEN_CFLAGS", "-O3 -g0").split()
+LINK = os.environ.get("UNBROKEN_LDFLAGS", "").split()
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(f"ext.{path.stem}", [str(path)], extra_compile_args=FLAGS, extra_link_args=LINK)
+            for path in sorted(Path("ext").glob("*.pyx"))
+        ],
+        language_level=3,
+        compiler_directives={"embedsignature": True, "embedsignature.format": "python"},
+    ),
+)

@@ -1,0 +1,46 @@
+"""The plain twin of the journal: a dict of lists, and the rules of retention written out one by one."""
+
+from __future__ import annotations
+
+from engine.journal.port import Block, Stored
+
+
+class JournalModel:
+    def __init__(self) -> None:
+        self.channels: dict[str, list[Stored]] = {}
+        self.given: dict[str, list[int]] = {}           # every serial a channel ever had, dropped or not
+        self.head = 0
+
+    def append(self, blocks: list[Block]) -> None:
+        for block in blocks:
+            for serial, previous, record in block.entries:
+                self.channels.setdefault(block.channel, []).append(Stored(serial, previous, block.series, record))
+                self.given.setdefault(block.channel, []).append(serial)
+                self.head = max(self.head, serial)
+
+    def after(self, channel: str, cursor: int) -> list[Stored]:
+        return [entry for entry in self.channels.get(channel, []) if entry.serial > cursor]
+
+    def before(self, channel: str, cursor: int) -> list[Stored]:
+        return [entry for entry in reversed(self.channels.get(channel, [])) if entry.serial < cursor]
+
+    def drop_up_to(self, channels: list[str], serial: int) -> None:
+        for channel in channels:
+            self.channels[channel] = self.after(channel, serial)
+
+    def erase(self, channel: str, serials: list[int]) -> None:
+        self.channels[channel] = [entry for entry in self.channels.get(channel, []) if entry.serial not in serials]
+
+    def lost_after(self, channel: str, cursor: int) -> bool:
+        """Has an entry after the cursor been dropped?"""
+        held = {entry.serial for entry in self.channels.get(channel, [])}
+        return any(serial > cursor and serial not in held for serial in self.given.get(channel, []))
+
+
+def page(entries: list[Stored], limit: int, budget: int) -> list[Stored]:
+    taken: list[Stored] = []
+    for entry in entries:
+        if taken and (len(taken) == limit or sum(len(each.record) for each in taken) + len(entry.record) > budget):
+            break
+        taken.append(entry)
+    return taken
