@@ -1,18 +1,78 @@
 """Errors, by whose move is next.
 
-    PubSubError             its ``code`` is what the client sees, and never changes meaning
-        JournalUnavailable  the operator's: nothing was acknowledged; the same publish may be sent again
-        JournalCorrupted    the operator's: entries of one channel cannot be read; other channels can
+    PubSubError                 its ``code`` is what the client sees, and never changes meaning
+        BadRequest              the sender's: what it sent is wrong, and will be wrong again
+        AuthError               the sender's: other credentials are needed
+        LimitExceeded           the sender's: less, or later
+        PublishRejected         the publisher's: nothing was stored
+        Discontinuity           the subscriber's: entries are gone, reading may go on from ``evicted``
+        JournalUnavailable      the operator's: nothing was acknowledged; the same publish may be sent again
+        JournalCorrupted        the operator's: entries of one channel cannot be read; other channels can
+        StartupFailed           the operator's: the server can't run so; the message says what to do
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PubSubError(Exception):
-    """Whatever a client may be told about."""
+    """Whatever a client may be told about.
+
+    ``status`` is the HTTP-like statusCode; by default the first three digits of a five-digit code.
+    """
 
     code = 50000
     status = 500
+
+    def __init__(self, message: str, *, code: int | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+            self.status = code // 100 if 40000 <= code < 60000 else 400
+        if status is not None:
+            self.status = status
+
+    def info(self) -> dict[str, Any]:
+        """The ErrorInfo of the protocol."""
+        return {
+            "code": self.code,
+            "statusCode": self.status,
+            "message": str(self),
+            "href": f"https://help.ably.io/error/{self.code}",
+        }
+
+
+class BadRequest(PubSubError):
+    code = 40000
+    status = 400
+
+
+class AuthError(PubSubError):
+    code = 40100
+    status = 401
+
+    def __init__(self, message: str, *, code: int | None = None, status: int | None = None) -> None:
+        super().__init__(message, code=code, status=status if status is not None else 401)
+
+
+class LimitExceeded(PubSubError):
+    code = 42910
+    status = 429
+
+
+class PublishRejected(PubSubError):
+    code = 40000
+    status = 400
+
+
+class Discontinuity(PubSubError):
+    code = 90003
+    status = 404
+
+    def __init__(self, channel: str, cursor: int, evicted: int) -> None:
+        super().__init__(f"{channel}: entries between {cursor} and {evicted} are no longer held")
+        self.evicted = evicted
 
 
 class JournalUnavailable(PubSubError):
@@ -36,3 +96,7 @@ class JournalCorrupted(PubSubError):
         super().__init__(f"{channel}: stored entries are damaged: {detail}")
         self.channel = channel
         self.detail = detail
+
+
+class StartupFailed(PubSubError):
+    """The server cannot start with these settings, this data directory, on this machine."""

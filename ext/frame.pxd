@@ -12,24 +12,24 @@ cdef enum:
     EV_ERROR = 6
 
 
-cdef struct Decoder:
+cdef struct Decoder:            # 48 bytes, embedded in every connection
     uint8_t* partial            # an incomplete frame, header included; NULL while there is none
     uint8_t* message            # fragments put together, unmasked; NULL while there are none
     uint32_t partial_size, partial_room
     uint32_t message_size, message_room
     uint32_t max_message
-    uint32_t spent              # bytes of ``partial`` that the last event took; they go with the next call
+    uint32_t partial_spent      # the last event points into ``partial``: free it with the next call
     uint8_t opcode              # of the fragmented message; 0: none is open
     uint8_t client_side
-    uint8_t ended               # close code class: 0 while it reads
-    uint8_t free_message        # the last event took ``message``
+    uint8_t ended               # by a close frame or an error: nothing more is read
+    uint8_t message_spent       # the last event points into ``message``
 
 
 cdef struct Event:
     int kind
-    const uint8_t* data
-    size_t size
-    uint16_t code
+    const uint8_t* data         # ``size`` bytes in the input or in the decoder, until the next decoder_next or decoder_free;
+    size_t size                 # never NULL for an event that carries bytes, even none
+    uint16_t code               # of EV_CLOSE: what the peer says (1005: nothing); of EV_ERROR: 1002, 1007, 1009 or 1011
 
 
 cdef void decoder_init(Decoder* d, uint32_t max_message, bint client_side) noexcept nogil

@@ -1,0 +1,93 @@
+"""Apps and their API keys.
+
+    appId.keyId:secret     the key's name is appId.keyId, its value the whole text"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from engine.auth.capability import FULL_TEXT, Capability
+from engine.errors import AuthError
+
+_KEY = re.compile(r"([^.:\s]{1,64})\.([^.:\s]{1,64}):([^.:\s]{1,256})")
+
+
+class KeyFormatError(ValueError):
+    """The text is no API key; what it is, is not said, because it may be nearly one."""
+
+
+def parse_key(text: str) -> tuple[str, str, str]:
+    """App id, key id and secret. Raises: KeyFormatError."""
+    match = _KEY.fullmatch(text)
+    if match is None:
+        raise KeyFormatError("a key has the form appId.keyId:secret, without blanks, and with no '.' or ':' in its parts")
+    return match[1], match[2], match[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key. Its secret is no part of its representation."""
+
+    app_id: str
+    key_id: str
+    secret: str = field(repr=False)
+    capability: Capability = field(default_factory=lambda: Capability.parse(FULL_TEXT))
+    revocable_tokens: bool = False
+    enabled: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.app_id}.{self.key_id}"
+
+    @property
+    def text(self) -> str:
+        """The whole key, secret included: for showing it to the operator, once."""
+        return f"{self.name}:{self.secret}"
+
+
+class Keyring:
+    """All keys, by name."""
+
+    def __init__(self, keys: Iterable[Key] = ()) -> None:
+        self._keys: dict[str, Key] = {}
+        for key in keys:
+            self.add(key)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys.values())
+
+    def add(self, key: Key) -> None:
+        self._keys[key.name] = key
+
+    def remove_app(self, app_id: str) -> list[Key]:
+        """Forget the app's keys; returns them."""
+        gone = [key for key in self._keys.values() if key.app_id == app_id]
+        for key in gone:
+            del self._keys[key.name]
+        return gone
+
+    def has_app(self, app_id: str) -> bool:
+        return any(key.app_id == app_id for key in self._keys.values())
+
+    def find(self, name: str) -> Key | None:
+        """The key with this name, if it may be used."""
+        key = self._keys.get(name)
+        return key if key is not None and key.enabled else None
+
+    def authenticate(self, text: str) -> Key:
+        """The key that this text is. Raises: AuthError 40101; it takes as long for an unknown key as for a wrong secret."""
+        try:
+            app_id, key_id, secret = parse_key(text)
+        except KeyFormatError as error:
+            raise AuthError(f"key: {error}", code=40101) from None
+        key = self.find(f"{app_id}.{key_id}")
+        expected = key.secret if key is not None else "-" * 32
+        if not hmac.compare_digest(expected.encode(), secret.encode()) or key is None:
+            raise AuthError("key: there is no such key, or its secret is another", code=40101)
+        return key

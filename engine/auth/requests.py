@@ -1,0 +1,122 @@
+"""Token requests: checked exactly, answered with a token.
+
+    keyName, ttl, capability, clientId, timestamp, nonce    each and a newline, as received -> HMAC-SHA256 -> mac
+
+Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac is
+remembered while its timestamp is acceptable. Source: Ably's TokenRequest specification."""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from engine import limits
+from engine.auth.capability import Capability
+from engine.auth.keys import Key, Keyring
+from engine.auth.tokens import TokenSeal, sign
+from engine.errors import AuthError, BadRequest, LimitExceeded
+
+DEFAULT_TTL_MS = 3_600_000
+LONGEST_TTL_MS = 86_400_000
+LONGEST_REVOCABLE_TTL_MS = 3_600_000
+CLOCK_SKEW_MS = 120_000  # a request's timestamp may be off by so much
+SHORTEST_NONCE = 16
+
+
+class TokenIssuer:
+    """Answers token requests."""
+
+    def __init__(self, keyring: Keyring, seal: TokenSeal, random: Callable[[int], bytes]) -> None:
+        self._keyring = keyring
+        self._seal = seal
+        self._random = random
+        self._seen: OrderedDict[str, int] = OrderedDict()  # mac: when its timestamp ceases to be acceptable
+
+    def issue(self, key_name: str, body: object, authenticated: Key | None, now_ms: int) -> dict[str, Any]:
+        """The token's details.
+
+        Args:
+            key_name: from the path.
+            authenticated: the key that came with the request, if one did (Basic authentication).
+        Raises: AuthError, BadRequest, LimitExceeded, with the protocol's codes.
+        """
+        if body is None:
+            body = {}
+        if not isinstance(body, dict):
+            raise BadRequest("the body must be a map", code=40000)
+        request = {name: value for name, value in body.items() if value is not None}
+        if request.get("keyName", key_name) != key_name:
+            raise AuthError("keyName: it is not the one in the path", code=40101)
+        key = self._keyring.find(key_name)
+        if "mac" in request:
+            self._check_mac(key, key_name, request, now_ms)
+        elif authenticated is None:
+            raise AuthError("the request is neither signed nor sent with the key", code=40101)
+        elif key is None or authenticated.name != key_name:
+            raise AuthError("the request was sent with another key", code=40101)
+        assert key is not None
+        ttl = self._ttl(request, key)
+        client_id = request.get("clientId")
+        if client_id is not None and (not isinstance(client_id, str) or not client_id):
+            raise BadRequest("clientId: must be a string, and not empty", code=40012)
+        text = key.capability.text
+        if "capability" in request:
+            wanted = Capability.parse(request["capability"])
+            text = key.capability.intersect(wanted).text if not wanted.empty else text
+        token = self._seal.seal(key, now_ms, now_ms + ttl, client_id, text, self._random(8))
+        details = {"token": token, "keyName": key_name, "issued": now_ms, "expires": now_ms + ttl, "capability": text}
+        if client_id is not None:
+            details["clientId"] = client_id
+        return details
+
+    def _ttl(self, request: Mapping[str, Any], key: Key) -> int:
+        ttl = _number(request, "ttl", default=DEFAULT_TTL_MS)
+        if not 0 < ttl <= LONGEST_TTL_MS:
+            raise BadRequest(f"ttl: must be from 1 to {LONGEST_TTL_MS} ms, got {ttl}", code=40003)
+        return min(ttl, LONGEST_REVOCABLE_TTL_MS) if key.revocable_tokens else ttl
+
+    def _check_mac(self, key: Key | None, key_name: str, request: Mapping[str, Any], now_ms: int) -> None:
+        timestamp = _number(request, "timestamp")
+        nonce, mac = request.get("nonce"), request["mac"]
+        if not isinstance(nonce, str) or len(nonce) < SHORTEST_NONCE:
+            raise BadRequest(f"nonce: must be a string of at least {SHORTEST_NONCE} characters", code=40000)
+        if not isinstance(mac, str):
+            raise BadRequest("mac: must be a string", code=40000)
+        capability = request.get("capability", "")
+        if not isinstance(capability, str):
+            capability = orjson.dumps(capability).decode()
+        fields = (
+            key_name,
+            str(request.get("ttl", "")),
+            capability,
+            str(request.get("clientId", "")),
+            str(request["timestamp"]),
+            nonce,
+        )
+        expected = sign(key.secret if key is not None else "-" * 32, fields)
+        if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "replace")) or key is None:
+            raise AuthError("mac: it is not the one of this request and key", code=40101)
+        if abs(now_ms - timestamp) > CLOCK_SKEW_MS:
+            raise AuthError("timestamp: more than two minutes from the server's clock", code=40104)
+        while self._seen and next(iter(self._seen.values())) < now_ms:
+            self._seen.popitem(last=False)
+        if mac in self._seen:
+            raise AuthError("nonce: this request has been used already", code=40105)
+        if len(self._seen) >= limits.NONCES:
+            raise LimitExceeded("too many token requests within four minutes", code=42910)
+        self._seen[mac] = now_ms + 2 * CLOCK_SKEW_MS  # in order of arrival, so in order of expiry
+
+
+def _number(request: Mapping[str, Any], field: str, default: int | None = None) -> int:
+    value = request.get(field, default)
+    if isinstance(value, str) and value.lstrip("-").isascii() and value.lstrip("-").isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest(f"{field}: must be a number of milliseconds", code=40003 if field == "ttl" else 40000)
+    return value

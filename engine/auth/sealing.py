@@ -1,0 +1,18 @@
+"""Keys for each purpose, all from the one secret of a server.
+
+    secret (32 random bytes, in the data directory) --HMAC-SHA256, purpose--> tokens | connection keys | message ids
+
+So what was sealed for one purpose proves nothing for another, and one file is all there is to guard."""
+
+from __future__ import annotations
+
+import hmac
+
+SECRET_BYTES = 32
+
+
+def derive_key(secret: bytes, purpose: str) -> bytes:
+    """32 bytes for this purpose. Raises: ValueError, for a secret that is too short to be one."""
+    if len(secret) < SECRET_BYTES:
+        raise ValueError(f"the secret must have at least {SECRET_BYTES} bytes, got {len(secret)}")
+    return hmac.digest(secret, b"unbroken: " + purpose.encode("ascii"), "sha256")

@@ -1,0 +1,283 @@
+"""Connections and their sealed keys: who may take up a connection again whose transport was lost.
+
+    key      <connection id, 10>!<base64url, 56>
+    sealed   issued ms: 6 | life: 4 | app: 8 | client: 8 | MAC: 16      42 bytes; the MAC covers the connection id too
+    life     one run of a server process; app, client: keyed hashes, so that a key tells nothing about its owner
+
+    open --> live --lost--> kept for the ttl --expire--> gone
+              ^ |              |
+              | closed --------|--> gone at once
+              +---resume-------+        live too: the newer transport supersedes the older one
+
+Keys are not stored but checked: a record knows only when its newest key was issued, and the one with which that was
+asked for, which stays valid because CONNECTED may have been lost on the way. Keys of an earlier life are good as long
+as that life's end is no further back than the ttl: what a client missed is found by its cursors, not by its connection.
+What an earlier life knew about closed connections and older keys is gone with it.
+
+Source for the outcomes: Ably's realtime protocol, resume and recover."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from engine import limits
+from engine.auth.sealing import derive_key
+from engine.auth.tokens import Identity
+from engine.errors import AuthError, BadRequest, LimitExceeded
+from ext.serial import connection_id as id_text
+
+MAC_BYTES = 16  # 128 bits: nobody guesses one, and it can only be tried against the server
+HASH_BYTES = 8  # only ever compared under the MAC; 64 bits let no two apps of one server meet
+SEALED_BYTES = 6 + 4 + 2 * HASH_BYTES + MAC_BYTES
+ID_BITS = 60
+
+_KEY = re.compile(r"([A-Za-z0-9_-]{10})!([A-Za-z0-9_-]{56})")
+
+
+class Connection:
+    """One connection, live or kept for a resume. There are as many as clients, so it is small."""
+
+    __slots__ = ("client_id", "id", "inherited", "issued_ms", "lost_ms", "owner", "used_ms")
+
+    def __init__(self, id: str, issued_ms: int, used_ms: int, client_id: str | None, inherited: bool) -> None:
+        self.id = id
+        self.client_id = client_id  # None: anonymous, or a wildcard
+        self.issued_ms = issued_ms  # of the newest key
+        self.used_ms = used_ms  # of the key that it was resumed with, which stays valid; 0: never resumed
+        self.inherited = inherited  # opened in an earlier life of the server
+        self.lost_ms: int | None = None  # when its transport was lost; None: live
+        self.owner: object | None = None  # whoever serves its transport; opaque here
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection of a new transport, and the key to tell its client."""
+
+    connection: Connection
+    key: str
+    superseded: object | None = None  # the owner of an older transport, which is to end without a word
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsealed:
+    connection_id: str
+    issued_ms: int
+    life: int
+    app: bytes
+    client: bytes
+
+
+class Connections:
+    """All connections of this server that are live, or lost for no longer than the ttl."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        *,
+        life: int,
+        earlier: Mapping[int, int],
+        ttl_ms: int,
+        limit: int,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """Args:
+        secret: the server's.
+        life: this run of the server, 32 random bits.
+        earlier: the runs before it, each with the last time in ms at which it was known to be alive.
+        ttl_ms: how long a lost connection can be resumed.
+        limit: the most live connections, and the most lost ones.
+        """
+        self._mac_key = derive_key(secret, "connection key")
+        self._hash_key = derive_key(secret, "connection identity")
+        self._life = life
+        self._earlier = {life: alive_ms for life, alive_ms in earlier.items() if life != self._life}
+        self._ttl_ms = ttl_ms
+        self._limit = limit
+        self._random = random
+        self._records: dict[str, Connection] = {}
+        self._lost: OrderedDict[str, Connection] = OrderedDict()  # in order of loss
+        self._closed: OrderedDict[str, None] = OrderedDict()  # inherited ones: their old keys must stay invalid
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def live(self) -> int:
+        return len(self._records) - len(self._lost)
+
+    def get(self, connection_id: str) -> Connection | None:
+        return self._records.get(connection_id)
+
+    # a transport comes
+
+    def open(self, identity: Identity, now_ms: int) -> Opened:
+        """A connection that is new.
+
+        Raises: LimitExceeded 50004, when as many are live as may be.
+        """
+        self._check_room()
+        while True:
+            origin = int.from_bytes(self._random(8), "big") >> (64 - ID_BITS)
+            connection_id = id_text(origin)
+            if origin and connection_id not in self._records:  # 0 means no connection, in a record
+                break
+        record = Connection(connection_id, now_ms, 0, identity.client_id, False)
+        self._records[connection_id] = record
+        return Opened(record, self._seal(record, identity))
+
+    def resume(self, key: str, identity: Identity, now_ms: int) -> Opened:
+        """Take up a connection again: the same id, a new key; the caller ends what was ``superseded``.
+
+        Raises: BadRequest 80018: no key of ours. 80011: another app's. 80005: too old by now, or closed.
+            AuthError 40102: another client's. LimitExceeded 50004.
+        """
+        unsealed = self._unseal(key)
+        if unsealed is None:
+            raise BadRequest("resume: the connectionKey is none of this server", code=80018)
+        if not hmac.compare_digest(unsealed.app, self._hash("app", identity.app_id)):
+            raise BadRequest("resume: the connection belongs to another app", code=80011)
+        if not hmac.compare_digest(unsealed.client, self._hash("client", identity.client_id or "")):
+            raise AuthError("resume: the connection belongs to another clientId", code=40102)
+        record = self._find(unsealed, now_ms)
+        if record is None:
+            if not self._inherits(unsealed, now_ms):
+                raise BadRequest("resume: the state of this connection is no longer held", code=80005)
+            self._check_room()
+            record = Connection(unsealed.connection_id, 0, 0, identity.client_id, True)
+            self._records[record.id] = record
+        elif record.lost_ms is not None:
+            self._check_room()
+            del self._lost[record.id]
+        superseded, record.owner, record.lost_ms = record.owner, None, None
+        record.used_ms = unsealed.issued_ms
+        record.issued_ms = max(now_ms, record.issued_ms + 1, unsealed.issued_ms + 1)  # the key must change
+        return Opened(record, self._seal(record, identity), superseded)
+
+    # a transport goes
+
+    def lost(self, connection_id: str, now_ms: int, *, owner: object | None = None) -> None:
+        """The transport is gone; the connection can be resumed for the ttl.
+
+        With ``owner``: only if it still is; a superseded transport takes nothing with it.
+        """
+        record = self._records.get(connection_id)
+        if record is None or (owner is not None and record.owner is not owner):
+            return
+        record.owner = None
+        if record.lost_ms is None:
+            record.lost_ms = now_ms
+            self._lost[connection_id] = record
+            if len(self._lost) > self._limit:
+                self._drop(next(iter(self._lost.values())))
+
+    def closed(self, connection_id: str, *, owner: object | None = None) -> None:
+        """The client has closed it: its keys are invalid from here on. ``owner`` as in ``lost``."""
+        record = self._records.get(connection_id)
+        if record is not None and (owner is None or record.owner is owner):
+            self._drop(record)
+
+    def expire(self, now_ms: int) -> int:
+        """Forget the connections that were lost too long ago; how many. Costs nothing when there are none."""
+        dropped = 0
+        while self._lost:
+            record = next(iter(self._lost.values()))
+            assert record.lost_ms is not None
+            if now_ms - record.lost_ms <= self._ttl_ms:
+                break
+            self._drop(record)
+            dropped += 1
+        if self._earlier and all(now_ms - alive_ms > self._ttl_ms for alive_ms in self._earlier.values()):
+            self._earlier.clear()  # keys of earlier lives are of no use any more, and neither is what guards against them
+            self._closed.clear()
+        return dropped
+
+    # beside a transport
+
+    def find_by_key(self, key: str, app_id: str, now_ms: int) -> Connection:
+        """The connection on whose behalf somebody publishes, live or kept; ``id`` and ``client_id`` are what is wanted.
+
+        One of an earlier life can be published for as soon as it has been resumed.
+
+        Raises: BadRequest 40006.
+        """
+        unsealed = self._unseal(key)
+        if unsealed is not None and hmac.compare_digest(unsealed.app, self._hash("app", app_id)):
+            record = self._find(unsealed, now_ms)
+            if record is not None:
+                return record
+        raise BadRequest("connectionKey: is not the key of a connection that is held", code=40006)
+
+    # its parts
+
+    def _find(self, unsealed: _Unsealed, now_ms: int) -> Connection | None:
+        """The record, if the key is one of its two and it was not lost too long ago."""
+        record = self._records.get(unsealed.connection_id)
+        if record is None or unsealed.issued_ms not in (record.issued_ms, record.used_ms):
+            return None
+        if record.lost_ms is not None and now_ms - record.lost_ms > self._ttl_ms:
+            return None
+        return record
+
+    def _inherits(self, unsealed: _Unsealed, now_ms: int) -> bool:
+        """Was it opened by an earlier life that ended recently, and not heard of since?"""
+        alive_ms = self._earlier.get(unsealed.life)
+        return (
+            alive_ms is not None
+            and now_ms - alive_ms <= self._ttl_ms
+            and unsealed.connection_id not in self._records
+            and unsealed.connection_id not in self._closed
+        )
+
+    def _check_room(self) -> None:
+        if self.live >= self._limit:
+            raise LimitExceeded(f"{self._limit} connections are open, the most this server may hold", code=50004, status=503)
+
+    def _drop(self, record: Connection) -> None:
+        del self._records[record.id]
+        self._lost.pop(record.id, None)
+        if record.inherited and self._earlier:
+            self._closed[record.id] = None
+            if len(self._closed) > limits.TOMBSTONES:
+                self._closed.popitem(last=False)
+
+    def _seal(self, record: Connection, identity: Identity) -> str:
+        plain = (
+            record.issued_ms.to_bytes(6, "big")
+            + self._life.to_bytes(4, "big")
+            + self._hash("app", identity.app_id)
+            + self._hash("client", identity.client_id or "")
+        )
+        sealed = plain + self._mac(record.id, plain)
+        assert len(sealed) == SEALED_BYTES
+        return f"{record.id}!{base64.urlsafe_b64encode(sealed).decode('ascii')}"
+
+    def _unseal(self, key: str) -> _Unsealed | None:
+        match = _KEY.fullmatch(key)
+        if match is None:
+            return None
+        sealed = base64.urlsafe_b64decode(match[2])  # 56 characters are 42 bytes, with nothing left over
+        plain = sealed[:-MAC_BYTES]
+        if not hmac.compare_digest(sealed[-MAC_BYTES:], self._mac(match[1], plain)):
+            return None
+        return _Unsealed(
+            match[1],
+            int.from_bytes(plain[:6], "big"),
+            int.from_bytes(plain[6:10], "big"),
+            plain[10 : 10 + HASH_BYTES],
+            plain[10 + HASH_BYTES :],
+        )
+
+    def _mac(self, connection_id: str, plain: bytes) -> bytes:
+        return hmac.digest(self._mac_key, connection_id.encode("ascii") + plain, "sha256")[:MAC_BYTES]
+
+    def _hash(self, kind: str, text: str) -> bytes:
+        return hashlib.blake2b(
+            text.encode(), digest_size=HASH_BYTES, key=self._hash_key, person=kind.encode("ascii")
+        ).digest()

@@ -1,0 +1,86 @@
+"""Every bound, with its unit, and who pays when it is reached.
+
+The first part can be set in the configuration (``limits.<name>``); the second is fixed, because only the server's own
+working depends on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an operator may set. Defaults are generous; who exceeds one is told with its code."""
+
+    max_message_size: int = 64 * KIB
+    """Bytes of name, clientId, data and extras in one publish. The publisher: 40009."""
+    max_frame_size: int = 512 * KIB
+    """Bytes of one WebSocket message. The sender: 40009, and its connection ends."""
+    messages_per_publish: int = 1000
+    """Messages accepted together. The publisher: 40034."""
+    channels_per_connection: int = 10_000
+    """Attachments. The client: 90010 for that channel."""
+    connections: int = 100_000
+    """Connections of the server, those being resumed included. The newcomer: 50004, to come back later."""
+    channels: int = 1_000_000
+    """Channels in memory. Whoever wants one more: 50004."""
+    ring_bytes_per_channel: int = 8 * MIB
+    """Bytes of records kept in memory. A reader behind it: it goes on from the journal."""
+    ring_entries_per_channel: int = 1 << 16
+    """Entries kept in memory; a power of two. The same."""
+    staged_bytes: int = 128 * MIB
+    """Records on their way to the journal. Publishers: they are not read from until it has less."""
+    dedup_ids: int = 64_000_000
+    """Message ids remembered, some 40 bytes each. Publishers: 42910, until older ones expire."""
+    request_body_bytes: int = 2 * MIB
+    """Bytes of an HTTP request's body. The sender: 413, 40009."""
+    request_head_bytes: int = 16 * KIB
+    """Bytes of a request's head. The sender: 431, and the connection ends."""
+    window_seconds: int = 120
+    """How long every message is held, and its id remembered. Beyond it a subscriber is told of a discontinuity."""
+    connection_state_seconds: int = 120
+    """How long a lost connection can be resumed. Beyond it the client gets a fresh one, and is told."""
+    max_idle_interval_ms: int = 15_000
+    """A client hears from us at least this often."""
+    handshake_seconds: int = 10
+    """For TLS, the request's head and the upgrade, each. The newcomer: it is dropped."""
+    drain_seconds: int = 10
+    """For finishing at shutdown. Clients that have not gone by then: their sockets are closed."""
+
+
+# Fixed ones.
+
+RING_ENTRIES = 1 << 16
+"""Entries looked through for a rewind by messages in memory."""
+CHANNEL_SWEEP_MS = 10_000
+"""How often a channel is asked to forget what is past the window; the ring and dedup bound memory in between."""
+CHANNEL_IDLE_MS = 30_000
+"""A channel without attachments and messages stays so long in memory: publishers often come back."""
+SWEEP_CHANNELS = 5_000
+"""Channels looked at in one go: some 10 ms."""
+WAKES_AT_ONCE = 1_000
+"""Channels read back from the journal in one go; others wait for the next."""
+UNANSWERED_BYTES = 4 * MIB
+"""Of one connection's publishes that are not stored yet. The publisher: it is not read from for a while."""
+REMEMBERED_NAMES = 1_000
+"""Channel names of one connection whose capability is remembered; then it is worked out anew."""
+WAITING_STEPS = 100
+"""Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
+REPLAY_BYTES = 128 * KIB
+"""One batch of a replay: what a slow reader can make the server hold for it alone."""
+REPLAY_ENTRIES = 2_000
+"""Entries in one batch of a replay."""
+JOURNAL_READERS = 8
+"""Threads that read the journal at once; more readers wait."""
+LINGER_MS = 5_000
+"""A peer has so long to answer our close frame; then its socket is closed."""
+NONCES = 100_000
+"""Token requests remembered within their window of 4 minutes, per server. The requester: 42910."""
+CAPABILITY_BYTES = 64 * KIB
+"""Of a capability's text. The requester: 40000."""
+CAPABILITY_RESOURCES = 1_000
+CHANNEL_NAME_BYTES = 2048
+TOMBSTONES = 100_000
+"""Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""

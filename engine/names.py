@@ -1,0 +1,67 @@
+"""Channel names: what is one, and the params that can be written into it.
+
+    room:1                       the namespace is ``room``
+    [?rewind=1&echo=false]room   params for this attachment; the channel is ``room``, replies use the text as written"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import parse_qsl
+
+from engine import limits
+from engine.errors import BadRequest
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelName:
+    """``name`` is the channel, ``full`` what the client calls it, ``params`` what it wrote into the name."""
+
+    name: str
+    full: str
+    params: Mapping[str, str] = _NONE
+
+
+def parse_channel(text: str) -> ChannelName:
+    """Raises: BadRequest 40010, saying what is wrong with the name."""
+    name, params = text, _NONE
+    if text.startswith("["):
+        end = text.find("]")
+        if end < 0:
+            raise _wrong(text, "the bracket at its beginning is not closed")
+        qualifier, name = text[1:end], text[end + 1 :]
+        if not qualifier.startswith("?"):
+            raise _wrong(text, f"the qualifier [{qualifier[:40]}] is not available on this server; [?param=value] is")
+        try:
+            params = MappingProxyType(dict(parse_qsl(qualifier[1:], keep_blank_values=True, max_num_fields=20)))
+        except ValueError:
+            raise _wrong(text, "it has more than 20 params") from None
+        if name.startswith("["):
+            raise _wrong(text, "it has two qualifiers")
+    if not name:
+        raise _wrong(text, "it is empty")
+    if name.startswith(":"):
+        raise _wrong(text, "it begins with a colon")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise _wrong(text, "it is no valid Unicode text") from None
+    if size > limits.CHANNEL_NAME_BYTES:
+        raise _wrong(text, f"it has {size} bytes, more than {limits.CHANNEL_NAME_BYTES}")
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
+        raise _wrong(text, "it has control characters")
+    return ChannelName(name, text, params)
+
+
+def namespace(name: str) -> str:
+    """The text before the first colon; empty if there is none."""
+    before, colon, _ = name.partition(":")
+    return before if colon else ""
+
+
+def _wrong(text: str, reason: str) -> BadRequest:
+    shown = ascii(text[:60])
+    return BadRequest(f"channel: {shown} is no valid channel name: {reason}", code=40010)

@@ -1,0 +1,219 @@
+"""What an operator may configure, and reading it from TOML.
+
+    listen = "127.0.0.1:8080"        durability = "synced"
+    [limits]                         any of engine.limits.Limits
+    [[apps]]                         id, and keys: [{ key = "app.key:secret", capability = {...} }]
+    [namespaces.chat]                persisted_hours, durability
+
+A wrong or unknown entry is refused with the file, the entry and the reason."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from engine.auth.capability import Capability
+from engine.auth.keys import Key, KeyFormatError, parse_key
+from engine.errors import BadRequest, StartupFailed
+from engine.limits import Limits
+
+DURABILITIES = ("synced", "written", "memory")
+"""synced: fsynced before ACK and delivery. written: in the operating system before ACK, survives a killed process.
+memory: nothing is kept beyond the ring."""
+LONGEST_PERSISTED_HOURS = 24 * 365
+DEFAULT_PERSISTED_HOURS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """Options of the channels whose name begins with ``<id>:``."""
+
+    id: str
+    persisted_hours: int = 0  # 0: held for the continuity window only
+    durability: str | None = None  # None: the server's
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that is decided at start. Values are checked where they come in."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    data: Path = Path("data")
+    dev: bool = False
+    durability: str = "synced"
+    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    keys: tuple[Key, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """HOST:PORT, with an IPv6 address in brackets; port 0 picks a free one. Raises: ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"must be HOST:PORT with a port from 0 to 65535, got {text!r}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"an IPv6 address goes into brackets, as in [::1]:8080, got {text!r}")
+    if not host:
+        raise ValueError(f"the host is missing in {text!r}; 0.0.0.0 is every address of this machine")
+    return host, int(port)
+
+
+class _Entries:
+    """A table of the file, taken apart entry by entry; what is left over is unknown."""
+
+    def __init__(self, file: Path, path: str, table: object) -> None:
+        self._file = file
+        self._path = path
+        if not isinstance(table, dict):
+            raise self.wrong("", "must be a table")
+        self._rest = dict(table)
+
+    def wrong(self, name: str, reason: str) -> StartupFailed:
+        where = ".".join(part for part in (self._path, name) if part)
+        return StartupFailed(f"{self._file}: {where}: {reason}")
+
+    def take(self, name: str, kind: type, default: Any = None) -> Any:
+        if name not in self._rest:
+            return default
+        value = self._rest.pop(name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.wrong(name, f"must be {_KINDS[kind]}, got {value!r}")
+        return value
+
+    def sub(self, name: str) -> _Entries:
+        return _Entries(self._file, ".".join(part for part in (self._path, name) if part), self._rest.pop(name, {}))
+
+    def names(self) -> list[str]:
+        return list(self._rest)
+
+    def end(self) -> None:
+        for name in self._rest:
+            raise self.wrong(name, "there is no such entry")
+
+
+_KINDS = {int: "a whole number", str: "a string", bool: "true or false", list: "an array", dict: "a table"}
+
+
+def load(path: Path, settings: Settings | None = None) -> Settings:
+    """The settings of a TOML file, on top of ``settings``. Raises: StartupFailed."""
+    settings = settings if settings is not None else Settings()
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise StartupFailed(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartupFailed(f"{path}: is no TOML: {error}") from error
+    top = _Entries(path, "", table)
+    changes: dict[str, Any] = {}
+    listen = top.take("listen", str)
+    if listen is not None:
+        try:
+            changes["host"], changes["port"] = parse_listen(listen)
+        except ValueError as error:
+            raise top.wrong("listen", str(error)) from error
+    for name in ("data", "tls_cert", "tls_key"):
+        text = top.take(name, str)
+        if text is not None:
+            changes[name] = Path(text)
+    changes["dev"] = top.take("dev", bool, settings.dev)
+    changes["durability"] = _durability(top, settings.durability)
+    changes["limits"] = _limits(top.sub("limits"), settings.limits)
+    changes["namespaces"] = _namespaces(top.sub("namespaces"))
+    changes["keys"] = _keys(top, path)
+    top.end()
+    return replace(settings, **changes)
+
+
+def _durability(entries: _Entries, default: str | None) -> str | None:
+    value = entries.take("durability", str, default)
+    if value is not None and value not in DURABILITIES:
+        raise entries.wrong("durability", f"must be one of {', '.join(DURABILITIES)}, got {value!r}")
+    return str(value) if value is not None else None
+
+
+def _limits(entries: _Entries, limits: Limits) -> Limits:
+    changes: dict[str, int] = {}
+    for known in fields(Limits):
+        value = entries.take(known.name, int)
+        if value is None:
+            continue
+        if not 0 < value < 1 << 40:
+            raise entries.wrong(known.name, f"must be from 1 to {(1 << 40) - 1}, got {value}")
+        if known.name == "ring_entries_per_channel" and value & (value - 1):
+            raise entries.wrong(known.name, f"must be a power of two, got {value}")
+        if known.name == "messages_per_publish" and value > 1000:
+            raise entries.wrong(known.name, f"must be at most 1000, got {value}")
+        if known.name in ("max_frame_size", "max_message_size") and value > 1 << 28:
+            raise entries.wrong(known.name, f"must be at most {1 << 28}, got {value}")
+        changes[known.name] = value
+    entries.end()
+    return replace(limits, **changes)
+
+
+def _namespaces(entries: _Entries) -> dict[str, Namespace]:
+    found = {}
+    for name in entries.names():
+        if not name or ":" in name:
+            raise entries.wrong(name, "a namespace has a name without colons")
+        options = entries.sub(name)
+        hours = options.take("persisted_hours", int)
+        persisted = options.take("persisted", bool)
+        if hours is None:
+            hours = DEFAULT_PERSISTED_HOURS if persisted else 0
+        elif persisted is False and hours:
+            raise options.wrong("persisted", "is false, but persisted_hours is set")
+        if not 0 <= hours <= LONGEST_PERSISTED_HOURS:
+            raise options.wrong("persisted_hours", f"must be from 0 to {LONGEST_PERSISTED_HOURS}, got {hours}")
+        durability = _durability(options, None)
+        if durability == "memory" and hours:
+            raise options.wrong("durability", "a persisted namespace cannot be kept in memory only")
+        options.end()
+        found[name] = Namespace(name, hours, durability)
+    return found
+
+
+def _keys(top: _Entries, path: Path) -> tuple[Key, ...]:
+    found: list[Key] = []
+    for at, table in enumerate(top.take("apps", list, [])):
+        app = _Entries(path, f"apps[{at}]", table)
+        app_id = app.take("id", str)
+        if app_id is None:
+            raise app.wrong("id", "is missing")
+        for number, entry in enumerate(app.take("keys", list, [])):
+            key = _Entries(path, f"apps[{at}].keys[{number}]", {"key": entry} if isinstance(entry, str) else entry)
+            found.append(_key(key, app_id))
+        app.end()
+    names = [key.name for key in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise top.wrong("apps", f"the key {name} is there twice")
+    return tuple(found)
+
+
+def _key(entries: _Entries, app_id: str) -> Key:
+    text = entries.take("key", str)
+    if text is None:
+        raise entries.wrong("key", "is missing")
+    try:
+        of_app, key_id, secret = parse_key(text)
+    except KeyFormatError as error:
+        raise entries.wrong("key", str(error)) from error
+    if of_app != app_id:
+        raise entries.wrong("key", f"belongs to the app {of_app!r}, not to {app_id!r}")
+    capability = entries.take("capability", dict)
+    revocable = entries.take("revocable_tokens", bool, False)
+    entries.end()
+    try:
+        allowed = Capability.parse(capability if capability is not None else {"*": ["*"]})
+    except BadRequest as error:
+        raise entries.wrong("capability", str(error)) from error
+    return Key(app_id, key_id, secret, allowed, revocable)

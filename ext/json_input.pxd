@@ -1,0 +1,196 @@
+"""Reading JSON text (RFC 8259), a token at a time, without an object per token and never beyond the end.
+
+    blank | one byte of punctuation | null | a whole number | a string: where it lies, or unescaped into ``scratch``
+
+Values that nest are the caller's to walk. Strings are not known to be UTF-8 until they have been asked."""
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from ext.msgpack_input cimport In
+from ext.output cimport Out, out_init, plain_word
+from ext.utf8 cimport Text
+
+
+cdef inline void skip_blank(In* source) noexcept nogil:
+    cdef uint8_t byte
+    while source.at < source.size:
+        byte = source.data[source.at]
+        if byte != 32 and byte != 10 and byte != 13 and byte != 9:
+            return
+        source.at += 1
+
+
+cdef inline bint take(In* source, uint8_t byte) noexcept nogil:
+    """Past this byte and the blanks before it, if it is the next one."""
+    skip_blank(source)
+    if source.at < source.size and source.data[source.at] == byte:
+        source.at += 1
+        return True
+    return False
+
+
+cdef inline bint take_null(In* source) noexcept nogil:
+    skip_blank(source)
+    if source.size - source.at >= 4 and memcmp(source.data + source.at, b"null", 4) == 0:
+        source.at += 4
+        return True
+    return False
+
+
+cdef inline bint take_whole(In* source, uint64_t* value) noexcept nogil:
+    """A number without sign, fraction or exponent, of 18 digits at most: what is longer is for the cold path to judge."""
+    cdef size_t start
+    cdef uint64_t total = 0
+    skip_blank(source)
+    start = source.at
+    while source.at < source.size and 48 <= source.data[source.at] <= 57:
+        if source.at - start == 18:
+            return False
+        total = total * 10 + (source.data[source.at] - 48)
+        source.at += 1
+    if source.at == start or (source.data[start] == 48 and source.at - start > 1):
+        return False
+    value[0] = total
+    return source.at >= source.size or source.data[source.at] not in (46, 69, 101)
+
+
+cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexcept nogil:
+    """From ``at`` on: where the next control character, quote or backslash is; ``size`` if there is none."""
+    cdef uint64_t word
+    while at < size:
+        if size - at >= 8:
+            memcpy(&word, data + at, 8)
+            if plain_word(word):
+                at += 8
+                continue
+        if data[at] < 32 or data[at] == 34 or data[at] == 92:
+            return at
+        at += 1
+    return at
+
+
+cdef inline bint take_string(In* source, Text* text, Out* scratch):
+    """Without escapes it stays where it is; with some it goes to the end of ``scratch``, which never moves."""
+    cdef size_t start, at
+    if not take(source, 34):
+        return False
+    start = source.at
+    at = plain_run(source.data, start, source.size)
+    if at >= source.size:
+        return False
+    if source.data[at] == 92:
+        return _take_escaped(source, text, scratch, at)
+    if source.data[at] != 34:
+        return False
+    text.data = source.data + start
+    text.size = at - start
+    source.at = at + 1
+    return True
+
+
+cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at):
+    """A string that begins at ``source.at`` and has its first backslash at ``at``."""
+    cdef size_t start = source.at, run
+    cdef uint8_t* to
+    if scratch.data is NULL:
+        # No string is longer than it was written. So all of them fit, and what was handed out stays where it is.
+        out_init(scratch, source.size)
+        if scratch.failed:
+            return False
+    to = scratch.data + scratch.size
+    text.data = to
+    while True:
+        run = at - start
+        memcpy(to, source.data + start, run)
+        to += run
+        if at >= source.size:
+            return False
+        if source.data[at] == 34:
+            break
+        if source.data[at] != 92 or not _take_escape(source, &at, &to):
+            return False
+        start = at
+        at = plain_run(source.data, at, source.size)
+    text.size = <size_t>(to - text.data)
+    scratch.size += text.size
+    source.at = at + 1
+    return True
+
+
+cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to) noexcept nogil:
+    """One escape, of which the backslash is at ``place``. A lone surrogate is none: there is no UTF-8 for it."""
+    cdef size_t at = place[0] + 1
+    cdef uint8_t byte
+    cdef int code, low
+    if at >= source.size:
+        return False
+    byte = source.data[at]
+    at += 1
+    if byte == 117:                                         # u
+        if source.size - at < 4:
+            return False
+        code = _hex4(source.data + at)
+        at += 4
+        if 0xD800 <= code <= 0xDBFF:
+            if source.size - at < 6 or source.data[at] != 92 or source.data[at + 1] != 117:
+                return False
+            low = _hex4(source.data + at + 2)
+            if not 0xDC00 <= low <= 0xDFFF:
+                return False
+            at += 6
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+        elif code < 0 or 0xDC00 <= code <= 0xDFFF:
+            return False
+        to[0] = _write_utf8(to[0], <uint32_t>code)
+    else:
+        if byte == 98:                                      # b
+            byte = 8
+        elif byte == 102:                                   # f
+            byte = 12
+        elif byte == 110:                                   # n
+            byte = 10
+        elif byte == 114:                                   # r
+            byte = 13
+        elif byte == 116:                                   # t
+            byte = 9
+        elif byte != 34 and byte != 92 and byte != 47:      # quote, backslash, slash: as they are
+            return False
+        to[0][0] = byte
+        to[0] += 1
+    place[0] = at
+    return True
+
+
+cdef inline int _hex4(const uint8_t* at) noexcept nogil:
+    cdef int i, value = 0
+    cdef uint8_t byte
+    for i in range(4):
+        byte = at[i]
+        if 48 <= byte <= 57:
+            value = value << 4 | (byte - 48)
+        elif 97 <= (byte | 32) <= 102:
+            value = value << 4 | ((byte | 32) - 87)
+        else:
+            return -1
+    return value
+
+
+cdef inline uint8_t* _write_utf8(uint8_t* to, uint32_t code) noexcept nogil:
+    if code < 0x80:
+        to[0] = <uint8_t>code
+        return to + 1
+    if code < 0x800:
+        to[0] = <uint8_t>(0xC0 | code >> 6)
+        to[1] = <uint8_t>(0x80 | code & 63)
+        return to + 2
+    if code < 0x10000:
+        to[0] = <uint8_t>(0xE0 | code >> 12)
+        to[1] = <uint8_t>(0x80 | code >> 6 & 63)
+        to[2] = <uint8_t>(0x80 | code & 63)
+        return to + 3
+    to[0] = <uint8_t>(0xF0 | code >> 18)
+    to[1] = <uint8_t>(0x80 | code >> 12 & 63)
+    to[2] = <uint8_t>(0x80 | code >> 6 & 63)
+    to[3] = <uint8_t>(0x80 | code & 63)
+    return to + 4

@@ -1,0 +1,30 @@
+from typing import Any, Final, final
+
+@final
+class Publish:
+    channel: Final[str]
+    msg_serial: Final[int]
+    count: Final[int]
+    size: Final[int]
+    ids: Final[tuple[str, ...] | None]
+    client_ids: Final[tuple[str | None, ...] | None]
+    ephemeral: Final[bool]
+    privileged: Final[bool]
+    messages: Final[bytes]
+    params: Final[dict[str, Any] | None]
+    def __init__(
+        self,
+        channel: str,
+        msg_serial: int,
+        count: int,
+        size: int,
+        ids: tuple[str, ...] | None,
+        client_ids: tuple[str | None, ...] | None,
+        messages: bytes,
+        *,
+        ephemeral: bool = False,
+        privileged: bool = False,
+        params: dict[str, Any] | None = None,
+    ) -> None: ...
+
+def parse_publish(payload: bytes, format: int) -> Publish | None: ...

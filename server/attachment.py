@@ -1,0 +1,200 @@
+"""One client's attachment to one channel: what it may, and where it reads.
+
+    starting --channel awake, position known--> live       a reader of one of the channel's streams
+                                                 | ^
+              fell out of the stream             v |       caught up
+                                                catching up: reads ring and journal, a batch at a time
+
+The ATTACHED goes out before anything else of the channel, because both are queued on one socket, in this order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.auth.capability import Operation
+from engine.channel import Channel
+from engine.errors import BadRequest, PubSubError
+from engine.names import ChannelName
+from server.actions import Flag
+
+if TYPE_CHECKING:
+    from ext.ring import Stream
+
+DEFAULT_MODES = Flag.PRESENCE | Flag.PUBLISH | Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.ANNOTATION_PUBLISH
+ALL_MODES = DEFAULT_MODES | Flag.ANNOTATION_SUBSCRIBE | Flag.OBJECT_SUBSCRIBE | Flag.OBJECT_PUBLISH
+
+_MODE_NAMES = {
+    "presence": Flag.PRESENCE,
+    "publish": Flag.PUBLISH,
+    "subscribe": Flag.SUBSCRIBE,
+    "presence_subscribe": Flag.PRESENCE_SUBSCRIBE,
+    "annotation_publish": Flag.ANNOTATION_PUBLISH,
+    "annotation_subscribe": Flag.ANNOTATION_SUBSCRIBE,
+    "object_subscribe": Flag.OBJECT_SUBSCRIBE,
+    "object_publish": Flag.OBJECT_PUBLISH,
+}
+_GRANTS = (
+    (Operation.SUBSCRIBE, Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE),
+    (Operation.PUBLISH, Flag.PUBLISH),
+    (Operation.PRESENCE, Flag.PRESENCE),
+    (Operation.ANNOTATION_PUBLISH, Flag.ANNOTATION_PUBLISH),
+    (Operation.ANNOTATION_SUBSCRIBE, Flag.ANNOTATION_SUBSCRIBE),
+    (Operation.OBJECT_SUBSCRIBE, Flag.OBJECT_SUBSCRIBE),
+    (Operation.OBJECT_PUBLISH, Flag.OBJECT_PUBLISH),
+)
+_RECOGNISED = ("rewind", "rewindLimit", "modes", "echo")
+_REWIND = re.compile(r"([0-9]{1,9})([sm]?)")
+
+
+class Reader(Protocol):
+    """What reads a stream for us: the plane's subscription, or a TLS connection's."""
+
+    @property
+    def active(self) -> bool: ...
+    @property
+    def cursor(self) -> int: ...
+    def stop(self) -> None: ...
+
+
+class Transport(Protocol):
+    """The connection's bytes, plain or TLS."""
+
+    def send(self, payload: bytes) -> None: ...
+    def send_frames(self, frames: bytes) -> None: ...
+    def notify_drained(self) -> None: ...
+    def subscribe(self, stream: Stream, place: int, *, skip_origin: int = 0, quiet_until: int = 0) -> Reader: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def close(self, code: int, reason: str = "") -> None: ...
+
+
+class Rewind:
+    """How far back a fresh attachment begins: by messages, or by time and messages."""
+
+    __slots__ = ("messages", "window_ms")
+
+    def __init__(self, messages: int | None, window_ms: int | None) -> None:
+        self.messages = messages
+        self.window_ms = window_ms
+
+
+def channel_params(name: ChannelName, given: object) -> dict[str, str]:
+    """The params in force, as text: those in the name, overridden by those of the ATTACH; only recognised ones.
+
+    Raises: BadRequest, if ``given`` is no map.
+    """
+    merged: dict[str, str] = dict(name.params)
+    if given is not None:
+        if not isinstance(given, Mapping):
+            raise BadRequest("params: must be a map of strings", code=40000)
+        for key, value in given.items():
+            if value is None:
+                continue
+            merged[str(key)] = _text(value)
+    return {key: merged[key] for key in _RECOGNISED if key in merged}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def requested_modes(flags: int, params: Mapping[str, str]) -> Flag:
+    """The modes that the client asks for: by param, else by flags, else the usual set."""
+    if "modes" in params:
+        modes = Flag(0)
+        for word in params["modes"].split(","):
+            mode = _MODE_NAMES.get(word.strip().lower())
+            if mode is None:
+                raise BadRequest(f"params.modes: {word.strip()!r} is not a mode", code=40003)
+            modes |= mode
+        return modes
+    return Flag(flags) & ALL_MODES or DEFAULT_MODES
+
+
+def granted_modes(requested: Flag, operations: int) -> Flag:
+    """What remains of them with this capability."""
+    allowed = Flag(0)
+    for operation, modes in _GRANTS:
+        if operations & operation:
+            allowed |= modes
+    return requested & allowed
+
+
+def parse_rewind(params: Mapping[str, str]) -> Rewind | None:
+    """``rewind`` and ``rewindLimit``. Raises: BadRequest 40003 for anything but N, Ns, Nm."""
+    text = params.get("rewind")
+    limit_text = params.get("rewindLimit")
+    limit: int | None = None
+    if limit_text is not None:
+        if not re.fullmatch(r"[0-9]{1,9}", limit_text) or int(limit_text) == 0:
+            raise BadRequest(f"params.rewindLimit: must be a positive number of messages, got {limit_text!r}", code=40003)
+        limit = int(limit_text)
+    if text is None:
+        return None
+    match = _REWIND.fullmatch(text)
+    if match is None:
+        raise BadRequest(f"params.rewind: must be N, Ns or Nm, got {text!r}", code=40003)
+    amount, unit = int(match[1]), match[2]
+    if not amount:
+        return None
+    if unit:
+        return Rewind(limit, amount * (1000 if unit == "s" else 60_000))
+    return Rewind(amount if limit is None else min(amount, limit), None)
+
+
+class Attachment:
+    """What a client has attached to."""
+
+    __slots__ = ("active", "channel", "cursor", "echo", "modes", "name", "params", "reader", "requested")
+
+    def __init__(self, name: ChannelName, channel: Channel) -> None:
+        self.name = name
+        self.channel = channel
+        self.active = True
+        self.requested = DEFAULT_MODES
+        self.modes = DEFAULT_MODES
+        self.params: dict[str, str] = {}
+        self.echo = True
+        self.reader: Reader | None = None  # while it is live
+        self.cursor = 0  # while it is not: serial of the last entry handed to the transport
+        channel.attached += 1
+
+    def stop_reading(self) -> None:
+        """Keep the place, but take nothing more from the stream."""
+        if self.reader is not None:
+            self.reader.stop()
+            self.cursor = self.reader.cursor
+            self.reader = None
+
+    def end(self) -> None:
+        """Leave the channel. Calling it again does nothing."""
+        if self.active:
+            self.stop_reading()
+            self.active = False
+            self.channel.attached -= 1
+
+    def read_from(self, cursor: int, transport: Transport, wire: int, skip_origin: int, budget: int) -> bool:
+        """Hand everything after ``cursor`` to the transport, and follow the channel from there.
+
+        False: it is too much for one step, or not in memory; ``self.cursor`` says how far it went.
+        """
+        channel, stream = self.channel, self.channel.stream(wire, self.name.full)
+        self.cursor = cursor
+        place = stream.place_after(cursor)
+        if place is None and channel.in_ring(cursor):
+            self.cursor, entries = channel.ring.read_after(cursor, budget=budget, skip_origin=skip_origin)
+            if entries:
+                transport.send_frames(stream.encoder.frames(entries))  # type: ignore[attr-defined]  # opaque to ext
+            place = stream.place_after(self.cursor)
+        if place is None:
+            return False
+        self.reader = transport.subscribe(stream, place, skip_origin=skip_origin, quiet_until=stream.head)
+        return True
+
+
+def unsupported_presence() -> PubSubError:
+    return BadRequest("presence is not available on this server", code=40000)

@@ -1,0 +1,108 @@
+"""The command: ``unbroken serve``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import server
+from engine.auth.keys import Key, KeyFormatError, parse_key
+from engine.errors import StartupFailed
+from engine.settings import Settings, load, parse_listen
+
+SERVE_EXAMPLES = """\
+examples:
+  unbroken serve
+      on 127.0.0.1:8080, data in ./data; makes an app and a key at first start and prints it
+  unbroken serve --listen 0.0.0.0:80 --data /var/lib/unbroken --config unbroken.toml
+  UNBROKEN_KEY=app.key:secret unbroken serve
+      with this key, which a list of processes does not show
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="unbroken", description="A realtime message engine: every subscriber gets every message once, in order."
+    )
+    parser.add_argument("--version", action="version", version=f"unbroken {server.VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="run the server",
+        description="Run the server until SIGTERM or SIGINT; then drain: clients are asked to go, pending messages are "
+        "stored. A second signal ends it at once.",
+        epilog=SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen; port 0 picks a free one (127.0.0.1:8080)")
+    serve.add_argument("--data", metavar="DIR", type=Path, help="the data directory, made if it is not there (./data)")
+    serve.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML; options given here go before them")
+    serve.add_argument(
+        "--key",
+        metavar="appId.keyId:secret",
+        action="append",
+        help="add an app with a key of full capability; may be given several times. Lists of processes show it: "
+        "the environment's UNBROKEN_KEY does the same unseen",
+    )
+    serve.add_argument("--dev", action="store_true", help="development: open app provisioning (POST /apps) to everybody")
+    serve.add_argument(
+        "--durability", choices=("synced", "written", "memory"), help="when a message counts as stored (synced)"
+    )
+    serve.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain, PEM: serve TLS on the port")
+    serve.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key, PEM")
+    return parser
+
+
+def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Settings:
+    """Defaults, then the file, then what the command line says. Raises: StartupFailed."""
+    settings = Settings()
+    if arguments.config is not None:
+        settings = load(arguments.config, settings)
+    if arguments.listen is not None:
+        try:
+            host, port = parse_listen(arguments.listen)
+        except ValueError as error:
+            raise StartupFailed(f"--listen: {error}") from error
+        settings = replace(settings, host=host, port=port)
+    given = list(arguments.key or ())
+    if environment.get("UNBROKEN_KEY"):
+        given.append(environment["UNBROKEN_KEY"])
+    keys = {key.name: key for key in settings.keys}
+    for text in given:
+        try:
+            key = Key(*parse_key(text))
+        except KeyFormatError as error:
+            raise StartupFailed(f"--key or UNBROKEN_KEY: {error}") from None
+        keys[key.name] = key
+    settings = replace(settings, keys=tuple(keys.values()), dev=settings.dev or arguments.dev)
+    for name in ("data", "durability", "tls_cert", "tls_key"):
+        value = getattr(arguments, name)
+        if value is not None:
+            settings = replace(settings, **{name: value})
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise StartupFailed("TLS needs both a certificate and its key: --tls-cert and --tls-key")
+    return settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0: ended as asked; 1: could not start, or failed; 2: wrong usage or configuration."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        settings = settings_from(arguments, dict(os.environ))
+    except StartupFailed as error:
+        print(f"unbroken: {error}", file=sys.stderr)
+        return 2
+    from server.app import run  # here, because --help should not wait for the engine to load
+
+    try:
+        return run(settings)
+    except StartupFailed as error:
+        print(f"unbroken: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

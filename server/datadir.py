@@ -1,0 +1,134 @@
+"""The data directory: what outlives the server, and the lock on it.
+
+    lock        held while a server runs (flock); holds its pid
+    secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
+    apps.json   apps and keys that were made here: at first start, or by provisioning
+    alive       when the server was last alive, in ms; how long its connections can be resumed follows from it
+    journal/    the journal
+
+Files are replaced, never changed: a crash leaves the old one or the new one. One that is damaged is refused, not made anew,
+because everything sealed with it would be lost without a word."""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.auth.capability import Capability
+from engine.auth.keys import Key
+from engine.errors import PubSubError, StartupFailed
+
+SECRET_BYTES = 32
+
+
+class DataDirectory:
+    """Locked from ``open`` until ``close``."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self.secret = self._read_secret()
+        self.dedup_key = hmac.digest(self.secret, b"unbroken dedup 1", "sha256")[:16]
+
+    @classmethod
+    def open(cls, path: Path) -> DataDirectory:
+        """Raises: StartupFailed, when it cannot be used, or is in use."""
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartupFailed(f"{path}: cannot be used as data directory: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(lock)
+            raise StartupFailed(
+                f"{path}: another server (process {holder}) uses this data directory; stop it, or give --data another one"
+            ) from None
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            return cls(path, lock)
+        except OSError as error:
+            os.close(lock)
+            raise StartupFailed(f"{path}: cannot be used as data directory: {error.strerror}") from error
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def _read_secret(self) -> bytes:
+        file = self.path / "secret"
+        try:
+            secret = file.read_bytes()
+        except FileNotFoundError:
+            secret = os.urandom(SECRET_BYTES)
+            self._replace("secret", secret)
+            return secret
+        if len(secret) != SECRET_BYTES:
+            raise StartupFailed(
+                f"{file}: has {len(secret)} bytes instead of {SECRET_BYTES}; restore it from a backup, "
+                "or remove it to begin with a new one (tokens and connection keys issued so far become invalid)"
+            )
+        return secret
+
+    def alive_ms(self) -> int:
+        """When a server was last alive here; 0 if never, or if that is not known."""
+        try:
+            return int((self.path / "alive").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def note_alive(self, now_ms: int) -> None:
+        """Not synced: after a power cut connections may be a few seconds less resumable."""
+        self._replace("alive", str(now_ms).encode(), sync=False)
+
+    def apps(self) -> dict[str, Any]:
+        """Apps by id: what provisioning made of them, and their keys. Raises: StartupFailed."""
+        file = self.path / "apps.json"
+        try:
+            apps = orjson.loads(file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StartupFailed(f"{file}: cannot be read: {error}; repair or restore it") from error
+        if not isinstance(apps, dict):
+            raise StartupFailed(f"{file}: must hold a map of apps; repair or restore it")
+        return apps
+
+    def keep_apps(self, apps: dict[str, Any]) -> None:
+        self._replace("apps.json", orjson.dumps(apps, option=orjson.OPT_INDENT_2))
+
+    def _replace(self, name: str, content: bytes, *, sync: bool = True) -> None:
+        new = self.path / f"{name}.new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        new.replace(self.path / name)
+        if sync:
+            directory = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+
+def keys_of(apps: dict[str, Any], file: Path) -> Iterable[Key]:
+    """The keys of stored apps. Raises: StartupFailed."""
+    try:
+        for app_id, app in apps.items():
+            for key in app["keys"]:
+                yield Key(app_id, key["id"], key["secret"], Capability.parse(key["capability"]), key["revocableTokens"])
+    except (KeyError, TypeError, PubSubError) as error:
+        raise StartupFailed(f"{file}: is damaged ({error!r}); repair or restore it") from error

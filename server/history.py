@@ -1,0 +1,228 @@
+"""A channel's messages, page by page, in either direction.
+
+    retained    start                 edge                          end
+       |----------|====================|############################|        backwards: # has been read, = is next
+       |----------|####################|============================|        forwards
+
+    edge = (serial, index) of the last message handed out: the ``cursor`` of the next page's link
+
+Entries hold up to 1000 messages, pages count messages: an entry may be cut by the end of a page. An edge is a
+message, not a number of messages: so pages neither repeat nor skip when messages arrive in between. A page costs what
+it holds, and one step of reading more: that is how the last page is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlencode
+
+from engine.errors import PubSubError
+from engine.journal.port import Stored
+from engine.message import messages_from
+from ext.serial import message_serial_text, parse_message_serial, parse_serial
+from ext.wire import record_messages
+from server.request import bad_request
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+PAGE_BYTES = 1 << 20  # of records; then the page ends early, so that encoding it keeps nobody waiting for long
+STEP_BYTES = 1 << 16  # read at a time: one publish of the largest size. Other tasks run between two steps
+STEP_ENTRIES = 256
+LAST_MS = (1 << 48) - 1
+LAST_CURSOR = (1 << 64) - 1
+CARRIED = ("format", "envelope", "v")  # parameters that a page's links hand on as they are
+
+Edge = tuple[int, int]  # serial, index
+
+
+class Archive(Protocol):
+    """What history asks of the server."""
+
+    def now_ms(self) -> int: ...
+    def retained_from(self, app_id: str, channel: str) -> int:
+        """The time in ms before which nothing is shown, even if it is still on disk."""
+
+    def series(self, app_id: str, channel: str) -> str:
+        """The series that the channel's log lives in now: what an attach point has to be of."""
+
+    async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]: ...
+    async def read_before(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked for, checked; times in ms, inclusive. ``until`` is the text of from_serial."""
+
+    start: int
+    end: int | None
+    limit: int
+    backwards: bool
+    until: str | None
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The messages as the wire has them, and the links to (relation, query string)."""
+
+    messages: list[dict[str, object]]
+    links: list[tuple[str, str]]
+
+
+def parse_query(params: Mapping[str, str]) -> Query:
+    """Raises: PubSubError 40003, naming the parameter."""
+    direction = params.get("direction", "backwards")
+    if direction not in ("backwards", "forwards"):
+        raise bad_request(f"direction: must be backwards or forwards, got {direction[:32]!r}", code=40003)
+    limit = _number(params, "limit", DEFAULT_LIMIT)
+    if not 1 <= limit <= MAX_LIMIT:
+        raise bad_request(f"limit: must be from 1 to {MAX_LIMIT}, got {limit}", code=40003)
+    start = _number(params, "start", 0)
+    end = min(_number(params, "end", 0), LAST_MS) if "end" in params else None
+    if end is not None and start > end:
+        raise bad_request(f"start: {start} is later than end, {end}", code=40003)
+    until = params.get("from_serial", params.get("fromSerial"))
+    if until is not None and direction == "forwards":
+        raise bad_request("from_serial: reads backwards only, got direction=forwards", code=40003)
+    return Query(min(start, LAST_MS), end, limit, direction == "backwards", until, params.get("cursor"))
+
+
+def _number(params: Mapping[str, str], name: str, default: int) -> int:
+    text = params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise bad_request(f"{name}: must be a whole number, got {text[:32]!r}", code=40003)
+    return int(text)
+
+
+class History:
+    """Pages of one channel, for one request."""
+
+    def __init__(self, archive: Archive, app_id: str, channel: str, wire: int) -> None:
+        self._archive = archive
+        self._app_id = app_id
+        self._channel = channel
+        self._wire = wire
+
+    async def page(self, query: Query, params: Mapping[str, str], resource: str) -> Page:
+        """One page; ``resource`` is the last segment of the request's path, ``params`` its parameters.
+
+        Raises: PubSubError 40011 (cursor), 90008 (from_serial); what reading raises.
+        """
+        end = query.end if query.end is not None else await self._latest_ms(query.start)
+        earliest = max(query.start, self._archive.retained_from(self._app_id, self._channel))
+        edge = self._first_edge(query, earliest, end)
+        if query.cursor is not None:
+            edge = await self._checked(query, query.cursor, edge)
+        taken: list[tuple[Stored, range]] = []
+        more = False
+        if earliest <= end:
+            taken, more = await self._take(query, edge, earliest << 16, _after(end))
+        messages: list[dict[str, object]] = []
+        for stored, indexes in taken:
+            whole = messages_from(stored.record, stored.serial, stored.series, self._wire)
+            messages += [whole[index] for index in indexes]
+        base = {
+            "limit": str(query.limit),
+            "direction": "backwards" if query.backwards else "forwards",
+            "start": str(query.start),
+            "end": str(end),
+        }
+        if query.until is not None:
+            base["from_serial"] = query.until
+        base |= {name: params[name] for name in CARRIED if name in params}
+        links = [("first", base), ("current", base if query.cursor is None else base | {"cursor": query.cursor})]
+        if more:
+            stored, indexes = taken[-1]
+            links.append(("next", base | {"cursor": message_serial_text(stored.serial, stored.series, indexes[-1])}))
+        return Page(messages, [(relation, f"./{resource}?{urlencode(fields)}") for relation, fields in links])
+
+    async def _latest_ms(self, start: int) -> int:
+        """What "until now" means: the serials' clock may be ahead of the wall's, and what is stored has to show."""
+        newest = await self._archive.read_before(self._app_id, self._channel, LAST_CURSOR, limit=1, budget=1)
+        return max(self._archive.now_ms(), start, newest[0].serial >> 16 if newest else 0)
+
+    def _first_edge(self, query: Query, earliest: int, end: int) -> Edge:
+        if not query.backwards:
+            return earliest << 16, -1
+        edge = _after(end), 0
+        if query.until is None:
+            return edge
+        try:
+            if query.until.count(":"):
+                serial, series, index = parse_message_serial(query.until)
+                until = serial, index + 1
+            else:
+                serial, series = parse_serial(query.until)
+                until = min(serial, LAST_CURSOR - 1) + 1, 0
+        except ValueError as error:
+            raise PubSubError(f"from_serial: {error}", code=90008, status=404) from error
+        if series != self._archive.series(self._app_id, self._channel):
+            raise PubSubError("from_serial: it is of an earlier life of this log", code=90008, status=404)
+        if serial >> 16 < self._archive.retained_from(self._app_id, self._channel):
+            raise PubSubError("from_serial: what lies around it is no longer held", code=90008, status=404)
+        return min(edge, until)
+
+    async def _checked(self, query: Query, cursor: str, edge: Edge) -> Edge:
+        """The edge that a link's cursor means, if it was a message of this very log."""
+        try:
+            serial, series, index = parse_message_serial(cursor)
+        except ValueError as error:
+            raise bad_request(f"cursor: {error}", code=40011) from error
+        found = await self._archive.read_before(
+            self._app_id, self._channel, min(serial, LAST_CURSOR - 1) + 1, limit=1, budget=1
+        )
+        if found and found[0].serial == serial:
+            if found[0].series != series:
+                raise bad_request("cursor: it is of another log", code=40011)
+        elif serial >> 16 >= self._archive.retained_from(self._app_id, self._channel) or not query.backwards:
+            # Forwards, others that came after it may have expired with it: that would be a silent gap.
+            raise bad_request("cursor: its message is no longer held", code=40011)
+        return min(edge, (serial, index)) if query.backwards else max(edge, (serial, index))
+
+    async def _take(self, query: Query, edge: Edge, low: int, high: int) -> tuple[list[tuple[Stored, range]], bool]:
+        """Entries with the indexes to show, in reading order; and whether there are more messages in the range.
+
+        Args:
+            low, high: serials; the first that may be shown, and the first that may not any more.
+        """
+        taken: list[tuple[Stored, range]] = []
+        missing, held = query.limit, 0
+        serial, index = edge
+        # The edge's own entry may have messages on the other side of it.
+        cursor = min(serial, LAST_CURSOR - 1) + 1 if query.backwards else max(serial - 1, 0)
+        read = self._archive.read_before if query.backwards else self._archive.read_after
+        while True:
+            step = await read(
+                self._app_id, self._channel, cursor, limit=min(missing + 2, STEP_ENTRIES), budget=STEP_BYTES
+            )
+            for stored in step:
+                if not low <= stored.serial < high:
+                    if query.backwards and stored.serial >= high:
+                        continue
+                    return taken, False
+                indexes = range(record_messages(stored.record))
+                if stored.serial == serial:
+                    indexes = indexes[:index] if query.backwards else indexes[index + 1 :]
+                if not indexes:
+                    continue
+                if not missing or held >= PAGE_BYTES:
+                    return taken, True
+                if query.backwards:
+                    indexes = indexes[::-1]
+                shown = indexes[:missing]
+                taken.append((stored, shown))
+                missing -= len(shown)
+                held += len(stored.record)
+                if len(shown) < len(indexes):
+                    return taken, True
+            if not step:
+                return taken, False
+            cursor = step[-1].serial
+
+
+def _after(end: int) -> int:
+    """The first serial later than the millisecond ``end``."""
+    return min((end + 1) << 16, LAST_CURSOR)

@@ -1,0 +1,266 @@
+"""HTTP/1.1 on one connection: requests in, whole responses out; keep-alive, pipelining, chunks, 100-continue.
+
+    idle --first byte--> head --> body --> handler --> response --> idle ...
+    |                    |                             |
+    idle_seconds         request_seconds for both      response_seconds
+    then: close          then: 408, close              then: close
+
+h11 decides what is valid HTTP; here are the bounds, the clock and the bytes. A request that is none is answered with
+an error and a close, for nothing that follows it could be trusted. The peer's going away is silent."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from email.utils import formatdate
+
+import h11
+import trio
+
+from engine.errors import PubSubError
+from server.reply import cors_headers, encode, refusal, respond
+from server.request import Handler, Request, Response, bad_request, parse_target
+from server.wire import JSON
+
+LOGGER = logging.getLogger("unbroken.http")
+
+READ_BYTES = 16 * 1024  # at a time; bounds by how much a head can be over its limit before we see it
+EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others get their turn in between
+LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see _linger
+LINGER_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Who sends more, or slower, is refused; who says nothing is let go."""
+
+    head_bytes: int = 16 * 1024
+    body_bytes: int = 2 * 1024 * 1024
+    idle_seconds: float = 75.0
+    request_seconds: float = 30.0
+    response_seconds: float = 30.0
+
+
+class IdleConnections:
+    """Connections that wait for a request: at drain there is nothing to wait for with them."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._scopes: set[trio.CancelScope] = set()
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def drain(self) -> None:
+        """Let go of those that are idle; the others end after the response under way."""
+        self.draining = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def wait(self, stream: trio.abc.Stream, seconds: float) -> bytes:
+        """The first bytes of the next request; nothing: there will be none."""
+        with trio.move_on_after(0 if self.draining else seconds) as scope:
+            self._scopes.add(scope)
+            try:
+                return bytes(await stream.receive_some(READ_BYTES))
+            finally:
+                self._scopes.discard(scope)
+        return b""
+
+
+async def serve_http(
+    stream: trio.abc.Stream,
+    initial: bytes,
+    handler: Handler,
+    *,
+    limits: HttpLimits,
+    idle: IdleConnections | None = None,
+) -> None:
+    """Serve one connection until it ends; the stream is left to the caller to close.
+
+    Args:
+        initial: what has been read of the first request already.
+        handler: if it fails, its request is answered with 500, and the connection goes on.
+    If cancelled, a response may be cut short.
+    """
+    connection = _Connection(stream, handler, limits, idle or IdleConnections())
+    try:
+        await connection.run(initial)
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:
+        LOGGER.debug("peer gone: %r", gone)
+
+
+class _RefusedError(Exception):
+    """The request can't be served, and the connection can't go on."""
+
+    def __init__(self, error: PubSubError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _PeerGoneError(Exception):
+    """It closed before its request was complete."""
+
+
+class _Connection:
+    def __init__(self, stream: trio.abc.Stream, handler: Handler, limits: HttpLimits, idle: IdleConnections) -> None:
+        self._stream = stream
+        self._handler = handler
+        self._limits = limits
+        self._idle = idle
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        self._is_tls = isinstance(stream, trio.SSLStream)
+        self._peer = _peer_of(stream)
+        self._events = 0
+        self._ended = False  # the peer will send no more
+
+    async def run(self, received: bytes) -> None:
+        try:
+            if received:
+                self._http.receive_data(received)
+            while await self._next_request():
+                if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is h11.MUST_CLOSE:
+                    break
+                self._http.start_next_cycle()
+        except _RefusedError as refused:
+            await self._refuse(refused.error)
+        except _PeerGoneError:
+            LOGGER.debug("the peer left in the middle of a request")
+
+    async def _next_request(self) -> bool:
+        """Serve one; False when there is none, or none can follow it."""
+        if not self._http.trailing_data[0]:
+            data = await self._idle.wait(self._stream, self._limits.idle_seconds)
+            if not data:
+                return False
+            self._http.receive_data(data)
+        with trio.move_on_after(self._limits.request_seconds) as scope:
+            request = await self._read_request()
+        if scope.cancelled_caught:
+            seconds = self._limits.request_seconds
+            raise _RefusedError(bad_request(f"the request took longer than {seconds:g} seconds", status=408))
+        response = await self._handle(request)
+        with trio.move_on_after(self._limits.response_seconds) as scope:
+            await self._send(request, response)
+        return not scope.cancelled_caught and self._http.our_state in (h11.DONE, h11.MUST_CLOSE)
+
+    async def _read_request(self) -> Request:
+        head = await self._event()
+        if not isinstance(head, h11.Request):
+            raise _PeerGoneError
+        self._check_head(head)
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in head.headers:
+            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        try:
+            path, query = parse_target(head.target.decode("ascii"))
+        except ValueError as error:
+            raise _RefusedError(bad_request(f"query: can't be decoded: {error}")) from error
+        body = await self._read_body(headers)
+        return Request(head.method.decode("ascii"), path, query, headers, body, self._is_tls, self._peer)
+
+    def _check_head(self, head: h11.Request) -> None:
+        """h11 looks at the size of a head only while it is incomplete: one that came in one piece is measured here."""
+        size = len(head.method) + len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        if size > self._limits.head_bytes:
+            most = self._limits.head_bytes
+            raise _RefusedError(bad_request(f"the request head is larger than {most} bytes", status=431))
+
+    async def _read_body(self, headers: dict[str, str]) -> bytes:
+        most = self._limits.body_bytes
+        too_large = bad_request(f"body: larger than {most} bytes", code=40009, status=413)
+        if int(headers.get("content-length", "0")) > most:  # h11 has checked that it is a number, of 20 digits at most
+            raise _RefusedError(too_large)
+        if self._http.they_are_waiting_for_100_continue:
+            await self._stream.send_all(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+        body = bytearray()
+        while True:
+            event = await self._event()
+            if isinstance(event, h11.EndOfMessage):
+                return bytes(body)
+            if not isinstance(event, h11.Data):
+                raise _PeerGoneError
+            if len(event.data) > most - len(body):
+                raise _RefusedError(too_large)
+            body += event.data
+
+    async def _event(self) -> h11.Event:
+        self._events += 1
+        if self._events % EVENTS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                if self._ended:
+                    raise _PeerGoneError from error
+                malformed = bad_request(f"malformed request: {error}", status=error.error_status_hint)
+                raise _RefusedError(malformed) from error
+            if isinstance(event, h11.Event):
+                return event
+            assert event is h11.NEED_DATA  # paused it is only after a whole request, when nobody asks
+            data = bytes(await self._stream.receive_some(READ_BYTES))
+            self._ended = not data
+            self._http.receive_data(data)
+
+    async def _handle(self, request: Request) -> Response:
+        """The handler's response; 500 in its place when it failed, or made what is no HTTP."""
+        try:
+            response = await self._handler(request)
+            self._head_of(request, response)
+            return response
+        except Exception:
+            LOGGER.exception("%s %s from %s failed", request.method, request.path, self._peer)
+            return respond(request, refusal(PubSubError("internal error", code=50000, status=500)))
+
+    def _head_of(self, request: Request | None, response: Response) -> h11.Response:
+        """Raises: h11.LocalProtocolError, when a header is none."""
+        headers = list(response.headers)
+        if response.status != 204:  # which must not have one
+            headers.append(("Content-Length", str(len(response.body))))
+        headers.append(("Date", formatdate(usegmt=True)))
+        if request is None or self._idle.draining:
+            headers.append(("Connection", "close"))
+        encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+        return h11.Response(status_code=response.status, headers=encoded)
+
+    async def _send(self, request: Request | None, response: Response) -> None:
+        events: list[h11.Event] = [self._head_of(request, response)]
+        if response.body and (request is None or request.method != "HEAD"):
+            events.append(h11.Data(response.body))
+        events.append(h11.EndOfMessage())
+        await self._stream.send_all(b"".join([self._http.send(event) or b"" for event in events]))
+
+    async def _refuse(self, error: PubSubError) -> None:
+        """Say why, if that can still be said, and end. In JSON: the request may not have got to its headers."""
+        LOGGER.debug("a request from %s was refused: %s", self._peer, error)
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        reply = refusal(error)
+        headers = [("Content-Type", "application/json"), *reply.headers, *cors_headers(None)]
+        with trio.move_on_after(self._limits.response_seconds) as scope:
+            await self._send(None, Response(reply.status, headers, encode(reply.value, JSON)))
+        if not scope.cancelled_caught:
+            await self._linger()
+
+    async def _linger(self) -> None:
+        """Read on for a moment: closing with bytes unread would reset the connection and take our answer with it."""
+        with trio.move_on_after(LINGER_SECONDS):
+            if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                await self._stream.send_eof()
+            unread = LINGER_BYTES
+            while unread > 0 and (data := await self._stream.receive_some(READ_BYTES)):
+                unread -= len(data)
+
+
+def _peer_of(stream: trio.abc.Stream) -> str:
+    """The address at the other end, for the log."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if isinstance(stream, trio.SocketStream):
+        try:
+            return str(stream.socket.getpeername()[0])
+        except OSError:
+            return "a peer that is gone"
+    return "an unnamed peer"

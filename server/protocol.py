@@ -1,0 +1,542 @@
+"""One client's state machine on an open connection, sans-IO: protocol messages in, protocol messages out.
+
+    transport --payload--> receive --MESSAGE, plain--> publish ------> hub (outcome comes to a Receipt)
+                              |
+                              +-----anything else----> table of actions
+
+    out: transport.send, in order; acknowledgements when the server calls ``answer``
+
+What has to wait (a channel that wakes, the journal) is asked of ``Services`` and comes back by a method call. Every
+method is one indivisible step. Source for what is answered to what: Ably's realtime protocol, versions 1.2 to 6."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from engine import limits
+from engine.auth.capability import Operation
+from engine.auth.tokens import Identity, check_message_client_id
+from engine.channel import Channel
+from engine.connection import Connection
+from engine.errors import AuthError, BadRequest, Discontinuity, LimitExceeded, PubSubError
+from engine.hub import Hub
+from engine.message import publish_from
+from engine.names import ChannelName, parse_channel
+from ext.serial import connection_origin, parse_serial, serial_text
+from ext.wire import Publish, parse_publish
+from server import fields, wire
+from server.acks import AckQueue
+from server.actions import Action, Flag
+from server.attachment import (
+    Attachment,
+    Rewind,
+    Transport,
+    channel_params,
+    granted_modes,
+    parse_rewind,
+    requested_modes,
+    unsupported_presence,
+)
+
+
+class Services(Protocol):
+    """What a client's protocol asks of the server around it."""
+
+    hub: Hub
+
+    def now_ms(self) -> int: ...
+    def touched(self, client: ClientProtocol) -> None:
+        """It has answers to give: call ``answer`` before the next flush."""
+
+    def staged(self) -> None:
+        """Something is pending for the journal."""
+
+    def locate(self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
+        """Tell whether everything after ``cursor`` is still held, by the journal."""
+
+    def rewound(
+        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, bool], None]
+    ) -> None:
+        """Tell the cursor from which a rewind begins, and whether less is held than was asked for."""
+
+    def catch_up(self, client: ClientProtocol, attachment: Attachment) -> None:
+        """Read on for it from ring and journal until it can go live."""
+
+    def reauthenticate(self, client: ClientProtocol, token: str) -> Identity:
+        """Check a token that came over the connection. Raises: AuthError."""
+
+    def ended(self, client: ClientProtocol, *, closed: bool) -> None:
+        """The client has said goodbye (closed), or lost its transport."""
+
+    def connection_details(self, client: ClientProtocol) -> dict[str, Any]: ...
+
+
+class ClientProtocol:
+    """A connection with its attachments. Made when the handshake has succeeded; ``transport`` is set right after."""
+
+    __slots__ = (
+        "_attachments",
+        "_busy",
+        "_contexts",
+        "_paused",
+        "acks",
+        "behind",
+        "catching_up",
+        "connection",
+        "drained",
+        "echo",
+        "identity",
+        "key",
+        "open",
+        "origin",
+        "services",
+        "transport",
+        "wire",
+    )
+
+    transport: Transport
+
+    def __init__(
+        self, services: Services, connection: Connection, identity: Identity, key: str, wire_format: int, echo: bool
+    ) -> None:
+        self.services = services
+        self.connection = connection
+        self.identity = identity
+        self.key: str | None = key  # told with CONNECTED, then again after AUTH
+        self.wire = wire_format
+        self.echo = echo
+        self.origin = connection_origin(connection.id)
+        self.open = True
+        self.acks = AckQueue(wire_format, self._touch)
+        self.behind: deque[Attachment] | None = None  # those that catch up, next first; the server's task works on it
+        self.catching_up = False
+        self.drained: Callable[[], None] | None = None
+        self._attachments: dict[str, Attachment] = {}
+        self._busy: dict[str, deque[Callable[[], None]]] | None = None  # channels whose ATTACH is not answered yet
+        self._contexts: dict[str, tuple[ChannelName, int]] | None = None  # names that it published to unattached
+        self._paused = False
+
+    # in
+
+    def receive(self, payload: bytes, wire_format: int) -> None:
+        """One WebSocket message: text is JSON, binary is msgpack."""
+        if not self.open:
+            return
+        publish = parse_publish(payload, wire_format)
+        if publish is not None:
+            self._publish(publish)
+            return
+        try:
+            message = wire.decode(payload, wire_format)
+            handle = _ACTIONS.get(fields.integer(message, "action", limit=255))
+            if handle is not None:  # actions that nobody has heard of are for newer servers
+                handle(self, message, wire_format)
+        except PubSubError as error:
+            self.fail(error)
+
+    def violated(self, close_code: int) -> None:
+        """The peer sent what is no WebSocket frame of ours; it can't be read any further."""
+        if close_code == 1009:
+            self.fail(LimitExceeded("the frame is larger than maxFrameSize", code=40009, status=400), close_code)
+        else:
+            self.fail(BadRequest("the peer broke the WebSocket protocol", code=80013), close_code)
+
+    def gone(self) -> None:
+        """The transport was lost: the connection may be resumed for a while."""
+        if self.open:
+            self._end()
+            self.services.ended(self, closed=False)
+
+    # out
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.transport.send(wire.encode(message, self.wire))
+
+    def connected(self, error: PubSubError | None = None) -> None:
+        """Say CONNECTED: first of all on a new transport, and again when the credentials have changed."""
+        message: dict[str, Any] = {
+            "action": Action.CONNECTED,
+            "connectionId": self.connection.id,
+            "connectionKey": self.key,
+            "connectionDetails": self.services.connection_details(self),
+        }
+        if error is not None:
+            message["error"] = error.info()
+        self.send(message)
+
+    def answer(self) -> None:
+        """Send the acknowledgements whose turn has come."""
+        for payload in self.acks.take():
+            self.transport.send(payload)
+        if self._paused and self.acks.bytes <= limits.UNANSWERED_BYTES // 2:
+            self._paused = False
+            self.transport.resume()
+
+    def fail(self, error: PubSubError, close_code: int = 1000) -> None:
+        """End the connection with an error from which no retry helps."""
+        self._say_goodbye({"action": Action.ERROR, "error": error.info()}, close_code, closed=True)
+
+    def disconnect(self, error: PubSubError) -> None:
+        """Drop the transport; the client may resume at once."""
+        self._say_goodbye({"action": Action.DISCONNECTED, "error": error.info()}, 1000, closed=False)
+
+    def supersede(self) -> None:
+        """A newer transport has resumed this connection: this one ends, and the connection goes on there."""
+        if self.open:
+            self._end()
+            gone = PubSubError("a newer transport has taken over this connection", code=80016, status=400)
+            self.send({"action": Action.DISCONNECTED, "error": gone.info()})
+            self.transport.close(1000)
+
+    def _say_goodbye(self, message: dict[str, Any], close_code: int, *, closed: bool) -> None:
+        if self.open:
+            self.answer()
+            self._end()
+            self.send(message)
+            self.transport.close(close_code)
+            self.services.ended(self, closed=closed)
+
+    def _end(self) -> None:
+        self.open = False
+        for attachment in self._attachments.values():
+            attachment.end()
+        self._attachments.clear()
+        self._busy = None
+        self.behind = None
+        if self.drained is not None:
+            drained, self.drained = self.drained, None
+            drained()
+
+    def _touch(self) -> None:
+        self.services.touched(self)
+
+    # publishing
+
+    def _publish(self, publish: Publish) -> None:
+        receipt = self.acks.expect(publish.msg_serial, len(publish.messages))
+        if self.acks.bytes > limits.UNANSWERED_BYTES and not self._paused:
+            self._paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
+            self.transport.pause()
+        try:
+            name, operations = self._context(publish.channel)
+            if not operations & Operation.PUBLISH:
+                raise AuthError(f"the credentials do not permit publish on {name.name!r}", code=40160)
+            attachment = self._attachments.get(publish.channel)
+            if attachment is not None and not attachment.modes & Flag.PUBLISH:
+                raise AuthError("the channel is attached without the publish mode", code=40165)
+            if publish.client_ids is not None:
+                for client_id in publish.client_ids:
+                    check_message_client_id(self.identity, client_id)
+            if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
+                raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
+            maximum = self.services.hub.settings.limits.max_message_size
+            if publish.size > maximum:
+                raise LimitExceeded(
+                    f"messages: {publish.size} bytes are more than maxMessageSize, {maximum}", code=40009, status=400
+                )
+            if publish.params is not None and publish.params.get("_forceNack") in (True, "true"):
+                raise BadRequest("params._forceNack: refused as asked", code=40099)
+            services = self.services
+            now_ms = services.now_ms()
+            channel = services.hub.open(self.identity.app_id, name.name, now_ms)
+        except PubSubError as error:
+            receipt.refused(error)
+            return
+        connection = self.connection
+        base_id = f"{connection.id}:{publish.msg_serial}"
+        client_id = None if self.identity.wildcard else self.identity.client_id
+        if channel.awake:
+            services.hub.sequencer.stage(channel, publish, base_id, connection.id, client_id, now_ms, receipt)
+        else:
+            channel.waiting.append(
+                lambda: services.hub.sequencer.stage(
+                    channel, publish, base_id, connection.id, client_id, services.now_ms(), receipt
+                )
+            )
+        services.staged()
+
+    def _context(self, text: str) -> tuple[ChannelName, int]:
+        """The channel's name, and what this identity may do there."""
+        contexts = self._contexts
+        if contexts is None:
+            contexts = self._contexts = {}
+        found = contexts.get(text)
+        if found is None:
+            name = parse_channel(text)
+            if len(contexts) >= limits.REMEMBERED_NAMES:
+                contexts.clear()
+            found = contexts[text] = (name, self.identity.capability.operations(name.name))
+        return found
+
+    def _on_message(self, message: dict[str, Any], wire_format: int) -> None:
+        msg_serial = fields.integer(message, "msgSerial", limit=1 << 63)
+        try:
+            publish = publish_from(
+                fields.text(message, "channel"),
+                msg_serial,
+                message.get("messages"),
+                wire_format,
+                fields.mapping(message, "params"),
+                max_messages=self.services.hub.settings.limits.messages_per_publish,
+            )
+        except PubSubError as error:
+            self.acks.expect(msg_serial, 0).refused(error)
+            return
+        self._publish(publish)
+
+    def _on_presence(self, message: dict[str, Any], wire_format: int) -> None:
+        self.acks.expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(unsupported_presence())
+
+    def _on_unsupported(self, message: dict[str, Any], wire_format: int) -> None:
+        refusal = BadRequest("this kind of message is not available on this server", code=40000)
+        self.acks.expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(refusal)
+
+    # attaching
+
+    def _in_turn(self, text: str, step: Callable[[], None]) -> None:
+        """Do it now, or after the ATTACH of this channel that is still being worked on."""
+        waiting = self._busy.get(text) if self._busy is not None else None
+        if waiting is None:
+            step()
+        elif len(waiting) < limits.WAITING_STEPS:
+            waiting.append(step)
+        else:
+            self._refuse_channel(text, LimitExceeded("too many requests wait for this channel", code=42910, status=429))
+
+    def _begin(self, text: str) -> None:
+        if self._busy is None:
+            self._busy = {}
+        self._busy[text] = deque()
+
+    def _finish(self, text: str) -> None:
+        """The ATTACH has been answered: go on with what waited for it."""
+        if self._busy is None:
+            return
+        waiting = self._busy.pop(text, None)
+        while waiting and self.open:
+            waiting.popleft()()
+            if self._busy and text in self._busy:  # another ATTACH, which has to wait itself
+                self._busy[text].extend(waiting)
+                return
+
+    def _refuse_channel(self, text: str, error: PubSubError) -> None:
+        attachment = self._attachments.pop(text, None)
+        if attachment is not None:
+            attachment.end()
+        self.send({"action": Action.ERROR, "channel": text, "error": error.info()})
+
+    def _on_attach(self, message: dict[str, Any], wire_format: int) -> None:
+        text = fields.text(message, "channel")
+        self._in_turn(text, lambda: self._attach(text, message))
+
+    def _attach(self, text: str, message: dict[str, Any]) -> None:
+        try:
+            name, operations = self._context(text)
+            flags = fields.integer(message, "flags", limit=1 << 32, default=0)
+            params = channel_params(name, message.get("params"))
+            rewind = parse_rewind(params)
+            requested = requested_modes(flags, params)
+            granted = granted_modes(requested, operations)
+            if not granted:
+                raise AuthError(f"the credentials do not permit attaching to {name.name!r} so", code=40160)
+            attachment = self._attachments.get(text)
+            most = self.services.hub.settings.limits.channels_per_connection
+            if attachment is None and len(self._attachments) >= most:
+                raise LimitExceeded(f"the connection is attached to {most} channels, the most allowed", code=90010, status=400)
+            serial = fields.optional_text(message, "channelSerial")
+            fresh = attachment is None and serial is None and not flags & Flag.ATTACH_RESUME
+            if attachment is None:
+                channel = self.services.hub.open(self.identity.app_id, name.name, self.services.now_ms())
+                attachment = self._attachments[text] = Attachment(name, channel)
+            else:
+                attachment.stop_reading()
+        except PubSubError as error:
+            self._refuse_channel(text, error)
+            return
+        attachment.requested = requested
+        attachment.modes = granted
+        attachment.params = params
+        attachment.echo = self.echo and params.get("echo") != "false"
+        self._begin(text)
+        attached, again = attachment, not fresh and serial is None and bool(flags & Flag.ATTACH_RESUME)
+        self.services.hub.when_awake(
+            attached.channel, lambda: self._place(attached, serial, rewind if fresh else None, again)
+        )
+
+    def _place(self, attachment: Attachment, serial: str | None, rewind: Rewind | None, again: bool) -> None:
+        """The channel is awake: find where the attachment begins to read."""
+        if not (self.open and attachment.active):
+            return
+        channel = attachment.channel
+        if serial is not None:
+            cursor = self._cursor_of(channel, serial)
+            if cursor is None:
+                self._lost(attachment)
+            elif channel.in_ring(cursor):
+                self._attached(attachment, cursor, resumed=True)
+            else:
+                position = cursor
+
+                def located(held: bool) -> None:
+                    if self.open and attachment.active:
+                        if held:
+                            self._attached(attachment, position, resumed=True)
+                        else:
+                            self._lost(attachment)
+
+                self.services.locate(self, attachment, cursor, located)
+        elif rewind is not None:
+
+            def rewound(cursor: int, cut: bool) -> None:
+                if self.open and attachment.active:
+                    error = None
+                    if cut:
+                        error = PubSubError("less is held than the rewind asked for", code=90004, status=404)
+                    self._attached(attachment, cursor, resumed=False, error=error)
+
+            self.services.rewound(self, attachment, rewind, rewound)
+        elif attachment.cursor:  # attached already: it reads on from where it was
+            self._attached(attachment, attachment.cursor, resumed=again)
+        else:
+            self._attached(attachment, channel.head, resumed=False)
+
+    def _cursor_of(self, channel: Channel, text: str) -> int | None:
+        """The cursor, if it is one of this very log and not ahead of it."""
+        try:
+            serial, series = parse_serial(text)
+        except ValueError:
+            return None
+        newest = max(self.services.hub.sequencer.clock.last, self.services.now_ms() << 16)
+        return serial if series == channel.policy.series and serial <= newest else None
+
+    def _lost(self, attachment: Attachment) -> None:
+        """Continuity is lost, and the client is told so; it goes on from now."""
+        error = PubSubError("messages after the channelSerial are no longer held", code=90003, status=404)
+        self._attached(attachment, attachment.channel.head, resumed=False, error=error)
+
+    def _attached(
+        self, attachment: Attachment, cursor: int, *, resumed: bool, error: PubSubError | None = None
+    ) -> None:
+        """Say ATTACHED, then deliver from the cursor on; one indivisible step."""
+        channel, text = attachment.channel, attachment.name.full
+        flags = int(attachment.modes)
+        if resumed:
+            flags |= Flag.RESUMED
+        if cursor < channel.ring.head and attachment.modes & Flag.SUBSCRIBE:
+            flags |= Flag.HAS_BACKLOG
+        message: dict[str, Any] = {
+            "action": Action.ATTACHED,
+            "channel": text,
+            "channelSerial": serial_text(cursor, channel.policy.series),
+            "flags": flags,
+        }
+        if attachment.params:
+            message["params"] = attachment.params
+        if error is not None:
+            message["error"] = error.info()
+        self.send(message)
+        self.deliver(attachment, cursor)
+        self._finish(text)
+
+    def deliver(self, attachment: Attachment, cursor: int) -> bool:
+        """Go live if everything after the cursor is at hand, else have it read on behind the scenes."""
+        attachment.cursor = cursor
+        if not attachment.modes & Flag.SUBSCRIBE:
+            return True
+        skip = 0 if attachment.echo else self.origin
+        if attachment.read_from(cursor, self.transport, self.wire, skip, limits.REPLAY_BYTES):
+            return True
+        if self.behind is None:
+            self.behind = deque()
+        if attachment not in self.behind:
+            self.behind.append(attachment)
+        self.services.catch_up(self, attachment)
+        return False
+
+    def fell_behind(self, reader: object) -> None:
+        """A reader was so slow that the stream no longer holds what comes next for it."""
+        for attachment in self._attachments.values():
+            if attachment.reader is reader:
+                attachment.stop_reading()
+                self.deliver(attachment, attachment.cursor)
+                return
+
+    def discontinued(self, attachment: Attachment, lag: Discontinuity) -> None:
+        """What comes next for it is held nowhere any more: tell, and go on from now."""
+        if self.open and attachment.active:
+            error = PubSubError(str(lag), code=90003, status=404)
+            self._attached(attachment, attachment.channel.head, resumed=False, error=error)
+
+    def _on_detach(self, message: dict[str, Any], wire_format: int) -> None:
+        text = fields.text(message, "channel")
+
+        def detach() -> None:
+            attachment = self._attachments.pop(text, None)
+            if attachment is not None:
+                attachment.end()
+            self.send({"action": Action.DETACHED, "channel": text})
+
+        attachment = self._attachments.get(text)
+        if attachment is not None and self._busy is not None and text in self._busy:
+            self._in_turn(text, detach)
+        else:
+            detach()
+
+    def _on_sync(self, message: dict[str, Any], wire_format: int) -> None:
+        text = fields.text(message, "channel")
+        if text in self._attachments:  # nobody is present: a complete, empty set
+            sync = f"s{self.services.now_ms()}:"
+            self.send({"action": Action.SYNC, "channel": text, "channelSerial": sync, "presence": []})
+
+    # the connection itself
+
+    def _on_heartbeat(self, message: dict[str, Any], wire_format: int) -> None:
+        self.send({"action": Action.HEARTBEAT, "id": fields.optional_text(message, "id")})
+
+    def _on_close(self, message: dict[str, Any], wire_format: int) -> None:
+        self._say_goodbye({"action": Action.CLOSED}, 1000, closed=True)
+
+    def _on_disconnect(self, message: dict[str, Any], wire_format: int) -> None:
+        self.disconnect(PubSubError("disconnected as asked", code=80003, status=400))
+
+    def _on_auth(self, message: dict[str, Any], wire_format: int) -> None:
+        auth = fields.mapping(message, "auth") or {}
+        identity = self.services.reauthenticate(self, fields.text(auth, "accessToken"))
+        self.identity = identity
+        self._contexts = None
+        for text, attachment in list(self._attachments.items()):
+            _, operations = self._context(text)
+            modes = granted_modes(attachment.requested, operations)
+            if not modes:
+                error = AuthError(f"the new credentials do not permit {attachment.name.name!r}", code=40160)
+                self._refuse_channel(text, error)
+            elif modes != attachment.modes:
+                had = attachment.modes & Flag.SUBSCRIBE
+                attachment.modes = modes
+                if had and not modes & Flag.SUBSCRIBE:
+                    attachment.stop_reading()
+                elif modes & Flag.SUBSCRIBE and not had:
+                    self.deliver(attachment, attachment.channel.head)
+        self.connected()
+
+    def ask_for_credentials(self) -> None:
+        """The token ends soon: hint that a new one is welcome."""
+        if self.open:
+            self.send({"action": Action.AUTH})
+
+
+_ACTIONS: dict[int, Callable[[ClientProtocol, dict[str, Any], int], None]] = {
+    Action.HEARTBEAT: ClientProtocol._on_heartbeat,
+    Action.DISCONNECT: ClientProtocol._on_disconnect,
+    Action.CLOSE: ClientProtocol._on_close,
+    Action.ATTACH: ClientProtocol._on_attach,
+    Action.DETACH: ClientProtocol._on_detach,
+    Action.PRESENCE: ClientProtocol._on_presence,
+    Action.MESSAGE: ClientProtocol._on_message,
+    Action.SYNC: ClientProtocol._on_sync,
+    Action.AUTH: ClientProtocol._on_auth,
+    Action.ANNOTATION: ClientProtocol._on_unsupported,
+    Action.OBJECT: ClientProtocol._on_unsupported,
+}

@@ -1,0 +1,187 @@
+"""A publish over HTTP: from the body of a request to one checked Publish.
+
+    application/json, x-msgpack, form    one message, or an array of them
+    text/plain, octet-stream, or         the body is the payload; name, id, encoding and the like
+      enveloped=false                      come in headers or in the query
+
+Checks come in the order in which the protocol names errors: body (40001), channel (40010), capability (40160), clientId
+(40012), then ids, extras, data (40031, 40032, 40013), size (40009)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+
+from engine.auth.capability import Operation
+from engine.auth.tokens import Identity, check_message_client_id
+from engine.errors import PubSubError
+from engine.message import publish_from
+from engine.names import ChannelName, parse_channel
+from ext.publish import Publish
+from server.request import (
+    FORM,
+    Request,
+    bad_request,
+    decode_body,
+    format_parameter,
+    header_text,
+    media_type,
+)
+from server.wire import JSON, MSGPACK
+
+BASE_ID_BYTES = 9  # random; 12 characters, as the libraries make them
+RAW_TYPES = {"text/plain", "application/octet-stream"}
+FORM_FIELDS = {"name", "data", "encoding", "clientId", "id", "connectionKey"}
+RAW_FIELDS = {  # of an unenveloped publish: field, header, query parameter
+    "id": ("x-ably-messageid", "messageId"),
+    "name": ("x-ably-name", "name"),
+    "encoding": ("x-ably-encoding", "encoding"),
+    "connectionKey": ("x-ably-connectionkey", "connectionKey"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one publish may hold; ``size`` in bytes, counted as the protocol counts it."""
+
+    size: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestPublish:
+    """Ready to be stored."""
+
+    channel: ChannelName
+    publish: Publish
+    base_id: str
+    message_id: str  # as the answer names it
+    connection_id: str | None
+    client_id: str | None
+
+
+def check_publish(
+    request: Request,
+    wire: int,
+    messages: list[object],
+    channel_text: str,
+    identity: Identity,
+    bounds: Bounds,
+    behalf: Callable[[str], tuple[str, str | None]],
+) -> RestPublish:
+    """Check a publish for everything but whether it can be stored.
+
+    Args:
+        wire, messages: as ``read_messages`` gave them.
+        behalf: connectionId and identity of the live connection with this key; PubSubError 40006 when there is none.
+    Raises: PubSubError, with the codes above; 40165-class ones do not exist here, 40099 when asked for.
+    """
+    channel = parse_channel(channel_text)
+    operations = identity.capability.operations(channel.name)
+    if not operations & Operation.PUBLISH:
+        raise PubSubError(f"the credentials do not permit publish on {channel.name!r}", code=40160, status=401)
+    connection_id, client_id = _on_behalf(messages, identity, behalf)
+    for message in messages:
+        if isinstance(message, dict) and isinstance(message.get("clientId"), str):
+            _check_client_id(identity, client_id, message["clientId"])
+    publish = publish_from(channel.full, 0, messages, wire, dict(request.query), max_messages=bounds.messages)
+    if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
+        raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
+    if publish.size > bounds.size:
+        raise bad_request(f"messages: {publish.size} bytes are more than maxMessageSize, {bounds.size}", code=40009)
+    if request.query.get("_forceNack") == "true":
+        raise bad_request("_forceNack: refused as asked", code=40099)
+    base_id, message_id = _ids(publish)
+    return RestPublish(channel, publish, base_id, message_id, connection_id, client_id)
+
+
+def read_messages(request: Request) -> tuple[int, list[object]]:
+    """The format whose rules for binary payloads they follow, and the messages, unchecked inside.
+
+    Raises: PubSubError 40001 (can't be decoded), 40000 (no message in it).
+    """
+    kind = media_type(request.headers.get("content-type", ""))
+    if kind in RAW_TYPES or request.query.get("enveloped") == "false":
+        message = _unenveloped(request, kind)
+        return (MSGPACK if isinstance(message["data"], bytes) else JSON), [message]
+    body = decode_body(request)
+    wire = MSGPACK if kind == "application/x-msgpack" or (not kind and format_parameter(request) == MSGPACK) else JSON
+    if kind == FORM and isinstance(body, dict):
+        unknown = sorted(set(body) - FORM_FIELDS)
+        if unknown:  # most likely JSON that was sent without its Content-Type
+            raise bad_request(f"body: {unknown[0][:64]!r} is no form field of a message; is it JSON?", code=40001)
+    if isinstance(body, dict):
+        return wire, [body]
+    if not isinstance(body, list):
+        raise bad_request(f"body: must be a message or an array of messages, got {type(body).__name__}")
+    if not body:
+        raise bad_request("body: an array without messages")
+    return wire, body
+
+
+def _unenveloped(request: Request, kind: str) -> dict[str, object]:
+    message: dict[str, object] = {}
+    for field, (header, parameter) in RAW_FIELDS.items():
+        value = header_text(request, header)
+        if value is None:
+            value = request.query.get(parameter)
+        if value is not None:
+            message[field] = value
+    if kind == "application/json":
+        try:
+            orjson.loads(request.body)
+        except ValueError as error:
+            raise bad_request(f"body: no valid JSON: {error}", code=40001) from error
+        message["data"] = request.body.decode()
+        message.setdefault("encoding", "json")
+    elif kind == "text/plain":
+        try:
+            message["data"] = request.body.decode()
+        except UnicodeDecodeError as error:
+            raise bad_request(f"body: not UTF-8: {error.reason}", code=40001) from error
+    else:
+        message["data"] = request.body
+    return message
+
+
+def _on_behalf(
+    messages: list[object], identity: Identity, behalf: Callable[[str], tuple[str, str | None]]
+) -> tuple[str | None, str | None]:
+    """Whose connection it is published for, if any, and the clientId of messages that name none."""
+    own = None if identity.wildcard else identity.client_id
+    keys = [message.get("connectionKey") if isinstance(message, dict) else None for message in messages]
+    key = keys[0]
+    for index, other in enumerate(keys):
+        if other != key:
+            raise bad_request(f"messages[{index}].connectionKey: differs from the first message's", code=40006)
+    if key is None:
+        return None, own
+    if not isinstance(key, str):
+        raise bad_request("messages[0].connectionKey: must be a string", code=40006)
+    connection_id, client_id = behalf(key)
+    if client_id is None:
+        return connection_id, own
+    check_message_client_id(identity, client_id)  # a key of somebody else's connection makes nobody that client
+    return connection_id, client_id
+
+
+def _check_client_id(identity: Identity, behalf_client_id: str | None, client_id: str) -> None:
+    check_message_client_id(identity, client_id)
+    if behalf_client_id is not None and client_id != behalf_client_id:
+        raise bad_request(f"clientId: {client_id!r} is not that of the connection or token", code=40012)
+
+
+def _ids(publish: Publish) -> tuple[str, str]:
+    """The base of the message ids, and what the answer calls messageId.
+
+    Several messages have ids of one base, which publish_from has checked; a single one may have any.
+    """
+    if publish.ids is None:
+        base = secrets.token_urlsafe(BASE_ID_BYTES)
+        return base, base
+    first = publish.ids[0]
+    base = first.removesuffix(":0") or first
+    return base, first if publish.count == 1 else base

@@ -1,0 +1,157 @@
+"""One HTTP request and the answer to it, as handlers see them; and how what was sent is understood.
+
+    head --parse_target--> path (raw), query --+
+         --headers, lower-case-----------------+--> Request --handler--> Response
+    body (bytes, whole) -----------------------+
+
+A handler is a function from the one to the other, and knows nothing of the library that speaks HTTP."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote
+
+from engine.errors import PubSubError
+from server.wire import JSON, MSGPACK, decode_value
+
+QUERY_FIELDS = 256  # in one query or form; ours have a dozen
+
+MEDIA_TYPES = {"application/json": JSON, "application/x-msgpack": MSGPACK}
+FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked; ``path`` is as it was sent, ``query`` and ``headers`` (names in lower case) are decoded."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    is_tls: bool
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def bad_request(message: str, code: int = 40000, status: int = 400) -> PubSubError:
+    return PubSubError(message, code=code, status=status)
+
+
+def parse_target(target: str) -> tuple[str, dict[str, str]]:
+    """Path and query of a request target; of a parameter given twice the last one counts.
+
+    Raises: ValueError, when the query has too many fields or is no UTF-8.
+    Source: RFC 9112, section 3.2 (the absolute form names a host in front, which does not concern us).
+    """
+    if not target.startswith("/") and "://" in target:
+        _, _, rest = target.partition("://")
+        slash = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+        target = rest[slash:]
+    path, _, query = target.partition("?")
+    fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS)
+    return path or "/", dict(fields)
+
+
+def path_segments(path: str) -> list[str]:
+    """The path cut at its slashes, then decoded: a channel name may hold an encoded slash.
+
+    Raises: PubSubError 40000, when a segment is no UTF-8.
+    """
+    try:
+        return [unquote(segment, errors="strict") for segment in path.split("/")[1:]]
+    except UnicodeDecodeError as error:
+        raise bad_request(f"path: not UTF-8 once decoded: {error.reason}") from error
+
+
+def media_type(value: str) -> str:
+    """The type without its parameters: ``application/json; charset=utf-8`` is ``application/json``."""
+    return value.partition(";")[0].strip().lower()
+
+
+def format_parameter(request: Request) -> int:
+    """What ``format`` in the query says; JSON when it is missing or unknown."""
+    return MSGPACK if request.query.get("format") == "msgpack" else JSON
+
+
+def header_text(request: Request, name: str) -> str | None:
+    """A header meant for people: many clients write UTF-8 where HTTP says Latin-1."""
+    value = request.headers.get(name)
+    if value is None:
+        return None
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def protocol_version(request: Request) -> int:
+    """The major version that the client speaks; the newest when it does not say (99: newer than any).
+
+    Raises: PubSubError 40017, when it can't be understood.
+    """
+    text = request.query.get("v") or request.headers.get("x-ably-version")
+    if not text:
+        return 99
+    major, _, minor = text.partition(".")
+    for part in (major, minor or "0"):
+        if not (part.isascii() and part.isdigit() and len(part) <= 6):
+            raise bad_request(f"X-Ably-Version: {text[:32]!r} is no version such as 2 or 1.2", code=40017)
+    return int(major)
+
+
+def asserted_client_id(request: Request) -> str | None:
+    """Who the client says that it is: X-Ably-ClientId (base64), else ``clientId`` in the query.
+
+    Raises: PubSubError 40012, when the header is no base64 of UTF-8.
+    """
+    value = request.headers.get("x-ably-clientid")
+    if value is None:
+        return request.query.get("clientId")
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        raise bad_request("X-Ably-ClientId: must be base64 of a UTF-8 text", code=40012) from error
+
+
+def credentials(request: Request) -> str | None:
+    """The Authorization header, or what ``key`` in the query amounts to."""
+    authorization = request.headers.get("authorization")
+    key = request.query.get("key")
+    if authorization is None and key is not None:
+        return "Basic " + base64.b64encode(key.encode()).decode()
+    return authorization
+
+
+def decode_body(request: Request) -> object:
+    """The body as plain values, by its Content-Type. Binary is bytes, and so is a msgpack text that is no UTF-8.
+
+    Raises: PubSubError 40001, when it can't be decoded.
+    """
+    declared = request.headers.get("content-type")
+    kind = media_type(declared) if declared else ""
+    wire = MEDIA_TYPES.get(kind, format_parameter(request) if not kind else None)
+    try:
+        if wire is not None:
+            return decode_value(request.body, wire)
+        if kind == FORM:
+            fields = parse_qsl(
+                request.body.decode(), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS
+            )
+            return dict(fields)
+    except ValueError as error:
+        name = "form" if wire is None else ("JSON", "msgpack")[wire]
+        raise bad_request(f"body: no valid {name}: {str(error)[:200]}", code=40001) from error
+    raise bad_request(f"Content-Type: {kind[:64]!r} is not accepted here", code=40001)

@@ -1,0 +1,63 @@
+"""What tests of the running server share: one server for those that leave it running, an own one for the others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anybody imports them: their assertions should say what was compared, as those of tests do.
+pytest.register_assert_rewrite("tests.harness", "tests.proxy", "tests.rawclient", "tests.sdk.contract", "tests.sdk.driver")
+
+from tests.harness import Server  # noqa: E402
+from tests.proxy import ChaosProxy  # noqa: E402
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that nobody stops; whatever it meets there must be no traceback."""
+    with Server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+    assert not running.complaints(), running.complaints()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers of one's own, started; arguments are those of ``Server``. They are stopped in the end."""
+    made: list[Server] = []
+
+    def make(**options: object) -> Server:
+        directory = tmp_path / f"server{len(made)}"
+        directory.mkdir()
+        one = Server(directory, **options)  # type: ignore[arg-type]  # passed on as they are
+        made.append(one)
+        return one.start()
+
+    yield make
+    for one in made:
+        one.stop()
+    assert not any(one.complaints() for one in made), [one.complaints() for one in made]
+
+
+@pytest.fixture
+def make_proxy() -> Iterator[Callable[[Server], ChaosProxy]]:
+    """Makes proxies before servers."""
+    made: list[ChaosProxy] = []
+
+    def make(server: Server) -> ChaosProxy:
+        made.append(ChaosProxy(server.address))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()
+
+
+@pytest.fixture
+def channel() -> str:
+    """The name of a channel that no other test uses."""
+    return f"test{next(_numbers)}"

@@ -1,0 +1,231 @@
+"""The real server as a process, and REST calls to it: start, kill -9, start again on the same port and data, stop.
+
+    with Server(directory) as server:            unbroken serve --listen 127.0.0.1:0 --data directory/data
+        server.kill()                            as a crash would
+        server.start()                           the same port, the same data
+        history(server.address, "room")          all pages, oldest first
+
+What the server writes to stderr is kept in ``directory/stderr.log`` across all its lives."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+KEY = "app1.key1:secret"
+READY_SECONDS = 30.0  # a cold start on a busy machine takes two or three
+REQUEST_SECONDS = 20.0
+PAGE = 500  # messages of one page of history: small enough that tests turn pages
+NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}  # the clients that honour proxies must talk to loopback all the same
+
+Address = tuple[str, int]
+
+
+class Server:
+    """One server with one data directory; it may live several times."""
+
+    def __init__(
+        self, directory: Path, *, key: str = KEY, config: str | None = None, arguments: Sequence[str] = (), port: int = 0
+    ) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.port = port
+        self.process: subprocess.Popen[str] | None = None
+        self._key = key
+        self._arguments = list(arguments)
+        self._stderr = directory / "stderr.log"
+        if config is not None:
+            path = directory / "unbroken.toml"
+            path.write_text(config)
+            self._arguments += ["--config", str(path)]
+
+    @property
+    def address(self) -> Address:
+        return ("127.0.0.1", self.port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> Self:
+        """Start it and wait until it says that it is ready. Raises: RuntimeError, with what it said on stderr."""
+        assert self.process is None, "it is running"
+        command = [str(Path(sys.executable).with_name("unbroken")), "serve"]
+        command += ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data), "--key", self._key, *self._arguments]
+        with self._stderr.open("a") as stderr:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read_stdout, args=(self.process, lines), daemon=True).start()
+        deadline = time.monotonic() + READY_SECONDS
+        said: list[str] = []
+        while True:
+            try:
+                line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            found = None if line is None else re.search(r"http://127\.0\.0\.1:(\d+)", line)
+            if line is not None and found is not None and "ready" in line:
+                self.port = int(found[1])
+                return self
+            if line is None:
+                self.kill()
+                raise RuntimeError(f"the server did not get ready; stdout: {said}; stderr:\n{self.stderr()}")
+            said.append(line)
+
+    @staticmethod
+    def _read_stdout(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+        """Until its end, so that the server never waits for somebody to read what it prints."""
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            for line in stdout:
+                lines.put(line)
+        lines.put(None)
+
+    def kill(self) -> None:
+        """kill -9: nothing of it runs on."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def terminate(self) -> None:
+        """Ask it to stop; it may drain."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, seconds: float = 20.0) -> int:
+        """Its exit code. Raises: subprocess.TimeoutExpired."""
+        assert self.process is not None
+        code = self.process.wait(seconds)
+        self.process = None
+        return code
+
+    def stop(self) -> int:
+        """Terminate and wait; its exit code, or -9 if it would not stop."""
+        if self.process is None:
+            return 0
+        self.terminate()
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -signal.SIGKILL
+
+    def stderr(self) -> str:
+        return self._stderr.read_text() if self._stderr.exists() else ""
+
+    def complaints(self) -> str:
+        """The part of stderr from its first traceback on; empty if the server had no bug to tell of."""
+        text = self.stderr()
+        at = text.find("Traceback (most recent call last)")
+        return "" if at < 0 else text[at : at + 4000]
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def rss(pid: int) -> int:
+    """Bytes of memory of a process that are in RAM now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0, what: str = "the condition") -> None:
+    """Return as soon as it holds. Raises: TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come true within {seconds} s")
+        time.sleep(0.01)
+
+
+def request(
+    address: Address, method: str, path: str, body: Any = None, *, key: str = KEY, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any, list[str]]:
+    """One REST call in JSON: status, decoded body, Link headers."""
+    connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)
+    sent = {"Accept": "application/json", "Authorization": "Basic " + base64.b64encode(key.encode()).decode()}
+    content = None
+    if body is not None:
+        sent["Content-Type"] = "application/json"
+        content = json.dumps(body).encode()
+    try:
+        connection.request(method, path, content, {**sent, **(headers or {})})
+        response = connection.getresponse()
+        text = response.read()
+        links = response.headers.get_all("Link") or []
+        return response.status, json.loads(text) if text else None, links
+    finally:
+        connection.close()
+
+
+def channel_path(channel: str) -> str:
+    return f"/channels/{urllib.parse.quote(channel, safe='')}/messages"
+
+
+def publish(address: Address, channel: str, messages: Any) -> Any:
+    """A REST publish that must succeed: the response's body."""
+    status, body, _ = request(address, "POST", channel_path(channel), messages)
+    assert status == 201, (status, body)
+    return body
+
+
+def history(address: Address, channel: str, *, limit: int = PAGE, direction: str = "forwards") -> list[dict[str, Any]]:
+    """All that is stored in a channel, page after page."""
+    path = channel_path(channel)
+    following: str | None = f"{path}?limit={limit}&direction={direction}"
+    messages: list[dict[str, Any]] = []
+    while following is not None:
+        status, page, links = request(address, "GET", following)
+        assert status == 200, (status, page)
+        assert len(page) <= limit
+        messages += page
+        rels = {match[2]: match[1] for link in links if (match := re.match(r'<\./(.*)>; *rel="(\w+)"', link))}
+        following = path.rpartition("/")[0] + "/" + rels["next"] if "next" in rels else None
+    return messages
+
+
+def token(address: Address, capability: Mapping[str, Sequence[str]], *, client_id: str | None = None) -> str:
+    """A token of the test key with less rights."""
+    name = KEY.partition(":")[0]
+    body: dict[str, Any] = {"keyName": name, "capability": json.dumps(capability)}
+    if client_id is not None:
+        body["clientId"] = client_id
+    status, details, _ = request(address, "POST", f"/keys/{name}/requestToken", body)
+    assert status in (200, 201), (status, details)
+    return str(details["token"])
