@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from engine import limits
+from engine.errors import PubSubError
 from ext.dedup import DedupWindow
 from ext.ring import EPHEMERAL, Ring, Stream
 from ext.wire import EntryEncoder
@@ -39,6 +40,7 @@ class Channel:
         "attached",
         "awake",
         "dedup",
+        "failure",
         "head",
         "key",
         "last_stored",
@@ -59,6 +61,7 @@ class Channel:
         self.policy = policy
         self.awake = False
         self.waiting: list[Callable[[], None]] = []
+        self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
         self.head = 0  # the position of those who attach now: no entry at or before it will come any more
         self.last_stored = 0  # serial of the newest entry in the journal; the next one's ``previous``
         self.staged = 0  # entries that have a serial and are not visible yet

@@ -10,9 +10,9 @@
               +---resume-------+        live too: the newer transport supersedes the older one
 
 Keys are not stored but checked: a record knows only when its newest key was issued, and the one with which that was
-asked for, which stays valid because CONNECTED may have been lost on the way. Keys of an earlier life are good as long
-as that life's end is no further back than the ttl: what a client missed is found by its cursors, not by its connection.
-What an earlier life knew about closed connections and older keys is gone with it.
+asked for, which stays valid because CONNECTED may have been lost on the way. Keys of an earlier life are good for the
+ttl from when the server was last alive: what a client missed is found by its cursors, not by its connection. What an
+earlier life knew about closed connections and older keys is gone with it.
 
 Source for the outcomes: Ably's realtime protocol, resume and recover."""
 
@@ -22,9 +22,8 @@ import base64
 import hashlib
 import hmac
 import re
-import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine import limits
@@ -35,7 +34,9 @@ from ext.serial import connection_id as id_text
 
 MAC_BYTES = 16  # 128 bits: nobody guesses one, and it can only be tried against the server
 HASH_BYTES = 8  # only ever compared under the MAC; 64 bits let no two apps of one server meet
-SEALED_BYTES = 6 + 4 + 2 * HASH_BYTES + MAC_BYTES
+LIFE_BYTES = 4  # lives are few
+_PARTS = ((0, 6), (6, 10), (10, 18), (18, 26))
+SEALED_BYTES = 26 + MAC_BYTES
 ID_BITS = 60
 
 _KEY = re.compile(r"([A-Za-z0-9_-]{10})!([A-Za-z0-9_-]{56})")
@@ -69,7 +70,7 @@ class Opened:
 class _Unsealed:
     connection_id: str
     issued_ms: int
-    life: int
+    life: bytes
     app: bytes
     client: bytes
 
@@ -81,26 +82,27 @@ class Connections:
         self,
         secret: bytes,
         *,
-        life: int,
-        earlier: Mapping[int, int],
-        ttl_ms: int,
-        limit: int,
-        random: Callable[[int], bytes] = secrets.token_bytes,
+        state_ttl_ms: int,
+        most: int,
+        random: Callable[[int], bytes],
+        alive_until_ms: int,
     ) -> None:
-        """Args:
-        secret: the server's.
-        life: this run of the server, 32 random bits.
-        earlier: the runs before it, each with the last time in ms at which it was known to be alive.
-        ttl_ms: how long a lost connection can be resumed.
-        limit: the most live connections, and the most lost ones.
+        """Nobody is connected.
+
+        Args:
+            secret: the server's.
+            state_ttl_ms: how long a lost connection can be resumed.
+            most: so many may be live, and so many lost; then newcomers are refused, and the longest lost forgotten.
+            random: gives so many random bytes.
+            alive_until_ms: when an earlier life was last known to be alive; 0 if there was none.
         """
         self._mac_key = derive_key(secret, "connection key")
         self._hash_key = derive_key(secret, "connection identity")
-        self._life = life
-        self._earlier = {life: alive_ms for life, alive_ms in earlier.items() if life != self._life}
-        self._ttl_ms = ttl_ms
-        self._limit = limit
+        self._ttl_ms = state_ttl_ms
+        self._most = most
         self._random = random
+        self._alive_until_ms = alive_until_ms
+        self._life = random(LIFE_BYTES)
         self._records: dict[str, Connection] = {}
         self._lost: OrderedDict[str, Connection] = OrderedDict()  # in order of loss
         self._closed: OrderedDict[str, None] = OrderedDict()  # inherited ones: their old keys must stay invalid
@@ -145,7 +147,10 @@ class Connections:
             raise BadRequest("resume: the connection belongs to another app", code=80011)
         if not hmac.compare_digest(unsealed.client, self._hash("client", identity.client_id or "")):
             raise AuthError("resume: the connection belongs to another clientId", code=40102)
-        record = self._find(unsealed, now_ms)
+        record = self._find(unsealed)
+        if record is not None and record.lost_ms is not None and now_ms - record.lost_ms > self._ttl_ms:
+            self._drop(record)
+            record = None
         if record is None:
             if not self._inherits(unsealed, now_ms):
                 raise BadRequest("resume: the state of this connection is no longer held", code=80005)
@@ -162,26 +167,22 @@ class Connections:
 
     # a transport goes
 
-    def lost(self, connection_id: str, now_ms: int, *, owner: object | None = None) -> None:
-        """The transport is gone; the connection can be resumed for the ttl.
+    def lost(self, connection: Connection, owner: object, now_ms: int) -> None:
+        """The owner's transport is gone; the connection can be resumed for the ttl.
 
-        With ``owner``: only if it still is; a superseded transport takes nothing with it.
+        Nothing, if it has another owner by now: a superseded transport takes nothing with it.
         """
-        record = self._records.get(connection_id)
-        if record is None or (owner is not None and record.owner is not owner):
-            return
-        record.owner = None
-        if record.lost_ms is None:
-            record.lost_ms = now_ms
-            self._lost[connection_id] = record
-            if len(self._lost) > self._limit:
+        if self._records.get(connection.id) is connection and connection.owner is owner and connection.lost_ms is None:
+            connection.owner = None
+            connection.lost_ms = now_ms
+            self._lost[connection.id] = connection
+            if len(self._lost) > self._most:
                 self._drop(next(iter(self._lost.values())))
 
-    def closed(self, connection_id: str, *, owner: object | None = None) -> None:
-        """The client has closed it: its keys are invalid from here on. ``owner`` as in ``lost``."""
-        record = self._records.get(connection_id)
-        if record is not None and (owner is None or record.owner is owner):
-            self._drop(record)
+    def closed(self, connection: Connection, owner: object) -> None:
+        """The client has closed it: its keys are invalid from here on. Nothing, if it has another owner by now."""
+        if self._records.get(connection.id) is connection and connection.owner is owner:
+            self._drop(connection)
 
     def expire(self, now_ms: int) -> int:
         """Forget the connections that were lost too long ago; how many. Costs nothing when there are none."""
@@ -193,14 +194,13 @@ class Connections:
                 break
             self._drop(record)
             dropped += 1
-        if self._earlier and all(now_ms - alive_ms > self._ttl_ms for alive_ms in self._earlier.values()):
-            self._earlier.clear()  # keys of earlier lives are of no use any more, and neither is what guards against them
-            self._closed.clear()
+        if self._closed and now_ms - self._alive_until_ms > self._ttl_ms:
+            self._closed.clear()  # no key of an earlier life is of use any more
         return dropped
 
     # beside a transport
 
-    def find_by_key(self, key: str, app_id: str, now_ms: int) -> Connection:
+    def by_key(self, key: str, app_id: str) -> Connection:
         """The connection on whose behalf somebody publishes, live or kept; ``id`` and ``client_id`` are what is wanted.
 
         One of an earlier life can be published for as soon as it has been resumed.
@@ -209,40 +209,36 @@ class Connections:
         """
         unsealed = self._unseal(key)
         if unsealed is not None and hmac.compare_digest(unsealed.app, self._hash("app", app_id)):
-            record = self._find(unsealed, now_ms)
+            record = self._find(unsealed)
             if record is not None:
                 return record
         raise BadRequest("connectionKey: is not the key of a connection that is held", code=40006)
 
     # its parts
 
-    def _find(self, unsealed: _Unsealed, now_ms: int) -> Connection | None:
-        """The record, if the key is one of its two and it was not lost too long ago."""
+    def _find(self, unsealed: _Unsealed) -> Connection | None:
+        """The record, if the key is one of its two."""
         record = self._records.get(unsealed.connection_id)
-        if record is None or unsealed.issued_ms not in (record.issued_ms, record.used_ms):
-            return None
-        if record.lost_ms is not None and now_ms - record.lost_ms > self._ttl_ms:
-            return None
-        return record
+        return record if record is not None and unsealed.issued_ms in (record.issued_ms, record.used_ms) else None
 
     def _inherits(self, unsealed: _Unsealed, now_ms: int) -> bool:
         """Was it opened by an earlier life that ended recently, and not heard of since?"""
-        alive_ms = self._earlier.get(unsealed.life)
         return (
-            alive_ms is not None
-            and now_ms - alive_ms <= self._ttl_ms
+            unsealed.life != self._life
+            and now_ms - self._alive_until_ms <= self._ttl_ms
             and unsealed.connection_id not in self._records
             and unsealed.connection_id not in self._closed
         )
 
     def _check_room(self) -> None:
-        if self.live >= self._limit:
-            raise LimitExceeded(f"{self._limit} connections are open, the most this server may hold", code=50004, status=503)
+        if self.live >= self._most:
+            reason = f"{self._most} connections are open, the most this server may hold"
+            raise LimitExceeded(reason, code=50004, status=503)
 
     def _drop(self, record: Connection) -> None:
         del self._records[record.id]
         self._lost.pop(record.id, None)
-        if record.inherited and self._earlier:
+        if record.inherited:
             self._closed[record.id] = None
             if len(self._closed) > limits.TOMBSTONES:
                 self._closed.popitem(last=False)
@@ -250,7 +246,7 @@ class Connections:
     def _seal(self, record: Connection, identity: Identity) -> str:
         plain = (
             record.issued_ms.to_bytes(6, "big")
-            + self._life.to_bytes(4, "big")
+            + self._life
             + self._hash("app", identity.app_id)
             + self._hash("client", identity.client_id or "")
         )
@@ -266,13 +262,8 @@ class Connections:
         plain = sealed[:-MAC_BYTES]
         if not hmac.compare_digest(sealed[-MAC_BYTES:], self._mac(match[1], plain)):
             return None
-        return _Unsealed(
-            match[1],
-            int.from_bytes(plain[:6], "big"),
-            int.from_bytes(plain[6:10], "big"),
-            plain[10 : 10 + HASH_BYTES],
-            plain[10 + HASH_BYTES :],
-        )
+        issued, life, app, client = (plain[begin:end] for begin, end in _PARTS)
+        return _Unsealed(match[1], int.from_bytes(issued, "big"), life, app, client)
 
     def _mac(self, connection_id: str, plain: bytes) -> bytes:
         return hmac.digest(self._mac_key, connection_id.encode("ascii") + plain, "sha256")[:MAC_BYTES]

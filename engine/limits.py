@@ -78,9 +78,17 @@ LINGER_MS = 5_000
 """A peer has so long to answer our close frame; then its socket is closed."""
 NONCES = 100_000
 """Token requests remembered within their window of 4 minutes, per server. The requester: 42910."""
-CAPABILITY_BYTES = 64 * KIB
-"""Of a capability's text. The requester: 40000."""
-CAPABILITY_RESOURCES = 1_000
+CAPABILITY_BYTES = 6 * KIB
+"""Of a capability's text: a token that carries one has to fit into a request's head, in base64 of base64."""
+CAPABILITY_RESOURCES = 200
+"""Resources of one capability. An intersection looks at each pair: 40,000 take some 20 ms. The requester: 40000."""
+CAPABILITY_SEGMENTS = 64
+"""Of one resource. The requester: 40000."""
+CAPABILITIES_SHARED = 1_000
+CAPABILITY_SHARED_BYTES = 1 * KIB
+"""Capabilities no longer than this are remembered by their text, so many of them: 10 MB at worst."""
+CLIENT_ID_BYTES = 1 * KIB
+"""Of a clientId: it is in tokens, too. The client: 40012."""
 CHANNEL_NAME_BYTES = 2048
 TOMBSTONES = 100_000
 """Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""

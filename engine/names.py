@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
@@ -22,7 +22,7 @@ class ChannelName:
 
     name: str
     full: str
-    params: Mapping[str, str] = _NONE
+    params: Mapping[str, str] = field(default_factory=lambda: _NONE)
 
 
 def parse_channel(text: str) -> ChannelName:

@@ -18,7 +18,8 @@ from engine.errors import PubSubError, PublishRejected
 from engine.journal.port import Block
 from ext.ring import EPHEMERAL, Stream
 from ext.serial import SerialClock, connection_origin
-from ext.wire import Publish, encode_record
+from ext.publish import Publish
+from ext.wire import encode_record
 
 
 class Completion(Protocol):

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, auto_pickle=False, autotestdict=False
 """A plain publish, from its bytes to what a record holds, in one pass.
 
     {"action":15,"channel":"c","msgSerial":7,"messages":[{"name":"n","data":"d"}]}      JSON or msgpack
@@ -11,19 +11,22 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memset
 
-from ext.msgpack_input cimport I_ARRAY, I_BIN, I_MAP, I_NIL, I_STR, I_UINT, In, Item, read_item, skip_item
+from ext.json_input cimport skip_blank, take, take_null, take_string, take_whole
+from ext.msgpack_input cimport I_ARRAY, I_BIN, I_MAP, I_NIL, I_STR, I_UINT, In, Item, read_item
 from ext.output cimport Out, out_init, put, put_array_header, put_bin_header, put_byte, put_map_header, put_str
-from ext.utf8 cimport is_utf8
+from ext.utf8 cimport Text, is_utf8
 
 cdef enum:
     MESSAGE = 15
-    MOST_MESSAGES = 1000
-    ROOM = 512
+    MOST_MESSAGES = 1000        # their index has three digits
+    ROOM = 64                   # of the output, beyond what came in: it is hardly ever longer than that
 
-    # members of a message that a record keeps, in its order; then what is dropped, and what is not for this room
+    # members of a message: those that a record keeps, in its order; then what must be 0; what is dropped; what is not
+    # for this room
     ID = 0
     CLIENT_ID = 1
     NAME = 2
@@ -31,21 +34,25 @@ cdef enum:
     ENCODING = 4
     KEPT = 5
     ACTION = 5
-    DROPPED = 6
-    OTHER = 7
+    DROPPED = 6                 # size: ably-js counts it for itself
+    DROPPED_TIMESTAMP = 7
+    DROPPED_CONNECTION_ID = 8
+    OTHER = 9
 
-    # members of the protocol message
+    # members of the protocol message, in the same manner
     P_ACTION = 0
     P_CHANNEL = 1
     P_MSG_SERIAL = 2
     P_MESSAGES = 3
-    P_DROPPED = 4
-    P_OTHER = 5
-
-cdef struct Text:
-    const uint8_t* data
-    size_t size
-    bint binary
+    P_NEEDED = 15               # all of the four, by their bits
+    P_DROPPED = 4               # id
+    P_DROPPED_TIMESTAMP = 5
+    P_DROPPED_CONNECTION_ID = 6
+    P_DROPPED_CONNECTION_KEY = 7
+    P_DROPPED_CHANNEL_SERIAL = 8
+    P_DROPPED_COUNT = 9
+    P_DROPPED_FLAGS = 10
+    P_OTHER = 11
 
 
 @cython.final
@@ -84,6 +91,7 @@ cdef class Publish:
 
 cdef struct Members:
     Text text[KEPT]
+    bint binary                 # DATA is bytes
     uint32_t seen               # a bit for each member, so that none counts twice
 
 
@@ -91,17 +99,14 @@ cdef struct Members:
 cdef class _Builder:
     """What has been read of a publish so far."""
 
-    cdef Out out                # the messages, without the array's header
+    cdef Out out                # the messages, behind the header of an array of one
     cdef Out scratch            # strings that had escapes
+    cdef Text channel
+    cdef uint64_t msg_serial
+    cdef uint32_t seen          # of the protocol message
     cdef uint32_t count
     cdef uint64_t size
-    cdef list ids, client_ids
-    cdef bint has_ids, has_client_ids
-
-    def __cinit__(self):
-        self.scratch.data = NULL
-        self.ids = []
-        self.client_ids = []
+    cdef list ids, client_ids   # None while none was named
 
     def __dealloc__(self):
         PyMem_Free(self.out.data)
@@ -109,32 +114,20 @@ cdef class _Builder:
 
     cdef bint add(self, Members* members) except -1:
         """One message; False: it is not plain."""
-        cdef int i, present = 0
+        cdef uint32_t present = 0
+        cdef int i
         cdef Text* text = members.text
         for i in range(KEPT):
             present += text[i].data is not NULL
-        put_map_header(&self.out, <uint32_t>present)
-        if text[ID].data is not NULL:
-            put(&self.out, b"\xa2id", 3)
-            put_str(&self.out, text[ID].data, text[ID].size)
-            self.ids.append(_decode(&text[ID]))
-            if text[ID].size == 0:
-                return False
-        if text[CLIENT_ID].data is not NULL:
-            put(&self.out, b"\xa8clientId", 9)
-            put_str(&self.out, text[CLIENT_ID].data, text[CLIENT_ID].size)
-            self.has_client_ids = True
-            self.client_ids.append(_decode(&text[CLIENT_ID]))
-            if text[CLIENT_ID].size == 0:
-                return False
-        else:
-            self.client_ids.append(None)
+        put_map_header(&self.out, present)
+        if not self._add_names(text) or self.count == MOST_MESSAGES:
+            return False
         if text[NAME].data is not NULL:
             put(&self.out, b"\xa4name", 5)
             put_str(&self.out, text[NAME].data, text[NAME].size)
         if text[DATA].data is not NULL:
             put(&self.out, b"\xa4data", 5)
-            if text[DATA].binary:
+            if members.binary:
                 put_bin_header(&self.out, text[DATA].size)
                 put(&self.out, text[DATA].data, text[DATA].size)
             else:
@@ -144,40 +137,80 @@ cdef class _Builder:
             put_str(&self.out, text[ENCODING].data, text[ENCODING].size)
         self.size += text[NAME].size + text[CLIENT_ID].size + text[DATA].size
         self.count += 1
-        return self.count <= MOST_MESSAGES
+        return True
 
-    cdef Publish finish(self, Text* channel, uint64_t msg_serial):
-        cdef Out whole
-        cdef size_t n
-        cdef str base
+    cdef bint _add_names(self, Text* text) except -1:
+        """Its id and clientId, which are also wanted as objects. Neither may be empty."""
+        if text[ID].data is not NULL:
+            if text[ID].size == 0:
+                return False
+            put(&self.out, b"\xa2id", 3)
+            put_str(&self.out, text[ID].data, text[ID].size)
+            if self.ids is None:
+                self.ids = []
+            if <uint32_t>len(self.ids) != self.count:
+                return False                        # one before it has none
+            self.ids.append(_decode(&text[ID]))
+        if text[CLIENT_ID].data is not NULL:
+            if text[CLIENT_ID].size == 0:
+                return False
+            put(&self.out, b"\xa8clientId", 9)
+            put_str(&self.out, text[CLIENT_ID].data, text[CLIENT_ID].size)
+            if self.client_ids is None:
+                self.client_ids = [None] * <Py_ssize_t>self.count
+            self.client_ids.append(_decode(&text[CLIENT_ID]))
+        elif self.client_ids is not None:
+            self.client_ids.append(None)
+        return True
+
+    cdef Publish finish(self):
         cdef Publish publish
-        if self.count == 0 or self.out.failed:
+        if self.seen & P_NEEDED != P_NEEDED or self.channel.size == 0 or self.count == 0:
             return None
-        if self.ids and <uint32_t>len(self.ids) != self.count:
-            return None                             # some have ids and some have none
-        if self.ids and self.count > 1:             # every one must be <base>:<index>
-            if not self.ids[0].endswith(":0"):
-                return None
-            base = self.ids[0][:-1]
-            for n in range(1, self.count):
-                if self.ids[n] != f"{base}{n}":
-                    return None
+        if self.ids is not None and not self._ids_fit():
+            return None
         publish = Publish.__new__(Publish)
-        publish.channel = _decode(channel)
-        publish.msg_serial = msg_serial
+        publish.channel = _decode(&self.channel)
+        publish.msg_serial = self.msg_serial
         publish.count = self.count
         publish.size = self.size
-        publish.ids = tuple(self.ids) if self.ids else None
-        publish.client_ids = tuple(self.client_ids) if self.has_client_ids else None
-        if self.count == 1:                         # the usual case: its header was put in front
-            publish.messages = PyBytes_FromStringAndSize(<char*>self.out.data, <Py_ssize_t>self.out.size)
-            return publish
-        out_init(&whole, self.out.size + 3)
-        put_array_header(&whole, self.count)
-        put(&whole, self.out.data + 1, self.out.size - 1)
-        publish.messages = PyBytes_FromStringAndSize(<char*>whole.data, <Py_ssize_t>whole.size)
-        PyMem_Free(whole.data)
+        publish.ids = tuple(self.ids) if self.ids is not None else None
+        publish.client_ids = tuple(self.client_ids) if self.client_ids is not None else None
+        publish.messages = self._messages()
         return publish
+
+    cdef bint _ids_fit(self) except -1:
+        """Every message has one, and several are <base>:<index> all."""
+        cdef uint32_t index
+        cdef str base
+        if <uint32_t>len(self.ids) != self.count:
+            return False
+        if self.count == 1:
+            return True
+        base = self.ids[0]
+        if not base.endswith(":0"):
+            return False
+        base = base[:-1]
+        for index in range(1, self.count):
+            if self.ids[index] != f"{base}{index}":
+                return False
+        return True
+
+    cdef bytes _messages(self):
+        cdef Out whole
+        if self.out.failed:
+            raise MemoryError("no memory for a publish")
+        if self.count == 1:
+            return PyBytes_FromStringAndSize(<char*>self.out.data, <Py_ssize_t>self.out.size)
+        out_init(&whole, self.out.size + ROOM)
+        try:
+            put_array_header(&whole, self.count)
+            put(&whole, self.out.data + 1, self.out.size - 1)
+            if whole.failed:
+                raise MemoryError("no memory for a publish")
+            return PyBytes_FromStringAndSize(<char*>whole.data, <Py_ssize_t>whole.size)
+        finally:
+            PyMem_Free(whole.data)
 
 
 cdef str _decode(Text* text):
@@ -185,30 +218,28 @@ cdef str _decode(Text* text):
 
 
 cdef int _member(const uint8_t* key, size_t size) noexcept nogil:
-    if size == 2:
-        return ID if memcmp(key, b"id", 2) == 0 else OTHER
     if size == 4:
         if memcmp(key, b"data", 4) == 0:
             return DATA
         if memcmp(key, b"name", 4) == 0:
             return NAME
         return DROPPED if memcmp(key, b"size", 4) == 0 else OTHER
-    if size == 6:
-        return ACTION if memcmp(key, b"action", 6) == 0 else OTHER
     if size == 8:
         if memcmp(key, b"encoding", 8) == 0:
             return ENCODING
         return CLIENT_ID if memcmp(key, b"clientId", 8) == 0 else OTHER
+    if size == 2:
+        return ID if memcmp(key, b"id", 2) == 0 else OTHER
+    if size == 6:
+        return ACTION if memcmp(key, b"action", 6) == 0 else OTHER
     if size == 9:
-        return DROPPED if memcmp(key, b"timestamp", 9) == 0 else OTHER
+        return DROPPED_TIMESTAMP if memcmp(key, b"timestamp", 9) == 0 else OTHER
     if size == 12:
-        return DROPPED if memcmp(key, b"connectionId", 12) == 0 else OTHER
+        return DROPPED_CONNECTION_ID if memcmp(key, b"connectionId", 12) == 0 else OTHER
     return OTHER
 
 
-cdef int _top(const uint8_t* key, size_t size) noexcept nogil:
-    if size == 2:
-        return P_DROPPED if memcmp(key, b"id", 2) == 0 else P_OTHER
+cdef int _protocol_member(const uint8_t* key, size_t size) noexcept nogil:
     if size == 6:
         return P_ACTION if memcmp(key, b"action", 6) == 0 else P_OTHER
     if size == 7:
@@ -218,295 +249,131 @@ cdef int _top(const uint8_t* key, size_t size) noexcept nogil:
     if size == 9:
         if memcmp(key, b"msgSerial", 9) == 0:
             return P_MSG_SERIAL
-        return P_DROPPED if memcmp(key, b"timestamp", 9) == 0 else P_OTHER
+        return P_DROPPED_TIMESTAMP if memcmp(key, b"timestamp", 9) == 0 else P_OTHER
+    if size == 2:
+        return P_DROPPED if memcmp(key, b"id", 2) == 0 else P_OTHER
+    if size == 5:
+        if memcmp(key, b"count", 5) == 0:
+            return P_DROPPED_COUNT
+        return P_DROPPED_FLAGS if memcmp(key, b"flags", 5) == 0 else P_OTHER
     if size == 12:
-        return P_DROPPED if memcmp(key, b"connectionId", 12) == 0 else P_OTHER
+        return P_DROPPED_CONNECTION_ID if memcmp(key, b"connectionId", 12) == 0 else P_OTHER
+    if size == 13:
+        if memcmp(key, b"connectionKey", 13) == 0:
+            return P_DROPPED_CONNECTION_KEY
+        return P_DROPPED_CHANNEL_SERIAL if memcmp(key, b"channelSerial", 13) == 0 else P_OTHER
     return P_OTHER
+
+
+cdef inline bint _first_time(uint32_t* seen, int member, int other) noexcept nogil:
+    """Known, and not twice in one map: decoders differ in which of two they take."""
+    if member == other or seen[0] >> member & 1:
+        return False
+    seen[0] |= <uint32_t>1 << member
+    return True
 
 
 # JSON
 
-cdef inline void _blank(In* source) noexcept nogil:
-    cdef uint8_t byte
-    while source.at < source.size:
-        byte = source.data[source.at]
-        if byte != 32 and byte != 10 and byte != 13 and byte != 9:
-            return
-        source.at += 1
+cdef inline bint _text(In* source, Text* text, Out* scratch):
+    return take_string(source, text, scratch) and is_utf8(text.data, text.size)
 
 
-cdef inline bint _take(In* source, uint8_t byte) noexcept nogil:
-    """Past this byte and the blanks before it, if it is the next one."""
-    _blank(source)
-    if source.at < source.size and source.data[source.at] == byte:
-        source.at += 1
-        return True
-    return False
+cdef bint _drop(In* source, Out* scratch):
+    cdef Text text
+    cdef uint64_t number
+    return take_null(source) or take_whole(source, &number) or _text(source, &text, scratch)
 
 
-cdef int _hex4(const uint8_t* at) noexcept nogil:
-    cdef int i, value = 0
-    cdef uint8_t byte
-    for i in range(4):
-        byte = at[i]
-        if 48 <= byte <= 57:
-            value = value << 4 | (byte - 48)
-        elif 97 <= (byte | 32) <= 102:
-            value = value << 4 | ((byte | 32) - 87)
-        else:
-            return -1
-    return value
-
-
-cdef inline bint _special(uint64_t word) noexcept nogil:
-    """Is one of these eight bytes a control character, a quote or a backslash?"""
-    cdef uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u
-    cdef uint64_t quote = word ^ (ones * 34), slash = word ^ (ones * 92)
-    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & high != 0
-
-
-cdef bint _string(In* source, Text* text, Out* scratch):
-    """A JSON string. Without escapes it stays where it is; with some it goes to ``scratch``, which then holds just it.
-
-    The bytes are not yet known to be UTF-8.
-    """
-    cdef size_t at, start
-    cdef uint64_t word
-    cdef uint8_t byte
-    if not _take(source, 34):
-        return False
-    start = at = source.at
-    while True:
-        if source.size - at >= 8:
-            memcpy(&word, source.data + at, 8)
-            if not _special(word):
-                at += 8
-                continue
-        if at >= source.size:
-            return False
-        byte = source.data[at]
-        if byte == 34:
-            break
-        if byte == 92:
-            return _escaped(source, text, scratch, start, at)
-        if byte < 32:
-            return False
-        at += 1
-    text.data = source.data + start
-    text.size = at - start
-    text.binary = False
-    source.at = at + 1
-    return True
-
-
-cdef bint _escaped(In* source, Text* text, Out* scratch, size_t start, size_t at):
-    """The rest of a string in which the first backslash is at ``at``."""
-    cdef size_t from_
-    cdef uint8_t byte
-    cdef int code, low
-    if scratch.data is NULL:
-        out_init(scratch, source.size + ROOM)       # no string is longer than it was written: so this never moves,
-        if scratch.failed:                          # and what was handed out before stays where it is
-            return False
-    from_ = scratch.size
-    put(scratch, source.data + start, at - start)
-    while at < source.size:
-        byte = source.data[at]
-        if byte == 34:
-            text.data = scratch.data + from_
-            text.size = scratch.size - from_
-            text.binary = False
-            source.at = at + 1
-            return True
-        if byte < 32:
-            return False
-        at += 1
-        if byte != 92:
-            put_byte(scratch, byte)
-            continue
-        if at >= source.size:
-            return False
-        byte = source.data[at]
-        at += 1
-        if byte == 34 or byte == 92 or byte == 47:
-            put_byte(scratch, byte)
-        elif byte == 98:
-            put_byte(scratch, 8)
-        elif byte == 102:
-            put_byte(scratch, 12)
-        elif byte == 110:
-            put_byte(scratch, 10)
-        elif byte == 114:
-            put_byte(scratch, 13)
-        elif byte == 116:
-            put_byte(scratch, 9)
-        elif byte == 117:
-            if source.size - at < 4:
-                return False
-            code = _hex4(source.data + at)
-            at += 4
-            if 0xD800 <= code <= 0xDBFF:
-                if source.size - at < 6 or source.data[at] != 92 or source.data[at + 1] != 117:
-                    return False
-                low = _hex4(source.data + at + 2)
-                if not 0xDC00 <= low <= 0xDFFF:
-                    return False
-                at += 6
-                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
-            elif code < 0 or 0xDC00 <= code <= 0xDFFF:
-                return False
-            _put_utf8(scratch, <uint32_t>code)
-        else:
-            return False
-    return False
-
-
-cdef void _put_utf8(Out* out, uint32_t code):
-    if code < 0x80:
-        put_byte(out, <uint8_t>code)
-    elif code < 0x800:
-        put_byte(out, <uint8_t>(0xC0 | code >> 6))
-        put_byte(out, <uint8_t>(0x80 | code & 63))
-    elif code < 0x10000:
-        put_byte(out, <uint8_t>(0xE0 | code >> 12))
-        put_byte(out, <uint8_t>(0x80 | code >> 6 & 63))
-        put_byte(out, <uint8_t>(0x80 | code & 63))
-    else:
-        put_byte(out, <uint8_t>(0xF0 | code >> 18))
-        put_byte(out, <uint8_t>(0x80 | code >> 12 & 63))
-        put_byte(out, <uint8_t>(0x80 | code >> 6 & 63))
-        put_byte(out, <uint8_t>(0x80 | code & 63))
-
-
-cdef bint _number(In* source, uint64_t* value) noexcept nogil:
-    """A whole number without sign, fraction or exponent, below 2^63."""
-    cdef size_t start
-    cdef uint64_t total = 0
-    _blank(source)
-    start = source.at
-    while source.at < source.size and 48 <= source.data[source.at] <= 57:
-        if source.at - start == 18:
-            return False
-        total = total * 10 + (source.data[source.at] - 48)
-        source.at += 1
-    if source.at == start or (source.data[start] == 48 and source.at - start > 1):
-        return False
-    value[0] = total
-    return source.at >= source.size or source.data[source.at] not in (46, 69, 101)
-
-
-cdef bint _null(In* source) noexcept nogil:
-    _blank(source)
-    if source.size - source.at >= 4 and memcmp(source.data + source.at, b"null", 4) == 0:
-        source.at += 4
-        return True
-    return False
+cdef bint _ends_in_base64(Text* encoding) noexcept nogil:
+    return encoding.size >= 6 and memcmp(encoding.data + encoding.size - 6, b"base64", 6) == 0
 
 
 cdef bint _json_message(In* source, _Builder builder) except -1:
     cdef Members members
-    cdef Text key, dropped
+    cdef Text key
     cdef uint64_t number
-    cdef int i, member
-    cdef bint first = True
-    for i in range(KEPT):
-        members.text[i].data = NULL
-        members.text[i].size = 0
-        members.text[i].binary = False
-    members.seen = 0
-    if not _take(source, 123):
+    cdef int member
+    memset(&members, 0, sizeof(Members))
+    if not take(source, 123):
         return False
-    while not _take(source, 125):
-        if not first and not _take(source, 44):
+    while not take(source, 125):
+        if members.seen and not take(source, 44):
             return False
-        first = False
-        if not _string(source, &key, &builder.scratch) or not _take(source, 58):
+        if not take_string(source, &key, &builder.scratch) or not take(source, 58):
             return False
         member = _member(key.data, key.size)
-        if member == OTHER:
+        if not _first_time(&members.seen, member, OTHER):
             return False
-        if member != DROPPED:
-            if members.seen >> member & 1:
+        if member >= DROPPED:
+            if not _drop(source, &builder.scratch):
                 return False
-            members.seen |= <uint32_t>1 << member
-        if _null(source):
+        elif take_null(source):
             continue
-        if member == DROPPED:
-            if not _number(source, &number) and not _string(source, &dropped, &builder.scratch):
+        elif member == ACTION:
+            if not take_whole(source, &number) or number != 0:
                 return False
-            continue
-        if member == ACTION:
-            if not _number(source, &number) or number != 0:
-                return False
-            continue
-        if not _string(source, &members.text[member], &builder.scratch):
+        elif not _text(source, &members.text[member], &builder.scratch):
             return False
-        if not is_utf8(members.text[member].data, members.text[member].size):
-            return False
-    if members.text[ENCODING].size >= 6 and memcmp(
-            members.text[ENCODING].data + members.text[ENCODING].size - 6, b"base64", 6) == 0:
+    if _ends_in_base64(&members.text[ENCODING]):
         return False
     return builder.add(&members)
 
 
+cdef bint _json_messages(In* source, _Builder builder) except -1:
+    if not take(source, 91):
+        return False
+    while True:
+        if not _json_message(source, builder):
+            return False
+        if not take(source, 44):
+            return take(source, 93)
+
+
 cdef Publish _parse_json(In* source, _Builder builder):
-    cdef Text key, channel, dropped
-    cdef uint64_t number, msg_serial = 0
-    cdef uint32_t seen = 0
+    cdef Text key
+    cdef uint64_t number
     cdef int member
-    cdef bint first = True
-    if not _take(source, 123):
+    if not take(source, 123):
         return None
-    while not _take(source, 125):
-        if not first and not _take(source, 44):
+    while not take(source, 125):
+        if builder.seen and not take(source, 44):
             return None
-        first = False
-        if not _string(source, &key, &builder.scratch) or not _take(source, 58):
+        if not take_string(source, &key, &builder.scratch) or not take(source, 58):
             return None
-        member = _top(key.data, key.size)
-        if member == P_OTHER or (member != P_DROPPED and seen >> member & 1):
+        member = _protocol_member(key.data, key.size)
+        if not _first_time(&builder.seen, member, P_OTHER):
             return None
-        seen |= <uint32_t>1 << member
         if member == P_ACTION:
-            if not _number(source, &number) or number != MESSAGE:
+            if not take_whole(source, &number) or number != MESSAGE:
                 return None
         elif member == P_CHANNEL:
-            if not _string(source, &channel, &builder.scratch) or not is_utf8(channel.data, channel.size):
+            if not _text(source, &builder.channel, &builder.scratch):
                 return None
         elif member == P_MSG_SERIAL:
-            if not _number(source, &msg_serial):
+            if not take_whole(source, &builder.msg_serial):
                 return None
-        elif member == P_DROPPED:
-            if not _null(source) and not _number(source, &number) and not _string(source, &dropped, &builder.scratch):
+        elif member == P_MESSAGES:
+            if not _json_messages(source, builder):
                 return None
-        else:
-            if not _take(source, 91):
-                return None
-            while True:
-                if not _json_message(source, builder):
-                    return None
-                if not _take(source, 44):
-                    break
-            if not _take(source, 93):
-                return None
-    _blank(source)
-    if source.at != source.size or seen & 15 != 15 or channel.size == 0:
-        return None
-    return builder.finish(&channel, msg_serial)
+        elif not _drop(source, &builder.scratch):
+            return None
+    skip_blank(source)
+    return builder.finish() if source.at == source.size else None
 
 
 # msgpack
+
+cdef bint _droppable(Item* item) noexcept nogil:
+    return item.kind == I_NIL or item.kind == I_UINT or item.kind == I_STR
+
 
 cdef bint _msgpack_message(In* source, _Builder builder) except -1:
     cdef Members members
     cdef Item item
     cdef size_t left
-    cdef int i, member
-    for i in range(KEPT):
-        members.text[i].data = NULL
-        members.text[i].size = 0
-        members.text[i].binary = False
-    members.seen = 0
+    cdef int member
+    memset(&members, 0, sizeof(Members))
     if read_item(source, &item) != I_MAP:
         return False
     left = item.size
@@ -515,30 +382,22 @@ cdef bint _msgpack_message(In* source, _Builder builder) except -1:
         if read_item(source, &item) != I_STR:
             return False
         member = _member(item.data, item.size)
-        if member == OTHER:
+        if not _first_time(&members.seen, member, OTHER):
             return False
-        if member != DROPPED:
-            if members.seen >> member & 1:
-                return False
-            members.seen |= <uint32_t>1 << member
         read_item(source, &item)
-        if item.kind == I_NIL:
-            continue
-        if member == DROPPED:
-            if item.kind != I_UINT and item.kind != I_STR:
+        if member >= DROPPED:
+            if not _droppable(&item):
                 return False
+        elif item.kind == I_NIL:
+            continue
         elif member == ACTION:
             if item.kind != I_UINT or item.number != 0:
                 return False
-        elif item.kind == I_STR:
-            if not is_utf8(item.data, item.size):
-                return False
+        elif (item.kind == I_STR and is_utf8(item.data, item.size)) or (item.kind == I_BIN and member == DATA):
             members.text[member].data = item.data
             members.text[member].size = item.size
-        elif item.kind == I_BIN and member == DATA:
-            members.text[member].data = item.data
-            members.text[member].size = item.size
-            members.text[member].binary = True
+            if member == DATA:
+                members.binary = item.kind == I_BIN
         else:
             return False
     return builder.add(&members)
@@ -546,10 +405,7 @@ cdef bint _msgpack_message(In* source, _Builder builder) except -1:
 
 cdef Publish _parse_msgpack(In* source, _Builder builder):
     cdef Item item
-    cdef Text channel
-    cdef size_t left, i, count
-    cdef uint64_t msg_serial = 0
-    cdef uint32_t seen = 0
+    cdef size_t left, messages
     cdef int member
     if read_item(source, &item) != I_MAP:
         return None
@@ -558,10 +414,9 @@ cdef Publish _parse_msgpack(In* source, _Builder builder):
         left -= 1
         if read_item(source, &item) != I_STR:
             return None
-        member = _top(item.data, item.size)
-        if member == P_OTHER or (member != P_DROPPED and seen >> member & 1):
+        member = _protocol_member(item.data, item.size)
+        if not _first_time(&builder.seen, member, P_OTHER):
             return None
-        seen |= <uint32_t>1 << member
         read_item(source, &item)
         if member == P_ACTION:
             if item.kind != I_UINT or item.number != MESSAGE:
@@ -569,25 +424,23 @@ cdef Publish _parse_msgpack(In* source, _Builder builder):
         elif member == P_CHANNEL:
             if item.kind != I_STR or not is_utf8(item.data, item.size):
                 return None
-            channel.data = item.data
-            channel.size = item.size
+            builder.channel.data = item.data
+            builder.channel.size = item.size
         elif member == P_MSG_SERIAL:
             if item.kind != I_UINT or item.number >> 63:
                 return None
-            msg_serial = item.number
-        elif member == P_DROPPED:
-            if item.kind != I_NIL and item.kind != I_UINT and item.kind != I_STR:
-                return None
-        else:
+            builder.msg_serial = item.number
+        elif member == P_MESSAGES:
             if item.kind != I_ARRAY:
                 return None
-            count = item.size
-            for i in range(count):
+            messages = item.size
+            while messages:
+                messages -= 1
                 if not _msgpack_message(source, builder):
                     return None
-    if source.at != source.size or seen & 15 != 15 or channel.size == 0:
-        return None
-    return builder.finish(&channel, msg_serial)
+        elif not _droppable(&item):
+            return None
+    return builder.finish() if source.at == source.size else None
 
 
 def parse_publish(bytes payload not None, int format):
@@ -599,7 +452,5 @@ def parse_publish(bytes payload not None, int format):
     source.at = 0
     builder = _Builder.__new__(_Builder)
     out_init(&builder.out, source.size + ROOM)
-    if builder.out.failed:
-        return None
-    put_byte(&builder.out, 0x91)                    # an array of one; replaced when there are more
+    put_byte(&builder.out, 0x91)                    # an array of one, as most are
     return _parse_json(&source, builder) if format == 0 else _parse_msgpack(&source, builder)

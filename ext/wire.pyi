@@ -1,8 +1,14 @@
 from typing import Final, Self, final
 
+from ext.publish import Publish as Publish
+from ext.publish import parse_publish as parse_publish
+from ext.record import encode_record as encode_record
+from ext.record import record_ids as record_ids
+from ext.record import record_messages as record_messages
+from ext.record import record_origin as record_origin
+
 JSON: int
 MSGPACK: int
-EPHEMERAL: int
 
 @final
 class EntryEncoder:
@@ -12,10 +18,5 @@ class EntryEncoder:
     def frame(self, serial: int, series: str, record: bytes) -> bytes: ...
     def frames(self, entries: list[tuple[int, str, bytes]]) -> bytes: ...
 
-def encode_record(
-    id: str, connection_id: str | None, client_id: str | None, flags: int, messages: bytes
-) -> bytes: ...
-def record_messages(record: bytes) -> int: ...
-def record_origin(record: bytes) -> int: ...
-def record_ids(record: bytes) -> list[str]: ...
 def ack_payload(format: int, msg_serial: int, stored: list[tuple[int, str, int, int]]) -> bytes: ...
+def is_msgpack(payload: bytes) -> bool: ...

@@ -3,16 +3,16 @@
     lock        held while a server runs (flock); holds its pid
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
     apps.json   apps and keys that were made here: at first start, or by provisioning
-    alive       when the server was last alive, in ms; how long its connections can be resumed follows from it
+    alive       when a server was last alive here, in ms: connections of its can be resumed for a while from then
     journal/    the journal
 
-Files are replaced, never changed: a crash leaves the old one or the new one. One that is damaged is refused, not made anew,
-because everything sealed with it would be lost without a word."""
+Files are replaced, never changed: a crash leaves the old one or the new one. One that is damaged or missing is refused,
+not made anew, because everything that hangs on it would be lost without a word. Only ``alive`` may be: then clients are
+told that their connections can't be resumed, and lose no message by it."""
 
 from __future__ import annotations
 
 import fcntl
-import hmac
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,10 +21,9 @@ from typing import Any
 import orjson
 
 from engine.auth.capability import Capability
-from engine.auth.keys import Key
+from engine.auth.keys import Key, KeyFormatError, parse_key
+from engine.auth.sealing import SECRET_BYTES, derive_key
 from engine.errors import PubSubError, StartupFailed
-
-SECRET_BYTES = 32
 
 
 class DataDirectory:
@@ -34,7 +33,7 @@ class DataDirectory:
         self.path = path
         self._lock = lock
         self.secret = self._read_secret()
-        self.dedup_key = hmac.digest(self.secret, b"unbroken dedup 1", "sha256")[:16]
+        self.dedup_key = derive_key(self.secret, "message ids")[:16]
 
     @classmethod
     def open(cls, path: Path) -> DataDirectory:
@@ -46,12 +45,15 @@ class DataDirectory:
             raise StartupFailed(f"{path}: cannot be used as data directory: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
             raise StartupFailed(
-                f"{path}: another server (process {holder}) uses this data directory; stop it, or give --data another one"
+                f"{path}: another server (process {holder}) uses this data directory; stop it, or choose another (--data)"
             ) from None
+        except OSError as error:
+            os.close(lock)
+            raise StartupFailed(f"{path}: cannot be locked: {error.strerror}; use a local file system") from error
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -64,13 +66,28 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        os.close(self._lock)
+        """Let another server have it. Calling it again does nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> DataDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _read_secret(self) -> bytes:
         file = self.path / "secret"
         try:
             secret = file.read_bytes()
         except FileNotFoundError:
+            for remains in ("apps.json", "alive", "journal"):
+                if (self.path / remains).exists():
+                    raise StartupFailed(
+                        f"{file}: is missing, though {remains} is there; restore it from a backup (with a new secret, "
+                        f"tokens and connection keys would become invalid: remove {self.path / remains} to accept that)"
+                    ) from None
             secret = os.urandom(SECRET_BYTES)
             self._replace("secret", secret)
             return secret
@@ -84,9 +101,10 @@ class DataDirectory:
     def alive_ms(self) -> int:
         """When a server was last alive here; 0 if never, or if that is not known."""
         try:
-            return int((self.path / "alive").read_text())
-        except (OSError, ValueError):
+            text = (self.path / "alive").read_text("ascii")
+        except (FileNotFoundError, UnicodeDecodeError):
             return 0
+        return int(text) if text.isdecimal() and len(text) <= 15 else 0
 
     def note_alive(self, now_ms: int) -> None:
         """Not synced: after a power cut connections may be a few seconds less resumable."""
@@ -126,9 +144,13 @@ class DataDirectory:
 
 def keys_of(apps: dict[str, Any], file: Path) -> Iterable[Key]:
     """The keys of stored apps. Raises: StartupFailed."""
-    try:
-        for app_id, app in apps.items():
+    for app_id, app in apps.items():
+        try:
             for key in app["keys"]:
-                yield Key(app_id, key["id"], key["secret"], Capability.parse(key["capability"]), key["revocableTokens"])
-    except (KeyError, TypeError, PubSubError) as error:
-        raise StartupFailed(f"{file}: is damaged ({error!r}); repair or restore it") from error
+                of_app, key_id, secret = parse_key(f"{app_id}.{key['id']}:{key['secret']}")
+                yield Key(of_app, key_id, secret, Capability.parse(key["capability"]), key["revocableTokens"] is True)
+        except (KeyError, TypeError) as error:
+            # Not the entry itself, which may hold secrets.
+            raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error!r}; repair or restore it") from error
+        except (PubSubError, KeyFormatError) as error:
+            raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error}; repair or restore it") from error

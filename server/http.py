@@ -83,7 +83,7 @@ async def serve_http(
         handler: if it fails, its request is answered with 500, and the connection goes on.
     If cancelled, a response may be cut short.
     """
-    connection = _Connection(stream, handler, limits, idle or IdleConnections())
+    connection = _Connection(stream, handler, limits, IdleConnections() if idle is None else idle)
     try:
         await connection.run(initial)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:

@@ -7,37 +7,56 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import trio
 
-import server
 from engine import limits
-from engine.auth.keys import Keyring
-from engine.auth.tokens import Authenticator, Identity
+from engine.auth.tokens import Authenticator, Identity, with_client_id
 from engine.channel import Channel, Policy
 from engine.connection import Connections
-from engine.errors import AuthError, JournalUnavailable, PubSubError
+from engine.errors import AuthError, PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
+from engine.names import namespace
 from engine.settings import Settings
 from ext.plane import Plane
 from ext.ring import Stream
 from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
 from server.committer import Committer
+from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
 from server.replay import Replay
 
 LOGGER = logging.getLogger("unbroken")
 
+HINT_MS = 30_000  # before a token ends its client is asked for a new one, as the SDKs expect
+ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
+MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
+SERVER_ID = "unbroken"
+
 
 def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def policy_for(settings: Settings, name: str, journal: Journal, memory_series: str) -> Policy:
+    """What the channel's namespace promises."""
+    options = settings.namespaces.get(namespace(name))
+    durability = (options.durability if options is not None else None) or settings.durability
+    hours = options.persisted_hours if options is not None else 0
+    window_ms = settings.limits.window_seconds * 1000
+    return Policy(
+        durability=durability,
+        retention=f"p{hours}" if hours else "w",
+        retained_ms=max(hours * 3_600_000, window_ms),
+        series=memory_series if durability == "memory" else journal.series_for(durability == "synced"),
+    )
 
 
 class Node:
@@ -47,25 +66,24 @@ class Node:
         self,
         settings: Settings,
         journal: Journal,
-        keyring: Keyring,
         authenticator: Authenticator,
         connections: Connections,
         *,
         dedup_key: bytes,
         random: Callable[[int], bytes],
+        note_alive: Callable[[int], None],
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         bounds = settings.limits
         self.settings = settings
         self.journal = journal
-        self.keyring = keyring
         self.authenticator = authenticator
         self.connections = connections
         self.now_ms = now_ms
         self.started_ms = now_ms()
         self.draining = False
         self.clients: set[ClientProtocol] = set()
-        self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self._policy_of)
+        self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of)
         self.plane = Plane(
             max_message=bounds.max_frame_size,
             heartbeat_ms=bounds.max_idle_interval_ms * 2 // 3,
@@ -75,13 +93,16 @@ class Node:
         )
         self.committer = Committer(journal, self.hub.sequencer, self._committed, trio.CapacityLimiter(1))
         self.replay: Replay
+        self._note_alive = note_alive
         self._memory_series = new_series(random(16))
-        self._policies: dict[str, Policy] = {}
         self._touched: list[ClientProtocol] = []
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
         self._expiries: list[tuple[int, int, ClientProtocol]] = []
         self._tie = 0
+
+    def policy_of(self, app_id: str, name: str) -> Policy:
+        return policy_for(self.settings, name, self.journal, self._memory_series)
 
     # its life
 
@@ -96,6 +117,7 @@ class Node:
             nursery.start_soon(run_plane, self.plane, self.now_ms, self.end_of_turn)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
             nursery.start_soon(run_tick, self.plane, self.now_ms, self._on_second)
+            await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
             task_status.started()
 
     async def drain(self) -> None:
@@ -156,7 +178,7 @@ class Node:
         found: dict[str, ReadBack | PubSubError] = {}
         since_ms = self.now_ms() - self.hub.window_ms
         try:
-            windows = self.journal.wake([channel.key for channel in channels], since_ms)
+            windows = self.journal.wake([channel.key for channel in channels], max(0, since_ms))
         except PubSubError as error:
             return {channel.key: error for channel in channels}
         for channel in channels:
@@ -167,3 +189,120 @@ class Node:
             except PubSubError as error:
                 found[channel.key] = error
         return found
+
+    def _refuse_waiting(self, channel: Channel, error: PubSubError) -> None:
+        """The channel can't be woken: whoever waits for it is disconnected, and may try again."""
+        channel.failure = error
+        for do in self.hub.give_up(channel):
+            do()
+        channel.failure = None
+
+    def _on_second(self, now_ms: int) -> None:
+        self.connections.expire(now_ms)
+        self.hub.sweep(now_ms, limits.SWEEP_CHANNELS)
+        while self._expiries and self._expiries[0][0] <= now_ms:
+            _, _, client = heapq.heappop(self._expiries)
+            self._check_expiry(client, now_ms)
+        self.end_of_turn()
+
+    async def _keep_journal(self) -> None:
+        """Have the journal forget what is past retention, and make its next buckets."""
+        noted = 0
+        while True:
+            await trio.sleep(MAINTAIN_SECONDS)
+            now_ms = self.now_ms()
+            try:
+                if self.committer.failure is None:
+                    await trio.to_thread.run_sync(self.journal.maintain, now_ms)
+                if now_ms - noted >= ALIVE_SECONDS * 1000:
+                    noted = now_ms
+                    await trio.to_thread.run_sync(self._note_alive, now_ms)
+            except (PubSubError, OSError) as error:
+                LOGGER.error("maintenance failed, it is tried again: %s", error)
+
+    # its clients
+
+    def admit(self) -> None:
+        """Raises: PubSubError, when nobody may come in just now."""
+        if self.draining:
+            raise PubSubError("the server is shutting down", code=80003, status=503)
+
+    def authenticate(self, params: Mapping[str, str], authorization: str | None, client_id: str | None) -> Identity:
+        return with_client_id(self.authenticator.authenticate(params, authorization, self.now_ms()), client_id)
+
+    def joined(self, client: ClientProtocol) -> None:
+        """It has its transport, and has been told CONNECTED."""
+        client.connection.owner = client
+        self.clients.add(client)
+        self._watch_expiry(client)
+
+    def _watch_expiry(self, client: ClientProtocol) -> None:
+        expires_ms = client.identity.expires_ms
+        if expires_ms is not None:
+            self._tie += 1
+            due = expires_ms - HINT_MS if expires_ms - HINT_MS > self.now_ms() else expires_ms
+            heapq.heappush(self._expiries, (due, self._tie, client))
+
+    def _check_expiry(self, client: ClientProtocol, now_ms: int) -> None:
+        expires_ms = client.identity.expires_ms
+        if not client.open or expires_ms is None:
+            return
+        if now_ms >= expires_ms:
+            client.disconnect(AuthError("the token has expired", code=40142))
+            return
+        if now_ms >= expires_ms - HINT_MS:
+            client.ask_for_credentials()
+        self._tie += 1
+        due = expires_ms if now_ms >= expires_ms - HINT_MS else expires_ms - HINT_MS
+        heapq.heappush(self._expiries, (due, self._tie, client))
+
+    # what a client's protocol asks for (server.protocol.Services)
+
+    def touched(self, client: ClientProtocol) -> None:
+        self._touched.append(client)
+
+    def staged(self) -> None:
+        self.committer.poke()
+
+    def locate(self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
+        self.replay.locate(client, attachment, cursor, found)
+
+    def rewound(
+        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, bool], None]
+    ) -> None:
+        self.replay.rewound(client, attachment, rewind, found)
+
+    def catch_up(self, client: ClientProtocol, attachment: Attachment) -> None:
+        self.replay.catch_up(client, attachment)
+
+    def reauthenticate(self, client: ClientProtocol, token: str) -> Identity:
+        identity = self.authenticator.token(token, self.now_ms())
+        before = client.identity
+        if identity.app_id != before.app_id:
+            raise AuthError("auth: the token is of another app", code=40102)
+        if identity.wildcard and before.client_id is not None:
+            identity = with_client_id(identity, before.client_id)
+        if identity.client_id != before.client_id:
+            raise AuthError("auth: the token has another clientId than the connection", code=40102)
+        client.identity = identity
+        self._watch_expiry(client)
+        return identity
+
+    def ended(self, client: ClientProtocol, *, closed: bool) -> None:
+        self.clients.discard(client)
+        if closed:
+            self.connections.closed(client.connection, client)
+        else:
+            self.connections.lost(client.connection, client, self.now_ms())
+
+    def connection_details(self, client: ClientProtocol) -> dict[str, Any]:
+        bounds = self.settings.limits
+        return {
+            "clientId": client.identity.told_client_id,
+            "connectionKey": client.key,
+            "maxMessageSize": bounds.max_message_size,
+            "maxFrameSize": bounds.max_frame_size,
+            "connectionStateTtl": bounds.connection_state_seconds * 1000,
+            "maxIdleInterval": bounds.max_idle_interval_ms,
+            "serverId": SERVER_ID,
+        }

@@ -2,24 +2,24 @@
 
     query --authenticate--> Identity --resume? recover?--> connection --> CONNECTED
              |                             |
-             ERROR, close                  a fresh connection, and the reason in CONNECTED
+           ERROR, close                    a fresh connection, and the reason in CONNECTED
 
 Refusals are protocol messages, too: a refusal at HTTP level would make libraries report something general and retry."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from engine.auth.tokens import Identity
 from engine.errors import BadRequest, PubSubError
+from server import wire
+from server.actions import Action
+from server.attachment import Transport
 from server.handshake import Upgrade
 from server.node import Node
 from server.protocol import ClientProtocol
-
-LOGGER = logging.getLogger("unbroken.opening")
 
 NEWEST_VERSION = 6
 MOST_PARAMETERS = 100  # of a query; SDKs send about ten
@@ -44,47 +44,34 @@ def read_query(target: str) -> Greeting:
         params = {}
     return Greeting(
         params,
-        1 if params.get("format") == "msgpack" else 0,
+        wire.MSGPACK if params.get("format") == "msgpack" else wire.JSON,
         params.get("heartbeats") != "false",
         params.get("echo") != "false",
     )
 
 
-def check_version(params: Mapping[str, str], header: str | None) -> None:
+def check_version(text: str | None) -> None:
     """Any version of the protocol up to ours, and newer ones as ours. Raises: BadRequest 40017."""
-    text = params.get("v") or header
     if text is None:
         return
-    try:
-        version = float(text)
-    except ValueError:
-        version = -1.0
-    if not 0.8 <= version < 1e6:
+    whole, dot, part = text.partition(".")
+    if not (whole.isascii() and whole.isdigit() and (not dot or (part.isascii() and part.isdigit())) and len(text) < 8):
         raise BadRequest(f"v: {text[:20]!r} is no version of the protocol; the newest is {NEWEST_VERSION}", code=40017)
 
 
-def open_connection(
-    node: Node, upgrade: Upgrade, greeting: Greeting, attach_transport: Callable[[ClientProtocol | None], None]
-) -> None:
-    """Make the client's protocol and say CONNECTED, or say why not and close.
-
-    ``attach_transport`` is called with the client (or None, when it is refused), and gives it its transport.
-    """
+def meet(node: Node, upgrade: Upgrade, greeting: Greeting) -> tuple[ClientProtocol, PubSubError | None] | PubSubError:
+    """The client's protocol, with what CONNECTED has to say about a resume that failed; or why there is none."""
     params = greeting.params
     try:
-        check_version(params, upgrade.headers.get("x-ably-version"))
+        check_version(params.get("v") or upgrade.headers.get("x-ably-version"))
         if params.get("format") not in (None, "json", "msgpack"):
             raise BadRequest(f"format: must be json or msgpack, got {params['format'][:20]!r}", code=40000)
         node.admit()
         now_ms = node.now_ms()
         identity = node.authenticate(params, upgrade.headers.get("authorization"), params.get("clientId"))
-        client, problem = _continue_or_begin(node, identity, greeting, now_ms)
+        return _continue_or_begin(node, identity, greeting, now_ms)
     except PubSubError as error:
-        node.refuse(greeting, error, attach_transport)
-        return
-    attach_transport(client)
-    client.connected(problem)
-    node.joined(client)
+        return error
 
 
 def _continue_or_begin(
@@ -92,14 +79,30 @@ def _continue_or_begin(
 ) -> tuple[ClientProtocol, PubSubError | None]:
     handle = greeting.params.get("resume") or greeting.params.get("recover")
     problem: PubSubError | None = None
+    opened = None
     if handle:
         try:
-            resumed = node.connections.resume(handle, identity, now_ms)
+            opened = node.connections.resume(handle, identity, now_ms)
         except PubSubError as error:
             problem = error
         else:
-            if isinstance(resumed.superseded, ClientProtocol):
-                resumed.superseded.supersede()
-            return node.make_client(resumed.connection, identity, resumed.key, greeting), None
-    opened = node.connections.open(identity, now_ms)
-    return node.make_client(opened.connection, identity, opened.key, greeting), problem
+            if isinstance(opened.superseded, ClientProtocol):
+                opened.superseded.supersede()
+                node.clients.discard(opened.superseded)
+    if opened is None:
+        opened = node.connections.open(identity, now_ms)
+    return ClientProtocol(node, opened.connection, identity, opened.key, greeting.wire, greeting.echo), problem
+
+
+def welcome(node: Node, client: ClientProtocol, transport: Transport, problem: PubSubError | None) -> None:
+    """Give it its transport, and say CONNECTED."""
+    client.transport = transport
+    client.connected(problem)
+    node.joined(client)
+
+
+def refuse(error: PubSubError, greeting: Greeting, transport: Transport) -> None:
+    """Say why, and close. What a retry may help against is a DISCONNECTED."""
+    action = Action.DISCONNECTED if error.status >= 500 else Action.ERROR
+    transport.send(wire.encode({"action": action, "error": error.info()}, greeting.wire))
+    transport.close(1000)

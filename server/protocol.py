@@ -25,7 +25,7 @@ from engine.hub import Hub
 from engine.message import publish_from
 from engine.names import ChannelName, parse_channel
 from ext.serial import connection_origin, parse_serial, serial_text
-from ext.wire import Publish, parse_publish
+from ext.publish import Publish, parse_publish
 from server import fields, wire
 from server.acks import AckQueue
 from server.actions import Action, Flag

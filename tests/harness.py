@@ -39,7 +39,13 @@ class Server:
     """One server with one data directory; it may live several times."""
 
     def __init__(
-        self, directory: Path, *, key: str = KEY, config: str | None = None, arguments: Sequence[str] = (), port: int = 0
+        self,
+        directory: Path,
+        *,
+        key: str = KEY,
+        config: str | None = None,
+        arguments: Sequence[str] = (),
+        port: int = 0,
     ) -> None:
         self.directory = directory
         self.data = directory / "data"
@@ -69,8 +75,8 @@ class Server:
     def start(self) -> Self:
         """Start it and wait until it says that it is ready. Raises: RuntimeError, with what it said on stderr."""
         assert self.process is None, "it is running"
-        command = [str(Path(sys.executable).with_name("unbroken")), "serve"]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data), "--key", self._key, *self._arguments]
+        command = [str(Path(sys.executable).with_name("unbroken")), "serve", "--listen", f"127.0.0.1:{self.port}"]
+        command += ["--data", str(self.data), "--key", self._key, *self._arguments]
         with self._stderr.open("a") as stderr:
             self.process = subprocess.Popen(
                 command,
@@ -153,7 +159,9 @@ class Server:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -175,7 +183,13 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0, what: st
 
 
 def request(
-    address: Address, method: str, path: str, body: Any = None, *, key: str = KEY, headers: Mapping[str, str] | None = None
+    address: Address,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    key: str = KEY,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, Any, list[str]]:
     """One REST call in JSON: status, decoded body, Link headers."""
     connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)

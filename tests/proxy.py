@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 PIECE = 64 * 1024  # bytes of one recv
 HELD = 256 * 1024  # bytes that the proxy holds for one direction before it stops reading
@@ -55,7 +56,7 @@ class ChaosProxy:
         self._stalled = self._refusing = self._closing = False
         self._delay = 0.0
         self._cut: tuple[int | None, int | None] = (None, None)
-        self._lock = threading.Lock()
+        self._commands: deque[tuple[Callable[[], object], threading.Event]] = deque()
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
@@ -72,87 +73,83 @@ class ChaosProxy:
     def port(self) -> int:
         return self.address[1]
 
-    # commands
+    # commands: each has been carried out when it returns
 
     def cut(self) -> None:
-        with self._lock:
+        def end_all() -> None:
             for pair in list(self._pairs):
                 self._end(pair)
 
+        self._do(end_all)
+
     def cut_after(self, *, downstream: int | None = None, upstream: int | None = None) -> None:
         """Each connection, those to come too, ends after so many more bytes; None: no such end. The last call holds."""
-        with self._lock:
+
+        def count() -> None:
             self._cut = (downstream, upstream)
             for pair in self._pairs:
                 pair.down.left, pair.up.left = downstream, upstream
-        self._ring()
+
+        self._do(count)
 
     def stall(self) -> None:
-        with self._lock:
-            self._stalled = True
+        self._do(lambda: setattr(self, "_stalled", True))
 
     def flow(self) -> None:
-        with self._lock:
-            self._stalled = False
-        self._ring()
+        self._do(lambda: setattr(self, "_stalled", False))
 
     def refuse(self) -> None:
-        with self._lock:
-            self._refusing = True
+        self._do(lambda: setattr(self, "_refusing", True))
 
     def accept(self) -> None:
-        with self._lock:
-            self._refusing = False
+        self._do(lambda: setattr(self, "_refusing", False))
 
     def delay(self, seconds: float) -> None:
-        with self._lock:
-            self._delay = seconds
+        self._do(lambda: setattr(self, "_delay", seconds))
 
     def close(self) -> None:
-        self._closing = True
-        self._ring()
+        self._do(lambda: setattr(self, "_closing", True))
         self._thread.join()
+
+    def _do(self, command: Callable[[], object]) -> None:
+        """Only the proxy's own thread touches its state, so nothing there needs a lock."""
+        done = threading.Event()
+        self._commands.append((command, done))
+        with contextlib.suppress(BlockingIOError):  # the bell is full: it will be heard
+            self._bell.send(b"!")
+        done.wait()
 
     # the thread
 
-    def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._bell.send(b"!")
-
     def _run(self) -> None:
-        try:
-            while not self._closing:
-                pause = self._arrange()
-                for key, _ in self._selector.select(pause):
-                    if key.fileobj is self._ear:
-                        self._ear.recv(PIECE)
-                with self._lock:
-                    self._accept_all()
-                    for pair in list(self._pairs):
-                        self._move(pair)
-        finally:
-            with self._lock:
-                for pair in list(self._pairs):
-                    self._end(pair)
-            for one in (self._listener, self._bell, self._ear):
-                one.close()
-            self._selector.close()
+        while not self._closing:
+            for key, _ in self._selector.select(self._arrange()):
+                if key.fileobj is self._ear:
+                    self._ear.recv(PIECE)
+            while self._commands:
+                command, done = self._commands.popleft()
+                command()
+                done.set()
+            self._accept_all()
+            for pair in list(self._pairs):
+                self._move(pair)
+        for pair in list(self._pairs):
+            self._end(pair)
+        for one in (self._listener, self._bell, self._ear):
+            one.close()
+        self._selector.close()
 
     def _arrange(self) -> float | None:
         """Tell the selector what matters now; returns how long to wait at most, because of delayed pieces."""
         wanted: dict[socket.socket, int] = {self._listener: selectors.EVENT_READ, self._ear: selectors.EVENT_READ}
         earliest: float | None = None
-        with self._lock:
-            if not self._stalled:
-                for pair in self._pairs:
-                    for way in (pair.up, pair.down):
-                        if not way.ended and way.held < HELD:
-                            wanted[way.source] = wanted.get(way.source, 0) | selectors.EVENT_READ
-                        if way.pieces and way.pieces[0][0] <= time.monotonic():
-                            wanted[way.sink] = wanted.get(way.sink, 0) | selectors.EVENT_WRITE
-                        elif way.pieces:
-                            due = way.pieces[0][0]
-                            earliest = due if earliest is None else min(earliest, due)
+        for way in [] if self._stalled else [way for pair in self._pairs for way in (pair.up, pair.down)]:
+            if not way.ended and way.held < HELD:
+                wanted[way.source] = wanted.get(way.source, 0) | selectors.EVENT_READ
+            if way.pieces and way.pieces[0][0] <= time.monotonic():
+                wanted[way.sink] = wanted.get(way.sink, 0) | selectors.EVENT_WRITE
+            elif way.pieces:
+                earliest = way.pieces[0][0] if earliest is None else min(earliest, way.pieces[0][0])
         watched = {key.fileobj: key.events for key in self._selector.get_map().values()}
         for one in watched.keys() - wanted.keys():
             self._selector.unregister(one)
@@ -194,8 +191,6 @@ class ChaosProxy:
                 if self._write(way):
                     self._end(pair)
                     return
-        except BlockingIOError:
-            return
         except OSError:
             self._end(pair)
             return
@@ -248,7 +243,6 @@ class ChaosProxy:
                 _reset(one)
             else:
                 one.close()
-        self._ring()
 
 
 def _reset(one: socket.socket) -> None:

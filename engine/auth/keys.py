@@ -22,8 +22,8 @@ class KeyFormatError(ValueError):
 def parse_key(text: str) -> tuple[str, str, str]:
     """App id, key id and secret. Raises: KeyFormatError."""
     match = _KEY.fullmatch(text)
-    if match is None:
-        raise KeyFormatError("a key has the form appId.keyId:secret, without blanks, and with no '.' or ':' in its parts")
+    if match is None or not text.isprintable():  # neither control characters nor halves of surrogate pairs
+        raise KeyFormatError("a key has the form appId.keyId:secret, with no blanks, dots or colons in its parts")
     return match[1], match[2], match[3]
 
 
@@ -81,7 +81,10 @@ class Keyring:
         return key if key is not None and key.enabled else None
 
     def authenticate(self, text: str) -> Key:
-        """The key that this text is. Raises: AuthError 40101; it takes as long for an unknown key as for a wrong secret."""
+        """The key that this text is.
+
+        Raises: AuthError 40101; the time it takes does not tell an unknown key from a wrong secret.
+        """
         try:
             app_id, key_id, secret = parse_key(text)
         except KeyFormatError as error:

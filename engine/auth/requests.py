@@ -2,12 +2,13 @@
 
     keyName, ttl, capability, clientId, timestamp, nonce    each and a newline, as received -> HMAC-SHA256 -> mac
 
-Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac is
-remembered while its timestamp is acceptable. Source: Ably's TokenRequest specification."""
+Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac
+is remembered while its timestamp is acceptable (not across a restart). Source: Ably's TokenRequest specification."""
 
 from __future__ import annotations
 
 import hmac
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ LONGEST_TTL_MS = 86_400_000
 LONGEST_REVOCABLE_TTL_MS = 3_600_000
 CLOCK_SKEW_MS = 120_000  # a request's timestamp may be off by so much
 SHORTEST_NONCE = 16
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
 class TokenIssuer:
@@ -63,10 +65,11 @@ class TokenIssuer:
         client_id = request.get("clientId")
         if client_id is not None and (not isinstance(client_id, str) or not client_id):
             raise BadRequest("clientId: must be a string, and not empty", code=40012)
+        if client_id is not None and len(client_id.encode()) > limits.CLIENT_ID_BYTES:
+            raise BadRequest(f"clientId: must have at most {limits.CLIENT_ID_BYTES} bytes", code=40012)
         text = key.capability.text
         if "capability" in request:
-            wanted = Capability.parse(request["capability"])
-            text = key.capability.intersect(wanted).text if not wanted.empty else text
+            text = key.capability.intersect(Capability.parse(request["capability"])).text
         token = self._seal.seal(key, now_ms, now_ms + ttl, client_id, text, self._random(8))
         details = {"token": token, "keyName": key_name, "issued": now_ms, "expires": now_ms + ttl, "capability": text}
         if client_id is not None:
@@ -113,7 +116,7 @@ class TokenIssuer:
 
 def _number(request: Mapping[str, Any], field: str, default: int | None = None) -> int:
     value = request.get(field, default)
-    if isinstance(value, str) and value.lstrip("-").isascii() and value.lstrip("-").isdigit() and len(value) < 20:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -21,6 +21,7 @@ import msgpack
 
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring
+from engine.auth.sealing import derive_key
 from engine.errors import AuthError, BadRequest
 
 MAC_BYTES = 32
@@ -76,7 +77,7 @@ class TokenSeal:
     """Makes and opens tokens, with a secret that only servers of this deployment have."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = hmac.digest(secret, b"unbroken token 1", "sha256")
+        self._key = derive_key(secret, "token")
 
     def seal(
         self, key: Key, issued_ms: int, expires_ms: int, client_id: str | None, capability: str, nonce: bytes
@@ -122,15 +123,14 @@ class Authenticator:
         token = params.get("access_token") or params.get("accessToken")
         if token:
             return self.token(token, now_ms)
+        scheme, _, value = (authorization or "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._bearer(value.strip(), now_ms)
         if params.get("key"):
             return self.basic(params["key"])
-        if authorization:
-            scheme, _, value = authorization.partition(" ")
-            value = value.strip()
-            if scheme.lower() == "basic":
-                return self.basic(_decoded(value) or "")
-            if scheme.lower() == "bearer":
-                return self._bearer(value, now_ms)
+        if scheme.lower() == "basic":
+            return self.basic(_decoded(value.strip()) or "")
+        if scheme:
             raise AuthError("Authorization: must be Basic or Bearer", code=40101)
         raise AuthError("there are no credentials: neither a key nor a token", code=40101)
 

@@ -1,0 +1,276 @@
+"""The life of the process: open, listen, serve, drain, close.
+
+    data directory (locked) -> journal -> node
+        nursery of the node: committer, plane, timers
+            nursery of connections: HTTP, handshakes, TLS
+                nursery of listeners: closed first
+
+SIGTERM and SIGINT drain; a second one ends the process at once."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import secrets
+import signal
+import ssl
+import sys
+from functools import partial
+
+import trio
+from trio_websocket import WebSocketConnection
+
+import server
+from engine.auth.keys import Keyring
+from engine.auth.requests import TokenIssuer
+from engine.auth.tokens import Authenticator, TokenSeal
+from engine.connection import Connections
+from engine.errors import JournalUnavailable, PubSubError, StartupFailed
+from engine.journal.memory import MemoryJournal
+from engine.journal.port import Journal
+from engine.journal.rocks import RocksJournal
+from engine.settings import Settings
+from server.backend import NodeBackend, apps_file, new_key, stored_key
+from server.datadir import DataDirectory, keys_of
+from server.handshake import Upgrade
+from server.http import HttpLimits, IdleConnections, serve_http
+from server.listener import Acceptor
+from server.node import Node, wall_clock_ms
+from server.opening import meet, read_query, refuse, welcome
+from server.publishing import Bounds
+from server.request import Handler
+from server.rest import Rest
+from server.tls import TlsTransport
+
+LOGGER = logging.getLogger("unbroken")
+
+BACKLOG = 4096  # connections that the kernel accepts for us; a storm should not meet a refused port
+HANDSHAKES_AT_ONCE = 256  # each is a task with buffers; the rest of a storm waits in the order of its arrival
+SWITCH_SECONDS = 0.0005  # a thread that has synced waits at most so long for the interpreter
+SPARE_DESCRIPTORS = 512  # for the journal's files and for what is being accepted
+
+
+def run(settings: Settings) -> int:
+    """Run until a signal; the exit status. Raises: StartupFailed, with what to do about it."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _raise_descriptor_limit(settings)
+    tls = _tls_context(settings)
+    directory = DataDirectory.open(settings.data)
+    try:
+        keyring = _keyring(settings, directory)
+        journal = open_journal(settings)
+        try:
+            return trio.run(_serve, settings, directory, keyring, journal, tls)
+        finally:
+            directory.note_alive(wall_clock_ms())
+            journal.close()
+    except JournalUnavailable as error:
+        raise StartupFailed(f"{settings.data}: {error}") from error
+    finally:
+        directory.close()
+
+
+def open_journal(settings: Settings) -> Journal:
+    """The journal that these settings need. Raises: JournalUnavailable."""
+    classes = {space.durability or settings.durability for space in settings.namespaces.values()} | {settings.durability}
+    if classes == {"memory"}:
+        return MemoryJournal()
+    layout = ";".join(f"{space.id}={space.persisted_hours}" for space in sorted_namespaces(settings))
+    return RocksJournal(settings.data / "journal", window_ms=settings.limits.window_seconds * 1000, layout=layout)
+
+
+def sorted_namespaces(settings: Settings) -> list:  # type: ignore[type-arg]
+    return [settings.namespaces[name] for name in sorted(settings.namespaces)]
+
+
+def _keyring(settings: Settings, directory: DataDirectory) -> Keyring:
+    """The keys of the configuration and of the data directory; where there is none, one is made and shown."""
+    apps = directory.apps()
+    keyring = Keyring([*keys_of(apps, apps_file(directory)), *settings.keys])
+    if not len(keyring) and not settings.dev:
+        key = new_key(secrets.token_hex(3))
+        directory.keep_apps({**apps, key.app_id: {"keys": [stored_key(key)]}})
+        keyring.add(key)
+        print(
+            f"unbroken: made the app {key.app_id} with a key of full capability, kept in {apps_file(directory)}:\n"
+            f"    {key.text}",
+            flush=True,
+        )
+    return keyring
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise StartupFailed(f"{settings.tls_cert}, {settings.tls_key}: no usable certificate and key: {error}") from error
+    return context
+
+
+def _raise_descriptor_limit(settings: Settings) -> None:
+    """Every connection is a descriptor: take as many as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.limits.connections + SPARE_DESCRIPTORS
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if most > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+async def _serve(
+    settings: Settings, directory: DataDirectory, keyring: Keyring, journal: Journal, tls: ssl.SSLContext | None
+) -> int:
+    bounds = settings.limits
+    seal = TokenSeal(directory.secret)
+    node = Node(
+        settings,
+        journal,
+        Authenticator(keyring, seal),
+        Connections(
+            directory.secret,
+            life=directory.life,
+            earlier=directory.earlier_lives,
+            ttl_ms=bounds.connection_state_seconds * 1000,
+            limit=bounds.connections,
+        ),
+        dedup_key=directory.dedup_key,
+        random=secrets.token_bytes,
+        note_alive=directory.note_alive,
+    )
+    backend = NodeBackend(node, keyring, TokenIssuer(keyring, seal, secrets.token_bytes), directory)
+    rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish))
+    front = Front(node, rest, tls)
+    listeners = await _listen(settings)
+    address = listeners[0].socket.getsockname()
+    backend.address = (address[0], address[1])
+    gc.freeze()  # what is there now stays; collections need not look through it
+    async with trio.open_nursery() as nodes:
+        await nodes.start(node.run)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as intake:
+                for listener in listeners:
+                    intake.start_soon(
+                        partial(trio.serve_listeners, front.acceptor.handle, [listener], handler_nursery=connections)
+                    )
+                _say_ready(settings, address)
+                await _signalled()
+                connections.start_soon(_end_at_once)
+                intake.cancel_scope.cancel()
+            for listener in listeners:
+                await listener.aclose()
+            with trio.move_on_after(bounds.drain_seconds):
+                front.idle.drain()
+                await node.drain()
+            connections.cancel_scope.cancel()
+        node.plane.close()
+        nodes.cancel_scope.cancel()
+    return 0
+
+
+class Front:
+    """What stands between the port and the node."""
+
+    def __init__(self, node: Node, rest: Handler, tls: ssl.SSLContext | None) -> None:
+        bounds = node.settings.limits
+        self.idle = IdleConnections()
+        self._node = node
+        self._rest = rest
+        self._http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
+        self.acceptor = Acceptor(
+            on_websocket=self._on_websocket,
+            on_tls_websocket=self._on_tls_websocket,
+            on_http=self._on_http,
+            tls=tls,
+            handshake_seconds=bounds.handshake_seconds,
+            head_bytes=bounds.request_head_bytes,
+            max_message=bounds.max_frame_size,
+            handshakes_at_once=HANDSHAKES_AT_ONCE,
+        )
+
+    async def _on_http(self, stream: trio.abc.Stream, received: bytes) -> None:
+        await serve_http(stream, received, self._rest, limits=self._http_limits, idle=self.idle)
+
+    def _on_websocket(self, upgrade: Upgrade, stream: trio.SocketStream, received: bytes) -> None:
+        """A plain one: its socket moves into the plane."""
+        node, greeting = self._node, read_query(upgrade.target)
+        met = meet(node, upgrade, greeting)
+        client = None if isinstance(met, PubSubError) else met[0]
+        socket = node.plane.add(
+            stream.socket.detach(),
+            client,
+            msgpack=bool(greeting.wire),
+            heartbeats=greeting.heartbeats,
+            received=received,
+            now_ms=node.now_ms(),
+        )
+        if isinstance(met, PubSubError):
+            refuse(met, greeting, socket)
+        else:
+            welcome(node, met[0], socket, met[1])
+        node.end_of_turn()
+
+    async def _on_tls_websocket(self, upgrade: Upgrade, websocket: WebSocketConnection) -> None:
+        node, greeting = self._node, read_query(upgrade.target)
+        heartbeat = (b"\x81\xa6action\x00" if greeting.wire else b'{"action":0}') if greeting.heartbeats else b""
+        transport = TlsTransport(websocket, text=not greeting.wire, heartbeat=heartbeat)
+        met = meet(node, upgrade, greeting)
+        if isinstance(met, PubSubError):
+            refuse(met, greeting, transport)
+        else:
+            transport.owner = met[0]
+            welcome(node, met[0], transport, met[1])
+        node.end_of_turn()
+        try:
+            async with trio.open_nursery() as pair:
+                pair.start_soon(transport.read, node.end_of_turn)
+                await transport.write(node.settings.limits.max_idle_interval_ms * 2 / 3 / 1000)
+                pair.cancel_scope.cancel()
+        finally:
+            if transport.owner is not None:
+                transport.owner.gone()
+            for reader in list(transport.readers):
+                reader.stop()
+            node.end_of_turn()
+
+
+async def _listen(settings: Settings) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartupFailed(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
+
+
+def _say_ready(settings: Settings, address: tuple[str, int]) -> None:
+    scheme = "https" if settings.tls_cert is not None else "http"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    classes = [settings.durability]
+    classes += [
+        f"{space.id}: {space.durability}" for space in sorted_namespaces(settings) if space.durability is not None
+    ]
+    development = "; development mode: anybody can make apps" if settings.dev else ""
+    print(
+        f"unbroken {server.VERSION} ready on {scheme}://{host}:{address[1]}"
+        f" ({', '.join(classes)}; data {settings.data}{development})",
+        flush=True,
+    )
+
+
+async def _signalled() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
+
+
+async def _end_at_once() -> None:
+    """A second signal: there is no time left, and the journal is safe as it is."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            os._exit(1)

@@ -1,0 +1,246 @@
+"""What HTTP requests ask of a node: publishing, history, tokens, health, and the apps of development."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+import server
+from engine import limits
+from engine.auth.capability import FULL_TEXT, Capability
+from engine.auth.keys import Key, Keyring
+from engine.auth.requests import TokenIssuer
+from engine.auth.tokens import Identity
+from engine.errors import BadRequest, LimitExceeded, PubSubError
+from engine.journal.port import Stored
+from engine.names import ChannelName
+from ext.publish import Publish
+from ext.serial import message_serial_text
+from server.admin import Health
+from server.datadir import DataDirectory
+from server.node import Node
+
+MOST_APPS = 10_000  # of development; each is a test run's
+MOST_KEYS = 100
+
+
+class Outcome:
+    """A publish that somebody waits for; a ``Completion`` for the sequencer."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._serials: list[str] = []
+        self._error: PubSubError | None = None
+
+    def accepted(self, serial: int, series: str, index: int, count: int) -> None:
+        self._serials = [message_serial_text(serial, series, n) for n in range(index, index + count)]
+        self._event.set()
+
+    def refused(self, error: PubSubError) -> None:
+        self._error = error
+        self._event.set()
+
+    async def wait(self) -> list[str]:
+        await self._event.wait()
+        if self._error is not None:
+            raise self._error
+        return self._serials
+
+
+class NodeBackend:
+    """The Backend of server.rest."""
+
+    def __init__(self, node: Node, keyring: Keyring, issuer: TokenIssuer, directory: DataDirectory) -> None:
+        self._node = node
+        self._keyring = keyring
+        self._issuer = issuer
+        self._directory = directory
+        self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
+        self.address: tuple[str, int] = ("127.0.0.1", 0)
+
+    @property
+    def dev(self) -> bool:
+        return self._node.settings.dev
+
+    def now_ms(self) -> int:
+        return self._node.now_ms()
+
+    def authenticate(self, params: Mapping[str, str], authorization: str | None, client_id: str | None) -> Identity:
+        return self._node.authenticate(params, authorization, client_id)
+
+    def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
+        key = self._node.authenticator.basic_key({}, authorization)
+        return self._issuer.issue(key_name, body, key, self.now_ms())
+
+    def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
+        connection = self._node.connections.by_key(key_text, app_id)
+        return connection.id, connection.client_id
+
+    def retained_from(self, app_id: str, channel: str) -> int:
+        return max(0, self.now_ms() - self._node.policy_of(app_id, channel).retained_ms)
+
+    def series(self, app_id: str, channel: str) -> str:
+        return self._node.policy_of(app_id, channel).series
+
+    async def publish(
+        self,
+        identity: Identity,
+        channel: ChannelName,
+        publish: Publish,
+        *,
+        base_id: str,
+        connection_id: str | None,
+        client_id: str | None,
+    ) -> list[str]:
+        """Serials of its messages, once they are stored. If cancelled, it may be stored all the same."""
+        node = self._node
+        if node.hub.sequencer.pending_bytes > node.settings.limits.staged_bytes:
+            raise LimitExceeded("too much waits to be stored", code=42910, status=429)
+        outcome = Outcome()
+        found = node.hub.open(identity.app_id, channel.name, node.now_ms())
+
+        def stage() -> None:
+            if found.failure is not None:
+                outcome.refused(found.failure)
+            else:
+                node.hub.sequencer.stage(found, publish, base_id, connection_id, client_id, node.now_ms(), outcome)
+                node.staged()
+
+        node.hub.when_awake(found, stage)
+        node.end_of_turn()
+        return await outcome.wait()
+
+    async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        return await self._read(self._node.journal.read_after, app_id, channel, cursor, limit, budget)
+
+    async def read_before(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+        return await self._read(self._node.journal.read_before, app_id, channel, cursor, limit, budget)
+
+    async def _read(
+        self, read: Callable[..., list[Stored]], app_id: str, channel: str, cursor: int, limit: int, budget: int
+    ) -> list[Stored]:
+        node, key = self._node, f"{app_id}:{channel}"
+        if node.policy_of(app_id, channel).durability == "memory":
+            return self._read_ring(key, cursor, limit, backwards=read == node.journal.read_before)
+        work = partial(read, key, cursor, limit=limit, budget=budget)
+        return await trio.to_thread.run_sync(work, limiter=self._readers)
+
+    def _read_ring(self, key: str, cursor: int, limit: int, *, backwards: bool) -> list[Stored]:
+        """What is nowhere else than in memory; nothing, when the channel is asleep."""
+        channel = self._node.hub.channels.get(key)
+        if channel is None or not channel.awake:
+            return []
+        ring = channel.ring
+        if backwards:
+            entries = ring.read_before(cursor, limit=limit)
+        else:
+            _, entries = ring.read_after(max(cursor, ring.evicted), budget=1 << 40)
+        return [Stored(serial, 0, series, record) for serial, series, record in entries[:limit]]  # type: ignore[misc]
+
+    def health(self) -> Health:
+        node = self._node
+        reasons = []
+        if node.committer.failure is not None:
+            reasons.append(f"publishes are refused: {node.committer.failure}")
+        if node.draining:
+            reasons.append("the server is shutting down")
+        details = {
+            "connections": len(node.clients),
+            "channels": len(node.hub.channels),
+            "batches": node.committer.batches,
+            "failedBatches": node.committer.failures,
+        }
+        uptime = (node.now_ms() - node.started_ms) / 1000
+        return Health(server.VERSION, uptime, node.settings.durability, tuple(reasons), details)
+
+    # development
+
+    def create_app(self, spec: dict[str, object]) -> dict[str, object]:
+        """Make an app with its keys, as a test suite wants it. Raises: BadRequest, LimitExceeded."""
+        apps = self._directory.apps()
+        if len(apps) >= MOST_APPS:
+            raise LimitExceeded(f"there are {MOST_APPS} apps already; delete some", code=42910)
+        wanted = spec.get("keys") or [{}]
+        if not isinstance(wanted, list) or len(wanted) > MOST_KEYS:
+            raise BadRequest(f"keys: must be an array of at most {MOST_KEYS}", code=40000)
+        app_id = secrets.token_hex(4)
+        keys = [_new_key(app_id, entry, f"keys[{at}]") for at, entry in enumerate(wanted)]
+        apps[app_id] = {"keys": [stored_key(key) for key in keys]}
+        self._directory.keep_apps(apps)
+        for key in keys:
+            self._keyring.add(key)
+        return self._app(app_id, keys, spec)
+
+    def _app(self, app_id: str, keys: list[Key], spec: dict[str, object]) -> dict[str, object]:
+        host, port = self.address
+        return {
+            "appId": app_id,
+            "accountId": "local",
+            "id": app_id,
+            "status": "enabled",
+            "endpoint": host,
+            "port": port,
+            "tls": self._node.settings.tls_cert is not None,
+            "keys": [
+                {
+                    "id": key.key_id,
+                    "value": key.secret,
+                    "keyName": key.name,
+                    "keySecret": key.secret,
+                    "keyStr": key.text,
+                    "capability": key.capability.text,
+                    "revocableTokens": key.revocable_tokens,
+                    "status": 0,
+                }
+                for key in keys
+            ],
+            "namespaces": spec.get("namespaces") or [],
+            "channels": spec.get("channels") or [],
+            "connections": [],
+        }
+
+    async def delete_app(self, app_id: str) -> None:
+        """Its keys, its clients, its messages."""
+        apps = self._directory.apps()
+        apps.pop(app_id, None)
+        self._directory.keep_apps(apps)
+        self._keyring.remove_app(app_id)
+        for client in list(self._node.clients):
+            if client.identity.app_id == app_id:
+                client.fail(PubSubError("the app has been deleted", code=40120, status=401))
+        self._node.end_of_turn()
+        await trio.to_thread.run_sync(self._node.journal.forget, f"{app_id}:")
+
+
+def new_key(app_id: str, capability: Capability | None = None, *, revocable: bool = False) -> Key:
+    """A key with a random name and secret."""
+    granted = capability if capability is not None else Capability.parse(FULL_TEXT)
+    return Key(app_id, secrets.token_hex(3), secrets.token_hex(16), granted, revocable)
+
+
+def _new_key(app_id: str, entry: Any, field: str) -> Key:
+    if not isinstance(entry, dict):
+        raise BadRequest(f"{field}: must be a map", code=40000)
+    capability = entry.get("capability")
+    return new_key(
+        app_id, Capability.parse(capability) if capability else None, revocable=entry.get("revocableTokens") is True
+    )
+
+
+def stored_key(key: Key) -> dict[str, object]:
+    """As apps.json has it."""
+    return {
+        "id": key.key_id,
+        "secret": key.secret,
+        "capability": key.capability.text,
+        "revocableTokens": key.revocable_tokens,
+    }
+
+
+def apps_file(directory: DataDirectory) -> Path:
+    return directory.path / "apps.json"
