@@ -11,7 +11,7 @@
 
 Keys are not stored but checked: a record knows only when its newest key was issued, and the one with which that was
 asked for, which stays valid because CONNECTED may have been lost on the way. Keys of an earlier life are good for the
-ttl from when the server was last alive: what a client missed is found by its cursors, not by its connection. What an
+ttl from when that life was last known: what a client missed is found by its cursors, not by its connection. What an
 earlier life knew about closed connections and older keys is gone with it.
 
 Source for the outcomes: Ably's realtime protocol, resume and recover."""
@@ -22,8 +22,9 @@ import base64
 import hashlib
 import hmac
 import re
+import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engine import limits
@@ -34,7 +35,6 @@ from ext.serial import connection_id as id_text
 
 MAC_BYTES = 16  # 128 bits: nobody guesses one, and it can only be tried against the server
 HASH_BYTES = 8  # only ever compared under the MAC; 64 bits let no two apps of one server meet
-LIFE_BYTES = 4  # lives are few
 _PARTS = ((0, 6), (6, 10), (10, 18), (18, 26))
 SEALED_BYTES = 26 + MAC_BYTES
 ID_BITS = 60
@@ -70,7 +70,7 @@ class Opened:
 class _Unsealed:
     connection_id: str
     issued_ms: int
-    life: bytes
+    life: int
     app: bytes
     client: bytes
 
@@ -82,27 +82,29 @@ class Connections:
         self,
         secret: bytes,
         *,
-        state_ttl_ms: int,
-        most: int,
-        random: Callable[[int], bytes],
-        alive_until_ms: int,
+        life: int,
+        earlier: Mapping[int, int],
+        ttl_ms: int,
+        limit: int,
+        random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """Nobody is connected.
 
         Args:
             secret: the server's.
-            state_ttl_ms: how long a lost connection can be resumed.
-            most: so many may be live, and so many lost; then newcomers are refused, and the longest lost forgotten.
+            life: this run of the server, 32 random bits.
+            earlier: the runs before it, each with the last time in ms at which it is known to have been alive.
+            ttl_ms: how long a lost connection can be resumed.
+            limit: so many may be live, and so many lost; then newcomers are refused, and the longest lost forgotten.
             random: gives so many random bytes.
-            alive_until_ms: when an earlier life was last known to be alive; 0 if there was none.
         """
         self._mac_key = derive_key(secret, "connection key")
         self._hash_key = derive_key(secret, "connection identity")
-        self._ttl_ms = state_ttl_ms
-        self._most = most
+        self._life = life
+        self._earlier = {run: alive_ms for run, alive_ms in earlier.items() if run != life}
+        self._ttl_ms = ttl_ms
+        self._limit = limit
         self._random = random
-        self._alive_until_ms = alive_until_ms
-        self._life = random(LIFE_BYTES)
         self._records: dict[str, Connection] = {}
         self._lost: OrderedDict[str, Connection] = OrderedDict()  # in order of loss
         self._closed: OrderedDict[str, None] = OrderedDict()  # inherited ones: their old keys must stay invalid
@@ -176,7 +178,7 @@ class Connections:
             connection.owner = None
             connection.lost_ms = now_ms
             self._lost[connection.id] = connection
-            if len(self._lost) > self._most:
+            if len(self._lost) > self._limit:
                 self._drop(next(iter(self._lost.values())))
 
     def closed(self, connection: Connection, owner: object) -> None:
@@ -194,8 +196,9 @@ class Connections:
                 break
             self._drop(record)
             dropped += 1
-        if self._closed and now_ms - self._alive_until_ms > self._ttl_ms:
-            self._closed.clear()  # no key of an earlier life is of use any more
+        if self._earlier and all(now_ms - alive_ms > self._ttl_ms for alive_ms in self._earlier.values()):
+            self._earlier.clear()  # none of their keys is of use any more, and nobody need be guarded against
+            self._closed.clear()
         return dropped
 
     # beside a transport
@@ -223,22 +226,23 @@ class Connections:
 
     def _inherits(self, unsealed: _Unsealed, now_ms: int) -> bool:
         """Was it opened by an earlier life that ended recently, and not heard of since?"""
+        alive_ms = self._earlier.get(unsealed.life)
         return (
-            unsealed.life != self._life
-            and now_ms - self._alive_until_ms <= self._ttl_ms
+            alive_ms is not None
+            and now_ms - alive_ms <= self._ttl_ms
             and unsealed.connection_id not in self._records
             and unsealed.connection_id not in self._closed
         )
 
     def _check_room(self) -> None:
-        if self.live >= self._most:
-            reason = f"{self._most} connections are open, the most this server may hold"
+        if self.live >= self._limit:
+            reason = f"{self._limit} connections are open, the most this server may hold"
             raise LimitExceeded(reason, code=50004, status=503)
 
     def _drop(self, record: Connection) -> None:
         del self._records[record.id]
         self._lost.pop(record.id, None)
-        if record.inherited:
+        if record.inherited and self._earlier:
             self._closed[record.id] = None
             if len(self._closed) > limits.TOMBSTONES:
                 self._closed.popitem(last=False)
@@ -246,7 +250,7 @@ class Connections:
     def _seal(self, record: Connection, identity: Identity) -> str:
         plain = (
             record.issued_ms.to_bytes(6, "big")
-            + self._life
+            + self._life.to_bytes(4, "big")
             + self._hash("app", identity.app_id)
             + self._hash("client", identity.client_id or "")
         )
@@ -263,7 +267,7 @@ class Connections:
         if not hmac.compare_digest(sealed[-MAC_BYTES:], self._mac(match[1], plain)):
             return None
         issued, life, app, client = (plain[begin:end] for begin, end in _PARTS)
-        return _Unsealed(match[1], int.from_bytes(issued, "big"), life, app, client)
+        return _Unsealed(match[1], int.from_bytes(issued, "big"), int.from_bytes(life, "big"), app, client)
 
     def _mac(self, connection_id: str, plain: bytes) -> bytes:
         return hmac.digest(self._mac_key, connection_id.encode("ascii") + plain, "sha256")[:MAC_BYTES]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import Any
 
 import msgpack
@@ -17,10 +18,11 @@ import orjson
 
 from engine.errors import BadRequest, LimitExceeded
 from ext.publish import Publish
+from ext.record import DEEPEST, record_ids
 from ext.serial import message_serial_text
 
 JSON = 0
-MOST_MESSAGES = 1000
+MOST_MESSAGES = 1000  # their index has three digits
 _UPDATES = (1, 2, 5)
 
 
@@ -55,12 +57,12 @@ def publish_from(
         if extras is not None:
             ephemeral += extras.get("ephemeral") is True
             privileged = privileged or "privileged" in extras
-            extra += len(orjson.dumps(extras, default=_base64))
+            extra += len(_json(extras))
         size += extra
         kept.append(neutral)
     _check_ids(ids, len(kept))
     if ephemeral not in (0, len(kept)):
-        raise BadRequest("messages[].extras.ephemeral: either all messages of a publish are ephemeral or none", code=40032)
+        raise BadRequest("messages[].extras.ephemeral: all messages of a publish must be, or none", code=40032)
     return Publish(
         channel,
         msg_serial,
@@ -81,9 +83,9 @@ def _neutral(message: object, field: str, wire: int) -> tuple[dict[str, Any], in
         raise BadRequest(f"{field}: must be a map, got {type(message).__name__}", code=40000)
     action = message.get("action")
     if action in _UPDATES:
-        raise BadRequest(f"{field}.action: messages of this channel cannot be changed", code=93002)
+        raise BadRequest(f"{field}.action: mutable messages are not enabled", code=93002)
     if action not in (None, 0):
-        raise BadRequest(f"{field}.action: must be 0 for a publish, got {action!r}", code=40000)
+        raise BadRequest(f"{field}.action: must be 0 for a publish", code=40000)
     kept: dict[str, Any] = {}
     for key, code in (("id", 40031), ("clientId", 40012), ("name", 40000)):
         text = message.get(key)
@@ -102,18 +104,26 @@ def _neutral(message: object, field: str, wire: int) -> tuple[dict[str, Any], in
         kept["data"] = data
     if encoding is not None:
         kept["encoding"] = encoding
-    extras = message.get("extras")
-    if extras is not None:
-        if not isinstance(extras, dict):
-            raise BadRequest(f"{field}.extras: must be a map, got {type(extras).__name__}", code=40032)
-        extras = {key: value for key, value in extras.items() if key != "delta"}  # deltas are the server's to make
-        if extras:
-            try:
-                orjson.dumps(extras, default=_base64)
-            except (orjson.JSONEncodeError, TypeError) as error:
-                raise BadRequest(f"{field}.extras: {error}", code=40032) from error
-            kept["extras"] = extras
+    extras = _extras(message.get("extras"), f"{field}.extras")
+    if extras:
+        kept["extras"] = extras
     return kept, sum(_bytes(kept.get(key)) for key in ("name", "clientId", "data"))
+
+
+def _extras(extras: object, field: str) -> dict[str, Any] | None:
+    """What is kept of them: no deltas, which are the server's to make, and no nulls, which no reader is to get."""
+    if extras is None:
+        return None
+    if not isinstance(extras, dict):
+        raise BadRequest(f"{field}: must be a map, got {type(extras).__name__}", code=40032)
+    try:
+        _json(extras)
+    except ValueError as error:
+        raise BadRequest(f"{field}: {error}", code=40032) from error
+    if _nesting(extras) > DEEPEST:
+        raise BadRequest(f"{field}: must not be nested deeper than {DEEPEST}", code=40032)
+    kept: dict[str, Any] = _without_nulls({key: value for key, value in extras.items() if key != "delta"})
+    return kept
 
 
 def _payload(data: Any, encoding: str | None, field: str, wire: int) -> tuple[str | bytes | None, str | None]:
@@ -125,19 +135,52 @@ def _payload(data: Any, encoding: str | None, field: str, wire: int) -> tuple[st
         if encoding:
             raise BadRequest(f"{field}.data: a {type(data).__name__} cannot have an encoding", code=40013)
         try:
-            return orjson.dumps(data, default=_base64).decode(), "json"
-        except (orjson.JSONEncodeError, TypeError) as error:
+            return _json(data).decode(), "json"
+        except ValueError as error:
             raise BadRequest(f"{field}.data: {error}", code=40013) from error
     if not isinstance(data, str | bytes):
         raise BadRequest(f"{field}.data: must be a string, binary, a map or an array", code=40013)
     if wire == JSON and isinstance(data, str) and encoding is not None:
-        rest, slash, last = encoding.rpartition("/")
+        rest, _, last = encoding.rpartition("/")
         if last == "base64":
             try:
-                return base64.b64decode(data, validate=True), rest if slash else None
+                return base64.b64decode(data, validate=True), rest or None
             except (binascii.Error, ValueError):
                 return data, encoding  # as it came: its receivers may know what it is
     return data, encoding
+
+
+def _json(value: Any) -> bytes:
+    """Raises: ValueError, for what JSON has no way to say: NaN, integers beyond 64 bits, keys that are no text."""
+    try:
+        text = orjson.dumps(value, default=_base64)
+    except TypeError as error:  # its JSONEncodeError is one
+        raise ValueError(str(error)) from error
+    if not _finite(value):
+        raise ValueError("NaN and infinity have no JSON form")
+    return text
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _nesting(value: Any) -> int:
+    """How many maps and arrays there are in one another."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_nesting, value), default=0) if isinstance(value, list) else 0
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without the members of maps that are null; in an array a null has a place, and keeps it."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _base64(value: Any) -> str:
@@ -161,33 +204,49 @@ def _check_ids(ids: list[str], count: int) -> None:
         base, colon, _ = ids[0].rpartition(":")
         for index, message_id in enumerate(ids):
             if not colon or message_id != f"{base}:{index}":
-                wanted = f"{base}:{index}" if colon else f"<base>:{index}"
-                raise BadRequest(f"messages[{index}].id: must be {wanted!r} in a publish of several", code=40031)
+                raise BadRequest(
+                    f"messages[{index}].id: must be <base>:{index} in a publish of several, with one base for all",
+                    code=40031,
+                )
 
 
 def messages_from(record: bytes, serial: int, series: str, wire: int) -> list[dict[str, Any]]:
-    """The complete messages of an entry, oldest first, with data and encoding as this format writes them."""
-    base_id, connection_id, default_client_id, _, kept = msgpack.unpackb(record, raw=False)
-    timestamp, found = serial >> 16, []
-    for index, message in enumerate(kept):
-        name = message_serial_text(serial, series, index)
-        complete: dict[str, Any] = {"id": message.get("id", f"{base_id}:{index}")}
-        if connection_id is not None:
-            complete["connectionId"] = connection_id
-        client_id = message.get("clientId", default_client_id)
-        if client_id is not None:
-            complete["clientId"] = client_id
-        complete["timestamp"] = timestamp
-        for key in ("name", "data", "encoding", "extras"):
-            if key in message:
-                complete[key] = message[key]
+    """The complete messages of an entry, oldest first, with data and encoding as this format writes them.
+
+    Raises: ValueError, if the record is malformed.
+    """
+    ids = record_ids(record)
+    _, connection_id, default_client_id, _, kept = msgpack.unpackb(record, raw=False)
+    return [
+        _complete(message, ids[index], connection_id, default_client_id, serial, series, index, wire)
+        for index, message in enumerate(kept)
+    ]
+
+
+def _complete(
+    message: dict[str, Any],
+    message_id: str,
+    connection_id: str | None,
+    default_client_id: str | None,
+    serial: int,
+    series: str,
+    index: int,
+    wire: int,
+) -> dict[str, Any]:
+    name, timestamp = message_serial_text(serial, series, index), serial >> 16
+    complete: dict[str, Any] = {"id": message_id}
+    if connection_id is not None:
+        complete["connectionId"] = connection_id
+    client_id = message.get("clientId", default_client_id)
+    if client_id is not None:
+        complete["clientId"] = client_id
+    complete["timestamp"] = timestamp
+    complete |= {key: message[key] for key in ("name", "data", "encoding", "extras") if key in message}
+    if wire == JSON:
         data = complete.get("data")
-        if wire == JSON:
-            if isinstance(data, bytes):
-                complete["data"] = base64.b64encode(data).decode()
-                complete["encoding"] = f"{message['encoding']}/base64" if message.get("encoding") else "base64"
-            if "extras" in complete:
-                complete["extras"] = orjson.loads(orjson.dumps(complete["extras"], default=_base64))
-        complete |= {"action": 0, "serial": name, "version": {"serial": name, "timestamp": timestamp}}
-        found.append(complete)
-    return found
+        if isinstance(data, bytes):
+            complete["data"] = base64.b64encode(data).decode()
+            complete["encoding"] = f"{message['encoding']}/base64" if message.get("encoding") else "base64"
+        if "extras" in complete:
+            complete["extras"] = orjson.loads(_json(complete["extras"]))
+    return complete | {"action": 0, "serial": name, "version": {"serial": name, "timestamp": timestamp}}

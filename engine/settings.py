@@ -25,6 +25,23 @@ DURABILITIES = ("synced", "written", "memory")
 memory: nothing is kept beyond the ring."""
 LONGEST_PERSISTED_HOURS = 24 * 365
 DEFAULT_PERSISTED_HOURS = 24
+LARGEST_LIMIT = 1 << 40
+SMALLEST: Mapping[str, int] = {  # else no SDK gets in, or the server is busy with nothing but timers
+    "max_frame_size": 1024,
+    "request_head_bytes": 1024,
+    "max_idle_interval_ms": 100,
+}
+LARGEST: Mapping[str, int] = {
+    "max_message_size": 1 << 28,  # messages are held in memory several times
+    "max_frame_size": 1 << 28,
+    "messages_per_publish": 1000,  # a message's place in its entry has three digits
+    "ring_entries_per_channel": 1 << 24,
+    "window_seconds": 86_400,
+    "connection_state_seconds": 86_400,
+    "max_idle_interval_ms": 3_600_000,
+    "handshake_seconds": 600,
+    "drain_seconds": 3_600,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,16 @@ class Settings:
     keys: tuple[Key, ...] = ()
     tls_cert: Path | None = None
     tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        """What no single entry is to blame for. Raises: StartupFailed."""
+        for space in self.namespaces.values():
+            if space.persisted_hours and (space.durability or self.durability) == "memory":
+                raise StartupFailed(f"namespaces.{space.id}: is to be persisted, but its durability is memory")
+        if self.limits.max_frame_size < self.limits.max_message_size:
+            raise StartupFailed("limits.max_frame_size: must not be less than limits.max_message_size")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise StartupFailed("tls_cert, tls_key: TLS needs both, a certificate and its key")
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -130,7 +157,10 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
     changes["namespaces"] = _namespaces(top.sub("namespaces"))
     changes["keys"] = _keys(top, path)
     top.end()
-    return replace(settings, **changes)
+    try:
+        return replace(settings, **changes)
+    except StartupFailed as error:
+        raise StartupFailed(f"{path}: {error}") from None
 
 
 def _durability(entries: _Entries, default: str | None) -> str | None:
@@ -146,14 +176,11 @@ def _limits(entries: _Entries, limits: Limits) -> Limits:
         value = entries.take(known.name, int)
         if value is None:
             continue
-        if not 0 < value < 1 << 40:
-            raise entries.wrong(known.name, f"must be from 1 to {(1 << 40) - 1}, got {value}")
+        least, most = SMALLEST.get(known.name, 1), LARGEST.get(known.name, LARGEST_LIMIT)
+        if not least <= value <= most:
+            raise entries.wrong(known.name, f"must be from {least} to {most}, got {value}")
         if known.name == "ring_entries_per_channel" and value & (value - 1):
             raise entries.wrong(known.name, f"must be a power of two, got {value}")
-        if known.name == "messages_per_publish" and value > 1000:
-            raise entries.wrong(known.name, f"must be at most 1000, got {value}")
-        if known.name in ("max_frame_size", "max_message_size") and value > 1 << 28:
-            raise entries.wrong(known.name, f"must be at most {1 << 28}, got {value}")
         changes[known.name] = value
     entries.end()
     return replace(limits, **changes)
@@ -211,9 +238,10 @@ def _key(entries: _Entries, app_id: str) -> Key:
         raise entries.wrong("key", f"belongs to the app {of_app!r}, not to {app_id!r}")
     capability = entries.take("capability", dict)
     revocable = entries.take("revocable_tokens", bool, False)
+    enabled = entries.take("enabled", bool, True)
     entries.end()
     try:
         allowed = Capability.parse(capability if capability is not None else {"*": ["*"]})
     except BadRequest as error:
         raise entries.wrong("capability", str(error)) from error
-    return Key(app_id, key_id, secret, allowed, revocable)
+    return Key(app_id, key_id, secret, allowed, revocable, enabled)

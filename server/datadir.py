@@ -3,7 +3,7 @@
     lock        held while a server runs (flock); holds its pid
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
     apps.json   apps and keys that were made here: at first start, or by provisioning
-    alive       when a server was last alive here, in ms: connections of its can be resumed for a while from then
+    alive       this and earlier lives of the server, a line each: 8 hex digits, and the last ms of which it is known
     journal/    the journal
 
 Files are replaced, never changed: a crash leaves the old one or the new one. One that is damaged or missing is refused,
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.auth.sealing import SECRET_BYTES, derive_key
 from engine.errors import PubSubError, StartupFailed
 
+LIVES = 8  # that are remembered: more than can have ended within the time for which connections are kept
+_LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})")
+
 
 class DataDirectory:
     """Locked from ``open`` until ``close``."""
@@ -34,6 +38,8 @@ class DataDirectory:
         self._lock = lock
         self.secret = self._read_secret()
         self.dedup_key = derive_key(self.secret, "message ids")[:16]
+        self.earlier_lives = self._read_lives()
+        self.life = int.from_bytes(os.urandom(4), "big")
 
     @classmethod
     def open(cls, path: Path) -> DataDirectory:
@@ -49,7 +55,7 @@ class DataDirectory:
             holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
             raise StartupFailed(
-                f"{path}: another server (process {holder}) uses this data directory; stop it, or choose another (--data)"
+                f"{path}: another server (process {holder}) uses this data directory; stop it, or give another --data"
             ) from None
         except OSError as error:
             os.close(lock)
@@ -98,17 +104,19 @@ class DataDirectory:
             )
         return secret
 
-    def alive_ms(self) -> int:
-        """When a server was last alive here; 0 if never, or if that is not known."""
+    def _read_lives(self) -> dict[int, int]:
+        """Earlier runs of the server, and the last ms at which each is known to have lived; as far as it is known."""
         try:
-            text = (self.path / "alive").read_text("ascii")
+            lines = (self.path / "alive").read_text("ascii").splitlines()
         except (FileNotFoundError, UnicodeDecodeError):
-            return 0
-        return int(text) if text.isdecimal() and len(text) <= 15 else 0
+            return {}
+        matches = [match for match in map(_LIFE.fullmatch, lines[:LIVES]) if match is not None]
+        return {int(match[1], 16): int(match[2]) for match in matches}
 
     def note_alive(self, now_ms: int) -> None:
         """Not synced: after a power cut connections may be a few seconds less resumable."""
-        self._replace("alive", str(now_ms).encode(), sync=False)
+        lives = [(self.life, now_ms), *self.earlier_lives.items()][:LIVES]
+        self._replace("alive", "".join(f"{life:08x} {alive_ms}\n" for life, alive_ms in lives).encode(), sync=False)
 
     def apps(self) -> dict[str, Any]:
         """Apps by id: what provisioning made of them, and their keys. Raises: StartupFailed."""

@@ -1,0 +1,226 @@
+// The published JavaScript client, driven by JSON lines: one command in, one answer out.
+//
+//   in    {"id": 7, "op": "publish", "client": "a", "channel": "room", "messages": [{"name": "n", "data": {"text": "x"}}]}
+//   out   {"id": 7, "value": {"serials": ["..."]}}   or   {"id": 7, "error": {"code": 40160, "statusCode": 401, "message": "..."}}
+//
+// Payloads are tagged, so that bytes, text and objects can be told apart: {"text"}, {"bytes": base64}, {"json"}.
+// driver.py speaks the same commands for the Python client.
+import readline from 'node:readline';
+import Ably from 'ably';
+
+const clients = new Map(); // name -> { realtime, states, logs, floods }
+const POLL_MS = 5;
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(condition, seconds, what) {
+  const deadline = Date.now() + seconds * 1000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error(`${what()} after ${seconds} s`);
+    await sleep(POLL_MS);
+  }
+}
+
+function untag(data) {
+  if (data === undefined || data === null) return data;
+  if ('bytes' in data) return Buffer.from(data.bytes, 'base64');
+  return 'text' in data ? data.text : data.json;
+}
+
+function tag(data) {
+  if (data === undefined) return undefined;
+  if (Buffer.isBuffer(data) || data instanceof ArrayBuffer || ArrayBuffer.isView(data)) {
+    return { bytes: Buffer.from(data).toString('base64') };
+  }
+  return typeof data === 'string' ? { text: data } : { json: data };
+}
+
+const error = (reason) =>
+  reason ? { code: reason.code, statusCode: reason.statusCode, message: String(reason.message) } : undefined;
+
+function shown(message) {
+  const { id, name, clientId, connectionId, timestamp, serial, action, encoding, extras, version } = message;
+  return {
+    kind: 'message', id, name, clientId, connectionId, timestamp, serial, action, extras,
+    encoding: encoding || undefined, data: tag(message.data),
+    version: version && { serial: version.serial, timestamp: version.timestamp },
+  };
+}
+
+function outgoing(message) {
+  const { data, ...rest } = message;
+  return 'data' in message ? { ...rest, data: untag(data) } : rest;
+}
+
+function options({ port, binary, key, token, echo, clientId, recover, transportParams }) {
+  const made = {
+    endpoint: '127.0.0.1', port, tlsPort: port, tls: false, useBinaryProtocol: binary, fallbackHosts: [],
+    disableConnectivityCheck: true, autoConnect: false, disconnectedRetryTimeout: 300, logLevel: 0,
+  };
+  for (const [name, value] of Object.entries({ key, token, clientId, recover, transportParams })) {
+    if (value !== undefined && value !== null) made[name] = value;
+  }
+  if (echo === false) made.echoMessages = false;
+  return made;
+}
+
+const of = ({ client }) => clients.get(client);
+
+function channelOf(command) {
+  const { realtime, logs } = of(command);
+  const wanted = {};
+  if (command.params) wanted.params = command.params;
+  if (command.modes) wanted.modes = command.modes;
+  const known = logs.has(command.channel);
+  const channel = known ? realtime.channels.get(command.channel) : realtime.channels.get(command.channel, wanted);
+  if (!known) {
+    const log = [];
+    logs.set(command.channel, log);
+    channel.on((change) => {
+      log.push({
+        kind: 'state', state: change.current, resumed: change.resumed, backlog: change.hasBacklog,
+        error: error(change.reason), position: channel.properties.channelSerial || undefined,
+      });
+    });
+  }
+  return channel;
+}
+
+function connection({ realtime, states }) {
+  const { state, id, key, errorReason } = realtime.connection;
+  return {
+    state, id, key, error: error(errorReason), clientId: realtime.auth.clientId, states,
+    recoveryKey: realtime.connection.createRecoveryKey() ?? undefined,
+  };
+}
+
+const operations = {
+  async new(command) {
+    const realtime = new Ably.Realtime(options(command.options));
+    const made = { realtime, states: [], logs: new Map(), floods: new Map() };
+    realtime.connection.on((change) => made.states.push({ state: change.current, error: error(change.reason) }));
+    clients.set(command.client, made);
+  },
+
+  // Returns once the connection is in one of the states.
+  async connect(command) {
+    const made = of(command);
+    made.realtime.connect();
+    return operations.wait({ ...command, states: ['connected', 'failed'] });
+  },
+
+  async wait(command) {
+    const made = of(command);
+    const { states, seconds = 20 } = command;
+    await until(() => states.includes(made.realtime.connection.state), seconds, () => `${made.realtime.connection.state}`);
+    return connection(made);
+  },
+
+  async connection(command) {
+    return connection(of(command));
+  },
+
+  async ping(command) {
+    return { milliseconds: await of(command).realtime.connection.ping() };
+  },
+
+  async attach(command) {
+    const change = await channelOf(command).attach();
+    const channel = channelOf(command);
+    return {
+      resumed: change?.resumed, backlog: change?.hasBacklog, params: channel.params, modes: channel.modes,
+      position: channel.properties.channelSerial,
+    };
+  },
+
+  async detach(command) {
+    await channelOf(command).detach();
+  },
+
+  // Everything that comes is kept in the channel's log, in its order, beside the changes of the channel's state.
+  async subscribe(command) {
+    const channel = channelOf(command);
+    const log = of(command).logs.get(command.channel);
+    await channel.subscribe((message) => log.push(shown(message)));
+  },
+
+  async log(command) {
+    const log = of(command).logs.get(command.channel);
+    const { count = 0, last, seconds = 20 } = command;
+    const messages = () => log.filter((event) => event.kind === 'message');
+    const there = () => (last === undefined ? messages().length >= count : messages().at(-1)?.name === last);
+    await until(there, seconds, () => `only ${messages().length} messages, the last is ${messages().at(-1)?.name}`);
+    return log;
+  },
+
+  async publish(command) {
+    const messages = command.messages.map(outgoing);
+    const channel = channelOf(command);
+    return channel.publish(messages.length === 1 ? messages[0] : messages);
+  },
+
+  // Publishes in the background, many at once; `flooded` tells how it went.
+  async flood(command) {
+    const { count, prefix, pause = 0, every = 20 } = command;
+    const channel = channelOf(command);
+    const results = [];
+    const send = async () => {
+      for (let number = 0; number < count; number++) {
+        const name = `${prefix}/${String(number).padStart(6, '0')}`;
+        const result = channel.publish({ name, data: name }).then(
+          (done) => ({ name, serial: done.serials[0] }),
+          (reason) => ({ name, error: error(reason) }),
+        );
+        results.push(result);
+        if (number % every === every - 1) await (pause ? sleep(pause) : result);
+      }
+      return Promise.all(results);
+    };
+    of(command).floods.set(prefix, send());
+  },
+
+  async flooded(command) {
+    return of(command).floods.get(command.prefix);
+  },
+
+  async history(command) {
+    let page = await channelOf(command).history(command.query || {});
+    const items = [];
+    let pages = 0;
+    while (page) {
+      pages += 1;
+      items.push(...page.items.map(shown));
+      page = page.hasNext() ? await page.next() : null;
+    }
+    return { items, pages };
+  },
+
+  async rest_publish(command) {
+    const rest = new Ably.Rest(options(command.options));
+    const messages = command.messages.map(outgoing);
+    return rest.channels.get(command.channel).publish(messages.length === 1 ? messages[0] : messages);
+  },
+
+  async close(command) {
+    const made = of(command);
+    made.realtime.close();
+    await until(() => ['closed', 'failed'].includes(made.realtime.connection.state), 15, () => 'not closed');
+    clients.delete(command.client);
+  },
+};
+
+// A bug of the client or of the server that surfaces as a rejection nobody waits for is told, not swallowed.
+process.on('unhandledRejection', (reason) => {
+  process.stderr.write(`unhandled rejection: ${reason?.stack || reason}\n`);
+});
+
+readline.createInterface({ input: process.stdin }).on('line', async (line) => {
+  const command = JSON.parse(line);
+  let answer;
+  try {
+    answer = { id: command.id, value: (await operations[command.op](command)) ?? null };
+  } catch (reason) {
+    answer = { id: command.id, error: error(reason) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}).on('close', () => process.exit(0));
