@@ -22,6 +22,7 @@ from ext.dedup import DedupWindow
 from ext.ring import EPHEMERAL, Ring, Stream
 from ext.wire import EntryEncoder
 
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a namespace promises for its channels."""
@@ -36,6 +37,7 @@ class Channel:
     """One channel of one app, awake: what it must know to number, deduplicate and deliver is in memory."""
 
     __slots__ = (
+        "_streams",
         "app_id",
         "attached",
         "awake",
@@ -51,7 +53,6 @@ class Channel:
         "scheduled",
         "staged",
         "waiting",
-        "_streams",
     )
 
     def __init__(self, app_id: str, name: str, policy: Policy) -> None:
@@ -139,11 +140,15 @@ class Channel:
         """Is everything after ``cursor`` in memory?"""
         return cursor >= self.ring.evicted
 
-    def forget(self, now_ms: int, window_ms: int) -> None:
-        """Let go of what is older than the continuity window."""
+    def forget(self, now_ms: int, window_ms: int) -> int:
+        """Let go of what is older than the continuity window; how many message ids that was.
+
+        Serials may be ahead of the wall clock, when that has stepped back: then they count.
+        """
+        now_ms = max(now_ms, self.head >> 16)
         self.ring.trim(max(0, now_ms - window_ms) << 16)
-        self.dedup.expire(now_ms)
         self.close_unread_streams()
+        return self.dedup.expire(now_ms)
 
     def idle(self, now_ms: int) -> bool:
         """Can it be dropped from memory without anybody noticing? Its window has passed and nobody is attached."""

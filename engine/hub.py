@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from engine import limits
 from engine.channel import Channel, Policy
-from engine.errors import LimitExceeded
+from engine.errors import LimitExceeded, PubSubError
 from engine.journal.port import Stored
-from engine.sequencer import Sequencer
+from engine.sequencer import Completion, Sequencer
 from engine.settings import Settings
 from ext.dedup import DedupWindow
+from ext.publish import Publish
 from ext.serial import SerialClock
 from ext.wire import record_ids, record_origin
 
@@ -41,7 +42,7 @@ class Hub:
         self, settings: Settings, clock: SerialClock, dedup_key: bytes, policy_of: Callable[[str, str], Policy]
     ) -> None:
         self.settings = settings
-        self.sequencer = Sequencer(clock)
+        self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
         self.channels: dict[str, Channel] = {}
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.window_seconds * 1000
@@ -75,6 +76,29 @@ class Hub:
             do()
         else:
             channel.waiting.append(do)
+
+    def stage(
+        self,
+        channel: Channel,
+        publish: Publish,
+        base_id: str,
+        connection_id: str | None,
+        client_id: str | None,
+        now_ms: int,
+        completion: Completion,
+    ) -> None:
+        """Have it numbered, now or in its turn once the channel is awake: see ``Sequencer.stage``."""
+        if channel.awake:
+            self.sequencer.stage(channel, publish, base_id, connection_id, client_id, now_ms, completion)
+            return
+
+        def later() -> None:
+            if channel.failure is not None:
+                completion.refused(channel.failure)
+            else:
+                self.sequencer.stage(channel, publish, base_id, connection_id, client_id, now_ms, completion)
+
+        channel.waiting.append(later)
 
     def new_dedup(self) -> DedupWindow:
         return DedupWindow(self._dedup_key, self.window_ms)
@@ -112,15 +136,18 @@ class Hub:
             position=self.sequencer.clock.last,
             bounds=self._bounds,
         )
+        self.sequencer.remembered += len(found.dedup)
         waiting, channel.waiting = channel.waiting, []
         for do in waiting:
             do()
 
-    def give_up(self, channel: Channel) -> list[Callable[[], None]]:
-        """Its log can't be read back: forget the channel, and return what was waiting for it."""
+    def give_up(self, channel: Channel, error: PubSubError) -> None:
+        """Its log can't be read back: forget the channel; what was waiting for it finds ``failure``, and says so."""
         self.channels.pop(channel.key, None)
+        channel.failure = error
         waiting, channel.waiting = channel.waiting, []
-        return waiting
+        for do in waiting:
+            do()
 
     def sweep(self, now_ms: int, most: int) -> None:
         """Let channels forget what is past the window, and drop the idle ones; at most so many in one call."""
@@ -128,7 +155,7 @@ class Hub:
             most -= 1
             _, channel = self._due.popleft()
             if channel.awake:
-                channel.forget(now_ms, self.window_ms)
+                self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
                 if channel.idle(now_ms):
                     del self.channels[channel.key]
                     continue

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.channel import Channel
-from engine.errors import PubSubError, PublishRejected
+from engine.errors import LimitExceeded, PublishRejected, PubSubError
 from engine.journal.port import Block
+from ext.publish import Publish
 from ext.ring import EPHEMERAL, Stream
 from ext.serial import SerialClock, connection_origin
-from ext.publish import Publish
 from ext.wire import encode_record
 
 
@@ -70,9 +70,11 @@ class Batch:
 class Sequencer:
     """The one place where entries get their serials."""
 
-    def __init__(self, clock: SerialClock) -> None:
+    def __init__(self, clock: SerialClock, most_remembered: int) -> None:
         self.clock = clock
         self.pending_bytes = 0
+        self.remembered = 0  # message ids, in all channels
+        self._most_remembered = most_remembered
         self._pending: list[Staged] = []
         self._under_way: dict[int, Staged] = {}
 
@@ -101,6 +103,10 @@ class Sequencer:
         if ids is None:
             ids = (base_id + ":0",) if count == 1 else tuple([f"{base_id}:{i}" for i in range(count)])
         dedup = channel.dedup
+        if self.remembered + count > self._most_remembered:
+            most = self._most_remembered
+            completion.refused(LimitExceeded(f"the server remembers {most} message ids, the most it may", code=42910))
+            return
         serial = self.clock.next(now_ms)
         if count == 1:
             known = dedup.add_or_find(ids[0], serial, 0)
@@ -132,6 +138,7 @@ class Sequencer:
         staged = Staged(channel, serial, record, origin, flags, ids, completion)
         channel.staged += 1
         channel.last_used_ms = now_ms
+        self.remembered += count
         self.pending_bytes += len(record)
         self._under_way[serial] = staged
         self._pending.append(staged)
@@ -192,7 +199,7 @@ class Sequencer:
             for staged in group:
                 self._forget(staged)
                 for message_id in staged.ids:
-                    channel.dedup.remove(message_id, staged.serial)
+                    self.remembered -= channel.dedup.remove(message_id, staged.serial)
                 staged.completion.refused(error)
                 for completion, _, _ in staged.followers or ():
                     completion.refused(error)

@@ -112,7 +112,8 @@ class _Entries:
             return default
         value = self._rest.pop(name)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.wrong(name, f"must be {_KINDS[kind]}, got {value!r}")
+            shown = "" if name == "key" else f", got {value!r}"  # it may be a secret in the wrong brackets
+            raise self.wrong(name, f"must be {_KINDS[kind]}{shown}")
         return value
 
     def sub(self, name: str) -> _Entries:

@@ -104,14 +104,8 @@ class NodeBackend:
         outcome = Outcome()
         found = node.hub.open(identity.app_id, channel.name, node.now_ms())
 
-        def stage() -> None:
-            if found.failure is not None:
-                outcome.refused(found.failure)
-            else:
-                node.hub.sequencer.stage(found, publish, base_id, connection_id, client_id, node.now_ms(), outcome)
-                node.staged()
-
-        node.hub.when_awake(found, stage)
+        node.hub.stage(found, publish, base_id, connection_id, client_id, node.now_ms(), outcome)
+        node.staged()
         node.end_of_turn()
         return await outcome.wait()
 

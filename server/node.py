@@ -166,7 +166,7 @@ class Node:
                     result = found.get(channel.key)
                     if isinstance(result, PubSubError):
                         LOGGER.error("channel %r can't be woken: %s", channel.name, result)
-                        self._refuse_waiting(channel, result)
+                        self.hub.give_up(channel, result)
                     else:
                         position = self.hub.sequencer.clock.last
                         self.hub.awaken(channel, result or ReadBack(self.hub.new_dedup(), [], position, position))
@@ -189,13 +189,6 @@ class Node:
             except PubSubError as error:
                 found[channel.key] = error
         return found
-
-    def _refuse_waiting(self, channel: Channel, error: PubSubError) -> None:
-        """The channel can't be woken: whoever waits for it is disconnected, and may try again."""
-        channel.failure = error
-        for do in self.hub.give_up(channel):
-            do()
-        channel.failure = None
 
     def _on_second(self, now_ms: int) -> None:
         self.connections.expire(now_ms)

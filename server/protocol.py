@@ -24,8 +24,8 @@ from engine.errors import AuthError, BadRequest, Discontinuity, LimitExceeded, P
 from engine.hub import Hub
 from engine.message import publish_from
 from engine.names import ChannelName, parse_channel
-from ext.serial import connection_origin, parse_serial, serial_text
 from ext.publish import Publish, parse_publish
+from ext.serial import connection_origin, parse_serial, serial_text
 from server import fields, wire
 from server.acks import AckQueue
 from server.actions import Action, Flag
@@ -216,7 +216,11 @@ class ClientProtocol:
 
     def _publish(self, publish: Publish) -> None:
         receipt = self.acks.expect(publish.msg_serial, len(publish.messages))
-        if self.acks.bytes > limits.UNANSWERED_BYTES and not self._paused:
+        hub = self.services.hub
+        if not self._paused and (
+            self.acks.bytes > limits.UNANSWERED_BYTES
+            or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
+        ):
             self._paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
             self.transport.pause()
         try:
@@ -231,31 +235,22 @@ class ClientProtocol:
                     check_message_client_id(self.identity, client_id)
             if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
                 raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
-            maximum = self.services.hub.settings.limits.max_message_size
+            maximum = hub.settings.limits.max_message_size
             if publish.size > maximum:
                 raise LimitExceeded(
                     f"messages: {publish.size} bytes are more than maxMessageSize, {maximum}", code=40009, status=400
                 )
             if publish.params is not None and publish.params.get("_forceNack") in (True, "true"):
                 raise BadRequest("params._forceNack: refused as asked", code=40099)
-            services = self.services
-            now_ms = services.now_ms()
-            channel = services.hub.open(self.identity.app_id, name.name, now_ms)
+            now_ms = self.services.now_ms()
+            channel = hub.open(self.identity.app_id, name.name, now_ms)
         except PubSubError as error:
             receipt.refused(error)
             return
         connection = self.connection
         base_id = f"{connection.id}:{publish.msg_serial}"
-        client_id = None if self.identity.wildcard else self.identity.client_id
-        if channel.awake:
-            services.hub.sequencer.stage(channel, publish, base_id, connection.id, client_id, now_ms, receipt)
-        else:
-            channel.waiting.append(
-                lambda: services.hub.sequencer.stage(
-                    channel, publish, base_id, connection.id, client_id, services.now_ms(), receipt
-                )
-            )
-        services.staged()
+        hub.stage(channel, publish, base_id, connection.id, self.identity.client_id, now_ms, receipt)
+        self.services.staged()
 
     def _context(self, text: str) -> tuple[ChannelName, int]:
         """The channel's name, and what this identity may do there."""
@@ -370,6 +365,9 @@ class ClientProtocol:
         if not (self.open and attachment.active):
             return
         channel = attachment.channel
+        if channel.failure is not None:
+            self._unattachable(attachment, channel.failure)
+            return
         if serial is not None:
             cursor = self._cursor_of(channel, serial)
             if cursor is None:
@@ -401,6 +399,14 @@ class ClientProtocol:
             self._attached(attachment, attachment.cursor, resumed=again)
         else:
             self._attached(attachment, channel.head, resumed=False)
+
+    def _unattachable(self, attachment: Attachment, error: PubSubError) -> None:
+        """Its log cannot be read just now; the client tries again by itself."""
+        text = attachment.name.full
+        self._attachments.pop(text, None)
+        attachment.end()
+        self.send({"action": Action.DETACHED, "channel": text, "error": error.info()})
+        self._finish(text)
 
     def _cursor_of(self, channel: Channel, text: str) -> int | None:
         """The cursor, if it is one of this very log and not ahead of it."""

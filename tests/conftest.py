@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # Before anybody imports them: their assertions should say what was compared, as those of tests do.
-pytest.register_assert_rewrite("tests.harness", "tests.rawclient", "tests.sdk.contract", "tests.sdk.driver")
+pytest.register_assert_rewrite("tests.harness", "tests.rawclient", "tests.sdk.contract", "tests.sdk.driving")
 
 from tests.harness import Server  # noqa: E402
 from tests.proxy import ChaosProxy  # noqa: E402

@@ -1,4 +1,4 @@
-"""The published Python client, driven by JSON lines: one command in, one answer out. See driver.mjs, which speaks the same.
+"""The published Python client, driven by JSON lines: one command in, one answer out. driver.mjs speaks the same.
 
 Two habits of the library show here: the realtime transport ignores ``port``, so it goes inside ``endpoint``; and REST
 refuses Basic auth without TLS, so the key is turned into tokens."""
@@ -113,7 +113,7 @@ def options(given: dict[str, Any], *, realtime: bool) -> dict[str, Any]:
         made["token"] = given["token"]
     else:
         made["key"] = given["key"]
-        made["use_token_auth"] = True
+        made["use_token_auth"] = not given.get("basic")
     if given.get("clientId") is not None:
         made["client_id"] = given["clientId"]
     return made

@@ -1,0 +1,371 @@
+"""What every client SDK may expect of the server, in JSON and in msgpack. test_sdk_*.py run it, each with its SDK.
+
+Where a library can't do something, its class says so; nothing here knows one library from another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.checker import check
+from tests.harness import Server, history, publish, token, wait_until
+from tests.proxy import ChaosProxy
+from tests.rawclient import RawClient
+from tests.returning import marks_of
+from tests.sdk.driving import Client, Driver, SdkError, binary, require, structure, text
+
+MakeServer = Callable[..., Server]
+MakeProxy = Callable[[Server], ChaosProxy]
+
+PAYLOADS = {
+    "plain text": text("hello"),
+    "empty text": text(""),
+    "unicode": text("žluťoučký kůň, 日本語, 🦄, \u2028\u2029"),
+    "control characters": text('line\nbreak\ttab\r\\ "quoted" \u0001\u007f'),
+    "text like json": text('{"not": "decoded"}'),
+    "all bytes": binary(bytes(range(256))),
+    "no bytes": binary(b""),
+    "bytes that are utf-8": binary(b"could be text"),
+    "object": structure({"a": [1, 2.5, None, True, {"b": "č"}], "": {}}),
+    "array": structure([1, "two", []]),
+    "empty object": structure({}),
+    "large": text("x" * 60_000),
+}
+
+
+class SdkContract:
+    """Tests of one SDK; ``command`` starts its driver."""
+
+    command: ClassVar[tuple[str, ...]]
+    recovers_channels: ClassVar[bool] = True
+
+    @staticmethod
+    def missing() -> str | None:
+        """Why the SDK is not here."""
+        raise NotImplementedError
+
+    @staticmethod
+    def recovery(key: str, connection_key: str) -> dict[str, Any]:
+        """The options that make a new client continue a connection."""
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    def process(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+        require(self.missing())
+        with Driver(self.command, tmp_path_factory.mktemp("driver") / "stderr.log") as made:
+            yield made
+
+    @pytest.fixture
+    def driver(self, process: Driver) -> Iterator[Driver]:
+        yield process
+        process.close_clients()
+
+    @pytest.fixture(params=[False, True], ids=["json", "msgpack"])
+    def packed(self, request: pytest.FixtureRequest) -> bool:
+        return bool(request.param)
+
+    # connections
+
+    def test_it_connects_and_pings_and_closes(self, driver, server, packed):
+        client = driver.connect(server.port, binary=packed)
+        state = client.connection()
+        assert state["id"] and state["key"] and "error" not in state
+        assert client.ping() >= 0
+        client.close()
+        with RawClient(server.address, resume=state["key"]) as again:
+            assert again.connection_id != state["id"], "CLOSE ends the connection's state"
+
+    def test_a_wrong_key_fails_it_for_good(self, driver, server, packed):
+        client = driver.client(server.port, binary=packed, key="app1.key1:wrong", basic=True)
+        state = client.connect()
+        assert (state["state"], state["error"]["code"], state["error"]["statusCode"]) == ("failed", 40101, 401)
+
+    def test_a_client_id_goes_with_the_messages(self, driver, server, channel, packed):
+        client = driver.connect(server.port, binary=packed, clientId="alice", basic=True)
+        client.subscribe(channel)
+        client.publish(channel, {"name": "n", "data": text("x")})
+        assert client.messages(channel, 1)[0]["clientId"] == "alice"
+
+    # messages
+
+    def test_hundreds_of_messages_come_once_and_in_order_in_both_formats(self, driver, server, channel, packed):
+        publisher = driver.connect(server.port, binary=packed)
+        readers = [driver.connect(server.port, binary=each) for each in (False, True)]
+        for reader in readers:
+            reader.subscribe(channel)
+        publisher.flood(channel, "p", 400)
+        publishers = [publisher.flooded(channel, "p")]
+        logs = [_whole(reader, channel, 400) for reader in readers]
+        report = check(publishers, logs, marks_of(history(server.address, channel)))
+        assert not report.faults, report
+        assert report.acked == 400 and report.delivered == 800
+
+    def test_payloads_are_the_same_in_both_formats_live_and_in_history(self, driver, server, channel, packed):
+        publisher = driver.connect(server.port, binary=packed)
+        readers = [driver.connect(server.port, binary=each) for each in (False, True)]
+        for reader in readers:
+            reader.subscribe(channel)
+        for name, data in PAYLOADS.items():
+            publisher.publish(channel, {"name": name, "data": data})
+        for reader in readers:
+            live = reader.messages(channel, len(PAYLOADS))
+            stored, _ = reader.history(channel, direction="forwards")
+            for messages in (live, stored):
+                assert {message["name"]: message["data"] for message in messages} == PAYLOADS
+                assert not any("encoding" in message for message in messages), "all decoded"
+
+    def test_payloads_published_by_rest_are_the_same(self, driver, server, channel, packed):
+        reader = driver.connect(server.port, binary=not packed)
+        reader.subscribe(channel)
+        serials = [
+            driver.rest_publish(server.port, channel, {"name": name, "data": data}, binary=packed)
+            for name, data in PAYLOADS.items()
+        ]
+        got = reader.messages(channel, len(PAYLOADS))
+        assert {message["name"]: message["data"] for message in got} == PAYLOADS
+        assert [[message["serial"]] for message in got] == serials
+
+    def test_what_is_absent_stays_absent_and_what_is_empty_stays_empty(self, driver, server, channel, packed):
+        publisher = driver.connect(server.port, binary=packed)
+        reader = driver.connect(server.port, binary=not packed)
+        reader.subscribe(channel)
+        publisher.publish(channel, {"data": text("no name")})
+        publisher.publish(channel, {"name": "no data"})
+        publisher.publish(channel, {"name": "", "data": text("")})
+        publisher.publish(channel, {"name": "n", "extras": {"headers": {"k": "v", "n": 1}}})
+        unnamed, empty, blank, extra = reader.messages(channel, 4)
+        assert "name" not in unnamed and "data" not in empty
+        assert (blank["name"], blank["data"]) == ("", text(""))
+        assert extra["extras"] == {"headers": {"k": "v", "n": 1}}
+
+    def test_messages_are_filled_in(self, driver, server, channel, packed):
+        publisher = driver.connect(server.port, binary=packed)
+        reader = driver.connect(server.port, binary=packed)
+        reader.subscribe(channel)
+        several = [{"name": f"n{n}", "data": text("x")} for n in range(3)]
+        serials = publisher.publish(channel, {"name": "first"}) + publisher.publish(channel, *several)
+        live = reader.messages(channel, 4)
+        stored, _ = reader.history(channel, direction="forwards")
+        connection = publisher.connection()["id"]
+        for messages in (live, stored):
+            assert [message["serial"] for message in messages] == serials
+            assert [message["id"] for message in messages] == [
+                f"{connection}:0:0", f"{connection}:1:0", f"{connection}:1:1", f"{connection}:1:2",
+            ]  # fmt: skip
+            for message in messages:
+                assert message["connectionId"] == connection
+                assert message["action"] == "message.create"
+                assert message["timestamp"] > 1_600_000_000_000
+                assert message["version"] == {"serial": message["serial"], "timestamp": message["timestamp"]}
+        assert serials == sorted(set(serials))
+        assert len({message["timestamp"] for message in live[1:]}) == 1
+
+    def test_an_id_of_ones_own_comes_back_and_works_once(self, driver, server, channel, packed):
+        publisher = driver.connect(server.port, binary=packed)
+        publisher.subscribe(channel)
+        first = publisher.publish(channel, {"id": "mine+/=", "name": "a"})
+        assert publisher.publish(channel, {"id": "mine+/=", "name": "b"}) == first
+        publisher.publish(channel, {"name": "c"})
+        assert [(message["name"]) for message in publisher.messages(channel, 2)] == ["a", "c"]
+        assert publisher.messages(channel, 2)[0]["id"] == "mine+/="
+
+    def test_it_publishes_without_being_attached(self, driver, server, channel, packed):
+        publisher = driver.connect(server.port, binary=packed)
+        (serial,) = publisher.publish(channel, {"name": "transient", "data": text("x")})
+        assert [message["serial"] for message in history(server.address, channel)] == [serial]
+
+    def test_with_echo_off_it_gets_all_but_its_own(self, driver, server, channel, packed):
+        quiet = driver.connect(server.port, binary=packed, echo=False)
+        other = driver.connect(server.port, binary=packed)
+        quiet.subscribe(channel)
+        quiet.publish(channel, {"name": "own"})
+        other.publish(channel, {"name": "theirs"})
+        quiet.publish(channel, {"name": "own again"})
+        other.publish(channel, {"name": "end"})
+        assert [message["name"] for message in quiet.messages(channel, last="end")] == ["theirs", "end"]
+
+    def test_after_detach_nothing_comes_any_more(self, driver, server, channel, packed):
+        reader = driver.connect(server.port, binary=packed)
+        reader.subscribe(channel)
+        reader.detach(channel)
+        publish(server.address, channel, {"name": "missed"})
+        assert reader.attach(channel)["resumed"] in (False, None)
+        publish(server.address, channel, {"name": "seen"})
+        assert [message["name"] for message in reader.messages(channel, last="seen")] == ["seen"]
+
+    # history, rewind
+
+    @pytest.mark.parametrize("direction", ["forwards", "backwards"])
+    def test_history_comes_in_pages(self, driver, server, channel, packed, direction):
+        client = driver.connect(server.port, binary=packed)
+        names = [f"m{number:02d}" for number in range(25)]
+        for first in range(0, 25, 5):
+            client.publish(channel, *({"name": name, "data": text(name)} for name in names[first : first + 5]))
+        items, pages = client.history(channel, direction=direction, limit=10)
+        assert [item["name"] for item in items] == (names if direction == "forwards" else names[::-1])
+        assert pages == 3
+
+    @pytest.mark.parametrize(("rewind", "expected"), [("3", 3), ("100", 10), ("60s", 10), ("2m", 10)])
+    def test_rewind_begins_with_what_was_before(self, driver, server, channel, packed, rewind, expected):
+        names = [f"old{number}" for number in range(10)]
+        for name in names:
+            publish(server.address, channel, {"name": name, "data": "x"})
+        reader = driver.connect(server.port, binary=packed)
+        reader.subscribe(channel, params={"rewind": rewind})
+        publish(server.address, channel, {"name": "new"})
+        assert [message["name"] for message in reader.messages(channel, last="new")] == [*names[-expected:], "new"]
+
+    def test_rewind_does_not_repeat_when_the_connection_is_cut(self, driver, server, make_proxy, channel, packed):
+        publish(server.address, channel, {"name": "old"})
+        proxy = make_proxy(server)
+        reader = driver.connect(proxy.port, binary=packed)
+        reader.subscribe(channel, params={"rewind": "10"})
+        reader.messages(channel, last="old")
+        _cut_and_return(proxy, reader, channel)
+        publish(server.address, channel, {"name": "new"})
+        assert [message["name"] for message in reader.messages(channel, last="new")] == ["old", "new"]
+
+    # rights
+
+    def test_what_the_token_does_not_permit_fails_alone(self, driver, server, packed):
+        rights = {"open:*": ["*"], "read:*": ["subscribe"]}
+        client = driver.connect(server.port, binary=packed, token=token(server.address, rights))
+        with pytest.raises(SdkError) as refusal:
+            client.attach("closed:a")
+        assert (refusal.value.code, refusal.value.status) == (40160, 401)
+        client.attach("read:a")
+        with pytest.raises(SdkError) as refusal:
+            client.publish("read:a", {"name": "n"})
+        assert refusal.value.code == 40160
+        client.subscribe("open:a")
+        client.publish("open:a", {"name": "works"})
+        assert client.messages("open:a", last="works")
+        assert client.connection()["state"] == "connected"
+
+    def test_a_bad_channel_name_fails_the_channel_and_not_the_connection(self, driver, server, channel, packed):
+        client = driver.connect(server.port, binary=packed)
+        with pytest.raises(SdkError) as refusal:
+            client.attach(":hell")
+        assert (refusal.value.code, refusal.value.status) == (40010, 400)
+        client.attach(channel)
+
+    # continuity
+
+    def test_it_resumes_after_a_cut_inside_a_frame_and_misses_nothing(
+        self, driver, server, make_proxy, channel, packed
+    ):
+        """Publishes from elsewhere go on all the time; the cuts come at byte counts that lie within frames."""
+        proxy = make_proxy(server)
+        reader = driver.connect(proxy.port, binary=packed)
+        reader.subscribe(channel)
+        before = reader.connection()
+        elsewhere = driver.connect(server.port, binary=not packed)
+        elsewhere.flood(channel, "p", 500, pause=20, every=5)
+        for size in (777, 1501):
+            connections = proxy.connections
+            proxy.cut_after(downstream=size)
+            wait_until(lambda known=connections: proxy.connections > known, what="the cut and the next connection")
+            proxy.cut_after()
+            reader.wait("connected")
+        publishers = [elsewhere.flooded(channel, "p")]
+        log = _whole(reader, channel, 500)
+        report = check(publishers, [log], marks_of(history(server.address, channel)))
+        assert not report.faults, report
+        after = reader.connection()
+        assert after["id"] == before["id"] and after["key"] != before["key"]
+        attached = [event for event in reader.events(channel) if event.get("state") == "attached"]
+        assert len(attached) >= 3
+        assert all(event["resumed"] for event in attached[1:])
+
+    def test_what_it_published_around_a_cut_is_stored_once_and_in_order(
+        self, driver, server, make_proxy, channel, packed
+    ):
+        proxy = make_proxy(server)
+        publisher = driver.connect(proxy.port, binary=packed)
+        reader = driver.connect(server.port, binary=not packed)
+        reader.subscribe(channel)
+        publisher.flood(channel, "p", 400, pause=20, every=5)
+        reader.messages(channel, 100)
+        proxy.cut_after(downstream=401)
+        reader.messages(channel, 200)
+        proxy.cut_after()
+        publishers = [publisher.flooded(channel, "p")]
+        log = _whole(reader, channel, 400)
+        report = check(publishers, [log], marks_of(history(server.address, channel)))
+        assert not report.faults, report
+        assert report.acked == 400
+
+    def test_a_new_instance_recovers_the_connection_of_one_that_died(
+        self, driver, server, channel, packed, tmp_path
+    ):
+        doomed = Driver(self.command, tmp_path / "stderr.log")
+        first = doomed.connect(server.port, binary=packed)
+        first.subscribe(channel)
+        first.publish(channel, {"name": "seen"})
+        first.messages(channel, last="seen")
+        known = first.connection()
+        doomed.kill()
+        publish(server.address, channel, {"name": "missed"})
+        second = driver.connect(server.port, binary=packed, **self.recovery(known.get("recoveryKey", ""), known["key"]))
+        now = second.connection()
+        assert now["id"] == known["id"] and now["key"] != known["key"]
+        second.subscribe(channel)
+        publish(server.address, channel, {"name": "live"})
+        names = [message["name"] for message in second.messages(channel, last="live")]
+        assert names == (["missed", "live"] if self.recovers_channels else ["live"])
+
+    def test_a_wrong_recovery_key_is_told_and_a_new_connection_works(self, driver, server, channel, packed):
+        key = "_____!ablyjs_test_fake-key____"
+        recovery = json.dumps({"connectionKey": key, "msgSerial": 3, "channelSerials": {}})
+        client = driver.connect(server.port, binary=packed, **self.recovery(recovery, key))
+        state = client.connection()
+        told = [change["error"]["code"] for change in state["states"] if change["state"] == "connected"]
+        assert told == [80018]
+        client.subscribe(channel)
+        client.publish(channel, {"name": "works"})
+        assert client.messages(channel, last="works")
+
+    def test_kill_9_under_load_is_survived(self, make_server, process, channel, packed):
+        """Publisher and reader are both this SDK; the server crashes twice while messages are in flight."""
+        server = make_server()
+        publisher = process.connect(server.port, binary=packed)
+        reader = process.connect(server.port, binary=not packed)
+        reader.subscribe(channel)
+        publisher.flood(channel, "p", 600, pause=20, every=5)
+        for seen in (100, 300):
+            reader.messages(channel, seen)
+            server.restart()
+        publishers = [publisher.flooded(channel, "p")]
+        log = _whole(reader, channel, 600)
+        report = check(publishers, [log], marks_of(history(server.address, channel)))
+        assert not report.faults, report
+        assert report.acked == 600
+        process.close_clients()
+
+
+def _whole(reader: Client, channel: str, count: int) -> Any:
+    """The reader's log, once that many messages are there, or the wait was in vain: then the checker says what misses."""
+    try:
+        reader.messages(channel, count)
+    except SdkError:
+        pass
+    return reader.log(channel)
+
+
+def _cut_and_return(proxy: ChaosProxy, client: Client, channel: str) -> None:
+    """Cut its connections, and wait until it is attached again."""
+
+    def attached() -> int:
+        return sum(event.get("state") == "attached" for event in client.events(channel))
+
+    before = attached()
+    proxy.cut()
+    wait_until(lambda: attached() > before, what="the client to come back")
+
+
+def stderr_of(directory: Path) -> str:
+    return (directory / "stderr.log").read_text()

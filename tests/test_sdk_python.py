@@ -1,0 +1,25 @@
+"""The published Python client against the running server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.sdk.contract import SdkContract
+from tests.sdk.driving import PYTHON, python_missing
+
+pytestmark = pytest.mark.sdk
+
+
+class TestPython(SdkContract):
+    command = PYTHON
+    recovers_channels = False  # the library has no recovery keys; a connection is continued by a transport parameter
+
+    @staticmethod
+    def missing() -> str | None:
+        return python_missing()
+
+    @staticmethod
+    def recovery(key: str, connection_key: str) -> dict[str, Any]:
+        return {"transportParams": {"recover": connection_key}}
