@@ -129,11 +129,10 @@ class Connections:
         self._check_room()
         while True:
             origin = int.from_bytes(self._random(8), "big") >> (64 - ID_BITS)
-            connection_id = id_text(origin)
-            if origin and connection_id not in self._records:  # 0 means no connection, in a record
+            if origin and id_text(origin) not in self._records:  # 0 says of an entry that no connection published it
                 break
-        record = Connection(connection_id, now_ms, 0, identity.client_id, False)
-        self._records[connection_id] = record
+        record = Connection(id_text(origin), now_ms, 0, identity.client_id, False)
+        self._records[record.id] = record
         return Opened(record, self._seal(record, identity))
 
     def resume(self, key: str, identity: Identity, now_ms: int) -> Opened:

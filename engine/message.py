@@ -9,7 +9,6 @@ Source: Ably's protocol, messages, encodings and idempotent publishing."""
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from typing import Any
 
@@ -143,10 +142,9 @@ def _payload(data: Any, encoding: str | None, field: str, wire: int) -> tuple[st
     if wire == JSON and isinstance(data, str) and encoding is not None:
         rest, _, last = encoding.rpartition("/")
         if last == "base64":
-            try:
-                return base64.b64decode(data, validate=True), rest or None
-            except (binascii.Error, ValueError):
-                return data, encoding  # as it came: its receivers may know what it is
+            decoded = _from_base64(data)
+            if decoded is not None:
+                return decoded, rest or None
     return data, encoding
 
 
@@ -187,6 +185,15 @@ def _base64(value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _from_base64(text: str) -> bytes | None:
+    """None, if encoding would not give this very text again. It stays as it came: its receivers may know what it is."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return data if base64.b64encode(data).decode() == text else None
 
 
 def _bytes(value: str | bytes | None) -> int:

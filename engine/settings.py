@@ -2,13 +2,14 @@
 
     listen = "127.0.0.1:8080"        durability = "synced"
     [limits]                         any of engine.limits.Limits
-    [[apps]]                         id, and keys: [{ key = "app.key:secret", capability = {...} }]
+    [[apps]]                         id, and keys: [{ key = "app.key:secret", capability, enabled, revocable_tokens }]
     [namespaces.chat]                persisted_hours, durability
 
 A wrong or unknown entry is refused with the file, the entry and the reason."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -82,7 +83,7 @@ class Settings:
 def parse_listen(text: str) -> tuple[str, int]:
     """HOST:PORT, with an IPv6 address in brackets; port 0 picks a free one. Raises: ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"must be HOST:PORT with a port from 0 to 65535, got {text!r}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

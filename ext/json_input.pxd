@@ -70,7 +70,7 @@ cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexce
     return at
 
 
-cdef inline bint take_string(In* source, Text* text, Out* scratch):
+cdef inline bint take_string(In* source, Text* text, Out* scratch) noexcept:
     """Without escapes it stays where it is; with some it goes to the end of ``scratch``, which never moves."""
     cdef size_t start, at
     if not take(source, 34):
@@ -89,7 +89,7 @@ cdef inline bint take_string(In* source, Text* text, Out* scratch):
     return True
 
 
-cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at):
+cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at) noexcept:
     """A string that begins at ``source.at`` and has its first backslash at ``at``."""
     cdef size_t start = source.at, run
     cdef uint8_t* to

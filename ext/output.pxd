@@ -15,14 +15,14 @@ cdef struct Out:
     bint failed
 
 
-cdef inline void out_init(Out* out, size_t room):
+cdef inline void out_init(Out* out, size_t room) noexcept:
     out.data = <uint8_t*>PyMem_Malloc(room)
     out.size = 0
     out.room = room
     out.failed = out.data is NULL
 
 
-cdef inline bint reserve(Out* out, size_t more):
+cdef inline bint reserve(Out* out, size_t more) noexcept:
     cdef size_t room
     cdef uint8_t* grown
     if out.failed:
@@ -40,19 +40,19 @@ cdef inline bint reserve(Out* out, size_t more):
     return True
 
 
-cdef inline void put(Out* out, const void* data, size_t size):
+cdef inline void put(Out* out, const void* data, size_t size) noexcept:
     if reserve(out, size):
         memcpy(out.data + out.size, data, size)
         out.size += size
 
 
-cdef inline void put_byte(Out* out, uint8_t byte):
+cdef inline void put_byte(Out* out, uint8_t byte) noexcept:
     if reserve(out, 1):
         out.data[out.size] = byte
         out.size += 1
 
 
-cdef inline void put_big_endian(Out* out, uint8_t kind, uint64_t value, int size):
+cdef inline void put_big_endian(Out* out, uint8_t kind, uint64_t value, int size) noexcept:
     cdef int i
     if reserve(out, <size_t>size + 1):
         out.data[out.size] = kind
@@ -61,7 +61,7 @@ cdef inline void put_big_endian(Out* out, uint8_t kind, uint64_t value, int size
         out.size += <size_t>size + 1
 
 
-cdef inline void put_str_header(Out* out, size_t size):
+cdef inline void put_str_header(Out* out, size_t size) noexcept:
     if size < 32:
         put_byte(out, <uint8_t>(0xa0 | size))
     elif size < 256:
@@ -72,7 +72,7 @@ cdef inline void put_str_header(Out* out, size_t size):
         put_big_endian(out, 0xdb, size, 4)
 
 
-cdef inline void put_bin_header(Out* out, size_t size):
+cdef inline void put_bin_header(Out* out, size_t size) noexcept:
     if size < 256:
         put_big_endian(out, 0xc4, size, 1)
     elif size < 65536:
@@ -81,7 +81,7 @@ cdef inline void put_bin_header(Out* out, size_t size):
         put_big_endian(out, 0xc6, size, 4)
 
 
-cdef inline void put_array_header(Out* out, uint32_t count):
+cdef inline void put_array_header(Out* out, uint32_t count) noexcept:
     if count < 16:
         put_byte(out, <uint8_t>(0x90 | count))
     elif count < 65536:
@@ -90,7 +90,7 @@ cdef inline void put_array_header(Out* out, uint32_t count):
         put_big_endian(out, 0xdd, count, 4)
 
 
-cdef inline void put_map_header(Out* out, uint32_t count):
+cdef inline void put_map_header(Out* out, uint32_t count) noexcept:
     if count < 16:
         put_byte(out, <uint8_t>(0x80 | count))
     elif count < 65536:
@@ -99,7 +99,7 @@ cdef inline void put_map_header(Out* out, uint32_t count):
         put_big_endian(out, 0xdf, count, 4)
 
 
-cdef inline void put_uint(Out* out, uint64_t value):
+cdef inline void put_uint(Out* out, uint64_t value) noexcept:
     if value < 128:
         put_byte(out, <uint8_t>value)
     elif value < 256:
@@ -112,12 +112,12 @@ cdef inline void put_uint(Out* out, uint64_t value):
         put_big_endian(out, 0xcf, value, 8)
 
 
-cdef inline void put_str(Out* out, const void* data, size_t size):
+cdef inline void put_str(Out* out, const void* data, size_t size) noexcept:
     put_str_header(out, size)
     put(out, data, size)
 
 
-cdef inline void put_decimal(Out* out, uint64_t value):
+cdef inline void put_decimal(Out* out, uint64_t value) noexcept:
     cdef uint8_t digits[20]
     cdef int at = 20
     while True:
@@ -157,7 +157,7 @@ cdef inline bint plain_word(uint64_t word) noexcept nogil:
     return not (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & high
 
 
-cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size):
+cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexcept:
     """A JSON string, quotes included; ``text`` is UTF-8."""
     cdef size_t i = 0, start = 0
     cdef uint64_t word
@@ -196,7 +196,7 @@ cdef inline uint8_t base64_digit(uint32_t value) noexcept nogil:
     return 43 if value == 62 else 47
 
 
-cdef inline void put_base64(Out* out, const uint8_t* data, size_t size):
+cdef inline void put_base64(Out* out, const uint8_t* data, size_t size) noexcept:
     """Quoted."""
     cdef size_t i = 0, at
     cdef uint32_t group

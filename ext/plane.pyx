@@ -90,6 +90,7 @@ cdef enum:
     ROUNDS = 4              # sends to one socket in one pump, for the same reason
     FEW_STREAMS = 16        # up to so many streams of one socket are looked through at each of its sends
     TX_HIGH = 256 * 1024    # who leaves so much of our replies unread is not read from until it has taken them
+    STALLED_FACTOR = 4      # times as long as for silence, for a peer that leaves bytes unread
     TX_SMALL = 4096         # a tx buffer up to this size is kept between uses
 
 cdef bytes _HEARTBEAT_JSON = b'\x81\x0c{"action":0}'
@@ -204,14 +205,19 @@ cdef class Socket:
             self._plane._arm(self)
 
     def close(self, int code, str reason=""):
-        """Send what is queued, a close frame, and end. No event of this socket comes after this call."""
+        """Send what is queued, a close frame, and end. No event of this socket comes after this call.
+
+        Raises: ValueError, for a code that may not be sent (RFC 6455, section 7.4).
+        """
         cdef bytes text
         cdef uint8_t header[10]
         cdef uint8_t number[2]
         cdef int size
+        if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+            raise ValueError(f"{code} is no close code to send")
         if self._state != OPEN:
             return
-        text = reason.encode()[:123]
+        text = reason.encode()[:123].decode(errors="ignore").encode()      # cut at a character's end
         size = codec.write_header(header, 8, <uint64_t>(2 + len(text)))
         number[0] = <uint8_t>(code >> 8)
         number[1] = <uint8_t>(code & 255)
@@ -447,7 +453,9 @@ cdef class Plane:
                 if now_ms - s._last_out >= self._linger_ms:
                     self._remove(s)
                 continue
-            if now_ms - s._last_in >= self._lost_ms and not s._paused:
+            # Who does not read does not see our pings. It costs nothing but its place, and TCP's own probes find out
+            # whether it is still there: so it has more time.
+            if now_ms - s._last_in >= (STALLED_FACTOR * self._lost_ms if s._blocked else self._lost_ms) and not s._paused:
                 self._lose(s, "no answer to pings")
                 continue
             if now_ms - s._last_in >= self._ping_ms and not s._pinged and s._tx_from == s._tx_to:

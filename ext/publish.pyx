@@ -275,11 +275,11 @@ cdef inline bint _first_time(uint32_t* seen, int member, int other) noexcept nog
 
 # JSON
 
-cdef inline bint _text(In* source, Text* text, Out* scratch):
+cdef inline bint _text(In* source, Text* text, Out* scratch) noexcept:
     return take_string(source, text, scratch) and is_utf8(text.data, text.size)
 
 
-cdef bint _drop(In* source, Out* scratch):
+cdef bint _drop(In* source, Out* scratch) noexcept:
     cdef Text text
     cdef uint64_t number
     return take_null(source) or take_whole(source, &number) or _text(source, &text, scratch)

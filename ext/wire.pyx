@@ -39,7 +39,7 @@ cdef enum:
     ROOM = 512              # for what a frame has besides the record: most fit at once
 
 
-cdef inline void _literal(Out* out, const char* text):
+cdef inline void _literal(Out* out, const char* text) noexcept:
     put(out, text, strlen(text))
 
 
@@ -218,7 +218,7 @@ cdef class EntryEncoder:
 
 # JSON
 
-cdef void _put_json_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head):
+cdef void _put_json_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head) noexcept:
     put(out, <const char*>prefix, <size_t>len(prefix))
     put(out, position, SERIAL_TEXT_LENGTH)
     _literal(out, b'","id":')
@@ -282,7 +282,7 @@ cdef int _put_json_message(Out* out, Fields* fields, Head* head, const uint8_t* 
 
 # msgpack
 
-cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head):
+cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head) noexcept:
     put_map_header(out, 6 + (head.connection_id.data is not NULL))
     put(out, <const char*>prefix, <size_t>len(prefix))
     put(out, position, SERIAL_TEXT_LENGTH)
@@ -297,7 +297,7 @@ cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8
     put_array_header(out, head.count)
 
 
-cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index):
+cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index) noexcept:
     cdef Text* text = fields.text
     cdef size_t digits
     put_map_header(out, 3 + (text[CLIENT_ID].data is not NULL) + (text[NAME].data is not NULL)

@@ -63,6 +63,7 @@ def run(settings: Settings) -> int:
     directory = DataDirectory.open(settings.data)
     try:
         keyring = _keyring(settings, directory)
+        directory.note_alive(wall_clock_ms())  # before any key is given out: a life that ends soon counts too
         journal = open_journal(settings)
         try:
             return trio.run(_serve, settings, directory, keyring, journal, tls)

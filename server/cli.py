@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import server
 from engine.auth.keys import Key, KeyFormatError, parse_key
@@ -32,14 +33,14 @@ def build_parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="run the server",
-        description="Run the server until SIGTERM or SIGINT; then drain: clients are asked to go, pending messages are "
-        "stored. A second signal ends it at once.",
+        description="Run the server until SIGTERM or SIGINT; then drain: clients are asked to go,\n"
+        "pending messages are stored. A second signal ends it at once.",
         epilog=SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen; port 0 picks a free one (127.0.0.1:8080)")
+    serve.add_argument("--listen", metavar="HOST:PORT", help="address; port 0 picks a free one (127.0.0.1:8080)")
     serve.add_argument("--data", metavar="DIR", type=Path, help="the data directory, made if it is not there (./data)")
-    serve.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML; options given here go before them")
+    serve.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML; options go before them")
     serve.add_argument(
         "--key",
         metavar="appId.keyId:secret",
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="add an app with a key of full capability; may be given several times. Lists of processes show it: "
         "the environment's UNBROKEN_KEY does the same unseen",
     )
-    serve.add_argument("--dev", action="store_true", help="development: open app provisioning (POST /apps) to everybody")
+    serve.add_argument("--dev", action="store_true", help="development: anybody may make apps (POST /apps)")
     serve.add_argument(
         "--durability", choices=("synced", "written", "memory"), help="when a message counts as stored (synced)"
     )
@@ -58,15 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Settings:
     """Defaults, then the file, then what the command line says. Raises: StartupFailed."""
-    settings = Settings()
-    if arguments.config is not None:
-        settings = load(arguments.config, settings)
+    settings = load(arguments.config) if arguments.config is not None else Settings()
+    changes: dict[str, Any] = {"dev": settings.dev or arguments.dev}
     if arguments.listen is not None:
         try:
-            host, port = parse_listen(arguments.listen)
+            changes["host"], changes["port"] = parse_listen(arguments.listen)
         except ValueError as error:
             raise StartupFailed(f"--listen: {error}") from error
-        settings = replace(settings, host=host, port=port)
     given = list(arguments.key or ())
     if environment.get("UNBROKEN_KEY"):
         given.append(environment["UNBROKEN_KEY"])
@@ -77,14 +76,12 @@ def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) ->
         except KeyFormatError as error:
             raise StartupFailed(f"--key or UNBROKEN_KEY: {error}") from None
         keys[key.name] = key
-    settings = replace(settings, keys=tuple(keys.values()), dev=settings.dev or arguments.dev)
+    changes["keys"] = tuple(keys.values())
     for name in ("data", "durability", "tls_cert", "tls_key"):
         value = getattr(arguments, name)
         if value is not None:
-            settings = replace(settings, **{name: value})
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise StartupFailed("TLS needs both a certificate and its key: --tls-cert and --tls-key")
-    return settings
+            changes[name] = value
+    return replace(settings, **changes)  # at once, because some belong together
 
 
 def main(argv: list[str] | None = None) -> int:

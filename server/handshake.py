@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import trio
-from trio_websocket import WebSocketConnection, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,20 @@ def wants_upgrade(head: bytes) -> bool:
 async def shake_hands(stream: trio.abc.Stream, head: bytes) -> Upgrade | None:
     """Answer the request with 101, or as the library sees fit; None: it was refused, and the peer has been told.
 
-    If cancelled, the peer may have got a part of the answer; the stream is of no further use.
-    Raises: trio.BrokenResourceError, when the peer is gone.
+    None also when the peer goes away meanwhile. If cancelled, it may have got a part of the answer; the stream is of no
+    further use.
     """
     upgrade: Upgrade | None = None
-    async with trio.open_nursery() as nursery:
-        request = await wrap_server_stream(nursery, HeadStream(stream, head, nursery.cancel_scope), receive_buffer_size=None)
-        await request.accept()
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
-        upgrade = Upgrade(request.path, headers)
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            head_stream = HeadStream(stream, head, nursery.cancel_scope)
+            request = await wrap_server_stream(nursery, head_stream, receive_buffer_size=None)
+            await request.accept()
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
+            upgrade = Upgrade(request.path, headers)
+            nursery.cancel_scope.cancel()
+    except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+        upgrade = None
     return upgrade
 
 

@@ -186,7 +186,8 @@ class History:
         """Entries with the indexes to show, in reading order; and whether there are more messages in the range.
 
         Args:
-            low, high: serials; the first that may be shown, and the first that may not any more.
+            low, high: serials; the first that may be shown, and the first that may not any more. The edge bounds the
+                side where reading begins.
         """
         taken: list[tuple[Stored, range]] = []
         missing, held = query.limit, 0
@@ -199,9 +200,7 @@ class History:
                 self._app_id, self._channel, cursor, limit=min(missing + 2, STEP_ENTRIES), budget=STEP_BYTES
             )
             for stored in step:
-                if not low <= stored.serial < high:
-                    if query.backwards and stored.serial >= high:
-                        continue
+                if stored.serial < low if query.backwards else stored.serial >= high:
                     return taken, False
                 indexes = range(record_messages(stored.record))
                 if stored.serial == serial:

@@ -184,7 +184,7 @@ class Node:
         for channel in channels:
             window = windows[channel.key]
             try:
-                last = window.last or self.journal.floor(channel.policy.retention)
+                last = window.last or self.journal.forgotten_floor(channel.policy.retention)
                 found[channel.key] = self.hub.read_back(last, window.pages)
             except PubSubError as error:
                 found[channel.key] = error

@@ -124,14 +124,16 @@ class RawClient:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """One protocol message, as it is."""
-        if self.format == "msgpack":
-            self._write(self._ws.send(BytesMessage(data=msgpack.packb(message))))
-        else:
-            self._write(self._ws.send(TextMessage(data=json.dumps(message))))
+        self.send_raw(msgpack.packb(message) if self.format == "msgpack" else json.dumps(message))
 
     def send_raw(self, data: str | bytes) -> None:
         """One frame with whatever content."""
-        self._write(self._ws.send(TextMessage(data=data) if isinstance(data, str) else BytesMessage(data=data)))
+        event = TextMessage(data=data) if isinstance(data, str) else BytesMessage(data=data)
+        try:
+            framed = self._ws.send(event)
+        except LocalProtocolError as error:  # the server has said goodbye
+            raise GoneError(str(error)) from error
+        self._write(framed)
 
     def write(self, data: bytes) -> None:
         """Bytes that need not be a frame at all."""

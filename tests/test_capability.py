@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import limits
@@ -37,6 +37,7 @@ def parse(value: dict[str, list[str]]) -> Capability:
     return Capability.parse(json.dumps(value))
 
 
+@settings(max_examples=400)
 @given(written=capabilities, channel=channels)
 def test_a_channel_is_allowed_the_union_of_all_resources_that_match(
     written: dict[str, tuple[str, ...]], channel: str
@@ -45,6 +46,7 @@ def test_a_channel_is_allowed_the_union_of_all_resources_that_match(
     assert allowed == mask(model.allowed(written, channel, EVERY))
 
 
+@settings(max_examples=400)
 @given(own=capabilities, wanted=capabilities, tried=st.lists(channels, max_size=8))
 def test_an_intersection_allows_what_both_allow_and_nothing_else(
     own: dict[str, tuple[str, ...]], wanted: dict[str, tuple[str, ...]], tried: list[str]
@@ -142,6 +144,9 @@ def test_an_empty_intersection_is_refused(own: dict[str, list[str]], wanted: dic
         ("a:*:c", "a:b:c", True),
         ("a:*:c", "a:b:x:c", False),
         ("a:*:c", "a:c", False),
+        ("a:*:c:*", "a:b:c:d", True),
+        ("a:*:c:*", "a:b:c:d:e", True),
+        ("a:*:c:*", "a:b:c", False),
         ("foo*", "foobar", False),
         ("foo*", "foo*", True),
         ("room", "[?rewind=1]room", True),

@@ -121,7 +121,7 @@ def test_pages_joined_are_the_channels_messages_while_others_arrive(data: st.Dat
     if data.draw(st.booleans(), "with start"):
         params["start"] = str(NOW + data.draw(st.integers(-60, 0), "start"))
     if data.draw(st.booleans(), "with end"):
-        params["end"] = str(NOW + data.draw(st.integers(0, 60), "end"))
+        params["end"] = str(data.draw(st.integers(int(params.get("start", NOW - 60)), NOW + 60), "end"))
     until = None
     if backwards and archive.entries and data.draw(st.booleans(), "until"):
         until = data.draw(st.sampled_from(archive.entries), "from_serial").serial

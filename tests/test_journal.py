@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import JournalCorrupted, JournalUnavailable
-from engine.journal.buckets import Bucket
+from engine.journal.buckets import HOUR_MS, Bucket
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
@@ -58,7 +58,8 @@ class FaultyStore(RocksStore):
 APPENDS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6)), min_size=1, max_size=3)
 STEPS = st.one_of(
     st.tuples(st.just("append"), APPENDS),
-    st.tuples(st.just("clock"), st.sampled_from([1, 500, 20_000, 70_000, 400_000, -30_000])),
+    st.tuples(st.just("clock"), st.sampled_from([1, 500, 20_000, 70_000, 400_000, -30_000, 9 * HOUR_MS])),
+    st.tuples(st.just("layout"), st.sampled_from(["one", "two"])),
     st.tuples(st.just("maintain"), st.none()),
     st.tuples(st.just("reopen"), st.booleans()),
     st.tuples(st.just("erase"), st.sampled_from("abc")),
@@ -71,15 +72,15 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
     """Invariant: reads equal the twin's at every step, what was dropped lies at or below the floor, and
     ``continuous`` is never True when an entry after the cursor is gone."""
     path = tmp_path_factory.mktemp("journal")
-    journal, model, now = journal_at(path, index_entries=4), JournalModel(), 10_000_000
+    opened = {"index_entries": 4, "silent_channels": data.draw(st.sampled_from([1, 2, 100])), "layout": "one"}
+    journal, model, now = journal_at(path, **opened), JournalModel(), 10_000_000
     classes = {"a": "w", "b": "w", "c": "p1"}
-    erased = {name: set() for name in classes}
     try:
         for kind, what in steps:
             if kind == "append":
                 blocks, serial = [], max(now * MS, model.head + 1)
                 for name, count in dict(what).items():
-                    last = model.given.get(name, [0])[-1]
+                    last = model.last_serial(name)
                     numbers = [serial + each * data.draw(st.sampled_from([1, 1, 40_000 * MS])) for each in range(count)]
                     numbers = sorted(set(numbers))
                     blocks.append(block(name, *numbers, previous=last, retention=classes[name]))
@@ -90,18 +91,20 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                 now += what
             elif kind == "maintain":
                 journal.maintain(now)
-            elif kind == "reopen":
+            elif kind in ("reopen", "layout"):
+                if kind == "layout":
+                    opened["layout"] = what
+                    classes["b"] = {"one": "w", "two": "p1"}[what]
                 journal.close()
-                journal = journal_at(path, index_entries=4)
+                journal = journal_at(path, **opened)
             elif model.after(what, 0):
                 gone = data.draw(st.lists(st.sampled_from(serials(model.after(what, 0))), min_size=1, unique=True))
                 journal.erase(what, gone)
                 model.erase(what, gone)
-                erased[what].update(gone)
             assert journal.head() == model.head
             for name, retention in classes.items():
                 if kind == "maintain":
-                    model.drop_up_to([name], journal.floor(retention))
+                    model.drop_up_to([name], retention, journal.floor(retention))
                 assert read_all(journal, name) == model.after(name, 0)
                 cursor = data.draw(st.sampled_from([0, model.head, *model.given.get(name, [])])) + data.draw(
                     st.sampled_from([-1, 0, 1])
@@ -112,10 +115,17 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                 assert after == page(model.after(name, cursor), limit, budget)
                 before = journal.read_before(name, cursor, limit=limit, budget=budget)
                 assert before == page(model.before(name, cursor), limit, budget)
-                if journal.continuous(name, retention, cursor) and not erased[name]:
+                continuous = journal.continuous(name, retention, cursor)
+                if continuous:
                     assert not model.lost_after(name, cursor)
                 if cursor >= journal.floor(retention):
-                    assert journal.continuous(name, retention, cursor)
+                    assert continuous
+                last, wanted = journal.last_serial(name), model.last_serial(name)
+                assert last >= wanted or (last == 0 and journal.forgotten_floor(retention) >= wanted)
+                assert journal.wake([name], 0)[name].last == last
+                if now < HOUR_MS * 9 and opened["silent_channels"] > 10 and not model.erased:
+                    assert last == wanted               # a day has not passed: nothing is forgotten
+                    assert model.after(name, cursor) or continuous == (cursor >= wanted)
     finally:
         journal.close()
 

@@ -63,7 +63,8 @@ def test_the_right_text_finds_its_key(keyring: Keyring) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["app1.key1:topsecreT", "app1.key1:othersecret", "app1.key9:topsecret", "app9.key1:topsecret", "app3.off:topsecret"]
+    "text",
+    ["app1.key1:topsecreT", "app1.key1:othersecret", "app1.key9:topsecret", "app9.k:topsecret", "app3.off:topsecret"],
 )
 def test_wrong_unknown_and_disabled_keys_are_refused_alike(keyring: Keyring, text: str) -> None:
     with pytest.raises(AuthError) as refused:

@@ -1,4 +1,4 @@
-"""What engine.names promises: every channel name is either taken apart exactly, or refused with 40010 and the reason."""
+"""What engine.names promises: a channel name is taken apart exactly, or refused with 40010 and the reason."""
 
 import unicodedata
 
@@ -34,7 +34,9 @@ def test_a_plain_name_is_itself(name: str) -> None:
         ("a:[b]", "a:[b]", {}),
     ],
 )
-def test_params_are_taken_out_of_the_name_and_the_full_text_is_kept(text: str, name: str, params: dict[str, str]) -> None:
+def test_params_are_taken_out_of_the_name_and_the_full_text_is_kept(
+    text: str, name: str, params: dict[str, str]
+) -> None:
     found = parse_channel(text)
     assert (found.name, found.full, dict(found.params)) == (name, text, params)
 

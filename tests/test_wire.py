@@ -1,5 +1,5 @@
-"""What ext.wire, ext.publish and ext.record promise: the quick way in and out says what the slow way says, to the letter;
-what is not plain is left to the slow way; and no bytes, however wrong, are read beyond their end."""
+"""What ext.wire, ext.publish and ext.record promise: the quick way in and out says what the slow way says, to the
+letter; what is not plain is left to the slow way; and no bytes, however wrong, are read beyond their end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import PubSubError
 from engine.message import publish_from
 from ext.wire import (
     JSON,
@@ -109,7 +108,8 @@ def decoded(payload: bytes, wire_format: int) -> Any:
 plain_messages = st.fixed_dictionaries(
     {},
     optional={
-        "name": st.one_of(st.none(), texts), "data": st.one_of(st.none(), texts), "clientId": st.one_of(st.none(), names),
+        "name": st.one_of(st.none(), texts), "data": st.one_of(st.none(), texts),
+        "clientId": st.one_of(st.none(), names),
         "encoding": st.one_of(st.none(), st.sampled_from(["json", "utf-8", "", "base6", "cipher+aes-256-cbc"])),
         "size": st.integers(0, 99), "connectionId": texts, "timestamp": st.integers(0, 1 << 42), "action": st.just(0),
     },
@@ -122,10 +122,10 @@ def plain_publishes(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         base = draw(texts)
         messages = [message | {"id": f"{base}:{index}"} for index, message in enumerate(messages)]
-    publish = {"channel": draw(names), "messages": messages, "msgSerial": draw(st.integers(0, 10**18 - 1)), "action": 15}
-    publish |= draw(
-        st.fixed_dictionaries({}, optional={"id": texts, "connectionKey": texts, "count": st.just(1), "flags": st.none()})
-    )
+    msg_serial = draw(st.integers(0, 10**18 - 1))
+    publish = {"channel": draw(names), "messages": messages, "msgSerial": msg_serial, "action": 15}
+    dropped = {"id": texts, "connectionKey": texts, "count": st.just(1), "flags": st.none()}
+    publish |= draw(st.fixed_dictionaries({}, optional=dropped))
     return dict(draw(st.permutations(list(publish.items()))))
 
 
@@ -167,7 +167,7 @@ odd_publishes = st.builds(
 
 
 @given(odd_publishes, formats, st.randoms(use_true_random=False))
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_what_the_quick_way_accepts_the_slow_way_accepts_as_the_same(
     message: dict[str, Any], wire_format: int, choice: random.Random
 ) -> None:
@@ -182,7 +182,7 @@ def test_what_the_quick_way_accepts_the_slow_way_accepts_as_the_same(
 
 
 @given(plain_publishes(), formats, st.randoms(use_true_random=False), st.data())
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_damaged_bytes_are_never_accepted_as_something_that_the_slow_way_does_not_see(
     message: dict[str, Any], wire_format: int, choice: random.Random, data: st.DataObject
 ) -> None:
@@ -195,7 +195,8 @@ def test_damaged_bytes_are_never_accepted_as_something_that_the_slow_way_does_no
         elif what == "cut":
             del payload[at : at + data.draw(st.integers(1, 4))]
         elif what == "insert":
-            payload[at:at] = data.draw(st.one_of(st.binary(max_size=3), st.sampled_from([b'"', b"\\", b",", b"{}", b"\\ud8"])))
+            pieces = st.sampled_from([b'"', b"\\", b",", b"{}", b"\\ud8"])
+            payload[at:at] = data.draw(st.one_of(st.binary(max_size=3), pieces))
         else:
             payload[at:at] = payload[at : at + 6]
         if not payload:
@@ -209,7 +210,9 @@ def test_damaged_bytes_are_never_accepted_as_something_that_the_slow_way_does_no
 def test_a_publish_that_is_cut_off_or_has_more_behind_it_is_not_plain(
     message: dict[str, Any], wire_format: int, choice: random.Random, data: st.DataObject
 ) -> None:
-    payload = written(message, wire_format, choice).rstrip()
+    payload = written(message, wire_format, choice)
+    if wire_format == JSON:
+        payload = payload.rstrip()
     assert parse_publish(payload[: data.draw(st.integers(0, len(payload) - 1))], wire_format) is None
     assert parse_publish(payload + b"\x00", wire_format) is None
 
@@ -224,8 +227,9 @@ def json_publish(messages: str, rest: str = "") -> bytes:
         "[]", "{}", "null", "[null]", '[{"data":"a"},]', '[{"data":"a",}]', '[{"data" "a"}]', '[{"data":"a"}',
         '[{"extras":{}}]', '[{"data":{}}]', '[{"data":[]}]', '[{"data":1}]', '[{"data":true}]', '[{"name":1}]',
         '[{"data":"AQID","encoding":"base64"}]', '[{"data":"AQID","encoding":"json/base64"}]', '[{"action":1}]',
-        '[{"data":"a","data":"a"}]', '[{"size":1,"size":1}]', '[{"connectionKey":"k"}]', '[{"x":1}]', '[{"version":{}}]',
-        '[{"id":""}]', '[{"clientId":""}]', '[{"id":"a:0"},{}]', '[{},{"id":"a:1"}]', '[{"id":"a:0"},{"id":"b:1"}]',
+        '[{"data":"a","data":"a"}]', '[{"size":1,"size":1}]', '[{"connectionKey":"k"}]', '[{"x":1}]',
+        '[{"version":{}}]', '[{"id":""}]', '[{"clientId":""}]', '[{"id":"a:0"},{}]', '[{},{"id":"a:1"}]',
+        '[{"id":"a:0"},{"id":"b:1"}]',
         '[{"id":"a:1"},{"id":"a:0"}]', '[{"id":"a"},{"id":"a"}]', '[{"id":"a:0"},{"id":"a:01"}]',
         r'[{"data":"\ud800"}]', r'[{"data":"\udc00"}]', r'[{"data":"\ud800\u0041"}]', r'[{"data":"\u00g0"}]',
         r'[{"data":"\x41"}]', r'[{"data":"\u00"}]', '[{"data":"\n"}]', '[{"data":"\x00"}]', '[{"data":\'a\'}]',
@@ -270,7 +274,8 @@ def test_protocol_messages_that_are_not_plain_json_are_left_to_the_slow_way(payl
     ],
 )  # fmt: skip
 def test_messages_that_are_not_plain_msgpack_are_left_to_the_slow_way(message: dict[Any, Any]) -> None:
-    assert parse_publish(msgpack.packb({"action": 15, "channel": "c", "msgSerial": 7, "messages": [message]}), 1) is None
+    payload = msgpack.packb({"action": 15, "channel": "c", "msgSerial": 7, "messages": [message]})
+    assert parse_publish(payload, MSGPACK) is None
 
 
 def test_text_in_msgpack_that_is_no_utf8_is_left_to_the_slow_way_which_takes_it_as_binary() -> None:
@@ -352,7 +357,7 @@ def test_what_was_published_in_one_format_is_delivered_in_the_other(
 
 
 @given(records, st.data())
-@settings(max_examples=600)
+@settings(max_examples=300)
 def test_a_record_is_refused_if_and_only_if_it_is_malformed(record: bytes, data: st.DataObject) -> None:
     damaged = bytearray(record)
     for _ in range(data.draw(st.integers(0, 2))):
@@ -475,7 +480,7 @@ def test_an_ack_of_nothing_or_of_too_many_messages_is_refused() -> None:
             ack_payload(JSON, 0, stored)
 
 
-# the rest of the protocol
+# msgpack, before it is decoded
 
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), texts, st.floats(allow_nan=False)),
@@ -490,35 +495,3 @@ def test_a_whole_msgpack_value_is_told_from_a_part_and_from_more(value: Any, mor
     assert is_msgpack(packed)
     assert not is_msgpack(packed + more)
     assert not any(is_msgpack(packed[:end]) for end in range(len(packed)))
-
-
-@given(st.dictionaries(texts, values, max_size=5), formats)
-def test_protocol_messages_come_back_without_nulls_in_their_maps(message: dict[str, Any], wire_format: int) -> None:
-    def present(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: present(item) for key, item in value.items() if item is not None}
-        if isinstance(value, list):
-            return [present(item) for item in value]
-        return None if wire_format == JSON and value in (float("inf"), -float("inf")) else value
-
-    assert wire.decode(wire.encode(message, wire_format), wire_format) == present(message)
-
-
-@pytest.mark.parametrize(
-    ("payload", "wire_format"),
-    [
-        (b"", JSON), (b"[]", JSON), (b"null", JSON), (b"{", JSON), (b'{"a":NaN}', JSON), (b'{"a":"\\ud800"}', JSON),
-        (b"\xff", JSON), (b"[" * 5000, JSON), (b'{"a":1}x', JSON), (b"", MSGPACK), (b"\x90", MSGPACK), (b"\xc0", MSGPACK),
-        (b"\x81\xa1a", MSGPACK), (b"\x81\x01\x01", MSGPACK), (b"\x80\x80", MSGPACK), (b"\xc1", MSGPACK),
-        (b"\x81\xa1a" + b"\x91" * 5000 + b"\xc0", MSGPACK), (b"\x81\xa1a" + b"\x91" * 101 + b"\xc0", MSGPACK),
-        (b"\x81\xa1a\xdd\xff\xff\xff\xff", MSGPACK), (b"\x81\xa1a\xd6\xff\0\0\0\0", MSGPACK), (b"\x81\x90\x01", MSGPACK),
-    ],
-)  # fmt: skip
-def test_a_frame_that_holds_no_protocol_message_is_a_protocol_error(payload: bytes, wire_format: int) -> None:
-    with pytest.raises(PubSubError) as caught:
-        wire.decode(payload, wire_format)
-    assert (caught.value.code, caught.value.status) == (80013, 400)
-
-
-def test_text_that_is_no_utf8_is_decoded_as_bytes() -> None:
-    assert wire.decode(b"\x82\xa4data\xa2\xff\xfe\xa4name\xa2\xc3\xa4", MSGPACK) == {"data": b"\xff\xfe", "name": "ä"}

@@ -18,7 +18,7 @@ import orjson
 from engine import limits
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring
-from engine.auth.tokens import TokenSeal, sign
+from engine.auth.tokens import TokenSeal, check_client_id, sign
 from engine.errors import AuthError, BadRequest, LimitExceeded
 
 DEFAULT_TTL_MS = 3_600_000
@@ -62,11 +62,7 @@ class TokenIssuer:
             raise AuthError("the request was sent with another key", code=40101)
         assert key is not None
         ttl = self._ttl(request, key)
-        client_id = request.get("clientId")
-        if client_id is not None and (not isinstance(client_id, str) or not client_id):
-            raise BadRequest("clientId: must be a string, and not empty", code=40012)
-        if client_id is not None and len(client_id.encode()) > limits.CLIENT_ID_BYTES:
-            raise BadRequest(f"clientId: must have at most {limits.CLIENT_ID_BYTES} bytes", code=40012)
+        client_id = check_client_id(request["clientId"]) if "clientId" in request else None
         text = key.capability.text
         if "capability" in request:
             text = key.capability.intersect(Capability.parse(request["capability"])).text

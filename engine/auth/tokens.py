@@ -19,6 +19,7 @@ from hashlib import sha256
 
 import msgpack
 
+from engine import limits
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring
 from engine.auth.sealing import derive_key
@@ -48,12 +49,21 @@ class Identity:
         return "*" if self.wildcard else self.client_id
 
 
+def check_client_id(client_id: object) -> str:
+    """What can be the clientId of a connection or token; ``*``, for any, included. Raises: BadRequest 40012."""
+    if not isinstance(client_id, str) or not client_id:
+        raise BadRequest("clientId: must be a string, and not empty", code=40012)
+    if len(client_id.encode("utf-8", "replace")) > limits.CLIENT_ID_BYTES:
+        raise BadRequest(f"clientId: must have at most {limits.CLIENT_ID_BYTES} bytes", code=40012)
+    return client_id
+
+
 def check_message_client_id(identity: Identity, client_id: str | None) -> None:
     """May this identity publish as ``client_id``? Raises: BadRequest 40012."""
     if client_id is None:
         return
-    if client_id == "*":
-        raise BadRequest("clientId: '*' is no identity", code=40012)
+    if client_id in ("*", ""):
+        raise BadRequest(f"clientId: {client_id!r} is no identity", code=40012)
     if not identity.wildcard and client_id != identity.client_id:
         raise BadRequest("clientId: the credentials do not permit this one", code=40012)
 
@@ -62,8 +72,7 @@ def with_client_id(identity: Identity, asserted: str | None) -> Identity:
     """The identity once the client has said who it is. Raises: AuthError 40102, BadRequest 40012."""
     if asserted is None or asserted == identity.client_id:
         return identity
-    if asserted == "":
-        raise BadRequest("clientId: must not be empty", code=40012)
+    check_client_id(asserted)
     if not identity.wildcard:
         raise AuthError("clientId: it is not the one of the credentials", code=40102)
     if asserted == "*":

@@ -48,6 +48,12 @@ class MemoryJournal:
         retention_ms(retention, 1)
         return self._head
 
+    def forgotten_floor(self, retention: str) -> int:
+        return self.floor(retention)
+
+    def last_serial(self, channel: str) -> int:
+        return 0
+
     def continuous(self, channel: str, retention: str, cursor: int) -> bool:
         return cursor >= self.floor(retention)
 

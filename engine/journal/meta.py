@@ -1,6 +1,6 @@
 """What the journal knows about itself, in the default family.
 
-    format 1 | series, written: 8 characters each | head: 8 bytes | floor:<class>, base: 8 bytes
+    format 1 | series, written: 8 characters each | head: 8 bytes | floor:<class>, base, forgotten: 8 bytes
     boot: the kernel's boot id | clean: there only between a close and the next open
     layout: which namespaces have which retention class, as text, as of the last start
 
@@ -43,6 +43,10 @@ def floor_row(retention: str, serial: int) -> Row:
     return META, b"floor:" + retention.encode("ascii"), number(serial)
 
 
+def forgotten_row(serial: int) -> Row:
+    return META, b"forgotten", number(serial)
+
+
 class Meta:
     """Read at open; ``rows`` are what has to be written (synced) before anything else is."""
 
@@ -66,8 +70,8 @@ class Meta:
                 head_row(0),
             ]
             self.floors: dict[str, int] = {}
-            self.base = 0
-            rows.append((META, b"base", number(0)))
+            self.base = self.forgotten = 0
+            rows += [(META, b"base", number(0)), forgotten_row(0)]
         else:
             if found != FORMAT:
                 raise StoreError(f"Not supported: journal format {found!r}; this server reads {FORMAT!r}")
@@ -75,6 +79,12 @@ class Meta:
             self.head = self._number(b"head")
             self.base = self._number(b"base")
             self.floors = self._read_floors()
+            if store.get(META, b"forgotten") is None:
+                # Written before the silent were remembered: whatever has been dropped so far is forgotten.
+                self.forgotten = max(self.floors.values(), default=0)
+                rows.append(forgotten_row(self.forgotten))
+            else:
+                self.forgotten = self._number(b"forgotten")
             same_boot = boot_id != "" and store.get(META, b"boot") == boot_id.encode()
             if not same_boot and store.get(META, b"clean") is None:
                 self.written_series = new_series()

@@ -2,15 +2,18 @@
 
     write side   append, erase, forget, maintain, recover, close: one caller at a time (maintain may
                  run beside append; it takes what it must under a lock of its own)
-    read side    read_after, read_before, last, wake, floor, continuous: any thread, at any time
+    read side    read_after, read_before, last, last_serial, wake, floor, forgotten_floor, continuous:
+                 any thread, at any time
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
 
     first = the first held entry after the cursor
     1. 0 < first.previous <= cursor < first.serial: nothing was ever between them
-    2. nothing is after the cursor, but an entry at or before it is held: later ones would be too
-    3. otherwise (nothing held, or first.previous == 0, which only says that nothing was held when it
-       was written): only ``cursor >= floor(retention)`` proves it, for only what is older was dropped
+    2. nothing is after the cursor, but an entry at or before it is held: later ones would be too; or
+       the serial of the newest one that was dropped is remembered, and is at or before the cursor; or
+       none is held or remembered, and ``cursor >= forgotten_floor(retention)``
+    3. otherwise (first.previous == 0, which only says that nothing was held when it was written):
+       only ``cursor >= floor(retention)`` proves it, for only what is older was dropped
 
 Synchronous by design: it runs in worker threads. Time is an argument."""
 
@@ -42,7 +45,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a channel that wakes finds: its last serial (0: none held) and its newest entries, in pages."""
+    """What a channel that wakes finds: its last serial (see ``Journal.last_serial``), its newest entries in pages."""
 
     last: int
     pages: Iterator[list[Stored]]
@@ -97,6 +100,14 @@ class Journal(Protocol):
 
     def floor(self, retention: str) -> int:
         """The smallest cursor after which retention has dropped nothing of this class."""
+
+    def last_serial(self, channel: str) -> int:
+        """The serial of the newest entry held; or else of the newest one that was dropped, as long as it is
+        remembered; or else 0: then everything after ``forgotten_floor`` is known. Never too small."""
+
+    def forgotten_floor(self, retention: str) -> int:
+        """The smallest cursor after which a channel of this class whose ``last_serial`` is 0 had no entry.
+        Ask for ``last_serial`` (or ``wake``) first: this only rises."""
 
     def continuous(self, channel: str, retention: str, cursor: int) -> bool:
         """Is every entry of the channel after ``cursor`` still held? False also when that is unknown."""

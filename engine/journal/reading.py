@@ -16,7 +16,7 @@ from itertools import chain
 from operator import attrgetter
 
 from engine.errors import JournalCorrupted, JournalUnavailable
-from engine.journal.block import block_key, channel_prefix, decode
+from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, decode
 from engine.journal.buckets import Bucket, BucketTable
 from engine.journal.port import Stored
 from engine.journal.store import Rows, Store, StoreError
@@ -139,3 +139,21 @@ def check(channel: str, rows: Rows) -> None:
         if str(error).startswith("Corruption"):
             raise JournalCorrupted(channel, str(error)) from error
         raise JournalUnavailable(f"{channel} cannot be read: {error}") from error
+
+
+def channels_of(store: Store, family: str, room: int) -> set[str] | None:
+    """The channels of a bucket, by one seek for each; None if they are too many, or cannot all be read."""
+    channels: set[str] = set()
+    try:
+        rows = store.rows(family)
+        rows.seek(b"")
+        while rows.valid():
+            if len(channels) >= room:
+                return None
+            channel = rows.key()[: -SERIAL_BYTES - 1]
+            channels.add(channel.decode("utf-8"))
+            rows.seek(channel + b"\1")                  # past every key of this channel: they go on with a NUL
+        rows.status()
+    except Exception:
+        return None             # damage is reported to whoever reads the channel that has it, not to all others
+    return channels

@@ -16,12 +16,13 @@ from shutil import disk_usage
 from threading import Lock
 
 from engine.errors import JournalUnavailable
-from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, decode, encode, split
+from engine.journal.block import block_key, channel_prefix, decode, encode, split
 from engine.journal.buckets import INDEX_ENTRIES, SERIAL_SHIFT, Bucket, BucketTable, bucket_length_ms, retention_ms
 from engine.journal.gate import Gate
-from engine.journal.meta import Meta, floor_row, head_row, read_boot_id
+from engine.journal.meta import Meta, floor_row, forgotten_row, head_row, read_boot_id
 from engine.journal.port import Block, Statistics, Stored, Window
-from engine.journal.reading import BucketGoneError, Reader, check
+from engine.journal.reading import BucketGoneError, Reader, channels_of, check
+from engine.journal.silent import MOST_CHANNELS, PREFIX, Silent, chunks, falling_silent, newest_entries
 from engine.journal.store import META, MIB, RocksStore, Row, Store, StoreError
 
 WINDOW_MS = 120_000
@@ -42,6 +43,7 @@ class RocksJournal:
         window_ms: int = WINDOW_MS,
         layout: str = "",
         index_entries: int = INDEX_ENTRIES,
+        silent_channels: int = MOST_CHANNELS,
         open_store: Callable[[Path], Store] = RocksStore,
         boot_id: str | None = None,
     ) -> None:
@@ -50,19 +52,21 @@ class RocksJournal:
         Args:
             layout: which namespaces have which class, as text; a changed one raises every floor to the head.
             index_entries: how many (bucket, channel) pairs are remembered; beyond them it is looked up.
+            silent_channels: how many are remembered beyond their retention.
             open_store, boot_id: what a test replaces.
         Raises: JournalUnavailable, with what RocksDB said and what the operator can do.
         """
         if window_ms < 1:
             raise ValueError(f"the window must be at least 1 ms, got {window_ms}")
         self._path, self._window_ms, self._layout, self._index_entries = path, window_ms, layout, index_entries
-        self._open_store = open_store
+        self._open_store, self._most_silent = open_store, silent_channels
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._appending, self._building, self._gate = Lock(), Lock(), Gate()
         self._failed: str | None = None
         self._store: Store | None = None
         self._unsynced = False
         self._closed = False
+        self._changes = 0                           # by forget and erase: what was read before one is stale
         self._head = 0
         self._retentions: set[str] = set()          # appended to in this life: they get buckets ahead of time
         self._appends = self._entries = self._bytes = self._failures = self._recoveries = 0
@@ -127,23 +131,29 @@ class RocksJournal:
         retention_ms(retention, self._window_ms)
         return self._meta.floor(retention)
 
+    def forgotten_floor(self, retention: str) -> int:
+        return min(self.floor(retention), self._silent.forgotten)
+
+    def last_serial(self, channel: str) -> int:
+        return self._last_known(channel)[0]
+
     def continuous(self, channel: str, retention: str, cursor: int) -> bool:
-        # Entries first and the floor second: a bucket leaves the table only after the floor has risen.
+        # The last serial first, or an entry appended meanwhile would look like one that is missing; entries
+        # before floors, for a bucket leaves the table only after they have risen.
+        last, vouches = self._last_known(channel)
         first = self.read_after(channel, cursor, limit=1, budget=0)
         if first:
             proven = 0 < first[0].previous <= cursor
         else:
-            # An entry held from before a change of classes would not vouch for later ones in another class.
-            last = self.last(channel)
-            proven = last is not None and last.serial > self._meta.base
+            proven = vouches and last <= cursor if last else cursor >= self._silent.forgotten
         return proven or cursor >= self.floor(retention)
 
     def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
         since = (since_ms << SERIAL_SHIFT) - 1 if since_ms > 0 else 0
         windows = {}
         for channel in channels:
-            last = self.last(channel)               # a look into a few sets, for a channel without entries
-            windows[channel] = Window(last.serial, self._pages(channel, since)) if last else Window(0, iter(()))
+            last = self.last_serial(channel)        # a look into a few sets and rows, for one without entries
+            windows[channel] = Window(last, self._pages(channel, since) if last else iter(()))
         return windows
 
     def forget(self, app_prefix: str) -> None:
@@ -158,7 +168,9 @@ class RocksJournal:
                 for bucket in self._table:
                     store.delete_range(bucket.family, begin, end)
                     self._table.discard(bucket, app_prefix)
+                self._silent.forget(store, begin, end)
                 store.sync()
+                self._changes += 1
             except StoreError as error:
                 raise self._fail(f"an app could not be dropped: {error}") from error
 
@@ -169,8 +181,9 @@ class RocksJournal:
             try:
                 rows = [row for serial in sorted(doomed) for row in self._without(store, prefix, serial, doomed)]
                 if rows:
-                    store.write(list({(row[0], row[1], row[2]): row for row in rows}.values()))
+                    store.write(list(dict.fromkeys(rows)))
                     store.sync()
+                self._changes += 1
             except StoreError as error:
                 raise self._fail(f"entries could not be taken back: {error}") from error
 
@@ -200,6 +213,8 @@ class RocksJournal:
                 store = self._store
                 if store is None or self._failed is not None:
                     return
+                if self._table.expired(now_ms):
+                    self._silent.prepare(store, now_ms)
                 for retention in sorted(self._retentions):
                     ahead = now_ms + bucket_length_ms(retention, self._window_ms)
                     for at_ms in (now_ms, ahead):
@@ -250,7 +265,9 @@ class RocksJournal:
         try:
             store = self._open_store(self._path)
             meta = Meta(store, self._boot_id, self._layout)
-            buckets = [Bucket.parse(family) for family in store.families()]
+            silent = {family for family in store.families() if family.startswith(PREFIX)}
+            buckets = [Bucket.parse(family) for family in store.families() if family not in silent]
+            self._silent = Silent(store, silent, meta.forgotten, self._most_silent)
             store.write(meta.rows)
             store.sync()
         except (StoreError, ValueError) as error:
@@ -263,7 +280,7 @@ class RocksJournal:
         self._meta, self._head = meta, meta.head
         self._table = BucketTable(buckets, self._window_ms, self._index_entries)
         for bucket in buckets:
-            self._table.adopt(bucket, _channels_of(store, bucket.family, self._index_entries - self._table.indexed))
+            self._table.adopt(bucket, channels_of(store, bucket.family, self._index_entries - self._table.indexed))
         self._store = store
 
     def _rows_of(self, store: Store, blocks: Sequence[Block]) -> tuple[list[Row], int]:
@@ -299,30 +316,86 @@ class RocksJournal:
         return bucket
 
     def _take_expired(self, now_ms: int) -> list[str]:
-        """Raise the floors, durably, and only then take the buckets away from readers."""
+        """Remember who falls silent and raise the floors, durably; only then take the buckets from readers.
+
+        What was read without the lock is written only if nothing has changed meanwhile; else it is left
+        for the next time. Rows written early do no harm: an entry that is held comes before one remembered.
+        """
+        expired, blind = self._table.expired(now_ms), False
+        seen, found = self._seen(expired), list[tuple[bytes, bytes]]()
+        for bucket in expired:
+            limit = min(bucket.end_serial - 1, self._head)
+            with self._gate:
+                channels = falling_silent(self._store, bucket, self._table, expired) if self._store else None
+            if channels is None:
+                blind = True
+            for chunk in chunks(channels or [], self._silent.chunk):
+                if found and not self._remember(found, now_ms, expired, seen):
+                    return []
+                with self._gate:
+                    found = list(newest_entries(self._store, bucket, limit, chunk)) if self._store else []
         with self._appending:
-            expired = self._table.expired(now_ms)
-            if self._store is None or self._failed is not None:
-                return []
-            if not expired and not self._unsynced:
+            store = self._store
+            if store is None or self._failed is not None or self._seen(expired) != seen:
                 return []
             try:
+                with self._building:
+                    rows = self._silent.rows(store, found, now_ms)
+                spent, spent_to = self._silent.spent(now_ms, self._head, blind=blind)
+                if not expired and not spent and not self._unsynced:
+                    return []
                 floors = dict(self._meta.floors)
                 for bucket in expired:
                     # Serials beyond the head are still to be given out, also after the clock has stepped back.
                     dropped_to = min(bucket.end_serial - 1, self._head)
                     floors[bucket.retention] = max(floors.get(bucket.retention, 0), dropped_to)
-                if expired:
-                    self._store.write([floor_row(*floor) for floor in floors.items()])
-                self._store.sync()
+                if expired or spent:
+                    rows += [floor_row(*floor) for floor in floors.items()]
+                    store.write([*rows, forgotten_row(spent_to)])
+                store.sync()
                 self._unsynced = False
             except StoreError as error:
                 raise self._fail(f"the floor could not be raised: {error}") from error
             self._meta.floors = floors
             with self._building:
+                self._silent.remove(spent, spent_to)
                 for bucket in expired:
                     self._table.remove(bucket)
-            return [bucket.family for bucket in expired]
+            return [*(bucket.family for bucket in expired), *(family.name for family in spent)]
+
+    def _remember(self, found: list[tuple[bytes, bytes]], now_ms: int, expired: list[Bucket], seen: object) -> bool:
+        """Write these ahead of the floor; False, if what was read no longer holds."""
+        with self._appending:
+            store = self._store
+            if store is None or self._failed is not None or self._seen(expired) != seen:
+                return False
+            try:
+                with self._building:
+                    store.write(self._silent.rows(store, found, now_ms))
+                self._unsynced = True
+            except StoreError as error:
+                raise self._fail(f"who fell silent could not be written: {error}") from error
+            return True
+
+    def _seen(self, expired: list[Bucket]) -> tuple[BucketTable, int, int]:
+        """As long as this is the same, what was read of expired buckets still holds."""
+        may_grow = any(bucket.end_serial > self._head for bucket in expired)     # after the clock has stepped back
+        return self._table, self._changes, self._head if may_grow else 0
+
+    def _last_known(self, channel: str) -> tuple[int, bool]:
+        """See ``last_serial``; and whether nothing can have followed it unnoticed."""
+        held = self.last(channel)
+        if held is not None and held.serial > self._meta.base:
+            return held.serial, True
+        with self._gate:
+            silent, store = self._silent, self._reader().store      # after ``held``: it is remembered before it goes
+            remembered = silent.find(store, channel)
+        series = self._meta.series, self._meta.written_series
+        known = max(held.serial if held else 0, remembered[0] if remembered else 0)
+        if 0 < known <= self._meta.base:
+            # From before a change of classes: a later one, of another class, may have been forgotten earlier.
+            known = max(known, silent.forgotten)
+        return known, remembered is None or remembered[1] in series
 
     def _without(self, store: Store, prefix: bytes, serial: int, doomed: frozenset[int]) -> Iterator[Row]:
         """The rows that turn the block with this serial into one without the doomed entries."""
@@ -341,6 +414,9 @@ class RocksJournal:
                 continue
             if not kept or kept[0][0] != entries[0].serial:
                 yield bucket.family, key, None
+            if not kept:
+                # An older bucket may have been dropped without a word of this channel, which had this block.
+                yield from self._silent.named(store, prefix[:-1], entries[0].previous, entries[0].series)
             if kept:
                 key = block_key(prefix, kept[0][0])
                 yield bucket.family, key, encode(key, entries[0].series, kept)
@@ -385,24 +461,6 @@ def _check_blocks(blocks: Sequence[Block], head: int, window_ms: int) -> None:
         newest[block.channel] = before
         if not block.entries:
             raise ValueError(f"{block.channel}: a block without entries")
-
-
-def _channels_of(store: Store, family: str, room: int) -> set[str] | None:
-    """The channels of a bucket, by one seek for each; None if they are too many, or cannot all be read."""
-    channels: set[str] = set()
-    try:
-        rows = store.rows(family)
-        rows.seek(b"")
-        while rows.valid():
-            if len(channels) >= room:
-                return None
-            channel = rows.key()[: -SERIAL_BYTES - 1]
-            channels.add(channel.decode("utf-8"))
-            rows.seek(channel + b"\1")                  # past every key of this channel: they go on with a NUL
-        rows.status()
-    except Exception:
-        return None             # damage is reported to whoever reads the channel that has it, not to all others
-    return channels
 
 
 def _bytes_in(directory: Path) -> int:

@@ -30,6 +30,11 @@ class JournalModel:
 
     def erase(self, channel: str, serials: list[int]) -> None:
         self.channels[channel] = [entry for entry in self.channels.get(channel, []) if entry.serial not in serials]
+        self.given[channel] = [serial for serial in self.given[channel] if serial not in serials]
+
+    def last_serial(self, channel: str) -> int:
+        """Of all that it ever had, whether dropped or not, except what was taken back."""
+        return max(self.given.get(channel, []), default=0)
 
     def lost_after(self, channel: str, cursor: int) -> bool:
         """Has an entry after the cursor been dropped?"""

@@ -221,9 +221,7 @@ async def op_log(command: Command) -> list[dict[str, Any]]:
     def there() -> bool:
         return newest() == command["last"] if "last" in command else len(messages()) >= command.get("count", 0)
 
-    await until(
-        there, command.get("seconds", 20), lambda: f"only {len(messages())} messages, the last is {newest()}"
-    )
+    await until(there, command.get("seconds", 20), lambda: f"only {len(messages())} messages, the last is {newest()}")
     return log
 
 
@@ -241,7 +239,7 @@ async def op_flood(command: Command) -> None:
             result = await channel.publish(name, name)
         except Exception as reason:
             return {"name": name, "error": error(reason)}
-        return {"name": name, "serial": result.serials[0]}
+        return present(name=name, serial=result.serials[0] if result.serials else None)
 
     async def send() -> list[dict[str, Any]]:
         results: list[asyncio.Task[dict[str, Any]]] = []

@@ -11,6 +11,7 @@ Payloads are tagged as the drivers tag them: ``text``, ``binary``, ``structure``
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -126,13 +127,8 @@ class Driver:
         return list(self.call("rest_publish", channel=channel, messages=messages, options=options)["serials"])
 
     def close_clients(self) -> None:
-        for client in self._open:
-            client.close()
-        self._open.clear()
-
-    def forget_clients(self) -> None:
-        """Those whose server is gone cannot be closed in order; they end with the driver."""
-        self._open.clear()
+        while self._open:
+            self._open.pop().close()
 
     def kill(self) -> None:
         """As when a page is reloaded or a process dies: nothing is said to the server."""
@@ -149,10 +145,8 @@ class Driver:
 
     def _end(self) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -211,6 +205,10 @@ class Client:
             elif event["state"] == "attached":
                 events.append(Attached(bool(event.get("resumed")), event.get("position")))
         return SubscriberLog(self._name, events, **options)
+
+    def attachments(self, channel: str) -> list[dict[str, Any]]:
+        """Each time that it became attached."""
+        return [event for event in self.events(channel) if event.get("state") == "attached"]
 
     def publish(self, channel: str, *messages: dict[str, Any], **options: Any) -> list[str]:
         return list(self._call("publish", channel=channel, messages=messages, **options)["serials"])

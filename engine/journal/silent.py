@@ -1,0 +1,187 @@
+"""Who has fallen silent: the newest dropped serial of each channel, for a day after the drop.
+
+    family   silent-<created ms>        15 digits; what was dropped from then on, until the next one is created
+    row      channel key, UTF-8         serial 8 | series 8, of the channel's newest entry in a dropped bucket
+             00                         8 bytes: how many rows; no channel key is a NUL
+
+A cursor at the last entry of a channel is as good as ever when that entry has passed its retention:
+nothing came after it. The floor of a class cannot say so, because other channels raise it too.
+
+A channel that has entries in a younger bucket of its class is passed over: that bucket will name it.
+Families, because a day's rows are then forgotten as entries are: dropped whole. ``forgotten`` is the
+floor of that: every dropped entry with a greater serial is remembered, or followed by one that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from engine.journal.block import SERIAL_BYTES, block_key, decode
+from engine.journal.buckets import HOUR_MS, INDEX_ENTRIES, SERIAL_SHIFT, Bucket
+from engine.journal.reading import channels_of
+from engine.journal.store import Row, Rows, Store, StoreError
+
+REMEMBERED_MS = 24 * HOUR_MS
+FAMILIES = 4
+FAMILY_MS = REMEMBERED_MS // FAMILIES           # so at most five are looked into, at some 1 us each
+MOST_CHANNELS = 1_000_000                       # some 60 bytes each on disk, the operator's; then the oldest go
+CHUNK = 2_000                                   # rows of one write: appends wait some 4 ms for it
+PREFIX = "silent-"
+COUNT_KEY = b"\0"
+LAST_SERIAL = (1 << 64) - 1
+UNKNOWN_SERIES = bytes(8)                       # of a serial that only bounds what could not be read
+
+
+@dataclass(slots=True)
+class Family:
+    created_ms: int
+    count: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{PREFIX}{self.created_ms:015d}"
+
+
+class Silent:
+    """What is remembered. ``families`` ascend; readers take the tuple as it is, a change makes a new one."""
+
+    def __init__(self, store: Store, names: Iterable[str], forgotten: int, most: int = MOST_CHANNELS) -> None:
+        """Raises: ValueError, if one of these families is not ours; StoreError."""
+        self.forgotten = forgotten
+        self._most, self._most_each = most, max(most // FAMILIES, 1)
+        self.chunk = min(CHUNK, self._most_each)
+        self.families: tuple[Family, ...] = ()
+        for name in sorted(names):
+            family = Family(int(name.removeprefix(PREFIX)))
+            if family.name != name:
+                raise ValueError(f"no family is called {name!r}")
+            family.count = int.from_bytes(store.get(name, COUNT_KEY) or b"", "big")
+            self.families += (family,)
+
+    def find(self, store: Store, channel: str) -> tuple[int, str] | None:
+        """Serial and series of the newest that is remembered; the series is empty if the serial is a bound only."""
+        best = b""
+        key = channel.encode("utf-8")
+        for family in self.families:
+            try:
+                best = max(best, store.get(family.name, key) or b"")
+            except StoreError:
+                if family in self.families:
+                    raise
+                # Dropped under us, and ``forgotten``, to be read after this, has risen above it.
+        if not best:
+            return None
+        serial, series = best[:SERIAL_BYTES], best[SERIAL_BYTES:]
+        return int.from_bytes(serial, "big"), "" if series == UNKNOWN_SERIES else series.decode("ascii")
+
+    def prepare(self, store: Store, now_ms: int, more: int = 0) -> None:
+        """Have a family that may take ``more`` rows of what is dropped now."""
+        newest = self.families[-1] if self.families else None
+        if newest is None or now_ms >= newest.created_ms + FAMILY_MS or newest.count + more > self._most_each:
+            family = Family(max(now_ms, newest.created_ms + 1) if newest else now_ms)
+            store.create(family.name)
+            self.families += (family,)
+
+    def rows(self, store: Store, found: Sequence[tuple[bytes, bytes]], now_ms: int) -> list[Row]:
+        """What has to be written so that these channels are remembered; never a smaller serial than before."""
+        if not found:
+            return []
+        self.prepare(store, now_ms, len(found))
+        family, added = self.families[-1], 0
+        rows: list[Row] = []
+        for channel, value in found:
+            before = store.get(family.name, channel)
+            if before is None or before < value:
+                rows.append((family.name, channel, value))
+                added += before is None
+        if rows:
+            # Counted also if the write then fails: a count too high only forgets a little early.
+            family.count += added
+            rows.append((family.name, COUNT_KEY, family.count.to_bytes(8, "big")))
+        return rows
+
+    def named(self, store: Store, channel: bytes, serial: int, series: str) -> list[Row]:
+        """The row for a channel that a younger bucket was trusted to name, and now can't; see ``erase``."""
+        if not self.families or not serial:
+            return []                                   # nothing has ever been dropped, or nothing came before
+        name, value = self.families[-1].name, row_value(serial, series)
+        return [(name, channel, max(value, store.get(name, channel) or b""))]
+
+    def spent(self, now_ms: int, head: int, *, blind: bool) -> tuple[tuple[Family, ...], int]:
+        """The families past their day, or too many; and what ``forgotten`` is once they are dropped.
+
+        Args:
+            blind: channels were dropped that nobody can name. What is remembered of any may now be too
+                old, so all of it has to go.
+        """
+        if blind:
+            return self.families, max(self.forgotten, min((now_ms << SERIAL_SHIFT) - 1, head))
+        count, forgotten, gone = sum(family.count for family in self.families), self.forgotten, 0
+        for at, family in enumerate(self.families):
+            newest = at + 1 == len(self.families)
+            end_ms = family.created_ms + FAMILY_MS if newest else self.families[at + 1].created_ms
+            if end_ms + REMEMBERED_MS > now_ms and (count <= self._most or newest):
+                break
+            # What is dropped is older than the moment of the drop; never beyond the head (see floors).
+            forgotten = max(forgotten, min((end_ms << SERIAL_SHIFT) - 1, head))
+            count -= family.count
+            gone = at + 1
+        return self.families[:gone], forgotten
+
+    def remove(self, families: tuple[Family, ...], forgotten: int) -> None:
+        self.forgotten = forgotten                      # first: see ``find``
+        self.families = self.families[len(families) :]
+
+    def forget(self, store: Store, begin: bytes, end: bytes) -> None:
+        for family in self.families:
+            store.delete_range(family.name, begin, end)
+
+
+def falling_silent(
+    store: Store, bucket: Bucket, table: Iterable[Bucket], expired: Sequence[Bucket]
+) -> list[str] | None:
+    """The channels of a bucket that no younger one of its class, of those that stay, is known to have.
+
+    Returns: None, if it can't be told who they are.
+    """
+    channels = bucket.channels
+    if channels is None:
+        channels = channels_of(store, bucket.family, INDEX_ENTRIES)
+    if channels is None:
+        return None
+    younger = [
+        other.channels
+        for other in table
+        if other.retention == bucket.retention
+        and other.start_ms >= bucket.end_ms
+        and other.channels
+        and all(other is not each for each in expired)
+    ]
+    return [channel for channel in tuple(channels) if not any(channel in others for others in younger)]
+
+
+def newest_entries(store: Store, bucket: Bucket, limit: int, channels: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Each channel and the value of its row. One that can't be read counts as having the serial ``limit``."""
+    rows: Rows | None = None
+    for channel in channels:
+        key = channel.encode("utf-8")
+        prefix = key + b"\0"
+        try:
+            rows = rows or store.rows(bucket.family)
+            rows.seek_for_prev(block_key(prefix, LAST_SERIAL))
+            rows.status()
+            if not rows.valid() or not rows.key().startswith(prefix):
+                continue                                # its entries were taken back
+            entry = decode(rows.key(), rows.value())[-1]
+        except Exception:                               # whatever it is: to claim too little would be wrong
+            yield key, limit.to_bytes(SERIAL_BYTES, "big") + UNKNOWN_SERIES
+        else:
+            yield key, row_value(entry.serial, entry.series)
+
+
+def row_value(serial: int, series: str) -> bytes:
+    return serial.to_bytes(SERIAL_BYTES, "big") + series.encode("ascii")
+
+
+def chunks(found: list[str], size: int) -> Iterator[list[str]]:
+    return (found[at : at + size] for at in range(0, len(found), size))

@@ -1,0 +1,199 @@
+"""What server.cli promises: the command line decides over the file, a mistake costs one clear line, and help helps."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import server
+from engine.errors import StartupFailed
+from engine.settings import Settings
+from server.cli import build_parser, main, settings_from
+
+
+def parsed(*arguments: str, environment: dict[str, str] | None = None) -> Settings:
+    return settings_from(build_parser().parse_args(["serve", *arguments]), environment or {})
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "unbroken.toml"
+    file.write_text(
+        """
+        listen = "10.0.0.1:1"
+        data = "from-file"
+        durability = "written"
+        [limits]
+        window_seconds = 5
+        [[apps]]
+        id = "file"
+        keys = [{ key = "file.k:s", capability = { a = ["publish"] } }]
+        """
+    )
+    return file
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings that the server was started with; it ends at once."""
+    seen: list[Settings] = []
+
+    def run(settings: Settings) -> int:
+        seen.append(settings)
+        return 0
+
+    _replace_app(monkeypatch, run)
+    monkeypatch.delenv("UNBROKEN_KEY", raising=False)
+    return seen
+
+
+def _replace_app(monkeypatch: pytest.MonkeyPatch, run: Callable[[Settings], int]) -> None:
+    monkeypatch.setitem(sys.modules, "server.app", SimpleNamespace(run=run))  # type: ignore[arg-type]
+
+
+def test_without_arguments_the_defaults_hold() -> None:
+    assert parsed() == Settings()
+    assert (Settings().host, Settings().port, Settings().data) == ("127.0.0.1", 8080, Path("data"))
+
+
+def test_every_option_is_taken(tmp_path: Path) -> None:
+    settings = parsed(
+        *["--listen", "[::1]:0", "--data", str(tmp_path), "--dev", "--durability", "memory"],
+        *["--key", "a.k:s", "--key", "b.k:s", "--tls-cert", "c.pem", "--tls-key", "k.pem"],
+    )
+    assert (settings.host, settings.port, settings.data, settings.dev) == ("::1", 0, tmp_path, True)
+    assert settings.durability == "memory"
+    assert [key.text for key in settings.keys] == ["a.k:s", "b.k:s"]
+    assert (settings.tls_cert, settings.tls_key) == (Path("c.pem"), Path("k.pem"))
+
+
+def test_what_the_command_line_does_not_say_the_file_decides(config: Path) -> None:
+    settings = parsed("--config", str(config), "--listen", "127.0.0.1:0")
+    assert (settings.host, settings.port) == ("127.0.0.1", 0)
+    assert (settings.data, settings.durability) == (Path("from-file"), "written")
+    assert settings.limits.window_seconds == 5
+
+
+def test_development_is_on_if_either_says_so(config: Path) -> None:
+    assert not parsed("--config", str(config)).dev
+    config.write_text("dev = true")
+    assert parsed("--config", str(config)).dev
+
+
+def test_keys_of_file_command_line_and_environment_add_up(config: Path) -> None:
+    settings = parsed(
+        *["--config", str(config), "--key", "a.k:s"], environment={"UNBROKEN_KEY": "env.k:s"}
+    )
+    assert sorted(key.name for key in settings.keys) == ["a.k", "env.k", "file.k"]
+
+
+def test_a_key_given_again_has_the_last_secret_and_full_capability(config: Path) -> None:
+    (key,) = parsed("--config", str(config), "--key", "file.k:other").keys
+    assert (key.secret, key.capability.text) == ("other", '{"*":["*"]}')
+
+
+def test_an_empty_environment_variable_is_none() -> None:
+    assert parsed(environment={"UNBROKEN_KEY": ""}).keys == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["--listen", "nonsense"], {}, "--listen: must be HOST:PORT"),
+        (["--listen", "::1:80"], {}, "--listen: an IPv6 address goes into brackets"),
+        (["--key", "nonsense"], {}, "--key or UNBROKEN_KEY: a key has the form appId.keyId:secret"),
+        ([], {"UNBROKEN_KEY": "a.b:top:secret"}, "--key or UNBROKEN_KEY: a key has the form"),
+        (["--config", "/nowhere/x.toml"], {}, "/nowhere/x.toml: cannot be read"),
+        (["--tls-cert", "c.pem"], {}, "needs both"),
+        (["--tls-key", "k.pem"], {}, "needs both"),
+    ],
+)
+def test_a_wrong_value_is_one_clear_line_and_exit_status_2(
+    started: list[Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    said: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["serve", *arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("unbroken: ")
+    assert said in output.err
+    assert output.err.count("\n") == 1
+    assert "top" not in output.err
+    assert not started
+
+
+def test_a_memory_server_with_persisted_namespaces_is_refused(config: Path) -> None:
+    config.write_text("[namespaces.chat]\npersisted = true")
+    with pytest.raises(StartupFailed, match=r"namespaces\.chat"):
+        parsed("--config", str(config), "--durability", "memory")
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["serve", "--nonsense"], ["serve", "--durability", "x"]])
+def test_wrong_usage_is_exit_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: unbroken" in capsys.readouterr().err
+
+
+def test_the_server_is_started_with_the_settings_and_its_status_is_ours(started: list[Settings]) -> None:
+    assert main(["serve", "--listen", "127.0.0.1:0", "--dev"]) == 0
+    assert [(settings.port, settings.dev) for settings in started] == [(0, True)]
+
+
+def test_a_failed_start_is_one_clear_line_and_exit_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(settings: Settings) -> int:
+        raise StartupFailed("cannot listen on 127.0.0.1:80: Permission denied")
+
+    _replace_app(monkeypatch, run)
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == "unbroken: cannot listen on 127.0.0.1:80: Permission denied\n"
+
+
+def test_a_bug_is_not_dressed_up_as_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(settings: Settings) -> int:
+        raise ZeroDivisionError
+
+    _replace_app(monkeypatch, run)
+    with pytest.raises(ZeroDivisionError):
+        main(["serve"])
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"unbroken {server.VERSION}\n"
+
+
+def test_help_tells_every_option_its_default_and_how_to_hide_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--help"])
+    assert ended.value.code == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for words in (
+        "--listen HOST:PORT",
+        "127.0.0.1:8080",
+        "--data DIR",
+        "./data",
+        "--config FILE",
+        "--key appId.keyId:secret",
+        "UNBROKEN_KEY",
+        "--dev",
+        "--tls-cert FILE",
+        "--tls-key FILE",
+        "--durability {synced,written,memory}",
+        "examples:",
+    ):
+        assert words in text, words

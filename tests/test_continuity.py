@@ -1,0 +1,203 @@
+"""Replay and live meet without a gap and without a repeat: many attachments in the middle of a stream of publishes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.harness import history, rss
+from tests.leanclient import LeanClient, frame
+
+ROUNDS = 10_000
+RESUMED = 4
+
+
+class Stream(threading.Thread):
+    """Publishes numbers to a channel, a few at a time, until told to stop."""
+
+    def __init__(self, address, channel, *, pace=0.0005, size=0):
+        super().__init__()
+        self.client = LeanClient(address)
+        self.channel, self.pace, self.size = channel, pace, size
+        self.stopping = threading.Event()
+        self.count = 0
+
+    def run(self):
+        with self.client:
+            while not self.stopping.is_set():
+                numbers = [str(n).ljust(self.size, ".") for n in range(self.count, self.count + 3)]
+                self.client.publish(self.channel, *numbers)
+                self.client.acked(3)
+                self.count += 3
+                time.sleep(self.pace)
+
+    def stop(self):
+        self.stopping.set()
+        self.join()
+
+
+def number(message):
+    return int(message["messages"][0]["data"].rstrip("."))
+
+
+def test_ten_thousand_attachments_during_publishes_see_no_gap_and_no_repeat(server, channel):
+    """Invariant: what follows ATTACHED is an unbroken run, right after its channelSerial.
+
+    Every other attachment continues from the last serial seen, with messages published in between: all of these together
+    are the whole log. The fresh ones begin wherever the head is.
+    """
+    stream = Stream(server.address, channel)
+    stream.start()
+    log, place, resumed = [], None, 0  # what the continued attachments saw; their last channelSerial
+    serials = {}  # number: channelSerial, by whichever attachment
+    begun = []  # (channelSerial of a fresh ATTACHED, the first number after it)
+    try:
+        with LeanClient(server.address) as client:
+            for turn in range(ROUNDS):
+                fresh = turn % 2 == 0
+                attach = {"action": 10, "channel": channel}
+                if not fresh and place is not None:
+                    attach["channelSerial"] = place
+                detach = {"action": 12, "channel": channel}
+                at_once = turn % 5 == 0  # the DETACH is there before the ATTACH has been looked at
+                client.send(attach, *([detach] if at_once else []))
+                attached = client.expect(11)
+                assert attached["channel"] == channel
+                if not fresh:
+                    if place is not None:
+                        assert attached["flags"] & RESUMED, attached
+                        assert attached["channelSerial"] == place
+                        resumed += 1
+                    place = attached["channelSerial"]
+                last = None
+                for message in client.messages():
+                    if message["action"] == 13:
+                        break
+                    if message["action"] != 15:
+                        continue
+                    n = number(message)
+                    assert last is None or n == last + 1, (turn, last, n)
+                    if last is None and not at_once:
+                        client.send(detach)
+                    if last is None and fresh:
+                        begun.append((attached["channelSerial"], n))
+                    last = n
+                    assert serials.setdefault(n, message["channelSerial"]) == message["channelSerial"]
+                    if not fresh:
+                        log.append(n)
+                        place = message["channelSerial"]
+    finally:
+        stream.stop()
+    assert resumed >= ROUNDS // 2 - 1
+    assert stream.count > 500
+    assert len(log) > 300
+    assert log == list(range(log[0], log[0] + len(log)))
+    for position, n in begun:
+        before = serials.get(n - 1)
+        assert before is None or before <= position < serials[n]
+
+
+def test_rewind_joins_live_without_a_gap_or_a_repeat(server, channel):
+    stream = Stream(server.address, channel)
+    stream.start()
+    try:
+        with LeanClient(server.address) as client:
+            for turn in range(300):
+                client.send({"action": 10, "channel": channel, "params": {"rewind": "20"}})
+                client.expect(11)
+                got = []
+                while len(got) < 30:
+                    got.append(number(client.expect(15)))
+                assert got == list(range(got[0], got[0] + 30)), turn
+                client.send({"action": 12, "channel": channel})
+                client.expect(13)
+    finally:
+        stream.stop()
+
+
+SIZE, TOTAL, STEP = 10_000, 5_000, 50  # 50 MB
+
+
+def passed_by(server, channel, *, seconds, stalled):
+    """50 MB go to a fast reader, and are there for another one that reads nothing meanwhile, if there is one.
+
+    Returns: by how much the server's memory has grown, and the longest that the fast one waited after an ACK.
+    """
+    with LeanClient(server.address) as fast, LeanClient(server.address) as publisher:
+        fast.send({"action": 10, "channel": channel})
+        fast.expect(11)
+        begun, before = time.monotonic(), rss(server.pid)
+        worst, seen = 0.0, 0
+        for start in range(0, TOTAL, STEP):
+            publisher.publish(channel, *[str(n).ljust(SIZE, ".") for n in range(start, start + STEP)])
+            publisher.acked(STEP)
+            acked = time.monotonic()
+            while seen < start + STEP:
+                assert number(fast.expect(15)) == seen
+                seen += 1
+            worst = max(worst, time.monotonic() - acked)
+            time.sleep(max(0, begun + seconds * (start + STEP) / TOTAL - time.monotonic()))
+        grown = rss(server.pid) - before
+        if stalled is not None:
+            assert [number(stalled.expect(15)) for _ in range(TOTAL)] == list(range(TOTAL))
+        return grown, worst
+
+
+@pytest.mark.load
+def test_a_reader_that_stops_for_30_s_while_50_mb_go_by_costs_nothing_and_gets_everything(make_server, channel):
+    """Promise 7: it takes no memory (next to a server with the same traffic and without it), and nobody waits for it."""
+    usual, _ = passed_by(make_server(), channel, seconds=0, stalled=None)
+    server = make_server()
+    with LeanClient(server.address, receive_buffer=1 << 18) as slow:
+        slow.send({"action": 10, "channel": channel})
+        slow.expect(11)
+        grown, worst = passed_by(server, channel, seconds=30, stalled=slow)
+    assert grown < usual + (8 << 20), f"{grown >> 20} MiB more, without the stalled reader {usual >> 20}"
+    assert worst < 1.0
+    assert len(history(server.address, channel)) == TOTAL
+
+
+def test_a_thousand_publishers_and_readers_of_any_pace_agree_on_one_order(server, channel):
+    """Promise 4, with 1,000 publishers: each keeps its own order, and all readers see the same."""
+    publishers = [LeanClient(server.address) for _ in range(1000)]
+    readers = [LeanClient(server.address, receive_buffer=buffer) for buffer in (0, 0, 1 << 17, 1 << 17)]
+    try:
+        for reader in readers:
+            reader.send({"action": 10, "channel": channel})
+            reader.expect(11)
+        for turn in range(5):
+            for n, publisher in enumerate(publishers):
+                publisher.publish(channel, f"{n}/{turn}")
+        logs = []
+        for reader in readers:
+            logs.append([reader.expect(15)["messages"][0]["data"] for _ in range(5000)])
+        for publisher in publishers:
+            publisher.acked(5)
+        assert all(log == logs[0] for log in logs)
+        assert len(set(logs[0])) == 5000
+        for n in range(1000):
+            assert [data for data in logs[0] if data.startswith(f"{n}/")] == [f"{n}/{turn}" for turn in range(5)]
+        stored = [message["data"] for message in history(server.address, channel)]
+        assert stored == logs[0]
+    finally:
+        for client in (*publishers, *readers):
+            client.socket.close()
+
+
+def test_a_client_that_never_reads_its_replies_is_not_read_from_for_ever(server, channel):
+    """Bound: it can make the server hold what its socket cannot take, up to a limit, and then its own sends wait."""
+    with LeanClient(server.address, receive_buffer=4096) as rude:
+        rude.socket.settimeout(0.5)
+        request = b"".join(frame({"action": 0, "id": str(n)}) for n in range(20_000))
+        with pytest.raises(socket.timeout):
+            for _ in range(200):
+                rude.socket.sendall(request)
+        before = rss(server.pid)
+        with LeanClient(server.address) as other:
+            other.publish(channel, "still served")
+            other.acked(1)
+        assert rss(server.pid) - before < 8 << 20
+

@@ -1,0 +1,217 @@
+"""What server.datadir promises: one server at a time, and nothing that matters is lost or made anew in silence."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.auth.capability import Capability
+from engine.auth.keys import Key
+from engine.errors import StartupFailed
+from server.datadir import LIVES, DataDirectory, keys_of
+
+NOW = 1_700_000_000_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "some" / "data"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_directory_and_its_files_are_for_the_owner_alone(path: Path) -> None:
+    with DataDirectory.open(path) as directory:
+        directory.keep_apps({})
+        directory.note_alive(NOW)
+        assert mode(path) == 0o700
+        assert {file.name: mode(file) for file in path.iterdir()} == dict.fromkeys(
+            ("lock", "secret", "apps.json", "alive"), 0o600
+        )
+
+
+def test_the_secret_is_random_and_stays(path: Path, tmp_path: Path) -> None:
+    with DataDirectory.open(path) as first:
+        secret = first.secret
+    with DataDirectory.open(path) as second, DataDirectory.open(tmp_path / "other") as other:
+        assert second.secret == secret != other.secret
+        assert len(secret) == 32
+        assert len(second.dedup_key) == 16
+        assert second.dedup_key != other.dedup_key
+        assert second.dedup_key not in secret
+
+
+@pytest.mark.parametrize("content", [b"", b"short", bytes(31), bytes(33)])
+def test_a_damaged_secret_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    DataDirectory.open(path).close()
+    (path / "secret").write_bytes(content)
+    with pytest.raises(StartupFailed, match=f"secret: has {len(content)} bytes instead of 32"):
+        DataDirectory.open(path)
+    assert (path / "secret").read_bytes() == content
+
+
+@pytest.mark.parametrize("remains", ["apps.json", "alive", "journal"])
+def test_a_secret_that_has_gone_missing_is_not_made_anew(path: Path, remains: str) -> None:
+    DataDirectory.open(path).close()
+    (path / "secret").unlink()
+    (path / remains).touch()
+    with pytest.raises(StartupFailed, match=f"is missing, though {remains} is there"):
+        DataDirectory.open(path)
+    assert not (path / "secret").exists()
+
+
+def test_a_start_that_was_cut_off_before_the_secret_begins_again(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "lock").touch()
+    (path / "secret.new").write_bytes(b"half")
+    with DataDirectory.open(path) as directory:
+        assert len(directory.secret) == 32
+
+
+def test_a_second_server_is_refused_with_the_process_of_the_first(path: Path) -> None:
+    with DataDirectory.open(path), pytest.raises(StartupFailed, match=f"process {os.getpid()}.*--data"):
+        DataDirectory.open(path)
+    DataDirectory.open(path).close()
+
+
+def test_a_killed_server_leaves_no_lock_behind(path: Path) -> None:
+    program = (
+        "import os; from pathlib import Path; from server.datadir import DataDirectory\n"
+        f"d = DataDirectory.open(Path({str(path)!r})); print('locked', flush=True); os.read(0, 1)"
+    )
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(StartupFailed, match=f"process {other.pid}"):
+            DataDirectory.open(path)
+        other.kill()
+    DataDirectory.open(path).close()
+
+
+def test_a_refused_start_frees_the_lock(path: Path) -> None:
+    DataDirectory.open(path).close()
+    content = (path / "secret").read_bytes()
+    (path / "secret").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(StartupFailed, match="secret"):
+            DataDirectory.open(path)
+    (path / "secret").write_bytes(content)
+    DataDirectory.open(path).close()
+
+
+def test_closing_twice_closes_nothing_else(path: Path) -> None:
+    directory = DataDirectory.open(path)
+    directory.close()
+    with path.joinpath("other").open("w") as other:  # takes the freed descriptor
+        directory.close()
+        other.write("x")
+
+
+def test_a_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupFailed, match="cannot be used as data directory"):
+        DataDirectory.open(tmp_path / "file")
+
+
+# lives
+
+
+def test_each_run_is_another_life_and_the_earlier_ones_are_known(path: Path) -> None:
+    with DataDirectory.open(path) as first:
+        assert first.earlier_lives == {}
+        first.note_alive(NOW)
+        first.note_alive(NOW + 1)
+    with DataDirectory.open(path) as second:
+        assert second.life != first.life
+        assert 0 <= second.life < 1 << 32
+        assert second.earlier_lives == {first.life: NOW + 1}
+        second.note_alive(NOW + 2)
+    with DataDirectory.open(path) as third:
+        assert third.earlier_lives == {second.life: NOW + 2, first.life: NOW + 1}
+
+
+def test_a_run_too_short_to_be_noted_takes_the_earlier_ones_not_with_it(path: Path) -> None:
+    with DataDirectory.open(path) as first:
+        first.note_alive(NOW)
+    DataDirectory.open(path).close()
+    with DataDirectory.open(path) as third:
+        assert third.earlier_lives == {first.life: NOW}
+
+
+def test_only_the_newest_lives_are_kept(path: Path) -> None:
+    lives = []
+    for at in range(LIVES + 3):
+        with DataDirectory.open(path) as directory:
+            lives.append(directory.life)
+            directory.note_alive(NOW + at)
+    with DataDirectory.open(path) as last:
+        assert list(last.earlier_lives) == lives[::-1][:LIVES]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"nonsense", b"00000001 -5", b"00000001 " + b"9" * 20])
+def test_a_damaged_note_of_lives_is_as_good_as_none(path: Path, content: bytes) -> None:
+    DataDirectory.open(path).close()
+    (path / "alive").write_bytes(content)
+    with DataDirectory.open(path) as directory:
+        assert directory.earlier_lives == {}
+
+
+# apps
+
+
+def test_apps_are_kept_whole_or_as_they_were(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with DataDirectory.open(path) as directory:
+        assert directory.apps() == {}
+        directory.keep_apps({"a": {"keys": []}})
+
+        def cut(*_: object) -> None:
+            raise OSError("the disk is gone")
+
+        monkeypatch.setattr(os, "fsync", cut)
+        with pytest.raises(OSError, match="gone"):
+            directory.keep_apps({"b": {"keys": []}})
+        monkeypatch.undo()
+        assert directory.apps() == {"a": {"keys": []}}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b"\xff"])
+def test_damaged_apps_are_refused_and_left_alone(path: Path, content: bytes) -> None:
+    with DataDirectory.open(path) as directory:
+        (path / "apps.json").write_bytes(content)
+        with pytest.raises(StartupFailed, match=r"apps\.json: .*restore"):
+            directory.apps()
+        assert (path / "apps.json").read_bytes() == content
+
+
+def test_stored_keys_are_keys_again(path: Path) -> None:
+    stored = {"id": "k", "secret": "s", "capability": '{"a":["publish"]}', "revocableTokens": True}
+    assert list(keys_of({"app": {"keys": [stored]}}, path)) == [
+        Key("app", "k", "s", Capability.parse('{"a":["publish"]}'), True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        {},
+        5,
+        None,
+        {"keys": 5},
+        {"keys": [5]},
+        {"keys": [{"id": "k", "secret": "topsecret", "capability": "x", "revocableTokens": False}]},
+        {"keys": [{"id": "k", "secret": "topsecret", "revocableTokens": False}]},
+        {"keys": [{"id": "k", "secret": "top:secret", "capability": '{"*":["*"]}', "revocableTokens": False}]},
+    ],
+)
+def test_a_damaged_app_is_named_and_its_secrets_are_not(path: Path, app: object) -> None:
+    with pytest.raises(StartupFailed, match="app 'a1' is damaged") as refused:
+        list(keys_of({"a1": app}, path))
+    assert "top" not in str(refused.value)

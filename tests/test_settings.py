@@ -1,0 +1,218 @@
+"""What engine.settings promises: the server runs with what is written, or says which entry of which file is wrong."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import limits
+from engine.auth.capability import Operation
+from engine.errors import StartupFailed
+from engine.settings import LARGEST, SMALLEST, Namespace, Settings, load, parse_listen
+
+EXAMPLE = Path(__file__).parent.parent / "docs" / "unbroken.example.toml"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "unbroken.toml"
+
+
+def read(file: Path, text: str) -> Settings:
+    file.write_text(text, encoding="utf-8")
+    return load(file)
+
+
+def test_the_example_is_valid_and_shows_every_limit_with_its_default() -> None:
+    settings = load(EXAMPLE)
+    assert settings.limits == limits.Limits()
+    shown = tomllib.loads(EXAMPLE.read_text())["limits"]
+    assert set(shown) == {known.name for known in dataclasses.fields(limits.Limits)}
+    assert settings == dataclasses.replace(Settings(), namespaces=settings.namespaces, keys=settings.keys)
+    assert settings.namespaces["chat"].persisted_hours == 72
+    assert settings.namespaces["ticker"].durability == "memory"
+    root, reader = settings.keys
+    assert root.name == "example.root"
+    assert reader.capability.operations("news:1") == Operation.SUBSCRIBE | Operation.HISTORY
+
+
+def test_an_empty_file_changes_nothing(file: Path) -> None:
+    assert read(file, "") == Settings()
+
+
+def test_what_is_written_is_what_holds(file: Path) -> None:
+    settings = read(
+        file,
+        """
+        listen = "[::1]:0"
+        data = "/var/lib/unbroken"
+        dev = true
+        durability = "written"
+        tls_cert = "cert.pem"
+        tls_key = "key.pem"
+        [limits]
+        window_seconds = 1
+        ring_entries_per_channel = 64
+        [namespaces.chat]
+        persisted_hours = 72
+        durability = "synced"
+        [namespaces.news]
+        persisted = true
+        [namespaces."with.dot"]
+        persisted = false
+        [[apps]]
+        id = "a"
+        keys = ["a.k:s", { key = "a.off:s", enabled = false, revocable_tokens = true }]
+        """,
+    )
+    assert (settings.host, settings.port, settings.data, settings.dev) == ("::1", 0, Path("/var/lib/unbroken"), True)
+    assert (settings.durability, settings.tls_cert, settings.tls_key) == ("written", Path("cert.pem"), Path("key.pem"))
+    assert (settings.limits.window_seconds, settings.limits.ring_entries_per_channel) == (1, 64)
+    assert settings.limits.max_message_size == limits.Limits().max_message_size
+    assert settings.namespaces == {
+        "chat": Namespace("chat", 72, "synced"),
+        "news": Namespace("news", 24, None),
+        "with.dot": Namespace("with.dot", 0, None),
+    }
+    on, off = settings.keys
+    assert (on.name, on.enabled, on.revocable_tokens) == ("a.k", True, False)
+    assert (off.name, off.enabled, off.revocable_tokens) == ("a.off", False, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "entry", "reason"),
+    [
+        ("liste = 'x'", "liste", "no such entry"),
+        ("listen = 8080", "listen", "must be a string, got 8080"),
+        ("listen = 'localhost'", "listen", "HOST:PORT"),
+        ("dev = 1", "dev", "true or false"),
+        ("durability = 'sync'", "durability", "one of synced, written, memory"),
+        ("limits = 5", "limits", "must be a table"),
+        ("[limits]\nmax_messages = 5", "limits.max_messages", "no such entry"),
+        ("[limits]\nmax_message_size = '64k'", "limits.max_message_size", "a whole number, got '64k'"),
+        ("[limits]\nmax_message_size = true", "limits.max_message_size", "a whole number"),
+        ("[limits]\nmax_message_size = 1.5", "limits.max_message_size", "a whole number"),
+        ("[limits]\nmax_message_size = 0", "limits.max_message_size", "from 1 to"),
+        ("[limits]\nwindow_seconds = -1", "limits.window_seconds", "from 1 to 86400, got -1"),
+        ("[limits]\nring_entries_per_channel = 100", "limits.ring_entries_per_channel", "power of two"),
+        ("[limits]\nmax_frame_size = 1024", "limits.max_frame_size", "not be less than limits.max_message_size"),
+        ("[namespaces]\nchat = 5", "namespaces.chat", "must be a table"),
+        ("[namespaces.chat]\npersistent = true", "namespaces.chat.persistent", "no such entry"),
+        ("[namespaces.chat]\npersisted = 24", "namespaces.chat.persisted", "true or false"),
+        ("[namespaces.chat]\npersisted_hours = 8761", "namespaces.chat.persisted_hours", "from 0 to 8760"),
+        ("[namespaces.chat]\npersisted_hours = -1", "namespaces.chat.persisted_hours", "from 0 to 8760"),
+        ("[namespaces.chat]\npersisted = false\npersisted_hours = 1", "namespaces.chat.persisted", "is false, but"),
+        ("[namespaces.chat]\ndurability = 'x'", "namespaces.chat.durability", "one of"),
+        ("[namespaces.chat]\npersisted = true\ndurability = 'memory'", "namespaces.chat", "memory"),
+        ("durability = 'memory'\n[namespaces.chat]\npersisted = true", "namespaces.chat", "durability is memory"),
+        ("[namespaces.'a:b']", "namespaces.a:b", "without colons"),
+        ("apps = 5", "apps", "an array"),
+        ("apps = [5]", "apps[0]", "a table"),
+        ("[[apps]]\nkeys = []", "apps[0].id", "is missing"),
+        ("[[apps]]\nid = 'a'\nname = 'x'", "apps[0].name", "no such entry"),
+        ("[[apps]]\nid = 'a'\nkeys = [5]", "apps[0].keys[0]", "a table"),
+        ("[[apps]]\nid = 'a'\nkeys = ['b.k:s']", "apps[0].keys[0].key", "belongs to the app 'b'"),
+        ("[[apps]]\nid = 'a'\nkeys = ['nonsense']", "apps[0].keys[0].key", "appId.keyId:secret"),
+        ("[[apps]]\nid = 'a'\nkeys = [{}]", "apps[0].keys[0].key", "is missing"),
+        ("[[apps]]\nid = 'a'\nkeys = [{key='a.k:s', x=1}]", "apps[0].keys[0].x", "no such entry"),
+        ("[[apps]]\nid = 'a'\nkeys = ['a.k:s', 'a.k:t']", "apps", "a.k is there twice"),
+        ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability={a=['x']}}]", "apps[0].keys[0].capability", "no operation"),
+        ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability='*'}]", "apps[0].keys[0].capability", "a table"),
+        ("tls_cert = 'cert.pem'", "tls_key", "needs both"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_file_and_reason(file: Path, text: str, entry: str, reason: str) -> None:
+    with pytest.raises(StartupFailed) as refused:
+        read(file, text)
+    said = str(refused.value)
+    assert said.startswith(f"{file}: ")
+    assert entry in said
+    assert reason in said
+
+
+@pytest.mark.parametrize("text", ["x", "a = ", "[limits\n", "a = 1\na = 2"])
+def test_what_is_no_toml_is_refused(file: Path, text: str) -> None:
+    with pytest.raises(StartupFailed, match="is no TOML"):
+        read(file, text)
+
+
+def test_a_file_in_another_encoding_is_refused(file: Path) -> None:
+    file.write_bytes(b"data = '\xff'")
+    with pytest.raises(StartupFailed, match="is no TOML"):
+        load(file)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.toml", tmp_path):
+        with pytest.raises(StartupFailed, match="cannot be read"):
+            load(path)
+
+
+@pytest.mark.parametrize("entry", ["'a.k.top:secret'", "{key=['a.k:topsecret']}", "'a.k:top:secret'"])
+def test_a_misspelt_key_is_not_repeated(file: Path, entry: str) -> None:
+    with pytest.raises(StartupFailed) as refused:
+        read(file, f"[[apps]]\nid = 'a'\nkeys = [{entry}]")
+    assert "top" not in str(refused.value)
+
+
+@given(name=st.sampled_from(dataclasses.fields(limits.Limits)), value=st.integers(-5, 1 << 64))
+def test_a_limit_within_its_bounds_is_taken_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory, name: dataclasses.Field[int], value: int
+) -> None:
+    file = tmp_path_factory.mktemp("settings") / "x.toml"
+    bounds = SMALLEST.get(name.name, 1), LARGEST.get(name.name, 1 << 40)
+    other = "max_message_size = 1" if name.name == "max_frame_size" else f"max_frame_size = {1 << 28}"
+    try:
+        found = read(file, f"[limits]\n{other}\n{name.name} = {value}")
+    except StartupFailed as refused:
+        odd = name.name == "ring_entries_per_channel" and value & (value - 1)
+        assert odd or not bounds[0] <= value <= bounds[1], refused
+        return
+    assert bounds[0] <= value <= bounds[1]
+    assert getattr(found.limits, name.name) == value
+
+
+def test_the_defaults_are_within_their_own_bounds(file: Path) -> None:
+    lines = [f"{known.name} = {known.default}" for known in dataclasses.fields(limits.Limits)]
+    assert read(file, "[limits]\n" + "\n".join(lines)).limits == limits.Limits()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:8080", ("::1", 8080)),
+        ("[::]:65535", ("::", 65535)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+    ],
+)
+def test_an_address_is_host_and_port(text: str, expected: tuple[str, int]) -> None:
+    assert parse_listen(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8080",
+        ":8080",
+        "localhost",
+        "localhost:",
+        "localhost:x",
+        "localhost:65536",
+        "localhost:-1",
+        "::1:80",
+        "localhost:8_0",
+        "localhost:\u0663",
+        "[]:80",
+        "[::1]",
+        "a:" + "9" * 5000,
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must be|brackets|missing"):
+        parse_listen(text)

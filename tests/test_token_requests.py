@@ -1,0 +1,265 @@
+"""What engine.auth.requests promises: a token for who holds the key, once per request, with no more than it has."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import limits
+from engine.auth.capability import Capability
+from engine.auth.keys import Key, Keyring
+from engine.auth.requests import CLOCK_SKEW_MS, DEFAULT_TTL_MS, LONGEST_TTL_MS, TokenIssuer
+from engine.auth.tokens import TokenSeal, sign
+from engine.errors import PubSubError
+
+NOW = 1_700_000_000_000
+KEY = Key("app1", "key1", "topsecret")
+NARROW = Key("app1", "narrow", "s", Capability.parse('{"channel2":["publish","subscribe"]}'))
+REVOCABLE = Key("app1", "revocable", "s", revocable_tokens=True)
+NONCE = "0123456789abcdef"
+KEYS = Keyring([KEY, NARROW, REVOCABLE, Key("app1", "off", "s", enabled=False)])
+SEAL = TokenSeal(bytes(32))
+ALICE = {
+    "keyName": "app1.key1",
+    "ttl": 3600000,
+    "capability": '{"room:*":["publish","subscribe"]}',
+    "clientId": "alice",
+    "timestamp": NOW,
+    "nonce": NONCE,
+    "mac": "5yJDjBid5K29AJVNglHj4dG4GBf7em3Rlvryq9mLVRU=",
+}
+BARE = {
+    "keyName": "app1.key1",
+    "timestamp": NOW,
+    "nonce": NONCE,
+    "mac": "xXtBl312w+QIBUHUDJ8i7hUmIvhHkRareEL/HcSFbik=",
+}
+
+
+@pytest.fixture
+def issuer() -> TokenIssuer:
+    return TokenIssuer(KEYS, SEAL, lambda size: b"r" * size)
+
+
+def signed(key: Key = KEY, **values: Any) -> dict[str, Any]:
+    """As a library does it: absent values are empty lines, numbers are decimal."""
+    body = {"keyName": key.name, "timestamp": NOW, "nonce": NONCE, **values}
+    order = ("keyName", "ttl", "capability", "clientId", "timestamp", "nonce")
+    texts = ["" if body.get(name) is None else str(body[name]) for name in order]
+    return {**body, "mac": sign(key.secret, tuple(texts))}
+
+
+def refusal(issuer: TokenIssuer, body: object, *, key: Key | None = None, path: str = "app1.key1") -> tuple[int, int]:
+    with pytest.raises(PubSubError) as refused:
+        issuer.issue(path, body, key, NOW)
+    return refused.value.code, refused.value.status
+
+
+# signed requests
+
+
+def test_the_signatures_that_the_protocol_gives_are_accepted(issuer: TokenIssuer) -> None:
+    assert issuer.issue("app1.key1", ALICE, None, NOW)["clientId"] == "alice"
+    assert issuer.issue("app1.key1", BARE, None, NOW)["expires"] == NOW + DEFAULT_TTL_MS
+
+
+def test_the_details_say_what_the_token_says(issuer: TokenIssuer) -> None:
+    details = issuer.issue("app1.key1", ALICE, None, NOW)
+    assert set(details) == {"token", "keyName", "issued", "expires", "capability", "clientId"}
+    found = SEAL.open(details["token"], KEYS, NOW)
+    assert (found.key_name, found.client_id, found.expires_ms) == ("app1.key1", "alice", NOW + 3_600_000)
+    assert found.capability.text == details["capability"] == ALICE["capability"]
+    assert (details["keyName"], details["issued"], details["expires"]) == ("app1.key1", NOW, NOW + 3_600_000)
+
+
+def test_without_a_client_id_there_is_none_in_the_details(issuer: TokenIssuer) -> None:
+    assert "clientId" not in issuer.issue("app1.key1", BARE, None, NOW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ttl": 3600001},
+        {"ttl": None},
+        {"capability": '{"room:*": ["publish","subscribe"]}'},
+        {"clientId": "bob"},
+        {"clientId": None},
+        {"timestamp": NOW + 1},
+        {"nonce": "0123456789abcdeF"},
+        {"mac": ""},
+        {"mac": "x"},
+        {"mac": "\u00e9"},
+    ],
+)
+def test_nothing_that_is_signed_can_be_changed(issuer: TokenIssuer, change: dict[str, Any]) -> None:
+    assert refusal(issuer, {**ALICE, **change}) == (40101, 401)
+
+
+def test_the_mac_of_another_key_does_not_do(issuer: TokenIssuer) -> None:
+    assert refusal(issuer, signed(Key("app1", "key1", "wrong"))) == (40101, 401)
+    assert refusal(issuer, signed(Key("app1", "unknown", "x")), path="app1.unknown") == (40101, 401)
+    assert refusal(issuer, signed(Key("app1", "off", "s")), path="app1.off") == (40101, 401)
+    assert refusal(issuer, signed(Key("app1", "unknown", "-" * 32)), path="app1.unknown") == (40101, 401)
+
+
+def test_the_key_is_the_one_in_the_path(issuer: TokenIssuer) -> None:
+    assert refusal(issuer, signed(NARROW)) == (40101, 401)
+    body = signed()
+    del body["keyName"]
+    assert issuer.issue("app1.key1", body, None, NOW)["keyName"] == "app1.key1"
+
+
+def test_numbers_may_be_text_and_null_is_absent(issuer: TokenIssuer) -> None:
+    body = signed(ttl="5000", timestamp=str(NOW), capability=None, clientId=None)
+    details = issuer.issue("app1.key1", body, None, NOW)
+    assert details["expires"] == NOW + 5000
+    assert details["capability"] == '{"*":["*"]}'
+    assert "clientId" not in details
+
+
+@pytest.mark.parametrize("off", [-CLOCK_SKEW_MS, CLOCK_SKEW_MS])
+def test_a_timestamp_may_be_two_minutes_off_and_no_more(issuer: TokenIssuer, off: int) -> None:
+    assert issuer.issue("app1.key1", signed(timestamp=NOW + off), None, NOW)["issued"] == NOW
+    beyond = off + (1 if off > 0 else -1)
+    assert refusal(issuer, signed(timestamp=NOW + beyond)) == (40104, 401)
+
+
+def test_a_request_counts_once(issuer: TokenIssuer) -> None:
+    issuer.issue("app1.key1", signed(), None, NOW)
+    assert refusal(issuer, signed()) == (40105, 401)
+
+
+def test_a_nonce_may_come_again_with_another_timestamp(issuer: TokenIssuer) -> None:
+    issuer.issue("app1.key1", signed(), None, NOW)
+    assert issuer.issue("app1.key1", signed(timestamp=NOW + 1), None, NOW)["issued"] == NOW
+
+
+@given(ages=st.lists(st.integers(0, CLOCK_SKEW_MS), min_size=1, max_size=20), stamp=st.integers(-120_000, 120_000))
+def test_no_request_is_accepted_twice_at_whatever_time(ages: list[int], stamp: int) -> None:
+    issuer = TokenIssuer(KEYS, SEAL, lambda size: b"r" * size)
+    body, now, accepted = signed(timestamp=NOW + stamp), NOW, 0
+    for age in ages:
+        now += age
+        try:
+            issuer.issue("app1.key1", body, None, now)
+            accepted += 1
+        except PubSubError as refused:
+            assert refused.code in (40104, 40105)
+    assert accepted <= 1
+
+
+def test_what_is_remembered_is_forgotten_when_it_cannot_be_replayed_any_more(
+    issuer: TokenIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "NONCES", 3)
+    for nonce in range(3):
+        issuer.issue("app1.key1", signed(nonce=f"{NONCE}{nonce}"), None, NOW)
+    assert refusal(issuer, signed(nonce=NONCE + "x")) == (42910, 429)
+    later = NOW + 2 * CLOCK_SKEW_MS + 1
+    assert issuer.issue("app1.key1", signed(timestamp=later), None, later)["issued"] == later
+
+
+def test_requests_that_nobody_signed_are_not_remembered(issuer: TokenIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "NONCES", 1)
+    for nonce in range(5):
+        assert refusal(issuer, {**signed(), "nonce": f"{NONCE}{nonce}"}) == (40101, 401)
+    issuer.issue("app1.key1", signed(), None, NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"nonce": "short"}, 40000),
+        ({"nonce": None}, 40000),
+        ({"nonce": 5}, 40000),
+        ({"timestamp": None}, 40000),
+        ({"timestamp": "today"}, 40000),
+        ({"timestamp": True}, 40000),
+        ({"mac": 5}, 40000),
+        ({"ttl": "x"}, 40101),  # the mac comes first
+    ],
+)
+def test_a_signed_request_needs_timestamp_and_nonce(issuer: TokenIssuer, change: dict[str, Any], code: int) -> None:
+    assert refusal(issuer, {**signed(), **change})[0] == code
+
+
+# requests sent with the key
+
+
+def test_the_key_itself_needs_no_signature(issuer: TokenIssuer) -> None:
+    assert issuer.issue("app1.key1", {}, KEY, NOW)["issued"] == NOW
+    assert issuer.issue("app1.key1", None, KEY, NOW)["issued"] == NOW
+    assert issuer.issue("app1.key1", {"clientId": "*"}, KEY, NOW)["clientId"] == "*"
+
+
+def test_without_signature_and_key_there_is_no_token(issuer: TokenIssuer) -> None:
+    assert refusal(issuer, {}) == (40101, 401)
+    assert refusal(issuer, {}, key=NARROW) == (40101, 401)
+    assert refusal(issuer, {"mac": None}) == (40101, 401)
+    assert refusal(issuer, {}, key=KEY, path="app1.nobody") == (40101, 401)
+
+
+def test_a_wrong_mac_is_wrong_also_when_the_key_comes_with_it(issuer: TokenIssuer) -> None:
+    assert refusal(issuer, {**signed(), "mac": "x"}, key=KEY) == (40101, 401)
+
+
+@pytest.mark.parametrize("body", [[], "x", 5, [{}]])
+def test_the_body_is_a_map(issuer: TokenIssuer, body: object) -> None:
+    assert refusal(issuer, body, key=KEY) == (40000, 400)
+
+
+@pytest.mark.parametrize("ttl", [-1, 0, LONGEST_TTL_MS + 1, "x", "", "--5", "1.5", "\u0663", 1.5, True, [], 1 << 70])
+def test_a_ttl_out_of_range_is_refused(issuer: TokenIssuer, ttl: object) -> None:
+    assert refusal(issuer, {"ttl": ttl}, key=KEY) == (40003, 400)
+    if not isinstance(ttl, list):
+        assert refusal(issuer, signed(ttl=ttl)) == (40003, 400)
+
+
+@pytest.mark.parametrize(("ttl", "lives"), [(1, 1), (LONGEST_TTL_MS, LONGEST_TTL_MS), ("5000", 5000), (5000.0, 5000)])
+def test_a_ttl_is_kept_to_the_millisecond(issuer: TokenIssuer, ttl: object, lives: int) -> None:
+    assert issuer.issue("app1.key1", {"ttl": ttl}, KEY, NOW)["expires"] == NOW + lives
+
+
+def test_tokens_of_revocable_keys_live_an_hour_at_most(issuer: TokenIssuer) -> None:
+    assert issuer.issue("app1.revocable", {"ttl": LONGEST_TTL_MS}, REVOCABLE, NOW)["expires"] == NOW + 3_600_000
+
+
+@pytest.mark.parametrize("client_id", ["", 5, "x" * (limits.CLIENT_ID_BYTES + 1), []])
+def test_a_client_id_is_a_text_of_bounded_length(issuer: TokenIssuer, client_id: object) -> None:
+    assert refusal(issuer, {"clientId": client_id}, key=KEY) == (40012, 400)
+
+
+# capability
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        ({"channel2": ["subscribe_"]}, (40000, 400)),
+        ({"channel2": []}, (40000, 400)),
+        ("nonsense", (40000, 400)),
+        ("", (40000, 400)),
+        (5, (40000, 400)),
+        ({"channelx": ["publish"]}, (40160, 401)),
+        ({}, (40160, 401)),
+        ("{}", (40160, 401)),
+    ],
+)
+def test_a_capability_is_valid_first_and_then_within_the_keys(
+    issuer: TokenIssuer, wanted: object, code: tuple[int, int]
+) -> None:
+    assert refusal(issuer, {"capability": wanted}, key=NARROW, path="app1.narrow") == code
+
+
+def test_a_token_gets_what_is_requested_as_far_as_the_key_has_it(issuer: TokenIssuer) -> None:
+    wanted = {"channel2": ["presence", "subscribe"], "channelx": ["presence"]}
+    for form in (wanted, json.dumps(wanted)):
+        details = issuer.issue("app1.narrow", {"capability": form}, NARROW, NOW)
+        assert details["capability"] == '{"channel2":["subscribe"]}'
+
+
+def test_without_a_capability_the_token_has_the_keys_own_to_the_byte(issuer: TokenIssuer) -> None:
+    assert issuer.issue("app1.narrow", {}, NARROW, NOW)["capability"] == NARROW.capability.text
+    assert issuer.issue("app1.narrow", {"capability": None}, NARROW, NOW)["capability"] == NARROW.capability.text
