@@ -420,7 +420,11 @@ cdef class Plane:
         self._dirty = []
         for s in dirty:
             s._dirty = False
-            if s._state != CLOSED and not s._blocked and self._pump(s, None):
+            if s._state == CLOSED:
+                continue
+            if s._blocked:
+                self._arm(s)            # its queue may have grown beyond what we let it ask for more with
+            elif self._pump(s, None):
                 self._touch(s)
         while self._moved and budget > 0:
             stream = self._moved[0]

@@ -134,7 +134,8 @@ class NodeBackend:
             entries = ring.read_before(cursor, limit=limit)
         else:
             _, entries = ring.read_after(max(cursor, ring.evicted), budget=1 << 40)
-        return [Stored(serial, 0, series, record) for serial, series, record in entries[:limit]]  # type: ignore[misc]
+        # Entries are tuples of serial, series, record; the ring does not look into them.
+        return [Stored(entry[0], 0, entry[1], entry[2]) for entry in entries[:limit]]  # type: ignore[index]
 
     def health(self) -> Health:
         node = self._node

@@ -275,7 +275,7 @@ class Node:
             raise AuthError("auth: the token is of another app", code=40102)
         if identity.wildcard and before.client_id is not None:
             identity = with_client_id(identity, before.client_id)
-        if identity.client_id != before.client_id:
+        if identity.client_id != before.client_id or identity.wildcard != before.wildcard:
             raise AuthError("auth: the token has another clientId than the connection", code=40102)
         client.identity = identity
         self._watch_expiry(client)

@@ -83,7 +83,7 @@ def true_logs(draw: st.DrawFn) -> Logs:
 @given(true_logs())
 def test_true_logs_pass(logs):
     report = logs.check()
-    assert not report.faults, report
+    assert not report.faults, str(report)
     assert "no fault" in str(report)
 
 

@@ -63,7 +63,7 @@ def test_after_kill_9_under_load_every_subscriber_has_what_the_journal_has_and_e
         time.sleep(chance.random() * 0.05)
         server.restart()
     report = settle_and_check(server.address, channel, publishers, subscribers)
-    assert not report.faults, report
+    assert not report.faults, str(report)
     assert report.acked == report.sent == report.stored == 4 * 1200
     assert all(subscriber.connections >= 4 for subscriber in subscribers), "each crash was felt by everybody"
     assert sum(publisher.resent for publisher in publishers) > 0, "the crashes came while publishes were in flight"
@@ -86,7 +86,7 @@ def test_connections_cut_in_the_middle_of_frames_lose_and_repeat_nothing(make_se
         proxy.cut()
         cuts += 1
     report = settle_and_check(server.address, channel, publishers, subscribers)
-    assert not report.faults, report
+    assert not report.faults, str(report)
     assert report.acked == report.sent == report.stored == 4 * 800
     assert sum(publisher.resent for publisher in publishers) > 0
     assert all(subscriber.connections > 3 for subscriber in subscribers)
@@ -210,7 +210,7 @@ def test_a_server_that_is_told_to_stop_says_so_and_nothing_acknowledged_is_lost(
         assert server.wait() == 0
     server.start()
     report = settle_and_check(server.address, channel, publishers, subscribers)
-    assert not report.faults, report
+    assert not report.faults, str(report)
     assert report.acked == report.sent == report.stored == 4 * 600
 
 
@@ -233,7 +233,7 @@ def test_a_reader_that_stalls_delays_nobody_and_costs_little_and_then_gets_every
     assert rss(server.pid) - before < 150 << 20
     proxy.flow()
     report = settle_and_check(server.address, channel, [publisher], [slow, quick])
-    assert not report.faults, report
+    assert not report.faults, str(report)
     assert slow.connections == 1, "it was behind, not thrown out"
 
 

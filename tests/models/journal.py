@@ -9,6 +9,8 @@ class JournalModel:
     def __init__(self) -> None:
         self.channels: dict[str, list[Stored]] = {}
         self.given: dict[str, list[int]] = {}           # every serial a channel ever had, dropped or not
+        self.classes: dict[int, str] = {}               # of each serial: that of its channel when it was written
+        self.erased = False
         self.head = 0
 
     def append(self, blocks: list[Block]) -> None:
@@ -16,6 +18,7 @@ class JournalModel:
             for serial, previous, record in block.entries:
                 self.channels.setdefault(block.channel, []).append(Stored(serial, previous, block.series, record))
                 self.given.setdefault(block.channel, []).append(serial)
+                self.classes[serial] = block.retention
                 self.head = max(self.head, serial)
 
     def after(self, channel: str, cursor: int) -> list[Stored]:
@@ -24,11 +27,14 @@ class JournalModel:
     def before(self, channel: str, cursor: int) -> list[Stored]:
         return [entry for entry in reversed(self.channels.get(channel, [])) if entry.serial < cursor]
 
-    def drop_up_to(self, channels: list[str], serial: int) -> None:
-        for channel in channels:
-            self.channels[channel] = self.after(channel, serial)
+    def drop_up_to(self, retention: str, floor: int) -> None:
+        for channel, entries in self.channels.items():
+            self.channels[channel] = [
+                entry for entry in entries if entry.serial > floor or self.classes[entry.serial] != retention
+            ]
 
     def erase(self, channel: str, serials: list[int]) -> None:
+        self.erased = True
         self.channels[channel] = [entry for entry in self.channels.get(channel, []) if entry.serial not in serials]
         self.given[channel] = [serial for serial in self.given[channel] if serial not in serials]
 

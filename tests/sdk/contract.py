@@ -103,7 +103,7 @@ class SdkContract:
         publishers = [publisher.flooded(channel, "p")]
         logs = [_whole(reader, channel, 400) for reader in readers]
         report = check(publishers, logs, marks_of(history(server.address, channel)))
-        assert not report.faults, report
+        assert not report.faults, str(report)
         assert report.acked == 400 and report.delivered == 800
 
     def test_payloads_are_the_same_in_both_formats_live_and_in_history(self, driver, server, channel, packed):
@@ -277,7 +277,7 @@ class SdkContract:
         publishers = [elsewhere.flooded(channel, "p")]
         log = _whole(reader, channel, 500)
         report = check(publishers, [log], marks_of(history(server.address, channel)))
-        assert not report.faults, report
+        assert not report.faults, str(report)
         after = reader.connection()
         assert after["id"] == before["id"] and after["key"] != before["key"]
         assert all(attached["resumed"] for attached in reader.attachments(channel)[1:])
@@ -298,7 +298,7 @@ class SdkContract:
         publishers = [self._answers(publisher.flooded(channel, "p"))]
         log = _whole(reader, channel, 400)
         report = check(publishers, [log], marks_of(history(server.address, channel)))
-        assert not report.faults, report
+        assert not report.faults, str(report)
         assert report.stored == report.delivered == 400
 
     def test_a_new_instance_recovers_the_connection_of_one_that_died(self, driver, server, channel, packed, tmp_path):
@@ -342,7 +342,7 @@ class SdkContract:
         publishers = [self._answers(publisher.flooded(channel, "p"))]
         log = _whole(reader, channel, 600)
         report = check(publishers, [log], marks_of(history(server.address, channel)))
-        assert not report.faults, report
+        assert not report.faults, str(report)
         assert report.stored == report.delivered == 600
 
     def _answers(self, log: PublisherLog) -> PublisherLog:
