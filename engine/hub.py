@@ -60,7 +60,9 @@ class Hub:
         if channel is None:
             most = self.settings.limits.channels
             if len(self.channels) >= most:
-                raise LimitExceeded(f"{most} channels are active, the most this server may hold", code=50004, status=503)
+                raise LimitExceeded(
+                    f"{most} channels are active, the most this server may hold", code=50004, status=503
+                )
             channel = Channel(app_id, name, self._policy_of(app_id, name))
             self.channels[channel.key] = channel
             self.waking.append(channel)

@@ -128,7 +128,9 @@ class Sequencer:
                 )
                 return
             if len(set(ids)) != count:
-                completion.refused(PublishRejected("two messages of one publish have the same id", code=40031, status=400))
+                completion.refused(
+                    PublishRejected("two messages of one publish have the same id", code=40031, status=400)
+                )
                 return
             for index, message_id in enumerate(ids):
                 dedup.add(message_id, serial, index)

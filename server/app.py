@@ -78,7 +78,9 @@ def run(settings: Settings) -> int:
 
 def open_journal(settings: Settings) -> Journal:
     """The journal that these settings need. Raises: JournalUnavailable."""
-    classes = {space.durability or settings.durability for space in settings.namespaces.values()} | {settings.durability}
+    classes = {space.durability or settings.durability for space in settings.namespaces.values()} | {
+        settings.durability
+    }
     if classes == {"memory"}:
         return MemoryJournal()
     layout = ";".join(f"{space.id}={space.persisted_hours}" for space in sorted_namespaces(settings))
@@ -112,7 +114,9 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)
     except (OSError, ssl.SSLError) as error:
-        raise StartupFailed(f"{settings.tls_cert}, {settings.tls_key}: no usable certificate and key: {error}") from error
+        raise StartupFailed(
+            f"{settings.tls_cert}, {settings.tls_key}: no usable certificate and key: {error}"
+        ) from error
     return context
 
 

@@ -131,7 +131,9 @@ def parse_rewind(params: Mapping[str, str]) -> Rewind | None:
     limit: int | None = None
     if limit_text is not None:
         if not re.fullmatch(r"[0-9]{1,9}", limit_text) or int(limit_text) == 0:
-            raise BadRequest(f"params.rewindLimit: must be a positive number of messages, got {limit_text!r}", code=40003)
+            raise BadRequest(
+                f"params.rewindLimit: must be a positive number of messages, got {limit_text!r}", code=40003
+            )
         limit = int(limit_text)
     if text is None:
         return None

@@ -29,7 +29,11 @@ class Committer:
     """Moves what is staged to where it is safe."""
 
     def __init__(
-        self, journal: Journal, sequencer: Sequencer, on_commit: Callable[[list[Stream]], None], limiter: trio.CapacityLimiter
+        self,
+        journal: Journal,
+        sequencer: Sequencer,
+        on_commit: Callable[[list[Stream]], None],
+        limiter: trio.CapacityLimiter,
     ) -> None:
         self.failure: JournalUnavailable | None = None  # why nothing can be stored just now
         self.batches = 0

@@ -85,7 +85,11 @@ class Acceptor:
             return
         if plain is None:
             await serve_tls_websocket(
-                PrefixedStream(stream, received), shake_hands_tls, self._on_tls_websocket, self._seconds, self._max_message
+                PrefixedStream(stream, received),
+                shake_hands_tls,
+                self._on_tls_websocket,
+                self._seconds,
+                self._max_message,
             )
             return
         upgrade = None

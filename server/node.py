@@ -1,9 +1,9 @@
 """One running server: the engine's parts put together, and what connects them to time, threads and sockets.
 
-    listener --websocket--> opening --> plane ---> ClientProtocol --> hub, sequencer
-             --http-------> Rest ----------------------^                 |
-                                                                    committer --> journal
-    end_of_turn: whatever one turn of work has left: what needs no journal is committed, answers are queued, bytes leave"""
+listener --websocket--> opening --> plane ---> ClientProtocol --> hub, sequencer
+         --http-------> Rest ----------------------^                 |
+                                                                committer --> journal
+end_of_turn: whatever one turn of work has left: what needs no journal is committed, answers are queued, bytes leave"""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Node:
         for client in list(self.clients):
             client.disconnect(reason)
         self.end_of_turn()
-        while len(self.plane):
+        while len(self.plane):  # noqa: ASYNC110 - it is the peers that we wait for, and they tell nobody
             await trio.sleep(0.02)
 
     def end_of_turn(self) -> None:
@@ -157,7 +157,10 @@ class Node:
             await self._wakes.wait()
             self._wakes = trio.Event()
             while self.hub.waking:
-                wanted, self.hub.waking = self.hub.waking[: limits.WAKES_AT_ONCE], self.hub.waking[limits.WAKES_AT_ONCE :]
+                wanted, self.hub.waking = (
+                    self.hub.waking[: limits.WAKES_AT_ONCE],
+                    self.hub.waking[limits.WAKES_AT_ONCE :],
+                )
                 kept = [channel for channel in wanted if channel.policy.durability != "memory"]
                 found: dict[str, ReadBack | PubSubError] = {}
                 if kept:
@@ -257,7 +260,9 @@ class Node:
     def staged(self) -> None:
         self.committer.poke()
 
-    def locate(self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
+    def locate(
+        self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
+    ) -> None:
         self.replay.locate(client, attachment, cursor, found)
 
     def rewound(

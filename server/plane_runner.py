@@ -1,6 +1,6 @@
 """Runs the plane under trio: waits for its epoll descriptor, passes its events on, flushes.
 
-    wait_readable -> poll -> each event to its client -> end of turn (answers, the committer) -> flush, in slices"""
+wait_readable -> poll -> each event to its client -> end of turn (answers, the committer) -> flush, in slices"""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ class Services(Protocol):
     def staged(self) -> None:
         """Something is pending for the journal."""
 
-    def locate(self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
+    def locate(
+        self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
+    ) -> None:
         """Tell whether everything after ``cursor`` is still held, by the journal."""
 
     def rewound(
@@ -218,8 +220,7 @@ class ClientProtocol:
         receipt = self.acks.expect(publish.msg_serial, len(publish.messages))
         hub = self.services.hub
         if not self._paused and (
-            self.acks.bytes > limits.UNANSWERED_BYTES
-            or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
+            self.acks.bytes > limits.UNANSWERED_BYTES or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
         ):
             self._paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
             self.transport.pause()
@@ -339,7 +340,9 @@ class ClientProtocol:
             attachment = self._attachments.get(text)
             most = self.services.hub.settings.limits.channels_per_connection
             if attachment is None and len(self._attachments) >= most:
-                raise LimitExceeded(f"the connection is attached to {most} channels, the most allowed", code=90010, status=400)
+                raise LimitExceeded(
+                    f"the connection is attached to {most} channels, the most allowed", code=90010, status=400
+                )
             serial = fields.optional_text(message, "channelSerial")
             fresh = attachment is None and serial is None and not flags & Flag.ATTACH_RESUME
             if attachment is None:

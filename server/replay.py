@@ -7,7 +7,7 @@
         journal.read_after (thread) ---------/
              its first entry does not follow the cursor: Discontinuity, and the client is told
 
-What the journal has is not always visible yet (durable comes first), so nothing beyond ``channel.head`` is handed out."""
+What the journal has is not always visible yet (durable comes first), so nothing after ``channel.head`` goes out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried agai
 class Replay:
     """Serves those who are not at the head."""
 
-    def __init__(self, journal: Journal, nursery: trio.Nursery, now_ms: Callable[[], int], end_of_turn: Callable[[], None]):
+    def __init__(
+        self, journal: Journal, nursery: trio.Nursery, now_ms: Callable[[], int], end_of_turn: Callable[[], None]
+    ):
         self._journal = journal
         self._nursery = nursery
         self._now_ms = now_ms
@@ -42,7 +44,9 @@ class Replay:
 
     # where to begin
 
-    def locate(self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
+    def locate(
+        self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
+    ) -> None:
         """Is everything after ``cursor`` still held?"""
         self._nursery.start_soon(self._guarded, client, partial(self._locate, attachment, cursor, found))
 
@@ -81,7 +85,11 @@ class Replay:
             while missing > 0:
                 page = await trio.to_thread.run_sync(
                     partial(
-                        self._journal.read_before, channel.key, before, limit=min(missing, 1000), budget=limits.REPLAY_BYTES
+                        self._journal.read_before,
+                        channel.key,
+                        before,
+                        limit=min(missing, 1000),
+                        budget=limits.REPLAY_BYTES,
                     ),
                     limiter=self._readers,
                 )
@@ -129,7 +137,11 @@ class Replay:
                 if channel.policy.durability == "memory":
                     raise Discontinuity(channel.name, cursor, channel.ring.evicted)
                 page = await self._read_after(channel, cursor, limit=limits.REPLAY_ENTRIES)
-                if not (attachment.active and client.open) or attachment.cursor != cursor or attachment.reader is not None:
+                if (
+                    not (attachment.active and client.open)
+                    or attachment.cursor != cursor
+                    or attachment.reader is not None
+                ):
                     return  # it has been placed elsewhere while we read
                 if not page or page[0].previous > cursor:
                     raise Discontinuity(channel.name, cursor, page[0].previous if page else channel.ring.evicted)
@@ -195,5 +207,3 @@ def _begin(newest_first: list[tuple[int, bytes]], floor: int, rewind: Rewind, he
         messages += record_messages(record)
         cursor = serial - 1
     return cursor
-
-

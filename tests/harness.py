@@ -46,7 +46,9 @@ class Server:
         config: str | None = None,
         arguments: Sequence[str] = (),
         port: int = 0,
+        before_exec: Callable[[], None] | None = None,
     ) -> None:
+        self.before_exec = before_exec  # runs in the child, before it becomes the server
         self.directory = directory
         self.data = directory / "data"
         self.port = port
@@ -85,6 +87,7 @@ class Server:
                 stderr=stderr,
                 text=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                preexec_fn=self.before_exec,
             )
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read_stdout, args=(self.process, lines), daemon=True).start()

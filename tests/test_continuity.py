@@ -46,7 +46,7 @@ def number(message):
 def test_ten_thousand_attachments_during_publishes_see_no_gap_and_no_repeat(server, channel):
     """Invariant: what follows ATTACHED is an unbroken run, right after its channelSerial.
 
-    Every other attachment continues from the last serial seen, with messages published in between: all of these together
+    Every other attachment continues from the last serial seen, with messages published in between: together
     are the whole log. The fresh ones begin wherever the head is.
     """
     stream = Stream(server.address, channel)
@@ -148,7 +148,7 @@ def passed_by(server, channel, *, seconds, stalled):
 
 @pytest.mark.load
 def test_a_reader_that_stops_for_30_s_while_50_mb_go_by_costs_nothing_and_gets_everything(make_server, channel):
-    """Promise 7: it takes no memory (next to a server with the same traffic and without it), and nobody waits for it."""
+    """Promise 7: it takes no memory (measured against one without it), and nobody waits for it."""
     usual, _ = passed_by(make_server(), channel, seconds=0, stalled=None)
     server = make_server()
     with LeanClient(server.address, receive_buffer=1 << 18) as slow:
@@ -200,4 +200,3 @@ def test_a_client_that_never_reads_its_replies_is_not_read_from_for_ever(server,
             other.publish(channel, "still served")
             other.acked(1)
         assert rss(server.pid) - before < 8 << 20
-

@@ -121,7 +121,7 @@ def test_what_was_read_with_the_handshake_is_not_lost(plane):
     codec = Connection(ConnectionType.CLIENT)
     first, second = codec.send(TextMessage("early")), codec.send(TextMessage("late"))
     peer = Peer(plane, "me", received=first + second[:3])
-    assert select.select([plane.fd], [], [], 1)[0]      # nothing more need arrive for the plane to be polled
+    assert select.select([plane.fd], [], [], 1)[0]  # nothing more need arrive for the plane to be polled
     assert poll(plane) == [("me", TEXT, b"early")]
     peer.socket.sendall(second[3:])
     assert poll(plane) == [("me", TEXT, b"late")]
@@ -174,9 +174,15 @@ def test_a_lost_connection_is_told_once(plane):
     assert plane.poll(T0) == []
 
 
-@pytest.mark.parametrize("frame,code", [(b"\xff\x80\0\0\0\0", 1002), (b"\x81\x05hello", 1002),
-                                        (b"\x81\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0", 1009),
-                                        (b"\x81\x81\0\0\0\0\xff", 1007)])
+@pytest.mark.parametrize(
+    "frame,code",
+    [
+        (b"\xff\x80\0\0\0\0", 1002),
+        (b"\x81\x05hello", 1002),
+        (b"\x81\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0", 1009),
+        (b"\x81\x81\0\0\0\0\xff", 1007),
+    ],
+)
 def test_garbage_is_told_with_its_code_and_concerns_nobody_else(plane, frame, code):
     bad, good = Peer(plane, "bad"), Peer(plane, "good")
     bad.socket.sendall(frame)
@@ -295,7 +301,7 @@ def test_echo_off_and_ephemeral_entries_are_passed_over(plane):
     room.publish(origin=7)
     flush(plane)
     assert peer.texts() == kept
-    assert reader.cursor == room.count       # the cursor moves past what is skipped
+    assert reader.cursor == room.count  # the cursor moves past what is skipped
 
 
 def test_a_reader_that_falls_out_of_the_stream_is_told_with_its_cursor(plane):
@@ -337,8 +343,11 @@ def test_a_stopped_reader_gets_nothing_more_and_others_do(plane):
 
 
 def test_silence_brings_heartbeats_then_pings_then_the_end(plane):
-    json, msgpack, pinged = (Peer(plane, "json", heartbeats=True), Peer(plane, "msgpack", msgpack=True, heartbeats=True),
-                             Peer(plane, "pinged"))
+    json, msgpack, pinged = (
+        Peer(plane, "json", heartbeats=True),
+        Peer(plane, "msgpack", msgpack=True, heartbeats=True),
+        Peer(plane, "pinged"),
+    )
     plane.tick(T0 + 9_999)
     flush(plane)
     assert json.receive() == []
@@ -355,7 +364,9 @@ def test_silence_brings_heartbeats_then_pings_then_the_end(plane):
     plane.poll(T0 + 20_100)
     plane.tick(T0 + 40_000)
     assert sorted(plane.poll(T0 + 40_000)) == [
-        ("json", GONE, "no answer to pings"), ("msgpack", GONE, "no answer to pings")]
+        ("json", GONE, "no answer to pings"),
+        ("msgpack", GONE, "no answer to pings"),
+    ]
     assert len(plane) == 1
 
 
@@ -416,8 +427,12 @@ def test_whatever_the_pace_every_reader_gets_an_unbroken_run(data):
             if not waiting.poll(5) and not plane.flush() and not any(peer.handle.queued for peer in peers):
                 break
         for peer in peers:
-            mine = {room: [text for number, text in expected.get((room, peer), ())
-                           if number <= readers[room, peer][0].cursor] for room in rooms}
+            mine = {
+                room: [
+                    text for number, text in expected.get((room, peer), ()) if number <= readers[room, peer][0].cursor
+                ]
+                for room in rooms
+            }
             numbers = [text.rstrip(".") for text in got[peer]]
             assert sorted(numbers) == sorted(t.split(":", 1)[1].rstrip(".") for run in mine.values() for t in run)
     finally:

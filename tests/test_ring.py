@@ -89,8 +89,15 @@ def test_a_reader_of_a_stream_gets_every_frame_once_and_in_order_or_is_told(befo
             else:
                 assert stream.cursor_at(place) in (cursor, model.evicted)
                 quiet = data.draw(st.booleans())
-                readers.append([place, had, data.draw(st.integers(0, 3)), stream.head if quiet else 0,
-                                len(model.taken) if quiet else 0])
+                readers.append(
+                    [
+                        place,
+                        had,
+                        data.draw(st.integers(0, 3)),
+                        stream.head if quiet else 0,
+                        len(model.taken) if quiet else 0,
+                    ]
+                )
         serial += step[0]
         item = taken(serial, step)
         append(ring, item)

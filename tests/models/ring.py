@@ -49,7 +49,7 @@ class ModelRing:
         for taken in self.held:
             if taken.serial <= cursor:
                 continue
-            if total and total + taken.size > budget or (total == 0 and last != cursor and taken.size > budget):
+            if (total and total + taken.size > budget) or (total == 0 and last != cursor and taken.size > budget):
                 break
             total += taken.size
             last = taken.serial

@@ -1,0 +1,185 @@
+"""The promises, one by one, against a real server: what is acknowledged, what is refused, and what it costs."""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+
+import pytest
+
+from tests.harness import history, request, rss, wait_until
+from tests.leanclient import LeanClient
+
+MIB = 1 << 20
+
+
+def test_many_publishers_with_the_same_ids_store_each_once_and_are_told_the_same(server, channel):
+    """Promise 3, while the first one is still being written."""
+    clients = [LeanClient(server.address) for _ in range(20)]
+    start, told = threading.Barrier(len(clients)), []
+
+    def publish(client):
+        start.wait()
+        for n in range(50):
+            client.publish(channel, "the same", id=f"shared-{n}")
+        told.append(client.acked(50))
+
+    threads = [threading.Thread(target=publish, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for client in clients:
+        client.socket.close()
+    stored = history(server.address, channel)
+    assert sorted(message["id"] for message in stored) == sorted(f"shared-{n}" for n in range(50))
+    assert len(told) == 20
+    assert all(serials == told[0] for serials in told)
+    assert sorted(told[0]) == [message["serial"] for message in stored]
+
+
+def test_an_id_stays_used_across_a_crash(make_server, channel):
+    server = make_server()
+    with LeanClient(server.address) as client:
+        client.publish(channel, "first", id="only-once")
+        [serial] = client.acked(1)
+    server.kill()
+    server.start()
+    with LeanClient(server.address) as client:
+        client.publish(channel, "again", id="only-once")
+        assert client.acked(1) == [serial]
+    assert [message["data"] for message in history(server.address, channel)] == ["first"]
+
+
+def test_the_window_of_ids_ends(make_server, channel):
+    server = make_server(config="[limits]\nwindow_seconds = 1\n")
+    with LeanClient(server.address) as client:
+        client.publish(channel, "first", id="x")
+        first = client.acked(1)
+
+        def forgotten():
+            client.publish(channel, "again", id="x")
+            return client.acked(1) != first
+
+        wait_until(forgotten, seconds=30, what="the end of the window")
+
+
+def limited(megabytes):
+    """For the child, before it becomes the server: no file may grow beyond this."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes * MIB, megabytes * MIB))
+
+    return limit
+
+
+def test_a_disk_that_takes_no_more_refuses_publishes_and_readers_go_on(make_server, channel):
+    """Promise 2: what can't be stored is refused with a code; what was acknowledged is there after a restart."""
+    server = make_server(before_exec=limited(3))
+    stored, refused = [], None
+    with LeanClient(server.address) as publisher, LeanClient(server.address) as reader:
+        reader.send({"action": 10, "channel": channel})
+        reader.expect(11)
+        for n in range(400):
+            publisher.publish(channel, str(n).ljust(30_000, "."))
+            answer = publisher.expect(1, 2)
+            if answer["action"] == 2:
+                refused = answer["error"]
+                break
+            stored.append(n)
+        assert refused is not None
+        assert (refused["code"], refused["statusCode"]) == (50003, 503)
+        got = [int(reader.expect(15)["messages"][0]["data"].rstrip(".")) for _ in stored]
+        assert got == stored
+        reader.send({"action": 0, "id": "alive"})
+        assert reader.expect(0)["id"] == "alive"
+        status, _, health = request(server.address, "GET", "/health")
+        assert status == 503
+        assert health["status"] == "degraded"
+        assert health["reasons"]
+    server.kill()
+    server.before_exec = None
+    server.start()
+    assert [int(message["data"].rstrip(".")) for message in history(server.address, channel)] == stored
+    with LeanClient(server.address) as publisher:
+        publisher.publish(channel, "again")
+        publisher.acked(1)
+
+
+@pytest.mark.load
+def test_a_thousand_clients_that_are_away_cost_what_their_channels_log_costs(make_server):
+    """Promise 7, at a tenth of a real case: 1,000 clients away, 5 messages of 10 kB a second on each shared channel.
+
+    The window is shortened to 20 s, so that the logs stop growing. Memory with clients away is that without any.
+    """
+    config = "[limits]\nwindow_seconds = 20\nconnection_state_seconds = 60\n"
+    channels, clients = 10, 1000
+
+    def grown(away):
+        server = make_server(config=config)
+        with LeanClient(server.address) as publisher:
+            publisher.publish("warm", "up")
+            publisher.acked(1)
+            before = rss(server.pid)
+            for n in range(away):
+                with LeanClient(server.address) as client:
+                    client.send({"action": 10, "channel": f"shared-{n % channels}"})
+                    client.expect(11)
+            for turn in range(20 * 5):  # the window's worth, as fast as it goes
+                for n in range(channels):
+                    publisher.publish(f"shared-{n}", str(turn).ljust(10_000, "."))
+                publisher.acked(channels)
+        result = rss(server.pid) - before
+        server.stop()
+        return result
+
+    without, with_clients = grown(0), grown(clients)
+    assert with_clients - without < 8 * MIB, (without >> 20, with_clients >> 20)
+
+
+def test_clients_that_were_away_get_exactly_what_they_missed(server, channel):
+    with LeanClient(server.address) as publisher:
+        places = []
+        for n in range(20):
+            with LeanClient(server.address) as client:
+                client.send({"action": 10, "channel": channel})
+                places.append(client.expect(11)["channelSerial"])
+            publisher.publish(channel, str(n))
+            publisher.acked(1)
+        for n, place in enumerate(places):
+            with LeanClient(server.address) as client:
+                client.send({"action": 10, "channel": channel, "channelSerial": place})
+                assert client.expect(11)["flags"] & 4
+                assert [client.expect(15)["messages"][0]["data"] for _ in range(20 - n)] == [str(m) for m in range(n, 20)]
+
+
+def test_beyond_the_window_a_client_is_told_that_continuity_is_lost(make_server, channel):
+    """Promise 5: never a silent gap."""
+    server = make_server(config="[limits]\nwindow_seconds = 1\n")
+    with LeanClient(server.address) as client:
+        client.send({"action": 10, "channel": channel})
+        place = client.expect(11)["channelSerial"]
+    with LeanClient(server.address) as publisher:
+        publisher.publish(channel, "missed")
+        publisher.acked(1)
+
+        def told():
+            with LeanClient(server.address) as client:
+                client.send({"action": 10, "channel": channel, "channelSerial": place})
+                attached = client.expect(11)
+                if attached["flags"] & 4:
+                    assert client.expect(15)["messages"][0]["data"] == "missed"
+                    return False
+                assert attached["error"]["code"] == 90003
+                return True
+
+        wait_until(told, seconds=40, what="the end of the window")
+
+
+def test_start_up_is_quick_and_idle_channels_are_dropped(make_server):
+    begun = time.monotonic()
+    server = make_server()
+    assert time.monotonic() - begun < 10
+    status, _, health = request(server.address, "GET", "/health")
+    assert (status, health["status"]) == (200, "ok")

@@ -1,0 +1,187 @@
+"""The sequencer: one id, one outcome; serials only grow; what is refused leaves no trace."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.channel import Channel, Policy
+from engine.errors import JournalUnavailable
+from engine.sequencer import Sequencer
+from ext.dedup import DedupWindow
+from ext.publish import Publish
+from ext.serial import SerialClock
+from tests.models.sequencer import ModelLog
+
+T0 = 1_700_000_000_000
+POLICY = Policy("synced", "w", 120_000, "series00")
+DOWN = JournalUnavailable("the disk is on holiday")
+
+
+class Told:
+    """A completion that remembers."""
+
+    def __init__(self):
+        self.outcomes = []
+
+    def accepted(self, serial, series, index, count):
+        self.outcomes.append(("accepted", serial, index, count))
+
+    def refused(self, error):
+        self.outcomes.append(("refused", error.code))
+
+
+def awake(name="room", policy=POLICY):
+    channel = Channel("app", name, policy)
+    channel.wake(DedupWindow(bytes(16)), [], last_stored=0, evicted=0, position=0, bounds=(1 << 10, 1 << 20))
+    return channel
+
+
+def publish(*ids, count=None, ephemeral=False):
+    count = len(ids) or count or 1
+    messages = [{"id": ids[n], "data": "x"} if ids else {"data": "x"} for n in range(count)]
+    return Publish("room", 0, count, count, tuple(ids) or None, None, msgpack.packb(messages), ephemeral=ephemeral)
+
+
+def stage(sequencer, channel, what, base="AAAAAAAAAB:0", now=T0):
+    told = Told()
+    sequencer.stage(channel, what, base, base[:10], None, now, told)
+    return told
+
+
+IDS = st.sampled_from("abcdef")
+
+
+@given(data=st.data())
+def test_each_id_has_one_outcome_whatever_fails_and_repeats(data):
+    """Invariants 1 and 3, against the model: batches commit or fail, ids repeat before, during and after."""
+    sequencer, channels = Sequencer(SerialClock(), 1 << 20), [awake("one"), awake("two")]
+    models = {channel: ModelLog() for channel in channels}
+    told = {channel: [] for channel in channels}  # (ids, what the model said, completion)
+    batch, now, last = None, T0, 0
+    for _ in range(data.draw(st.integers(0, 40))):
+        now += data.draw(st.integers(-5000, 5))  # the wall clock steps back as it likes
+        step = data.draw(st.integers(0, 5))
+        channel = data.draw(st.sampled_from(channels))
+        if step <= 2:
+            base = data.draw(IDS)
+            count = data.draw(st.integers(1, 3))
+            ids = (base,) if count == 1 else tuple(f"{base}:{n}" for n in range(count))
+            said = models[channel].stage(ids)
+            told[channel].append((ids, said, stage(sequencer, channel, publish(*ids), now=now)))
+            if said in ("repeat", "refused"):
+                assert len(told[channel][-1][2].outcomes) == 1
+        elif step == 3 and batch is None:
+            batch = sequencer.take()
+            for block in batch.blocks if batch else ():
+                held = next(c for c in channels if c.key == block.channel)
+                previous = held.last_stored
+                for serial, before, _ in block.entries:
+                    assert before == previous and serial > max(previous, last)
+                    previous = serial
+        elif batch is not None:
+            for held, group in batch.entries.items():
+                ids = [staged.ids for staged in group]
+                (models[held].commit if step == 4 else models[held].undo)(ids)
+                last = max(last, *(staged.serial for staged in group)) if step == 4 else last
+            sequencer.commit(batch) if step == 4 else sequencer.undo(batch, DOWN)
+            batch = None
+    for channel in channels:
+        visible = [entry[0] for entry in channel.ring.read_after(0, budget=1 << 30)[1]]
+        assert visible == sorted(visible) and len(visible) == len(models[channel].stored)
+        stored = {i: serial for serial, ids in zip(visible, models[channel].stored, strict=True) for i in ids}
+        for ids, said, completion in told[channel]:
+            assert len(completion.outcomes) <= 1
+            for outcome in completion.outcomes:
+                if said == "refused":
+                    assert outcome == ("refused", 40031)
+                elif outcome[0] == "accepted":
+                    assert outcome[1] in visible
+                    if ids[0] in stored and said == "repeat":
+                        assert outcome[1] == stored[ids[0]]
+                else:
+                    assert outcome[1] == DOWN.code
+        assert channel.staged == len(models[channel].under_way)
+    if batch is None and not len(sequencer):
+        assert sequencer.pending_bytes == 0
+        assert sequencer.remembered == sum(len(channel.dedup) for channel in channels)
+
+
+def test_nothing_is_visible_before_it_is_durable():
+    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    told = stage(sequencer, channel, publish())
+    batch = sequencer.take()
+    assert len(channel.ring) == 0 and told.outcomes == []
+    sequencer.commit(batch)
+    assert len(channel.ring) == 1 and told.outcomes == [("accepted", T0 << 16, 0, 1)]
+
+
+def test_a_repeat_while_the_first_is_being_written_shares_its_outcome():
+    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    first = stage(sequencer, channel, publish("x"))
+    batch = sequencer.take()
+    second = stage(sequencer, channel, publish("x"))
+    assert sequencer.take() is None and second.outcomes == []
+    sequencer.commit(batch)
+    assert first.outcomes == second.outcomes == [("accepted", T0 << 16, 0, 1)]
+
+
+def test_a_retry_of_what_could_not_be_written_is_a_first_try():
+    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    first, follower = stage(sequencer, channel, publish("x")), stage(sequencer, channel, publish("x"))
+    sequencer.undo(sequencer.take(), DOWN)
+    assert first.outcomes == follower.outcomes == [("refused", DOWN.code)]
+    retry = stage(sequencer, channel, publish("x"))
+    sequencer.commit(sequencer.take())
+    assert [outcome[0] for outcome in retry.outcomes] == ["accepted"]
+    assert len(channel.ring) == 1
+
+
+def test_the_same_msg_serial_of_a_connection_is_a_repeat_and_another_is_not():
+    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    one = stage(sequencer, channel, publish(count=2), base="AAAAAAAAAB:7")
+    sequencer.commit(sequencer.take())
+    again = stage(sequencer, channel, publish(count=2), base="AAAAAAAAAB:7")
+    other = stage(sequencer, channel, publish(count=2), base="AAAAAAAAAB:8")
+    assert again.outcomes == one.outcomes
+    assert other.outcomes == []
+
+
+def test_an_ephemeral_entry_is_delivered_and_not_stored():
+    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    stage(sequencer, channel, publish(count=1), base="AAAAAAAAAB:0")
+    told = stage(sequencer, channel, publish(count=1, ephemeral=True), base="AAAAAAAAAB:1")
+    stage(sequencer, channel, publish(count=1), base="AAAAAAAAAB:2")
+    stream = channel.stream(0, "room")
+    batch = sequencer.take()
+    [block] = batch.blocks
+    assert [previous for _, previous, _ in block.entries] == [0, block.entries[0][0]]
+    sequencer.commit(batch)
+    assert len(told.outcomes) == 1
+    assert len(stream.read(0, budget=1 << 20)[1]) == 3
+    assert len(channel.ring.read_after(0, budget=1 << 20)[1]) == 2
+
+
+def test_more_ids_than_may_be_remembered_are_refused_until_some_expire():
+    sequencer, channel = Sequencer(SerialClock(), 3), awake()
+    stage(sequencer, channel, publish(count=3), base="AAAAAAAAAB:0")
+    sequencer.commit(sequencer.take())
+    assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1").outcomes == [("refused", 42910)]
+    sequencer.remembered -= channel.forget(T0 + 400_000, 120_000)
+    assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1", now=T0 + 400_000).outcomes == []
+
+
+@pytest.mark.parametrize("ids", [("x:0", "x:0"), ("a:0", "x:0")])
+def test_a_publish_that_shares_only_some_of_its_ids_is_refused_whole(ids):
+    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    stage(sequencer, channel, publish("x:0"))
+    sequencer.commit(sequencer.take())
+    if ids[0] == "a:0":
+        assert stage(sequencer, channel, publish(*ids)).outcomes == [("refused", 40031)]
+        assert channel.dedup.find("a:0") is None
+    else:
+        fresh = awake("other")
+        assert stage(sequencer, fresh, publish(*ids)).outcomes == [("refused", 40031)]
+        assert fresh.dedup.find("x:0") is None
