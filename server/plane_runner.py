@@ -45,7 +45,6 @@ async def run_tick(plane: Plane, now_ms: Callable[[], int], others: Callable[[in
         now = now_ms()
         plane.tick(now)
         others(now)
-        plane.flush()
 
 
 def _pass_on(client: ClientProtocol, kind: int, data: object) -> None:

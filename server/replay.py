@@ -124,7 +124,6 @@ class Replay:
                 attachment = client.behind.popleft()
                 if attachment.active and attachment.reader is None:
                     await self._one_batch(client, attachment)
-                    self._end_of_turn()
                     await self._drained(client)
         finally:
             client.catching_up = False
@@ -170,6 +169,7 @@ class Replay:
             event = trio.Event()
             client.drained = event.set
             client.transport.notify_drained()
+            self._end_of_turn()
             await event.wait()
 
     async def _read_after(self, channel: Channel, cursor: int, *, limit: int) -> list[Stored]:

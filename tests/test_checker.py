@@ -290,3 +290,7 @@ def test_a_report_names_who_and_what_and_stays_short():
     text = str(report)
     assert "slow one" in text and "'m1'" in text
     assert "and " in text and len(text.splitlines()) < 40
+
+
+def test_two_messages_with_one_serial_are_a_fault_of_the_journal():
+    assert check([], [], [Stored("a", entry_serial(1)), Stored("b", entry_serial(1))]).kinds() == {Kind.JOURNAL_ORDER}

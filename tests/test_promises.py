@@ -74,10 +74,13 @@ def limited(megabytes):
     return limit
 
 
-def test_a_disk_that_takes_no_more_refuses_publishes_and_readers_go_on(make_server, channel):
-    """Promise 2: what can't be stored is refused with a code; what was acknowledged is there after a restart."""
+def test_what_the_disk_does_not_take_is_refused_and_the_rest_is_there_after_a_crash(make_server, channel):
+    """Promise 2: no log file may grow beyond 3 MB, so appends fail again and again, and the journal is reopened.
+
+    What was acknowledged is stored, what was refused is not, readers see exactly the former, and nobody is thrown out.
+    """
     server = make_server(before_exec=limited(3))
-    stored, refused = [], None
+    stored, refused = [], []
     with LeanClient(server.address) as publisher, LeanClient(server.address) as reader:
         reader.send({"action": 10, "channel": channel})
         reader.expect(11)
@@ -85,19 +88,14 @@ def test_a_disk_that_takes_no_more_refuses_publishes_and_readers_go_on(make_serv
             publisher.publish(channel, str(n).ljust(30_000, "."))
             answer = publisher.expect(1, 2)
             if answer["action"] == 2:
-                refused = answer["error"]
-                break
-            stored.append(n)
-        assert refused is not None
-        assert (refused["code"], refused["statusCode"]) == (50003, 503)
-        got = [int(reader.expect(15)["messages"][0]["data"].rstrip(".")) for _ in stored]
-        assert got == stored
+                assert (answer["error"]["code"], answer["error"]["statusCode"]) == (50003, 503)
+                refused.append(n)
+            else:
+                stored.append(n)
+        assert refused
+        assert [int(reader.expect(15)["messages"][0]["data"].rstrip(".")) for _ in stored] == stored
         reader.send({"action": 0, "id": "alive"})
         assert reader.expect(0)["id"] == "alive"
-        status, _, health = request(server.address, "GET", "/health")
-        assert status == 503
-        assert health["status"] == "degraded"
-        assert health["reasons"]
     server.kill()
     server.before_exec = None
     server.start()
@@ -111,12 +109,13 @@ def test_a_disk_that_takes_no_more_refuses_publishes_and_readers_go_on(make_serv
 def test_a_thousand_clients_that_are_away_cost_what_their_channels_log_costs(make_server):
     """Promise 7, at a tenth of a real case: 1,000 clients away, 5 messages of 10 kB a second on each shared channel.
 
-    The window is shortened to 20 s, so that the logs stop growing. Memory with clients away is that without any.
+    The window is shortened to 20 s, so that the logs stop growing. Clients that are away cost what clients cost that have
+    been there and have said goodbye: the logs.
     """
     config = "[limits]\nwindow_seconds = 20\nconnection_state_seconds = 60\n"
     channels, clients = 10, 1000
 
-    def grown(away):
+    def grown(*, away):
         server = make_server(config=config)
         with LeanClient(server.address) as publisher:
             publisher.publish("warm", "up")
@@ -134,8 +133,8 @@ def test_a_thousand_clients_that_are_away_cost_what_their_channels_log_costs(mak
         server.stop()
         return result
 
-    without, with_clients = grown(0), grown(clients)
-    assert with_clients - without < 8 * MIB, (without >> 20, with_clients >> 20)
+    gone, away = grown(away=False), grown(away=True)
+    assert away - gone < 6 * MIB, (gone >> 20, away >> 20)  # 50 MB if they had queues
 
 
 def test_clients_that_were_away_get_exactly_what_they_missed(server, channel):
@@ -181,5 +180,5 @@ def test_start_up_is_quick_and_idle_channels_are_dropped(make_server):
     begun = time.monotonic()
     server = make_server()
     assert time.monotonic() - begun < 10
-    status, _, health = request(server.address, "GET", "/health")
+    status, health, _ = request(server.address, "GET", "/health")
     assert (status, health["status"]) == (200, "ok")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import KEY, Address, Server, history, request, rss, wait_until
+from tests.harness import Address, Server, history, request, rss, wait_until
 from tests.proxy import ChaosProxy
 from tests.rawclient import RESUMED, Action, GoneError, RawClient
 from tests.returning import Publisher, Subscriber, settle_and_check
@@ -207,6 +207,9 @@ def test_a_server_that_is_told_to_stop_says_so_and_nothing_acknowledged_is_lost(
         server.terminate()
         said = watcher.expect(Action.DISCONNECTED)
         assert 500 <= said["error"]["statusCode"] < 600 and said["error"]["message"]
+        with pytest.raises(GoneError):
+            watcher.receive()
+        watcher.drop()
         assert server.wait() == 0
     server.start()
     report = settle_and_check(server.address, channel, publishers, subscribers)
@@ -247,8 +250,47 @@ def test_a_second_server_on_the_same_data_is_refused_and_leaves_the_first_one_al
         client.publish(channel, {"data": "still here"})
 
 
-def test_the_server_stops_on_sigint_as_on_sigterm(make_server):
-    server = make_server(key=KEY)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_in_order_from_the_moment_that_it_said_ready(make_server, number):
+    server = make_server()
     assert server.process is not None
-    server.process.send_signal(signal.SIGINT)
-    assert server.wait() in (0, 130)
+    server.process.send_signal(number)
+    assert server.wait() == 0
+
+
+SHORT = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 1\n"
+
+
+def test_a_cursor_older_than_what_is_held_is_told_that_continuity_is_lost(make_server, channel):
+    """Promise 5's other half: never a silent gap. What is past its time is gone from history as well."""
+    server = make_server(config=SHORT)
+    with RawClient(server.address) as client:
+        client.attach(channel)
+        client.publish(channel, {"data": "seen"})
+        (seen,) = client.deliveries(channel, 1)
+        client.publish(channel, {"data": "missed"})
+    wait_until(lambda: not history(server.address, channel), what="the end of retention")
+
+    def told() -> bool:
+        with RawClient(server.address) as late:
+            attached = late.attach(channel, channelSerial=seen["channelSerial"])
+            if attached["flags"] & RESUMED:  # longer than promised is no fault, but then nothing may be missing
+                assert [message["data"] for message in late.deliveries(channel, 1)] == ["missed"]
+                return False
+            assert attached["error"]["code"] == 90003
+            late.publish(channel, {"data": "live"})
+            assert [message["data"] for message in late.deliveries(channel, 1)] == ["live"]
+            return True
+
+    wait_until(told, what="the loss of continuity")
+
+
+def test_a_connection_lost_for_longer_than_its_state_is_kept_begins_anew(make_server):
+    server = make_server(config=SHORT)
+    with RawClient(server.address) as client:
+        assert client.connected["connectionDetails"]["connectionStateTtl"] == 1000
+    time.sleep(1.5)
+    with RawClient(server.address, resume=client.connection_key) as again:
+        assert again.connection_id != client.connection_id
+        assert again.connected["error"]["code"] == 80005
+        assert again.connected["error"]["statusCode"] == 400

@@ -5,14 +5,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import PubSubError
-from ext.wire import JSON, MSGPACK
+from ext.wire import JSON, MSGPACK, is_msgpack
 from server import wire
-from tests.test_wire import formats, texts, values
+from tests.test_wire import formats, texts
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), texts, st.floats(allow_nan=False)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(values, st.binary(min_size=1, max_size=3))
+def test_a_whole_msgpack_value_is_told_from_a_part_and_from_more(value: Any, more: bytes) -> None:
+    packed = msgpack.packb(value)
+    assert is_msgpack(packed)
+    assert not is_msgpack(packed + more)
+    assert not any(is_msgpack(packed[:end]) for end in range(len(packed)))
 
 
 @given(st.dictionaries(texts, values, max_size=5), formats)
