@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]  # has no stubs
+import msgpack
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.sdk
 
 class TestPython(SdkContract):
     command = PYTHON
-    # After a reconnection its list of unanswered publishes is out of order if more were queued meanwhile: it goes by the
-    # count in an ACK, so serials come back from the wrong calls, or not at all.
+    # After a reconnection its list of unanswered publishes is out of order if more were queued meanwhile. It goes by
+    # the count in an ACK, so serials come back from the wrong calls, or not at all.
     pairs_acks_after_a_cut = False
     recovers_channels = False  # the library has no recovery keys; a connection is continued by a transport parameter
 

@@ -9,6 +9,7 @@ database and seen what the disk has. Reads go on meanwhile."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from shutil import disk_usage
 from threading import Lock
 
 from engine.errors import JournalUnavailable
-from engine.journal.block import block_key, channel_prefix, decode, encode, split
+from engine.journal.block import block_key, channel_prefix, decode, encode
 from engine.journal.buckets import INDEX_ENTRIES, SERIAL_SHIFT, Bucket, BucketTable, bucket_length_ms, retention_ms
 from engine.journal.gate import Gate
 from engine.journal.meta import Meta, floor_row, forgotten_row, head_row, read_boot_id
@@ -66,6 +67,7 @@ class RocksJournal:
         self._store: Store | None = None
         self._unsynced = False
         self._closed = False
+        self._known_classes: set[str] = set()       # retention classes that have been checked
         self._changes = 0                           # by forget and erase: what was read before one is stale
         self._head = 0
         self._retentions: set[str] = set()          # appended to in this life: they get buckets ahead of time
@@ -87,10 +89,14 @@ class RocksJournal:
         for what no journal may be asked to hold; then nothing was."""
         with self._appending:
             store = self._writable()
-            _check_blocks(blocks, self._head, self._window_ms)
+            for block in blocks:
+                if block.retention not in self._known_classes:
+                    retention_ms(block.retention, self._window_ms)
+                    self._known_classes.add(block.retention)
             try:
-                rows, newest = self._rows_of(store, blocks)
-                rows.append(head_row(newest))
+                rows, placed, newest = self._rows_of(store, blocks)
+                for bucket, channel in placed:                  # before the write: a reader must never miss it
+                    self._table.note(bucket, channel)
                 store.write(rows)
                 self._unsynced = True
                 if synced:
@@ -100,8 +106,8 @@ class RocksJournal:
                 raise self._fail(f"an append failed: {error}") from error
             self._head = newest                     # from here on readers see it
             self._appends += 1
-            self._entries += sum(len(block.entries) for block in blocks)
-            self._bytes += sum(len(row[2]) for row in rows if row[2] is not None)
+            self._entries += sum([len(block.entries) for block in blocks])
+            self._bytes += sum([len(row[2]) for row in rows if row[2] is not None])
 
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         with self._gate:
@@ -283,23 +289,43 @@ class RocksJournal:
             self._table.adopt(bucket, channels_of(store, bucket.family, self._index_entries - self._table.indexed))
         self._store = store
 
-    def _rows_of(self, store: Store, blocks: Sequence[Block]) -> tuple[list[Row], int]:
+    def _rows_of(self, store: Store, blocks: Sequence[Block]) -> tuple[list[Row], list[tuple[Bucket, str]], int]:
+        """What to write; which channels will be new in which buckets; the newest serial.
+
+        Raises: ValueError. Nothing is noted then, for a bucket is trusted to have what is noted of it.
+        """
         rows: list[Row] = []
-        newest = self._head
+        placed: list[tuple[Bucket, str]] = []
+        last: dict[str, int] = {}
+        head = newest = self._head
+        retention, family, first, end = "", "", 0, 0        # of ``bucket``; most blocks go where the one before went
         for block in blocks:
-            prefix, rest = channel_prefix(block.channel), block.entries
-            while rest:
-                bucket = self._bucket(store, block.retention, rest[0][0] >> SERIAL_SHIFT)
-                here = rest
-                if rest[-1][0] >= bucket.end_serial:
-                    here = [entry for entry in rest if entry[0] < bucket.end_serial]
-                for part in split(here):
-                    key = block_key(prefix, part[0][0])
-                    rows.append((bucket.family, key, encode(key, block.series, part)))
-                self._table.note(bucket, block.channel)         # before the write: a reader must never miss it
-                rest = rest[len(here) :]
-            newest = max(newest, block.entries[-1][0])
-        return rows, newest
+            channel, entries = block.channel, block.entries
+            before = last.get(channel, head)
+            if not entries:
+                raise ValueError(f"{channel}: a block without entries")
+            while entries:
+                oldest = entries[0][0]
+                if retention != block.retention or not first <= oldest < end:
+                    if not before < oldest < 1 << 64:
+                        raise ValueError(f"{channel}: serial {oldest} does not follow {before}")
+                    bucket = self._bucket(store, block.retention, oldest >> SERIAL_SHIFT)
+                    retention, family = bucket.retention, bucket.family
+                    first, end = bucket.first_serial, bucket.end_serial
+                here = entries
+                if entries[-1][0] >= end:
+                    here = entries[: bisect_left(entries, (end,))]
+                for key, value in encode(channel, block.series, here, before):
+                    rows.append((family, key, value))
+                if (known := bucket.channels) is not None and channel not in known:
+                    placed.append((bucket, channel))
+                before = here[-1][0]
+                entries = entries[len(here) :]
+            last[channel] = before
+            if before > newest:
+                newest = before
+        rows.append(head_row(newest))
+        return rows, placed, newest
 
     def _bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
         bucket = self._table.find(retention, at_ms)
@@ -326,7 +352,7 @@ class RocksJournal:
         for bucket in expired:
             limit = min(bucket.end_serial - 1, self._head)
             with self._gate:
-                channels = falling_silent(self._store, bucket, self._table, expired) if self._store else None
+                channels = falling_silent(self._store, bucket, self._table) if self._store else None
             if channels is None:
                 blind = True
             for chunk in chunks(channels or [], self._silent.chunk):
@@ -418,8 +444,8 @@ class RocksJournal:
                 # An older bucket may have been dropped without a word of this channel, which had this block.
                 yield from self._silent.named(store, prefix[:-1], entries[0].previous, entries[0].series)
             if kept:
-                key = block_key(prefix, kept[0][0])
-                yield bucket.family, key, encode(key, entries[0].series, kept)
+                channel = prefix[:-1].decode("utf-8")
+                yield from ((bucket.family, *row) for row in encode(channel, entries[0].series, kept, 0))
 
     def _pages(self, channel: str, cursor: int) -> Iterator[list[Stored]]:
         while page := self.read_after(channel, cursor, limit=PAGE_ENTRIES, budget=PAGE_BYTES):
@@ -447,20 +473,6 @@ class RocksJournal:
         needed = logs + REOPEN_SPARE_BYTES
         if free < needed:
             raise JournalUnavailable(f"{self._failed}; {free} bytes are free, reopening may need {needed}")
-
-
-def _check_blocks(blocks: Sequence[Block], head: int, window_ms: int) -> None:
-    newest: dict[str, int] = {}
-    for block in blocks:
-        retention_ms(block.retention, window_ms)
-        before = newest.get(block.channel, head)
-        for serial, previous, _ in block.entries:
-            if not previous < serial > before or serial >= 1 << 64:
-                raise ValueError(f"{block.channel}: serial {serial} (previous {previous}) does not follow {before}")
-            before = serial
-        newest[block.channel] = before
-        if not block.entries:
-            raise ValueError(f"{block.channel}: a block without entries")
 
 
 def _bytes_in(directory: Path) -> int:

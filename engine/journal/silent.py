@@ -119,7 +119,9 @@ class Silent:
         count, forgotten, gone = sum(family.count for family in self.families), self.forgotten, 0
         for at, family in enumerate(self.families):
             newest = at + 1 == len(self.families)
-            end_ms = family.created_ms + FAMILY_MS if newest else self.families[at + 1].created_ms
+            end_ms = family.created_ms + FAMILY_MS
+            if not newest:
+                end_ms = min(end_ms, self.families[at + 1].created_ms)
             if end_ms + REMEMBERED_MS > now_ms and (count <= self._most or newest):
                 break
             # What is dropped is older than the moment of the drop; never beyond the head (see floors).
@@ -137,10 +139,8 @@ class Silent:
             store.delete_range(family.name, begin, end)
 
 
-def falling_silent(
-    store: Store, bucket: Bucket, table: Iterable[Bucket], expired: Sequence[Bucket]
-) -> list[str] | None:
-    """The channels of a bucket that no younger one of its class, of those that stay, is known to have.
+def falling_silent(store: Store, bucket: Bucket, table: Iterable[Bucket]) -> list[str] | None:
+    """The channels of a bucket that no younger one of its class is known to have.
 
     Returns: None, if it can't be told who they are.
     """
@@ -152,10 +152,7 @@ def falling_silent(
     younger = [
         other.channels
         for other in table
-        if other.retention == bucket.retention
-        and other.start_ms >= bucket.end_ms
-        and other.channels
-        and all(other is not each for each in expired)
+        if other.retention == bucket.retention and other.start_ms >= bucket.end_ms and other.channels
     ]
     return [channel for channel in tuple(channels) if not any(channel in others for others in younger)]
 
@@ -171,7 +168,9 @@ def newest_entries(store: Store, bucket: Bucket, limit: int, channels: Iterable[
             rows.seek_for_prev(block_key(prefix, LAST_SERIAL))
             rows.status()
             if not rows.valid() or not rows.key().startswith(prefix):
-                continue                                # its entries were taken back
+                # Its entries were taken back. Older buckets may have relied on this one to name the channel.
+                yield key, min(max(bucket.first_serial - 1, 0), limit).to_bytes(SERIAL_BYTES, "big") + UNKNOWN_SERIES
+                continue
             entry = decode(rows.key(), rows.value())[-1]
         except Exception:                               # whatever it is: to claim too little would be wrong
             yield key, limit.to_bytes(SERIAL_BYTES, "big") + UNKNOWN_SERIES
