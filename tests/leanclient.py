@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from ext.frame import PING, TEXT, FrameDecoder
+from tests.checker import Attached, Delivered, SubscriberLog
 
 KEY = "app1.key1:secret"
 UPGRADE = (
@@ -103,3 +104,15 @@ class LeanClient:
             assert message["action"] == 1, message
             serials += [entry["serials"][0] for entry in message["res"]]
         return serials
+
+
+def subscriber_log(name: str, heard: list[dict[str, Any]]) -> SubscriberLog:
+    """What a subscriber heard of one channel, for the checker; a message's payload is its mark."""
+    events: list[Attached | Delivered] = []
+    for message in heard:
+        if message["action"] == 11:
+            events.append(Attached(bool(message["flags"] & 4), message["channelSerial"]))
+        elif message["action"] == 15:
+            for member in message["messages"]:
+                events.append(Delivered(member["data"], member["serial"], message["channelSerial"]))
+    return SubscriberLog(name, events)

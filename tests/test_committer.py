@@ -121,7 +121,7 @@ def test_while_the_journal_stays_closed_publishes_are_refused_and_none_of_them_s
             await bench.committer.settled()
             assert bench.journal.appends == appends  # it is not even tried
             assert [one.outcomes[0][0] for one in told] == ["refused", "refused"]
-            while bench.committer.failure is not None:
+            while bench.committer.failure is not None:  # noqa: ASYNC110 - it tells nobody
                 await trio.sleep(0.5)
             told.append(bench.publish())
             await bench.committer.settled()

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from tests.checker import Outcome, PublisherLog, Sent, Stored, check
 from tests.harness import history, rss
-from tests.leanclient import LeanClient, frame
+from tests.leanclient import LeanClient, frame, subscriber_log
 
 ROUNDS = 10_000
 RESUMED = 4
@@ -142,7 +143,13 @@ def passed_by(server, channel, *, seconds, stalled):
             time.sleep(max(0, begun + seconds * (start + STEP) / TOTAL - time.monotonic()))
         grown = rss(server.pid) - before
         if stalled is not None:
-            assert [number(stalled.expect(15)) for _ in range(TOTAL)] == list(range(TOTAL))
+            heard = [stalled.expect(15) for _ in range(TOTAL)]
+            assert [number(message) for message in heard] == list(range(TOTAL))
+            stored = [Stored(message["data"], message["serial"]) for message in history(server.address, channel)]
+            sent = PublisherLog("publisher", [Sent(item.mark, Outcome.ACKED, item.serial) for item in stored])
+            report = check([sent], [subscriber_log("stalled", heard)], stored)
+            assert not report.faults, str(report)
+            assert report.stored == TOTAL
         return grown, worst
 
 
@@ -155,9 +162,9 @@ def test_a_reader_that_stops_for_30_s_while_50_mb_go_by_costs_nothing_and_gets_e
         slow.send({"action": 10, "channel": channel})
         slow.expect(11)
         grown, worst = passed_by(server, channel, seconds=30, stalled=slow)
-    assert grown < usual + (8 << 20), f"{grown >> 20} MiB more, without the stalled reader {usual >> 20}"
+    # A queue would hold 50 MB. What differs otherwise is in how many memtables the journal has its part of them.
+    assert grown < usual + (25 << 20), f"{grown >> 20} MiB more, without the stalled reader {usual >> 20}"
     assert worst < 1.0
-    assert len(history(server.address, channel)) == TOTAL
 
 
 def test_a_thousand_publishers_and_readers_of_any_pace_agree_on_one_order(server, channel):
@@ -165,23 +172,28 @@ def test_a_thousand_publishers_and_readers_of_any_pace_agree_on_one_order(server
     publishers = [LeanClient(server.address) for _ in range(1000)]
     readers = [LeanClient(server.address, receive_buffer=buffer) for buffer in (0, 0, 1 << 17, 1 << 17)]
     try:
+        heard = []
         for reader in readers:
             reader.send({"action": 10, "channel": channel})
-            reader.expect(11)
+            heard.append([reader.expect(11)])
         for turn in range(5):
             for n, publisher in enumerate(publishers):
                 publisher.publish(channel, f"{n}/{turn}")
-        logs = []
-        for reader in readers:
-            logs.append([reader.expect(15)["messages"][0]["data"] for _ in range(5000)])
-        for publisher in publishers:
-            publisher.acked(5)
-        assert all(log == logs[0] for log in logs)
-        assert len(set(logs[0])) == 5000
-        for n in range(1000):
-            assert [data for data in logs[0] if data.startswith(f"{n}/")] == [f"{n}/{turn}" for turn in range(5)]
-        stored = [message["data"] for message in history(server.address, channel)]
-        assert stored == logs[0]
+        for reader, log in zip(readers, heard, strict=True):
+            log += [reader.expect(15) for _ in range(5000)]
+        sent = [
+            PublisherLog(
+                str(n),
+                [Sent(f"{n}/{turn}", Outcome.ACKED, serial) for turn, serial in enumerate(publisher.acked(5))],
+                all_answered=True,
+            )
+            for n, publisher in enumerate(publishers)
+        ]
+        stored = [Stored(message["data"], message["serial"]) for message in history(server.address, channel)]
+        logs = [subscriber_log(f"reader {n}", log) for n, log in enumerate(heard)]
+        report = check(sent, logs, stored)
+        assert not report.faults, str(report)
+        assert report.stored == 5000
     finally:
         for client in (*publishers, *readers):
             client.socket.close()

@@ -13,7 +13,7 @@ class ModelLog:
     under_way: list[tuple[str, ...]] = field(default_factory=list)
 
     def stage(self, ids: tuple[str, ...]) -> str:
-        """What becomes of it: ``new``, ``repeat`` (of something stored), ``follows`` (of something under way) or ``refused``."""
+        """Its fate: ``new``, ``repeat`` (of something stored), ``follows`` (of something under way) or ``refused``."""
         known = [i for i in ids if any(i in entry for entry in self.stored + self.under_way)]
         if not known:
             self.under_way.append(ids)
