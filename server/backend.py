@@ -19,14 +19,16 @@ from engine.auth.tokens import Identity
 from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.names import ChannelName
+from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from server.admin import Health
-from server.datadir import DataDirectory
+from server.datadir import DataDirectory, namespaces_of
 from server.node import Node
 
 MOST_APPS = 10_000  # of development; each is a test run's
 MOST_KEYS = 100
+MOST_NAMESPACES = 100
 
 
 class Outcome:
@@ -62,6 +64,7 @@ class NodeBackend:
         self._directory = directory
         self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
         self.address: tuple[str, int] = ("127.0.0.1", 0)
+        node.app_namespaces.update(namespaces_of(directory.apps(), apps_file(directory)))
 
     @property
     def dev(self) -> bool:
@@ -156,7 +159,7 @@ class NodeBackend:
     # development
 
     def create_app(self, spec: dict[str, object]) -> dict[str, object]:
-        """Make an app with its keys, as a test suite wants it. Raises: BadRequest, LimitExceeded."""
+        """Make an app with its keys and namespaces, as a test suite wants it. Raises: BadRequest, LimitExceeded."""
         apps = self._directory.apps()
         if len(apps) >= MOST_APPS:
             raise LimitExceeded(f"there are {MOST_APPS} apps already; delete some", code=42910)
@@ -165,13 +168,19 @@ class NodeBackend:
             raise BadRequest(f"keys: must be an array of at most {MOST_KEYS}", code=40000)
         app_id = secrets.token_hex(4)
         keys = [_new_key(app_id, entry, f"keys[{at}]") for at, entry in enumerate(wanted)]
-        apps[app_id] = {"keys": [stored_key(key) for key in keys]}
+        spaces = _new_namespaces(spec.get("namespaces"))
+        apps[app_id] = {
+            "keys": [stored_key(key) for key in keys],
+            "namespaces": {space.id: space.persisted_hours for space in spaces},
+        }
         self._directory.keep_apps(apps)
+        self._node.app_namespaces[app_id] = {space.id: space for space in spaces}
         for key in keys:
             self._keyring.add(key)
-        return self._app(app_id, keys, spec)
+        return self._app(app_id, keys, spaces)
 
-    def _app(self, app_id: str, keys: list[Key], spec: dict[str, object]) -> dict[str, object]:
+    def _app(self, app_id: str, keys: list[Key], spaces: list[Namespace]) -> dict[str, object]:
+        """What was made, and no more: what of the request is not available here is not said to be there."""
         host, port = self.address
         return {
             "appId": app_id,
@@ -194,8 +203,12 @@ class NodeBackend:
                 }
                 for key in keys
             ],
-            "namespaces": spec.get("namespaces") or [],
-            "channels": spec.get("channels") or [],
+            "namespaces": [
+                # As the node has it, because a server that keeps all in memory persists nothing.
+                {"id": space.id, "persisted": self._node.policy_of(app_id, f"{space.id}:").retention != "w"}
+                for space in spaces
+            ],
+            "channels": [],
             "connections": [],
         }
 
@@ -205,6 +218,7 @@ class NodeBackend:
         apps.pop(app_id, None)
         self._directory.keep_apps(apps)
         self._keyring.remove_app(app_id)
+        self._node.app_namespaces.pop(app_id, None)
         for client in list(self._node.clients):
             if client.identity.app_id == app_id:
                 client.fail(PubSubError("the app has been deleted", code=40120, status=401))
@@ -225,6 +239,21 @@ def _new_key(app_id: str, entry: Any, field: str) -> Key:
     return new_key(
         app_id, Capability.parse(capability) if capability else None, revocable=entry.get("revocableTokens") is True
     )
+
+
+def _new_namespaces(wanted: object) -> list[Namespace]:
+    """In the order of the request. Raises: BadRequest."""
+    if wanted is None:
+        return []
+    if not isinstance(wanted, list) or len(wanted) > MOST_NAMESPACES:
+        raise BadRequest(f"namespaces: must be an array of at most {MOST_NAMESPACES}", code=40000)
+    spaces = []
+    for at, entry in enumerate(wanted):
+        space = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(space, str) or not space or ":" in space:
+            raise BadRequest(f"namespaces[{at}].id: must be a name without colons", code=40000)
+        spaces.append(Namespace(space, DEFAULT_PERSISTED_HOURS if entry.get("persisted") is True else 0))
+    return spaces
 
 
 def stored_key(key: Key) -> dict[str, object]:

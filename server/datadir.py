@@ -2,7 +2,7 @@
 
     lock        held while a server runs (flock); holds its pid
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
-    apps.json   apps and keys that were made here: at first start, or by provisioning
+    apps.json   apps, their keys and namespaces that were made here: at first start, or by provisioning
     alive       this and earlier lives of the server, a line each: 8 hex digits, and the last ms of which it is known
     journal/    the journal
 
@@ -25,6 +25,7 @@ from engine.auth.capability import Capability
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.auth.sealing import SECRET_BYTES, derive_key
 from engine.errors import PubSubError, StartupFailed
+from engine.settings import LONGEST_PERSISTED_HOURS, Namespace
 
 LIVES = 8  # that are remembered: more than can have ended within the time for which connections are kept
 _LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})")
@@ -162,3 +163,17 @@ def keys_of(apps: dict[str, Any], file: Path) -> Iterable[Key]:
             raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error!r}; repair or restore it") from error
         except (PubSubError, KeyFormatError) as error:
             raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error}; repair or restore it") from error
+
+
+def namespaces_of(apps: dict[str, Any], file: Path) -> dict[str, dict[str, Namespace]]:
+    """The namespaces of stored apps, by app and id; they are stored as hours by id. Raises: StartupFailed."""
+    found: dict[str, dict[str, Namespace]] = {}
+    for app_id, app in apps.items():
+        stored = app.get("namespaces", {})
+        if not isinstance(stored, dict) or not all(
+            type(hours) is int and 0 <= hours <= LONGEST_PERSISTED_HOURS for hours in stored.values()
+        ):
+            raise StartupFailed(f"{file}: app {app_id!r} is damaged: its namespaces; repair or restore it")
+        if stored:
+            found[app_id] = {space: Namespace(space, hours) for space, hours in stored.items()}
+    return found

@@ -23,7 +23,7 @@ from engine.errors import AuthError, PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
 from engine.names import namespace
-from engine.settings import Settings
+from engine.settings import Namespace, Settings
 from ext.plane import Plane
 from ext.ring import Stream
 from ext.serial import SerialClock, new_series
@@ -45,11 +45,11 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def policy_for(settings: Settings, name: str, journal: Journal, memory_series: str) -> Policy:
-    """What the channel's namespace promises."""
-    options = settings.namespaces.get(namespace(name))
+def policy_for(settings: Settings, options: Namespace | None, journal: Journal, memory_series: str) -> Policy:
+    """What a channel promises whose namespace has these options."""
     durability = (options.durability if options is not None else None) or settings.durability
-    hours = options.persisted_hours if options is not None else 0
+    # A server that now keeps all in memory may have apps that were made to be persisted, when it did not.
+    hours = options.persisted_hours if options is not None and durability != "memory" else 0
     window_ms = settings.limits.window_seconds * 1000
     return Policy(
         durability=durability,
@@ -83,6 +83,7 @@ class Node:
         self.started_ms = now_ms()
         self.draining = False
         self.clients: set[ClientProtocol] = set()
+        self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
         self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of)
         self.plane = Plane(
             max_message=bounds.max_frame_size,
@@ -102,7 +103,10 @@ class Node:
         self._tie = 0
 
     def policy_of(self, app_id: str, name: str) -> Policy:
-        return policy_for(self.settings, name, self.journal, self._memory_series)
+        """What the channel's namespace promises: the app's own, else the configured one."""
+        space = namespace(name)
+        options = self.app_namespaces.get(app_id, {}).get(space) or self.settings.namespaces.get(space)
+        return policy_for(self.settings, options, self.journal, self._memory_series)
 
     # its life
 
