@@ -32,7 +32,7 @@ class HeadStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if not self._head:
             await trio.sleep_forever()
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # it has been waited for already
         most = len(self._head) if max_bytes is None else max_bytes
         data, self._head = self._head[:most], self._head[most:]
         return data
