@@ -128,8 +128,8 @@ class Hub:
                 held -= len(newest.popleft()[2])
         return ReadBack(dedup, list(newest), evicted, last_stored)
 
-    def awaken(self, channel: Channel, found: ReadBack) -> None:
-        """Put it into place, and do what has been waiting for it."""
+    def awaken(self, channel: Channel, found: ReadBack) -> list[Callable[[], None]]:
+        """Put it into place. Returns what has been waiting for it, to be done now, in this order."""
         channel.wake(
             found.dedup,
             found.newest,
@@ -140,22 +140,25 @@ class Hub:
         )
         self.sequencer.remembered += len(found.dedup)
         waiting, channel.waiting = channel.waiting, []
-        for do in waiting:
-            do()
+        return waiting
 
-    def give_up(self, channel: Channel, error: PubSubError) -> None:
-        """Its log can't be read back: forget the channel; what was waiting for it finds ``failure``, and says so."""
+    def give_up(self, channel: Channel, error: PubSubError) -> list[Callable[[], None]]:
+        """Its log can't be read back: forget the channel.
+
+        Returns what has been waiting for it, to be done now: it finds ``failure``, and says so.
+        """
         self.channels.pop(channel.key, None)
         channel.failure = error
         waiting, channel.waiting = channel.waiting, []
-        for do in waiting:
-            do()
+        return waiting
 
     def sweep(self, now_ms: int, most: int) -> None:
         """Let channels forget what is past the window, and drop the idle ones; at most so many in one call."""
         while most and self._due and self._due[0][0] <= now_ms:
             most -= 1
             _, channel = self._due.popleft()
+            if self.channels.get(channel.key) is not channel:
+                continue  # it was given up
             if channel.awake:
                 self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
                 if channel.idle(now_ms):

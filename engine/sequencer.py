@@ -115,13 +115,13 @@ class Sequencer:
                 return
         else:
             seen = [known for known in map(dedup.find, ids) if known is not None]
-            if len(seen) == count:
+            if len(seen) == count and len({serial for serial, _ in seen}) == 1:
                 self._repeat(channel, seen[0], count, completion)
                 return
             if seen:
                 completion.refused(
                     PublishRejected(
-                        f"{len(seen)} of the {count} message ids have been used in another publish on this channel",
+                        f"{len(seen)} of the {count} message ids have been used in other publishes on this channel",
                         code=40031,
                         status=400,
                     )

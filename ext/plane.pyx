@@ -166,12 +166,10 @@ cdef class Socket:
 
     def subscribe(self, Stream stream not None, uint64_t place, *, uint64_t skip_origin=0, uint64_t quiet_until=0):
         """Read ``stream`` from ``place`` (a frame's beginning, held now), without the frames of ``skip_origin``,
-        and without ephemeral ones before ``quiet_until``."""
+        and without ephemeral ones before ``quiet_until``. On a socket that is closed: a reader that is not active."""
         cdef object cursor = stream.cursor_at(place)
         if cursor is None or place > stream.head:
             raise ValueError(f"place {place} is not held: {stream.tail} to {stream.head}")
-        if self._state != OPEN:
-            raise ValueError("the socket is closed")
         cdef Subscription reader = Subscription.__new__(Subscription)
         reader.stream = stream
         reader._socket = self
@@ -179,6 +177,8 @@ cdef class Socket:
         reader._cursor = cursor
         reader._skip_origin = skip_origin
         reader._quiet_until = quiet_until
+        if self._state != OPEN:         # it has been lost, and its owner learns it with the next poll
+            return reader
         _grow_pointers(&self._subscriptions, &self._room, self._count)
         _grow_pointers(&stream.readers, &stream.reader_room, stream.reader_count)
         reader._at_socket = self._count

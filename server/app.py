@@ -37,7 +37,7 @@ from server.datadir import DataDirectory, keys_of
 from server.handshake import Upgrade
 from server.http import HttpLimits, IdleConnections, serve_http
 from server.listener import Acceptor
-from server.node import Node, wall_clock_ms
+from server.node import Node, monotonic_ms, wall_clock_ms
 from server.opening import meet, read_query, refuse, welcome
 from server.publishing import Bounds
 from server.request import Handler
@@ -211,14 +211,19 @@ class Front:
         node, greeting = self._node, read_query(upgrade.target)
         met = meet(node, upgrade, greeting)
         client = None if isinstance(met, PubSubError) else met[0]
-        socket = node.plane.add(
-            stream.socket.detach(),
-            client,
-            msgpack=bool(greeting.wire),
-            heartbeats=greeting.heartbeats,
-            received=received,
-            now_ms=node.now_ms(),
-        )
+        try:
+            socket = node.plane.add(
+                stream.socket.detach(),
+                client,
+                msgpack=bool(greeting.wire),
+                heartbeats=greeting.heartbeats,
+                received=received if client is not None else b"",
+                now_ms=monotonic_ms(),
+            )
+        except OSError:
+            if client is not None:
+                node.connections.lost(client.connection, None, node.now_ms())
+            raise
         if isinstance(met, PubSubError):
             refuse(met, greeting, socket)
         else:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import trio
 
-from engine.errors import JournalUnavailable
+from engine.errors import JournalUnavailable, PubSubError
 from engine.journal.port import Journal
 from engine.sequencer import Batch, Sequencer
 from ext.ring import Stream
@@ -35,7 +35,7 @@ class Committer:
         on_commit: Callable[[list[Stream]], None],
         limiter: trio.CapacityLimiter,
     ) -> None:
-        self.failure: JournalUnavailable | None = None  # why nothing can be stored just now
+        self.failure: PubSubError | None = None  # why nothing can be stored just now
         self.batches = 0
         self.failures = 0
         self._journal = journal
@@ -86,7 +86,7 @@ class Committer:
         self.batches += 1
         self._on_commit(self._sequencer.commit(batch))
 
-    def _undo(self, batch: Batch, error: JournalUnavailable) -> None:
+    def _undo(self, batch: Batch, error: PubSubError) -> None:
         self._sequencer.undo(batch, error)
         self._on_commit([])
 
@@ -96,14 +96,14 @@ class Committer:
         doubtful = batch.blocks[0]
         try:
             await trio.to_thread.run_sync(self._journal.recover, limiter=self._limiter)
-        except JournalUnavailable as still:
+            return await trio.to_thread.run_sync(
+                self._journal.holds, doubtful.channel, doubtful.entries[0][0], limiter=self._limiter
+            )
+        except PubSubError as still:
             LOGGER.error("the journal can't be reopened, publishes are refused until it can: %s", still)
             self.failure = still
             self._doubtful = batch
             return False
-        return await trio.to_thread.run_sync(
-            self._journal.holds, doubtful.channel, doubtful.entries[0][0], limiter=self._limiter
-        )
 
     async def recover(self) -> None:
         """Reopen a journal that has failed, as soon as it can be done. Run beside ``run``, until cancelled."""
@@ -118,7 +118,7 @@ class Committer:
                     await trio.to_thread.run_sync(
                         self._journal.erase, block.channel, [entry[0] for entry in block.entries], limiter=self._limiter
                     )
-            except JournalUnavailable as still:
+            except PubSubError as still:
                 self.failure = still
             else:
                 LOGGER.warning("the journal is open again; publishes are accepted")

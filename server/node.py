@@ -7,7 +7,6 @@ end_of_turn: whatever one turn of work has left: what needs no journal is commit
 
 from __future__ import annotations
 
-import heapq
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +42,11 @@ SERVER_ID = "unbroken"
 
 def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """For what is about spans of time: who is silent is not lost because somebody sets the clock."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def policy_for(settings: Settings, options: Namespace | None, journal: Journal, memory_series: str) -> Policy:
@@ -99,8 +103,7 @@ class Node:
         self._touched: list[ClientProtocol] = []
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
-        self._expiries: list[tuple[int, int, ClientProtocol]] = []
-        self._tie = 0
+        self._expiries: dict[ClientProtocol, int] = {}  # those with a token: when to look at it next, in ms
 
     def policy_of(self, app_id: str, name: str) -> Policy:
         """What the channel's namespace promises: the app's own, else the configured one."""
@@ -118,9 +121,9 @@ class Node:
             nursery.start_soon(self.committer.recover)
             nursery.start_soon(self._wake_channels)
             nursery.start_soon(self._keep_journal)
-            nursery.start_soon(run_plane, self.plane, self.now_ms, self.end_of_turn)
+            nursery.start_soon(run_plane, self.plane, monotonic_ms, self.end_of_turn)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
-            nursery.start_soon(run_tick, self.plane, self.now_ms, self._on_second)
+            nursery.start_soon(run_tick, self.plane, monotonic_ms, self._on_second)
             await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
             task_status.started()
 
@@ -128,7 +131,10 @@ class Node:
         """Ask the clients to go elsewhere, and finish what is pending. The caller bounds how long it may take."""
         self.draining = True
         reason = PubSubError("the server is shutting down", code=80003, status=503)
-        await self.committer.settled()
+        for client in self.clients:
+            client.transport.pause()  # what they have sent so far is what is pending
+        with trio.move_on_after(self.settings.limits.drain_seconds / 2):
+            await self.committer.settled()
         for client in list(self.clients):
             client.disconnect(reason)
         self.end_of_turn()
@@ -173,12 +179,21 @@ class Node:
                     result = found.get(channel.key)
                     if isinstance(result, PubSubError):
                         LOGGER.error("channel %r can't be woken: %s", channel.name, result)
-                        self.hub.give_up(channel, result)
+                        self._do_all(self.hub.give_up(channel, result))
                     else:
                         position = self.hub.sequencer.clock.last
-                        self.hub.awaken(channel, result or ReadBack(self.hub.new_dedup(), [], position, position))
+                        nothing = ReadBack(self.hub.new_dedup(), [], position, position)
+                        self._do_all(self.hub.awaken(channel, result or nothing))
                 self.committer.poke()
                 self.end_of_turn()
+
+    def _do_all(self, waiting: list[Callable[[], None]]) -> None:
+        """What clients have asked of a channel while it woke; a failure of one is not the others'."""
+        for do in waiting:
+            try:
+                do()
+            except Exception:
+                LOGGER.exception("what waited for a channel failed")
 
     def _read_back(self, channels: list[Channel]) -> dict[str, ReadBack | PubSubError]:
         """In a worker thread: what the journal has of these channels, or why it can't tell."""
@@ -197,11 +212,11 @@ class Node:
                 found[channel.key] = error
         return found
 
-    def _on_second(self, now_ms: int) -> None:
+    def _on_second(self) -> None:
+        now_ms = self.now_ms()
         self.connections.expire(now_ms)
         self.hub.sweep(now_ms, limits.SWEEP_CHANNELS)
-        while self._expiries and self._expiries[0][0] <= now_ms:
-            _, _, client = heapq.heappop(self._expiries)
+        for client in [client for client, due_ms in self._expiries.items() if due_ms <= now_ms]:
             self._check_expiry(client, now_ms)
         self.end_of_turn()
 
@@ -238,23 +253,21 @@ class Node:
 
     def _watch_expiry(self, client: ClientProtocol) -> None:
         expires_ms = client.identity.expires_ms
-        if expires_ms is not None:
-            self._tie += 1
-            due = expires_ms - HINT_MS if expires_ms - HINT_MS > self.now_ms() else expires_ms
-            heapq.heappush(self._expiries, (due, self._tie, client))
+        if expires_ms is None:
+            self._expiries.pop(client, None)
+        else:
+            hint_ms = expires_ms - HINT_MS
+            self._expiries[client] = hint_ms if hint_ms > self.now_ms() else expires_ms
 
     def _check_expiry(self, client: ClientProtocol, now_ms: int) -> None:
         expires_ms = client.identity.expires_ms
         if not client.open or expires_ms is None:
-            return
-        if now_ms >= expires_ms:
+            self._expiries.pop(client, None)
+        elif now_ms >= expires_ms:
             client.disconnect(AuthError("the token has expired", code=40142))
-            return
-        if now_ms >= expires_ms - HINT_MS:
+        else:
+            self._expiries[client] = expires_ms
             client.ask_for_credentials()
-        self._tie += 1
-        due = expires_ms if now_ms >= expires_ms - HINT_MS else expires_ms - HINT_MS
-        heapq.heappush(self._expiries, (due, self._tie, client))
 
     # what a client's protocol asks for (server.protocol.Services)
 
@@ -292,6 +305,7 @@ class Node:
 
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
         self.clients.discard(client)
+        self._expiries.pop(client, None)
         if closed:
             self.connections.closed(client.connection, client)
         else:

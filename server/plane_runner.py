@@ -20,21 +20,30 @@ POLLS = 4
 TICK_SECONDS = 1.0  # heartbeats and timeouts are in tens of seconds
 
 
-async def run_plane(plane: Plane, now_ms: Callable[[], int], end_of_turn: Callable[[], None]) -> None:
+async def run_plane(plane: Plane, clock_ms: Callable[[], int], end_of_turn: Callable[[], None]) -> None:
     """Until cancelled."""
     while True:
         await trio.lowlevel.wait_readable(plane.fd)
         for _ in range(POLLS):
-            events = plane.poll(now_ms())
+            events = plane.poll(clock_ms())
             if not events:
                 break
             for client, kind, data in events:
+                if client is None:
+                    continue  # it was refused, and has nothing to say
                 try:
                     _pass_on(client, kind, data)
                 except Exception:  # a bug met by one client's message: it is told, nobody else notices
                     LOGGER.exception("a connection failed")
-                    client.fail(PubSubError("internal error", code=50000, status=500))
+                    _give_up(client)
         end_of_turn()
+
+
+def _give_up(client: ClientProtocol) -> None:
+    try:
+        client.fail(PubSubError("internal error", code=50000, status=500))
+    except Exception:
+        LOGGER.exception("a failed connection could not be told so")
 
 
 async def run_flush(plane: Plane, wanted: Callable[[], trio.Event]) -> None:
@@ -45,13 +54,12 @@ async def run_flush(plane: Plane, wanted: Callable[[], trio.Event]) -> None:
             await trio.lowlevel.checkpoint()
 
 
-async def run_tick(plane: Plane, now_ms: Callable[[], int], others: Callable[[int], None]) -> None:
+async def run_tick(plane: Plane, clock_ms: Callable[[], int], others: Callable[[], None]) -> None:
     """Once a second, whatever is due by time. Until cancelled."""
     while True:
         await trio.sleep(TICK_SECONDS)
-        now = now_ms()
-        plane.tick(now)
-        others(now)
+        plane.tick(clock_ms())
+        others()
 
 
 def _pass_on(client: ClientProtocol, kind: int, data: object) -> None:

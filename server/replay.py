@@ -22,6 +22,7 @@ from engine.channel import Channel
 from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable, PubSubError
 from engine.journal.port import Journal, Stored
 from ext.wire import record_messages, record_origin
+from server.actions import Flag
 from server.attachment import Attachment, Rewind
 from server.protocol import ClientProtocol
 
@@ -52,10 +53,7 @@ class Replay:
 
     async def _locate(self, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
         channel = attachment.channel
-        held = False
-        if channel.policy.durability != "memory":
-            following = await self._read_after(channel, cursor, limit=1)
-            held = bool(following) and following[0].previous <= cursor
+        held = channel.policy.durability != "memory" and await self._continuous(channel, cursor)
         found(held)
         self._end_of_turn()
 
@@ -69,7 +67,8 @@ class Replay:
             most = rewind.messages if rewind.messages is not None else limits.RING_ENTRIES
             entries = channel.ring.read_before(channel.head + 1, limit=min(most, limits.RING_ENTRIES))
             # Entries are tuples of serial, series, record; the ring does not look into them.
-            found(_begin([(entry[0], entry[2]) for entry in entries], floor, rewind, channel.head), cut)  # type: ignore[index]
+            counted = [(entry[0], record_messages(entry[2])) for entry in entries]  # type: ignore[index]
+            found(_begin(counted, floor, rewind, channel.head), cut)
             return
         self._nursery.start_soon(self._guarded, client, partial(self._rewound, channel, rewind, floor, cut, found))
 
@@ -80,7 +79,7 @@ class Replay:
             following = await self._read_after(channel, floor, limit=1)
             cursor = following[0].serial - 1 if following else channel.head
         else:
-            gathered: list[tuple[int, bytes]] = []
+            gathered: list[tuple[int, int]] = []  # serials, and how many messages each entry has
             before, missing = channel.head + 1, rewind.messages
             while missing > 0:
                 page = await trio.to_thread.run_sync(
@@ -96,8 +95,9 @@ class Replay:
                 page = [stored for stored in page if stored.serial > floor]
                 if not page:
                     break
-                gathered += [(stored.serial, stored.record) for stored in page]
-                missing -= sum(record_messages(stored.record) for stored in page)
+                counted = [(stored.serial, record_messages(stored.record)) for stored in page]
+                gathered += counted
+                missing -= sum(count for _, count in counted)
                 before = page[-1].serial
             cursor = _begin(gathered, floor, rewind, channel.head)
         found(min(cursor, channel.head), cut)
@@ -122,7 +122,7 @@ class Replay:
         try:
             while client.behind:
                 attachment = client.behind.popleft()
-                if attachment.active and attachment.reader is None:
+                if attachment.active and attachment.reader is None and attachment.modes & Flag.SUBSCRIBE:
                     await self._one_batch(client, attachment)
                     await self._drained(client)
         finally:
@@ -137,11 +137,14 @@ class Replay:
                     raise Discontinuity(channel.name, cursor, channel.ring.evicted)
                 page = await self._read_after(channel, cursor, limit=limits.REPLAY_ENTRIES)
                 if (
-                    not (attachment.active and client.open)
+                    not (attachment.active and client.open and attachment.modes & Flag.SUBSCRIBE)
                     or attachment.cursor != cursor
                     or attachment.reader is not None
                 ):
                     return  # it has been placed elsewhere while we read
+                if not page and await self._continuous(channel, cursor):
+                    client.deliver(attachment, max(cursor, channel.ring.evicted))  # it let go of ephemeral ones
+                    return
                 if not page or page[0].previous > cursor:
                     raise Discontinuity(channel.name, cursor, page[0].previous if page else channel.ring.evicted)
             except Discontinuity as lag:
@@ -172,6 +175,11 @@ class Replay:
             self._end_of_turn()
             await event.wait()
 
+    async def _continuous(self, channel: Channel, cursor: int) -> bool:
+        return await trio.to_thread.run_sync(
+            self._journal.continuous, channel.key, channel.policy.retention, cursor, limiter=self._readers
+        )
+
     async def _read_after(self, channel: Channel, cursor: int, *, limit: int) -> list[Stored]:
         while True:
             try:
@@ -198,12 +206,12 @@ class Replay:
         self._end_of_turn()
 
 
-def _begin(newest_first: list[tuple[int, bytes]], floor: int, rewind: Rewind, head: int) -> int:
+def _begin(newest_first: list[tuple[int, int]], floor: int, rewind: Rewind, head: int) -> int:
     """The cursor before the oldest of these entries that the rewind includes."""
     cursor, messages = head, 0
-    for serial, record in newest_first:
+    for serial, count in newest_first:
         if serial <= floor or (rewind.messages is not None and messages >= rewind.messages):
             break
-        messages += record_messages(record)
+        messages += count
         cursor = serial - 1
     return cursor
