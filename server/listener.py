@@ -18,6 +18,7 @@ from server.tls import PrefixedStream, serve_tls_websocket
 
 LOGGER = logging.getLogger("unbroken.listener")
 END_OF_HEAD = b"\r\n\r\n"
+CLOSE_SECONDS = 1.0  # for a peer to take the last few bytes
 
 
 class Acceptor:
@@ -46,14 +47,16 @@ class Acceptor:
 
     async def handle(self, raw: trio.SocketStream) -> None:
         """Serve one connection. Whatever it does, nobody else is concerned."""
+        stream: trio.abc.Stream = raw
         try:
             if self._tls is None:
                 await self._serve(raw, raw)
             else:
-                secure = trio.SSLStream(raw, self._tls, server_side=True, https_compatible=True)
+                secure = trio.SSLStream(raw, self._tls, server_side=True)
                 with trio.move_on_after(self._seconds) as scope:
                     await secure.do_handshake()
                 if not scope.cancelled_caught:
+                    stream = secure
                     await self._serve(secure, None)
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError) as gone:
             LOGGER.debug("peer gone: %r", gone)
@@ -67,10 +70,10 @@ class Acceptor:
         except Exception:
             LOGGER.exception("a connection failed")
         finally:
-            with trio.move_on_after(1) as close_scope:
+            with trio.move_on_after(CLOSE_SECONDS) as close_scope:
                 close_scope.shield = True
-                if raw.socket.fileno() >= 0:
-                    await raw.aclose()
+                if raw.socket.fileno() >= 0:  # else it is the plane's, or closed
+                    await stream.aclose()  # with TLS its close_notify too: who reads until the end knows it for one
 
     async def _serve(self, stream: trio.abc.Stream, plain: trio.SocketStream | None) -> None:
         received = b""

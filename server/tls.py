@@ -1,9 +1,13 @@
 """TLS connections: they stay with trio-websocket for their life, and read the same streams as everybody else.
 
     reader task: get_message -> client.receive -> end of turn
-    writer task: own queue first, then the streams it follows, frame by frame; parks when there is nothing
+    writer task: own queue first, then the streams that have grown, frame by frame; waits when there is nothing
+    watch task:  pings who is silent, and ends the connection of who stays so
 
-The two live and die together. A plain connection has neither: its socket moves into the plane."""
+They live and die together. A plain connection has none of them: its socket moves into the plane.
+
+A reader stands in ``stream.parked`` for as long as it reads, not only while it waits: a stream of which it still
+sends a part is not unread, and must not be closed beneath it."""
 
 from __future__ import annotations
 
@@ -25,7 +29,11 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("unbroken.tls")
 READ_BYTES = 64 * 1024  # of a stream at a time: one TLS record is 16 KiB, and others wait meanwhile
 QUEUE_BYTES = 256 * 1024  # who leaves so much of our replies unread is not read from
-CLOSE_SECONDS = 5.0  # for the peer's half of the closing handshake
+CLOSE_SECONDS = 5.0  # for what is queued, the close frame, and the peer's half of the closing handshake
+PARTING_SECONDS = 1.0  # the same when the server ends: it has waited for its clients before, and now they wait for it
+# In heartbeats, as the plane has them: a silent peer is pinged, one that does not answer is lost. Who leaves bytes
+# unread does not see our pings, so it has longer; it costs little, and TCP's own probes find out whether it is there.
+PING_HEARTBEATS, LOST_HEARTBEATS, STALLED_HEARTBEATS = 2, 4, 16
 LARGEST_FRAME = 1 << 30  # our own frames; no limit is needed against ourselves
 
 
@@ -69,20 +77,26 @@ class TlsReader:
         self.skip_origin = skip_origin
         self.quiet_until = quiet_until
         self.active = True
+        stream.parked.add(self)
+
+    def wake(self) -> None:
+        """The stream has grown, and has taken us out of its set for that."""
+        if self.active:
+            self.stream.parked.add(self)
+            self._transport.ready(self)
 
     def stop(self) -> None:
         if self.active:
             self.active = False
-            self._transport.readers.remove(self)
-            if not any(other.stream is self.stream for other in self._transport.readers):
-                self.stream.parked.discard(self._transport)
+            self.stream.parked.discard(self)
+            self._transport.readers.discard(self)
 
 
 class TlsTransport:
     """What a client's protocol sees of a TLS connection; the same as the plane's socket."""
 
     def __init__(self, websocket: WebSocketConnection, *, text: bool, heartbeat: bytes) -> None:
-        self.readers: list[TlsReader] = []
+        self.readers: set[TlsReader] = set()
         self.owner: ClientProtocol | None = None
         self.closed = False
         self._websocket = websocket
@@ -90,12 +104,16 @@ class TlsTransport:
         self._heartbeat = heartbeat
         self._queue: deque[bytes] = deque()
         self._queued = 0
+        self._ready: dict[TlsReader, None] = {}  # their streams may hold something; in the order of its arrival
         self._news = trio.Event()
         self._readable = trio.Event()
         self._readable.set()
         self._paused = False
         self._want_drained = False
         self._goodbye: tuple[int, str] | None = None
+        self._life: trio.CancelScope | None = None  # of the writer, while it runs
+        self._heard = 0.0  # when the peer last gave a sign of life
+        self._sending = self._pinging = False
 
     # what the protocol calls
 
@@ -116,8 +134,8 @@ class TlsTransport:
 
     def subscribe(self, stream: Stream, place: int, *, skip_origin: int = 0, quiet_until: int = 0) -> TlsReader:
         reader = TlsReader(self, stream, place, skip_origin, quiet_until)
-        self.readers.append(reader)
-        self._news.set()
+        self.readers.add(reader)
+        self.ready(reader)
         return reader
 
     def pause(self) -> None:
@@ -129,15 +147,18 @@ class TlsTransport:
         self._regulate()
 
     def close(self, code: int, reason: str = "") -> None:
+        if self._goodbye is None and self._life is not None:
+            self._life.deadline = trio.current_time() + CLOSE_SECONDS  # also if it hangs in a send just now
         self._goodbye = (code, reason)
         self.closed = True
         self.owner = None
         self._news.set()
 
-    # what the streams call
+    # what its readers call
 
-    def wake(self) -> None:
-        """A stream that it follows has grown."""
+    def ready(self, reader: TlsReader) -> None:
+        """Its stream may hold something for us."""
+        self._ready[reader] = None
         self._news.set()
 
     def _regulate(self) -> None:
@@ -147,13 +168,14 @@ class TlsTransport:
         else:
             self._readable.set()
 
-    # the two tasks
+    # the tasks
 
     async def read(self, end_of_turn: Callable[[], None]) -> None:
         """Until the peer is gone."""
         while True:
             await self._readable.wait()
             message = await self._websocket.get_message()
+            self._heard = trio.current_time()
             owner = self.owner
             if owner is None:
                 continue
@@ -164,7 +186,16 @@ class TlsTransport:
             end_of_turn()
 
     async def write(self, heartbeat_seconds: float) -> None:
-        """Until goodbye has been said."""
+        """Until goodbye has been said, or the peer is lost."""
+        async with trio.open_nursery() as tasks:
+            self._life = tasks.cancel_scope
+            if self._goodbye is not None:
+                self._life.deadline = trio.current_time() + CLOSE_SECONDS
+            tasks.start_soon(self._watch, heartbeat_seconds, tasks)
+            await self._write(heartbeat_seconds)
+            tasks.cancel_scope.cancel()
+
+    async def _write(self, heartbeat_seconds: float) -> None:
         while True:
             self._news = trio.Event()
             while self._queue:
@@ -173,49 +204,67 @@ class TlsTransport:
                 self._regulate()
                 await self._send(payload)
             if self._goodbye is not None:
-                with trio.move_on_after(CLOSE_SECONDS):
-                    await self._websocket.aclose(*self._goodbye)
+                await self._websocket.aclose(*self._goodbye)
                 return
             if self._want_drained and self.owner is not None and self.owner.drained is not None:
                 self._want_drained = False
                 drained, self.owner.drained = self.owner.drained, None
                 drained()
-            if await self._send_streams() or self._queue or self._news.is_set():
-                continue
+            await self._send_streams()
             with trio.move_on_after(heartbeat_seconds) as idle:
                 await self._news.wait()
-            if idle.cancelled_caught:
-                await self._websocket.ping() if not self._heartbeat else await self._send(self._heartbeat)
+            if idle.cancelled_caught and self._heartbeat:
+                await self._send(self._heartbeat)
 
-    async def _send_streams(self) -> bool:
-        """A part of what the streams hold for us; False: nothing, and we are parked at all of them."""
-        busy = False
-        for reader in list(self.readers):
+    async def _send_streams(self) -> None:
+        """A part of what each grown stream holds for us; those that hold more are ready again."""
+        ready, self._ready = self._ready, {}
+        for reader in ready:
             if not reader.active:
                 continue
             found = reader.stream.read(
                 reader.place, budget=READ_BYTES, skip_origin=reader.skip_origin, quiet_until=reader.quiet_until
             )
             if found is None:
-                owner = self.owner
-                if owner is not None:
-                    owner.fell_behind(reader)
-                busy = True
+                if self.owner is not None:
+                    self.owner.fell_behind(reader)
                 continue
             place, frames = found
             if place == reader.place:
-                reader.stream.parked.add(self)
                 continue
-            busy = True
             cursor = reader.stream.cursor_at(place)
             assert cursor is not None  # it was read just now
             reader.place, reader.cursor = place, cursor  # handed over: the stream may let go of it while we send
+            if place != reader.stream.head:
+                self.ready(reader)
             for event in FrameDecoder(LARGEST_FRAME, client_side=True).receive(b"".join(frames)):
                 await self._send(event.payload)
-        return busy
 
     async def _send(self, payload: bytes) -> None:
+        self._sending = True
         await self._websocket.send_message(payload.decode() if self._text else payload)
+        self._sending = False
+
+    async def _watch(self, heartbeat_seconds: float, tasks: trio.Nursery) -> None:
+        """Until the peer is lost. A pong is waited for in a task of its own: deliveries go on meanwhile."""
+        self._heard = trio.current_time()
+        while True:
+            await trio.sleep(heartbeat_seconds / 2)
+            if not self._readable.is_set():  # it is we who do not listen
+                self._heard = trio.current_time()
+            silence = (trio.current_time() - self._heard) / heartbeat_seconds
+            if silence >= (STALLED_HEARTBEATS if self._sending else LOST_HEARTBEATS):
+                LOGGER.debug("peer lost: no answer to pings")
+                tasks.cancel_scope.cancel()
+                return
+            if silence >= PING_HEARTBEATS and not self._pinging:
+                self._pinging = True
+                tasks.start_soon(self._ping)
+
+    async def _ping(self) -> None:
+        await self._websocket.ping()
+        self._heard = trio.current_time()
+        self._pinging = False
 
 
 async def serve_tls_websocket(
@@ -225,15 +274,26 @@ async def serve_tls_websocket(
     handshake_seconds: float,
     max_message: int,
 ) -> None:
-    """One TLS connection, from its handshake to its end."""
+    """One TLS connection, from its handshake to its end. If cancelled, it has a moment left to say goodbye."""
+    life = trio.CancelScope(shield=True)
     try:
-        async with trio.open_nursery() as nursery:
-            with trio.move_on_after(handshake_seconds) as scope:
-                upgrade, websocket = await shake_hands(nursery, stream, max_message)
-            if scope.cancelled_caught:
-                nursery.cancel_scope.cancel()
-                return
-            await on_websocket(upgrade, websocket)
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as around:
+            around.start_soon(_part, life)
+            with life:
+                async with trio.open_nursery() as nursery:
+                    with trio.move_on_after(handshake_seconds) as scope:
+                        upgrade, websocket = await shake_hands(nursery, stream, max_message)
+                    if not scope.cancelled_caught:
+                        await on_websocket(upgrade, websocket)
+                    nursery.cancel_scope.cancel()
+            around.cancel_scope.cancel()
     except* ConnectionClosed as gone:
         LOGGER.debug("peer gone: %r", gone.exceptions)
+
+
+async def _part(life: trio.CancelScope) -> None:
+    """When the server ends, so does what is left of ``life``, soon."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        life.deadline = trio.current_time() + PARTING_SECONDS

@@ -16,6 +16,7 @@ import os
 import queue
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -52,6 +53,7 @@ class Server:
         self.directory = directory
         self.data = directory / "data"
         self.port = port
+        self.scheme = "http"  # what it says once it is ready
         self.process: subprocess.Popen[str] | None = None
         self._key = key
         self._arguments = list(arguments)
@@ -67,7 +69,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -98,9 +100,9 @@ class Server:
                 line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 line = None
-            found = None if line is None else re.search(r"http://127\.0\.0\.1:(\d+)", line)
+            found = None if line is None else re.search(r"(https?)://127\.0\.0\.1:(\d+)", line)
             if line is not None and found is not None and "ready" in line:
-                self.port = int(found[1])
+                self.scheme, self.port = found[1], int(found[2])
                 return self
             if line is None:
                 self.kill()
@@ -193,9 +195,13 @@ def request(
     *,
     key: str = KEY,
     headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[int, Any, list[str]]:
     """One REST call in JSON: status, decoded body, Link headers."""
-    connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)
+    if tls is None:
+        connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)
+    else:
+        connection = http.client.HTTPSConnection(*address, timeout=REQUEST_SECONDS, context=tls)
     sent = {"Accept": "application/json", "Authorization": "Basic " + base64.b64encode(key.encode()).decode()}
     content = None
     if body is not None:
