@@ -107,6 +107,14 @@ class Channel:
             stream = self._streams[wire, name] = Stream(self.ring, EntryEncoder(wire, name))
         return stream
 
+    def has_stream_for(self, wire: int, name: str) -> bool:
+        """Is there one, or room for one more? For the channel's own name there always is."""
+        full = len(self._streams) >= limits.STREAMS_PER_CHANNEL
+        if full and name != self.name and (wire, name) not in self._streams:
+            self.close_unread_streams()
+            return len(self._streams) < limits.STREAMS_PER_CHANNEL
+        return True
+
     def close_unread_streams(self) -> None:
         """Forget the frames that nobody reads. A later reader begins a new stream, and replays what lies before it."""
         for variant, stream in list(self._streams.items()):

@@ -54,6 +54,9 @@ class Limits:
 
 RING_ENTRIES = 1 << 16
 """Entries looked through for a rewind by messages in memory."""
+STREAMS_PER_CHANNEL = 32
+"""Names (``[?x=y]room`` is one of its own), in each format, under which a channel is followed: each holds the frames of
+the whole ring once more. Who comes with one more: 42910 for that channel; its own name is always free."""
 CHANNEL_SWEEP_MS = 10_000
 """How often a channel is asked to forget what is past the window; the ring and dedup bound memory in between."""
 CHANNEL_IDLE_MS = 30_000

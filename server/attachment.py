@@ -61,6 +61,10 @@ class Reader(Protocol):
 class Transport(Protocol):
     """The connection's bytes, plain or TLS."""
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait in its own queue."""
+
     def send(self, payload: bytes) -> None: ...
     def send_frames(self, frames: bytes) -> None: ...
     def notify_drained(self) -> None: ...
@@ -83,22 +87,25 @@ class Rewind:
 def channel_params(name: ChannelName, given: object) -> dict[str, str]:
     """The params in force, as text: those in the name, overridden by those of the ATTACH; only recognised ones.
 
-    Raises: BadRequest, if ``given`` is no map.
+    Raises: BadRequest, if ``given`` is no map, or one of them neither text nor a number.
     """
     merged: dict[str, str] = dict(name.params)
     if given is not None:
         if not isinstance(given, Mapping):
             raise BadRequest("params: must be a map of strings", code=40000)
         for key, value in given.items():
-            if value is None:
-                continue
-            merged[str(key)] = _text(value)
+            if value is not None and key in _RECOGNISED:
+                merged[key] = _text(key, value)
     return {key: merged[key] for key in _RECOGNISED if key in merged}
 
 
-def _text(value: Any) -> str:
+def _text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():  # as some encoders write whole numbers
+        value = int(value)
+    if not isinstance(value, str | int | float):
+        raise BadRequest(f"params.{key}: must be a string, got {type(value).__name__}", code=40000)
     return str(value)
 
 
@@ -184,10 +191,11 @@ class Attachment:
 
         False: it is too much for one step, or not in memory; ``self.cursor`` says how far it went.
         """
+        assert self.reader is None  # a second one would deliver everything twice
         channel, stream = self.channel, self.channel.stream(wire, self.name.full)
         self.cursor = cursor
         place = stream.place_after(cursor)
-        if place is None and channel.in_ring(cursor):
+        if place is None and channel.in_ring(cursor) and transport.queued < budget:
             self.cursor, entries = channel.ring.read_after(cursor, budget=budget, skip_origin=skip_origin)
             if entries:
                 transport.send_frames(stream.encoder.frames(entries))  # type: ignore[attr-defined]  # opaque to ext

@@ -132,7 +132,7 @@ class ClientProtocol:
             return
         try:
             message = wire.decode(payload, wire_format)
-            handle = _ACTIONS.get(fields.integer(message, "action", limit=255))
+            handle = _ACTIONS.get(fields.integer(message, "action", limit=1 << 32))
             if handle is not None:  # actions that nobody has heard of are for newer servers
                 handle(self, message, wire_format)
         except PubSubError as error:
@@ -225,12 +225,7 @@ class ClientProtocol:
             self._paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
             self.transport.pause()
         try:
-            name, operations = self._context(publish.channel)
-            if not operations & Operation.PUBLISH:
-                raise AuthError(f"the credentials do not permit publish on {name.name!r}", code=40160)
-            attachment = self._attachments.get(publish.channel)
-            if attachment is not None and not attachment.modes & Flag.PUBLISH:
-                raise AuthError("the channel is attached without the publish mode", code=40165)
+            name, operations = self._may_publish(publish.channel)
             if publish.client_ids is not None:
                 for client_id in publish.client_ids:
                     check_message_client_id(self.identity, client_id)
@@ -253,6 +248,16 @@ class ClientProtocol:
         hub.stage(channel, publish, base_id, connection.id, self.identity.client_id, now_ms, receipt)
         self.services.staged()
 
+    def _may_publish(self, text: str) -> tuple[ChannelName, int]:
+        """The channel's name, and what this identity may do there. Raises: PubSubError, if it is not publishing."""
+        name, operations = self._context(text)
+        if not operations & Operation.PUBLISH:
+            raise AuthError(f"the credentials do not permit publish on {name.name!r}", code=40160)
+        attachment = self._attachments.get(text)
+        if attachment is not None and not attachment.modes & Flag.PUBLISH:
+            raise AuthError("the channel is attached without the publish mode", code=40165)
+        return name, operations
+
     def _context(self, text: str) -> tuple[ChannelName, int]:
         """The channel's name, and what this identity may do there."""
         contexts = self._contexts
@@ -269,8 +274,10 @@ class ClientProtocol:
     def _on_message(self, message: dict[str, Any], wire_format: int) -> None:
         msg_serial = fields.integer(message, "msgSerial", limit=1 << 63)
         try:
+            text = fields.text(message, "channel")
+            self._may_publish(text)  # who may not is told that, and not what else is wrong
             publish = publish_from(
-                fields.text(message, "channel"),
+                text,
                 msg_serial,
                 message.get("messages"),
                 wire_format,
@@ -317,11 +324,18 @@ class ClientProtocol:
                 self._busy[text].extend(waiting)
                 return
 
-    def _refuse_channel(self, text: str, error: PubSubError) -> None:
+    def _leave(self, text: str) -> None:
+        """End the attachment, if there is one."""
         attachment = self._attachments.pop(text, None)
         if attachment is not None:
             attachment.end()
+            if self.behind and attachment in self.behind:  # else one that comes and goes would fill it
+                self.behind.remove(attachment)
+
+    def _refuse_channel(self, text: str, error: PubSubError) -> None:
+        self._leave(text)
         self.send({"action": Action.ERROR, "channel": text, "error": error.info()})
+        self._finish(text)
 
     def _on_attach(self, message: dict[str, Any], wire_format: int) -> None:
         text = fields.text(message, "channel")
@@ -337,31 +351,31 @@ class ClientProtocol:
             granted = granted_modes(requested, operations)
             if not granted:
                 raise AuthError(f"the credentials do not permit attaching to {name.name!r} so", code=40160)
-            attachment = self._attachments.get(text)
+            earlier = self._attachments.get(text)
             most = self.services.hub.settings.limits.channels_per_connection
-            if attachment is None and len(self._attachments) >= most:
+            if earlier is None and len(self._attachments) >= most:
                 raise LimitExceeded(
                     f"the connection is attached to {most} channels, the most allowed", code=90010, status=400
                 )
             serial = fields.optional_text(message, "channelSerial")
-            fresh = attachment is None and serial is None and not flags & Flag.ATTACH_RESUME
-            if attachment is None:
-                channel = self.services.hub.open(self.identity.app_id, name.name, self.services.now_ms())
-                attachment = self._attachments[text] = Attachment(name, channel)
-            else:
-                attachment.stop_reading()
+            fresh = earlier is None and serial is None and not flags & Flag.ATTACH_RESUME
+            channel = self.services.hub.open(self.identity.app_id, name.name, self.services.now_ms())
         except PubSubError as error:
             self._refuse_channel(text, error)
             return
+        attachment = Attachment(name, channel)
+        if earlier is not None:  # it ends, so that what is being read for it is not handed out beside the new one's
+            self._leave(text)
+            if earlier.modes & Flag.SUBSCRIBE:
+                attachment.cursor = earlier.cursor
+        self._attachments[text] = attachment
         attachment.requested = requested
         attachment.modes = granted
         attachment.params = params
         attachment.echo = self.echo and params.get("echo") != "false"
         self._begin(text)
-        attached, again = attachment, not fresh and serial is None and bool(flags & Flag.ATTACH_RESUME)
-        self.services.hub.when_awake(
-            attached.channel, lambda: self._place(attached, serial, rewind if fresh else None, again)
-        )
+        again = serial is None and bool(flags & Flag.ATTACH_RESUME)
+        self.services.hub.when_awake(channel, lambda: self._place(attachment, serial, rewind if fresh else None, again))
 
     def _place(self, attachment: Attachment, serial: str | None, rewind: Rewind | None, again: bool) -> None:
         """The channel is awake: find where the attachment begins to read."""
@@ -406,8 +420,7 @@ class ClientProtocol:
     def _unattachable(self, attachment: Attachment, error: PubSubError) -> None:
         """Its log cannot be read just now; the client tries again by itself."""
         text = attachment.name.full
-        self._attachments.pop(text, None)
-        attachment.end()
+        self._leave(text)
         self.send({"action": Action.DETACHED, "channel": text, "error": error.info()})
         self._finish(text)
 
@@ -430,6 +443,11 @@ class ClientProtocol:
     ) -> None:
         """Say ATTACHED, then deliver from the cursor on; one indivisible step."""
         channel, text = attachment.channel, attachment.name.full
+        if attachment.modes & Flag.SUBSCRIBE and not channel.has_stream_for(self.wire, text):
+            most = limits.STREAMS_PER_CHANNEL
+            error = LimitExceeded(f"the channel is followed under {most} names and formats, the most it may be")
+            self._refuse_channel(text, error)
+            return
         flags = int(attachment.modes)
         if resumed:
             flags |= Flag.RESUMED
@@ -482,9 +500,7 @@ class ClientProtocol:
         text = fields.text(message, "channel")
 
         def detach() -> None:
-            attachment = self._attachments.pop(text, None)
-            if attachment is not None:
-                attachment.end()
+            self._leave(text)
             self.send({"action": Action.DETACHED, "channel": text})
 
         attachment = self._attachments.get(text)
@@ -526,7 +542,7 @@ class ClientProtocol:
                 attachment.modes = modes
                 if had and not modes & Flag.SUBSCRIBE:
                     attachment.stop_reading()
-                elif modes & Flag.SUBSCRIBE and not had:
+                elif modes & Flag.SUBSCRIBE and not had and not (self._busy and text in self._busy):
                     self.deliver(attachment, attachment.channel.head)
         self.connected()
 

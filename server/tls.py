@@ -128,6 +128,10 @@ class TlsTransport:
         for event in FrameDecoder(LARGEST_FRAME, client_side=True).receive(frames):
             self.send(event.payload)
 
+    @property
+    def queued(self) -> int:
+        return self._queued
+
     def notify_drained(self) -> None:
         self._want_drained = True
         self._news.set()

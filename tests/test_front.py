@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
+from tests.harness import rss
 from tests.leanclient import KEY, UPGRADE, LeanClient, frame
 
 CLOSE = b"\x88\x80\0\0\0\0"
@@ -67,3 +68,36 @@ def test_connections_that_come_and_go_leave_nothing_behind(server):
     with LeanClient(server.address) as client:
         client.send({"action": 0, "id": "x"})
         assert client.expect(0)["id"] == "x"
+
+
+def test_a_channel_is_followed_under_so_many_names_and_always_under_its_own(server, channel):
+    with LeanClient(server.address) as client:
+        answers = []
+        for n in range(40):
+            client.send({"action": 10, "channel": f"[?x={n}]{channel}"})
+            answers.append(client.expect(9, 11))
+        refused = [answer for answer in answers if answer["action"] == 9]
+        assert len(refused) == 40 - 32
+        assert {answer["error"]["code"] for answer in refused} == {42910}
+        client.send({"action": 10, "channel": channel})
+        assert client.expect(9, 11)["action"] == 11
+        client.publish(channel, "to all of them")
+        names = [client.expect(15)["channel"] for _ in range(33)]
+        assert sorted(names) == sorted([channel, *(f"[?x={n}]{channel}" for n in range(32))])
+
+
+def test_many_replays_of_one_client_that_does_not_read_share_one_bound(server, channel):
+    with LeanClient(server.address, receive_buffer=1 << 16) as client, LeanClient(server.address) as publisher:
+        publisher.publish(channel, *["x" * 10_000 for _ in range(20)])
+        publisher.acked(20)
+        before = rss(server.pid)
+        client.socket.settimeout(0.5)
+        attach = frame({"action": 10, "channel": channel, "params": {"rewind": "20"}})
+        attach += frame({"action": 12, "channel": channel})
+        try:
+            for _ in range(1000):
+                client.socket.sendall(attach)
+        except TimeoutError:
+            pass  # it is not read from any more, which is the point
+        time.sleep(1)
+        assert rss(server.pid) - before < 30 << 20

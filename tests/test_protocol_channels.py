@@ -1,0 +1,502 @@
+"""What the realtime protocol promises about channels: attach and detach, publish and its answers, delivery."""
+
+import pytest
+
+from tests.harness import history, publish
+from tests.harness import token as make_token
+from tests.rawclient import ATTACH_RESUME, HAS_BACKLOG, RESUMED, Action, RawClient, RefusedError
+from tests.test_protocol import until_pong
+
+ALL = 3080192  # PRESENCE, PUBLISH, SUBSCRIBE, PRESENCE_SUBSCRIBE, ANNOTATION_PUBLISH
+PUBLISH, SUBSCRIBE, PRESENCE_SUBSCRIBE = 1 << 17, 1 << 18, 1 << 19
+BAD_NAMES = ["", ":hell", "::", "[", "[x]y", "[?rewind=1]", "[?a=b][?c=d]e", "a\nb", "a\x00b", "x" * 2049]
+
+
+def with_rights(server, *operations, client_id=None, **params):
+    token = make_token(server.address, {"*": list(operations)}, client_id=client_id)
+    return RawClient(server.address, key=None, access_token=token, **params)
+
+
+def texts(client, channel, count):
+    return [message["data"] for message in client.deliveries(channel, count)]
+
+
+# attaching
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [
+        ({}, ALL),
+        ({"flags": 0}, ALL),
+        ({"flags": None, "params": None, "channelSerial": None}, ALL),
+        ({"flags": 16}, ALL),
+        ({"flags": SUBSCRIBE}, SUBSCRIBE),
+        ({"flags": float(PUBLISH | SUBSCRIBE)}, PUBLISH | SUBSCRIBE),
+        ({"flags": 1 << 22}, 1 << 22),
+        ({"params": {"modes": "subscribe"}}, 262144),
+        ({"params": {"modes": "publish,subscribe"}}, 393216),
+        ({"params": {"modes": "presence, presence_subscribe"}}, 65536 | 524288),
+        ({"params": {"modes": "annotation_publish,annotation_subscribe"}}, 2097152 | 4194304),
+        ({"params": {"modes": "object_subscribe,object_publish"}}, 16777216 | 33554432),
+        ({"flags": PUBLISH, "params": {"modes": "subscribe"}}, SUBSCRIBE),
+    ],
+)
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_modes_are_those_asked_for_by_param_else_by_flags_else_the_usual(server, channel, asked, granted, format):
+    with RawClient(server.address, format=format) as client:
+        attached = client.attach(channel, **asked)
+        assert attached["flags"] == granted
+        assert isinstance(attached["channelSerial"], str)
+
+
+@pytest.mark.parametrize(
+    ("operations", "flags", "granted"),
+    [
+        (["subscribe"], 0, 786432),
+        (["publish"], 0, 131072),
+        (["presence"], 0, 65536),
+        (["publish", "subscribe"], SUBSCRIBE, SUBSCRIBE),
+        (["publish"], SUBSCRIBE, None),
+        (["history"], 0, None),
+    ],
+)
+def test_modes_are_cut_to_the_capability_and_none_left_is_40160_for_the_channel(
+    server, channel, operations, flags, granted
+):
+    with with_rights(server, *operations) as client:
+        if granted is not None:
+            assert client.attach(channel, flags=flags)["flags"] == granted
+        else:
+            with pytest.raises(RefusedError) as refused:
+                client.attach(channel, flags=flags)
+            assert (refused.value.code, refused.value.status) == (40160, 401)
+        assert until_pong(client) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "echoed"),
+    [
+        ({}, {}),
+        ({"rewind": "1"}, {"rewind": "1"}),
+        ({"rewind": 1, "echo": False}, {"rewind": "1", "echo": "false"}),
+        ({"rewind": 2.0, "rewindLimit": 5}, {"rewind": "2", "rewindLimit": "5"}),
+        ({"modes": "subscribe", "rewind": None}, {"modes": "subscribe"}),
+        ({"unknown": {"a": [1]}, "delta": "vcdiff", "occupancy": "metrics"}, {}),
+    ],
+)
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_exactly_the_params_in_force_are_told_as_text(server, channel, params, echoed, format):
+    with RawClient(server.address, format=format) as client:
+        assert client.attach(channel, params=params).get("params", {}) == echoed
+
+
+@pytest.mark.parametrize("params", [5, "x", [], {"modes": "subscribe,fly"}, {"modes": ""}])
+def test_wrong_params_are_that_channels_error(server, channel, params):
+    with RawClient(server.address) as client:
+        with pytest.raises(RefusedError) as refused:
+            client.attach(channel, params=params)
+        assert refused.value.status == 400
+        assert client.attach(channel)["flags"] == ALL
+
+
+def test_a_name_with_params_is_one_channel_with_the_plain_one_and_stays_as_written(server, channel):
+    publish(server.address, channel, [{"data": "old"}, {"data": "older"}])
+    full = f"[?rewind=1&echo=false]{channel}"
+    with RawClient(server.address) as plain, RawClient(server.address) as client:
+        plain.attach(channel)
+        attached = client.attach(full)
+        assert attached["params"] == {"rewind": "1", "echo": "false"}
+        assert texts(client, full, 2) == ["old", "older"]  # published together, and not taken apart
+        client.publish(full, {"data": "mine"})
+        plain.publish(channel, {"data": "yours"})
+        assert texts(client, full, 1) == ["yours"]
+        assert texts(plain, channel, 2) == ["mine", "yours"]
+        assert client.attach(full, params={"echo": "true"})["params"] == {"rewind": "1", "echo": "true"}
+        client.send({"action": Action.DETACH, "channel": full})
+        assert client.expect(Action.DETACHED) == {"action": Action.DETACHED, "channel": full}
+
+
+@pytest.mark.parametrize(
+    ("rewind", "expected"), [("1", ["c"]), ("2", ["b", "c"]), (3, ["a", "b", "c"]), ("1000", "abc"), ("2m", "abc")]
+)
+def test_rewind_delivers_the_newest_in_forward_order_with_backlog_told(server, channel, rewind, expected):
+    for text in "abc":
+        publish(server.address, channel, {"data": text})
+    with RawClient(server.address) as client:
+        attached = client.attach(channel, params={"rewind": rewind})
+        assert attached["flags"] == ALL | HAS_BACKLOG
+        assert texts(client, channel, len(expected)) == list(expected)
+        client.publish(channel, {"data": "live"})
+        assert texts(client, channel, 1) == ["live"]
+
+
+def test_without_anything_to_rewind_no_backlog_is_told(server, channel):
+    with RawClient(server.address) as client:
+        assert client.attach(channel, params={"rewind": "10"})["flags"] == ALL
+
+
+@pytest.mark.parametrize("rewind", ["abc", "-1", "0x", "", "1h", "1.5", " 1", "1 ", True, 1.5, "١"])
+def test_a_rewind_that_is_none_is_refused_with_40003(server, channel, rewind):
+    with RawClient(server.address) as client:
+        with pytest.raises(RefusedError) as refused:
+            client.attach(channel, params={"rewind": rewind})
+        assert (refused.value.code, refused.value.status) == (40003, 400)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_bad_name_is_refused_under_that_very_name_and_the_connection_lives(server, name):
+    with RawClient(server.address) as client:
+        client.send({"action": Action.ATTACH, "channel": name})
+        answer = client.receive()
+        assert (answer["action"], answer["channel"], answer["error"]["code"]) == (Action.ERROR, name, 40010)
+        with pytest.raises(RefusedError, match="40010"):
+            client.publish(name, {"data": "x"})
+        client.send({"action": Action.DETACH, "channel": name})
+        assert until_pong(client) == [{"action": Action.DETACHED, "channel": name}]
+
+
+def test_a_detach_is_answered_whether_attached_or_not_and_ends_delivery(server, channel):
+    with RawClient(server.address) as client:
+        client.attach(channel)
+        for _ in range(2):
+            client.send({"action": Action.DETACH, "channel": channel})
+            assert client.receive() == {"action": Action.DETACHED, "channel": channel}
+        client.publish(channel, {"data": "unseen"})
+        assert until_pong(client) == []
+
+
+def test_attach_and_detach_that_cross_are_answered_in_order(server, channel):
+    with RawClient(server.address) as client:
+        actions = [Action.ATTACH, Action.DETACH, Action.ATTACH, Action.ATTACH, Action.DETACH]
+        for action in actions:
+            client.send({"action": action, "channel": channel})
+        assert [client.receive()["action"] for _ in actions] == [action + 1 for action in actions]
+        assert until_pong(client) == []
+
+
+def test_too_many_requests_for_one_channel_do_not_spoil_it(server, channel):
+    with RawClient(server.address) as client:
+        attach = {"action": Action.ATTACH, "channel": channel}
+        for _ in range(300):
+            client.send(attach)
+        answers = [message["action"] for message in until_pong(client)]
+        client.send(attach)
+        client.expect(Action.ATTACHED, seconds=5)
+        assert set(answers) <= {Action.ATTACHED, Action.ERROR}
+
+
+def test_one_channel_too_many_is_refused_with_90010_and_a_detach_makes_room(make_server):
+    own = make_server(config="[limits]\nchannels_per_connection = 2\n")
+    with RawClient(own.address) as client:
+        for name in "abab":
+            client.attach(name)
+        with pytest.raises(RefusedError) as refused:
+            client.attach("c")
+        assert (refused.value.code, refused.value.status) == (90010, 400)
+        client.send({"action": Action.DETACH, "channel": "a"})
+        client.expect(Action.DETACHED)
+        assert client.attach("c")["flags"] == ALL
+
+
+# attaching again, and continuity
+
+
+def test_a_new_attach_replaces_modes_and_params_and_neither_rewinds_nor_repeats(server, channel):
+    publish(server.address, channel, {"data": "old"})
+    with RawClient(server.address) as client:
+        client.attach(channel, params={"rewind": "1", "echo": "false"})
+        assert texts(client, channel, 1) == ["old"]
+        again = client.attach(channel, params={"rewind": "1"})
+        assert (again["flags"], again["params"]) == (ALL, {"rewind": "1"})
+        client.publish(channel, {"data": "echoed"})
+        assert texts(client, channel, 1) == ["echoed"]
+        again = client.attach(channel, flags=SUBSCRIBE)
+        assert (again["flags"], again.get("params", {})) == (SUBSCRIBE, {})
+        with pytest.raises(RefusedError, match="40165"):
+            client.publish(channel, {"data": "x"})
+        assert until_pong(client) == []
+
+
+def test_who_begins_to_subscribe_begins_now(server, channel):
+    with RawClient(server.address) as client:
+        client.attach(channel, flags=PUBLISH)
+        client.publish(channel, {"data": "unseen"})
+        assert client.attach(channel, flags=PUBLISH | SUBSCRIBE)["flags"] == PUBLISH | SUBSCRIBE
+        client.publish(channel, {"data": "seen"})
+        assert texts(client, channel, 1) == ["seen"]
+
+
+@pytest.mark.parametrize("flags", [0, ATTACH_RESUME])
+def test_from_a_serial_of_this_log_exactly_what_came_after_it_is_delivered(server, channel, flags):
+    with RawClient(server.address) as client, RawClient(server.address) as other:
+        client.attach(channel)
+        for text in "abc":
+            other.publish(channel, {"data": text})
+        cursors = [message["channelSerial"] for message in client.deliveries(channel, 3)]
+        for at, missed in enumerate(["bc", "c", ""]):
+            with RawClient(server.address) as fresh:
+                attached = fresh.attach(channel, channelSerial=cursors[at], flags=flags, params={"rewind": "3"})
+                assert attached["flags"] & ~HAS_BACKLOG == ALL | RESUMED
+                assert "error" not in attached
+                assert texts(fresh, channel, len(missed)) == list(missed)
+                assert until_pong(fresh) == []
+        attached = client.attach(channel, channelSerial=cursors[0])  # also on the connection that is attached
+        assert attached["flags"] & RESUMED
+        assert texts(client, channel, 2) == ["b", "c"]
+
+
+@pytest.mark.parametrize("wrong", ["series", "ahead", "garbage", "empty", "other form"])
+def test_a_serial_that_proves_nothing_is_told_and_reading_goes_on_from_now(server, channel, wrong):
+    with RawClient(server.address) as client:
+        true = client.attach(channel)["channelSerial"]
+        client.publish(channel, {"data": "old"})
+        number, _, series = true.partition("@")
+        false = {
+            "series": f"{number}@{series[::-1]}",
+            "ahead": f"{int(number[:15]) + 3_600_000:015d}-00000@{series}",
+            "garbage": "garbage",
+            "empty": "",
+            "other form": f"{true}:000",
+        }[wrong]
+        with RawClient(server.address) as fresh:
+            attached = fresh.attach(channel, channelSerial=false, params={"rewind": "1"})
+            assert attached["flags"] == ALL
+            assert (attached["error"]["code"], attached["error"]["statusCode"]) == (90003, 404)
+            fresh.publish(channel, {"data": "new"})
+            assert texts(fresh, channel, 1) == ["new"]
+
+
+def test_a_first_attach_is_never_resumed_and_does_not_rewind_when_it_says_it_is_not_the_first(server, channel):
+    publish(server.address, channel, {"data": "old"})
+    with RawClient(server.address) as client:
+        attached = client.attach(channel, flags=ATTACH_RESUME, params={"rewind": "1"})
+        assert attached["flags"] == ALL
+        again = client.attach(channel, flags=ATTACH_RESUME)
+        assert again["flags"] == ALL | RESUMED
+        assert until_pong(client) == []
+
+
+# publishing
+
+
+def text_of(count):
+    return [{"data": "x"}] * count
+
+
+@pytest.mark.parametrize(
+    ("messages", "params", "answer"),
+    [
+        ([{"data": "x", "clientId": "other"}], {}, (40012, 400)),
+        ([{"data": "x", "clientId": "*"}], {}, (40012, 400)),
+        ([{"data": "x", "clientId": 5}], {}, (40012, 400)),
+        ([{"id": "a:0"}, {"id": "b:1"}], {}, (40031, 400)),
+        ([{"id": "a:1"}, {"id": "a:0"}], {}, (40031, 400)),
+        ([{"id": "a:0"}, {"data": "x"}], {}, (40031, 400)),
+        ([{"data": "x", "extras": "x"}], {}, (40032, 400)),
+        ([{"data": "x", "extras": []}], {}, (40032, 400)),
+        ([{"data": 5}], {}, (40013, 400)),
+        ([{"data": True}], {}, (40013, 400)),
+        ([{"data": {"a": 1}, "encoding": "json"}], {}, (40013, 400)),
+        ([{"data": "x", "encoding": 5}], {}, (40013, 400)),
+        ([{"data": "x" * 65537}], {}, (40009, 400)),
+        (text_of(1001), {}, (40034, 400)),
+        ([{"data": "x"}], {"_forceNack": "true"}, (40099, 400)),
+        ([{"data": "x"}], {"_forceNack": True}, (40099, 400)),
+        ([{"data": "x", "action": 1, "serial": "s"}], {}, (93002, 400)),
+        ([5], {}, (40000, 400)),
+        ({"data": "x"}, {}, (40000, 400)),
+        (None, {}, (40000, 400)),
+    ],
+)
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_what_is_wrong_with_a_publish_is_told_by_code_and_nothing_of_it_is_stored(
+    server, channel, messages, params, answer, format
+):
+    with RawClient(server.address, clientId="me", format=format) as client:
+        client.attach(channel)
+        pm = {"action": Action.MESSAGE, "channel": channel, "msgSerial": 0, "messages": messages, "params": params}
+        client.send(pm)
+        nack = client.receive()
+        assert (nack["action"], nack["msgSerial"], nack["count"]) == (Action.NACK, 0, 1)
+        assert (nack["error"]["code"], nack["error"]["statusCode"]) == answer
+        client.send_messages(channel, [{"data": "good"}], msg_serial=1)
+        assert texts(client, channel, 1) == ["good"]
+        assert [message["action"] for message in until_pong(client)] == [Action.ACK]
+
+
+@pytest.mark.parametrize("messages", [[{"data": "x"}], [{"data": 5}], text_of(1001), None])
+def test_who_may_not_publish_is_told_that_first(server, channel, messages):
+    pm = {"action": Action.MESSAGE, "channel": channel, "msgSerial": 0, "messages": messages}
+    with with_rights(server, "subscribe") as client:
+        client.attach(channel)
+        client.send(pm)
+        assert client.expect(Action.NACK)["error"]["code"] == 40160
+    with RawClient(server.address) as client:
+        client.attach(channel, flags=SUBSCRIBE)
+        client.send(pm)
+        assert client.expect(Action.NACK)["error"]["code"] == 40165
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_every_publish_has_exactly_one_answer_in_order_also_with_nacks_between(server, channel, format):
+    with RawClient(server.address, format=format) as client:
+        names = {serial: ":bad" if serial % 5 == 3 else f"{channel}-{serial % 3}" for serial in range(40)}
+        for serial, name in names.items():
+            client.send_messages(name, [{"data": "x"}], msg_serial=serial)
+        answers = []
+        while len(answers) < len(names):
+            message = client.expect(Action.ACK, Action.NACK)
+            good = message["action"] == Action.ACK
+            assert not good or [len(one["serials"]) for one in message["res"]] == [1] * message["count"]
+            answers += [(message["msgSerial"] + at, good) for at in range(message["count"])]
+        assert answers == [(serial, name != ":bad") for serial, name in names.items()]
+        assert until_pong(client) == []
+
+
+def test_a_repeated_msgserial_is_answered_again_and_delivered_once(server, channel):
+    with RawClient(server.address) as client:
+        client.attach(channel)
+        first = client.publish(channel, {"data": "a"}, {"data": "b"})
+        client.send_messages(channel, [{"data": "a"}, {"data": "b"}], msg_serial=0)
+        assert client.expect(Action.ACK)["res"] == [{"serials": first}]
+        client.publish(channel, {"data": "c"})
+        assert texts(client, channel, 3) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("action", [14, 19, 21])
+def test_what_is_not_available_yet_is_nacked(server, channel, action):
+    with RawClient(server.address, clientId="me") as client:
+        client.attach(channel)
+        client.send({"action": action, "channel": channel, "msgSerial": 0, "presence": [{"action": 2}]})
+        nack = client.receive()
+        assert (nack["action"], nack["msgSerial"], nack["count"]) == (Action.NACK, 0, 1)
+        client.send_messages(channel, [{"data": "x"}], msg_serial=1)
+        assert client.expect(Action.ACK)["msgSerial"] == 1
+
+
+def test_a_sync_is_a_request_that_gets_a_complete_set(server, channel):
+    with RawClient(server.address) as client:
+        client.attach(channel)
+        client.send({"action": 16, "channel": channel})
+        sync = client.receive()
+        assert (sync["action"], sync["channel"], sync["presence"]) == (16, channel, [])
+        assert sync["channelSerial"].partition(":")[2] == ""
+
+
+# delivery
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_a_delivery_has_everything_and_no_nulls(server, channel, format):
+    sent = {"name": None, "data": "x", "encoding": None, "clientId": None, "extras": None, "id": None}
+    extra = {"size": 5, "connectionId": "forged", "timestamp": 1, "annotations": {}, "action": 0}
+    with RawClient(server.address, format=format) as client:
+        client.attach(channel)
+        serials = client.publish(channel, {**sent, **extra}, {"name": "", "data": ""})
+        pm = client.expect(Action.MESSAGE)
+        base = f"{client.connection_id}:0"
+        assert {key: pm[key] for key in ("channel", "id", "connectionId")} == {
+            "channel": channel,
+            "id": base,
+            "connectionId": client.connection_id,
+        }
+        common = [{"action": 0, "serial": serial} for serial in serials]  # version follows from them when it is absent
+        assert pm["messages"] == [
+            {"id": f"{base}:0", "data": "x", **common[0]},
+            {"id": f"{base}:1", "name": "", "data": "", **common[1]},
+        ]
+        assert all(serial.startswith(pm["channelSerial"]) for serial in serials)
+        assert pm["timestamp"] > 1
+
+
+def test_a_message_without_any_content_is_delivered_without_any(server, channel):
+    with RawClient(server.address) as client:
+        client.attach(channel)
+        client.publish(channel, {})
+        assert set(client.deliveries(channel, 1)[0]) & {"name", "data", "encoding", "clientId", "extras"} == set()
+
+
+@pytest.mark.parametrize(
+    ("connection", "message", "delivered"),
+    [({"clientId": "x"}, None, "x"), ({"clientId": "x"}, "x", "x"), ({}, None, None), ({}, "any", "any")],
+)
+def test_the_clientid_is_filled_in_from_the_connection(server, channel, connection, message, delivered):
+    with RawClient(server.address, **connection) as client:
+        client.attach(channel)
+        client.publish(channel, {"data": "x", **({"clientId": message} if message else {})})
+        assert client.deliveries(channel, 1)[0].get("clientId") == delivered
+
+
+def test_who_is_anonymous_asserts_no_clientid(server, channel):
+    with with_rights(server, "*") as client:
+        with pytest.raises(RefusedError, match="40012"):
+            client.publish(channel, {"data": "x", "clientId": "x"})
+        assert client.publish(channel, {"data": "x"})
+
+
+PAYLOADS = [  # in the publisher's format, as JSON, as msgpack
+    ("json", {"data": "abc"}, {"data": "abc"}, {"data": "abc"}),
+    ("json", {"data": "AQID", "encoding": "base64"}, {"data": "AQID", "encoding": "base64"}, {"data": b"\1\2\3"}),
+    ("msgpack", {"data": b"\1\2\3"}, {"data": "AQID", "encoding": "base64"}, {"data": b"\1\2\3"}),
+    (
+        "msgpack",
+        {"data": b"\1", "encoding": "utf-8/cipher+aes-256-cbc"},
+        {"data": "AQ==", "encoding": "utf-8/cipher+aes-256-cbc/base64"},
+        {"data": b"\1", "encoding": "utf-8/cipher+aes-256-cbc"},
+    ),
+    ("json", {"data": {"a": 1}}, {"data": '{"a":1}', "encoding": "json"}, {"data": '{"a":1}', "encoding": "json"}),
+    ("json", {"data": "!", "encoding": "base64"}, *[{"data": "!", "encoding": "base64"}] * 2),
+    ("json", {"data": "x", "encoding": "json/unknown"}, *[{"data": "x", "encoding": "json/unknown"}] * 2),
+    ("json", {"extras": {"headers": {"a": 1}, "delta": {}}}, *[{"extras": {"headers": {"a": 1}}}] * 2),
+]
+
+
+@pytest.mark.parametrize(("format", "sent", "as_json", "as_msgpack"), PAYLOADS)
+def test_a_payload_arrives_in_every_format_as_the_same_value(server, channel, format, sent, as_json, as_msgpack):
+    with RawClient(server.address) as text, RawClient(server.address, format="msgpack") as packed:
+        for client in (text, packed):
+            client.attach(channel)
+        {"json": text, "msgpack": packed}[format].publish(channel, sent)
+        for client, expected in ((text, as_json), (packed, as_msgpack)):
+            got = client.deliveries(channel, 1)[0]
+            assert {key: got[key] for key in ("data", "encoding", "extras") if key in got} == expected
+
+
+@pytest.mark.parametrize("where", ["connection", "channel"])
+def test_without_echo_only_the_own_messages_are_withheld(server, channel, where):
+    query, params = ({"echo": "false"}, {}) if where == "connection" else ({}, {"echo": "false"})
+    with RawClient(server.address, **query) as client, RawClient(server.address) as other:
+        client.attach(channel, params=params)
+        other.attach(channel)
+        for text in "ab":
+            client.publish(channel, {"data": text})
+            other.publish(channel, {"data": text.upper()})
+        assert texts(other, channel, 4) == ["a", "A", "b", "B"]
+        assert texts(client, channel, 2) == ["A", "B"]
+
+
+def test_an_ephemeral_message_is_live_only(server, channel):
+    with RawClient(server.address) as live, RawClient(server.address) as client:
+        cursor = live.attach(channel)["channelSerial"]
+        client.publish(channel, {"data": "kept"})
+        client.publish(channel, {"data": "gone", "extras": {"ephemeral": True}})
+        assert texts(live, channel, 2) == ["kept", "gone"]
+        assert [message["data"] for message in history(server.address, channel)] == ["kept"]
+        client.attach(channel, params={"rewind": "1"})
+        with RawClient(server.address) as resumed:
+            resumed.attach(channel, channelSerial=cursor)
+            client.publish(channel, {"data": "next"})
+            assert texts(client, channel, 2) == texts(resumed, channel, 2) == ["kept", "next"]
+
+
+def test_what_rest_publishes_has_no_connection_and_the_ids_it_was_given(server, channel):
+    with RawClient(server.address) as client:
+        client.attach(channel)
+        answer = publish(server.address, channel, [{"id": "a+/=:0", "data": "x"}, {"id": "a+/=:1", "data": "y"}])
+        pm = client.expect(Action.MESSAGE)
+        assert "connectionId" not in pm
+        assert [message["id"] for message in RawClient.members(pm)] == ["a+/=:0", "a+/=:1"]
+        assert answer["messageId"] == pm["id"] == "a+/="
+        client.publish(channel, {"id": "a+/=:0", "data": "x"})  # acknowledged, and not delivered again
+        assert until_pong(client) == []
