@@ -1,23 +1,14 @@
 """What the realtime protocol promises about connections: greeting, liveness, credentials, resume, endings, garbage."""
 
-import base64
 import json
 
 import pytest
 
-from tests.harness import Server, request
+from tests.harness import request
 from tests.harness import token as make_token
 from tests.rawclient import Action, GoneError, RawClient, RefusedError, unique
 
 CAPABLE = {"*": ["*"]}
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory):
-    """A server on which anybody can make apps."""
-    with Server(tmp_path_factory.mktemp("dev"), arguments=["--dev"]) as running:
-        yield running
-    assert not running.complaints(), running.complaints()
 
 
 def until_pong(client):
@@ -25,6 +16,7 @@ def until_pong(client):
     mark, got = unique("ping"), []
     client.send({"action": Action.HEARTBEAT, "id": mark})
     while (message := client.receive()) != {"action": 0, "id": mark}:
+        assert message["action"] != Action.HEARTBEAT or "id" not in message, "the answer to another's ping"
         got.append(message)
     return got
 
@@ -382,110 +374,3 @@ def test_at_its_tokens_end_a_connection_is_dropped_hinted_at_30_s_before_and_ren
         fresh = make_token(server.address, CAPABLE)
         with RawClient(server.address, key=None, access_token=fresh, resume=brief.connection_key) as again:
             assert again.connection_id == brief.connection_id
-
-
-# apps of development
-
-
-def make_app(dev, spec):
-    status, app, _ = request(dev.address, "POST", "/apps", spec)
-    assert status in (200, 201), app
-    return app
-
-
-def test_an_app_is_made_with_its_keys_in_order_in_both_spellings_and_with_what_is_in_force(dev):
-    capability = '{ "a:*": ["publish"] }'
-    app = make_app(
-        dev,
-        {
-            "keys": [{}, {"capability": capability}, {"revocableTokens": True, "privileged": True}],
-            "namespaces": [{"id": "persisted", "persisted": True}, {"id": "mutable", "mutableMessages": True}],
-            "channels": [{"name": "persisted:presence_fixtures", "presence": []}],
-            "limits": {"presence": 250},
-        },
-    )
-    assert [key["capability"] for key in app["keys"]] == ['{"*":["*"]}', capability, '{"*":["*"]}']
-    assert [key["revocableTokens"] for key in app["keys"]] == [False, False, True]
-    for key in app["keys"]:
-        assert (key["keyName"], key["keySecret"]) == (f"{app['appId']}.{key['id']}", key["value"])
-        assert key["keyStr"] == f"{key['keyName']}:{key['keySecret']}"
-    assert app["namespaces"] == [{"id": "persisted", "persisted": True}, {"id": "mutable", "persisted": False}]
-    assert (app["id"], app["endpoint"], app["port"], app["tls"]) == (app["appId"], *dev.address, False)
-
-
-def test_a_deleted_app_is_gone_with_its_clients(dev):
-    app = make_app(dev, {})
-    key = app["keys"][0]["keyStr"]
-    with RawClient(dev.address, key=key) as client, RawClient(dev.address) as bystander:
-        client.publish("x", {"data": "1"})
-        assert request(dev.address, "DELETE", f"/apps/{app['appId']}", key=key)[0] == 204
-        assert ended_with(client, Action.ERROR)["error"]["statusCode"] == 401
-        assert until_pong(bystander) == []
-    assert refusal(dev.address, key=key) == (40101, 401)
-
-
-@pytest.mark.parametrize(
-    "spaces", [{}, "x", [1], [{}], [{"id": ""}], [{"id": "a:b"}], [{"id": 5}], [{"id": "a"}] * 101]
-)
-def test_namespaces_that_are_none_are_refused(dev, spaces):
-    status, body, _ = request(dev.address, "POST", "/apps", {"namespaces": spaces})
-    assert (status, body["error"]["code"]) == (400, 40000)
-    assert "namespaces" in body["error"]["message"]
-
-
-def test_namespaces_of_an_app_take_effect_for_it_alone_and_across_a_restart(make_server):
-    own = make_server(arguments=["--dev"], config="[limits]\nwindow_seconds = 1\n")
-    spaces = [{"id": "kept", "persisted": True}, {"id": "brief", "persisted": False}]
-    app, other = make_app(own, {"namespaces": spaces}), make_app(own, {})
-    keys = [one["keys"][0]["keyStr"] for one in (app, other)]
-    names = [(keys[0], "kept:room"), (keys[0], "brief:room"), (keys[1], "kept:room")]
-    for key, name in names:
-        with RawClient(own.address, key=key) as client:
-            client.publish(name, {"data": name})
-
-    def kept():
-        found = []
-        for key, name in names:
-            headers = {"Authorization": "Basic " + base64.b64encode(key.encode()).decode()}
-            status, page, _ = request(own.address, "GET", f"/channels/{name}/messages", headers=headers)
-            assert status == 200
-            found.append([message["data"] for message in page])
-        return found
-
-    with RawClient(own.address, key=None, access_token=short_token(own.address, 1500)) as clock:
-        clock.expect(Action.DISCONNECTED)  # 1.5 s have gone by, and the window with them
-    assert kept() == [["kept:room"], [], []]
-    own.restart()
-    assert kept() == [["kept:room"], [], []]
-    with RawClient(own.address, key=keys[0]) as client:
-        client.publish("kept:room", {"data": "after"})
-        client.attach("kept:room", params={"rewind": "10"})
-        assert [message["data"] for message in client.deliveries("kept:room", 2)] == ["kept:room", "after"]
-
-
-def test_a_server_in_memory_does_not_say_that_it_persists(make_server):
-    own = make_server(arguments=["--dev", "--durability", "memory"])
-    app = make_app(own, {"namespaces": [{"id": "kept", "persisted": True}]})
-    assert app["namespaces"] == [{"id": "kept", "persisted": False}]
-    with RawClient(own.address, key=app["keys"][0]["keyStr"]) as client:
-        assert client.publish("kept:room", {"data": "x"})
-
-
-def test_apps_never_see_each_other(dev):
-    keys = [make_app(dev, {})["keys"][0]["keyStr"] for _ in range(2)]
-    with RawClient(dev.address, key=keys[0]) as one, RawClient(dev.address, key=keys[1]) as two:
-        for client in (one, two):
-            client.attach("room")
-        one.publish("room", {"data": "one"})
-        two.publish("room", {"data": "two"})
-        for client, data in ((one, "one"), (two, "two")):
-            assert [message["data"] for message in client.deliveries("room", 1)] == [data]
-            assert until_pong(client) == []
-        with RawClient(dev.address, key=keys[1], resume=one.connection_key) as thief:
-            assert thief.connected["error"]["code"] == 80011
-            assert thief.connection_id != one.connection_id
-        assert until_pong(one) == []
-
-
-def test_apps_are_not_made_outside_of_development(server):
-    assert request(server.address, "POST", "/apps", {})[0] == 404
