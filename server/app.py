@@ -177,6 +177,8 @@ async def _serve(
             with trio.move_on_after(bounds.drain_seconds):
                 front.idle.drain()
                 await node.drain()
+                while connections.child_tasks:  # noqa: ASYNC110 - HTTP requests under way, which tell nobody when they end
+                    await trio.sleep(0.02)
             connections.cancel_scope.cancel()
         node.plane.close()
         nodes.cancel_scope.cancel()
