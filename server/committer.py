@@ -36,6 +36,7 @@ class Committer:
         limiter: trio.CapacityLimiter,
     ) -> None:
         self.failure: PubSubError | None = None  # why nothing can be stored just now
+        self._doubtful: Batch | None = None  # refused, but perhaps on the disk: to be erased before anything is written
         self.batches = 0
         self.failures = 0
         self._journal = journal
@@ -113,8 +114,8 @@ class Committer:
                 continue
             try:
                 await trio.to_thread.run_sync(self._journal.recover, limiter=self._limiter)
-                refused = self._doubtful.blocks
-                for block in refused:  # they were refused: what came to the disk in spite of it must not be seen
+                assert self._doubtful is not None  # it is set with the failure
+                for block in self._doubtful.blocks:  # refused: what came to the disk all the same must not be seen
                     await trio.to_thread.run_sync(
                         self._journal.erase, block.channel, [entry[0] for entry in block.entries], limiter=self._limiter
                     )
@@ -122,4 +123,4 @@ class Committer:
                 self.failure = still
             else:
                 LOGGER.warning("the journal is open again; publishes are accepted")
-                self.failure = None
+                self.failure = self._doubtful = None

@@ -185,7 +185,7 @@ def test_beyond_the_window_a_client_is_told_that_continuity_is_lost(make_server,
         wait_until(told, seconds=40, what="the end of the window")
 
 
-def test_start_up_is_quick_and_idle_channels_are_dropped(make_server):
+def test_it_is_ready_soon_and_says_that_it_is_well(make_server):
     begun = time.monotonic()
     server = make_server()
     assert time.monotonic() - begun < 10
