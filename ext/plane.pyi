@@ -1,6 +1,7 @@
 from typing import Any, Final, Self, final
 
 from ext.ring import Stream
+from ext.sink import Sink
 
 TEXT: int
 BINARY: int
@@ -8,6 +9,7 @@ GONE: int
 VIOLATION: int
 BEHIND: int
 DRAINED: int
+FAILED: int
 
 @final
 class Subscription:
@@ -43,13 +45,23 @@ class Plane:
     sends: Final[int]
     bytes_out: Final[int]
     accepted: Final[int]
+    woken: Final[int]
     def __new__(cls, *, max_message: int, heartbeat_ms: int, ping_ms: int, lost_ms: int, linger_ms: int) -> Self: ...
     def __len__(self) -> int: ...
     def add(
-        self, fd: int, owner: object, *, msgpack: bool, heartbeats: bool, received: bytes = b"", now_ms: int
+        self,
+        fd: int,
+        owner: object,
+        *,
+        msgpack: bool,
+        heartbeats: bool,
+        received: bytes = b"",
+        now_ms: int,
+        sink: Sink | None = None,
+        client: bool = False,
     ) -> Socket: ...
     def kick(self) -> None: ...
-    def poll(self, now_ms: int) -> list[tuple[Any, int, Any]]: ...
+    def poll(self, now_ms: int, *, wait_us: int = 0) -> list[tuple[Any, int, Any]]: ...
     def moved(self, stream: Stream) -> None: ...
     def flush(self) -> bool: ...
     def tick(self, now_ms: int) -> None: ...

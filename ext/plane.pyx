@@ -11,7 +11,11 @@ only the rest of a frame that a short write cut in two is copied to ``tx``, so t
 
     order on a socket:  tx first, then the streams; so a reply queued before a subscription starts is read before it
 
-Nothing here blocks, and nothing calls back: the events of a poll are a list."""
+Nothing here blocks, unless ``poll`` is told how long it may, and nothing calls back but a sink (ext/sink.pyx): the events
+of a poll are a list.
+
+The other side works too: a socket added with ``client`` masks what it sends, and follows no streams but may well have a
+sink. That is what a load tester needs."""
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -20,54 +24,19 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset, strerror
 
+from os import urandom
+
 from ext cimport frame as codec
+from ext.kernel cimport (EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLHUP,
+                         EPOLLIN, EPOLLOUT, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SHUT_WR, TCP_NODELAY,
+                         c_close, c_read, c_recv, c_send, c_sendmsg, c_shutdown, c_write, epoll_create1, epoll_ctl,
+                         epoll_event, epoll_wait, eventfd, iovec, msghdr, pollfd, ppoll, setsockopt, timespec)
 from ext.ring cimport Ring, Segment, Stream
+from ext.sink cimport Sink
 
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        void* ptr
-    cdef struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
-    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    int eventfd(unsigned int initval, int flags)
-    int EFD_CLOEXEC, EFD_NONBLOCK
-
-cdef extern from "<sys/uio.h>" nogil:
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-
-cdef extern from "<sys/socket.h>" nogil:
-    cdef struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-    ssize_t c_recv "recv"(int fd, void* buf, size_t len, int flags)
-    ssize_t c_send "send"(int fd, const void* buf, size_t len, int flags)
-    ssize_t c_sendmsg "sendmsg"(int fd, const msghdr* msg, int flags)
-    int c_shutdown "shutdown"(int fd, int how)
-    int setsockopt(int fd, int level, int name, const void* value, uint32_t len)
-    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR
-
-cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_TCP
-
-cdef extern from "<netinet/tcp.h>" nogil:
-    int TCP_NODELAY
-
-cdef extern from "<unistd.h>" nogil:
-    int c_close "close"(int fd)
-    ssize_t c_read "read"(int fd, void* buf, size_t count)
-    ssize_t c_write "write"(int fd, const void* buf, size_t count)
-
-# Kinds of event; the third member of an event is, in this order, bytes, bytes, a reason, a close code, a Subscription, None.
-TEXT, BINARY, GONE, VIOLATION, BEHIND, DRAINED = range(1, 7)
+# Kinds of event; the third member of an event is, in this order, bytes, bytes, a reason, a close code, a Subscription,
+# None, an exception (of the sink: a bug).
+TEXT, BINARY, GONE, VIOLATION, BEHIND, DRAINED, FAILED = range(1, 8)
 
 cdef enum:
     _TEXT = 1
@@ -76,6 +45,7 @@ cdef enum:
     _VIOLATION = 4
     _BEHIND = 5
     _DRAINED = 6
+    _FAILED = 7
 
     OPEN = 0
     CLOSING = 1             # our close frame is queued; what still arrives is thrown away
@@ -95,7 +65,6 @@ cdef enum:
 
 cdef bytes _HEARTBEAT_JSON = b'\x81\x0c{"action":0}'
 cdef bytes _HEARTBEAT_MSGPACK = b"\x82\x09\x81\xa6action\x00"
-cdef bytes _PING = b"\x89\x00"
 
 
 @cython.final
@@ -131,9 +100,11 @@ cdef class Socket:
 
     cdef Plane _plane
     cdef readonly object owner      # whose events these are; None once it is closed
+    cdef Sink _sink                 # or None
+    cdef uint64_t _told_in          # the last poll that made an event of one of its messages
     cdef int _fd
     cdef uint8_t _state
-    cdef bint _msgpack, _heartbeats, _paused, _blocked, _dirty, _want_drained, _pinged
+    cdef bint _msgpack, _heartbeats, _paused, _blocked, _dirty, _want_drained, _pinged, _client
     cdef uint32_t _mask
     cdef uint32_t _at_plane
     cdef uint8_t* _tx
@@ -145,15 +116,12 @@ cdef class Socket:
 
     def send(self, bytes payload not None):
         """Queue one message in the socket's own format; it leaves with the next flush."""
-        cdef uint8_t header[10]
-        cdef int size = codec.write_header(header, 2 if self._msgpack else 1, <uint64_t>len(payload))
         if self._state == OPEN:
-            self._queue(header, size)
-            self._queue(<const uint8_t*><const char*>payload, <size_t>len(payload))
+            self._queue_frame(2 if self._msgpack else 1, <const uint8_t*><const char*>payload, <size_t>len(payload))
             self._plane._touch(self)
 
     def send_frames(self, bytes frames not None):
-        """Queue bytes that are frames already."""
+        """Queue bytes that are frames already (masked ones, if this side is the client)."""
         if self._state == OPEN:
             self._queue(<const uint8_t*><const char*>frames, <size_t>len(frames))
             self._plane._touch(self)
@@ -209,22 +177,14 @@ cdef class Socket:
 
         Raises: ValueError, for a code that may not be sent (RFC 6455, section 7.4).
         """
-        cdef bytes text
-        cdef uint8_t header[10]
-        cdef uint8_t number[2]
-        cdef int size
+        cdef bytes body
         if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
             raise ValueError(f"{code} is no close code to send")
         if self._state != OPEN:
             return
-        text = reason.encode()[:123].decode(errors="ignore").encode()      # cut at a character's end
-        size = codec.write_header(header, 8, <uint64_t>(2 + len(text)))
-        number[0] = <uint8_t>(code >> 8)
-        number[1] = <uint8_t>(code & 255)
+        body = code.to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()  # cut at a character's end
         self._plane._leave_streams(self)
-        self._queue(header, size)
-        self._queue(number, 2)
-        self._queue(<const uint8_t*><const char*>text, <size_t>len(text))
+        self._queue_frame(8, <const uint8_t*><const char*>body, <size_t>len(body))
         self._end()
 
     def abort(self):
@@ -268,6 +228,26 @@ cdef class Socket:
         self._tx_to += <uint32_t>size
         return 0
 
+    cdef int _queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1:
+        """One whole frame, masked if this side is the client."""
+        cdef uint8_t header[14]
+        cdef int used = codec.write_header(header, opcode, size)
+        cdef uint8_t* key
+        cdef size_t i
+        cdef uint8_t* body
+        if not self._client:
+            self._queue(header, <size_t>used)
+            return self._queue(payload, size)
+        header[1] |= 128
+        key = header + used
+        self._plane._fill_mask(key)
+        self._queue(header, <size_t>used + 4)
+        self._queue(payload, size)
+        body = self._tx + self._tx_to - size
+        for i in range(size):
+            body[i] ^= key[i & 3]
+        return 0
+
     def __dealloc__(self):
         codec.decoder_free(&self._decoder)
         free(self._tx)
@@ -301,9 +281,11 @@ cdef class Plane:
     cdef uint32_t _reader_at            # how far the first of _moved has been served
     cdef uint8_t* _buffer
     cdef int64_t _now
+    cdef uint64_t _polls, _mask_state
     cdef uint32_t _max_message
     cdef int64_t _heartbeat_ms, _ping_ms, _lost_ms, _linger_ms
     cdef readonly uint64_t messages_in, bytes_in, sends, bytes_out, accepted
+    cdef readonly int woken             # how many descriptors the last poll found ready
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
                   int64_t linger_ms):
@@ -326,6 +308,7 @@ cdef class Plane:
         self._ping_ms = ping_ms
         self._lost_ms = lost_ms
         self._linger_ms = linger_ms
+        self._mask_state = int.from_bytes(urandom(8), "little") | 1
         self._events = []
         self._dirty = []
         self._moved = []
@@ -341,7 +324,8 @@ cdef class Plane:
     def __len__(self):
         return self._count
 
-    def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, bytes received=b"", int64_t now_ms):
+    def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, bytes received=b"", int64_t now_ms,
+            Sink sink=None, bint client=False):
         """Take over a connection whose handshake is done: ``fd`` (now ours to close), and what was read beyond it."""
         cdef Socket s = Socket.__new__(Socket)
         cdef int one = 1
@@ -353,7 +337,9 @@ cdef class Plane:
         s._msgpack = msgpack
         s._heartbeats = heartbeats
         s._last_in = s._last_out = self._now = now_ms
-        codec.decoder_init(&s._decoder, self._max_message, False)
+        s._sink = sink
+        s._client = client
+        codec.decoder_init(&s._decoder, self._max_message, client)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         _grow_pointers(&self._sockets, &self._room, self._count)
         s._mask = EPOLLIN
@@ -369,6 +355,7 @@ cdef class Plane:
         if received:
             copy = bytearray(received)  # the decoder unmasks in place
             self._decode(s, <uint8_t*><char*>copy, <size_t>len(copy))
+            s._told_in = self._polls + 1            # the next poll tells; what it reads itself comes behind that
             self.kick()
         return s
 
@@ -377,14 +364,23 @@ cdef class Plane:
         cdef uint64_t one = 1
         c_write(self._kick, &one, sizeof(one))
 
-    def poll(self, int64_t now_ms):
-        """Everything that has arrived: a list of ``(owner, kind, data)``, in the order of arrival on each socket."""
+    def poll(self, int64_t now_ms, *, long wait_us=0):
+        """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.
+
+        Waits up to ``wait_us`` microseconds for the first of it, without the GIL. What poll returned before must have
+        been dealt with: a sink may be handed what came after it.
+        """
         cdef epoll_event ready[READY_EVENTS]
         cdef int i, n
         cdef uint64_t kicks
         cdef Socket s
         self._now = now_ms
+        self._polls += 1
         n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
+        if n <= 0 and wait_us > 0:
+            self._wait(wait_us)
+            n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
+        self.woken = n
         for i in range(n):
             if ready[i].data.ptr is NULL:
                 c_read(self._kick, &kicks, sizeof(kicks))
@@ -403,6 +399,17 @@ cdef class Plane:
             Py_DECREF(<object>ready[i].data.ptr)
         events, self._events = self._events, []
         return events
+
+    cdef void _wait(self, long wait_us):
+        """Until something is ready, or the time is over. (epoll's own time-outs are whole milliseconds.)"""
+        cdef pollfd us
+        cdef timespec timeout
+        us.fd = self.fd
+        us.events = POLLIN
+        timeout.tv_sec = wait_us // 1_000_000
+        timeout.tv_nsec = wait_us % 1_000_000 * 1000
+        with nogil:
+            ppoll(&us, 1, &timeout, NULL)
 
     def moved(self, Stream stream not None):
         """Frames were appended to ``stream``: its readers get them with the next flush."""
@@ -464,7 +471,7 @@ cdef class Plane:
                 continue
             if now_ms - s._last_in >= self._ping_ms and not s._pinged and s._tx_from == s._tx_to:
                 s._pinged = True
-                s._queue(<const uint8_t*><const char*>_PING, 2)
+                s._queue_frame(9, NULL, 0)
                 self._touch(s)
             if s._heartbeats and now_ms - s._last_out >= self._heartbeat_ms and s._tx_to - s._tx_from <= 2:
                 if s._msgpack:
@@ -473,7 +480,7 @@ cdef class Plane:
                     s._queue(<const uint8_t*><const char*>_HEARTBEAT_JSON, <size_t>len(_HEARTBEAT_JSON))
                 self._touch(s)
             elif now_ms - s._last_out >= self._heartbeat_ms and s._tx_from == s._tx_to:
-                s._queue(<const uint8_t*><const char*>_PING, 2)
+                s._queue_frame(9, NULL, 0)
                 self._touch(s)
         if self._events:
             self.kick()
@@ -484,6 +491,15 @@ cdef class Plane:
             (<Socket>self._sockets[self._count - 1]).abort()
 
     # what follows is called from above only
+
+    cdef void _fill_mask(self, uint8_t* key):
+        """Four bytes that are hard to guess for who can't see them (xorshift, begun at random)."""
+        cdef uint64_t state = self._mask_state
+        state ^= state << 13
+        state ^= state >> 7
+        state ^= state << 17
+        self._mask_state = state
+        memcpy(key, &state, 4)
 
     cdef void _touch(self, Socket s):
         if not s._dirty:
@@ -520,7 +536,6 @@ cdef class Plane:
     cdef void _decode(self, Socket s, uint8_t* data, size_t size):
         cdef size_t consumed = 0
         cdef codec.Event event
-        cdef uint8_t header[10]
         cdef int kind
         while s._state == OPEN:
             kind = codec.decoder_next(&s._decoder, data, size, &consumed, &event)
@@ -528,12 +543,20 @@ cdef class Plane:
                 return
             if kind == codec.EV_TEXT or kind == codec.EV_BINARY:
                 self.messages_in += 1
+                if s._sink is not None and s._told_in != self._polls:
+                    try:
+                        if s._sink.take(event.data, event.size, kind == codec.EV_BINARY):
+                            continue
+                    except Exception as error:
+                        s._told_in = self._polls
+                        self._events.append((s.owner, _FAILED, error))
+                        continue
+                s._told_in = self._polls
                 self._events.append((s.owner, _TEXT if kind == codec.EV_TEXT else _BINARY,
                                      (<const char*>event.data)[:event.size] if event.size else b""))
             elif kind == codec.EV_PING:
                 if s._tx_to - s._tx_from <= TX_HIGH:      # beyond that it is not reading; nor is it being read much longer
-                    s._queue(header, codec.write_header(header, 10, event.size))
-                    s._queue(event.data, event.size)
+                    s._queue_frame(10, event.data, event.size)
                     self._touch(s)
             elif kind == codec.EV_PONG:
                 pass                    # that something came is what counts

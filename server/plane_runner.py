@@ -10,7 +10,7 @@ from collections.abc import Callable
 import trio
 
 from engine.errors import PubSubError
-from ext.plane import BEHIND, BINARY, DRAINED, GONE, TEXT, VIOLATION, Plane
+from ext.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Plane
 from server.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.plane")
@@ -73,6 +73,8 @@ def _pass_on(client: ClientProtocol, kind: int, data: object) -> None:
         client.violated(data)  # type: ignore[arg-type]  # a close code
     elif kind == BEHIND:
         client.fell_behind(data)
+    elif kind == FAILED:
+        raise data  # type: ignore[misc]  # an exception
     elif kind == DRAINED and client.drained is not None:
         drained, client.drained = client.drained, None
         drained()
