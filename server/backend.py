@@ -108,7 +108,6 @@ class NodeBackend:
         found = node.hub.open(identity.app_id, channel.name, node.now_ms())
 
         node.hub.stage(found, publish, base_id, connection_id, client_id, node.now_ms(), outcome)
-        node.staged()
         node.end_of_turn()
         return await outcome.wait()
 

@@ -1,8 +1,11 @@
-"""The one writing task: batches from the sequencer to the journal, outcomes back.
+"""The one place where batches go to the journal, and their outcomes come back.
 
-    pending -> take -> journal.append (a worker thread; synced) -> commit -> answers, deliveries
-                 ^                                                   |
-                 +---------------- the next batch has gathered ------+
+    pending -> take -> append (the writing thread; synced) -> commit -> answers, deliveries
+                 ^                                               |
+                 +------------ the next batch has gathered ------+
+
+``turn`` does what can be done without waiting; it is called at the end of every turn of work, and the writing thread
+sees to it that there is one when it is done. So nothing here is a task, as long as the journal does what it is asked.
 
 A failed append leaves it unknown what is on the disk. So nothing goes on until the journal has been reopened and asked:
 the batch is committed if it is there after all, and undone if it is not. While the journal can't be reopened every
@@ -19,6 +22,7 @@ from engine.errors import JournalUnavailable, PubSubError
 from engine.journal.port import Journal
 from engine.sequencer import Batch, Sequencer
 from ext.ring import Stream
+from server.appender import Appender
 
 LOGGER = logging.getLogger("unbroken.committer")
 
@@ -33,8 +37,13 @@ class Committer:
         journal: Journal,
         sequencer: Sequencer,
         on_commit: Callable[[list[Stream]], None],
-        limiter: trio.CapacityLimiter,
+        wake: Callable[[], None],
     ) -> None:
+        """
+        Args:
+            on_commit: told which streams have grown. Answers may be due, too.
+            wake: called in any thread: have ``turn`` called soon.
+        """
         self.failure: PubSubError | None = None  # why nothing can be stored just now
         self._doubtful: Batch | None = None  # refused, but perhaps on the disk: to be erased before anything is written
         self.batches = 0
@@ -42,48 +51,73 @@ class Committer:
         self._journal = journal
         self._sequencer = sequencer
         self._on_commit = on_commit
-        self._limiter = limiter
-        self._work = trio.Event()
-        self._idle = trio.Event()
-        self._idle.set()
+        self._appender = Appender(journal, wake)
+        self._wake = wake
+        self._under_way: Batch | None = None
+        self._failed: JournalUnavailable | None = None  # of the batch under way, until it is known what became of it
+        self._failing = trio.Event()
+        self._idle: trio.Event | None = None  # somebody waits for it
+        self._closed = False
 
-    def poke(self) -> None:
-        """Something is pending."""
-        self._work.set()
+    @property
+    def busy(self) -> bool:
+        """A batch is under way: there will be more to do."""
+        return self._under_way is not None
+
+    def turn(self) -> None:
+        """Take in an outcome that has come, and hand over what is pending."""
+        while True:
+            if self._under_way is not None:
+                if self._failed is not None or not self._appender.done:
+                    return
+                error = self._appender.take()
+                if error is not None:
+                    if not isinstance(error, JournalUnavailable):
+                        raise error
+                    self._failed = error
+                    self._failing.set()
+                    return
+                batch, self._under_way = self._under_way, None
+                self._commit(batch)
+            following = None if self._closed else self._sequencer.take()
+            if following is None:
+                if self._idle is not None:
+                    self._idle.set()
+                return
+            if not following.blocks:
+                self._commit(following)
+            elif self.failure is not None:
+                self._undo(following, self.failure)
+            else:
+                self._under_way = following
+                self._appender.start(following.blocks, synced=following.synced)
+                return
 
     async def settled(self) -> None:
         """Wait until nothing is pending or under way; at drain."""
-        while len(self._sequencer) or not self._idle.is_set():
-            self._work.set()
+        while self._under_way is not None or len(self._sequencer):
+            self._idle = trio.Event()
+            self.turn()
             await self._idle.wait()
-            await trio.lowlevel.checkpoint()
 
     async def run(self) -> None:
-        """Until cancelled. An append that has begun is finished first: its outcome is told before the task ends."""
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            self._idle = trio.Event()
-            try:
-                while (batch := self._sequencer.take()) is not None:
-                    with trio.CancelScope(shield=True):  # bounded: an append ends, or fails, by itself
-                        await self._write(batch)
-            finally:
-                self._idle.set()
+        """Sees to appends that fail, until cancelled. One that has begun is finished first, and its outcome told."""
+        try:
+            while True:
+                await self._failing.wait()
+                self._failing = trio.Event()
+                with trio.CancelScope(shield=True):  # bounded: reopening ends, or fails, by itself
+                    await self._settle_failed()
+                self._wake()
+        finally:
+            with trio.CancelScope(shield=True):
+                self._closed = True
+                await trio.to_thread.run_sync(self._appender.close)
+                self.turn()
+                if self._failed is not None:
+                    await self._settle_failed()
 
-    async def _write(self, batch: Batch) -> None:
-        if batch.blocks:
-            if self.failure is not None:
-                self._undo(batch, self.failure)
-                return
-            try:
-                await trio.to_thread.run_sync(
-                    lambda: self._journal.append(batch.blocks, synced=batch.synced), limiter=self._limiter
-                )
-            except JournalUnavailable as error:
-                if not await self._persisted_after_all(batch, error):
-                    self._undo(batch, error)
-                    return
+    def _commit(self, batch: Batch) -> None:
         self.batches += 1
         self._on_commit(self._sequencer.commit(batch))
 
@@ -91,14 +125,25 @@ class Committer:
         self._sequencer.undo(batch, error)
         self._on_commit([])
 
+    async def _settle_failed(self) -> None:
+        assert self._under_way is not None
+        assert self._failed is not None
+        batch, error = self._under_way, self._failed
+        persisted = await self._persisted_after_all(batch, error)
+        self._under_way = self._failed = None
+        if persisted:
+            self._commit(batch)
+        else:
+            self._undo(batch, error)
+
     async def _persisted_after_all(self, batch: Batch, error: JournalUnavailable) -> bool:
         self.failures += 1
         LOGGER.error("append failed, %d channels concerned: %s", len(batch.blocks), error)
         doubtful = batch.blocks[0]
         try:
-            await trio.to_thread.run_sync(self._journal.recover, limiter=self._limiter)
+            await trio.to_thread.run_sync(self._journal.recover)
             return await trio.to_thread.run_sync(
-                self._journal.holds, doubtful.channel, doubtful.entries[0][0], limiter=self._limiter
+                self._journal.holds, doubtful.channel, doubtful.entries[0][0]
             )
         except PubSubError as still:
             LOGGER.error("the journal can't be reopened, publishes are refused until it can: %s", still)
@@ -113,11 +158,11 @@ class Committer:
             if self.failure is None:
                 continue
             try:
-                await trio.to_thread.run_sync(self._journal.recover, limiter=self._limiter)
+                await trio.to_thread.run_sync(self._journal.recover)
                 assert self._doubtful is not None  # it is set with the failure
                 for block in self._doubtful.blocks:  # refused: what came to the disk all the same must not be seen
                     await trio.to_thread.run_sync(
-                        self._journal.erase, block.channel, [entry[0] for entry in block.entries], limiter=self._limiter
+                        self._journal.erase, block.channel, [entry[0] for entry in block.entries]
                     )
             except PubSubError as still:
                 self.failure = still

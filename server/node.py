@@ -96,7 +96,7 @@ class Node:
             lost_ms=bounds.max_idle_interval_ms * 8 // 3,
             linger_ms=limits.LINGER_MS,
         )
-        self.committer = Committer(journal, self.hub.sequencer, self._committed, trio.CapacityLimiter(1))
+        self.committer = Committer(journal, self.hub.sequencer, self._committed, self.plane.kick)
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))
@@ -121,7 +121,7 @@ class Node:
             nursery.start_soon(self.committer.recover)
             nursery.start_soon(self._wake_channels)
             nursery.start_soon(self._keep_journal)
-            nursery.start_soon(run_plane, self.plane, monotonic_ms, self.end_of_turn)
+            nursery.start_soon(run_plane, self.plane, monotonic_ms, self.end_of_turn, lambda: self.committer.busy)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
             nursery.start_soon(run_tick, self.plane, monotonic_ms, self._on_second)
             await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
@@ -141,14 +141,17 @@ class Node:
         while len(self.plane):  # noqa: ASYNC110 - it is the peers that we wait for, and they tell nobody
             await trio.sleep(0.02)
 
-    def end_of_turn(self) -> None:
-        """After any work: whatever it has left to do for others."""
+    def end_of_turn(self) -> bool:
+        """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
         if self.hub.waking:
             self._wakes.set()
+        self.committer.turn()
         self._answer()
-        if self.plane.flush():
+        more = self.plane.flush()
+        if more:
             self._more_to_send.set()
             self._more_to_send = trio.Event()
+        return more
 
     def _answer(self) -> None:
         while self._touched:
@@ -159,7 +162,6 @@ class Node:
     def _committed(self, moved: list[Stream]) -> None:
         for stream in moved:
             self.plane.moved(stream)
-        self.end_of_turn()
 
     async def _wake_channels(self) -> None:
         """Read back the channels that somebody wants, as many at a time as have gathered."""
@@ -184,7 +186,6 @@ class Node:
                         position = self.hub.sequencer.clock.last
                         nothing = ReadBack(self.hub.new_dedup(), [], position, position)
                         self._do_all(self.hub.awaken(channel, result or nothing))
-                self.committer.poke()
                 self.end_of_turn()
 
     def _do_all(self, waiting: list[Callable[[], None]]) -> None:
@@ -273,9 +274,6 @@ class Node:
 
     def touched(self, client: ClientProtocol) -> None:
         self._touched.append(client)
-
-    def staged(self) -> None:
-        self.committer.poke()
 
     def locate(
         self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]

@@ -1,10 +1,11 @@
 """Runs the plane under trio: waits for its epoll descriptor, passes its events on, flushes.
 
-wait_readable -> poll -> each event to its client -> end of turn (answers, the committer) -> flush, in slices"""
+wait_readable -> poll -> each event to its client -> end of turn (committer, answers, a slice of flush) -> poll ..."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 import trio
@@ -14,21 +15,30 @@ from ext.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Pl
 from server.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.plane")
-# A pass through trio costs some 50 us, a poll that finds nothing 1 us: so what trickles in while we work is taken
-# along, a few times; then the committer and everybody else have their turn.
-POLLS = 4
+# A pass through trio costs some 50 us, a poll 1 us. So once there is work we stay, and wait for more in the poll
+# itself: so long in all before everybody else has a turn,
+STAY_SECONDS = 0.001
+# and so long for the next to come (an answer to ours from another core takes some 50), or for the writing thread.
+WAIT_US = 100
+WAIT_BUSY_US = 500
 TICK_SECONDS = 1.0  # heartbeats and timeouts are in tens of seconds
 
 
-async def run_plane(plane: Plane, clock_ms: Callable[[], int], end_of_turn: Callable[[], None]) -> None:
-    """Until cancelled."""
+async def run_plane(
+    plane: Plane, clock_ms: Callable[[], int], end_of_turn: Callable[[], bool], busy: Callable[[], bool]
+) -> None:
+    """Until cancelled.
+
+    Args:
+        end_of_turn: what is left to do after events; True: there is more to send, so that no time is to be lost.
+        busy: is something under way that will make the plane readable when it is done?
+    """
     while True:
         await trio.lowlevel.wait_readable(plane.fd)
-        for _ in range(POLLS):
-            events = plane.poll(clock_ms())
-            if not events:
-                break
-            for client, kind, data in events:
+        leave = time.perf_counter() + STAY_SECONDS
+        wait_us = 0
+        while True:
+            for client, kind, data in plane.poll(clock_ms(), wait_us=wait_us):
                 if client is None:
                     continue  # it was refused, and has nothing to say
                 try:
@@ -36,7 +46,11 @@ async def run_plane(plane: Plane, clock_ms: Callable[[], int], end_of_turn: Call
                 except Exception:  # a bug met by one client's message: it is told, nobody else notices
                     LOGGER.exception("a connection failed")
                     _give_up(client)
-        end_of_turn()
+            nothing = plane.woken <= 0
+            more = end_of_turn()
+            if (nothing and not more) or time.perf_counter() >= leave:
+                break
+            wait_us = 0 if more else WAIT_BUSY_US if busy() else WAIT_US
 
 
 def _give_up(client: ClientProtocol) -> None:

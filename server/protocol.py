@@ -50,9 +50,6 @@ class Services(Protocol):
     def touched(self, client: ClientProtocol) -> None:
         """It has answers to give: call ``answer`` before the next flush."""
 
-    def staged(self) -> None:
-        """Something is pending for the journal."""
-
     def locate(
         self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
     ) -> None:
@@ -246,7 +243,6 @@ class ClientProtocol:
         connection = self.connection
         base_id = f"{connection.id}:{publish.msg_serial}"
         hub.stage(channel, publish, base_id, connection.id, self.identity.client_id, now_ms, receipt)
-        self.services.staged()
 
     def _may_publish(self, text: str) -> tuple[ChannelName, int]:
         """The channel's name, and what this identity may do there. Raises: PubSubError, if it is not publishing."""

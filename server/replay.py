@@ -35,7 +35,7 @@ class Replay:
     """Serves those who are not at the head."""
 
     def __init__(
-        self, journal: Journal, nursery: trio.Nursery, now_ms: Callable[[], int], end_of_turn: Callable[[], None]
+        self, journal: Journal, nursery: trio.Nursery, now_ms: Callable[[], int], end_of_turn: Callable[[], object]
     ):
         self._journal = journal
         self._nursery = nursery

@@ -174,7 +174,7 @@ class TlsTransport:
 
     # the tasks
 
-    async def read(self, end_of_turn: Callable[[], None]) -> None:
+    async def read(self, end_of_turn: Callable[[], object]) -> None:
         """Until the peer is gone."""
         while True:
             await self._readable.wait()
