@@ -61,7 +61,7 @@ class Ext:
             self._serial += 1
             self._ring.append(self._serial, frame, len(frame))
             self._stream.append(frame)
-        self._plane.moved(self._stream)
+        self._plane.moved([self._stream])
         while self._plane.flush():
             pass
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from engine import limits
 from engine.errors import PubSubError
 from ext.dedup import DedupWindow
-from ext.ring import EPHEMERAL, Ring, Stream
+from ext.log import Log
+from ext.ring import Ring, Stream
 from ext.wire import EntryEncoder
 
 
@@ -33,41 +34,23 @@ class Policy:
     series: str  # identity of the log that this durability class writes to
 
 
-class Channel:
-    """One channel of one app, awake: what it must know to number, deduplicate and deliver is in memory."""
+class Channel(Log):
+    """One channel of one app, awake: what it must know to number, deduplicate and deliver is in memory.
 
-    __slots__ = (
-        "_streams",
-        "app_id",
-        "attached",
-        "awake",
-        "dedup",
-        "failure",
-        "head",
-        "key",
-        "last_stored",
-        "last_used_ms",
-        "name",
-        "policy",
-        "ring",
-        "scheduled",
-        "staged",
-        "waiting",
-    )
+    ``head`` is the position of those who attach now: no entry at or before it will come any more. ``last_stored`` is
+    the serial of the newest entry in the journal, the next one's ``previous``.
+    """
+
+    __slots__ = ("_streams", "app_id", "attached", "failure", "name", "policy", "scheduled", "waiting")
 
     def __init__(self, app_id: str, name: str, policy: Policy) -> None:
+        super().__init__(f"{app_id}:{name}", policy.series, kept=policy.durability != "memory")
         self.app_id = app_id
         self.name = name
-        self.key = f"{app_id}:{name}"
         self.policy = policy
-        self.awake = False
         self.waiting: list[Callable[[], None]] = []
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
-        self.head = 0  # the position of those who attach now: no entry at or before it will come any more
-        self.last_stored = 0  # serial of the newest entry in the journal; the next one's ``previous``
-        self.staged = 0  # entries that have a serial and are not visible yet
         self.attached = 0  # attachments, live or catching up
-        self.last_used_ms = 0
         self.scheduled = False
         self._streams: dict[tuple[int, str], Stream] = {}
 
@@ -121,28 +104,6 @@ class Channel:
             if not stream.readers_now:
                 stream.close()
                 del self._streams[variant]
-
-    def commit(self, serial: int, record: bytes, origin: int, flags: int) -> None:
-        """Make a durable entry visible: in the ring, and framed in each format that somebody reads."""
-        series = self.policy.series
-        # Entries are plain tuples, because encoders take them by the list.
-        self.ring.append(serial, (serial, series, record), len(record), origin, flags)
-        for stream in self._streams.values():
-            stream.append(stream.encoder.frame(serial, series, record))  # type: ignore[attr-defined]  # opaque to ext
-        self.head = serial
-        if not flags & EPHEMERAL:
-            self.last_stored = serial
-
-    def moved(self) -> list[Stream]:
-        """The streams to flush after commits; whoever waits for one beside the plane is woken here."""
-        streams = list(self._streams.values())
-        for stream in streams:
-            if stream.parked:
-                parked = list(stream.parked)
-                stream.parked.clear()
-                for waiter in parked:
-                    waiter.wake()
-        return streams
 
     def in_ring(self, cursor: int) -> bool:
         """Is everything after ``cursor`` in memory?"""

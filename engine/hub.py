@@ -163,6 +163,7 @@ class Hub:
                 self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
                 if channel.idle(now_ms):
                     del self.channels[channel.key]
+                    channel.awake = False  # whoever still knows it has to ask for it anew
                     continue
             self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
 

@@ -25,6 +25,13 @@ MOST_MESSAGES = 1000  # their index has three digits
 _UPDATES = (1, 2, 5)
 
 
+def check_count(count: int, most: int) -> None:
+    """Raises: LimitExceeded, 40034, if one publish may not have so many messages."""
+    most = min(most, MOST_MESSAGES)
+    if count > most:
+        raise LimitExceeded(f"messages: {count} are more than {most} in one publish", code=40034, status=400)
+
+
 def publish_from(
     channel: str,
     msg_serial: int,
@@ -43,9 +50,7 @@ def publish_from(
         raise BadRequest("messages: must be an array of maps", code=40000)
     if not messages:
         raise BadRequest("messages: there is none in it", code=40000)
-    if len(messages) > min(max_messages, MOST_MESSAGES):
-        most = min(max_messages, MOST_MESSAGES)
-        raise LimitExceeded(f"messages: {len(messages)} are more than {most} in one publish", code=40034, status=400)
+    check_count(len(messages), max_messages)
     kept, ids, client_ids, size, ephemeral, privileged = [], [], [], 0, 0, False
     for index, message in enumerate(messages):
         neutral, extra = _neutral(message, f"messages[{index}]", wire)

@@ -16,10 +16,12 @@ from typing import Protocol
 from engine.channel import Channel
 from engine.errors import LimitExceeded, PublishRejected, PubSubError
 from engine.journal.port import Block
+from ext.log import Entry
 from ext.publish import Publish
 from ext.ring import EPHEMERAL, Stream
-from ext.serial import SerialClock, connection_origin
-from ext.wire import encode_record
+from ext.sequence import Sequence
+from ext.serial import connection_origin
+from ext.wire import encode_record, record_ids
 
 
 class Completion(Protocol):
@@ -32,54 +34,17 @@ class Completion(Protocol):
         """Not stored."""
 
 
-class Staged:
-    """An entry on its way to the journal."""
-
-    __slots__ = ("channel", "completion", "count", "flags", "followers", "ids", "origin", "record", "serial")
-
-    def __init__(
-        self,
-        channel: Channel,
-        serial: int,
-        record: bytes,
-        origin: int,
-        flags: int,
-        ids: tuple[str, ...],
-        completion: Completion,
-    ) -> None:
-        self.channel = channel
-        self.serial = serial
-        self.record = record
-        self.origin = origin
-        self.flags = flags
-        self.ids = ids
-        self.count = len(ids)
-        self.completion = completion
-        self.followers: list[tuple[Completion, int, int]] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one append carries: the entries by channel, and as blocks for the journal (fewer: not all are kept)."""
 
-    entries: dict[Channel, list[Staged]]
+    groups: list[tuple[Channel, list[Entry], list[tuple[int, int, bytes]]]]
     blocks: list[Block]
     synced: bool
 
 
-class Sequencer:
-    """The one place where entries get their serials."""
-
-    def __init__(self, clock: SerialClock, most_remembered: int) -> None:
-        self.clock = clock
-        self.pending_bytes = 0
-        self.remembered = 0  # message ids, in all channels
-        self._most_remembered = most_remembered
-        self._pending: list[Staged] = []
-        self._under_way: dict[int, Staged] = {}
-
-    def __len__(self) -> int:
-        return len(self._pending)
+class Sequencer(Sequence):
+    """The one place where entries get their serials. (Plain ones: see also ext/ingest.pyx, which does as ``stage``.)"""
 
     def stage(
         self,
@@ -103,8 +68,8 @@ class Sequencer:
         if ids is None:
             ids = (base_id + ":0",) if count == 1 else tuple([f"{base_id}:{i}" for i in range(count)])
         dedup = channel.dedup
-        if self.remembered + count > self._most_remembered:
-            most = self._most_remembered
+        if self.remembered + count > self.most_remembered:
+            most = self.most_remembered
             completion.refused(LimitExceeded(f"the server remembers {most} message ids, the most it may", code=42910))
             return
         serial = self.clock.next(now_ms)
@@ -137,76 +102,37 @@ class Sequencer:
         flags = EPHEMERAL if publish.ephemeral else 0
         record = encode_record(base_id, connection_id, client_id, flags, publish.messages)
         origin = connection_origin(connection_id) if connection_id is not None else 0
-        staged = Staged(channel, serial, record, origin, flags, ids, completion)
-        channel.staged += 1
         channel.last_used_ms = now_ms
-        self.remembered += count
-        self.pending_bytes += len(record)
-        self._under_way[serial] = staged
-        self._pending.append(staged)
+        self.push(channel, serial, record, origin, flags, count, completion)
 
     def _repeat(self, channel: Channel, known: tuple[int, int], count: int, completion: Completion) -> None:
-        first = self._under_way.get(known[0])
+        first = channel.staged_entry(known[0])
         if first is None:
-            completion.accepted(known[0], channel.policy.series, known[1], count)
-        elif first.followers is None:
-            first.followers = [(completion, known[1], count)]
+            completion.accepted(known[0], channel.series, known[1], count)
         else:
-            first.followers.append((completion, known[1], count))
+            first.follow(completion, known[1], count)
 
     def take(self) -> Batch | None:
         """Everything that is pending, as one batch; None if nothing is. To be committed or undone before the next."""
-        if not self._pending:
+        if not len(self):
             return None
-        pending, self._pending = self._pending, []
-        entries: dict[Channel, list[Staged]] = {}
-        for staged in pending:
-            found = entries.get(staged.channel)
-            if found is None:
-                entries[staged.channel] = [staged]
-            else:
-                found.append(staged)
+        groups = self.take_pending()
         blocks, synced = [], False
-        for channel, group in entries.items():
-            if channel.policy.durability == "memory":
-                continue
-            kept, previous = [], channel.last_stored
-            for staged in group:
-                if not staged.flags & EPHEMERAL:
-                    kept.append((staged.serial, previous, staged.record))
-                    previous = staged.serial
+        for channel, _, kept in groups:
             if kept:
-                blocks.append(Block(channel.key, channel.policy.retention, channel.policy.series, kept))
-                synced = synced or channel.policy.durability == "synced"
-        return Batch(entries, blocks, synced)
+                policy = channel.policy
+                blocks.append(Block(channel.key, policy.retention, channel.series, kept))
+                synced = synced or policy.durability == "synced"
+        return Batch(groups, blocks, synced)
 
     def commit(self, batch: Batch) -> list[Stream]:
         """The journal has it: show it, and tell those who published. Returns the streams that have grown."""
-        moved: list[Stream] = []
-        for channel, group in batch.entries.items():
-            for staged in group:
-                channel.commit(staged.serial, staged.record, staged.origin, staged.flags)
-            moved += channel.moved()
-            series = channel.policy.series
-            for staged in group:
-                self._forget(staged)
-                staged.completion.accepted(staged.serial, series, 0, staged.count)
-                for completion, index, count in staged.followers or ():
-                    completion.accepted(staged.serial, series, index, count)
-        return moved
+        return self.show(batch.groups)
 
     def undo(self, batch: Batch, error: PubSubError) -> None:
         """The journal does not have it: forget its ids, so that a retry is a first try, and refuse it."""
-        for channel, group in batch.entries.items():
-            for staged in group:
-                self._forget(staged)
-                for message_id in staged.ids:
-                    self.remembered -= channel.dedup.remove(message_id, staged.serial)
-                staged.completion.refused(error)
-                for completion, _, _ in staged.followers or ():
-                    completion.refused(error)
-
-    def _forget(self, staged: Staged) -> None:
-        staged.channel.staged -= 1
-        self.pending_bytes -= len(staged.record)
-        del self._under_way[staged.serial]
+        for channel, entries, _ in batch.groups:
+            for entry in entries:
+                for message_id in record_ids(entry.record):
+                    self.remembered -= channel.dedup.remove(message_id, entry.serial)
+        self.settle(batch.groups, error)

@@ -44,26 +44,6 @@ cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1
 # A mark holds a serial relative to its bucket: width < 2**36 ms keeps (width << 26) + 1 well within 64 bits.
 cdef uint64_t LARGEST_WINDOW_MS = (<uint64_t>1 << 36) - 1
 
-cdef struct Hash:
-    uint64_t low
-    uint64_t high
-
-cdef struct Slot:
-    Hash hash
-    uint64_t mark
-
-cdef struct Table:
-    Slot* slots                     # NULL while capacity is 0
-    uint32_t capacity
-    uint32_t used
-
-cdef struct Bucket:                 # all zero: free for any number
-    uint64_t number
-    uint64_t used                   # ids in all its tables
-    Table whole                     # until it is split
-    Table* parts                    # NULL: it is not split
-
-
 # ---- SipHash-2-4, 128 bits: Aumasson and Bernstein, "SipHash: a fast short-input PRF", and their reference code
 
 cdef inline uint64_t _rotate(uint64_t x, int bits) noexcept nogil:
@@ -296,13 +276,6 @@ cdef class DedupWindow:
 
     After ``expire``: ids added - ids removed - ids that expire has counted = len(window).
     """
-    cdef uint64_t _key0, _key1
-    cdef uint64_t _window_ms, _width_ms
-    cdef uint64_t _clock_ms         # the latest time that was told
-    cdef uint64_t _forgotten        # ids let go since expire last said how many
-    cdef uint64_t _count
-    cdef Bucket* _buckets           # NULL while the window is empty; bucket n is at n % _bucket_count
-    cdef uint32_t _bucket_count
 
     def __cinit__(self, bytes key not None, uint64_t window_ms=120_000, uint32_t buckets=4):
         """``key``: 16 secret bytes, the same for all windows of a data directory. ValueError: a number out of range."""
@@ -358,14 +331,14 @@ cdef class DedupWindow:
         known = self._answer(hash)
         if known is not None:
             raise ValueError(f"{message_id!r} is held already, with (serial, index) = {known}")
-        self._add(hash, serial, index)
+        self.take(hash, serial, index)
 
     def add_or_find(self, str message_id not None, uint64_t serial, uint32_t index):
         """As ``find``; and when that is None, as ``add``."""
         cdef Hash hash = self._hash(message_id)
         known = self._answer(hash)
         if known is None:
-            self._add(hash, serial, index)
+            self.take(hash, serial, index)
         return known
 
     def remove(self, str message_id not None, uint64_t serial):
@@ -396,6 +369,14 @@ cdef class DedupWindow:
         forgotten = self._forgotten
         self._forgotten = 0
         return forgotten
+
+    cdef Hash hash_of(self, const void* data, size_t size) noexcept nogil:
+        """What stands for the id of these bytes (UTF-8). With ``holds`` and ``take``: for those who have no str of it."""
+        return _siphash(self._key0, self._key1, <const char*>data, size)
+
+    cdef bint holds(self, Hash hash) noexcept nogil:
+        cdef Bucket* bucket = NULL
+        return self._slot(hash, &bucket) is not NULL
 
     cdef Hash _hash(self, str message_id) except *:
         cdef Py_ssize_t size = 0
@@ -448,7 +429,7 @@ cdef class DedupWindow:
         if self._count == 0:
             self._free_all()                    # a channel that fell silent costs no more than a new one
 
-    cdef int _add(self, Hash hash, uint64_t serial, uint32_t index) except -1:
+    cdef int take(self, Hash hash, uint64_t serial, uint32_t index) except -1:
         """Remember an id that is not held."""
         if index > LARGEST_INDEX:
             raise ValueError(f"index must be 0 to {LARGEST_INDEX}, got {index}")

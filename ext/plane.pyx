@@ -27,10 +27,12 @@ from libc.string cimport memcpy, memmove, memset, strerror
 from os import urandom
 
 from ext cimport frame as codec
+from ext.acks cimport AckQueue
 from ext.kernel cimport (EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLHUP,
                          EPOLLIN, EPOLLOUT, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SHUT_WR, TCP_NODELAY,
                          c_close, c_read, c_recv, c_send, c_sendmsg, c_shutdown, c_write, epoll_create1, epoll_ctl,
                          epoll_event, epoll_wait, eventfd, iovec, msghdr, pollfd, ppoll, setsockopt, timespec)
+from ext.output cimport Out, out_init
 from ext.ring cimport Ring, Segment, Stream
 from ext.sink cimport Sink
 
@@ -62,6 +64,8 @@ cdef enum:
     TX_HIGH = 256 * 1024    # who leaves so much of our replies unread is not read from until it has taken them
     STALLED_FACTOR = 4      # times as long as for silence, for a peer that leaves bytes unread
     TX_SMALL = 4096         # a tx buffer up to this size is kept between uses
+    ACK_ROOM = 4096
+    ACK_KEPT = 64 * 1024    # so much of the buffer in which ACKs are made
 
 cdef bytes _HEARTBEAT_JSON = b'\x81\x0c{"action":0}'
 cdef bytes _HEARTBEAT_MSGPACK = b"\x82\x09\x81\xa6action\x00"
@@ -125,6 +129,10 @@ cdef class Socket:
         if self._state == OPEN:
             self._queue(<const uint8_t*><const char*>frames, <size_t>len(frames))
             self._plane._touch(self)
+
+    def deliver_to(self, Sink sink):
+        """From now on its messages go to ``sink`` first (None: to nobody)."""
+        self._sink = sink
 
     def notify_drained(self):
         """Ask for one DRAINED event when everything queued has left."""
@@ -282,6 +290,7 @@ cdef class Plane:
     cdef uint8_t* _buffer
     cdef int64_t _now
     cdef uint64_t _polls, _mask_state
+    cdef Out _ack                       # the ACK that is being made
     cdef uint32_t _max_message
     cdef int64_t _heartbeat_ms, _ping_ms, _lost_ms, _linger_ms
     cdef readonly uint64_t messages_in, bytes_in, sends, bytes_out, accepted
@@ -308,6 +317,7 @@ cdef class Plane:
         self._ping_ms = ping_ms
         self._lost_ms = lost_ms
         self._linger_ms = linger_ms
+        out_init(&self._ack, ACK_ROOM)
         self._mask_state = int.from_bytes(urandom(8), "little") | 1
         self._events = []
         self._dirty = []
@@ -315,6 +325,7 @@ cdef class Plane:
 
     def __dealloc__(self):
         PyMem_Free(self._buffer)
+        PyMem_Free(self._ack.data)
         free(self._sockets)
         if self._kick >= 0:
             c_close(self._kick)
@@ -411,11 +422,39 @@ cdef class Plane:
         with nogil:
             ppoll(&us, 1, &timeout, NULL)
 
-    def moved(self, Stream stream not None):
-        """Frames were appended to ``stream``: its readers get them with the next flush."""
-        if not stream.moved and stream.reader_count:
-            stream.moved = True
-            self._moved.append(stream)
+    def answer(self, list touched not None):
+        """Send what these queues have to say, and empty the list. Returns those that are for their owners to serve:
+        their transport is another, they have a refusal to tell, or are paused."""
+        cdef list queues = touched[:], others = []
+        cdef AckQueue queue
+        cdef Socket s
+        touched.clear()
+        for queue in queues:
+            if type(queue.transport) is not Socket:
+                others.append(queue)
+                continue
+            s = <Socket>queue.transport
+            while queue.plain():
+                self._ack.size = 0
+                if not queue.put_run(&self._ack):
+                    break
+                if s._state == OPEN:
+                    s._queue_frame(2 if s._msgpack else 1, self._ack.data, self._ack.size)
+                    self._touch(s)
+            else:
+                others.append(queue)
+        if self._ack.room > ACK_KEPT or self._ack.failed:
+            PyMem_Free(self._ack.data)
+            out_init(&self._ack, ACK_ROOM)
+        return others
+
+    def moved(self, list streams not None):
+        """Frames were appended to these streams: their readers get them with the next flush."""
+        cdef Stream stream
+        for stream in streams:
+            if not stream.moved and stream.reader_count:
+                stream.moved = True
+                self._moved.append(stream)
 
     def flush(self):
         """Send what waits, a slice of it: True when more is left, for another call soon."""
@@ -749,6 +788,7 @@ cdef class Plane:
         self._leave_streams(s)
         c_close(s._fd)                  # epoll forgets it with that
         s._fd = -1
+        s._sink = None
         s._tx_from = s._tx_to = 0
         self._count -= 1
         if s._at_plane != self._count:

@@ -24,6 +24,7 @@ cdef enum:
     MESSAGE = 15
     MOST_MESSAGES = 1000        # their index has three digits
     ROOM = 64                   # of the output, beyond what came in: it is hardly ever longer than that
+    KEPT_ROOM = 256 * 1024      # buffers up to this are kept from one publish to the next
 
     # members of a message: those that a record keeps, in its order; then what must be 0; what is dropped; what is not
     # for this room
@@ -32,7 +33,6 @@ cdef enum:
     NAME = 2
     DATA = 3
     ENCODING = 4
-    KEPT = 5
     ACTION = 5
     DROPPED = 6                 # size: ably-js counts it for itself
     DROPPED_TIMESTAMP = 7
@@ -65,15 +65,6 @@ cdef class Publish:
     from the cold path only.
     """
 
-    cdef readonly str channel
-    cdef readonly uint64_t msg_serial
-    cdef readonly uint32_t count
-    cdef readonly uint64_t size
-    cdef readonly tuple ids, client_ids
-    cdef readonly bint ephemeral, privileged
-    cdef readonly bytes messages
-    cdef readonly dict params
-
     def __init__(self, str channel not None, uint64_t msg_serial, uint32_t count, uint64_t size, tuple ids,
                  tuple client_ids, bytes messages not None, *, bint ephemeral=False, bint privileged=False,
                  dict params=None):
@@ -89,24 +80,9 @@ cdef class Publish:
         self.params = params
 
 
-cdef struct Members:
-    Text text[KEPT]
-    bint binary                 # DATA is bytes
-    uint32_t seen               # a bit for each member, so that none counts twice
-
-
 @cython.final
-cdef class _Builder:
-    """What has been read of a publish so far."""
-
-    cdef Out out                # the messages, behind the header of an array of one
-    cdef Out scratch            # strings that had escapes
-    cdef Text channel
-    cdef uint64_t msg_serial
-    cdef uint32_t seen          # of the protocol message
-    cdef uint32_t count
-    cdef uint64_t size
-    cdef list ids, client_ids   # None while none was named
+cdef class Parser:
+    """Reads one publish after the other. What it has found, strings of its own included, lasts until the next one."""
 
     def __dealloc__(self):
         PyMem_Free(self.out.data)
@@ -163,12 +139,39 @@ cdef class _Builder:
             self.client_ids.append(None)
         return True
 
-    cdef Publish finish(self):
-        cdef Publish publish
+    cdef bint parse(self, const uint8_t* data, size_t size, bint msgpack) except? True:
+        """Is it a plain publish? Then its parts are here; strings without escapes point into ``data``."""
+        cdef In source
+        source.data = data
+        source.size = size
+        source.at = 0
+        self.channel.size = 0
+        self.seen = self.count = 0
+        self.size = 0
+        self.ids = self.client_ids = None
+        if self.out.room > KEPT_ROOM:               # one large publish is no reason to hold so much for ever
+            PyMem_Free(self.out.data)
+            self.out.data = NULL
+        if self.scratch.room > KEPT_ROOM or self.scratch.room < size:       # it must never have to move
+            PyMem_Free(self.scratch.data)
+            self.scratch.data = NULL
+            self.scratch.room = 0
+        if self.out.data is NULL:
+            out_init(&self.out, size + ROOM)
+        self.out.size = self.scratch.size = 0
+        self.out.failed = self.scratch.failed = False
+        put_byte(&self.out, 0x91)                   # an array of one, as most are
+        if not (_parse_msgpack(&source, self) if msgpack else _parse_json(&source, self)):
+            return False
+        if self.out.failed or self.scratch.failed:
+            raise MemoryError("no memory for a publish")
         if self.seen & P_NEEDED != P_NEEDED or self.channel.size == 0 or self.count == 0:
-            return None
-        if self.ids is not None and not self._ids_fit():
-            return None
+            return False
+        return self.ids is None or self._ids_fit()
+
+    cdef Publish publish(self):
+        """What has been parsed, as an object."""
+        cdef Publish publish
         publish = Publish.__new__(Publish)
         publish.channel = _decode(&self.channel)
         publish.msg_serial = self.msg_serial
@@ -198,8 +201,6 @@ cdef class _Builder:
 
     cdef bytes _messages(self):
         cdef Out whole
-        if self.out.failed:
-            raise MemoryError("no memory for a publish")
         if self.count == 1:
             return PyBytes_FromStringAndSize(<char*>self.out.data, <Py_ssize_t>self.out.size)
         out_init(&whole, self.out.size + ROOM)
@@ -289,7 +290,7 @@ cdef bint _ends_in_base64(Text* encoding) noexcept nogil:
     return encoding.size >= 6 and memcmp(encoding.data + encoding.size - 6, b"base64", 6) == 0
 
 
-cdef bint _json_message(In* source, _Builder builder) except -1:
+cdef bint _json_message(In* source, Parser builder) except -1:
     cdef Members members
     cdef Text key
     cdef uint64_t number
@@ -320,7 +321,7 @@ cdef bint _json_message(In* source, _Builder builder) except -1:
     return builder.add(&members)
 
 
-cdef bint _json_messages(In* source, _Builder builder) except -1:
+cdef bint _json_messages(In* source, Parser builder) except -1:
     if not take(source, 91):
         return False
     while True:
@@ -330,36 +331,36 @@ cdef bint _json_messages(In* source, _Builder builder) except -1:
             return take(source, 93)
 
 
-cdef Publish _parse_json(In* source, _Builder builder):
+cdef bint _parse_json(In* source, Parser builder) except? True:
     cdef Text key
     cdef uint64_t number
     cdef int member
     if not take(source, 123):
-        return None
+        return False
     while not take(source, 125):
         if builder.seen and not take(source, 44):
-            return None
+            return False
         if not take_string(source, &key, &builder.scratch) or not take(source, 58):
-            return None
+            return False
         member = _protocol_member(key.data, key.size)
         if not _first_time(&builder.seen, member, P_OTHER):
-            return None
+            return False
         if member == P_ACTION:
             if not take_whole(source, &number) or number != MESSAGE:
-                return None
+                return False
         elif member == P_CHANNEL:
             if not _text(source, &builder.channel, &builder.scratch):
-                return None
+                return False
         elif member == P_MSG_SERIAL:
             if not take_whole(source, &builder.msg_serial):
-                return None
+                return False
         elif member == P_MESSAGES:
             if not _json_messages(source, builder):
-                return None
+                return False
         elif not _drop(source, &builder.scratch):
-            return None
+            return False
     skip_blank(source)
-    return builder.finish() if source.at == source.size else None
+    return source.at == source.size
 
 
 # msgpack
@@ -368,7 +369,7 @@ cdef bint _droppable(Item* item) noexcept nogil:
     return item.kind == I_NIL or item.kind == I_UINT or item.kind == I_STR
 
 
-cdef bint _msgpack_message(In* source, _Builder builder) except -1:
+cdef bint _msgpack_message(In* source, Parser builder) except -1:
     cdef Members members
     cdef Item item
     cdef size_t left
@@ -403,54 +404,49 @@ cdef bint _msgpack_message(In* source, _Builder builder) except -1:
     return builder.add(&members)
 
 
-cdef Publish _parse_msgpack(In* source, _Builder builder):
+cdef bint _parse_msgpack(In* source, Parser builder) except? True:
     cdef Item item
     cdef size_t left, messages
     cdef int member
     if read_item(source, &item) != I_MAP:
-        return None
+        return False
     left = item.size
     while left:
         left -= 1
         if read_item(source, &item) != I_STR:
-            return None
+            return False
         member = _protocol_member(item.data, item.size)
         if not _first_time(&builder.seen, member, P_OTHER):
-            return None
+            return False
         read_item(source, &item)
         if member == P_ACTION:
             if item.kind != I_UINT or item.number != MESSAGE:
-                return None
+                return False
         elif member == P_CHANNEL:
             if item.kind != I_STR or not is_utf8(item.data, item.size):
-                return None
+                return False
             builder.channel.data = item.data
             builder.channel.size = item.size
         elif member == P_MSG_SERIAL:
             if item.kind != I_UINT or item.number >> 63:
-                return None
+                return False
             builder.msg_serial = item.number
         elif member == P_MESSAGES:
             if item.kind != I_ARRAY:
-                return None
+                return False
             messages = item.size
             while messages:
                 messages -= 1
                 if not _msgpack_message(source, builder):
-                    return None
+                    return False
         elif not _droppable(&item):
-            return None
-    return builder.finish() if source.at == source.size else None
+            return False
+    return source.at == source.size
 
 
 def parse_publish(bytes payload not None, int format):
     """The publish that these bytes are, or None: it takes the cold path."""
-    cdef In source
-    cdef _Builder builder
-    source.data = <const uint8_t*><const char*>payload
-    source.size = <size_t>len(payload)
-    source.at = 0
-    builder = _Builder.__new__(_Builder)
-    out_init(&builder.out, source.size + ROOM)
-    put_byte(&builder.out, 0x91)                    # an array of one, as most are
-    return _parse_json(&source, builder) if format == 0 else _parse_msgpack(&source, builder)
+    cdef Parser parser = Parser.__new__(Parser)
+    if not parser.parse(<const uint8_t*><const char*>payload, <size_t>len(payload), format == 1):
+        return None
+    return parser.publish()

@@ -1,3 +1,4 @@
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
@@ -23,6 +24,7 @@ cdef class Ring:
     cdef list _entries
     cdef readonly list streams
 
+    cdef int take(self, uint64_t serial, object entry, uint32_t size, uint64_t origin, uint32_t flags) except -1
     cdef uint64_t first_after(self, uint64_t cursor) noexcept nogil
     cdef int _grow(self) except -1
     cdef void _evict(self)
@@ -42,6 +44,7 @@ cdef class Stream:
     cdef bint moved                     # the plane has it in its list of streams to flush
     cdef readonly set parked            # what waits for the next frame without a plane: objects with wake()
 
+    cdef int take(self, const uint8_t* frame, size_t length) except -1
     cdef Segment* segment_at(self, uint64_t place) noexcept nogil
     cdef uint64_t entry_at(self, uint64_t place) noexcept nogil
     cdef uint64_t start_of(self, uint64_t n) noexcept nogil

@@ -14,6 +14,7 @@
 A reader at the head holds one number, its place; whoever is slow holds a smaller one. Nothing here waits, locks or
 copies a payload per reader. When an entry is evicted its frames go with it, in every stream."""
 cimport cython
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
@@ -77,6 +78,9 @@ cdef class Ring:
 
     def append(self, uint64_t serial, object entry, uint32_t size, uint64_t origin=0, uint32_t flags=0):
         """Take ``entry``, which counts for ``size`` bytes. Every stream must get its frame before the next one."""
+        self.take(serial, entry, size, origin, flags)
+
+    cdef int take(self, uint64_t serial, object entry, uint32_t size, uint64_t origin, uint32_t flags) except -1:
         cdef uint64_t last = self._slots[self.newest & self._mask].serial if self.newest >= self.oldest else self.evicted
         if serial <= last:
             raise ValueError(f"serial {serial} does not come after {last}")
@@ -93,6 +97,7 @@ cdef class Ring:
         slot.flags = flags
         self._entries[<Py_ssize_t>(self.newest & self._mask)] = entry
         self.held_bytes += size
+        return 0
 
     def trim(self, uint64_t cursor):
         """Let go of every entry up to and including ``cursor``."""
@@ -239,7 +244,9 @@ cdef class Stream:
 
     def append(self, bytes frame not None):
         """Take the frame of the ring's newest entry."""
-        cdef Py_ssize_t length = len(frame)
+        self.take(<const uint8_t*><const char*>frame, <size_t>len(frame))
+
+    cdef int take(self, const uint8_t* frame, size_t length) except -1:
         if not 0 < length <= LARGEST_FRAME:
             raise ValueError(f"a frame has 1 to {<int>LARGEST_FRAME} bytes, got {length}")
         cdef uint32_t size = <uint32_t>length
@@ -264,10 +271,11 @@ cdef class Stream:
             else:
                 self._last.next = segment
             self._last = segment
-        memcpy(&segment.data[segment.used], <const char*>frame, size)
+        memcpy(&segment.data[segment.used], frame, size)
         segment.used += size
         self._offsets[self.ring.newest & self.ring._mask] = self.head
         self.head += size
+        return 0
 
     def place_after(self, uint64_t cursor):
         """The place from which a reader with this cursor reads on, or None if the stream does not reach so far back."""

@@ -6,3 +6,9 @@ cdef enum:
     SERIAL_TEXT_LENGTH = 30     # serial, "@", series
 
 cdef int write_serial(char* out, uint64_t serial) noexcept nogil
+
+
+cdef class SerialClock:
+    cdef uint64_t _last
+
+    cdef uint64_t take(self, uint64_t now_ms) except 0

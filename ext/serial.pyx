@@ -56,8 +56,6 @@ cdef class SerialClock:
     serial is the last one plus 1: the counter carries into the milliseconds, and serials run ahead of the wall clock
     until it has caught up. When the wall clock jumps ahead, so do the serials, and they stay there.
     """
-    cdef uint64_t _last
-
     def __cinit__(self, last=0):
         self._last = _unsigned(last, "last", UINT64_MAX)
 
@@ -72,7 +70,11 @@ cdef class SerialClock:
         Raises: ValueError, now_ms is negative or has more than 48 bits; OverflowError, the last of the 64-bit numbers
         is given out. In both cases ``last`` is what it was.
         """
-        cdef uint64_t serial = _unsigned(now_ms, "now_ms", LARGEST_MS) << COUNTER_BITS
+        return self.take(_unsigned(now_ms, "now_ms", LARGEST_MS))
+
+    cdef uint64_t take(self, uint64_t now_ms) except 0:
+        """As ``next``, for one who knows that ``now_ms`` has at most 48 bits."""
+        cdef uint64_t serial = now_ms << COUNTER_BITS
         if serial <= self._last:
             if self._last == UINT64_MAX:
                 raise OverflowError(f"no serial is left after {self._last}")

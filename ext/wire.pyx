@@ -114,9 +114,6 @@ cdef bytes _taken(Out* out):
 cdef class EntryEncoder:
     """Makes the frames of one channel in one format; ``channel`` is its name as the client wrote it."""
 
-    cdef readonly int format
-    cdef bytes _prefix          # of the payload, up to where the channelSerial begins
-
     def __cinit__(self, int format, str channel not None):
         cdef Out out
         cdef Py_ssize_t size
@@ -153,7 +150,7 @@ cdef class EntryEncoder:
         cdef Out out
         out_init(&out, ROOM + <size_t>len(record))
         try:
-            self._write_frame(&out, serial, series, record)
+            self.write_frame(&out, serial, series, record)
             return _taken(&out)
         finally:
             PyMem_Free(out.data)
@@ -165,12 +162,12 @@ cdef class EntryEncoder:
         out_init(&out, ROOM * (1 + <size_t>len(entries)))
         try:
             for entry in entries:
-                self._write_frame(&out, entry[0], entry[1], entry[2])
+                self.write_frame(&out, entry[0], entry[1], entry[2])
             return _taken(&out)
         finally:
             PyMem_Free(out.data)
 
-    cdef int _write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1:
+    cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1:
         """Leave room for the longest header, and close up what it does not need."""
         cdef size_t start = out.size, size
         cdef uint8_t header[LONGEST_HEADER]
@@ -339,6 +336,60 @@ cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8
 
 # acknowledgements
 
+cdef int put_ack_head(Out* out, int format, uint64_t msg_serial, uint32_t count) noexcept:
+    """An ACK of ``count`` publishes from ``msg_serial`` on: so many places follow, then its end."""
+    if format == 0:
+        _literal(out, b'{"action":1,"msgSerial":')
+        put_decimal(out, msg_serial)
+        _literal(out, b',"count":')
+        put_decimal(out, count)
+        _literal(out, b',"res":[')
+    else:
+        _literal(out, b"\x84\xa6action\x01\xa9msgSerial")
+        put_uint(out, msg_serial)
+        _literal(out, b"\xa5count")
+        put_uint(out, count)
+        _literal(out, b"\xa3res")
+        put_array_header(out, count)
+    return 0
+
+
+cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, str series, uint32_t first,
+                       uint32_t count) except -1:
+    """Where the messages of one publish are: ``count`` of them from index ``first`` on."""
+    cdef uint32_t index
+    cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+    _write_position(name, serial, series)
+    if first >= MOST_MESSAGES or count > MOST_MESSAGES - first:
+        raise ValueError(f"an entry has at most {<int>MOST_MESSAGES} messages, got {first} + {count}")
+    if format == 0:
+        if following:
+            put_byte(out, 44)
+        _literal(out, b'{"serials":[')
+    else:
+        _literal(out, b"\x81\xa7serials")
+        put_array_header(out, count)
+    for index in range(first, first + count):
+        _write_index(name, index)
+        if format == 0:
+            if index > first:
+                put_byte(out, 44)
+            put_byte(out, 34)
+            put(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+            put_byte(out, 34)
+        else:
+            put_str(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+    if format == 0:
+        put(out, b"]}", 2)
+    return 0
+
+
+cdef int put_ack_end(Out* out, int format) noexcept:
+    if format == 0:
+        put(out, b"]}", 2)
+    return 0
+
+
 def ack_payload(int format, uint64_t msg_serial, list stored not None):
     """An ACK of ``len(stored)`` publishes from ``msg_serial`` on.
 
@@ -346,53 +397,16 @@ def ack_payload(int format, uint64_t msg_serial, list stored not None):
     """
     cdef Out out
     cdef tuple place
-    cdef uint32_t index, first, count, n = <uint32_t>len(stored)
-    cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
     cdef bint following = False
-    if n == 0:
+    if not stored:
         raise ValueError("there is nothing to acknowledge")
-    out_init(&out, ROOM + 64 * <size_t>n)
+    out_init(&out, ROOM + 64 * <size_t>len(stored))
     try:
-        if format == 0:
-            _literal(&out, b'{"action":1,"msgSerial":')
-            put_decimal(&out, msg_serial)
-            _literal(&out, b',"count":')
-            put_decimal(&out, n)
-            _literal(&out, b',"res":[')
-        else:
-            _literal(&out, b"\x84\xa6action\x01\xa9msgSerial")
-            put_uint(&out, msg_serial)
-            _literal(&out, b"\xa5count")
-            put_uint(&out, n)
-            _literal(&out, b"\xa3res")
-            put_array_header(&out, n)
+        put_ack_head(&out, format, msg_serial, <uint32_t>len(stored))
         for place in stored:
-            _write_position(name, place[0], place[1])
-            first, count = place[2], place[3]
-            if first >= MOST_MESSAGES or count > MOST_MESSAGES - first:
-                raise ValueError(f"an entry has at most {<int>MOST_MESSAGES} messages, got {first} + {count}")
-            if format == 0:
-                if following:
-                    put_byte(&out, 44)
-                following = True
-                _literal(&out, b'{"serials":[')
-            else:
-                _literal(&out, b"\x81\xa7serials")
-                put_array_header(&out, count)
-            for index in range(first, first + count):
-                _write_index(name, index)
-                if format == 0:
-                    if index > first:
-                        put_byte(&out, 44)
-                    put_byte(&out, 34)
-                    put(&out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
-                    put_byte(&out, 34)
-                else:
-                    put_str(&out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
-            if format == 0:
-                put(&out, b"]}", 2)
-        if format == 0:
-            put(&out, b"]}", 2)
+            put_ack_place(&out, format, following, place[0], place[1], place[2], place[3])
+            following = True
+        put_ack_end(&out, format)
         return _taken(&out)
     finally:
         PyMem_Free(out.data)

@@ -245,7 +245,7 @@ class Front:
         node.end_of_turn()
         try:
             async with trio.open_nursery() as pair:
-                pair.start_soon(transport.read, node.end_of_turn)
+                pair.start_soon(transport.read, node.begin_turn, node.end_of_turn)
                 await transport.write(node.settings.limits.max_idle_interval_ms * 2 / 3 / 1000)
                 pair.cancel_scope.cancel()
         finally:

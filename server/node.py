@@ -23,6 +23,7 @@ from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
 from engine.names import namespace
 from engine.settings import Namespace, Settings
+from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
 from ext.serial import SerialClock, new_series
@@ -100,7 +101,7 @@ class Node:
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))
-        self._touched: list[ClientProtocol] = []
+        self.touched: list[AckQueue] = []
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
         self._expiries: dict[ClientProtocol, int] = {}  # those with a token: when to look at it next, in ms
@@ -121,11 +122,15 @@ class Node:
             nursery.start_soon(self.committer.recover)
             nursery.start_soon(self._wake_channels)
             nursery.start_soon(self._keep_journal)
-            nursery.start_soon(run_plane, self.plane, monotonic_ms, self.end_of_turn, lambda: self.committer.busy)
+            nursery.start_soon(run_plane, self.plane, self, monotonic_ms)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
             nursery.start_soon(run_tick, self.plane, monotonic_ms, self._on_second)
             await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
             task_status.started()
+
+    @property
+    def busy(self) -> bool:
+        return self.committer.busy
 
     async def drain(self) -> None:
         """Ask the clients to go elsewhere, and finish what is pending. The caller bounds how long it may take."""
@@ -141,6 +146,10 @@ class Node:
         while len(self.plane):  # noqa: ASYNC110 - it is the peers that we wait for, and they tell nobody
             await trio.sleep(0.02)
 
+    def begin_turn(self) -> None:
+        """Before any work: what is published in this turn is of now."""
+        self.hub.sequencer.now_ms = self.now_ms()
+
     def end_of_turn(self) -> bool:
         """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
         if self.hub.waking:
@@ -154,14 +163,15 @@ class Node:
         return more
 
     def _answer(self) -> None:
-        while self._touched:
-            touched, self._touched = self._touched, []
-            for client in touched:
-                client.answer()
+        while self.touched:
+            for queue in self.plane.answer(self.touched):
+                if queue.owner is not None:
+                    queue.owner.answer()
+                else:
+                    queue.take()  # there is nobody left to tell
 
     def _committed(self, moved: list[Stream]) -> None:
-        for stream in moved:
-            self.plane.moved(stream)
+        self.plane.moved(moved)
 
     async def _wake_channels(self) -> None:
         """Read back the channels that somebody wants, as many at a time as have gathered."""
@@ -271,9 +281,6 @@ class Node:
             client.ask_for_credentials()
 
     # what a client's protocol asks for (server.protocol.Services)
-
-    def touched(self, client: ClientProtocol) -> None:
-        self._touched.append(client)
 
     def locate(
         self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -24,20 +25,27 @@ WAIT_BUSY_US = 500
 TICK_SECONDS = 1.0  # heartbeats and timeouts are in tens of seconds
 
 
-async def run_plane(
-    plane: Plane, clock_ms: Callable[[], int], end_of_turn: Callable[[], bool], busy: Callable[[], bool]
-) -> None:
-    """Until cancelled.
+class Turns(Protocol):
+    """What is done around the events of one poll."""
 
-    Args:
-        end_of_turn: what is left to do after events; True: there is more to send, so that no time is to be lost.
-        busy: is something under way that will make the plane readable when it is done?
-    """
+    def begin_turn(self) -> None: ...
+
+    def end_of_turn(self) -> bool:
+        """True: there is more to send, so that no time is to be lost."""
+
+    @property
+    def busy(self) -> bool:
+        """Something is under way that makes the plane readable when it is done."""
+
+
+async def run_plane(plane: Plane, turns: Turns, clock_ms: Callable[[], int]) -> None:
+    """Until cancelled."""
     while True:
         await trio.lowlevel.wait_readable(plane.fd)
         leave = time.perf_counter() + STAY_SECONDS
         wait_us = 0
         while True:
+            turns.begin_turn()
             for client, kind, data in plane.poll(clock_ms(), wait_us=wait_us):
                 if client is None:
                     continue  # it was refused, and has nothing to say
@@ -47,10 +55,10 @@ async def run_plane(
                     LOGGER.exception("a connection failed")
                     _give_up(client)
             nothing = plane.woken <= 0
-            more = end_of_turn()
+            more = turns.end_of_turn()
             if (nothing and not more) or time.perf_counter() >= leave:
                 break
-            wait_us = 0 if more else WAIT_BUSY_US if busy() else WAIT_US
+            wait_us = 0 if more else WAIT_BUSY_US if turns.busy else WAIT_US
 
 
 def _give_up(client: ClientProtocol) -> None:

@@ -22,12 +22,13 @@ from engine.channel import Channel
 from engine.connection import Connection
 from engine.errors import AuthError, BadRequest, Discontinuity, LimitExceeded, PubSubError
 from engine.hub import Hub
-from engine.message import publish_from
+from engine.message import check_count, publish_from
 from engine.names import ChannelName, parse_channel
+from ext.acks import AckQueue
+from ext.ingest import Ingest
 from ext.publish import Publish, parse_publish
 from ext.serial import connection_origin, parse_serial, serial_text
 from server import fields, wire
-from server.acks import AckQueue
 from server.actions import Action, Flag
 from server.attachment import (
     Attachment,
@@ -45,11 +46,10 @@ class Services(Protocol):
     """What a client's protocol asks of the server around it."""
 
     hub: Hub
+    touched: list[AckQueue]
+    """Those that have answers to give: to be sent before the next flush, by their owners' ``answer`` if in doubt."""
 
     def now_ms(self) -> int: ...
-    def touched(self, client: ClientProtocol) -> None:
-        """It has answers to give: call ``answer`` before the next flush."""
-
     def locate(
         self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
     ) -> None:
@@ -79,7 +79,6 @@ class ClientProtocol:
         "_attachments",
         "_busy",
         "_contexts",
-        "_paused",
         "acks",
         "behind",
         "catching_up",
@@ -87,6 +86,7 @@ class ClientProtocol:
         "drained",
         "echo",
         "identity",
+        "ingest",
         "key",
         "open",
         "origin",
@@ -108,14 +108,15 @@ class ClientProtocol:
         self.echo = echo
         self.origin = connection_origin(connection.id)
         self.open = True
-        self.acks = AckQueue(wire_format, self._touch)
+        self.acks = AckQueue(wire_format, services.touched)
+        self.acks.owner = self
+        self.ingest: Ingest | None = None  # from its first publish on
         self.behind: deque[Attachment] | None = None  # those that catch up, next first; the server's task works on it
         self.catching_up = False
         self.drained: Callable[[], None] | None = None
         self._attachments: dict[str, Attachment] = {}
         self._busy: dict[str, deque[Callable[[], None]]] | None = None  # channels whose ATTACH is not answered yet
         self._contexts: dict[str, tuple[ChannelName, int]] | None = None  # names that it published to unattached
-        self._paused = False
 
     # in
 
@@ -167,10 +168,14 @@ class ClientProtocol:
 
     def answer(self) -> None:
         """Send the acknowledgements whose turn has come."""
-        for payload in self.acks.take():
-            self.transport.send(payload)
-        if self._paused and self.acks.bytes <= limits.UNANSWERED_BYTES // 2:
-            self._paused = False
+        for answer in self.acks.take():
+            if isinstance(answer, bytes):
+                self.transport.send(answer)
+            else:
+                number, error = answer
+                self.send({"action": Action.NACK, "msgSerial": number, "count": 1, "error": error.info()})
+        if self.acks.paused and self.acks.bytes <= limits.UNANSWERED_BYTES // 2:
+            self.acks.paused = False
             self.transport.resume()
 
     def fail(self, error: PubSubError, close_code: int = 1000) -> None:
@@ -204,22 +209,20 @@ class ClientProtocol:
         self._attachments.clear()
         self._busy = None
         self.behind = None
+        self.acks.owner = self.acks.transport = self.ingest = None
         if self.drained is not None:
             drained, self.drained = self.drained, None
             drained()
-
-    def _touch(self) -> None:
-        self.services.touched(self)
 
     # publishing
 
     def _publish(self, publish: Publish) -> None:
         receipt = self.acks.expect(publish.msg_serial, len(publish.messages))
         hub = self.services.hub
-        if not self._paused and (
+        if not self.acks.paused and (
             self.acks.bytes > limits.UNANSWERED_BYTES or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
         ):
-            self._paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
+            self.acks.paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
             self.transport.pause()
         try:
             name, operations = self._may_publish(publish.channel)
@@ -228,7 +231,9 @@ class ClientProtocol:
                     check_message_client_id(self.identity, client_id)
             if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
                 raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
-            maximum = hub.settings.limits.max_message_size
+            bounds = hub.settings.limits
+            check_count(publish.count, bounds.messages_per_publish)
+            maximum = bounds.max_message_size
             if publish.size > maximum:
                 raise LimitExceeded(
                     f"messages: {publish.size} bytes are more than maxMessageSize, {maximum}", code=40009, status=400
@@ -240,9 +245,33 @@ class ClientProtocol:
         except PubSubError as error:
             receipt.refused(error)
             return
+        self._grant(publish.channel, channel)
         connection = self.connection
         base_id = f"{connection.id}:{publish.msg_serial}"
         hub.stage(channel, publish, base_id, connection.id, self.identity.client_id, now_ms, receipt)
+
+    def _grant(self, text: str, channel: Channel) -> None:
+        """What is published to this channel from now on need not come here, if it is plain."""
+        if self.ingest is None:
+            bounds = self.services.hub.settings.limits
+            self.ingest = Ingest(
+                self.services.hub.sequencer,
+                self.acks,
+                self.connection.id,
+                self.identity.client_id,
+                most_bytes=bounds.max_message_size,
+                most_messages=bounds.messages_per_publish,
+                most_unanswered=limits.UNANSWERED_BYTES,
+                most_pending=bounds.staged_bytes,
+            )
+            self.acks.transport = self.transport
+            self.transport.deliver_to(self.ingest)
+        self.ingest.grant(text, channel)
+
+    def _revoke(self, text: str) -> None:
+        """What may be done on the channel is to be looked at anew."""
+        if self.ingest is not None:
+            self.ingest.revoke(text)
 
     def _may_publish(self, text: str) -> tuple[ChannelName, int]:
         """The channel's name, and what this identity may do there. Raises: PubSubError, if it is not publishing."""
@@ -322,6 +351,7 @@ class ClientProtocol:
 
     def _leave(self, text: str) -> None:
         """End the attachment, if there is one."""
+        self._revoke(text)
         attachment = self._attachments.pop(text, None)
         if attachment is not None:
             attachment.end()
@@ -364,6 +394,7 @@ class ClientProtocol:
             self._leave(text)
             if earlier.modes & Flag.SUBSCRIBE:
                 attachment.cursor = earlier.cursor
+        self._revoke(text)
         self._attachments[text] = attachment
         attachment.requested = requested
         attachment.modes = granted
@@ -527,6 +558,8 @@ class ClientProtocol:
         identity = self.services.reauthenticate(self, fields.text(auth, "accessToken"))
         self.identity = identity
         self._contexts = None
+        if self.ingest is not None:
+            self.ingest.identify(identity.client_id)
         for text, attachment in list(self._attachments.items()):
             _, operations = self._context(text)
             modes = granted_modes(attachment.requested, operations)

@@ -20,6 +20,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from ext.frame import FrameDecoder
+from ext.ingest import Ingest
 
 if TYPE_CHECKING:
     from ext.ring import Stream
@@ -111,6 +112,7 @@ class TlsTransport:
         self._paused = False
         self._want_drained = False
         self._goodbye: tuple[int, str] | None = None
+        self._sink: Ingest | None = None
         self._life: trio.CancelScope | None = None  # of the writer, while it runs
         self._heard = 0.0  # when the peer last gave a sign of life
         self._sending = self._pinging = False
@@ -150,6 +152,9 @@ class TlsTransport:
         self._paused = False
         self._regulate()
 
+    def deliver_to(self, sink: Ingest | None) -> None:
+        self._sink = sink
+
     def close(self, code: int, reason: str = "") -> None:
         if self._goodbye is None and self._life is not None:
             self._life.deadline = trio.current_time() + CLOSE_SECONDS  # also if it hangs in a send just now
@@ -174,7 +179,7 @@ class TlsTransport:
 
     # the tasks
 
-    async def read(self, end_of_turn: Callable[[], object]) -> None:
+    async def read(self, begin_turn: Callable[[], None], end_of_turn: Callable[[], object]) -> None:
         """Until the peer is gone."""
         while True:
             await self._readable.wait()
@@ -183,10 +188,10 @@ class TlsTransport:
             owner = self.owner
             if owner is None:
                 continue
-            if isinstance(message, str):
-                owner.receive(message.encode(), 0)
-            else:
-                owner.receive(message, 1)
+            begin_turn()
+            payload, binary = (message.encode(), False) if isinstance(message, str) else (message, True)
+            if self._sink is None or not self._sink.offer(payload, binary):
+                owner.receive(payload, int(binary))
             end_of_turn()
 
     async def write(self, heartbeat_seconds: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SANS_IO = {"protocol", "wire", "acks", "attachment", "fields", "actions"}  # rooms of the server that know no sockets
+SANS_IO = {"protocol", "wire", "attachment", "fields", "actions"}  # rooms of the server that know no sockets
 
 
 def imported(path: Path) -> set[str]:

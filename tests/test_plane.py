@@ -261,7 +261,7 @@ class Room:
         text = str(self.count).ljust(size, ".")
         self.ring.append(self.count, text, size, origin, flags)
         self.stream.append(encode_frame(1, text.encode()))
-        self.plane.moved(self.stream)
+        self.plane.moved([self.stream])
         return text
 
 

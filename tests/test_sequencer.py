@@ -13,6 +13,7 @@ from engine.sequencer import Sequencer
 from ext.dedup import DedupWindow
 from ext.publish import Publish
 from ext.serial import SerialClock
+from ext.wire import record_ids
 from tests.models.sequencer import ModelLog
 
 T0 = 1_700_000_000_000
@@ -82,10 +83,10 @@ def test_each_id_has_one_outcome_whatever_fails_and_repeats(data):
                     assert before == previous and serial > max(previous, last)
                     previous = serial
         elif batch is not None:
-            for held, group in batch.entries.items():
-                ids = [staged.ids for staged in group]
+            for held, group, _ in batch.groups:
+                ids = [tuple(record_ids(entry.record)) for entry in group]
                 (models[held].commit if step == 4 else models[held].undo)(ids)
-                last = max(last, *(staged.serial for staged in group)) if step == 4 else last
+                last = max(last, *(entry.serial for entry in group)) if step == 4 else last
             sequencer.commit(batch) if step == 4 else sequencer.undo(batch, DOWN)
             batch = None
     for channel in channels:

@@ -278,7 +278,7 @@ def on_transport(scenario):
 
             begun = trio.current_time()
             nursery.start_soon(write)
-            nursery.start_soon(transport.read, lambda: None)
+            nursery.start_soon(transport.read, lambda: None, lambda: None)
             await scenario(transport, peer)
             nursery.cancel_scope.cancel()
         return ended[0] if ended else None

@@ -1,0 +1,19 @@
+from typing import Any, Final, Self, final
+
+@final
+class Receipt:
+    msg_serial: Final[int]
+    def accepted(self, serial: int, series: str, index: int, count: int) -> None: ...
+    def refused(self, error: object) -> None: ...
+
+@final
+class AckQueue:
+    format: Final[int]
+    bytes: Final[int]
+    owner: Any
+    transport: Any
+    paused: bool
+    def __new__(cls, format: int, touched: list[Any]) -> Self: ...
+    def __len__(self) -> int: ...
+    def expect(self, msg_serial: int, size: int) -> Receipt: ...
+    def take(self) -> list[Any]: ...

@@ -1,0 +1,26 @@
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from ext.acks cimport AckQueue
+from ext.log cimport Log
+from ext.output cimport Out
+from ext.publish cimport Parser
+from ext.sequence cimport Sequence
+from ext.sink cimport Sink
+
+
+cdef class Ingest(Sink):
+    cdef Sequence _sequence
+    cdef AckQueue _acks
+    cdef bytes _connection_id           # UTF-8
+    cdef bytes _sender                  # of a record: connection id, client id and flags, as msgpack
+    cdef uint64_t _origin
+    cdef uint64_t _most_bytes, _most_unanswered, _most_pending
+    cdef uint32_t _most_messages
+    cdef dict _logs                     # by the channel's name on the wire; None while there are none
+    cdef bytes _name                    # the last one that was used
+    cdef Log _log
+
+    cdef bint _stage(self, Parser parser) except? True
+    cdef Log _find(self, Parser parser)
+    cdef bint _remember(self, Log log, Parser parser, uint64_t serial, const uint8_t* base, size_t size) except? True

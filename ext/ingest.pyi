@@ -1,0 +1,26 @@
+from typing import final
+
+from ext.acks import AckQueue
+from ext.log import Log
+from ext.sequence import Sequence
+from ext.sink import Sink
+
+@final
+class Ingest(Sink):
+    def __init__(
+        self,
+        sequence: Sequence,
+        acks: AckQueue,
+        connection_id: str,
+        client_id: str | None,
+        *,
+        most_bytes: int,
+        most_messages: int,
+        most_unanswered: int,
+        most_pending: int,
+    ) -> None: ...
+    def identify(self, client_id: str | None) -> None: ...
+    def grant(self, name: str, log: Log) -> None: ...
+    def revoke(self, name: str) -> None: ...
+    def revoke_all(self) -> None: ...
+    def offer(self, payload: bytes, binary: bool) -> bool: ...

@@ -1,0 +1,200 @@
+# cython: language_level=3
+"""The usual publish, from the plane's buffer to the staged entry, without Python in between.
+
+    take(bytes) -> plain publish? -> may it be published there? -> within all bounds? -> ids new?
+                        |                    |                          |                 |
+                        +--------------------+------- no: False --------+-----------------+     nothing has changed
+        yes: serial, record, entry; a receipt in the queue of answers
+
+Whatever is not usual is left to those who know what to say about it: the rules are theirs, and this room is told by
+``grant`` where they would say yes. So it refuses nothing, and accepts nothing that they would refuse."""
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from ext.acks cimport AckQueue
+from ext.dedup cimport DedupWindow, Hash
+from ext.log cimport Log
+from ext.output cimport Out, out_init, put, put_array_header, put_str
+from ext.publish cimport Parser
+from ext.sequence cimport Sequence
+from ext.sink cimport Sink
+
+from ext.serial import connection_origin
+
+cdef enum:
+    MOST_NAMES = 1000           # granted at once; then they are asked for anew
+    LONGEST_BASE = 64           # of "<connection id>:<msgSerial>:<index>": 10 + 1 + 20 + 1 + 3
+    RECORD_ROOM = 4096
+    KEPT_ROOM = 256 * 1024
+
+cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
+cdef Out _record
+out_init(&_record, RECORD_ROOM)
+
+
+cdef size_t _decimal(uint8_t* to, uint64_t value) noexcept nogil:
+    cdef uint8_t digits[20]
+    cdef size_t size = 0, i
+    while True:
+        digits[size] = <uint8_t>(48 + value % 10)
+        value //= 10
+        size += 1
+        if value == 0:
+            break
+    for i in range(size):
+        to[i] = digits[size - 1 - i]
+    return size
+
+
+@cython.final
+cdef class Ingest(Sink):
+    """Of one connection; the plane's sink for its messages."""
+
+    def __init__(self, Sequence sequence not None, AckQueue acks not None, str connection_id not None, str client_id, *,
+                 uint64_t most_bytes, uint32_t most_messages, uint64_t most_unanswered, uint64_t most_pending):
+        """
+        Args:
+            client_id: the identity of messages that name none.
+            most_bytes, most_messages: of one publish.
+            most_unanswered: bytes of this connection's publishes; most_pending: bytes of everybody's.
+        """
+        self._sequence = sequence
+        self._acks = acks
+        self._most_bytes = most_bytes
+        self._most_messages = most_messages
+        self._most_unanswered = most_unanswered
+        self._most_pending = most_pending
+        self._origin = connection_origin(connection_id)
+        self._connection_id = connection_id.encode()
+        self.identify(client_id)
+
+    def identify(self, str client_id):
+        """The connection has proven who it is, anew: what was granted is void."""
+        client = b"\xc0" if client_id is None else _msgpack_str(client_id.encode())
+        self._sender = _msgpack_str(self._connection_id) + client + b"\x00"     # no flags
+        self.revoke_all()
+
+    def grant(self, str name not None, Log log not None):
+        """Plain publishes to the channel of this name may be staged in ``log``, until it sleeps or they are revoked."""
+        if self._logs is None or len(self._logs) >= MOST_NAMES:
+            self._logs = {}
+        self._logs[name.encode()] = log
+
+    def revoke(self, str name not None):
+        if self._logs is not None:
+            self._logs.pop(name.encode(), None)
+        self._name = self._log = None
+
+    def revoke_all(self):
+        self._logs = None
+        self._name = self._log = None
+
+    def offer(self, bytes payload not None, bint binary):
+        """As the plane does, for transports that are not its own: True if the message has been dealt with."""
+        return self.take(<const uint8_t*><const char*>payload, <size_t>len(payload), binary)
+
+    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except? True:
+        if self._logs is None or not _parser.parse(data, size, binary):
+            return False
+        return self._stage(_parser)
+
+    cdef bint _stage(self, Parser parser) except? True:
+        cdef Sequence sequence = self._sequence
+        cdef Log log
+        cdef uint64_t serial
+        cdef uint8_t base[LONGEST_BASE]
+        cdef size_t length
+        cdef bytes record
+        cdef uint32_t size = <uint32_t>(parser.out.size)
+        if parser.client_ids is not None or (parser.ids is not None and parser.count > 1):
+            return False
+        if parser.size > self._most_bytes or parser.count > self._most_messages:
+            return False
+        if self._acks.bytes > self._most_unanswered or sequence.pending_bytes > self._most_pending:
+            return False
+        if sequence.remembered + parser.count > sequence.most_remembered:
+            return False
+        log = self._find(parser)
+        if log is None or not log.awake:
+            return False
+        length = <size_t>len(self._connection_id)
+        memcpy(base, <const char*>self._connection_id, length)
+        base[length] = 58
+        length += 1 + _decimal(base + length + 1, parser.msg_serial)
+        serial = sequence.clock.take(<uint64_t>sequence.now_ms)
+        if not self._remember(log, parser, serial, base, length):
+            return False                # used before: a serial is skipped, which harms nobody
+        _record.size = 0
+        put_array_header(&_record, 5)
+        put_str(&_record, base, length)
+        put(&_record, <const char*>self._sender, <size_t>len(self._sender))
+        put_array_header(&_record, parser.count)
+        put(&_record, parser.out.data + 1, parser.out.size - 1)
+        if _record.failed:
+            raise MemoryError("no memory for a record")
+        record = PyBytes_FromStringAndSize(<char*>_record.data, <Py_ssize_t>_record.size)
+        if _record.room > KEPT_ROOM:
+            _shrink()
+        log.last_used_ms = sequence.now_ms
+        sequence.put(log, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
+        return True
+
+    cdef Log _find(self, Parser parser):
+        """The log that was granted for the channel's name."""
+        cdef bytes name = self._name
+        cdef size_t size = parser.channel.size
+        if name is not None and <size_t>len(name) == size and memcmp(<const char*>name, parser.channel.data, size) == 0:
+            return self._log
+        name = PyBytes_FromStringAndSize(<const char*>parser.channel.data, <Py_ssize_t>size)
+        log = self._logs.get(name)
+        if log is not None:
+            self._name = name
+            self._log = log
+        return log
+
+    cdef bint _remember(self, Log log, Parser parser, uint64_t serial, const uint8_t* base, size_t size) except? True:
+        """Take the ids into the window: all of them, or none if any is known."""
+        cdef DedupWindow dedup = log.dedup
+        cdef Hash hash
+        cdef uint8_t text[LONGEST_BASE]
+        cdef uint32_t index
+        if parser.ids is not None:
+            hash = dedup._hash(parser.ids[0])
+            if dedup.holds(hash):
+                return False
+            dedup.take(hash, serial, 0)
+            return True
+        memcpy(text, base, size)
+        text[size] = 58
+        for index in range(parser.count):
+            hash = dedup.hash_of(text, size + 1 + _decimal(text + size + 1, index))
+            if dedup.holds(hash):
+                return False
+            if parser.count == 1:
+                dedup.take(hash, serial, 0)
+                return True
+        for index in range(parser.count):
+            dedup.take(dedup.hash_of(text, size + 1 + _decimal(text + size + 1, index)), serial, index)
+        return True
+
+
+cdef bytes _msgpack_str(bytes text):
+    cdef Out out
+    out_init(&out, <size_t>len(text) + 8)
+    put_str(&out, <const uint8_t*><const char*>text, <size_t>len(text))
+    if out.failed:
+        raise MemoryError("no memory for a name")
+    try:
+        return PyBytes_FromStringAndSize(<char*>out.data, <Py_ssize_t>out.size)
+    finally:
+        PyMem_Free(out.data)
+
+
+cdef void _shrink():
+    """One large publish is no reason to hold so much for ever."""
+    PyMem_Free(_record.data)
+    out_init(&_record, RECORD_ROOM)

@@ -1,0 +1,30 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ext.dedup cimport DedupWindow
+from ext.ring cimport Ring
+
+
+cdef class Entry:
+    cdef readonly Log log
+    cdef readonly uint64_t serial, origin
+    cdef readonly uint32_t flags, count
+    cdef readonly bytes record
+    cdef readonly object completion
+    cdef readonly list followers        # of a repeat: (completion, first index, count); None while there are none
+
+
+cdef class Log:
+    cdef readonly str key
+    cdef public str series
+    cdef public bint kept
+    cdef public bint awake
+    cdef public DedupWindow dedup
+    cdef public Ring ring
+    cdef public uint64_t head
+    cdef public uint64_t last_stored
+    cdef public int64_t last_used_ms
+    cdef list _pending                  # entries that are staged, or None
+    cdef list _under_way                # those of the batch that has been taken, or None
+
+    cdef int show(self, uint64_t serial, bytes record, uint64_t origin, uint32_t flags) except -1
+    cdef Entry _find(self, uint64_t serial)

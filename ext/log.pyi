@@ -1,0 +1,36 @@
+from typing import Any, Final, Self, final
+
+from ext.dedup import DedupWindow
+from ext.ring import Ring
+
+@final
+class Entry:
+    log: Final[Log]
+    serial: Final[int]
+    origin: Final[int]
+    flags: Final[int]
+    count: Final[int]
+    record: Final[bytes]
+    completion: Final[Any]
+    followers: Final[list[tuple[Any, int, int]] | None]
+    def __init__(
+        self, log: Log, serial: int, record: bytes, origin: int, flags: int, count: int, completion: object
+    ) -> None: ...
+    def follow(self, completion: object, first: int, count: int) -> None: ...
+
+class Log:
+    key: Final[str]
+    series: str
+    kept: bool
+    awake: bool
+    dedup: DedupWindow
+    ring: Ring
+    head: int
+    last_stored: int
+    last_used_ms: int
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
+    def __init__(self, key: str, series: str, *, kept: bool) -> None: ...
+    @property
+    def staged(self) -> int: ...
+    def commit(self, serial: int, record: bytes, origin: int, flags: int) -> None: ...
+    def staged_entry(self, serial: int) -> Entry | None: ...

@@ -1,0 +1,98 @@
+# cython: language_level=3
+"""One channel's log, as far as every message goes through it: what is staged, and what is visible.
+
+    staged      _pending         numbered, its ids remembered; nobody sees it
+                _under_way       in the hands of the journal, as a part of a batch
+    visible     ring             and a frame in each of its streams; ``head`` is the newest
+
+``engine.channel.Channel`` is this, and what else a channel is."""
+cimport cython
+from cpython.mem cimport PyMem_Free
+from libc.stdint cimport uint32_t, uint64_t
+
+from ext.output cimport Out, out_init
+from ext.ring cimport Ring, Stream
+from ext.wire cimport EntryEncoder
+
+cdef enum:
+    EPHEMERAL = 1               # a flag of entries, see ext/ring.pyx
+    FRAME_ROOM = 4096
+    KEPT_ROOM = 256 * 1024      # of the buffer that frames are made in
+
+cdef Out _frame                 # the frame that is being made; there is one thread for all that is visible
+out_init(&_frame, FRAME_ROOM)
+
+
+@cython.final
+@cython.freelist(512)
+cdef class Entry:
+    """An entry on its way to the journal."""
+
+    def __init__(self, Log log not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
+                 uint32_t count, completion):
+        self.log = log
+        self.serial = serial
+        self.record = record
+        self.origin = origin
+        self.flags = flags
+        self.count = count
+        self.completion = completion
+
+    def follow(self, completion, uint32_t first, uint32_t count):
+        """A repeat waits for this one's outcome: ``count`` messages from index ``first`` on."""
+        if self.followers is None:
+            self.followers = []
+        self.followers.append((completion, first, count))
+
+
+cdef class Log:
+    """See above. ``kept`` says whether a journal keeps it; ``awake``, whether anything may be staged in it."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.head = self.last_stored = 0
+
+    def __init__(self, str key not None, str series not None, *, bint kept):
+        self.key = key
+        self.series = series
+        self.kept = kept
+
+    @property
+    def staged(self):
+        """Entries that have a serial and are not visible yet."""
+        return (len(self._pending) if self._pending is not None else 0) + (
+            len(self._under_way) if self._under_way is not None else 0)
+
+    def commit(self, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags):
+        """Make a durable entry visible: in the ring, and framed in each format that somebody reads."""
+        self.show(serial, record, origin, flags)
+
+    def staged_entry(self, uint64_t serial):
+        """The staged entry with this serial, or None."""
+        return self._find(serial)
+
+    cdef int show(self, uint64_t serial, bytes record, uint64_t origin, uint32_t flags) except -1:
+        cdef Stream stream
+        cdef str series = self.series
+        # Entries are plain tuples, because encoders take them by the list.
+        self.ring.take(serial, (serial, series, record), <uint32_t>len(record), origin, flags)
+        for stream in self.ring.streams:
+            _frame.size = 0
+            (<EntryEncoder?>stream.encoder).write_frame(&_frame, serial, series, record)
+            stream.take(_frame.data, _frame.size)
+        if _frame.room > KEPT_ROOM:
+            PyMem_Free(_frame.data)
+            out_init(&_frame, FRAME_ROOM)
+        self.head = serial
+        if not flags & EPHEMERAL:
+            self.last_stored = serial
+        return 0
+
+    cdef Entry _find(self, uint64_t serial):
+        cdef Entry entry
+        cdef list entries
+        for entries in (self._pending, self._under_way):
+            if entries is not None:
+                for entry in entries:           # a repeat is rare, and what is staged at once is little
+                    if entry.serial == serial:
+                        return entry
+        return None

@@ -1,0 +1,17 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ext.log cimport Log
+from ext.serial cimport SerialClock
+
+
+cdef class Sequence:
+    cdef readonly SerialClock clock
+    cdef public uint64_t pending_bytes
+    cdef public uint64_t remembered
+    cdef readonly uint64_t most_remembered
+    cdef public int64_t now_ms
+    cdef list _logs                 # those with something pending
+    cdef Py_ssize_t _count
+
+    cdef int put(self, Log log, uint64_t serial, bytes record, uint64_t origin, uint32_t flags, uint32_t count,
+                 object completion) except -1

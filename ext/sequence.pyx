@@ -1,0 +1,133 @@
+# cython: language_level=3
+"""What is staged in all logs, and its way to being visible: the loops of the sequencer.
+
+    put     entry -> its log's pending, and the log into the list of those that have some
+    take    pending -> under way, by log            each entry learns the serial of the one before it
+    show    under way -> ring and streams, completions told           settle    completions refused
+
+``engine.sequencer.Sequencer`` is this with the rules: what a repeat is, which ids may not be used, what is refused."""
+cimport cython
+from libc.stdint cimport uint32_t, uint64_t
+
+from ext.acks cimport Receipt
+from ext.log cimport Entry, Log
+from ext.ring cimport Stream
+from ext.serial cimport SerialClock
+
+cdef enum:
+    EPHEMERAL = 1               # a flag of entries, see ext/ring.pyx
+
+
+cdef class Sequence:
+    """One for all logs. ``now_ms`` is the time of this turn of work; ``remembered`` counts message ids in all windows."""
+
+    def __init__(self, SerialClock clock not None, uint64_t most_remembered):
+        self.clock = clock
+        self.most_remembered = most_remembered
+        self._logs = []
+
+    def __len__(self):
+        """Entries that are pending: not yet taken."""
+        return self._count
+
+    def push(self, Log log not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
+             uint32_t count, completion):
+        """Stage an entry of ``count`` messages; their ids are in the log's window already."""
+        self.put(log, serial, record, origin, flags, count, completion)
+
+    cdef int put(self, Log log, uint64_t serial, bytes record, uint64_t origin, uint32_t flags, uint32_t count,
+                 object completion) except -1:
+        cdef Entry entry = Entry.__new__(Entry)
+        entry.log = log
+        entry.serial = serial
+        entry.record = record
+        entry.origin = origin
+        entry.flags = flags
+        entry.count = count
+        entry.completion = completion
+        if log._pending is None:
+            log._pending = []
+            self._logs.append(log)
+        log._pending.append(entry)
+        self._count += 1
+        self.remembered += count
+        self.pending_bytes += <uint64_t>len(record)
+        return 0
+
+    def take_pending(self):
+        """Everything that is pending, as a list of lists: the entries of one log each, and what of them is to be kept.
+
+        Returns: ``[(log, entries, [(serial, previous, record), ...]), ...]``; they are under way until ``show`` or
+        ``settle``.
+        """
+        cdef list groups = [], kept
+        cdef Log log
+        cdef Entry entry
+        cdef uint64_t previous
+        cdef list logs = self._logs
+        self._logs = []
+        self._count = 0
+        for log in logs:
+            log._under_way, log._pending = log._pending, None
+            kept = []
+            if log.kept:
+                previous = log.last_stored
+                for entry in log._under_way:
+                    if not entry.flags & EPHEMERAL:
+                        kept.append((entry.serial, previous, entry.record))
+                        previous = entry.serial
+            groups.append((log, log._under_way, kept))
+        return groups
+
+    def show(self, list groups not None):
+        """The journal has them: make them visible, and tell those who published. Returns the streams that have grown."""
+        cdef list moved = []
+        cdef Log log
+        cdef Entry entry
+        cdef Stream stream
+        cdef tuple group
+        cdef list entries
+        for group in groups:
+            log = group[0]
+            entries = group[1]
+            for entry in entries:
+                log.show(entry.serial, entry.record, entry.origin, entry.flags)
+            for stream in log.ring.streams:
+                moved.append(stream)
+                if stream.parked:
+                    _wake(stream)
+            log._under_way = None
+            for entry in entries:
+                self.pending_bytes -= <uint64_t>len(entry.record)
+                if type(entry.completion) is Receipt:
+                    (<Receipt>entry.completion).store(entry.serial, log.series, 0, entry.count)
+                else:
+                    entry.completion.accepted(entry.serial, log.series, 0, entry.count)
+                if entry.followers is not None:
+                    for completion, first, count in entry.followers:
+                        completion.accepted(entry.serial, log.series, first, count)
+        return moved
+
+    def settle(self, list groups not None, error not None):
+        """The journal does not have them: refuse them. Their ids are the caller's to forget, before this."""
+        cdef Log log
+        cdef Entry entry
+        cdef tuple group
+        for group in groups:
+            log = group[0]
+            log._under_way = None
+            for entry in <list>group[1]:
+                self.pending_bytes -= <uint64_t>len(entry.record)
+                entry.completion.refused(error)
+                if entry.followers is not None:
+                    for completion, _, _ in entry.followers:
+                        completion.refused(error)
+
+
+cdef int _wake(Stream stream) except -1:
+    """Whoever waits for the stream beside the plane."""
+    parked = list(stream.parked)
+    stream.parked.clear()
+    for waiter in parked:
+        waiter.wake()
+    return 0

@@ -1,0 +1,17 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from ext.output cimport Out
+
+
+cdef class EntryEncoder:
+    cdef readonly int format
+    cdef bytes _prefix          # of the payload, up to where the channelSerial begins
+
+    cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1
+    cdef int _write(self, Out* out, uint64_t serial, str series, bytes record) except -1
+
+
+cdef int put_ack_head(Out* out, int format, uint64_t msg_serial, uint32_t count) noexcept
+cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, str series, uint32_t first,
+                       uint32_t count) except -1
+cdef int put_ack_end(Out* out, int format) noexcept

@@ -1,0 +1,218 @@
+"""The short way of a publish does exactly what the long way does, or leaves it to that."""
+
+from __future__ import annotations
+
+import gc
+import json
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import JournalUnavailable
+from engine.sequencer import Sequencer
+from ext.acks import AckQueue
+from ext.ingest import Ingest
+from ext.publish import parse_publish
+from ext.serial import SerialClock
+from tests.test_sequencer import T0, awake
+
+CONNECTION = "AAAAAAAAAB"
+DOWN = JournalUnavailable("the disk is on holiday")
+BOUNDS = {"most_bytes": 1000, "most_messages": 3, "most_unanswered": 1 << 20, "most_pending": 1 << 20}
+
+
+class Publisher:
+    """One client's publishes on two channels, in the short way where it is open, or never."""
+
+    def __init__(self, short: bool, client_id: str | None = None, **bounds: int) -> None:
+        self.sequencer = Sequencer(SerialClock(), 1 << 20)
+        self.sequencer.now_ms = T0
+        self.channels = {name: awake(name) for name in ("one", "zwei ✓")}
+        self.touched: list[AckQueue] = []
+        self.acks = AckQueue(0, self.touched)
+        self.client_id = client_id
+        self.short = 0
+        self.ingest = None
+        if short:
+            self.ingest = Ingest(self.sequencer, self.acks, CONNECTION, client_id, **(BOUNDS | bounds))
+            for name, channel in self.channels.items():
+                self.ingest.grant(name, channel)
+        self.answers: list[object] = []
+
+    def send(self, payload: bytes, binary: bool) -> None:
+        if self.ingest is not None and self.ingest.offer(payload, binary):
+            self.short += 1
+            return
+        found = parse_publish(payload, int(binary))
+        assert found is not None
+        receipt = self.acks.expect(found.msg_serial, len(found.messages))
+        base = f"{CONNECTION}:{found.msg_serial}"
+        channel = self.channels[found.channel]
+        self.sequencer.stage(channel, found, base, CONNECTION, self.client_id, T0, receipt)
+
+    def settle(self, kept: bool) -> None:
+        batch = self.sequencer.take()
+        if batch is not None:
+            self.sequencer.commit(batch) if kept else self.sequencer.undo(batch, DOWN)
+        self.touched.clear()
+        for answer in self.acks.take():
+            self.answers.append(json.loads(answer) if isinstance(answer, bytes) else answer)
+
+    def log(self, name: str) -> list[tuple[int, str, bytes]]:
+        return self.channels[name].ring.read_after(0, budget=1 << 30)[1]
+
+    def told(self) -> list[object]:
+        """The answers, with each serial as the place of its message among those that are visible."""
+        places = {}
+        for name in self.channels:
+            for n, (serial, series, _) in enumerate(self.log(name)):
+                places[f"{serial >> 16:015d}-{serial & 65535:05d}@{series}"] = (name, n)
+        said = []
+        for answer in self.answers:
+            if isinstance(answer, dict):
+                for n, one in enumerate(answer["res"]):
+                    where = [(places[text[:30]], text[31:]) for text in one["serials"]]
+                    said.append((answer["msgSerial"] + n, where))
+            else:
+                said.append((answer[0], type(answer[1]).__name__, answer[1].code))
+        return said
+
+
+def protocol_message(channel, serial, messages, binary):
+    message = {"action": 15, "channel": channel, "msgSerial": serial, "messages": messages}
+    return msgpack.packb(message) if binary else json.dumps(message, ensure_ascii=False).encode()
+
+
+IDS = st.sampled_from(["a", "b", "c", "ü"])
+MESSAGE = st.fixed_dictionaries({"data": st.text(max_size=5)}, optional={"name": st.sampled_from(["n", 'q"'])})
+MESSAGES = st.one_of(
+    st.lists(MESSAGE, min_size=1, max_size=3),
+    st.builds(lambda m, i: [{**m, "id": i}], MESSAGE, IDS),
+    st.builds(lambda m, i: [{**m, "id": f"{i}:{n}"} for n in range(2)], MESSAGE, IDS),
+)
+STEP = st.one_of(
+    st.tuples(
+        st.sampled_from(["one", "zwei ✓"]), st.sampled_from([None, None, None, 0, 1, 2]), MESSAGES, st.booleans()
+    ),
+    st.booleans(),
+)
+
+
+@given(steps=st.lists(STEP, max_size=30), client_id=st.sampled_from([None, "ann", "ä" * 40]))
+def test_the_short_way_and_the_long_way_end_in_the_same_log_with_the_same_answers(steps, client_id):
+    short, long = Publisher(True, client_id), Publisher(False, client_id)
+    next_serial = 0
+    for step in [*steps, True, True]:
+        if isinstance(step, bool):
+            short.settle(step)
+            long.settle(step)
+        else:
+            channel, again, messages, binary = step
+            serial = next_serial if again is None else again
+            next_serial = max(next_serial, serial + 1)
+            payload = protocol_message(channel, serial, messages, binary)
+            short.send(payload, binary)
+            long.send(payload, binary)
+            assert short.acks.bytes == long.acks.bytes
+            assert short.sequencer.remembered == long.sequencer.remembered
+            assert short.sequencer.pending_bytes == long.sequencer.pending_bytes
+    assert long.short == 0
+    for name in short.channels:
+        assert [record for _, _, record in short.log(name)] == [record for _, _, record in long.log(name)]
+        serials = [serial for serial, _, _ in short.log(name)]
+        assert serials == sorted(set(serials))
+        assert len(short.channels[name].dedup) == len(long.channels[name].dedup)
+    assert short.told() == long.told()
+
+
+def test_plain_publishes_take_the_short_way():
+    publisher = Publisher(True)
+    for serial in range(10):
+        publisher.send(
+            protocol_message("one", serial, [{"data": "x"}] * (1 + serial % 3), bool(serial % 2)), bool(serial % 2)
+        )
+    publisher.send(protocol_message("one", 10, [{"id": "mine", "data": "x"}], False), False)
+    assert publisher.short == 11
+    publisher.settle(True)
+    assert [len(one["serials"]) for answer in publisher.answers for one in answer["res"]] == [
+        *[1 + n % 3 for n in range(10)],
+        1,
+    ]
+
+
+PLAIN = protocol_message("one", 0, [{"data": "x"}], False)
+
+
+@pytest.mark.parametrize(
+    ("payload", "bounds", "why"),
+    [
+        (protocol_message("two", 0, [{"data": "x"}], False), {}, "the channel was not granted"),
+        (protocol_message("one", 0, [{"data": "x", "clientId": "bob"}], False), {}, "it names a client"),
+        (protocol_message("one", 0, [{"data": "x", "extras": {}}], False), {}, "it is not plain"),
+        (protocol_message("one", 0, [{"data": "x" * 1001}], False), {}, "it is too large"),
+        (protocol_message("one", 0, [{"data": "x"}] * 4, False), {}, "it has too many messages"),
+        (PLAIN[:-1], {}, "it is broken"),
+        (b"", {}, "there is nothing"),
+    ],
+)
+def test_what_is_not_usual_is_left_to_the_long_way_and_nothing_has_changed(payload, bounds, why):
+    publisher = Publisher(True, **bounds)
+    assert not publisher.ingest.offer(payload, False), why
+    assert len(publisher.sequencer) == len(publisher.acks) == publisher.sequencer.remembered == 0
+    assert publisher.ingest.offer(PLAIN, False)
+
+
+def test_beyond_a_bound_the_long_way_decides():
+    publisher = Publisher(True, most_unanswered=0)
+    assert publisher.ingest.offer(PLAIN, False)
+    assert not publisher.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
+    publisher.settle(True)
+    assert publisher.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
+
+    crowded = Publisher(True, most_pending=0)
+    assert crowded.ingest.offer(PLAIN, False)
+    assert not crowded.ingest.offer(protocol_message("zwei ✓", 1, [{"data": "x"}], False), False)
+
+    full = Publisher(True)
+    full.sequencer = Sequencer(SerialClock(), 1)
+    full.ingest = Ingest(full.sequencer, full.acks, CONNECTION, None, **BOUNDS)
+    full.ingest.grant("one", full.channels["one"])
+    assert full.ingest.offer(PLAIN, False)
+    assert not full.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
+
+
+def test_what_was_granted_ends_when_it_is_revoked_or_the_channel_sleeps():
+    publisher = Publisher(True)
+    messages = iter(protocol_message("one", n, [{"data": "x"}], False) for n in range(100))
+    assert publisher.ingest.offer(next(messages), False)
+    publisher.ingest.revoke("zwei ✓")
+    assert publisher.ingest.offer(next(messages), False)
+    publisher.ingest.revoke("one")
+    assert not publisher.ingest.offer(next(messages), False)
+    publisher.ingest.grant("one", publisher.channels["one"])
+    assert publisher.ingest.offer(next(messages), False)
+    publisher.channels["one"].awake = False
+    assert not publisher.ingest.offer(next(messages), False)
+    publisher.channels["one"].awake = True
+    publisher.ingest.identify("somebody")
+    assert not publisher.ingest.offer(next(messages), False)
+
+
+def test_a_refused_publish_can_be_sent_again_as_if_for_the_first_time():
+    publisher = Publisher(True)
+    publisher.send(PLAIN, False)
+    publisher.settle(False)
+    publisher.send(PLAIN, False)
+    publisher.settle(True)
+    assert publisher.short == 2
+    assert publisher.told() == [(0, "JournalUnavailable", DOWN.code), (0, [(("one", 0), "000")])]
+
+
+def test_a_long_queue_of_answers_is_freed_without_a_deep_recursion():
+    acks = AckQueue(0, [])
+    for n in range(200_000):
+        acks.expect(n, 1)
+    del acks
+    gc.collect()
