@@ -17,6 +17,8 @@ cdef extern from "<time.h>" nogil:
     cdef struct timespec:
         long tv_sec
         long tv_nsec
+    int clock_gettime(int clock, timespec* now)
+    int CLOCK_MONOTONIC
 
 cdef extern from "<poll.h>" nogil:
     cdef struct pollfd:

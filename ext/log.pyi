@@ -1,5 +1,7 @@
 from typing import Any, Final, Self, final
 
+from typing_extensions import disjoint_base
+
 from ext.dedup import DedupWindow
 from ext.ring import Ring
 
@@ -18,6 +20,7 @@ class Entry:
     ) -> None: ...
     def follow(self, completion: object, first: int, count: int) -> None: ...
 
+@disjoint_base
 class Log:
     key: Final[str]
     series: str

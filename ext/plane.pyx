@@ -28,10 +28,11 @@ from os import urandom
 
 from ext cimport frame as codec
 from ext.acks cimport AckQueue
-from ext.kernel cimport (EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLHUP,
-                         EPOLLIN, EPOLLOUT, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SHUT_WR, TCP_NODELAY,
-                         c_close, c_read, c_recv, c_send, c_sendmsg, c_shutdown, c_write, epoll_create1, epoll_ctl,
-                         epoll_event, epoll_wait, eventfd, iovec, msghdr, pollfd, ppoll, setsockopt, timespec)
+from ext.kernel cimport (CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT,
+                         EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
+                         POLLIN, SHUT_WR, TCP_NODELAY, c_close, c_read, c_recv, c_send, c_sendmsg, c_shutdown,
+                         c_write, clock_gettime, epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd, iovec,
+                         msghdr, pollfd, ppoll, setsockopt, timespec)
 from ext.output cimport Out, out_init
 from ext.ring cimport Ring, Segment, Stream
 from ext.sink cimport Sink
@@ -264,6 +265,12 @@ cdef class Socket:
             c_close(self._fd)
 
 
+cdef int64_t _monotonic_us() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000 + now.tv_nsec // 1000
+
+
 cdef int _grow_pointers(void*** array, uint32_t* room, uint32_t count) except -1:
     cdef void** grown
     cdef uint32_t wanted
@@ -375,26 +382,41 @@ cdef class Plane:
         cdef uint64_t one = 1
         c_write(self._kick, &one, sizeof(one))
 
-    def poll(self, int64_t now_ms, *, long wait_us=0):
+    def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
         """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.
 
-        Waits up to ``wait_us`` microseconds for the first of it, without the GIL. What poll returned before must have
-        been dealt with: a sink may be handed what came after it.
+        Waits up to ``wait_us`` microseconds for the first of it, without the GIL. With ``gather`` it waits on, while
+        there is only work for sinks, until a kick comes: for one who could not do anything with it before.
+        What poll returned before must have been dealt with: a sink may be handed what came after it.
         """
+        cdef int64_t until = _monotonic_us() + wait_us if wait_us > 0 else 0, left
+        cdef bint kicked = False
+        self._now = now_ms
+        self._polls += 1
+        self.woken = 0
+        while True:
+            kicked = self._turn()
+            if kicked or self._events or self._dirty or (self.woken and not gather) or wait_us <= 0:
+                break
+            left = until - _monotonic_us()
+            if left <= 0:
+                break
+            self._wait(<long>left)
+        events, self._events = self._events, []
+        return events
+
+    cdef bint _turn(self):
+        """Look once at what is ready, and read it. True: there was a kick."""
         cdef epoll_event ready[READY_EVENTS]
         cdef int i, n
         cdef uint64_t kicks
+        cdef bint kicked = False
         cdef Socket s
-        self._now = now_ms
-        self._polls += 1
         n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
-        if n <= 0 and wait_us > 0:
-            self._wait(wait_us)
-            n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
-        self.woken = n
         for i in range(n):
             if ready[i].data.ptr is NULL:
                 c_read(self._kick, &kicks, sizeof(kicks))
+                kicked = True
                 continue
             Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is through, whatever happens to it
         for i in range(n):
@@ -408,8 +430,9 @@ cdef class Plane:
             if s._state != CLOSED and ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR):
                 self._receive(s, ready[i].events)
             Py_DECREF(<object>ready[i].data.ptr)
-        events, self._events = self._events, []
-        return events
+        if n > 0:
+            self.woken += n
+        return kicked
 
     cdef void _wait(self, long wait_us):
         """Until something is ready, or the time is over. (epoll's own time-outs are whole milliseconds.)"""

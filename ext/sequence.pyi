@@ -1,9 +1,12 @@
 from typing import Any, Final
 
+from typing_extensions import disjoint_base
+
 from ext.log import Entry, Log
 from ext.ring import Stream
 from ext.serial import SerialClock
 
+@disjoint_base
 class Sequence:
     clock: Final[SerialClock]
     pending_bytes: int

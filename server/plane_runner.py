@@ -43,10 +43,10 @@ async def run_plane(plane: Plane, turns: Turns, clock_ms: Callable[[], int]) -> 
     while True:
         await trio.lowlevel.wait_readable(plane.fd)
         leave = time.perf_counter() + STAY_SECONDS
-        wait_us = 0
+        wait_us, busy = 0, False
         while True:
             turns.begin_turn()
-            for client, kind, data in plane.poll(clock_ms(), wait_us=wait_us):
+            for client, kind, data in plane.poll(clock_ms(), wait_us=wait_us, gather=busy):
                 if client is None:
                     continue  # it was refused, and has nothing to say
                 try:
@@ -58,7 +58,8 @@ async def run_plane(plane: Plane, turns: Turns, clock_ms: Callable[[], int]) -> 
             more = turns.end_of_turn()
             if (nothing and not more) or time.perf_counter() >= leave:
                 break
-            wait_us = 0 if more else WAIT_BUSY_US if turns.busy else WAIT_US
+            busy = turns.busy and not more  # then what arrives has to wait in any case, for the writing thread
+            wait_us = 0 if more else WAIT_BUSY_US if busy else WAIT_US
 
 
 def _give_up(client: ClientProtocol) -> None:
