@@ -41,6 +41,7 @@ class Socket:
 @final
 class Plane:
     fd: Final[int]
+    kick_fd: Final[int]
     messages_in: Final[int]
     bytes_in: Final[int]
     sends: Final[int]

@@ -289,7 +289,7 @@ cdef class Plane:
     """All plain connections of one thread. Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
 
     cdef readonly int fd
-    cdef int _kick
+    cdef readonly int kick_fd           # an eventfd: who writes to it ends a wait, from any thread
     cdef void** _sockets
     cdef uint32_t _count, _room
     cdef list _events, _dirty, _moved
@@ -305,17 +305,17 @@ cdef class Plane:
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
                   int64_t linger_ms):
-        self._kick = -1
+        self.kick_fd = -1
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
-        self._kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self._kick < 0:
+        self.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.kick_fd < 0:
             raise OSError(errno, "eventfd: " + strerror(errno).decode())
         cdef epoll_event event
         event.events = EPOLLIN
         event.data.ptr = NULL
-        epoll_ctl(self.fd, EPOLL_CTL_ADD, self._kick, &event)
+        epoll_ctl(self.fd, EPOLL_CTL_ADD, self.kick_fd, &event)
         self._buffer = <uint8_t*>PyMem_Malloc(RECEIVE_BYTES)
         if self._buffer is NULL:
             raise MemoryError("no memory for the receive buffer")
@@ -334,8 +334,8 @@ cdef class Plane:
         PyMem_Free(self._buffer)
         PyMem_Free(self._ack.data)
         free(self._sockets)
-        if self._kick >= 0:
-            c_close(self._kick)
+        if self.kick_fd >= 0:
+            c_close(self.kick_fd)
         if self.fd >= 0:
             c_close(self.fd)
 
@@ -380,7 +380,7 @@ cdef class Plane:
     def kick(self):
         """Make the next wait for ``fd`` return at once."""
         cdef uint64_t one = 1
-        c_write(self._kick, &one, sizeof(one))
+        c_write(self.kick_fd, &one, sizeof(one))
 
     def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
         """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.
@@ -415,7 +415,7 @@ cdef class Plane:
         n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
         for i in range(n):
             if ready[i].data.ptr is NULL:
-                c_read(self._kick, &kicks, sizeof(kicks))
+                c_read(self.kick_fd, &kicks, sizeof(kicks))
                 kicked = True
                 continue
             Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is through, whatever happens to it

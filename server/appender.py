@@ -1,52 +1,68 @@
-"""The thread that writes: one batch at a time, handed over and handed back without a task in between.
+"""The journal's appends, one at a time, without waiting for the disk.
 
-    start(blocks) --> the thread: journal.append (write; sync without the GIL) --> done, and whoever waits is woken
-    take() <-------------------------------------------------------------------------+
-
-A pass through trio's own threads costs some 100 us for each batch; a queue of one and an eventfd cost 20."""
+    start(blocks) -> journal.begin: written, and being synced by a thread that needs no interpreter
+                  -> or, while maintenance has the journal: journal.append, in a thread of ours
+    done <---- whoever turns is woken (wake_fd, an eventfd) ----+            take() -> the outcome"""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from queue import SimpleQueue
 
 from engine.journal.port import Block, Journal
 
 
 class Appender:
-    """Appends in a thread of its own. Every method is for the other side's one thread."""
+    """Every method but ``close`` is for one thread, that of the loop."""
 
-    def __init__(self, journal: Journal, on_done: Callable[[], None]) -> None:
-        """``on_done`` is called in the thread after each append: it wakes whoever will ask for the outcome."""
+    def __init__(self, journal: Journal, wake_fd: int) -> None:
+        """``wake_fd``: an eventfd, written to when an append has ended that was not done at once."""
         self._journal = journal
-        self._on_done = on_done
+        self._wake_fd = wake_fd
         self._jobs: SimpleQueue[tuple[Sequence[Block], bool] | None] = SimpleQueue()
         self._outcome: BaseException | None = None
         self._done = False
+        self._begun = False
         self._thread: threading.Thread | None = None
 
     @property
     def done(self) -> bool:
         """The append that was started last has ended, and its outcome has not been taken."""
-        return self._done
+        return self._done or (self._begun and self._journal.ended)
 
     def start(self, blocks: Sequence[Block], *, synced: bool) -> None:
         """Begin an append. One at a time: the outcome of the one before has been taken."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-            self._thread.start()
-        self._jobs.put((blocks, synced))
+        try:
+            self._begun = self._journal.begin(blocks, synced=synced, wake_fd=self._wake_fd)
+        except BaseException as error:  # told to whoever takes the outcome, and knows what to do
+            self._outcome, self._done = error, True
+            return
+        if not self._begun:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+                self._thread.start()
+            self._jobs.put((blocks, synced))
 
     def take(self) -> BaseException | None:
         """The outcome of what is done: None, or what the journal raised."""
+        if self._begun:
+            self._begun = False
+            try:
+                self._journal.end()
+            except BaseException as error:
+                return error
+            return None
         assert self._done
         self._done = False
         outcome, self._outcome = self._outcome, None
         return outcome
 
     def close(self) -> None:
-        """End the thread, when what has begun is done. Blocks; nothing can be started afterwards."""
+        """Wait for what has begun; nothing can be started afterwards. Blocks."""
+        if self._begun:
+            self._journal.wait()
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -56,8 +72,8 @@ class Appender:
             blocks, synced = job
             try:
                 self._journal.append(blocks, synced=synced)
-            except BaseException as error:  # told to whoever started it, who knows what to do
+            except BaseException as error:
                 self._outcome = error
             del job, blocks  # or they would live until the next batch
             self._done = True
-            self._on_done()
+            os.eventfd_write(self._wake_fd, 1)

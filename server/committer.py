@@ -1,11 +1,11 @@
 """The one place where batches go to the journal, and their outcomes come back.
 
-    pending -> take -> append (the writing thread; synced) -> commit -> answers, deliveries
-                 ^                                               |
-                 +------------ the next batch has gathered ------+
+    pending -> take -> append (synced behind the scenes) -> commit -> answers, deliveries
+                 ^                                             |
+                 +----------- the next batch has gathered -----+
 
-``turn`` does what can be done without waiting; it is called at the end of every turn of work, and the writing thread
-sees to it that there is one when it is done. So nothing here is a task, as long as the journal does what it is asked.
+``turn`` does what can be done without waiting; it is called at the end of every turn of work, and an eventfd sees to it
+that there is one when a sync has ended. So nothing here is a task, as long as the journal does what it is asked.
 
 A failed append leaves it unknown what is on the disk. So nothing goes on until the journal has been reopened and asked:
 the batch is committed if it is there after all, and undone if it is not. While the journal can't be reopened every
@@ -14,6 +14,7 @@ publish is refused at once, readers of the ring go on, and the server says so in
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 import trio
@@ -37,12 +38,12 @@ class Committer:
         journal: Journal,
         sequencer: Sequencer,
         on_commit: Callable[[list[Stream]], None],
-        wake: Callable[[], None],
+        wake_fd: int,
     ) -> None:
         """
         Args:
             on_commit: told which streams have grown. Answers may be due, too.
-            wake: called in any thread: have ``turn`` called soon.
+            wake_fd: an eventfd; when it is written to, ``turn`` is to be called soon.
         """
         self.failure: PubSubError | None = None  # why nothing can be stored just now
         self._doubtful: Batch | None = None  # refused, but perhaps on the disk: to be erased before anything is written
@@ -51,8 +52,8 @@ class Committer:
         self._journal = journal
         self._sequencer = sequencer
         self._on_commit = on_commit
-        self._appender = Appender(journal, wake)
-        self._wake = wake
+        self._appender = Appender(journal, wake_fd)
+        self._wake_fd = wake_fd
         self._under_way: Batch | None = None
         self._failed: JournalUnavailable | None = None  # of the batch under way, until it is known what became of it
         self._failing = trio.Event()
@@ -91,7 +92,6 @@ class Committer:
             else:
                 self._under_way = following
                 self._appender.start(following.blocks, synced=following.synced)
-                return
 
     async def settled(self) -> None:
         """Wait until nothing is pending or under way; at drain."""
@@ -108,7 +108,7 @@ class Committer:
                 self._failing = trio.Event()
                 with trio.CancelScope(shield=True):  # bounded: reopening ends, or fails, by itself
                     await self._settle_failed()
-                self._wake()
+                os.eventfd_write(self._wake_fd, 1)
         finally:
             with trio.CancelScope(shield=True):
                 self._closed = True

@@ -97,7 +97,7 @@ class Node:
             lost_ms=bounds.max_idle_interval_ms * 8 // 3,
             linger_ms=limits.LINGER_MS,
         )
-        self.committer = Committer(journal, self.hub.sequencer, self._committed, self.plane.kick)
+        self.committer = Committer(journal, self.hub.sequencer, self._committed, self.plane.kick_fd)
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))

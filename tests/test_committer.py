@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import trio
 import trio.testing
@@ -34,6 +36,9 @@ class FailingJournal:
         if fails:
             raise JournalUnavailable("no space left on device")
 
+    def begin(self, blocks, *, synced, wake_fd):
+        return False
+
     def recover(self):
         if self.unopenable:
             self.unopenable -= 1
@@ -49,15 +54,19 @@ class FailingJournal:
 
 class Bench:
     def __init__(self):
-        self.token = trio.lowlevel.current_trio_token()
+        self.wake_fd = os.eventfd(0)
         self.journal = FailingJournal()
         self.sequencer = Sequencer(SerialClock(), 1 << 20)
         self.channel = awake()
-        self.committer = Committer(self.journal, self.sequencer, lambda moved: None, self.wake)
+        self.committer = Committer(self.journal, self.sequencer, lambda moved: None, self.wake_fd)
         self.count = 0
 
-    def wake(self):
-        self.token.run_sync_soon(self.committer.turn)
+    async def turns(self):
+        """As the plane does: a turn when the eventfd says so."""
+        while True:
+            await trio.lowlevel.wait_readable(self.wake_fd)
+            os.eventfd_read(self.wake_fd)
+            self.committer.turn()
 
     def publish(self):
         told = stage(self.sequencer, self.channel, publish(), base=f"AAAAAAAAAB:{self.count}")
@@ -80,6 +89,7 @@ async def started(nursery):
     bench = Bench()
     nursery.start_soon(bench.committer.run)
     nursery.start_soon(bench.committer.recover)
+    nursery.start_soon(bench.turns)
     return bench
 
 

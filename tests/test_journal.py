@@ -39,6 +39,21 @@ def read_all(journal, channel, cursor=0):
     return journal.read_after(channel, cursor, limit=1_000_000, budget=1 << 40)
 
 
+def append(journal, blocks, *, synced, halves):
+    """At once, or begun and ended."""
+    if not halves:
+        journal.append(blocks, synced=synced)
+        return
+    head = journal.head()
+    assert not journal.ended
+    assert journal.begin(blocks, synced=synced, wake_fd=-1)
+    assert journal.head() == head               # nothing of it is to be seen before it is on the disk
+    assert not journal.begin(blocks, synced=synced, wake_fd=-1)
+    journal.wait()
+    assert journal.ended
+    journal.end()
+
+
 class FaultyStore(RocksStore):
     """RocksDB on a disk that fails on command; ``after`` fails when the disk already has the bytes."""
 
@@ -53,6 +68,16 @@ class FaultyStore(RocksStore):
         if self.fail == "sync":
             raise StoreError("IO error: Input/output error")
         super().sync()
+
+
+    def begin_sync(self, wake_fd):
+        super().begin_sync(wake_fd)
+        self.begun_to_fail = self.fail == "sync"
+
+    def end_sync(self):
+        super().end_sync()
+        if self.begun_to_fail:
+            raise StoreError("IO error: Input/output error")
 
 
 APPENDS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6)), min_size=1, max_size=3)
@@ -85,7 +110,7 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                     numbers = sorted(set(numbers))
                     blocks.append(block(name, *numbers, previous=last, retention=classes[name], series=journal.series))
                     serial = numbers[-1] + 1
-                journal.append(blocks, synced=data.draw(st.booleans()))
+                append(journal, blocks, synced=data.draw(st.booleans()), halves=data.draw(st.booleans()))
                 model.append(blocks)
             elif kind == "clock":
                 now += what
@@ -246,8 +271,9 @@ def test_forgetting_an_app_leaves_its_neighbours(tmp_path):
     journal.close()
 
 
+@pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("fault", ["write", "sync"])
-def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fault):
+def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fault, halves):
     stores = []
 
     def open_store(path):
@@ -258,11 +284,11 @@ def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fau
     journal.append([block("a", 1, 2), block("b", 3)], synced=True)
     stores[-1].fail = fault
     with pytest.raises(JournalUnavailable, match="IO error"):
-        journal.append([block("a", 4, 5, previous=2)], synced=True)
+        append(journal, [block("a", 4, 5, previous=2)], synced=True, halves=halves)
     stores[-1].fail = None
     assert serials(read_all(journal, "a")) == [1, 2]                  # readers go on
     with pytest.raises(JournalUnavailable):
-        journal.append([block("a", 6)], synced=True)                  # nothing is written before recovery
+        append(journal, [block("a", 6)], synced=True, halves=halves)                  # nothing is written before recovery
     assert not journal.statistics().available
     journal.recover()
     persisted = fault == "sync"
@@ -273,7 +299,7 @@ def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fau
         assert serials(read_all(journal, "a")) == [1, 2, 5]
         journal.erase("a", [5])
     assert serials(read_all(journal, "a")) == [1, 2]
-    journal.append([block("a", 6, previous=2)], synced=True)
+    append(journal, [block("a", 6, previous=2)], synced=True, halves=halves)
     assert serials(read_all(journal, "a")) == [1, 2, 6]
     statistics = journal.statistics()
     assert (statistics.failures, statistics.recoveries, statistics.available) == (1, 1, True)

@@ -32,6 +32,20 @@ class MemoryJournal:
             self._entries += len(block.entries)
         self._appends += 1
 
+    def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
+        self.append(blocks, synced=synced)
+        return True
+
+    @property
+    def ended(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return []
 

@@ -85,6 +85,23 @@ class Journal(Protocol):
     def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
         """All blocks or none. When it returns they survive a power cut (synced) or a kill -9 (not)."""
 
+    def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
+        """The first half of ``append``, which does not wait for the disk: ``wake_fd`` (an eventfd) is written to when
+        ``end`` will not have to wait either. Nothing else may be written in between.
+
+        Returns: False, if it can't be done this way just now; nothing has happened then. Raises: as ``append``.
+        """
+
+    @property
+    def ended(self) -> bool:
+        """What was begun can be ended without waiting."""
+
+    def wait(self) -> None:
+        """Until it can; for another thread than that of ``begin``."""
+
+    def end(self) -> None:
+        """The second half, after which it is visible. Raises: as ``append``."""
+
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         """Entries with serial > cursor, ascending; at most ``limit`` entries and ``budget`` bytes of
         records, but at least one entry when there is one."""

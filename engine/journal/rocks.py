@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import disk_usage
 from threading import Lock
+from typing import NamedTuple
 
 from engine.errors import JournalUnavailable
 from engine.journal.block import block_key, channel_prefix, decode, encode
@@ -32,6 +33,14 @@ PAGE_BYTES = MIB
 # Reopening writes: a manifest, options, what the logs had as tables. Below this nothing is closed, for
 # what is open can at least be read.
 REOPEN_SPARE_BYTES = 32 * MIB
+
+
+class _Written(NamedTuple):
+    """What an append has written; it is not visible yet."""
+
+    newest: int
+    entries: int
+    size: int
 
 
 class RocksJournal:
@@ -66,6 +75,7 @@ class RocksJournal:
         self._failed: str | None = None
         self._store: Store | None = None
         self._unsynced = False
+        self._begun: tuple[_Written, bool] | None = None     # and whether it is being synced
         self._closed = False
         self._known_classes: set[str] = set()       # retention classes that have been checked
         self._changes = 0                           # by forget and erase: what was read before one is stale
@@ -88,26 +98,79 @@ class RocksJournal:
         """Raises: JournalUnavailable (then it is unknown whether any of it was persisted), or ValueError
         for what no journal may be asked to hold; then nothing was."""
         with self._appending:
-            store = self._writable()
-            for block in blocks:
-                if block.retention not in self._known_classes:
-                    retention_ms(block.retention, self._window_ms)
-                    self._known_classes.add(block.retention)
-            try:
-                rows, placed, newest = self._rows_of(store, blocks)
-                for bucket, channel in placed:                  # before the write: a reader must never miss it
-                    self._table.note(bucket, channel)
-                store.write(rows)
-                self._unsynced = True
-                if synced:
-                    store.sync()
-                    self._unsynced = False
-            except StoreError as error:
-                raise self._fail(f"an append failed: {error}") from error
-            self._head = newest                     # from here on readers see it
-            self._appends += 1
-            self._entries += sum([len(block.entries) for block in blocks])
-            self._bytes += sum([len(row[2]) for row in rows if row[2] is not None])
+            begun = self._write(blocks)
+            if synced:
+                try:
+                    self._writable().sync()
+                except StoreError as error:
+                    raise self._fail(f"an append failed: {error}") from error
+                self._unsynced = False
+            self._show(begun)
+
+    def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
+        if not self._appending.acquire(blocking=False):
+            return False                                # maintenance has it
+        try:
+            begun = self._write(blocks)
+            if synced:
+                self._writable().begin_sync(wake_fd)
+        except StoreError as error:
+            self._appending.release()
+            raise self._fail(f"an append failed: {error}") from error
+        except BaseException:
+            self._appending.release()
+            raise
+        self._begun = begun, synced
+        return True
+
+    @property
+    def ended(self) -> bool:
+        return self._begun is not None and (not self._begun[1] or self._begun_in().sync_ended)
+
+    def wait(self) -> None:
+        if self._begun is not None and self._begun[1]:
+            self._begun_in().wait_for_sync()
+
+    def end(self) -> None:
+        assert self._begun is not None
+        begun, synced = self._begun
+        try:
+            if synced:
+                self._begun_in().end_sync()
+                self._unsynced = False
+            self._show(begun)
+        except StoreError as error:
+            raise self._fail(f"an append failed: {error}") from error
+        finally:
+            self._begun = None
+            self._appending.release()
+
+    def _begun_in(self) -> Store:
+        assert self._store is not None                  # whoever closes it needs the lock that ``begin`` has taken
+        return self._store
+
+    def _write(self, blocks: Sequence[Block]) -> _Written:
+        store = self._writable()
+        for block in blocks:
+            if block.retention not in self._known_classes:
+                retention_ms(block.retention, self._window_ms)
+                self._known_classes.add(block.retention)
+        try:
+            rows, placed, newest = self._rows_of(store, blocks)
+            for bucket, channel in placed:              # before the write: a reader must never miss it
+                self._table.note(bucket, channel)
+            store.write(rows)
+        except StoreError as error:
+            raise self._fail(f"an append failed: {error}") from error
+        self._unsynced = True
+        size = sum([len(row[2]) for row in rows if row[2] is not None])
+        return _Written(newest, sum([len(block.entries) for block in blocks]), size)
+
+    def _show(self, written: _Written) -> None:
+        self._head = written.newest                     # from here on readers see it
+        self._appends += 1
+        self._entries += written.entries
+        self._bytes += written.size
 
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         with self._gate:

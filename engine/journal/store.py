@@ -25,6 +25,7 @@ from rocksdict import (
 )
 
 from engine.journal import wal
+from ext.filesync import FileSync
 
 META = "default"
 MIB = 1024 * 1024
@@ -77,6 +78,11 @@ class Store(Protocol):
     def write(self, rows: Sequence[Row]) -> None: ...
     def delete_range(self, family: str, begin: bytes, end: bytes) -> None: ...
     def sync(self) -> None: ...
+    def begin_sync(self, wake_fd: int) -> None: ...
+    @property
+    def sync_ended(self) -> bool: ...
+    def wait_for_sync(self) -> None: ...
+    def end_sync(self) -> None: ...
     def bytes_in_memory(self) -> int: ...
     def close(self) -> None: ...
 
@@ -140,6 +146,11 @@ class RocksStore:
             names = Rdict.list_cf(str(path), self._options) if (path / "CURRENT").exists() else [META]
             self._db = Rdict(str(path), self._options, dict.fromkeys(names, self._options))
             self._families = {name: self._db.get_column_family(name) for name in names}
+        try:
+            self._filesync = FileSync(str(path))
+        except OSError as error:
+            self._db.close()
+            raise StoreError(f"IO error: {error}") from error
 
     def families(self) -> list[str]:
         return [name for name in self._families if name != META]
@@ -193,6 +204,27 @@ class RocksStore:
         with _translated():
             self._db.flush_wal(True)
 
+    def begin_sync(self, wake_fd: int) -> None:
+        """The same behind the scenes: see ``ext.filesync`` and docs/decisions/0006."""
+        try:
+            self._filesync.begin(wake_fd)
+        except OSError as error:
+            raise StoreError(f"IO error: {error}") from error
+
+    @property
+    def sync_ended(self) -> bool:
+        return self._filesync.ended
+
+    def wait_for_sync(self) -> None:
+        self._filesync.wait()
+
+    def end_sync(self) -> None:
+        """Raises: StoreError, what was written may not be on the disk."""
+        try:
+            self._filesync.end()
+        except OSError as error:
+            raise StoreError(f"IO error: {error}") from error
+
     def bytes_in_memory(self) -> int:
         with _translated():
             return sum(
@@ -206,6 +238,7 @@ class RocksStore:
         A handle whose flush fails stays open, and with it the lock, until the last reference to it is
         gone; so none is kept here, nor in a traceback.
         """
+        self._filesync.close()
         handles, problem = [*self._families.values(), self._db], ""
         self._families.clear()
         del self._db

@@ -1,0 +1,243 @@
+# cython: language_level=3
+"""Syncs the numbered logs of a directory, in a thread that never needs the interpreter.
+
+    begin  --semaphore-->  the thread: fdatasync of every log that may hold what is not on the disk yet
+    ended  <---- flag, eventfd ----+                              (then of the directory, if there is a new one)
+
+    000007.log  000012.log  000015.log        12 was the newest at the last sync: 7 has not been written to since then,
+       done      to sync     to sync          for only the newest grows
+
+What was written to the logs before ``begin`` is on the disk when it has ended without an error. A log that vanishes
+meanwhile is no error: whoever removes it has what was in it elsewhere, and durably (so does RocksDB).
+
+A thread that has to take the interpreter's lock to come and to go waits for whoever computes, twice for each batch; this
+one does not, and so is seen to be done by a loop that has not left C."""
+cimport cython
+from libc.errno cimport EINTR, ENOENT, errno
+from libc.stdint cimport uint64_t
+from libc.string cimport strerror
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned long pthread_t
+    int pthread_create(pthread_t* thread, const void* attributes, void* (*run)(void*) noexcept nogil, void* argument)
+    int pthread_join(pthread_t thread, void** result)
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int sigfillset(sigset_t* set)
+    int pthread_sigmask(int how, const sigset_t* set, sigset_t* before)
+    int SIG_SETMASK
+
+cdef extern from "<semaphore.h>" nogil:
+    ctypedef struct sem_t:
+        pass
+    int sem_init(sem_t* sem, int shared, unsigned int value)
+    int sem_destroy(sem_t* sem)
+    int sem_wait(sem_t* sem)
+    int sem_post(sem_t* sem)
+
+cdef extern from "<dirent.h>" nogil:
+    ctypedef struct DIR:
+        pass
+    cdef struct dirent:
+        char* d_name
+    DIR* opendir(const char* name)
+    dirent* readdir(DIR* dir)
+    void rewinddir(DIR* dir)
+    int closedir(DIR* dir)
+    int dirfd(DIR* dir)
+
+cdef extern from "<fcntl.h>" nogil:
+    int openat(int directory, const char* name, int flags)
+    int O_RDONLY, O_CLOEXEC
+
+cdef extern from "<unistd.h>" nogil:
+    int fdatasync(int fd)
+    int fsync(int fd)
+    int c_close "close"(int fd)
+    ssize_t c_write "write"(int fd, const void* buf, size_t count)
+
+cdef extern from * nogil:
+    """
+    static inline int load_flag(int* flag) { return __atomic_load_n(flag, __ATOMIC_ACQUIRE); }
+    static inline void store_flag(int* flag, int value) { __atomic_store_n(flag, value, __ATOMIC_RELEASE); }
+    """
+    int load_flag(int* flag)
+    void store_flag(int* flag, int value)
+
+cdef struct Work:
+    sem_t wanted, finished
+    DIR* directory
+    uint64_t newest             # number of the newest log at the last sync
+    int fd                      # that log, kept open: so no error of its writing back escapes us; -1: none yet
+    int wake_fd                 # an eventfd to write to at the end, or -1
+    int error                   # errno of the last sync; 0: it went well
+    int ended                   # a flag, set by the thread
+    int closing
+
+
+cdef bint _number_of(const char* name, uint64_t* number) noexcept nogil:
+    """Is it <digits>.log, and which?"""
+    cdef int i = 0
+    number[0] = 0
+    while 48 <= name[i] <= 57 and i < 19:
+        number[0] = number[0] * 10 + <uint64_t>(name[i] - 48)
+        i += 1
+    return i > 0 and name[i] == 46 and name[i + 1] == 108 and name[i + 2] == 111 and name[i + 3] == 103 and name[i + 4] == 0
+
+
+cdef int _datasync(int fd) noexcept nogil:
+    while fdatasync(fd) < 0:
+        if errno != EINTR:
+            return errno
+    return 0
+
+
+cdef int _sync(Work* work) noexcept nogil:
+    """Returns: 0, or an errno."""
+    cdef dirent* entry
+    cdef uint64_t number, highest = work.newest
+    cdef int fd, newer = -1, error = 0, found = 0
+    rewinddir(work.directory)
+    while error == 0:
+        entry = readdir(work.directory)
+        if entry is NULL:
+            break
+        if not _number_of(entry.d_name, &number) or number < work.newest:
+            continue
+        if number == work.newest and work.fd >= 0:
+            found += 1
+            error = _datasync(work.fd)
+            continue
+        fd = openat(dirfd(work.directory), entry.d_name, O_RDONLY | O_CLOEXEC)
+        if fd < 0:
+            if errno != ENOENT:
+                error = errno
+            continue
+        found += 1
+        error = _datasync(fd)
+        if number >= highest:
+            if newer >= 0:
+                c_close(newer)
+            newer = fd
+            highest = number
+        else:
+            c_close(fd)
+    if error == 0 and found == 0:
+        error = ENOENT
+    if error == 0 and newer >= 0:
+        while fsync(dirfd(work.directory)) < 0:
+            if errno != EINTR:
+                error = errno
+                break
+    if error == 0 and newer >= 0:
+        if work.fd >= 0:
+            c_close(work.fd)
+        work.fd = newer
+        work.newest = highest
+    elif newer >= 0:
+        c_close(newer)
+    return error
+
+
+cdef void* _run(void* argument) noexcept nogil:
+    cdef Work* work = <Work*>argument
+    cdef uint64_t one = 1
+    while True:
+        while sem_wait(&work.wanted) < 0:
+            pass                        # EINTR
+        if work.closing:
+            return NULL
+        work.error = _sync(work)
+        store_flag(&work.ended, 1)
+        if work.wake_fd >= 0:
+            c_write(work.wake_fd, &one, sizeof(one))
+        sem_post(&work.finished)
+
+
+@cython.final
+cdef class FileSync:
+    """Of the logs ``<digits>.log`` in one directory. One sync at a time: ``begin``, then ``end``."""
+
+    cdef Work _work
+    cdef pthread_t _thread
+    cdef bint _running, _begun
+
+    def __init__(self, str directory not None):
+        """Raises: OSError, the directory can't be read, or there is no thread to be had."""
+        cdef sigset_t all, before
+        cdef int error
+        if self._running:
+            raise ValueError("it runs already")
+        self._work.fd = -1
+        self._work.directory = opendir(directory.encode("utf-8", "surrogateescape"))
+        if self._work.directory is NULL:
+            raise OSError(errno, strerror(errno).decode(), directory)
+        sem_init(&self._work.wanted, 0, 0)
+        sem_init(&self._work.finished, 0, 0)
+        sigfillset(&all)
+        pthread_sigmask(SIG_SETMASK, &all, &before)         # signals are for the interpreter's threads
+        error = pthread_create(&self._thread, NULL, _run, &self._work)
+        pthread_sigmask(SIG_SETMASK, &before, NULL)
+        if error:
+            raise OSError(error, strerror(error).decode())
+        self._running = True
+
+    def begin(self, int wake_fd):
+        """Start a sync; ``wake_fd`` (an eventfd, or -1) is written to when it has ended."""
+        if not self._running or self._begun:
+            raise ValueError("it is closed" if not self._running else "a sync is under way")
+        self._begun = True
+        self._work.wake_fd = wake_fd
+        store_flag(&self._work.ended, 0)
+        sem_post(&self._work.wanted)
+
+    @property
+    def ended(self):
+        """The sync that was begun is over: ``end`` will not block."""
+        return self._begun and load_flag(&self._work.ended) != 0
+
+    def wait(self):
+        """Until the sync that was begun is over, if one was; blocks without the interpreter's lock."""
+        if self._begun:
+            with nogil:
+                while sem_wait(&self._work.finished) < 0:
+                    pass                # EINTR
+            sem_post(&self._work.finished)
+
+    def end(self):
+        """Take the outcome, waiting for it if need be. Raises: OSError, with what the disk said."""
+        if not self._begun:
+            raise ValueError("no sync was begun")
+        with nogil:
+            while sem_wait(&self._work.finished) < 0:
+                pass
+        self._begun = False
+        if self._work.error:
+            raise OSError(self._work.error, strerror(self._work.error).decode())
+
+    def close(self):
+        """End the thread, after the sync that is under way."""
+        if self._running:
+            self._running = False
+            self._work.closing = 1
+            sem_post(&self._work.wanted)
+            with nogil:
+                pthread_join(self._thread, NULL)
+            sem_destroy(&self._work.wanted)
+            sem_destroy(&self._work.finished)
+            self._begun = False
+
+    def __dealloc__(self):
+        if self._running:
+            self._work.closing = 1
+            sem_post(&self._work.wanted)
+            with nogil:
+                pthread_join(self._thread, NULL)
+            sem_destroy(&self._work.wanted)
+            sem_destroy(&self._work.finished)
+        if self._work.fd >= 0:
+            c_close(self._work.fd)
+        if self._work.directory is not NULL:
+            closedir(self._work.directory)

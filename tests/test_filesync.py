@@ -1,0 +1,119 @@
+"""Which files are synced: what cannot be synced (a device) tells that it was tried."""
+
+from __future__ import annotations
+
+import os
+import select
+
+import pytest
+
+from ext.filesync import FileSync
+
+
+def sync(filesync: FileSync) -> int:
+    """0, or the errno."""
+    filesync.begin(-1)
+    try:
+        filesync.end()
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def log(directory, number):
+    (directory / f"{number:06}.log").write_bytes(b"x")
+
+
+def unsyncable(directory, name):
+    (directory / name).symlink_to("/dev/null")
+
+
+@pytest.fixture
+def filesync(tmp_path):
+    log(tmp_path, 12)
+    made = FileSync(str(tmp_path))
+    yield made
+    made.close()
+
+
+def test_every_log_from_the_newest_one_on_is_synced(tmp_path, filesync):
+    log(tmp_path, 7)
+    assert sync(filesync) == 0
+    unsyncable(tmp_path, "000015.log")
+    assert sync(filesync) != 0
+    (tmp_path / "000015.log").unlink()
+    assert sync(filesync) == 0
+
+
+def test_a_log_that_was_there_at_the_first_sync_is_synced_however_old_it_is(tmp_path, filesync):
+    unsyncable(tmp_path, "000007.log")
+    assert sync(filesync) != 0
+
+
+def test_a_log_older_than_the_newest_at_the_last_sync_is_not_looked_at_again(tmp_path, filesync):
+    assert sync(filesync) == 0
+    unsyncable(tmp_path, "000011.log")
+    assert sync(filesync) == 0
+
+
+def test_a_log_is_old_only_after_a_sync_that_succeeded_with_a_newer_one(tmp_path, filesync):
+    assert sync(filesync) == 0
+    log(tmp_path, 20)
+    unsyncable(tmp_path, "000019.log")
+    assert sync(filesync) != 0
+    assert sync(filesync) != 0  # it failed: nothing of it counts
+    (tmp_path / "000019.log").unlink()
+    assert sync(filesync) == 0
+    unsyncable(tmp_path, "000019.log")
+    assert sync(filesync) == 0
+
+
+@pytest.mark.parametrize("name", ["LOG", "000030.sst", "000030.log.old", ".log", "x30.log", "30log"])
+def test_other_files_are_left_alone(tmp_path, filesync, name):
+    unsyncable(tmp_path, name)
+    assert sync(filesync) == 0
+
+
+def test_a_log_that_was_removed_is_no_error_but_a_directory_without_any_is(tmp_path, filesync):
+    log(tmp_path, 13)
+    assert sync(filesync) == 0
+    (tmp_path / "000012.log").unlink()
+    assert sync(filesync) == 0
+    (tmp_path / "000013.log").unlink()
+    assert sync(filesync) != 0
+
+
+def test_the_eventfd_tells_when_it_has_ended(filesync):
+    wake_fd = os.eventfd(0)
+    try:
+        filesync.begin(wake_fd)
+        assert select.select([wake_fd], [], [], 30)[0]
+        assert filesync.ended
+        filesync.wait()
+        filesync.end()
+        assert not filesync.ended
+    finally:
+        os.close(wake_fd)
+
+
+def test_misuse_is_refused(tmp_path, filesync):
+    with pytest.raises(OSError, match="No such file"):
+        FileSync(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="no sync"):
+        filesync.end()
+    filesync.begin(-1)
+    with pytest.raises(ValueError, match="under way"):
+        filesync.begin(-1)
+    filesync.close()
+    with pytest.raises(ValueError, match="closed"):
+        filesync.begin(-1)
+    filesync.close()
+
+
+def test_closing_waits_for_what_is_under_way(tmp_path):
+    for _ in range(50):
+        log(tmp_path, 1)
+        made = FileSync(str(tmp_path))
+        made.begin(-1)
+        made.close()
+        del made
