@@ -288,7 +288,7 @@ def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fau
     stores[-1].fail = None
     assert serials(read_all(journal, "a")) == [1, 2]                  # readers go on
     with pytest.raises(JournalUnavailable):
-        append(journal, [block("a", 6)], synced=True, halves=halves)                  # nothing is written before recovery
+        append(journal, [block("a", 6)], synced=True, halves=halves)  # nothing is written before recovery
     assert not journal.statistics().available
     journal.recover()
     persisted = fault == "sync"
