@@ -35,6 +35,7 @@ cdef class DedupWindow:
     cdef uint32_t _bucket_count
 
     cdef Hash hash_of(self, const void* data, size_t size) noexcept nogil
+    cdef void prefetch(self, Hash hash) noexcept nogil
     cdef bint holds(self, Hash hash) noexcept nogil
     cdef int take(self, Hash hash, uint64_t serial, uint32_t index) except -1
     cdef Hash _hash(self, str message_id) except *

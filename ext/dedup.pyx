@@ -27,6 +27,9 @@ cdef extern from "<endian.h>" nogil:
     uint64_t le64toh(uint64_t)
     uint64_t htole64(uint64_t)
 
+cdef extern from * nogil:
+    void __builtin_prefetch(const void* address)
+
 cdef enum:
     COUNTER_BITS = 16               # of a serial; above them are its milliseconds
     INDEX_BITS = 10
@@ -373,6 +376,17 @@ cdef class DedupWindow:
     cdef Hash hash_of(self, const void* data, size_t size) noexcept nogil:
         """What stands for the id of these bytes (UTF-8). With ``holds`` and ``take``: for those who have no str of it."""
         return _siphash(self._key0, self._key1, <const char*>data, size)
+
+    cdef void prefetch(self, Hash hash) noexcept nogil:
+        """It will be looked for soon: have the memory brought near meanwhile."""
+        cdef uint32_t i
+        cdef Table* table
+        if self._buckets is not NULL:
+            for i in range(self._bucket_count):
+                if self._buckets[i].used != 0:
+                    table = _table(&self._buckets[i], hash)
+                    if table.capacity:
+                        __builtin_prefetch(&table.slots[_home(hash.low, table.capacity)])
 
     cdef bint holds(self, Hash hash) noexcept nogil:
         cdef Bucket* bucket = NULL

@@ -2,6 +2,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.acks cimport AckQueue
+from ext.dedup cimport DedupWindow
 from ext.log cimport Log
 from ext.output cimport Out
 from ext.publish cimport Parser
@@ -23,4 +24,4 @@ cdef class Ingest(Sink):
 
     cdef bint _stage(self, Parser parser) except? True
     cdef Log _find(self, Parser parser)
-    cdef bint _remember(self, Log log, Parser parser, uint64_t serial, const uint8_t* base, size_t size) except? True
+    cdef bint _remember(self, DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except? True

@@ -108,6 +108,7 @@ cdef class Ingest(Sink):
         cdef uint64_t serial
         cdef uint8_t base[LONGEST_BASE]
         cdef size_t length
+        cdef Hash hash
         cdef bytes record
         cdef uint32_t size = <uint32_t>(parser.out.size)
         if parser.client_ids is not None or (parser.ids is not None and parser.count > 1):
@@ -125,9 +126,11 @@ cdef class Ingest(Sink):
         memcpy(base, <const char*>self._connection_id, length)
         base[length] = 58
         length += 1 + _decimal(base + length + 1, parser.msg_serial)
-        serial = sequence.clock.take(<uint64_t>sequence.now_ms)
-        if not self._remember(log, parser, serial, base, length):
-            return False                # used before: a serial is skipped, which harms nobody
+        base[length] = 58               # the id of a message begins with that, if it has none of its own
+        if parser.count == 1:
+            hash = (log.dedup._hash(parser.ids[0]) if parser.ids is not None
+                    else log.dedup.hash_of(base, length + 1 + _decimal(base + length + 1, 0)))
+            log.dedup.prefetch(hash)
         _record.size = 0
         put_array_header(&_record, 5)
         put_str(&_record, base, length)
@@ -139,6 +142,13 @@ cdef class Ingest(Sink):
         record = PyBytes_FromStringAndSize(<char*>_record.data, <Py_ssize_t>_record.size)
         if _record.room > KEPT_ROOM:
             _shrink()
+        serial = sequence.clock.take(<uint64_t>sequence.now_ms)
+        if parser.count == 1:
+            if log.dedup.holds(hash):
+                return False            # used before: a serial is skipped, which harms nobody
+            log.dedup.take(hash, serial, 0)
+        elif not self._remember(log.dedup, parser.count, serial, base, length + 1):
+            return False
         log.last_used_ms = sequence.now_ms
         sequence.put(log, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
         return True
@@ -156,29 +166,14 @@ cdef class Ingest(Sink):
             self._log = log
         return log
 
-    cdef bint _remember(self, Log log, Parser parser, uint64_t serial, const uint8_t* base, size_t size) except? True:
-        """Take the ids into the window: all of them, or none if any is known."""
-        cdef DedupWindow dedup = log.dedup
-        cdef Hash hash
-        cdef uint8_t text[LONGEST_BASE]
+    cdef bint _remember(self, DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except? True:
+        """Take the ids of several messages into the window, all of them or none; ``base`` has room for their indices."""
         cdef uint32_t index
-        if parser.ids is not None:
-            hash = dedup._hash(parser.ids[0])
-            if dedup.holds(hash):
+        for index in range(count):
+            if dedup.holds(dedup.hash_of(base, size + _decimal(base + size, index))):
                 return False
-            dedup.take(hash, serial, 0)
-            return True
-        memcpy(text, base, size)
-        text[size] = 58
-        for index in range(parser.count):
-            hash = dedup.hash_of(text, size + 1 + _decimal(text + size + 1, index))
-            if dedup.holds(hash):
-                return False
-            if parser.count == 1:
-                dedup.take(hash, serial, 0)
-                return True
-        for index in range(parser.count):
-            dedup.take(dedup.hash_of(text, size + 1 + _decimal(text + size + 1, index)), serial, index)
+        for index in range(count):
+            dedup.take(dedup.hash_of(base, size + _decimal(base + size, index)), serial, index)
         return True
 
 

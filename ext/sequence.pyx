@@ -9,6 +9,9 @@
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(void* object)
+
 from ext.acks cimport Receipt
 from ext.log cimport Entry, Log
 from ext.ring cimport Stream
@@ -64,6 +67,7 @@ cdef class Sequence:
         cdef Log log
         cdef Entry entry
         cdef uint64_t previous
+        cdef tuple item
         cdef list logs = self._logs
         self._logs = []
         self._count = 0
@@ -74,7 +78,9 @@ cdef class Sequence:
                 previous = log.last_stored
                 for entry in log._under_way:
                     if not entry.flags & EPHEMERAL:
-                        kept.append((entry.serial, previous, entry.record))
+                        item = (entry.serial, previous, entry.record)
+                        PyObject_GC_UnTrack(<void*>item)    # as in ext/log.pyx
+                        kept.append(item)
                         previous = entry.serial
             groups.append((log, log._under_way, kept))
         return groups
