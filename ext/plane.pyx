@@ -65,6 +65,7 @@ cdef enum:
     TX_HIGH = 256 * 1024    # who leaves so much of our replies unread is not read from until it has taken them
     STALLED_FACTOR = 4      # times as long as for silence, for a peer that leaves bytes unread
     TX_SMALL = 4096         # a tx buffer up to this size is kept between uses
+    GATHER_US = 100         # between looks at what has arrived, while it has to wait in any case
     ACK_ROOM = 4096
     ACK_KEPT = 64 * 1024    # so much of the buffer in which ACKs are made
 
@@ -385,8 +386,9 @@ cdef class Plane:
     def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
         """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.
 
-        Waits up to ``wait_us`` microseconds for the first of it, without the GIL. With ``gather`` it waits on, while
-        there is only work for sinks, until a kick comes: for one who could not do anything with it before.
+        Waits up to ``wait_us`` microseconds for the first of it, without the GIL. With ``gather`` it waits for a kick,
+        while there is only work for sinks: for one who can't do anything with that before. What arrives meanwhile is
+        taken in from time to time, many at once, rather than at a wake-up each.
         What poll returned before must have been dealt with: a sink may be handed what came after it.
         """
         cdef int64_t until = _monotonic_us() + wait_us if wait_us > 0 else 0, left
@@ -401,7 +403,10 @@ cdef class Plane:
             left = until - _monotonic_us()
             if left <= 0:
                 break
-            self._wait(<long>left)
+            if gather:
+                self._wait(self.kick_fd, left if left < GATHER_US else GATHER_US)
+            else:
+                self._wait(self.fd, left)
         events, self._events = self._events, []
         return events
 
@@ -434,11 +439,11 @@ cdef class Plane:
             self.woken += n
         return kicked
 
-    cdef void _wait(self, long wait_us):
-        """Until something is ready, or the time is over. (epoll's own time-outs are whole milliseconds.)"""
+    cdef void _wait(self, int fd, int64_t wait_us):
+        """Until ``fd`` is readable, or the time is over. (epoll's own time-outs are whole milliseconds.)"""
         cdef pollfd us
         cdef timespec timeout
-        us.fd = self.fd
+        us.fd = fd
         us.events = POLLIN
         timeout.tv_sec = wait_us // 1_000_000
         timeout.tv_nsec = wait_us % 1_000_000 * 1000

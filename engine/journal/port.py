@@ -33,9 +33,10 @@ class Stored(NamedTuple):
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What one append adds to one channel; ``entries`` are (serial, previous, record), ascending."""
+class Block(NamedTuple):
+    """What one append adds to one channel; ``entries`` are (serial, previous, record), ascending.
+
+    A tuple, because under load there may be one for each message."""
 
     channel: str
     retention: str

@@ -271,7 +271,7 @@ def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(pages)
-    # What is first flushed is mostly dropped whole before long: only what stays, and is compacted, is worth compressing.
+    # What is first flushed is mostly dropped whole before long: only what stays and is compacted is worth compressing.
     options.set_compression_type(DBCompressionType.lz4())
     options.set_compression_per_level([DBCompressionType.none(), *[DBCompressionType.lz4()] * 6])
     options.set_write_buffer_size(MEMTABLE_BYTES)
