@@ -46,7 +46,8 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_sendmsg "sendmsg"(int fd, const msghdr* msg, int flags)
     int c_shutdown "shutdown"(int fd, int how)
     int setsockopt(int fd, int level, int name, const void* value, uint32_t len)
-    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR
+    int accept4(int fd, void* address, uint32_t* length, int flags)
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
 
 cdef extern from "<netinet/in.h>" nogil:
     int IPPROTO_TCP

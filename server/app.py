@@ -32,8 +32,11 @@ from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
 from engine.settings import Settings
+from ext.entrance import Entrance
+from ext.upgrade import Request
 from server.backend import NodeBackend, apps_file, new_key, stored_key
 from server.datadir import DataDirectory, keys_of
+from server.entrance import run_entrance, run_patience
 from server.handshake import Upgrade
 from server.http import HttpLimits, IdleConnections, serve_http
 from server.listener import Acceptor
@@ -164,9 +167,7 @@ async def _serve(
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as intake:
                 for listener in listeners:
-                    intake.start_soon(
-                        partial(trio.serve_listeners, front.acceptor.handle, [listener], handler_nursery=connections)
-                    )
+                    front.open(listener, intake, connections)
                 stop = trio.Event()
                 await nodes.start(_watch_signals, stop)  # before anybody is told that it is ready
                 _say_ready(settings, address)
@@ -193,6 +194,7 @@ class Front:
         self.idle = IdleConnections()
         self._node = node
         self._rest = rest
+        self._tls = tls is not None
         self._http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
         self.acceptor = Acceptor(
             on_websocket=self._on_websocket,
@@ -205,17 +207,54 @@ class Front:
             handshakes_at_once=HANDSHAKES_AT_ONCE,
         )
 
+    def open(self, listener: trio.SocketListener, intake: trio.Nursery, connections: trio.Nursery) -> None:
+        """Let those in who come to this listener, until ``intake`` is cancelled; they live in ``connections``."""
+        if self._tls:
+            intake.start_soon(
+                partial(trio.serve_listeners, self.acceptor.handle, [listener], handler_nursery=connections)
+            )
+            return
+        bounds = self._node.settings.limits
+        entrance = Entrance(
+            listener.socket.fileno(),
+            most_waiting=HANDSHAKES_AT_ONCE,
+            head_bytes=bounds.request_head_bytes,
+            patience_ms=bounds.handshake_seconds * 1000,
+        )
+        intake.start_soon(
+            run_entrance,
+            entrance,
+            monotonic_ms,
+            self.on_request,
+            self.acceptor.handle,
+            self._node.end_of_turn,
+            connections,
+        )
+        intake.start_soon(run_patience, entrance, monotonic_ms)
+
     async def _on_http(self, stream: trio.abc.Stream, received: bytes) -> None:
         await serve_http(stream, received, self._rest, limits=self._http_limits, idle=self.idle)
 
     def _on_websocket(self, upgrade: Upgrade, stream: trio.SocketStream, received: bytes) -> None:
-        """A plain one: its socket moves into the plane."""
+        """A plain one, after the library's handshake: its socket moves into the plane."""
+        self._to_plane(upgrade, stream.socket.detach(), b"", received)
+        self._node.end_of_turn()
+
+    def on_request(self, request: Request, descriptor: int, received: bytes) -> None:
+        """The usual plain one: its socket moves into the plane, and the answer to the upgrade leaves with CONNECTED."""
+        self._to_plane(Upgrade(request.target, request.headers), descriptor, request.answer, received)
+
+    def _to_plane(self, upgrade: Upgrade, descriptor: int, answer: bytes, received: bytes) -> None:
         node, greeting = self._node, read_query(upgrade.target)
-        met = meet(node, upgrade, greeting)
+        try:
+            met = meet(node, upgrade, greeting)
+        except BaseException:
+            os.close(descriptor)
+            raise
         client = None if isinstance(met, PubSubError) else met[0]
         try:
             socket = node.plane.add(
-                stream.socket.detach(),
+                descriptor,
                 client,
                 msgpack=bool(greeting.wire),
                 heartbeats=greeting.heartbeats,
@@ -226,11 +265,12 @@ class Front:
             if client is not None:
                 node.connections.lost(client.connection, None, node.now_ms())
             raise
+        if answer:
+            socket.send_frames(answer)
         if isinstance(met, PubSubError):
             refuse(met, greeting, socket)
         else:
             welcome(node, met[0], socket, met[1])
-        node.end_of_turn()
 
     async def _on_tls_websocket(self, upgrade: Upgrade, websocket: WebSocketConnection) -> None:
         node, greeting = self._node, read_query(upgrade.target)

@@ -45,19 +45,19 @@ class Acceptor:
         self._max_message = max_message
         self._admitted = trio.CapacityLimiter(handshakes_at_once)
 
-    async def handle(self, raw: trio.SocketStream) -> None:
-        """Serve one connection. Whatever it does, nobody else is concerned."""
+    async def handle(self, raw: trio.SocketStream, received: bytes = b"") -> None:
+        """Serve one connection, which has sent ``received`` so far. Whatever it does, nobody else is concerned."""
         stream: trio.abc.Stream = raw
         try:
             if self._tls is None:
-                await self._serve(raw, raw)
+                await self._serve(raw, raw, received)
             else:
                 secure = trio.SSLStream(raw, self._tls, server_side=True)
                 with trio.move_on_after(self._seconds) as scope:
                     await secure.do_handshake()
                 if not scope.cancelled_caught:
                     stream = secure
-                    await self._serve(secure, None)
+                    await self._serve(secure, None, b"")
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError) as gone:
             LOGGER.debug("peer gone: %r", gone)
         except BaseExceptionGroup as group:
@@ -75,10 +75,9 @@ class Acceptor:
                 if raw.socket.fileno() >= 0:  # else it is the plane's, or closed
                     await stream.aclose()  # with TLS its close_notify too: who reads until the end knows it for one
 
-    async def _serve(self, stream: trio.abc.Stream, plain: trio.SocketStream | None) -> None:
-        received = b""
+    async def _serve(self, stream: trio.abc.Stream, plain: trio.SocketStream | None, received: bytes) -> None:
         with trio.move_on_after(self._seconds) as scope:
-            received = await self._read_head(stream)
+            received = await self._read_head(stream, received)
         if scope.cancelled_caught or not received:
             return
         end = received.find(END_OF_HEAD)
@@ -102,15 +101,12 @@ class Acceptor:
         if upgrade is not None:
             self._on_websocket(upgrade, plain, received[len(head) :])
 
-    async def _read_head(self, stream: trio.abc.Stream) -> bytes:
+    async def _read_head(self, stream: trio.abc.Stream, begun: bytes) -> bytes:
         """Up to the end of the head and what came with it; more than the bound goes to HTTP, which refuses it."""
-        received = bytearray()
-        while len(received) <= self._head_bytes:
+        received = bytearray(begun)
+        while len(received) <= self._head_bytes and END_OF_HEAD not in received:
             data = await stream.receive_some(self._head_bytes)
             if not data:
                 return b""
-            searched = max(0, len(received) - 3)
             received += data
-            if received.find(END_OF_HEAD, searched) >= 0:
-                break
         return bytes(received)

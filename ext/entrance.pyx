@@ -1,0 +1,224 @@
+# cython: language_level=3
+"""New connections, until each has sent the head of its first request: accepted and read in batches, without a task each.
+
+    listening socket -> accept4 -> what has come already -> head complete?  -> (descriptor, bytes): the caller's from here on
+                                           |  no
+                                     waits, in epoll, with a buffer of its own; at most ``most_waiting`` of them, each for
+                                     a limited time and with a limited head
+
+While as many wait as may, nobody is accepted: the rest of a storm stands in the kernel's queue, in the order of arrival.
+Nothing here blocks or calls back."""
+cimport cython
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, strerror
+
+from ext.kernel cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK,
+                         accept4, c_close, c_recv, epoll_create1, epoll_ctl, epoll_event, epoll_wait)
+
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* haystack, size_t length, const char* needle, size_t size)
+
+cdef enum:
+    READY_EVENTS = 256
+    ACCEPTS_A_POLL = 64         # then those who are in have their turn: some 5 ms with what follows
+    RECEIVE_BYTES = 16 * 1024
+
+cdef struct Waiting:
+    int fd
+    uint32_t used, at           # bytes of the head so far; its place among all that wait
+    int64_t since_ms
+    uint8_t* head
+
+
+@cython.final
+cdef class Entrance:
+    """Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
+
+    cdef readonly int fd
+    cdef int _listener
+    cdef bint _armed
+    cdef readonly bint starved      # the last poll found no descriptor or memory for a newcomer: pause for a moment
+    cdef uint32_t _most_waiting, _head_bytes, _count
+    cdef int64_t _patience_ms
+    cdef Waiting** _waiting
+    cdef uint8_t* _buffer
+
+    def __cinit__(self, int listener, *, uint32_t most_waiting, uint32_t head_bytes, int64_t patience_ms):
+        """
+        Args:
+            listener: a listening socket that does not block; it stays the caller's.
+            head_bytes: a head that is longer is handed up as it is, for the caller to refuse.
+            patience_ms: how long a peer may take for its head.
+        """
+        if not 0 < most_waiting < 1 << 20 or not 0 < head_bytes < 1 << 24:
+            raise ValueError("most_waiting and head_bytes must be above 0 and reasonable")
+        self.fd = epoll_create1(EPOLL_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
+        self._listener = listener
+        self._most_waiting = most_waiting
+        self._head_bytes = head_bytes
+        self._patience_ms = patience_ms
+        self._waiting = <Waiting**>malloc(most_waiting * sizeof(Waiting*))
+        self._buffer = <uint8_t*>malloc(RECEIVE_BYTES)
+        if self._waiting is NULL or self._buffer is NULL:
+            raise MemoryError("no memory for those who wait")
+        self._arm(True)
+
+    def __len__(self):
+        """How many wait."""
+        return self._count
+
+    def poll(self, int64_t now_ms):
+        """Those whose first request has arrived: ``(descriptor, bytes)``; the descriptors are the caller's to close."""
+        cdef epoll_event ready[READY_EVENTS]
+        cdef int i, n
+        cdef list arrived = []
+        cdef bint newcomers = False
+        self.starved = False
+        n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
+        for i in range(n):
+            if ready[i].data.ptr is NULL:
+                newcomers = True
+            else:
+                self._read(<Waiting*>ready[i].data.ptr, arrived)
+        if newcomers:
+            self._accept(now_ms, arrived)
+        elif not self._armed and self._listener >= 0 and self._count < self._most_waiting:
+            self._arm(True)
+        return arrived
+
+    def expire(self, int64_t now_ms):
+        """Drop those who take too long; how many these were."""
+        cdef uint32_t i = self._count, dropped = 0
+        while i:
+            i -= 1                              # from behind: _drop fills a place with the last one
+            if now_ms - self._waiting[i].since_ms >= self._patience_ms:
+                self._drop(self._waiting[i], True)
+                dropped += 1
+        if not self._armed and self._listener >= 0 and self._count < self._most_waiting:
+            self._arm(True)
+        return dropped
+
+    def pause(self):
+        """Accept nobody until ``resume``."""
+        self._arm(False)
+
+    def resume(self):
+        if self._listener >= 0 and self._count < self._most_waiting:
+            self._arm(True)
+
+    def stop(self):
+        """Accept nobody any more, and send those away who wait."""
+        self._arm(False)
+        self._listener = -1
+        while self._count:
+            self._drop(self._waiting[self._count - 1], True)
+
+    cdef void _arm(self, bint wanted):
+        cdef epoll_event event
+        if wanted == self._armed or self._listener < 0:
+            return
+        event.events = EPOLLIN
+        event.data.ptr = NULL
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL, self._listener, &event) == 0:
+            self._armed = wanted
+
+    cdef int _accept(self, int64_t now_ms, list arrived) except -1:
+        cdef int accepted, fd
+        cdef ssize_t size
+        for accepted in range(ACCEPTS_A_POLL):
+            if self._count >= self._most_waiting:
+                self._arm(False)
+                return 0
+            fd = accept4(self._listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EINTR or errno == ECONNABORTED:
+                    continue
+                if errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+                    self.starved = True
+                elif errno != EAGAIN:
+                    raise OSError(errno, "accept4: " + strerror(errno).decode())
+                return 0
+            size = c_recv(fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
+            if size > 0 and (size > self._head_bytes or memmem(self._buffer, <size_t>size, b"\r\n\r\n", 4) is not NULL):
+                arrived.append((fd, (<char*>self._buffer)[:size]))
+            elif size == 0 or (size < 0 and errno != EAGAIN and errno != EINTR):
+                c_close(fd)
+            else:
+                self._keep(fd, now_ms, size if size > 0 else 0)
+        return 0
+
+    cdef int _keep(self, int fd, int64_t now_ms, ssize_t size) except -1:
+        """Wait for the rest of its head; ``size`` bytes of it are in the buffer."""
+        cdef epoll_event event
+        cdef Waiting* one = <Waiting*>malloc(sizeof(Waiting))
+        if one is NULL:
+            c_close(fd)
+            raise MemoryError("no memory for one who waits")
+        one.fd = fd
+        one.used = 0
+        one.head = NULL
+        one.since_ms = now_ms
+        one.at = self._count
+        event.events = EPOLLIN
+        event.data.ptr = one
+        if (size and not self._append(one, size)) or epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
+            c_close(fd)
+            free(one.head)
+            free(one)
+            self.starved = True
+            return 0
+        self._waiting[self._count] = one
+        self._count += 1
+        return 0
+
+    cdef bint _append(self, Waiting* one, ssize_t size):
+        cdef uint8_t* grown = <uint8_t*>realloc(one.head, one.used + <size_t>size)
+        if grown is NULL:
+            return False
+        one.head = grown
+        memcpy(grown + one.used, self._buffer, <size_t>size)
+        one.used += <uint32_t>size
+        return True
+
+    cdef int _read(self, Waiting* one, list arrived) except -1:
+        cdef ssize_t size = c_recv(one.fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
+        cdef uint32_t searched
+        if size < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        if size <= 0 or not self._append(one, size):
+            self._drop(one, True)
+            return 0
+        searched = one.used - <uint32_t>size
+        searched = searched - 3 if searched > 3 else 0
+        if one.used > self._head_bytes or memmem(one.head + searched, one.used - searched, b"\r\n\r\n", 4) is not NULL:
+            arrived.append((one.fd, (<char*>one.head)[:one.used]))
+            self._drop(one, False)
+        return 0
+
+    cdef void _drop(self, Waiting* one, bint close):
+        cdef epoll_event event
+        cdef Waiting* last
+        if close:
+            c_close(one.fd)                     # epoll forgets it with that
+        else:
+            epoll_ctl(self.fd, EPOLL_CTL_DEL, one.fd, &event)
+        self._count -= 1
+        last = self._waiting[self._count]
+        self._waiting[one.at] = last
+        last.at = one.at
+        free(one.head)
+        free(one)
+
+    def __dealloc__(self):
+        if self._waiting is not NULL:
+            while self._count:
+                self._drop(self._waiting[self._count - 1], True)
+        free(self._waiting)
+        free(self._buffer)
+        if self.fd >= 0:
+            c_close(self.fd)

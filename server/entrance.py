@@ -1,0 +1,84 @@
+"""Plain connections on their way in: a batch at a time, the usual WebSocket without a task.
+
+    Entrance.poll -> (descriptor, head) -> parse_upgrade --Request--> on_websocket: into the plane
+                                                 +------ None ------> a task: HTTP, or whatever is unusual"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ext.entrance import Entrance
+from ext.upgrade import Request, parse_upgrade
+
+LOGGER = logging.getLogger("unbroken.entrance")
+
+END_OF_HEAD = b"\r\n\r\n"
+STARVED_SECONDS = 0.1  # without a descriptor for a newcomer: so long until some may have become free
+
+
+async def run_entrance(
+    entrance: Entrance,
+    clock_ms: Callable[[], int],
+    on_websocket: Callable[[Request, int, bytes], None],
+    on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
+    end_of_turn: Callable[[], object],
+    connections: trio.Nursery,
+) -> None:
+    """Until cancelled; then nobody is let in any more, and those who still wait at the door are sent away.
+
+    Args:
+        on_websocket: takes over the descriptor, with what came behind the head.
+        on_other: serves the connection in a task of ``connections``, with all that has come so far.
+        end_of_turn: called after each batch.
+    """
+    try:
+        while True:
+            await trio.lowlevel.wait_readable(entrance.fd)
+            for descriptor, received in entrance.poll(clock_ms()):
+                _pass_on(descriptor, received, on_websocket, on_other, connections)
+            end_of_turn()
+            if entrance.starved:
+                LOGGER.error("no descriptor is left for a new connection: raise the limit on open files (ulimit -n)")
+                entrance.pause()
+                await trio.sleep(STARVED_SECONDS)
+                entrance.resume()
+    finally:
+        entrance.stop()
+
+
+async def run_patience(entrance: Entrance, clock_ms: Callable[[], int]) -> None:
+    """Drop those who take too long for their head. Until cancelled."""
+    while True:
+        await trio.sleep(1)
+        entrance.expire(clock_ms())
+
+
+def _pass_on(
+    descriptor: int,
+    received: bytes,
+    on_websocket: Callable[[Request, int, bytes], None],
+    on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
+    connections: trio.Nursery,
+) -> None:
+    end = received.find(END_OF_HEAD)
+    request = parse_upgrade(received[: end + len(END_OF_HEAD)]) if end >= 0 else None
+    if request is not None:
+        try:
+            on_websocket(request, descriptor, received[end + len(END_OF_HEAD) :])
+        except Exception:
+            LOGGER.exception("a connection failed")
+        return
+    try:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
+    except OSError as gone:  # it was reset meanwhile
+        LOGGER.debug("peer gone: %r", gone)
+        if gone.errno != errno.EBADF:
+            os.close(descriptor)
+        return
+    connections.start_soon(on_other, stream, received)

@@ -1,0 +1,185 @@
+"""Who comes in, who waits, and who is sent away."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import socket
+
+import pytest
+
+from ext.entrance import Entrance
+
+HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Door:
+    def __init__(self, **options):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.listener.setblocking(False)
+        self.address = self.listener.getsockname()
+        bounds = {"most_waiting": 100, "head_bytes": 1000, "patience_ms": 10_000}
+        self.entrance = Entrance(self.listener.fileno(), **(bounds | options))
+        self.clients = []
+
+    def knock(self, data=b""):
+        client = socket.create_connection(self.address)
+        client.sendall(data)
+        self.clients.append(client)
+        return client
+
+    def poll(self, now_ms=0, least=1):
+        """Polls until so many have arrived."""
+        arrived = []
+        while len(arrived) < least:
+            assert select.select([self.entrance.fd], [], [], 30)[0]
+            arrived += self.entrance.poll(now_ms)
+        return arrived
+
+    def settle(self, waiting):
+        """Polls until so many wait, and nobody has arrived."""
+        while len(self.entrance) != waiting:
+            assert select.select([self.entrance.fd], [], [], 30)[0]
+            assert self.entrance.poll(0) == []
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+        self.listener.close()
+
+
+@pytest.fixture
+def door():
+    made = Door()
+    yield made
+    made.close()
+
+
+def is_gone(client):
+    client.settimeout(30)
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_who_has_sent_a_head_comes_in_with_all_that_was_sent(door):
+    client = door.knock(HEAD + b"more")
+    [(descriptor, received)] = door.poll()
+    assert received == HEAD + b"more"
+    os.write(descriptor, b"hello")
+    assert client.recv(5) == b"hello"
+    os.close(descriptor)
+    assert len(door.entrance) == 0
+
+
+@pytest.mark.parametrize("cut", [1, 10, len(HEAD) - 1, len(HEAD) - 2, len(HEAD) - 3])
+def test_a_head_in_pieces_is_waited_for(door, cut):
+    client = door.knock(HEAD[:cut])
+    door.settle(1)
+    client.sendall(HEAD[cut:])
+    [(descriptor, received)] = door.poll()
+    assert received == HEAD
+    os.close(descriptor)
+    assert len(door.entrance) == 0
+
+
+def test_a_head_that_is_too_long_is_handed_up_as_it_is(door):
+    client = door.knock(b"x" * 600)
+    door.settle(1)
+    client.sendall(b"y" * 600)
+    [(descriptor, received)] = door.poll()
+    assert received == b"x" * 600 + b"y" * 600
+    os.close(descriptor)
+
+
+def test_who_takes_too_long_or_goes_away_is_forgotten(door):
+    slow, gone = door.knock(b"GET"), door.knock(b"GET")
+    door.settle(2)
+    gone.close()
+    door.settle(1)
+    assert door.entrance.expire(9_999) == 0
+    assert door.entrance.expire(10_000) == 1
+    assert is_gone(slow)
+    assert len(door.entrance) == 0
+
+
+def test_no_more_wait_than_may_and_the_others_come_in_afterwards():
+    door = Door(most_waiting=3)
+    slow = [door.knock(b"GET") for _ in range(3)]
+    door.settle(3)
+    late = [door.knock(HEAD) for _ in range(5)]
+    assert not select.select([door.entrance.fd], [], [], 0)[0]  # nobody is accepted
+    for client in slow:
+        client.sendall(HEAD[3:])
+    arrived = door.poll(least=8)
+    assert [received for _, received in arrived] == [HEAD] * 8
+    assert len(late) == 5
+    for descriptor, _ in arrived:
+        os.close(descriptor)
+    door.close()
+
+
+def test_a_storm_is_taken_in_batches_and_nobody_is_forgotten(door):
+    for _ in range(300):
+        door.knock(HEAD)
+    batches = []
+    while sum(batches) < 300:
+        arrived = door.poll()
+        batches.append(len(arrived))
+        for descriptor, _ in arrived:
+            os.close(descriptor)
+    assert max(batches) <= 64
+
+
+def test_without_a_descriptor_it_says_so_and_goes_on_later(door):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clients = [door.knock(HEAD) for _ in range(2)]
+    taken = os.open("/dev/null", os.O_RDONLY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 1, limits[1]))
+    spare = []
+    try:
+        while True:
+            try:
+                spare.append(os.dup(taken))
+            except OSError:
+                break
+        assert door.entrance.poll(0) == []
+        assert door.entrance.starved
+        door.entrance.pause()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in [taken, *spare]:
+            os.close(descriptor)
+    door.entrance.resume()
+    arrived = door.poll(least=2)
+    assert not door.entrance.starved
+    for descriptor, _ in arrived:
+        os.close(descriptor)
+    assert len(clients) == 2
+
+
+def test_after_stop_nobody_comes_in_and_those_who_wait_are_sent_away(door):
+    slow = door.knock(b"GET")
+    door.settle(1)
+    door.entrance.stop()
+    assert is_gone(slow)
+    door.knock(HEAD)
+    assert not select.select([door.entrance.fd], [], [], 0)[0]
+    assert door.entrance.poll(0) == []
+    door.entrance.resume()
+    assert door.entrance.poll(0) == []
+
+
+def test_an_entrance_that_is_let_go_of_closes_what_it_holds(door):
+    slow = door.knock(b"GET")
+    door.settle(1)
+    del door.entrance
+    assert is_gone(slow)
+
+
+@pytest.mark.parametrize(("most_waiting", "head_bytes"), [(0, 1000), (100, 0)])
+def test_senseless_bounds_are_refused(most_waiting, head_bytes):
+    with pytest.raises(ValueError, match="above 0"):
+        Entrance(0, most_waiting=most_waiting, head_bytes=head_bytes, patience_ms=1)
