@@ -55,6 +55,8 @@ class Target:
             ) from error
         except ssl.SSLError as error:
             raise Unreachable(f"{where}: no TLS there ({error.reason or error}); ws:// instead of wss://?") from error
+        except TimeoutError as error:
+            raise Unreachable(f"{where} does not answer within {CONNECT_SECONDS:g} s") from error
         except ConnectionRefusedError as error:
             raise Unreachable(f"{where} refuses connections: does the server run, and on this port?") from error
         except OSError as error:

@@ -95,6 +95,8 @@ def judge(load: Load) -> Verdict:
         verdict.unanswered += (publisher.sent - publisher.answered) * publisher.per_publish
     verdict.acknowledged = verdict.sent - verdict.refused - verdict.unanswered
     for subscriber in load.subscribers:
+        if not subscriber.ready:
+            continue  # its connection was lost, which is counted: nobody could deliver anything to it
         for publisher in by_channel.get(subscriber.receiver.channel, ()):
             _compare(verdict, subscriber, publisher)
     verdict.lost += tally.unlocated
