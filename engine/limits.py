@@ -71,10 +71,8 @@ REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
 WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
-REPLAY_BYTES = 128 * KIB
-"""One batch of a replay: what a slow reader can make the server hold for it alone."""
-REPLAY_ENTRIES = 2_000
-"""Entries in one batch of a replay."""
+REPLAY_BYTES = 256 * KIB
+"""One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
 JOURNAL_READERS = 8
 """Threads that read the journal at once; more readers wait."""
 LINGER_MS = 5_000

@@ -21,7 +21,8 @@ from engine import limits
 from engine.channel import Channel
 from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable, PubSubError
 from engine.journal.port import Journal, Stored
-from ext.wire import record_messages, record_origin
+from ext.playback import Playback
+from ext.wire import record_messages
 from server.actions import Flag
 from server.attachment import Attachment, Rewind
 from server.protocol import ClientProtocol
@@ -135,18 +136,20 @@ class Replay:
             try:
                 if channel.policy.durability == "memory":
                     raise Discontinuity(channel.name, cursor, channel.ring.evicted)
-                page = await self._read_after(channel, cursor, limit=limits.REPLAY_ENTRIES)
+                played = await self._play_after(client, attachment)
                 if (
                     not (attachment.active and client.open and attachment.modes & Flag.SUBSCRIBE)
                     or attachment.cursor != cursor
                     or attachment.reader is not None
                 ):
                     return  # it has been placed elsewhere while we read
-                if not page and await self._continuous(channel, cursor):
+                if not played.entries and await self._continuous(channel, cursor):
                     client.deliver(attachment, max(cursor, channel.ring.evicted))  # it let go of ephemeral ones
                     return
-                if not page or page[0].previous > cursor:
-                    raise Discontinuity(channel.name, cursor, page[0].previous if page else channel.ring.evicted)
+                if not played.entries or played.previous > cursor:
+                    raise Discontinuity(
+                        channel.name, cursor, played.previous if played.entries else channel.ring.evicted
+                    )
             except Discontinuity as lag:
                 client.discontinued(attachment, lag)
                 return
@@ -154,16 +157,10 @@ class Replay:
                 LOGGER.error("replay of %r stopped: %s", channel.name, error)
                 client.discontinued(attachment, Discontinuity(channel.name, cursor, channel.head))
                 return
-            own = 0 if attachment.echo else client.origin
-            entries = [
-                (stored.serial, stored.series, stored.record)
-                for stored in page
-                if not own or record_origin(stored.record) != own
-            ]
-            if entries:
-                encoder = channel.stream(client.wire, attachment.name.full).encoder
-                client.transport.send_frames(encoder.frames(entries))  # type: ignore[attr-defined]  # opaque to ext
-            cursor = page[-1].serial
+            frames = played.frames()
+            if frames:
+                client.transport.send_frames(frames)
+            cursor = played.cursor
         client.deliver(attachment, cursor)
 
     async def _drained(self, client: ClientProtocol) -> None:
@@ -179,6 +176,25 @@ class Replay:
         return await trio.to_thread.run_sync(
             self._journal.continuous, channel.key, channel.policy.retention, cursor, limiter=self._readers
         )
+
+    async def _play_after(self, client: ClientProtocol, attachment: Attachment) -> Playback:
+        """The next batch; nothing after the head, which readers of the stream have not seen either."""
+        channel = attachment.channel
+        encoder = channel.stream(client.wire, attachment.name.full).encoder
+        play = partial(
+            self._journal.play_after,
+            channel.key,
+            attachment.cursor,
+            encoder,  # type: ignore[arg-type]  # opaque to the ring
+            until=channel.head,
+            budget=limits.REPLAY_BYTES,
+            skip_origin=0 if attachment.echo else client.origin,
+        )
+        while True:
+            try:
+                return await trio.to_thread.run_sync(play, limiter=self._readers)
+            except JournalUnavailable:
+                await trio.sleep(RETRY_SECONDS)  # it is being reopened; who waits here costs nothing
 
     async def _read_after(self, channel: Channel, cursor: int, *, limit: int) -> list[Stored]:
         while True:
