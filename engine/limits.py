@@ -73,6 +73,8 @@ WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
 REPLAY_BYTES = 256 * KIB
 """One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
+REPLAY_THREADS = 4
+"""Threads that read batches of replays. They share the interpreter: more would keep others from it for longer."""
 JOURNAL_READERS = 8
 """Threads that read the journal at once; more readers wait."""
 LINGER_MS = 5_000

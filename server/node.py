@@ -117,7 +117,8 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
-            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn)
+            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick)
+            nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)
             nursery.start_soon(self.committer.recover)
             nursery.start_soon(self._wake_channels)
@@ -154,6 +155,7 @@ class Node:
         """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
         if self.hub.waking:
             self._wakes.set()
+        self.replay.take()
         self.committer.turn()
         self._answer()
         more = self.plane.flush()
