@@ -58,11 +58,15 @@ STREAMS_PER_CHANNEL = 32
 """Names (``[?x=y]room`` is one of its own), in each format, under which a channel is followed: each holds the frames of
 the whole ring once more. Who comes with one more: 42910 for that channel; its own name is always free."""
 CHANNEL_SWEEP_MS = 10_000
-"""How often a channel is asked to forget what is past the window; the ring and dedup bound memory in between."""
+"""How often a channel is asked to forget what is past the window; the ring and dedup bound memory in between. One that
+nobody uses: every half window."""
 CHANNEL_IDLE_MS = 30_000
 """A channel without attachments and messages stays so long in memory: publishers often come back."""
-SWEEP_CHANNELS = 5_000
-"""Channels looked at in one go: some 10 ms."""
+SWEEP_CHANNELS = 1_000
+"""Channels looked at in one go: some 2 ms. The next go comes SWEEP_SECONDS later."""
+SWEEP_SECONDS = 0.05
+TRIM_CHANNELS = 20_000
+"""Channels dropped before the C library is asked to give back what it keeps of them: a walk through all of its memory."""
 WAKES_AT_ONCE = 1_000
 """Channels read back from the journal in one go; others wait for the next."""
 UNANSWERED_BYTES = 4 * MIB
