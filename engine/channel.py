@@ -48,11 +48,11 @@ class Channel(Log):
         self.app_id = app_id
         self.name = name
         self.policy = policy
-        self.waiting: list[Callable[[], None]] = []
+        self.waiting: list[Callable[[], None]] | None = None  # while nothing waits: there may be a million of us
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
         self.attached = 0  # attachments, live or catching up
         self.scheduled = False
-        self._streams: dict[tuple[int, str], Stream] = {}
+        self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
 
     def wake(
         self,
@@ -85,6 +85,8 @@ class Channel(Log):
 
     def stream(self, wire: int, name: str) -> Stream:
         """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""
+        if self._streams is None:
+            self._streams = {}
         stream = self._streams.get((wire, name))
         if stream is None:
             stream = self._streams[wire, name] = Stream(self.ring, EntryEncoder(wire, name))
@@ -92,18 +94,19 @@ class Channel(Log):
 
     def has_stream_for(self, wire: int, name: str) -> bool:
         """Is there one, or room for one more? For the channel's own name there always is."""
-        full = len(self._streams) >= limits.STREAMS_PER_CHANNEL
-        if full and name != self.name and (wire, name) not in self._streams:
+        streams = self._streams or {}
+        if len(streams) >= limits.STREAMS_PER_CHANNEL and name != self.name and (wire, name) not in streams:
             self.close_unread_streams()
-            return len(self._streams) < limits.STREAMS_PER_CHANNEL
+            return len(self._streams or {}) < limits.STREAMS_PER_CHANNEL
         return True
 
     def close_unread_streams(self) -> None:
         """Forget the frames that nobody reads. A later reader begins a new stream, and replays what lies before it."""
-        for variant, stream in list(self._streams.items()):
+        for stream in self._streams.values() if self._streams else ():
             if not stream.readers_now:
                 stream.close()
-                del self._streams[variant]
+        if self._streams:
+            self._streams = {variant: stream for variant, stream in self._streams.items() if stream.readers_now} or None
 
     def in_ring(self, cursor: int) -> bool:
         """Is everything after ``cursor`` in memory?"""

@@ -29,6 +29,7 @@ from ext.ring import Stream
 from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
 from server.committer import Committer
+from server.heap import give_back
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
 from server.replay import Replay
@@ -101,6 +102,7 @@ class Node:
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))
+        self._policies: dict[Policy, Policy] = {}  # a million channels share a few
         self.touched: list[AckQueue] = []
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
@@ -110,18 +112,21 @@ class Node:
         """What the channel's namespace promises: the app's own, else the configured one."""
         space = namespace(name)
         options = self.app_namespaces.get(app_id, {}).get(space) or self.settings.namespaces.get(space)
-        return policy_for(self.settings, options, self.journal, self._memory_series)
+        policy = policy_for(self.settings, options, self.journal, self._memory_series)
+        return self._policies.setdefault(policy, policy)
 
     # its life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
-            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn)
+            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick)
+            nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)
             nursery.start_soon(self.committer.recover)
             nursery.start_soon(self._wake_channels)
             nursery.start_soon(self._keep_journal)
+            nursery.start_soon(self._sweep)
             nursery.start_soon(run_plane, self.plane, self, monotonic_ms)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
             nursery.start_soon(run_tick, self.plane, monotonic_ms, self._on_second)
@@ -154,6 +159,7 @@ class Node:
         """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
         if self.hub.waking:
             self._wakes.set()
+        self.replay.take()
         self.committer.turn()
         self._answer()
         more = self.plane.flush()
@@ -226,10 +232,20 @@ class Node:
     def _on_second(self) -> None:
         now_ms = self.now_ms()
         self.connections.expire(now_ms)
-        self.hub.sweep(now_ms, limits.SWEEP_CHANNELS)
         for client in [client for client, due_ms in self._expiries.items() if due_ms <= now_ms]:
             self._check_expiry(client, now_ms)
         self.end_of_turn()
+
+    async def _sweep(self) -> None:
+        """Have channels forget, a few at a time; and what many have left behind, given back to the system."""
+        dropped = 0
+        while True:
+            await trio.sleep(limits.SWEEP_SECONDS)
+            now = self.hub.sweep(self.now_ms(), limits.SWEEP_CHANNELS)
+            dropped += now
+            if not now and dropped >= limits.TRIM_CHANNELS:
+                dropped = 0
+                await trio.to_thread.run_sync(give_back)
 
     async def _keep_journal(self) -> None:
         """Have the journal forget what is past retention, and make its next buckets."""
