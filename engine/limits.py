@@ -66,7 +66,7 @@ SWEEP_CHANNELS = 1_000
 """Channels looked at in one go: some 2 ms. The next go comes SWEEP_SECONDS later."""
 SWEEP_SECONDS = 0.05
 TRIM_CHANNELS = 20_000
-"""Channels dropped before the C library is asked to give back what it keeps of them: a walk through all of its memory."""
+"""Channels dropped before the C library is asked to give back what it keeps of them: it walks through all memory."""
 WAKES_AT_ONCE = 1_000
 """Channels read back from the journal in one go; others wait for the next."""
 UNANSWERED_BYTES = 4 * MIB
