@@ -160,7 +160,8 @@ class Node:
         if self.hub.waking:
             self._wakes.set()
         self.replay.take()
-        self.committer.turn()
+        if self.committer.turn():
+            self.plane.kick()  # the next turn begins at once
         self._answer()
         more = self.plane.flush()
         if more:
