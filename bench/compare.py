@@ -3,10 +3,10 @@
     passes of pytest-benchmark            one result                      two results
     [JSON] [JSON] [JSON]   -> condense -> Room(compiled, baseline)  -> change -> better | worse | same
 
-A median is worth what its spread lets it be: the middle half of the rounds, or the distance of the passes, whichever is
-wider. Two medians differ when their middle halves no longer touch, and never within 15 %: repeats of the same code on a
-shared machine lie that far apart. The baseline is the control: it did not change, so when compiled room and baseline
-move together it was the machine. On another machine only the ratio of the two is compared."""
+A median is worth what its spread lets it be: half of the middle half of the rounds to each side, or the whole distance
+of the passes, whichever is more. Two medians differ when these no longer touch, and never within 15 %: repeats of the
+same code on a shared machine lie that far apart. The baseline is the control: it did not change, so when compiled room
+and baseline move together it was the machine. On another machine only the ratio of the two is compared."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from typing import Any
 
 FORMAT = 1                      # of the file of results; another number is not compared with
 EQUAL = 0.15                    # of the older median: repeats of one build differ by some 13 %
-COMPILED = ("ext", "engine")    # ids of the rooms in bench/test_bench_*.py
-BASELINE = "baseline"
+COMPILED = ("ext", "engine", "compiled")    # parameter ids in bench/test_bench_*.py
+BASELINE = ("baseline", "plain")
 OTHERS = ("wsproto",)           # libraries that are measured beside the two, and not compared
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds a call: the median, how wide its noise is, and the rounds of all passes."""
+    """Seconds a call: the median, how wide its noise is (twice what it may be off), and the rounds of all passes."""
 
     median: float
     iqr: float
@@ -33,7 +33,7 @@ class Timing:
 
     @property
     def noise(self) -> float:
-        """Half the width of the middle half, as part of the median."""
+        """To each side, as part of the median."""
         return self.iqr / 2 / self.median
 
 
@@ -77,7 +77,7 @@ def condense(passes: Sequence[dict[str, Any]]) -> list[Room]:
         compiled = [contender for contender in by_contender if contender in COMPILED]
         if len(compiled) != 1:
             raise ValueError(f"{name!r} has {len(compiled)} compiled rooms; it takes one parameter id of {COMPILED}")
-        baseline = by_contender.get(BASELINE)
+        baseline = next((by_contender[contender] for contender in BASELINE if contender in by_contender), None)
         rooms.append(Room(name, _timing(by_contender[compiled[0]]), _timing(baseline) if baseline else None))
     return rooms
 
@@ -97,6 +97,17 @@ def change(old: Room, new: Room, *, same_machine: bool) -> Change | None:
     if by_ratio is not None and by_ratio.word != by_time.word:
         return Change(by_time.part, by_time.band, "same", "time")  # the control moved along, or did so alone
     return by_time
+
+
+def node_ids(passes: Sequence[dict[str, Any]], names: Iterable[str]) -> list[str]:
+    """What pytest calls the benchmarks of these rooms."""
+    wanted = set(names)
+    return sorted({
+        benchmark["fullname"]
+        for measured in passes
+        for benchmark in measured["benchmarks"]
+        if _place(benchmark)[0] in wanted
+    })
 
 
 def as_json(rooms: Iterable[Room]) -> list[dict[str, Any]]:
@@ -153,7 +164,7 @@ def table(rooms: Sequence[Room], before: Sequence[Room], *, same_machine: bool, 
 def _place(benchmark: dict[str, Any]) -> tuple[str, str]:
     """The room's name, with the parameters that are no contender, and the contender."""
     parts = (benchmark.get("param") or "").split("-")
-    contenders = [part for part in parts if part in COMPILED or part == BASELINE or part in OTHERS]
+    contenders = [part for part in parts if part in (*COMPILED, *BASELINE, *OTHERS)]
     if len(contenders) > 1:
         raise ValueError(f"{benchmark['name']}: more than one of {contenders} in its parameters")
     if contenders:
@@ -166,9 +177,8 @@ def _place(benchmark: dict[str, Any]) -> tuple[str, str]:
 def _timing(passes: Sequence[dict[str, Any]]) -> Timing:
     medians = [stats["median"] for stats in passes]
     within = statistics.median(stats["iqr"] for stats in passes)
-    return Timing(
-        statistics.median(medians), max(within, max(medians) - min(medians)), sum(stats["rounds"] for stats in passes)
-    )
+    apart = max(medians) - min(medians)
+    return Timing(statistics.median(medians), max(within, 2 * apart), sum(stats["rounds"] for stats in passes))
 
 
 def _change(factor: float, noisy: Sequence[Timing], by: str) -> Change:

@@ -1,9 +1,11 @@
 """`make bench`: every hot room beside plain Python, and beside what was committed last.
 
     pytest bench, three times  ->  bench.compare  ->  one table, results/rooms.json, results/rooms.png
+                                  what differs: three times more
 
 Three passes one after the other, not three times as many rounds: what disturbs a machine lasts for seconds, and the
-median of three passes leaves one disturbed pass out."""
+median of three passes leaves one disturbed pass out. What seems better or worse is measured again: passes that disagree
+are far apart, and count as noise."""
 
 from __future__ import annotations
 
@@ -33,19 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.passes < 1:
         parser.error("--passes takes 1 or more")
 
-    passes = []
-    for number in range(1, options.passes + 1):
-        print(f"pass {number} of {options.passes} ...", file=sys.stderr, flush=True)
-        measured = _measure(options.only)
-        if measured is None:
-            return 1
-        passes.append(measured)
+    passes = _passes(options.passes, ["bench", *(("-k", options.only) if options.only else ())])
+    if passes is None:
+        return 1
     rooms = compare.condense(passes)
     committed = _committed()
     same_machine = committed.get("machine") == machine.facts()
-    before = compare.from_json(committed.get("rooms", []))
-    if options.only:
-        before = [room for room in before if room.name in {measured.name for measured in rooms}]
+    before = [room for room in compare.from_json(committed.get("rooms", []))
+              if not options.only or room.name in {measured.name for measured in rooms}]
+    disputed = _differing(before, rooms, same_machine=same_machine)
+    if disputed:
+        print(f"{len(disputed)} differ; these again", file=sys.stderr)
+        again = _passes(options.passes, compare.node_ids(passes, disputed))
+        if again is None:
+            return 1
+        rooms = compare.condense([*passes, *again])
     print("\n".join(compare.table(rooms, before, same_machine=same_machine, against=committed.get("commit", ""))))
     print(f"\nMedians of {options.passes} passes. Better or worse is said beyond the noise only, and never within "
           f"{compare.EQUAL:.0%}.")
@@ -56,14 +60,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measure(only: str | None) -> dict[str, Any] | None:
+def _differing(before: Sequence[compare.Room], rooms: Sequence[compare.Room], *, same_machine: bool) -> list[str]:
+    """The names of the rooms that seem better or worse."""
+    held = {room.name: room for room in before}
+    changes = {room.name: compare.change(held[room.name], room, same_machine=same_machine)
+               for room in rooms if room.name in held}
+    return [name for name, change in changes.items() if change is not None and change.word != "same"]
+
+
+def _passes(count: int, selection: Sequence[str]) -> list[dict[str, Any]] | None:
+    """So many passes over what pytest is asked for; None if a benchmark failed."""
+    passes = []
+    for number in range(1, count + 1):
+        print(f"pass {number} of {count} ...", file=sys.stderr, flush=True)
+        measured = _measure(selection)
+        if measured is None:
+            return None
+        passes.append(measured)
+    return passes
+
+
+def _measure(selection: Sequence[str]) -> dict[str, Any] | None:
     """One pass; None if a benchmark failed, which pytest has then said."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "pass.json"
-        command = [sys.executable, "-m", "pytest", "bench", "--quiet", "--benchmark-enable", "--benchmark-only",
+        command = [sys.executable, "-m", "pytest", *selection, "--quiet", "--benchmark-enable", "--benchmark-only",
                    f"--benchmark-max-time={PASS_SECONDS}", f"--benchmark-json={path}"]
-        if only:
-            command += ["-k", only]
         done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
             print(done.stdout, done.stderr, sep="\n", file=sys.stderr)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.compare import EQUAL, Room, Timing, as_json, change, condense, from_json, table
+from bench.compare import EQUAL, Room, Timing, as_json, change, condense, from_json, node_ids, table
 
 
 def timing(median: float, noise: float = 0.0) -> Timing:
@@ -18,7 +18,8 @@ def room(compiled: float, baseline: float | None = None, *, noise: float = 0.0) 
 
 
 def measured(param: str, median: float, *, iqr: float = 0.0, group: str = "ring: read") -> dict[str, object]:
-    return {"group": group, "name": f"test_read[{param}]", "param": param or None,
+    name = f"test_read[{param}]"
+    return {"group": group, "name": name, "fullname": f"bench/test_bench_ring.py::{name}", "param": param or None,
             "stats": {"median": median, "iqr": iqr, "rounds": 10}}
 
 
@@ -84,7 +85,22 @@ def test_a_library_measured_beside_them_is_no_baseline_and_a_room_may_stand_alon
 def test_of_three_passes_the_middle_one_counts_and_their_distance_is_noise():
     passes = [{"benchmarks": [measured("ext", median, iqr=0.1)]} for median in (1.0, 9.0, 1.5)]
     (found,) = condense(passes)
-    assert found.compiled == Timing(1.5, 8.0, 30)
+    assert found.compiled == Timing(1.5, 16.0, 30)
+
+
+def test_passes_that_disagree_count_as_noise_and_nothing_is_said():
+    """What seemed worse is measured again; if it was not, the distance of the passes says so."""
+    benchmarks = [{"benchmarks": [measured("ext", median)]} for median in (1.5, 1.5, 1.5, 1.0, 1.0, 1.0)]
+    before = Room("ring: read", timing(1.0), None)
+    assert words(before, *condense(benchmarks[:3])) == "worse"
+    assert words(before, *condense(benchmarks)) == "same"
+
+
+def test_what_is_to_be_measured_again_is_named_as_pytest_does():
+    other = measured("ext", 2.0, group="other")
+    passes = [{"benchmarks": [measured("ext", 1.0), measured("baseline", 1.0), other]}] * 2
+    names = ["bench/test_bench_ring.py::test_read[baseline]", "bench/test_bench_ring.py::test_read[ext]"]
+    assert node_ids(passes, ["ring: read"]) == names
 
 
 def test_within_quiet_passes_the_middle_half_of_the_rounds_is_the_noise():

@@ -350,6 +350,7 @@ def measured(monkeypatch, tmp_path):
                 "unacknowledged": 0, "cut_off": 0}
 
     monkeypatch.setattr(scenarios, "measure", measure)
+    monkeypatch.setattr(servers, "find", lambda peer, programs: ("/there", f"{peer.name} 1.0"))
     monkeypatch.setattr(command.os, "sched_setaffinity", lambda *_: None)
     return asked, ["--rows", "4,6", "--peers", "unbroken,unbroken-memory", "--results", str(tmp_path / "peers.json")]
 
@@ -367,6 +368,7 @@ def test_rounds_alternate_and_a_second_call_makes_only_what_failed(measured):
     assert results.median(held, 4, "unbroken", "rate") == 3000.0
     assert results.spread(held, 4, "unbroken", "rate") == (1000.0, 5000.0)
     assert held["runs"][0]["server_us"] == 1.235
+    assert held["versions"] == {"unbroken": "unbroken 1.0", "unbroken-memory": "unbroken-memory 1.0"}
 
 
 def test_again_takes_the_place_of_what_was_there(measured):

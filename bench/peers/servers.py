@@ -5,6 +5,7 @@ removed afterwards. Configurations are in config/; @PORT@ and the like are fille
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -118,7 +119,7 @@ class Running:
 
 
 def find(peer: Peer, programs: Mapping[str, str]) -> tuple[str, str]:
-    """The program's path and version. ``programs``: paths that were given by hand.
+    """The program's path, and its name and version. ``programs``: paths that were given by hand.
 
     Raises: Missing, with the package.
     """
@@ -137,8 +138,8 @@ def find(peer: Peer, programs: Mapping[str, str]) -> tuple[str, str]:
         if not (HERE / "socketio" / "node_modules" / "socket.io").exists():
             raise Missing("there is no socket.io: npm ci --prefix bench/peers/socketio")
         package = (HERE / "socketio" / "node_modules" / "socket.io" / "package.json").read_text()
-        version = f"{re.findall(r'.version.: .([0-9.]+)', package)[0]}, node {version}"
-    return path, version
+        return path, f"Socket.IO {json.loads(package)['version']} on node {version}"
+    return path, f"{'unbroken' if peer.ours else peer.program} {version}"
 
 
 @contextmanager
