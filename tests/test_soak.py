@@ -8,8 +8,8 @@ import pytest
 from bench.soak import CROWD, Churn, Sample, growth, sample, verdict
 from tests.harness import Server
 
-# Everything that is kept for a while is kept for a second, and rings are full at once: what grows then is a leak. Message
-# ids are let go of every ten seconds only: that is up to 1,000 bytes for each connection, with its 27 messages.
+# Everything that is kept for a while is kept for a second, and rings are full at once: what grows then is a leak.
+# Message ids are let go of every ten seconds only: that is up to 1,000 bytes for each connection, with its 27 messages.
 CONFIG = """\
 durability = "memory"
 [limits]
