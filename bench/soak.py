@@ -256,7 +256,8 @@ def draw(samples: Sequence[Sample], text: str) -> None:
             return
         at = [each.seconds / 60 for each in samples]
         axes[0].plot(at, [each.rss / 1e6 for each in samples])
-        axes[0].set(ylabel="memory, MB", ylim=(0, None), title=text)
+        axes[0].set(ylabel="memory, MB", ylim=(0, None))
+        axes[0].set_title(text.replace("; ", "\n"), fontsize="medium")
         axes[1].plot(at, [each.descriptors for each in samples], label="descriptors")
         axes[1].plot(at, [each.threads for each in samples], label="threads")
         axes[1].set(ylim=(0, None))
