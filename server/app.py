@@ -23,9 +23,10 @@ import trio
 from trio_websocket import WebSocketConnection
 
 import server
+from engine.auth.authenticator import Authenticator
 from engine.auth.keys import Keyring
 from engine.auth.requests import TokenIssuer
-from engine.auth.tokens import Authenticator, TokenSeal
+from engine.auth.tokens import TokenSeal
 from engine.connection import Connections
 from engine.errors import JournalUnavailable, PubSubError, StartupFailed
 from engine.journal.memory import MemoryJournal

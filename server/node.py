@@ -15,7 +15,8 @@ from typing import Any
 import trio
 
 from engine import limits
-from engine.auth.tokens import Authenticator, Identity, with_client_id
+from engine.auth.authenticator import Authenticator
+from engine.auth.tokens import Identity, with_client_id
 from engine.channel import Channel, Policy
 from engine.connection import Connections
 from engine.errors import AuthError, PubSubError
