@@ -40,6 +40,7 @@ from server.datadir import DataDirectory, keys_of
 from server.entrance import run_entrance, run_patience
 from server.handshake import Upgrade
 from server.http import HttpLimits, IdleConnections, serve_http
+from server.keyguard import peer_of
 from server.listener import Acceptor
 from server.node import Node, monotonic_ms, wall_clock_ms
 from server.opening import meet, read_query, refuse, welcome
@@ -157,7 +158,7 @@ async def _serve(
     )
     backend = NodeBackend(node, keyring, TokenIssuer(keyring, seal, secrets.token_bytes), directory)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish))
-    front = Front(node, rest, tls)
+    front = Front(node, node.keyguard.before(rest), tls)
     listeners = await _listen(settings)
     address = listeners[0].socket.getsockname()
     backend.address = (address[0], address[1])
@@ -248,7 +249,7 @@ class Front:
     def _to_plane(self, upgrade: Upgrade, descriptor: int, answer: bytes, received: bytes) -> None:
         node, greeting = self._node, read_query(upgrade.target)
         try:
-            met = meet(node, upgrade, greeting)
+            met = meet(node, upgrade, greeting, lambda: peer_of(descriptor))
         except BaseException:
             os.close(descriptor)
             raise
@@ -277,7 +278,7 @@ class Front:
         node, greeting = self._node, read_query(upgrade.target)
         heartbeat = (b"\x81\xa6action\x00" if greeting.wire else b'{"action":0}') if greeting.heartbeats else b""
         transport = TlsTransport(websocket, text=not greeting.wire, heartbeat=heartbeat)
-        met = meet(node, upgrade, greeting)
+        met = meet(node, upgrade, greeting, None)
         if isinstance(met, PubSubError):
             refuse(met, greeting, transport)
         else:

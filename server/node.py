@@ -31,6 +31,7 @@ from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
 from server.committer import Committer
 from server.heap import give_back
+from server.keyguard import KeyGuard
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
 from server.replay import Replay
@@ -86,6 +87,7 @@ class Node:
         self.journal = journal
         self.authenticator = authenticator
         self.connections = connections
+        self.keyguard = KeyGuard(anywhere=settings.dev or settings.tls_ended_by_proxy)
         self.now_ms = now_ms
         self.started_ms = now_ms()
         self.draining = False
