@@ -47,6 +47,8 @@ from server.opening import meet, read_query, refuse, welcome
 from server.publishing import Bounds
 from server.request import Handler
 from server.rest import Rest
+from server.revoking import Revoker
+from server.revoking import read as read_revocations
 from server.tls import TlsTransport
 
 LOGGER = logging.getLogger("unbroken")
@@ -155,8 +157,15 @@ async def _serve(
         dedup_key=directory.dedup_key,
         random=secrets.token_bytes,
         note_alive=directory.note_alive,
+        revocations=read_revocations(directory.revocations(), wall_clock_ms()),
     )
-    backend = NodeBackend(node, keyring, TokenIssuer(keyring, seal, secrets.token_bytes), directory)
+    revoker = Revoker(
+        node.revocations,
+        directory.keep_revocations,
+        lambda entries: node.lifetimes.revoke(entries, node.clients),
+        node.now_ms,
+    )
+    backend = NodeBackend(node, keyring, TokenIssuer(keyring, seal, secrets.token_bytes), directory, revoker)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish))
     front = Front(node, node.keyguard.before(rest), tls)
     listeners = await _listen(settings)

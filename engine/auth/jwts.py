@@ -77,7 +77,8 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
     issued_ms, expires_ms = _times(claims, key, now_ms)
     inner = _inner(decoded["header"], claims)
     if inner is not None:
-        return _embedded(inner, key, expires_ms, keyring, seal, now_ms)
+        identity = _embedded(inner, key, expires_ms, keyring, seal, now_ms)
+        return replace(identity, expires_ms=expires_ms, revocation_key=_revocation_key(claims))
     capability = key.capability
     if claims.get("x-ably-capability") is not None:
         capability = capability.intersect(Capability.parse(claims["x-ably-capability"]))
@@ -94,6 +95,7 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
         expires_ms,
         issued_ms,
         _revocation_key(claims),
+        client_id,
     )
 
 
@@ -199,7 +201,7 @@ def _embedded(
     assert identity.expires_ms is not None
     if expires_ms > identity.expires_ms:
         raise invalid("exp: is later than the expiry of the token in x-ably-token")
-    return replace(identity, expires_ms=expires_ms)
+    return identity
 
 
 def _revocation_key(claims: Mapping[str, Any]) -> str | None:

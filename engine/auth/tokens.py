@@ -32,7 +32,8 @@ class Identity:
     """What a set of credentials stands for.
 
     ``client_id`` None and ``wildcard``: any may be asserted, message by message. None without it: anonymous.
-    ``issued_ms``: of the token; None: it is the key itself (Basic authentication).
+    ``issued_ms``: of the token; None: it is the key itself (Basic authentication). ``token_client_id``: whom the token
+    was issued to, ``*`` included; ``client_id`` may be another then.
     """
 
     app_id: str
@@ -43,6 +44,7 @@ class Identity:
     expires_ms: int | None = None
     issued_ms: int | None = None
     revocation_key: str | None = None
+    token_client_id: str | None = None
 
     @property
     def told_client_id(self) -> str | None:
@@ -122,6 +124,7 @@ class TokenSeal:
             Capability.parse(capability),
             expires_ms,
             issued_ms,
+            token_client_id=client_id,
         )
 
 
