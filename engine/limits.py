@@ -99,3 +99,9 @@ CLIENT_ID_BYTES = 1 * KIB
 CHANNEL_NAME_BYTES = 2048
 TOMBSTONES = 100_000
 """Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""
+REVOCATION_TARGET_BYTES = 1 * KIB
+"""Of what tokens are revoked by: a clientId, a revocation key, a channel. The requester: 40000."""
+REVOCATION_TARGETS = 100
+"""In one request. The requester: 40003."""
+REVOCATIONS = 10_000
+"""In force at once, per server; each is forgotten after an hour. The requester: 42910."""

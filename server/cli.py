@@ -55,6 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain, PEM: serve TLS on the port")
     serve.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key, PEM")
+    serve.add_argument(
+        "--tls-ended-by-proxy",
+        action="store_true",
+        help="a proxy in front speaks TLS to the clients and plain HTTP to us: take keys over plain connections too, "
+        "which are otherwise refused (40103) unless they come from this machine",
+    )
     bench = commands.add_parser(
         "bench",
         help="measure a server",
@@ -70,7 +76,10 @@ def build_parser() -> argparse.ArgumentParser:
 def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Settings:
     """Defaults, then the file, then what the command line says. Raises: StartupFailed."""
     settings = load(arguments.config) if arguments.config is not None else Settings()
-    changes: dict[str, Any] = {"dev": settings.dev or arguments.dev}
+    changes: dict[str, Any] = {
+        "dev": settings.dev or arguments.dev,
+        "tls_ended_by_proxy": settings.tls_ended_by_proxy or arguments.tls_ended_by_proxy,
+    }
     if arguments.listen is not None:
         try:
             changes["host"], changes["port"] = parse_listen(arguments.listen)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from engine import limits
-from engine.auth.tokens import Authenticator, Identity, with_client_id
+from engine.auth.authenticator import Authenticator
+from engine.auth.revocation import Revocations
+from engine.auth.tokens import Identity, with_client_id
 from engine.channel import Channel, Policy
 from engine.connection import Connections
 from engine.errors import AuthError, PubSubError
@@ -30,13 +33,14 @@ from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
 from server.committer import Committer
 from server.heap import give_back
+from server.keyguard import KeyGuard
+from server.lifetimes import Lifetimes
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
 from server.replay import Replay
 
 LOGGER = logging.getLogger("unbroken")
 
-HINT_MS = 30_000  # before a token ends its client is asked for a new one, as the SDKs expect
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 SERVER_ID = "unbroken"
@@ -78,6 +82,7 @@ class Node:
         dedup_key: bytes,
         random: Callable[[int], bytes],
         note_alive: Callable[[int], None],
+        revocations: Revocations | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         bounds = settings.limits
@@ -85,6 +90,7 @@ class Node:
         self.journal = journal
         self.authenticator = authenticator
         self.connections = connections
+        self.keyguard = KeyGuard(anywhere=settings.dev or settings.tls_ended_by_proxy)
         self.now_ms = now_ms
         self.started_ms = now_ms()
         self.draining = False
@@ -106,7 +112,8 @@ class Node:
         self.touched: list[AckQueue] = []
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
-        self._expiries: dict[ClientProtocol, int] = {}  # those with a token: when to look at it next, in ms
+        self.revocations = revocations if revocations is not None else Revocations()
+        self.lifetimes = Lifetimes(self.revocations, now_ms, self.end_of_turn)
 
     def policy_of(self, app_id: str, name: str) -> Policy:
         """What the channel's namespace promises: the app's own, else the configured one."""
@@ -129,6 +136,7 @@ class Node:
             nursery.start_soon(self._sweep)
             nursery.start_soon(run_plane, self.plane, self, monotonic_ms)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
+            nursery.start_soon(self.lifetimes.run)
             nursery.start_soon(run_tick, self.plane, monotonic_ms, self._on_second)
             await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
             task_status.started()
@@ -233,8 +241,6 @@ class Node:
     def _on_second(self) -> None:
         now_ms = self.now_ms()
         self.connections.expire(now_ms)
-        for client in [client for client, due_ms in self._expiries.items() if due_ms <= now_ms]:
-            self._check_expiry(client, now_ms)
         self.end_of_turn()
 
     async def _sweep(self) -> None:
@@ -271,31 +277,16 @@ class Node:
             raise PubSubError("the server is shutting down", code=80003, status=503)
 
     def authenticate(self, params: Mapping[str, str], authorization: str | None, client_id: str | None) -> Identity:
-        return with_client_id(self.authenticator.authenticate(params, authorization, self.now_ms()), client_id)
+        now_ms = self.now_ms()
+        identity = with_client_id(self.authenticator.authenticate(params, authorization, now_ms), client_id)
+        self.revocations.check(identity, now_ms)
+        return identity
 
     def joined(self, client: ClientProtocol) -> None:
         """It has its transport, and has been told CONNECTED."""
         client.connection.owner = client
         self.clients.add(client)
-        self._watch_expiry(client)
-
-    def _watch_expiry(self, client: ClientProtocol) -> None:
-        expires_ms = client.identity.expires_ms
-        if expires_ms is None:
-            self._expiries.pop(client, None)
-        else:
-            hint_ms = expires_ms - HINT_MS
-            self._expiries[client] = hint_ms if hint_ms > self.now_ms() else expires_ms
-
-    def _check_expiry(self, client: ClientProtocol, now_ms: int) -> None:
-        expires_ms = client.identity.expires_ms
-        if not client.open or expires_ms is None:
-            self._expiries.pop(client, None)
-        elif now_ms >= expires_ms:
-            client.disconnect(AuthError("the token has expired", code=40142))
-        else:
-            self._expiries[client] = expires_ms
-            client.ask_for_credentials()
+        self.lifetimes.watch(client)
 
     # what a client's protocol asks for (server.protocol.Services)
 
@@ -313,21 +304,23 @@ class Node:
         self.replay.catch_up(client, attachment)
 
     def reauthenticate(self, client: ClientProtocol, token: str) -> Identity:
-        identity = self.authenticator.token(token, self.now_ms())
+        now_ms = self.now_ms()
+        identity = self.authenticator.token(token, now_ms)
         before = client.identity
         if identity.app_id != before.app_id:
             raise AuthError("auth: the token is of another app", code=40102)
-        if identity.wildcard and before.client_id is not None:
-            identity = with_client_id(identity, before.client_id)
+        if identity.wildcard:  # good for whoever the connection is
+            identity = replace(identity, client_id=before.client_id, wildcard=before.wildcard)
         if identity.client_id != before.client_id or identity.wildcard != before.wildcard:
             raise AuthError("auth: the token has another clientId than the connection", code=40102)
+        self.revocations.check(identity, now_ms)
         client.identity = identity
-        self._watch_expiry(client)
+        self.lifetimes.watch(client)
         return identity
 
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
         self.clients.discard(client)
-        self._expiries.pop(client, None)
+        self.lifetimes.forget(client)
         if closed:
             self.connections.closed(client.connection, client)
         else:

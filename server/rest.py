@@ -56,6 +56,11 @@ class Backend(Archive, Protocol):
     def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
         """The details of a new token."""
 
+    async def revoke_tokens(
+        self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
+    ) -> dict[str, object]:
+        """Take back tokens of this key; the result for each target, once it is stored."""
+
     async def publish(
         self,
         identity: Identity,
@@ -111,6 +116,7 @@ class Rest:
             Route("GET", ("channels", None, "messages"), partial(self._history, "messages")),
             Route("GET", ("channels", None, "history"), partial(self._history, "history")),
             Route("POST", ("keys", None, "requestToken"), self._request_token),
+            Route("POST", ("keys", None, "revokeTokens"), self._revoke_tokens),
         ]
         if backend.dev:
             self._routes += [
@@ -194,6 +200,12 @@ class Rest:
             raise bad_request(f"body: larger than {TOKEN_REQUEST_BYTES} bytes", code=40009, status=413)
         body = await self._map(request)
         return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
+
+    async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
+        body = await self._map(request)
+        authorization = request.headers.get("authorization")
+        answer = await self._backend.revoke_tokens(variables[0], body, request.query, authorization)
+        return Reply(201, answer, [NO_CACHE])
 
     async def _create_app(self, request: Request, variables: Variables) -> Reply:
         return Reply(201, self._backend.create_app(await self._map(request)))
