@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from engine import limits
 from engine.errors import PubSubError
+from engine.names import ChannelName
 from ext.dedup import DedupWindow
 from ext.log import Log
 from ext.ring import Ring, Stream
@@ -41,7 +42,7 @@ class Channel(Log):
     the serial of the newest entry in the journal, the next one's ``previous``.
     """
 
-    __slots__ = ("_streams", "app_id", "attached", "failure", "name", "policy", "scheduled", "waiting")
+    __slots__ = ("_plain_name", "_streams", "app_id", "attached", "failure", "name", "policy", "scheduled", "waiting")
 
     def __init__(self, app_id: str, name: str, policy: Policy) -> None:
         super().__init__(f"{app_id}:{name}", policy.series, kept=policy.durability != "memory")
@@ -52,6 +53,7 @@ class Channel(Log):
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
         self.attached = 0  # attachments, live or catching up
         self.scheduled = False
+        self._plain_name: ChannelName | None = None
         self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
 
     def wake(
@@ -82,6 +84,14 @@ class Channel(Log):
         self.last_stored = last_stored
         self.head = position  # nothing of this channel is staged while it sleeps
         self.awake = True
+
+    def shared_name(self, name: ChannelName) -> ChannelName:
+        """The name as a client has written it: one object for all who wrote the channel's own."""
+        if name.full != self.name:
+            return name
+        if self._plain_name is None:
+            self._plain_name = name
+        return self._plain_name
 
     def stream(self, wire: int, name: str) -> Stream:
         """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""

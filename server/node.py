@@ -326,11 +326,13 @@ class Node:
         else:
             self.connections.lost(client.connection, client, self.now_ms())
 
+    def connection_key(self, client: ClientProtocol) -> str:
+        return self.connections.key_of(client.connection, client.identity)
+
     def connection_details(self, client: ClientProtocol) -> dict[str, Any]:
         bounds = self.settings.limits
         return {
             "clientId": client.identity.told_client_id,
-            "connectionKey": client.key,
             "maxMessageSize": bounds.max_message_size,
             "maxFrameSize": bounds.max_frame_size,
             "connectionStateTtl": bounds.connection_state_seconds * 1000,
