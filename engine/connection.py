@@ -26,6 +26,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from engine import limits
 from engine.auth.sealing import derive_key
@@ -38,8 +39,23 @@ HASH_BYTES = 8  # only ever compared under the MAC; 64 bits let no two apps of o
 _PARTS = ((0, 6), (6, 10), (10, 18), (18, 26))
 SEALED_BYTES = 26 + MAC_BYTES
 ID_BITS = 60
+RANDOM_BYTES = 2048  # for 256 newcomers
 
 _KEY = re.compile(r"([A-Za-z0-9_-]{10})!([A-Za-z0-9_-]{56})")
+
+
+class RandomBytes:
+    """The system's, drawn many at a time: asking for 8 costs as much as asking for hundreds."""
+
+    def __init__(self) -> None:
+        self._held, self._at = b"", 0
+
+    def take(self, size: int) -> bytes:
+        """None is given out twice."""
+        begin, self._at = self._at, self._at + size
+        if self._at > len(self._held):
+            self._held, begin, self._at = secrets.token_bytes(max(RANDOM_BYTES, size)), 0, size
+        return self._held[begin : self._at]
 
 
 class Connection:
@@ -86,7 +102,7 @@ class Connections:
         earlier: Mapping[int, int],
         ttl_ms: int,
         limit: int,
-        random: Callable[[int], bytes] = secrets.token_bytes,
+        random: Callable[[int], bytes] | None = None,
     ) -> None:
         """Nobody is connected.
 
@@ -96,15 +112,16 @@ class Connections:
             earlier: the runs before it, each with the last time in ms at which it is known to have been alive.
             ttl_ms: how long a lost connection can be resumed.
             limit: so many may be live, and so many lost; then newcomers are refused, and the longest lost forgotten.
-            random: gives so many random bytes.
+            random: gives so many random bytes; None: the system's.
         """
         self._mac_key = derive_key(secret, "connection key")
         self._hash_key = derive_key(secret, "connection identity")
+        self._hash = lru_cache(maxsize=limits.HASHES_KEPT)(self._hash_anew)  # most clients are of the same few
         self._life = life
         self._earlier = {run: alive_ms for run, alive_ms in earlier.items() if run != life}
         self._ttl_ms = ttl_ms
         self._limit = limit
-        self._random = random
+        self._random = random or RandomBytes().take
         self._records: dict[str, Connection] = {}
         self._lost: OrderedDict[str, Connection] = OrderedDict()  # in order of loss
         self._closed: OrderedDict[str, None] = OrderedDict()  # inherited ones: their old keys must stay invalid
@@ -275,7 +292,7 @@ class Connections:
     def _mac(self, connection_id: str, plain: bytes) -> bytes:
         return hmac.digest(self._mac_key, connection_id.encode("ascii") + plain, "sha256")[:MAC_BYTES]
 
-    def _hash(self, kind: str, text: str) -> bytes:
+    def _hash_anew(self, kind: str, text: str) -> bytes:
         return hashlib.blake2b(
             text.encode(), digest_size=HASH_BYTES, key=self._hash_key, person=kind.encode("ascii")
         ).digest()

@@ -91,9 +91,13 @@ CAPABILITY_RESOURCES = 200
 """Resources of one capability. An intersection looks at each pair: 40,000 take some 20 ms. The requester: 40000."""
 CAPABILITY_SEGMENTS = 64
 """Of one resource. The requester: 40000."""
+IDENTITIES_SHARED = 10_000
+"""Keys whose identity is remembered, once for all their clients."""
 CAPABILITIES_SHARED = 1_000
 CAPABILITY_SHARED_BYTES = 1 * KIB
 """Capabilities no longer than this are remembered by their text, so many of them: 10 MB at worst."""
+HASHES_KEPT = 4_000
+"""Of apps and clientIds of connections: some 5 MB at worst, of the longest ones."""
 CLIENT_ID_BYTES = 1 * KIB
 """Of a clientId: it is in tokens, too. The client: 40012."""
 CHANNEL_NAME_BYTES = 2048

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from engine import limits
 from engine.errors import BadRequest
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def parse_channel(text: str) -> ChannelName:
         raise _wrong(text, "it is no valid Unicode text") from None
     if size > limits.CHANNEL_NAME_BYTES:
         raise _wrong(text, f"it has {size} bytes, more than {limits.CHANNEL_NAME_BYTES}")
-    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
+    if _CONTROL.search(name):
         raise _wrong(text, "it has control characters")
     return ChannelName(name, text, params)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
+from typing import Final
 
 
 class Action(IntEnum):
@@ -30,16 +31,18 @@ class Action(IntEnum):
     ANNOTATION = 21
 
 
-class Flag(IntFlag):
-    HAS_PRESENCE = 1 << 0
-    HAS_BACKLOG = 1 << 1
-    RESUMED = 1 << 2
-    ATTACH_RESUME = 1 << 5
-    PRESENCE = 1 << 16
-    PUBLISH = 1 << 17
-    SUBSCRIBE = 1 << 18
-    PRESENCE_SUBSCRIBE = 1 << 19
-    ANNOTATION_PUBLISH = 1 << 21
-    ANNOTATION_SUBSCRIBE = 1 << 22
-    OBJECT_SUBSCRIBE = 1 << 24
-    OBJECT_PUBLISH = 1 << 25
+class Flag:
+    """Bits of ``flags``. Plain integers: ``&`` with an enum's member takes 0.7 us, and an ATTACH has many."""
+
+    HAS_PRESENCE: Final = 1 << 0
+    HAS_BACKLOG: Final = 1 << 1
+    RESUMED: Final = 1 << 2
+    ATTACH_RESUME: Final = 1 << 5
+    PRESENCE: Final = 1 << 16
+    PUBLISH: Final = 1 << 17
+    SUBSCRIBE: Final = 1 << 18
+    PRESENCE_SUBSCRIBE: Final = 1 << 19
+    ANNOTATION_PUBLISH: Final = 1 << 21
+    ANNOTATION_SUBSCRIBE: Final = 1 << 22
+    OBJECT_SUBSCRIBE: Final = 1 << 24
+    OBJECT_PUBLISH: Final = 1 << 25

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.auth.capability import Operation
@@ -45,6 +47,7 @@ _GRANTS = (
     (Operation.OBJECT_SUBSCRIBE, Flag.OBJECT_SUBSCRIBE),
     (Operation.OBJECT_PUBLISH, Flag.OBJECT_PUBLISH),
 )
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 _RECOGNISED = ("rewind", "rewindLimit", "modes", "echo")
 _REWIND = re.compile(r"([0-9]{1,9})([sm]?)")
 
@@ -88,11 +91,13 @@ class Rewind:
         self.window_ms = window_ms
 
 
-def channel_params(name: ChannelName, given: object) -> dict[str, str]:
+def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
     """The params in force, as text: those in the name, overridden by those of the ATTACH; only recognised ones.
 
     Raises: BadRequest, if ``given`` is no map, or one of them neither text nor a number.
     """
+    if given is None and not name.params:
+        return NO_PARAMS
     merged: dict[str, str] = dict(name.params)
     if given is not None:
         if not isinstance(given, Mapping):
@@ -113,22 +118,23 @@ def _text(key: str, value: Any) -> str:
     return str(value)
 
 
-def requested_modes(flags: int, params: Mapping[str, str]) -> Flag:
+def requested_modes(flags: int, params: Mapping[str, str]) -> int:
     """The modes that the client asks for: by param, else by flags, else the usual set."""
     if "modes" in params:
-        modes = Flag(0)
+        modes = 0
         for word in params["modes"].split(","):
             mode = _MODE_NAMES.get(word.strip().lower())
             if mode is None:
                 raise BadRequest(f"params.modes: {word.strip()!r} is not a mode", code=40003)
             modes |= mode
         return modes
-    return Flag(flags) & ALL_MODES or DEFAULT_MODES
+    return flags & ALL_MODES or DEFAULT_MODES
 
 
-def granted_modes(requested: Flag, operations: int) -> Flag:
+@lru_cache(maxsize=256)  # few are in use; so their numbers, too, are shared by all attachments
+def granted_modes(requested: int, operations: int) -> int:
     """What remains of them with this capability."""
-    allowed = Flag(0)
+    allowed = 0
     for operation, modes in _GRANTS:
         if operations & operation:
             allowed |= modes
@@ -170,7 +176,7 @@ class Attachment:
         self.active = True
         self.requested = DEFAULT_MODES
         self.modes = DEFAULT_MODES
-        self.params: dict[str, str] = {}
+        self.params = NO_PARAMS
         self.echo = True
         self.reader: Reader | None = None  # while it is live
         self.cursor = 0  # while it is not: serial of the last entry handed to the transport
@@ -207,6 +213,7 @@ class Attachment:
         if place is None:
             return False
         self.reader = transport.subscribe(stream, place, skip_origin=skip_origin, quiet_until=stream.head)
+        self.cursor = 0  # the reader's counts from here on
         return True
 
 

@@ -137,7 +137,7 @@ class Node:
             nursery.start_soon(run_plane, self.plane, self, monotonic_ms)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
             nursery.start_soon(self.lifetimes.run)
-            nursery.start_soon(run_tick, self.plane, monotonic_ms, self._on_second)
+            nursery.start_soon(run_tick, self.plane, self, monotonic_ms, self._on_second)
             await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
             task_status.started()
 

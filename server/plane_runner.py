@@ -23,6 +23,7 @@ STAY_SECONDS = 0.001
 WAIT_US = 100
 WAIT_BUSY_US = 500
 TICK_SECONDS = 1.0  # heartbeats and timeouts are in tens of seconds
+TICK_PARTS = 5  # of the sockets, one after the other in that time: 10,000 heartbeats at once take some 50 ms
 
 
 class Turns(Protocol):
@@ -77,11 +78,13 @@ async def run_flush(plane: Plane, wanted: Callable[[], trio.Event]) -> None:
             await trio.lowlevel.checkpoint()
 
 
-async def run_tick(plane: Plane, clock_ms: Callable[[], int], others: Callable[[], None]) -> None:
-    """Once a second, whatever is due by time. Until cancelled."""
+async def run_tick(plane: Plane, turns: Turns, clock_ms: Callable[[], int], others: Callable[[], None]) -> None:
+    """Once a second, whatever is due by time: for each socket, and then ``others``. Until cancelled."""
     while True:
-        await trio.sleep(TICK_SECONDS)
-        plane.tick(clock_ms())
+        for _ in range(TICK_PARTS):
+            await trio.sleep(TICK_SECONDS / TICK_PARTS)
+            if plane.tick(clock_ms(), parts=TICK_PARTS):
+                turns.end_of_turn()
         others()
 
 

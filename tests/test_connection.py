@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from engine import limits
 from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.tokens import Identity
-from engine.connection import Connections, Opened
+from engine.connection import Connections, Opened, RandomBytes
 from engine.errors import PubSubError
 from ext.serial import connection_origin
 
@@ -410,3 +410,28 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_key_can_be_told_once_more() -> None:
+    connections = table()
+    opened = connect(connections)
+    assert connections.key_of(opened.connection, ALICE) == opened.key
+    resumed = connections.resume(opened.key, ALICE, NOW + 1)
+    assert connections.key_of(resumed.connection, ALICE) == resumed.key != opened.key
+
+
+def test_random_bytes_come_many_at_a_time_and_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[bytes] = []
+
+    def token_bytes(size: int) -> bytes:
+        drawn.append(len(drawn).to_bytes(1, "big") + bytes(n % 251 for n in range(1, size)))
+        return drawn[-1]
+
+    monkeypatch.setattr("engine.connection.secrets.token_bytes", token_bytes)
+    source = RandomBytes()
+    taken = [source.take(8) for _ in range(600)]
+    assert all(len(part) == 8 for part in taken)
+    assert len(drawn) == 3
+    assert b"".join(taken[:256]) == drawn[0]
+    assert b"".join(taken[256:512]) == drawn[1]
+    assert len(source.take(5000)) == 5000

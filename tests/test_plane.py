@@ -371,6 +371,41 @@ def test_silence_brings_heartbeats_then_pings_then_the_end(plane):
     assert len(plane) == 1
 
 
+@pytest.mark.parametrize("count", [1, 3, 10, 23])
+def test_a_tick_in_parts_reaches_everybody_once_in_a_round_and_few_at_a_time(plane, count):
+    peers = [Peer(plane, str(n), heartbeats=True) for n in range(count)]
+    rounds = []
+    for _ in range(min(count, 5)):
+        plane.tick(T0 + 10_000, parts=5)
+        flush(plane)
+        rounds.append([len(peer.texts()) for peer in peers])
+    assert [sum(told) for told in zip(*rounds, strict=True)] == [1] * count
+    assert max(sum(told) for told in rounds) <= count // 5 + 1
+
+
+def test_who_comes_to_the_place_of_one_that_has_gone_has_its_tick_in_the_next_round(plane):
+    peers = [Peer(plane, str(n), heartbeats=True) for n in range(20)]
+    plane.tick(T0 + 10_000, parts=5)
+    flush(plane)
+    for peer in peers[::3]:
+        peer.handle.abort()
+    for _ in range(10):
+        plane.tick(T0 + 10_000, parts=5)
+        flush(plane)
+    left = [peer for n, peer in enumerate(peers) if n % 3]
+    assert [peer.texts() for peer in left] == [['{"action":0}']] * len(left)
+
+
+def test_a_tick_says_whether_there_is_something_to_send_and_has_at_least_one_part(plane):
+    peer = Peer(plane, "me", heartbeats=True)
+    assert not plane.tick(T0 + 9_999)
+    assert plane.tick(T0 + 10_000)
+    flush(plane)
+    assert len(peer.texts()) == 1
+    with pytest.raises(ValueError, match="at least 1"):
+        plane.tick(T0, parts=0)
+
+
 def test_a_peer_that_does_not_close_is_cut_off_after_a_while(plane):
     peer = Peer(plane, "me")
     peer.handle.close(1000)

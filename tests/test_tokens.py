@@ -268,3 +268,27 @@ def test_messages_may_not_carry_these(who: Identity, client_id: str) -> None:
 @pytest.mark.parametrize(("who", "told"), [(ANY, "*"), (ALICE, "alice"), (NOBODY, None)])
 def test_the_client_is_told_who_it_is(who: Identity, told: str | None) -> None:
     assert who.told_client_id == told
+
+
+def test_an_identity_is_shared_by_all_of_a_key_and_ends_with_it(keyring: Keyring) -> None:
+    """A key of the same name that has another capability, or secret, is another key."""
+    authenticator = Authenticator(keyring, SEAL)
+    first = authenticator.basic(KEY.text)
+    assert authenticator.basic(KEY.text) is first
+    assert authenticator.basic("app2.key1:topsecret").app_id == "app2"
+    narrowed = dataclasses.replace(KEY, capability=Capability.parse(CAPABILITY))
+    keyring.add(narrowed)
+    assert authenticator.basic(KEY.text).capability == narrowed.capability
+    keyring.remove_app("app1")
+    assert refusal(authenticator.basic, KEY.text) == (40101, 401)
+
+
+def test_more_keys_than_are_remembered_still_get_their_own_identity(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IDENTITIES_SHARED", 2)
+    authenticator = Authenticator(keyring, SEAL)
+    for number in range(5):
+        keyring.add(Key("app3", f"key{number}", "s"))
+    for number in [*range(5), *range(5)]:
+        assert authenticator.basic(f"app3.key{number}:s").key_name == f"app3.key{number}"

@@ -13,6 +13,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 
+from engine import limits
 from engine.auth.jwts import is_jwt, open_jwt
 from engine.auth.keys import Key, Keyring
 from engine.auth.tokens import Identity, TokenSeal
@@ -27,6 +28,7 @@ class Authenticator:
     def __init__(self, keyring: Keyring, seal: TokenSeal) -> None:
         self.keyring = keyring
         self._seal = seal
+        self._of_keys: dict[str, tuple[Key, Identity]] = {}
 
     def authenticate(self, params: Mapping[str, str], authorization: str | None, now_ms: int) -> Identity:
         """Who sent it: a token before a key, the query before the header. Raises: AuthError."""
@@ -45,8 +47,14 @@ class Authenticator:
         raise AuthError("there are no credentials: neither a key nor a token", code=40101)
 
     def basic(self, text: str) -> Identity:
+        """One object for all who come with the same key. Raises: AuthError."""
         key = self.keyring.authenticate(text)
-        return Identity(key.app_id, key.name, None, True, key.capability)
+        known = self._of_keys.get(key.name)
+        if known is None or known[0] is not key:
+            if len(self._of_keys) >= limits.IDENTITIES_SHARED:
+                self._of_keys.clear()
+            known = self._of_keys[key.name] = (key, Identity(key.app_id, key.name, None, True, key.capability))
+        return known[1]
 
     def basic_key(self, params: Mapping[str, str], authorization: str | None) -> Key | None:
         """The key of a request with Basic authentication; None if it has another kind, or none. Raises: AuthError."""
