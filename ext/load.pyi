@@ -1,17 +1,17 @@
 from typing import Any, Final, final
 
 from ext.histogram import Histogram
-from ext.sink import Sink
+from ext.ranges import Ranges
 
 MARK_BYTES: int
+MOST_EXAMPLES: int
 MOST_RANGES: int
 
 def now_ns() -> int: ...
 @final
 class Template:
+    count: Final[int]
     def __init__(self, before: bytes, after: bytes, binary: bool, run: bytes, publisher: int) -> None: ...
-    @property
-    def count(self) -> int: ...
     def make(self, number: int, sequence: int, due_ns: int) -> bytes: ...
 
 @final
@@ -26,10 +26,11 @@ class Tally:
     unlocated: Final[int]
     misplaced: Final[int]
     stray_acks: Final[int]
-    measuring: Final[bool]
+    refused_deliveries: Final[int]
     examples: Final[list[str]]
-    def __init__(self, run: bytes) -> None: ...
-    def measure(self, on: bool) -> None: ...
+    publishers: Final[dict[int, Publisher]]
+    def __init__(self, run: bytes, *, most_ranges: int = 4_000_000) -> None: ...
+    def measure(self, from_ns: int, to_ns: int) -> None: ...
 
 @final
 class Publisher:
@@ -39,36 +40,12 @@ class Publisher:
     number: Final[int]
     per_publish: Final[int]
     owner: Final[Any]
-    refused_sequences: Final[set[int]]
+    refused_messages: Final[Ranges]
     def __init__(
-        self, tally: Tally, number: int, per_publish: int, owner: object, touched: list[Publisher]
+        self, tally: Tally, number: int, template: Template, owner: object, touched: list[Publisher]
     ) -> None: ...
-    def note_sent(self, due_ns: int) -> None: ...
+    def frames(self, due_ns: list[int]) -> bytes: ...
+    def unanswered_frames(self) -> bytes: ...
     def refuse(self, first: int, count: int) -> None: ...
     def acknowledge(self, first: int, count: int) -> None: ...
     def taken(self) -> None: ...
-
-@final
-class Receiver(Sink):
-    number: Final[int]
-    channel: Final[int]
-    channels: Final[int]
-    received: Final[int]
-    publisher: Final[Publisher | None]
-    def __init__(
-        self,
-        tally: Tally,
-        number: int,
-        channel: int,
-        channels: int,
-        publishers: int,
-        publisher: Publisher | None,
-        *,
-        keep_serial: bool = False,
-    ) -> None: ...
-    @property
-    def channel_serial(self) -> str | None: ...
-    def start_from(self, serial: str) -> None: ...
-    def offer(self, payload: bytes, binary: bool) -> bool: ...
-    def expected(self, publisher: int) -> int: ...
-    def missing(self, publisher: int) -> list[tuple[int, int]]: ...

@@ -1,43 +1,36 @@
 # cython: language_level=3
-"""The inner loops of the load tester: what is published carries a mark, and what arrives is looked through for marks.
+"""The sending side of the load tester: what is published carries a mark, and is numbered.
 
     mark       ~RRRRRRRR.PPPPPP.SSSSSSSSSS.TTTTTTTTTTTTTTTT~      run, publisher, sequence number, when it was due (ns);
                                                                   hexadecimal, so it survives JSON and msgpack
-    Template   makes the bytes of a publish            Publisher   what one has sent, and what has been acknowledged
-    Receiver   the plane's sink: deliveries and ACKs, without a Python object for any of them
-    Tally      what all of them have seen
+    Template   makes the bytes of a publish            Publisher   what one has sent, what has been answered, and how
+    Tally      what all of them, and all receivers (ext/receiver.pyx), have seen
 
-A receiver expects of each publisher of its channel one number after the other. What is not the expected one goes to
-Python, once: a gap, if it is ahead; one that came late, if it lies in a gap; else a repeat."""
+A publisher makes WebSocket frames, many at a time, without a Python object for any of them. It can make those that have
+no answer again, byte by byte but for the mask: after a connection was cut and resumed."""
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 
+from os import urandom
+
+from ext cimport frame as codec
 from ext.histogram cimport Histogram
 from ext.kernel cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from ext.sink cimport Sink
-
-cdef extern from "<string.h>" nogil:
-    void* memmem(const void* haystack, size_t length, const void* needle, size_t size)
+from ext.ranges cimport Ranges
 
 MARK_BYTES = 45
-MOST_RANGES = 100_000       # gaps that are kept apart, of all receivers; more are only counted
+MOST_RANGES = 4_000_000     # gaps that are kept apart, of all receivers: 64 MiB; more are only counted
+MOST_EXAMPLES = 10
 
 cdef enum:
-    _MARK_BYTES = 45
-    RUN_BYTES = 8
-    PUBLISHER_AT = 10
-    PUBLISHER_DIGITS = 6
-    SEQUENCE_AT = 17
-    SEQUENCE_DIGITS = 10
-    DUE_AT = 28
-    DUE_DIGITS = 16
-    LONGEST_SERIAL = 128
+    LONGEST_HEADER = 14
 
 
-cdef int64_t _now_ns() noexcept nogil:
+cdef int64_t clock_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
@@ -45,7 +38,7 @@ cdef int64_t _now_ns() noexcept nogil:
 
 def now_ns():
     """The clock of marks: monotonic, the same for all processes of this machine."""
-    return _now_ns()
+    return clock_ns()
 
 
 cdef void _put_hex(uint8_t* to, uint64_t value, int digits) noexcept nogil:
@@ -55,19 +48,12 @@ cdef void _put_hex(uint8_t* to, uint64_t value, int digits) noexcept nogil:
         value >>= 4
 
 
-cdef bint _take_hex(const uint8_t* at, int digits, uint64_t* value) noexcept nogil:
-    cdef int i
-    cdef uint8_t c
-    value[0] = 0
-    for i in range(digits):
-        c = at[i]
-        if 48 <= c <= 57:
-            value[0] = value[0] << 4 | <uint64_t>(c - 48)
-        elif 97 <= c <= 102:
-            value[0] = value[0] << 4 | <uint64_t>(c - 87)
-        else:
-            return False
-    return True
+cdef int _digits(uint64_t value) noexcept nogil:
+    cdef int count = 1
+    while value >= 10:
+        value //= 10
+        count += 1
+    return count
 
 
 @cython.final
@@ -77,109 +63,155 @@ cdef class Template:
     ``after`` has ``b"~" * 45`` wherever a mark belongs. The number is decimal (JSON) or a msgpack integer.
     """
 
-    cdef bytes _before, _after, _run
-    cdef bint _binary
-    cdef uint64_t _publisher
-    cdef list _places
-
     def __init__(self, bytes before not None, bytes after not None, bint binary, bytes run not None, uint64_t publisher):
         cdef Py_ssize_t at = 0
+        cdef list places = []
+        cdef size_t i
+        if self._places is not NULL:
+            raise ValueError("it is made once")
         if len(run) != RUN_BYTES or publisher >> 4 * PUBLISHER_DIGITS:
             raise ValueError("a run has 8 bytes, a publisher's number 6 hexadecimal digits")
+        while True:
+            at = after.find(b"~" * _MARK_BYTES, at)
+            if at < 0:
+                break
+            places.append(at)
+            at += _MARK_BYTES
+        if not places:
+            raise ValueError("there is no place for a mark")
+        self._places = <size_t*>malloc(<size_t>len(places) * sizeof(size_t))
+        if self._places is NULL:
+            raise MemoryError("no memory for the places of marks")
+        self.count = <uint64_t>len(places)
+        for i in range(self.count):
+            self._places[i] = places[i]
         self._before = before
         self._after = after
         self._binary = binary
         self._run = run
         self._publisher = publisher
-        self._places = []
-        while True:
-            at = after.find(b"~" * _MARK_BYTES, at)
-            if at < 0:
-                break
-            self._places.append(at)
-            at += _MARK_BYTES
-        if not self._places:
-            raise ValueError("there is no place for a mark")
 
-    @property
-    def count(self):
-        return len(self._places)
+    def __dealloc__(self):
+        free(self._places)
 
     def make(self, uint64_t number, uint64_t sequence, int64_t due_ns):
         """The payload: publish ``number``, its first message with this sequence number."""
-        cdef bytes serial = (b"\xcf" + number.to_bytes(8, "big")) if self._binary else b"%d" % number
-        cdef bytes made = self._before + serial + self._after
-        cdef uint8_t* body = <uint8_t*><char*>made + len(self._before) + len(serial)
-        cdef Py_ssize_t place
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.size(number))
+        self.write(<uint8_t*>PyBytes_AS_STRING(made), number, sequence, due_ns)
+        return made
+
+    cdef size_t size(self, uint64_t number) noexcept:
+        return <size_t>len(self._before) + <size_t>len(self._after) + <size_t>(9 if self._binary else _digits(number))
+
+    cdef void write(self, uint8_t* to, uint64_t number, uint64_t sequence, int64_t due_ns) noexcept:
+        """As many bytes as ``size`` says."""
+        cdef int i, digits
+        cdef size_t place
+        cdef uint64_t n
         cdef uint8_t* mark
-        for place in self._places:
-            mark = body + place
-            memcpy(mark + 1, <const char*>self._run, RUN_BYTES)
+        memcpy(to, PyBytes_AS_STRING(self._before), <size_t>len(self._before))
+        to += len(self._before)
+        if self._binary:
+            to[0] = 0xcf
+            for i in range(8):
+                to[8 - i] = <uint8_t>(number >> 8 * i & 255)
+            to += 9
+        else:
+            digits = _digits(number)
+            for i in range(digits - 1, -1, -1):
+                to[i] = <uint8_t>(48 + number % 10)
+                number //= 10
+            to += digits
+        memcpy(to, PyBytes_AS_STRING(self._after), <size_t>len(self._after))
+        for n in range(self.count):
+            mark = to + self._places[n]
+            memcpy(mark + 1, PyBytes_AS_STRING(self._run), RUN_BYTES)
             mark[9] = mark[16] = mark[27] = 46
             _put_hex(mark + PUBLISHER_AT, self._publisher, PUBLISHER_DIGITS)
-            _put_hex(mark + SEQUENCE_AT, sequence, SEQUENCE_DIGITS)
+            _put_hex(mark + SEQUENCE_AT, sequence + n, SEQUENCE_DIGITS)
             _put_hex(mark + DUE_AT, <uint64_t>due_ns, DUE_DIGITS)
-            sequence += 1
-        return made
 
 
 @cython.final
 cdef class Tally:
-    """What all connections of one run have seen. ``latency`` and ``ack_latency`` are in microseconds."""
+    """What all connections of one run have seen. ``latency`` and ``ack_latency`` are in microseconds.
 
-    cdef readonly Histogram latency, ack_latency
-    cdef readonly uint64_t delivered, acknowledged, repeats, inversions, missing, unlocated, misplaced, stray_acks
-    cdef readonly bint measuring            # else only the counts go on: warming up
-    cdef readonly list examples             # the first oddities, as text
-    cdef bytes _run
-    cdef Py_ssize_t _ranges
+    ``most_ranges``: so many gaps are remembered; what is passed over beyond that is only counted (``unlocated``)."""
 
-    def __init__(self, bytes run not None):
+    def __init__(self, bytes run not None, *, Py_ssize_t most_ranges=MOST_RANGES):
         if len(run) != RUN_BYTES:
             raise ValueError("a run has 8 bytes")
-        self._run = b"~" + run + b"."
+        self.mark = b"~" + run + b"."
         self.latency = Histogram()
         self.ack_latency = Histogram()
         self.examples = []
+        self.publishers = {}
+        self.most_ranges = most_ranges
 
-    def measure(self, bint on):
-        """From now on times are recorded, or not."""
-        self.measuring = on
-
-    cdef int example(self, str text) except -1:
-        if len(self.examples) < 10:
-            self.examples.append(text)
-        return 0
+    def measure(self, int64_t from_ns, int64_t to_ns):
+        """Record the times of messages that are due from then to before then, whenever they arrive or are answered."""
+        self.measure_from = from_ns
+        self.measure_to = to_ns
 
 
 @cython.final
 cdef class Publisher:
-    """One connection's publishes: numbered from 0, each of ``per_publish`` messages. ``touched`` gathers those that have
-    been answered since it was emptied."""
+    """One connection's publishes: numbered from 0, made from ``template``. ``touched`` gathers those that have been
+    answered since it was emptied; ``refused_messages`` are numbers of messages, ``refused`` counts publishes."""
 
-    cdef readonly uint64_t sent, answered, refused      # publishes
-    cdef readonly uint64_t number, per_publish
-    cdef readonly object owner
-    cdef readonly set refused_sequences                 # of messages
-    cdef Tally _tally
-    cdef list _touched
-    cdef bint _waiting
-    cdef int64_t* _due                                  # of publish n at n & mask, while it is unanswered
-    cdef uint64_t _mask
-
-    def __init__(self, Tally tally not None, uint64_t number, uint64_t per_publish, object owner, list touched not None):
+    def __init__(self, Tally tally not None, uint64_t number, Template template not None, object owner,
+                 list touched not None):
         self._tally = tally
+        self._template = template
         self.number = number
-        self.per_publish = per_publish
+        self.per_publish = template.count
         self.owner = owner
         self._touched = touched
-        self.refused_sequences = set()
+        self.refused_messages = Ranges()
+        self._mask_state = int.from_bytes(urandom(8), "little") | 1
+        tally.publishers[number] = self
 
     def __dealloc__(self):
         free(self._due)
 
-    def note_sent(self, int64_t due_ns):
-        """One more has been sent, which was due at that time."""
+    def frames(self, list due_ns not None):
+        """The next publishes, due at these times, as masked WebSocket frames. They count as sent."""
+        cdef uint64_t first = self.sent
+        cdef int64_t due
+        for due in due_ns:
+            self._note(due)
+        return self._frames(first)
+
+    def unanswered_frames(self):
+        """Everything that has been sent and has no answer, again."""
+        return self._frames(self.answered)
+
+    cdef bytes _frames(self, uint64_t first):
+        cdef Template template = self._template
+        cdef size_t total = 0, size
+        cdef uint64_t n
+        cdef bytes made
+        cdef uint8_t* at
+        cdef uint8_t* key
+        cdef int used
+        for n in range(first, self.sent):
+            size = template.size(n)
+            total += size + <size_t>(6 if size < 126 else 8 if size < 65536 else LONGEST_HEADER)
+        made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+        at = <uint8_t*>PyBytes_AS_STRING(made)
+        for n in range(first, self.sent):
+            size = template.size(n)
+            used = codec.write_header(at, 2 if template._binary else 1, size)
+            at[1] |= 128
+            key = at + used
+            self._fill_mask(key)
+            at = key + 4
+            template.write(at, n, n * self.per_publish, self._due[n & self._mask])
+            _apply_mask(at, size, key)
+            at += size
+        return made
+
+    cdef int _note(self, int64_t due_ns) except -1:
         cdef int64_t* grown
         cdef uint64_t n, room
         if self._due is NULL or self.sent - self.answered > self._mask:
@@ -194,33 +226,44 @@ cdef class Publisher:
             self._mask = room - 1
         self._due[self.sent & self._mask] = due_ns
         self.sent += 1
+        return 0
+
+    cdef void _fill_mask(self, uint8_t* key) noexcept:
+        """Four bytes that are hard to guess for who can't see them (xorshift, begun at random)."""
+        cdef uint64_t state = self._mask_state
+        state ^= state << 13
+        state ^= state >> 7
+        state ^= state << 17
+        self._mask_state = state
+        memcpy(key, &state, 4)
 
     def refuse(self, uint64_t first, uint64_t count):
         """The server has said no to these publishes."""
-        cdef uint64_t n
-        if self.answer(first, count, True):
-            for n in range(first * self.per_publish, (first + count) * self.per_publish):
-                self.refused_sequences.add(n)
+        if count and self.answer(first, count, True):
+            self.refused_messages.append(first * self.per_publish, (first + count) * self.per_publish)
 
     def acknowledge(self, uint64_t first, uint64_t count):
         """An ACK that was read by Python."""
         self.answer(first, count, False)
 
     cdef bint answer(self, uint64_t first, uint64_t count, bint refused) except *:
-        cdef int64_t now = _now_ns()
+        cdef Tally tally = self._tally
+        cdef int64_t now = clock_ns(), due
         cdef uint64_t n
         if first != self.answered or count > self.sent - first:
-            self._tally.stray_acks += 1
-            self._tally.example(f"publisher {self.number}: an answer to {count} publishes from {first} on, expected one to "
-                                f"{self.answered}; {self.sent} were sent")
+            tally.stray_acks += 1
+            if len(tally.examples) < MOST_EXAMPLES:
+                tally.examples.append(f"publisher {self.number}: an answer to {count} publishes from {first} on, expected "
+                                      f"one to {self.answered}; {self.sent} were sent")
             return False
         if refused:
             self.refused += count
         else:
-            self._tally.acknowledged += count * self.per_publish
-            if self._tally.measuring:
-                for n in range(first, first + count):
-                    self._tally.ack_latency.add(<uint64_t>max(now - self._due[n & self._mask], 0) // 1000)
+            tally.acknowledged += count * self.per_publish
+            for n in range(first, first + count):
+                due = self._due[n & self._mask]
+                if tally.measure_from <= due < tally.measure_to:
+                    tally.ack_latency.add(<uint64_t>max(now - due, 0) // 1000)
         self.answered += count
         if not self._waiting:
             self._waiting = True
@@ -232,225 +275,17 @@ cdef class Publisher:
         self._waiting = False
 
 
-@cython.final
-cdef class Receiver(Sink):
-    """One connection's messages. It stays the same when the connection is cut and resumed.
-
-    Args:
-        number: of the subscriber, for the report.
-        channel: number of its channel; of ``channels``, to which publisher n publishes if n % channels is that number.
-        publishers: how many there are in all; 0 for one that subscribes to nothing.
-        publisher: whose ACKs come here, or None.
-        keep_serial: remember the last channelSerial, to resume from it.
-    """
-
-    cdef readonly uint64_t number, channel, channels, received
-    cdef readonly Publisher publisher
-    cdef Tally _tally
-    cdef uint64_t* _expected            # by publisher // channels
-    cdef uint64_t _slots
-    cdef dict _gaps                     # slot: [[from, to), ...] of numbers that have been passed over
-    cdef bint _keep_serial
-    cdef uint8_t _serial[LONGEST_SERIAL]
-    cdef size_t _serial_size
-
-    def __init__(self, Tally tally not None, uint64_t number, uint64_t channel, uint64_t channels, uint64_t publishers,
-                 Publisher publisher, *, bint keep_serial=False):
-        if self._expected is not NULL or channels == 0 or channel >= channels:
-            raise ValueError("it is made once, for one of its channels")
-        self._tally = tally
-        self.number = number
-        self.channel = channel
-        self.channels = channels
-        self._slots = (publishers - channel + channels - 1) // channels if publishers > channel else 0
-        self._expected = <uint64_t*>calloc(self._slots + 1, sizeof(uint64_t))
-        if self._expected is NULL:
-            raise MemoryError("no memory for what is expected")
-        self.publisher = publisher
-        self._gaps = {}
-        self._keep_serial = keep_serial
-
-    def __dealloc__(self):
-        free(self._expected)
-
-    @property
-    def channel_serial(self):
-        """Of the newest message, or what ``start_from`` said; None: neither."""
-        return (<const char*>self._serial)[:self._serial_size].decode() if self._serial_size else None
-
-    def start_from(self, str serial not None):
-        """Where the attachment begins, as ATTACHED told."""
-        cdef bytes text = serial.encode()
-        if len(text) <= LONGEST_SERIAL:
-            memcpy(self._serial, <const char*>text, <size_t>len(text))
-            self._serial_size = <size_t>len(text)
-
-    def expected(self, uint64_t publisher):
-        """The number that the next message of this publisher should have."""
-        return self._expected[publisher // self.channels]
-
-    def missing(self, uint64_t publisher):
-        """What has been passed over and has not come: ``[(from, to), ...]``, ``to`` not included."""
-        return [tuple(gap) for gap in self._gaps.get(publisher // self.channels, ())]
-
-    def offer(self, bytes payload not None, bint binary):
-        """A message that came as an event, because it came right behind one: True, if it was a delivery or an ACK."""
-        return self.take(<const uint8_t*><const char*>payload, <size_t>len(payload), binary)
-
-    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except? True:
-        cdef const uint8_t* at
-        cdef size_t left = size
-        cdef int64_t now
-        if self._slots:
-            at = <const uint8_t*>memmem(data, left, <const char*>self._tally._run, RUN_BYTES + 2)
-            if at is not NULL:
-                now = _now_ns()
-                if self._keep_serial:
-                    self._note_serial(data, size)
-                while at is not NULL:
-                    left = size - <size_t>(at - data)
-                    if left < _MARK_BYTES:
-                        break
-                    self._deliver(at, now)
-                    at = <const uint8_t*>memmem(at + _MARK_BYTES, left - _MARK_BYTES, <const char*>self._tally._run,
-                                                RUN_BYTES + 2)
-                return True
-        return self.publisher is not None and self._take_ack(data, size, binary)
-
-    cdef int _deliver(self, const uint8_t* mark, int64_t now) except -1:
-        cdef uint64_t publisher, sequence, due, slot
-        if (not _take_hex(mark + PUBLISHER_AT, PUBLISHER_DIGITS, &publisher)
-                or not _take_hex(mark + SEQUENCE_AT, SEQUENCE_DIGITS, &sequence)
-                or not _take_hex(mark + DUE_AT, DUE_DIGITS, &due)):
-            self._tally.misplaced += 1
-            self._tally.example(f"subscriber {self.number}: a damaged message")
-            return 0
-        slot = publisher // self.channels
-        if publisher % self.channels != self.channel or slot >= self._slots:
-            self._tally.misplaced += 1
-            self._tally.example(f"subscriber {self.number}: message {sequence} of publisher {publisher}, not of its channel")
-            return 0
-        self.received += 1
-        self._tally.delivered += 1
-        if self._tally.measuring:
-            self._tally.latency.add(<uint64_t>max(now - <int64_t>due, 0) // 1000)
-        if sequence == self._expected[slot]:
-            self._expected[slot] += 1
-        else:
-            self._odd(publisher, slot, sequence)
-        return 0
-
-    cdef int _odd(self, uint64_t publisher, uint64_t slot, uint64_t sequence) except -1:
-        cdef Tally tally = self._tally
-        cdef uint64_t expected = self._expected[slot]
-        cdef list gaps, gap
-        if sequence > expected:
-            tally.missing += sequence - expected
-            if tally._ranges < MOST_RANGES:
-                tally._ranges += 1
-                self._gaps.setdefault(slot, []).append([expected, sequence])
-            else:
-                tally.unlocated += sequence - expected
-            tally.example(f"subscriber {self.number}: {sequence} of publisher {publisher} came where {expected} was due")
-            self._expected[slot] = sequence + 1
-            return 0
-        gaps = self._gaps.get(slot, [])
-        for gap in gaps:
-            if gap[0] <= sequence < gap[1]:
-                gaps.remove(gap)
-                if gap[0] < sequence:
-                    gaps.append([gap[0], sequence])
-                if sequence + 1 < gap[1]:
-                    gaps.append([sequence + 1, gap[1]])
-                tally.missing -= 1
-                tally.inversions += 1
-                tally.example(f"subscriber {self.number}: {sequence} of publisher {publisher} came late")
-                return 0
-        tally.repeats += 1
-        tally.example(f"subscriber {self.number}: {sequence} of publisher {publisher} came twice")
-        return 0
-
-    cdef void _note_serial(self, const uint8_t* data, size_t size) noexcept nogil:
-        """The value that follows the key channelSerial, a short string in JSON or msgpack."""
-        cdef const uint8_t* at = <const uint8_t*>memmem(data, size, b"channelSerial", 13)
-        cdef size_t left, length
-        if at is NULL:
-            return
-        at += 13
-        left = size - <size_t>(at - data)
-        if left > 3 and at[0] == 34 and at[1] == 58 and at[2] == 34:
-            at += 3
-            left -= 3
-            length = 0
-            while length < left and length < LONGEST_SERIAL and at[length] != 34:
-                length += 1
-        elif left > 1 and at[0] & 0xe0 == 0xa0:
-            length = at[0] & 31
-            at += 1
-            left -= 1
-        elif left > 2 and at[0] == 0xd9:
-            length = at[1]
-            at += 2
-            left -= 2
-        else:
-            return
-        if length <= left and length <= LONGEST_SERIAL:
-            memcpy(self._serial, at, length)
-            self._serial_size = length
-
-    cdef bint _take_ack(self, const uint8_t* data, size_t size, bint binary) except? True:
-        """The form in which this server writes it; others are read by Python."""
-        cdef uint64_t first = 0, count = 0
-        cdef size_t at
-        if binary:
-            if size < 28 or memcmp(data, b"\x84\xa6action\x01\xa9msgSerial", 19) != 0:
-                return False
-            at = 19
-            if not _take_uint(data, size, &at, &first) or size - at < 7 or memcmp(data + at, b"\xa5count", 6) != 0:
-                return False
-            at += 6
-            if not _take_uint(data, size, &at, &count):
-                return False
-        else:
-            if size < 36 or memcmp(data, b'{"action":1,"msgSerial":', 24) != 0:
-                return False
-            at = 24
-            if not _take_decimal(data, size, &at, &first) or size - at < 9 or memcmp(data + at, b',"count":', 9) != 0:
-                return False
-            at += 9
-            if not _take_decimal(data, size, &at, &count):
-                return False
-        self.publisher.answer(first, count, False)
-        return True
-
-
-cdef bint _take_decimal(const uint8_t* data, size_t size, size_t* at, uint64_t* value) noexcept nogil:
-    cdef size_t begin = at[0]
-    value[0] = 0
-    while at[0] < size and 48 <= data[at[0]] <= 57 and at[0] - begin < 18:
-        value[0] = value[0] * 10 + <uint64_t>(data[at[0]] - 48)
-        at[0] += 1
-    return at[0] > begin and at[0] < size
-
-
-cdef bint _take_uint(const uint8_t* data, size_t size, size_t* at, uint64_t* value) noexcept nogil:
-    """A msgpack integer that is not negative."""
-    cdef uint8_t kind
-    cdef int length, i
-    if at[0] >= size:
-        return False
-    kind = data[at[0]]
-    at[0] += 1
-    if kind < 128:
-        value[0] = kind
-        return True
-    if not 0xcc <= kind <= 0xcf:
-        return False
-    length = 1 << (kind - 0xcc)
-    if size - at[0] < <size_t>length:
-        return False
-    value[0] = 0
-    for i in range(length):
-        value[0] = value[0] << 8 | data[at[0]]
-        at[0] += 1
-    return True
+cdef void _apply_mask(uint8_t* data, size_t size, const uint8_t* key) noexcept nogil:
+    """In place, eight bytes at a time."""
+    cdef uint64_t word, mask
+    cdef size_t i = 0
+    memcpy(&mask, key, 4)
+    memcpy(<uint8_t*>&mask + 4, key, 4)
+    while size - i >= 8:
+        memcpy(&word, data + i, 8)
+        word ^= mask
+        memcpy(data + i, &word, 8)
+        i += 8
+    while i < size:
+        data[i] ^= key[i & 3]
+        i += 1

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.load import MARK_BYTES, Publisher, Receiver, Tally, Template, now_ns
+from ext.frame import FrameDecoder
+from ext.load import MARK_BYTES, Publisher, Tally, Template, now_ns
+from ext.receiver import Receiver
 from server.bench.options import Ramp
 from server.bench.schedule import Schedule
 
@@ -101,11 +103,10 @@ def test_damage_and_the_wrong_channel_are_found():
 @pytest.mark.parametrize("binary", [False, True])
 def test_acks_in_the_usual_form_are_counted_and_timed(binary):
     tally, touched = Tally(RUN), []
-    tally.measure(True)
-    publisher = Publisher(tally, 0, 2, None, touched)
+    tally.measure(0, 1 << 62)
+    publisher = Publisher(tally, 0, template(count=2), None, touched)
     receiver = Receiver(tally, 0, 0, 1, 0, publisher)
-    for _ in range(300):
-        publisher.note_sent(now_ns())
+    publisher.frames([now_ns()] * 300)
     ack = {"action": 1, "msgSerial": 0, "count": 299, "res": []}
     payload = msgpack.packb(ack) if binary else json.dumps(ack, separators=(",", ":")).encode()
     assert receiver.offer(payload, binary)
@@ -117,13 +118,12 @@ def test_acks_in_the_usual_form_are_counted_and_timed(binary):
 
 def test_a_refusal_is_an_answer_and_its_messages_are_known():
     tally, touched = Tally(RUN), []
-    publisher = Publisher(tally, 0, 2, None, touched)
-    for _ in range(3):
-        publisher.note_sent(now_ns())
+    publisher = Publisher(tally, 0, template(count=2), None, touched)
+    publisher.frames([now_ns()] * 3)
     publisher.acknowledge(0, 1)
     publisher.refuse(1, 1)
     publisher.refuse(2, 2)  # more than were sent
-    assert (publisher.answered, publisher.refused, publisher.refused_sequences) == (2, 1, {2, 3})
+    assert (publisher.answered, publisher.refused, list(publisher.refused_messages)) == (2, 1, [(2, 4)])
     assert (tally.acknowledged, tally.stray_acks) == (2, 1)
 
 
@@ -162,3 +162,50 @@ def test_a_steady_rate_is_steady():
     assert [round(schedule.due(n), 6) for n in (0, 1, 500, 5000)] == [0, 0.001, 0.5, 5]
     assert schedule.count(-1) == 0
     assert [schedule.count(t) for t in (0, 0.0005, 1.0005)] == [1, 1, 1001]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_frames_are_masked_publishes_and_the_unanswered_ones_can_be_made_again(binary):
+    publisher = Publisher(Tally(RUN), 0xABC, template(binary, publisher=0xABC, count=2), None, [])
+    made = publisher.frames(list(range(100, 1300))) + publisher.frames([7])
+    publisher.acknowledge(0, 1000)
+
+    def read(frames):
+        events = FrameDecoder(1 << 20).receive(frames)  # a server's: it takes masked frames only
+        assert {event.kind for event in events} == {2 if binary else 1}
+        return [msgpack.unpackb(event.payload) if binary else json.loads(event.payload) for event in events]
+
+    messages = read(made)
+    assert [message["msgSerial"] for message in messages] == list(range(1201))
+    assert [one["data"] for one in messages[-1]["messages"]] == [
+        f"~abcd1234.000abc.{2400 + n:010x}.{7:016x}~xx" for n in range(2)
+    ]
+    assert messages[11]["messages"][0]["data"].split(".")[3] == f"{111:016x}~xx"
+    assert read(publisher.unanswered_frames()) == messages[1000:]
+    assert publisher.sent == 1201
+    publisher.acknowledge(1000, 201)
+    assert publisher.unanswered_frames() == b""
+
+
+@pytest.mark.parametrize("size", [1, 80, 126, 200, 65_400, 65_600, 200_000])
+def test_frames_of_every_length_have_the_header_that_belongs_to_it(size):
+    after = b',"d":"' + MARK.encode() + b"x" * size + b'"}'
+    publisher = Publisher(Tally(RUN), 0, Template(b'{"msgSerial":', after, False, RUN, 0), None, [])
+    events = FrameDecoder(1 << 20).receive(publisher.frames([5, 6]))
+    assert [json.loads(event.payload)["d"][45:] for event in events] == ["x" * size] * 2
+
+
+def test_a_time_counts_if_the_message_was_due_while_it_was_measured_however_late_it_comes():
+    tally = Tally(RUN)
+    publisher = Publisher(tally, 0, template(), None, [])
+    receiver = Receiver(tally, 0, 0, 1, 1, publisher)
+    begin = now_ns() - 10_000_000_000
+    dues = [begin - 1, begin, begin + 999, begin + 1000]
+    publisher.frames(dues)
+    tally.measure(begin, begin + 1000)
+    for number, due in enumerate(dues):
+        receiver.offer(template().make(number, number, due), False)
+    publisher.acknowledge(0, 4)
+    assert tally.latency.count == tally.ack_latency.count == 2
+    assert tally.latency.percentile(0) >= 10_000_000
+    assert tally.delivered == tally.acknowledged == 4

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import msgpack
 import orjson
 
-from ext.load import Publisher, Receiver
+from ext.load import Publisher
 from ext.plane import Plane, Socket
+from ext.receiver import Receiver
 from server.actions import Action, Flag
 
 
@@ -32,6 +33,9 @@ class Run(Protocol):
     def lost(self, client: Client, why: str) -> None:
         """It was ready, and its connection has ended unasked."""
 
+    def allowed(self, largest: int) -> None:
+        """The server says how many bytes a publish may have. Raises: UsageError, ours have more."""
+
     def noted(self, text: str) -> None:
         """Something that the report should say."""
 
@@ -39,7 +43,18 @@ class Run(Protocol):
 class Client:
     """A subscriber (with a channel), or a publisher (whose channel is in its template)."""
 
-    __slots__ = ("channel", "dialled_ns", "publisher", "ready", "receiver", "resume", "run", "socket")
+    __slots__ = (
+        "channel",
+        "connection_id",
+        "dialled_ns",
+        "lost",
+        "publisher",
+        "ready",
+        "receiver",
+        "resume",
+        "run",
+        "socket",
+    )
 
     def __init__(self, run: Run, receiver: Receiver, publisher: Publisher | None, channel: str | None) -> None:
         self.run = run
@@ -47,8 +62,10 @@ class Client:
         self.publisher = publisher
         self.channel = channel
         self.resume: str | None = None  # the connection key, from CONNECTED
+        self.connection_id: str | None = None
         self.socket: Socket | None = None
         self.ready = False
+        self.lost = False  # for good
         self.dialled_ns = 0
 
     def opened(self, descriptor: int, received: bytes) -> None:
@@ -65,6 +82,7 @@ class Client:
         )
 
     def failed(self, why: str) -> None:
+        self.lost = True
         self.run.failed(self, why)
 
     def cut(self) -> None:
@@ -75,7 +93,7 @@ class Client:
             self.socket = None
 
     def gone(self, why: str) -> None:
-        was_ready, self.ready, self.socket = self.ready, False, None
+        was_ready, self.ready, self.socket, self.lost = self.ready, False, None, True
         if was_ready:
             self.run.lost(self, why)
         else:
@@ -87,10 +105,12 @@ class Client:
             return
         try:
             message = msgpack.unpackb(payload) if binary else orjson.loads(payload)
-            action = message["action"]
-        except (ValueError, KeyError, TypeError, msgpack.UnpackException):
+        except (ValueError, msgpack.UnpackException):
+            message = None
+        if not _is_message(message):
             self._end(f"the server sent what is no protocol message: {payload[:80]!r}")
             return
+        action = message["action"]
         if action == Action.CONNECTED:
             self._connected(message)
         elif action == Action.ATTACHED:
@@ -103,9 +123,22 @@ class Client:
     def _connected(self, message: dict[str, Any]) -> None:
         details = message.get("connectionDetails") or {}
         self.resume = details.get("connectionKey") or message.get("connectionKey")
-        if self.channel is None:
-            self._is_ready()
+        before, self.connection_id = self.connection_id, message.get("connectionId")
+        if self.ready:
+            return  # an update of what it said before
+        if self.publisher is not None:
+            self.run.allowed(details.get("maxMessageSize") or 0)
+            if before is None:
+                self._is_ready()
+            elif before == self.connection_id:
+                assert self.socket is not None
+                self.socket.send_frames(self.publisher.unanswered_frames())
+                self._is_ready()
+            else:
+                self._end(f"a connection was not resumed: {_told(message)}")
             return
+        if message.get("error"):
+            self.run.noted(f"connected, but {_told(message)}")
         attach: dict[str, Any] = {"action": Action.ATTACH, "channel": self.channel, "flags": int(Flag.SUBSCRIBE)}
         serial = self.receiver.channel_serial
         if serial is not None:
@@ -142,6 +175,27 @@ class Client:
         if self.socket is not None:
             self.socket.abort()
         self.gone(why)
+
+
+TYPES: dict[str, type] = {  # or null
+    "channelSerial": str,
+    "connectionDetails": dict,
+    "connectionId": str,
+    "connectionKey": str,
+    "error": dict,
+}
+
+
+def _is_message(message: Any) -> bool:
+    """Is it a protocol message, as far as we read it?"""
+    if not isinstance(message, dict) or not isinstance(message.get("action"), int):
+        return False
+    if any(not isinstance(message.get(name, kind()), (kind, type(None))) for name, kind in TYPES.items()):
+        return False
+    details = message.get("connectionDetails") or {}
+    key = details.get("connectionKey")
+    counts = (message.get("msgSerial", 0), message.get("count", 1), details.get("maxMessageSize") or 0)
+    return isinstance(key, (str, type(None))) and all(type(n) is int and 0 <= n < 1 << 53 for n in counts)
 
 
 def _told(message: dict[str, Any]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from server.bench import plot, report, scenarios
-from server.bench.load import Load, allow_descriptors, say
-from server.bench.options import UsageError, options_from
+from server.bench.load import Interrupted, Load, allow_descriptors, say
+from server.bench.options import Options, UsageError, options_from
 from server.bench.target import Target, Unreachable
 from server.bench.verdict import judge
 
@@ -28,21 +31,28 @@ def main(arguments: argparse.Namespace) -> int:
         say(f"unbroken bench: {error}")
         return USAGE
     try:
-        allow_descriptors((options.subscribers + options.publishers) * (2 if options.secure else 1))
+        allow_descriptors(_descriptors(options))
         load = Load(options, Target(options))
     except Unreachable as error:
         say(f"unbroken bench: {error}")
         return UNREACHABLE
+    except UsageError as error:
+        say(f"unbroken bench: {error}")
+        return USAGE
     if not options.quiet:
         load.on_second = lambda second: say(report.progress(second))
     try:
-        figures = scenarios.run(load)
+        with _ending_early(load):
+            figures = scenarios.run(load)
         verdict = judge(load)
-    except Unreachable as error:
+    except (Unreachable, UsageError) as error:
         say(f"unbroken bench: {error}")
-        return UNREACHABLE
-    except KeyboardInterrupt:
+        return UNREACHABLE if isinstance(error, Unreachable) else USAGE
+    except Interrupted:
         say("unbroken bench: ended by hand, before anything was measured")
+        return INCORRECT
+    except KeyboardInterrupt:
+        say("unbroken bench: ended by hand while messages were still on their way: no verdict")
         return INCORRECT
     finally:
         load.close()
@@ -57,3 +67,25 @@ def main(arguments: argparse.Namespace) -> int:
             options.plot, load, figures, f"unbroken bench, {options.scenario}: {verdict.sentence().split(':')[0]}"
         )
     return CORRECT if verdict.clean else INCORRECT
+
+
+def _descriptors(options: Options) -> int:
+    """With TLS a connection has its own, and a pair of sockets between the loop and the thread that carries it."""
+    return (options.subscribers + options.publishers) * (3 if options.secure else 1)
+
+
+@contextmanager
+def _ending_early(load: Load) -> Iterator[None]:
+    """The first Ctrl-C ends publishing, and the report is of what there is; the second one ends everything."""
+
+    def end(number: int, frame: object) -> None:
+        if load.interrupted:
+            raise KeyboardInterrupt
+        load.interrupted = True
+        say("unbroken bench: ending; waiting for what is on its way (once more: at once, without a verdict)")
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

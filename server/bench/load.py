@@ -18,21 +18,26 @@ import msgpack
 import orjson
 
 from ext.histogram import Histogram
-from ext.load import MARK_BYTES, Publisher, Receiver, Tally, Template, now_ns
+from ext.load import MARK_BYTES, Publisher, Tally, Template, now_ns
 from ext.plane import BINARY, FAILED, GONE, TEXT, VIOLATION, Plane
+from ext.receiver import Receiver
 from server.actions import Action
 from server.bench.client import Client
 from server.bench.dialer import Dialer
-from server.bench.options import Options, Ramp
-from server.bench.schedule import Schedule
+from server.bench.options import Options, UsageError
+from server.bench.pacing import Pace, Scheduled, Windows
 from server.bench.target import Target, Unreachable
 
 LARGEST_MESSAGE = 16 << 20
-QUEUED_BYTES = 1 << 20  # of one connection: more is not handed to it before it has sent some; what is due stays due
 IDLE_WAIT_US = 500
 STUCK_SECONDS = 5.0  # without any progress at the end: what has not come by then has not come
 SETUP_SECONDS = 60.0
 SPARE_DESCRIPTORS = 64
+NAME = "bench"  # of each message
+
+
+class Interrupted(Exception):
+    """Ctrl-C before there was anything to report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Second:
     delivered: int
     p50: int
     p99: int
+    problems: int  # since the beginning
 
 
 class Load:
@@ -65,14 +71,15 @@ class Load:
         self.notes: dict[str, int] = {}  # text: how often
         self.failures = 0  # connections that were not made
         self.lost_connections = 0
-        self.late_ns = 0  # the most by which a publish left after it was due
-        self.interrupted = False
+        self.interrupted = False  # set it (from a signal handler, say), and the run ends early
+        self.scheduled: Scheduled | None = None
+        self.unsent = 0  # messages that were due, and had not left at the end
         self.on_second: Callable[[Second], None] | None = None
         self.on_ready: Callable[[Client], None] | None = None
         self.on_turn: Callable[[], None] | None = None
         self._dialer = Dialer(target, options.at_once)
         self._touched: list[Publisher] = []
-        self._templates: dict[int, Template] = {}
+        self._frame_bytes = 0
         self._began = time.monotonic()
         self._noted = (self._began, 0, 0, 0)
         self._ready = 0
@@ -94,12 +101,13 @@ class Load:
         return client
 
     def add_publisher(self) -> Client:
-        number, options = len(self.publishers), self.options
+        number = len(self.publishers)
         client = Client(self, None, None, None)  # type: ignore[arg-type]  # both belong to the publisher, which names it
-        publisher = Publisher(self.tally, number, options.per_frame, client, self._touched)
+        template = self._template(number)
+        publisher = Publisher(self.tally, number, template, client, self._touched)
         client.publisher = publisher
         client.receiver = Receiver(self.tally, number, 0, 1, 0, publisher)
-        self._templates[number] = self._template(number)
+        self._frame_bytes = len(template.make(0, 0, 0))
         self.publishers.append(client)
         return client
 
@@ -109,7 +117,7 @@ class Load:
         message = {
             "action": Action.MESSAGE,
             "channel": self.channel_name(publisher % options.channels),
-            "messages": [{"name": "bench", "data": data}] * options.per_frame,
+            "messages": [{"name": NAME, "data": data}] * options.per_frame,
         }
         if self.binary:
             whole = msgpack.packb(message)
@@ -124,11 +132,13 @@ class Load:
             self._dialer.dial(client)
 
     def wait_ready(self, clients: list[Client], seconds: float = SETUP_SECONDS) -> None:
-        """Until all of these are ready. Raises: Unreachable, some did not get in."""
+        """Until all of these are ready. Raises: Unreachable, some did not get in; Interrupted."""
         until = time.monotonic() + seconds
         wanted = self._ready + sum(not client.ready for client in clients)
         while self._ready < wanted:
             self.turn(IDLE_WAIT_US)
+            if self.interrupted:
+                raise Interrupted
             if self.failures or time.monotonic() > until:
                 missing = sum(not client.ready for client in clients)
                 why = next(iter(self.notes), f"no answer within {seconds:g} s")
@@ -143,6 +153,14 @@ class Load:
         self._ready += 1
         if self.on_ready is not None:
             self.on_ready(client)
+
+    def allowed(self, largest: int) -> None:
+        wanted = self.options.per_frame * (self.options.size + len(NAME))
+        if 0 < largest < wanted:
+            raise UsageError(
+                f"the server takes publishes of at most {largest:,} bytes (maxMessageSize); "
+                f"these have {wanted:,}: a smaller --size or --per-frame"
+            )
 
     def failed(self, client: Client, why: str) -> None:
         self.failures += 1
@@ -193,13 +211,22 @@ class Load:
             round((tally.delivered - delivered) / seconds),
             measured.percentile(50),
             measured.percentile(99),
+            self._problems(),
         )
         self.seconds.append(second)
         self.take_times()
         self._noted = (now, sent, tally.acknowledged, tally.delivered)
         self.plane.tick(self.now_ms())
+        for client in self.subscribers:
+            client.receiver.forgive()
         if self.on_second is not None:
             self.on_second(second)
+
+    def _problems(self) -> int:
+        tally = self.tally
+        refused = sum(client.publisher.refused for client in self.publishers if client.publisher)
+        odd = tally.repeats + tally.inversions + tally.misplaced + tally.stray_acks + tally.refused_deliveries
+        return odd + refused + self.lost_connections + self.failures
 
     def take_times(self) -> None:
         """What was measured in this second goes to the whole."""
@@ -209,83 +236,47 @@ class Load:
 
     # publishing
 
-    def publish_for(self, seconds: float, warmup: float = 0.0) -> float:
-        """Publish as the options say, at a rate or as ACKs come. Returns: how many seconds were measured."""
+    def publish_for(self, seconds: float) -> float:
+        """Publish as the options say, at a rate or as ACKs come; a schedule goes on where the last call left it.
+
+        Returns: how many seconds that were."""
         begun = time.monotonic()
-        ramp = self.options.ramp
-        pace = self._on_schedule(ramp) if ramp is not None else self._in_windows()
-        measured_from = None
-        while (now := time.monotonic()) - begun < warmup + seconds and not self._all_lost():
-            if measured_from is None and now - begun >= warmup:
-                measured_from = now
-                self.tally.measure(True)
-            self.turn(0 if pace() else IDLE_WAIT_US)
-        return time.monotonic() - (measured_from or begun)
+        pace = self._pace()
+        while time.monotonic() - begun < seconds and not self._hopeless():
+            self.turn(0 if pace.step() else IDLE_WAIT_US)
+        pace.step()
+        self.plane.flush()
+        if self.scheduled is not None:
+            self.unsent = self.scheduled.unsent()
+        return time.monotonic() - begun
 
     def publish_count(self, count: int) -> None:
         """Publish so many messages of each publisher, as ACKs come."""
-        pace = self._in_windows(-(-count // self.options.per_frame))
-        while not self._all_lost() and self._unfinished(-(-count // self.options.per_frame)):
-            self.turn(0 if pace() else IDLE_WAIT_US)
+        publishes = -(-count // self.options.per_frame)
+        pace = Windows(self._senders(), self._touched, self.options.window, self._frame_bytes, publishes)
+        held = [publisher for publisher in self._senders() if publisher.answered < publishes]
+        while held and not self._hopeless():
+            self.turn(0 if pace.step() else IDLE_WAIT_US)
+            held = [publisher for publisher in held if publisher.answered < publishes]
 
-    def _unfinished(self, publishes: int) -> bool:
-        return any(client.publisher.answered < publishes for client in self.publishers if client.publisher)
+    def restart_schedule(self) -> None:
+        """A ramp begins anew with the next ``publish_for``."""
+        self.scheduled = None
 
-    def _all_lost(self) -> bool:
-        return not any(client.ready for client in self.publishers)
+    def _pace(self) -> Pace:
+        ramp = self.options.ramp
+        if ramp is None:
+            return Windows(self._senders(), self._touched, self.options.window, self._frame_bytes)
+        if self.scheduled is None:
+            self.scheduled = Scheduled(self._senders(), ramp, self._frame_bytes)
+        return self.scheduled
 
-    def _in_windows(self, most: int = 1 << 62) -> Callable[[], bool]:
-        """As many unanswered publishes of each as the window allows; True: there was something to send."""
-        window = self.options.window
-        held: list[Publisher] = [client.publisher for client in self.publishers if client.publisher]
-        self._touched.clear()
+    def _senders(self) -> list[Publisher]:
+        return [client.publisher for client in self.publishers if client.publisher]
 
-        def pace() -> bool:
-            nonlocal held
-            due, held = held + self._touched, []
-            self._touched.clear()
-            for publisher in due:
-                publisher.taken()
-                socket = publisher.owner.socket
-                while publisher.sent - publisher.answered < window and publisher.sent < most and socket is not None:
-                    if socket.queued > QUEUED_BYTES:
-                        held.append(publisher)
-                        break
-                    self._send(publisher, now_ns())
-            return bool(due)
-
-        return pace
-
-    def _on_schedule(self, ramp: Ramp) -> Callable[[], bool]:
-        """What is due by now, publishers in turn."""
-        per_frame = self.options.per_frame
-        schedule = Schedule(Ramp(ramp.begin / per_frame, ramp.end / per_frame, ramp.seconds))
-        origin = now_ns()
-        number = 0
-
-        def pace() -> bool:
-            nonlocal number
-            now = now_ns()
-            wanted = schedule.count((now - origin) / 1e9)
-            sent = False
-            while number < wanted:
-                client = self.publishers[number % len(self.publishers)]
-                if client.publisher is not None and client.socket is not None:
-                    if client.socket.queued > QUEUED_BYTES:
-                        break  # it stays due
-                    due = origin + int(schedule.due(number) * 1e9)
-                    self.late_ns = max(self.late_ns, now - due)
-                    self._send(client.publisher, due)
-                    sent = True
-                number += 1
-            return sent
-
-        return pace
-
-    def _send(self, publisher: Publisher, due_ns: int) -> None:
-        payload = self._templates[publisher.number].make(publisher.sent, publisher.sent * publisher.per_publish, due_ns)
-        publisher.note_sent(due_ns)
-        publisher.owner.socket.send(payload)
+    def _hopeless(self) -> bool:
+        """There is nobody left who could publish, or no wish to go on."""
+        return self.interrupted or all(client.lost for client in self.publishers)
 
     # the end
 
@@ -300,6 +291,8 @@ class Load:
             if self._all_arrived() or time.monotonic() - since > STUCK_SECONDS:
                 break
         self.take_times()
+        for client in self.subscribers:
+            client.receiver.forgive()
 
     def _all_arrived(self) -> bool:
         expected = [0] * self.options.channels
@@ -319,15 +312,15 @@ class Load:
 
 
 def allow_descriptors(wanted: int) -> None:
-    """Raise the limit on open files as far as it may go. Raises: Unreachable, it is too low for so many connections."""
+    """Raise the limit on open files as far as it may go. Raises: UsageError, it is too low for so many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + SPARE_DESCRIPTORS
     if soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
-            raise Unreachable(
-                f"{wanted} connections need {needed} descriptors, the limit is {hard}: raise it (ulimit -n {needed})"
+            raise UsageError(
+                f"{wanted} sockets need {needed} descriptors, the limit is {hard}: raise it (ulimit -n {needed})"
             )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else hard, hard))
 
 
 def cpu_seconds(pid: int | None = None) -> float:
@@ -337,6 +330,16 @@ def cpu_seconds(pid: int | None = None) -> float:
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wanted_cpu_seconds() -> float:
+    """How long this thread has been running or has waited for a core that others had; 0: the kernel does not tell."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            running, waiting, _ = file.read().split()
+    except (OSError, ValueError):
+        return 0.0
+    return (int(running) + int(waiting)) / 1e9
 
 
 def resident_bytes(pid: int) -> int:

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,33 @@ def progress(second: Second) -> str:
     return (
         f"{second.at:7.1f} s   {second.published:>9,} published/s   {second.acknowledged:>9,} acknowledged/s   "
         f"{second.delivered:>11,} delivered/s   p50 {_ms(second.p50)}   p99 {_ms(second.p99)}"
-    )
+    ) + (f"   {second.problems:,} problems" if second.problems else "")
 
 
 def limits(load: Load, figures: Figures) -> list[str]:
     """Where the load tester itself stood in the way."""
     found = []
-    if figures.own_cpu >= BUSY:
+    if max(figures.own_cpu, figures.own_demand) >= BUSY:
+        waited = max(figures.own_demand - figures.own_cpu, 0.0)
         found.append(
-            f"the load tester was the limit, or near it: it used {figures.own_cpu:.0%} of a core. "
-            "Run several, or with fewer connections each"
+            f"the load tester was the limit, or near it: it used {figures.own_cpu:.0%} of a core"
+            + (f", and waited for one during {waited:.0%} of the time" if waited > 0.05 else "")
+            + ". Give it a core of its own, or run several"
         )
-    if load.late_ns / 1e6 > LATE_MS:
-        found.append(
-            f"the schedule was not kept: publishes left up to {load.late_ns / 1e6:,.0f} ms after they were due"
-        )
+    if load.scheduled is not None:
+        late, held = load.scheduled.late_ns / 1e6, load.scheduled.held_ns / 1e6
+        if late > LATE_MS:
+            found.append(
+                f"the schedule was not kept: publishes left up to {late:,.0f} ms after they were due "
+                "(their latency counts from then all the same)"
+            )
+        if held > LATE_MS:
+            found.append(
+                f"publishes waited up to {held:,.0f} ms because their connection was away, or took no more "
+                "(that is in their latency)"
+            )
+        if load.unsent:
+            found.append(f"{load.unsent:,} messages were due and had not left at the end: no percentile has them")
     if load.options.secure:
         found.append("TLS was carried by a thread beside the loop: its CPU and its hand-over are in these figures")
     return found
@@ -81,6 +93,8 @@ def document(load: Load, figures: Figures, verdict: Verdict) -> dict[str, Any]:
         "seconds": figures.seconds,
         "figures": figures.values,
         "own_cpu": figures.own_cpu,
+        "own_demand": figures.own_demand,
+        "unsent": load.unsent,
         "latency_us": _summary(load.latency),
         "ack_latency_us": _summary(load.ack_latency),
         "connecting_us": _summary(figures.connecting) if figures.connecting is not None else None,
@@ -104,9 +118,9 @@ def write_csv(path: Path, load: Load, figures: Figures) -> None:
         for percent in PERCENTILES:
             rows.writerow([percent, *(h.percentile(percent) for h in (load.latency, load.ack_latency, connecting))])
         rows.writerow([])
-        rows.writerow(["second", "published", "acknowledged", "delivered", "p50_us", "p99_us"])
+        rows.writerow(["second", "published", "acknowledged", "delivered", "p50_us", "p99_us", "problems"])
         for second in load.seconds:
-            rows.writerow([second.at, second.published, second.acknowledged, second.delivered, second.p50, second.p99])
+            rows.writerow(astuple(second))
 
 
 def _summary(histogram: Histogram) -> dict[str, Any]:

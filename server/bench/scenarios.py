@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ext.histogram import Histogram
 from ext.load import now_ns
 from server.bench.client import Client
-from server.bench.load import IDLE_WAIT_US, STUCK_SECONDS, Load, cpu_seconds, resident_bytes, say
+from server.bench.load import (
+    IDLE_WAIT_US,
+    STUCK_SECONDS,
+    Interrupted,
+    Load,
+    cpu_seconds,
+    resident_bytes,
+    say,
+    wanted_cpu_seconds,
+)
 
 CATCH_UP_SECONDS = 120.0
+FOR_EVER = 1 << 62
 
 
 @dataclass(slots=True)
@@ -26,10 +37,13 @@ class Figures:
     values: dict[str, float] = field(default_factory=dict)
     connecting: Histogram | None = None
     own_cpu: float = 0.0  # share of one core, while it was measured
+    own_demand: float = 0.0  # the same, with the time in which the loop wanted a core that others had
 
 
 def run(load: Load) -> Figures:
-    """The scenario of the options. Ctrl-C ends it early, with what there is."""
+    """The scenario of the options; ``load.interrupted`` ends it early, with what there is.
+
+    Raises: Unreachable, Interrupted (there is nothing yet), UsageError (the server does not take such messages)."""
     scenario: Callable[[Load], Figures] = {
         "throughput": throughput,
         "storm": storm,
@@ -46,12 +60,13 @@ class Meter:
     def __init__(self, load: Load) -> None:
         self._pid = load.options.server_pid
         self._began = time.monotonic()
-        self._own = cpu_seconds()
+        self._own, self._demand = cpu_seconds(), wanted_cpu_seconds()
         self._server = cpu_seconds(self._pid) if self._pid else 0.0
 
     def figures(self) -> Figures:
         seconds = max(time.monotonic() - self._began, 1e-9)
-        figures = Figures(seconds, own_cpu=(cpu_seconds() - self._own) / seconds)
+        own = (cpu_seconds() - self._own) / seconds
+        figures = Figures(seconds, own_cpu=own, own_demand=(wanted_cpu_seconds() - self._demand) / seconds)
         if self._pid:
             figures.values["server CPU, share of a core"] = (cpu_seconds(self._pid) - self._server) / seconds
         return figures
@@ -72,15 +87,14 @@ def _connect_all(load: Load) -> None:
 def throughput(load: Load) -> Figures:
     _connect_all(load)
     options = load.options
-    acknowledged, delivered = load.tally.acknowledged, load.tally.delivered
-    meter = Meter(load)
-    try:
-        if options.warmup:
-            load.publish_for(options.warmup)
-            acknowledged, delivered, meter = load.tally.acknowledged, load.tally.delivered, Meter(load)
-        seconds = load.publish_for(options.duration)
-    except KeyboardInterrupt:
-        seconds, load.interrupted = meter.figures().seconds, True
+    load.publish_for(options.warmup)
+    if options.ramp is not None and options.ramp.seconds:
+        load.restart_schedule()
+    acknowledged, delivered, meter = load.tally.acknowledged, load.tally.delivered, Meter(load)
+    measured_from = now_ns()
+    load.tally.measure(measured_from, FOR_EVER)
+    seconds = load.publish_for(options.duration)
+    load.tally.measure(measured_from, now_ns())  # what was due by now counts, however late it comes
     figures = meter.figures()
     figures.seconds = seconds
     figures.values |= {
@@ -88,8 +102,6 @@ def throughput(load: Load) -> Figures:
         "delivered, messages/s": (load.tally.delivered - delivered) / seconds,
     }
     _per_message(load, figures, acknowledged, delivered)
-    load.take_times()
-    load.tally.measure(False)
     load.settle()
     return figures
 
@@ -111,10 +123,11 @@ def storm(load: Load) -> Figures:
     connecting = _time_ready(load)
     meter = Meter(load)
     load.connect(clients)
-    load.wait_ready(clients, seconds=CATCH_UP_SECONDS)
+    with suppress(Interrupted):
+        load.wait_ready(clients, seconds=CATCH_UP_SECONDS)
     figures = meter.figures()
     figures.connecting = connecting
-    figures.values["connected and attached, clients/s"] = len(clients) / figures.seconds
+    figures.values["connected and attached, clients/s"] = connecting.count / figures.seconds
     return figures
 
 
@@ -129,13 +142,15 @@ def reconnect(load: Load) -> Figures:
     """Half the duration, the cut, and as long again while all come back; then until they have caught up."""
     _connect_all(load)
     options = load.options
+    load.tally.measure(now_ns(), FOR_EVER)
     load.publish_for(options.duration / 2)
     published = _published(load)
     connecting = _time_ready(load)
     meter = Meter(load)
-    for client in load.subscribers:
+    clients = load.subscribers + load.publishers
+    for client in clients:
         client.cut()
-    load.connect(load.subscribers)
+    load.connect(clients)
     behind = [(client, client.receiver.channel) for client in load.subscribers]
     caught_up: list[float] = []
     began = time.monotonic()
@@ -150,11 +165,12 @@ def reconnect(load: Load) -> Figures:
     load.on_turn = watch
     load.publish_for(options.duration / 2)
     until = time.monotonic() + CATCH_UP_SECONDS
-    while behind and time.monotonic() < until and not load.failures:
+    while (behind or not all(client.ready or client.lost for client in clients)) and time.monotonic() < until:
         load.turn(IDLE_WAIT_US)
+        if load.failures or load.lost_connections or load.interrupted:
+            break
     figures = meter.figures()
     load.on_turn = None
-    load.take_times()
     load.settle()
     figures.connecting = connecting
     figures.values["until all had caught up with what they missed, s"] = caught_up[0] if caught_up else float("inf")
@@ -189,7 +205,7 @@ def idle(load: Load) -> Figures:
 
 def _sit(load: Load, seconds: float) -> None:
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until and not load.interrupted:
         load.turn(100_000)
 
 
@@ -209,8 +225,8 @@ def replay(load: Load) -> Figures:
         load.turn(IDLE_WAIT_US)
         if load.tally.delivered != seen:
             since, seen = time.monotonic(), load.tally.delivered
-        elif time.monotonic() - since > STUCK_SECONDS:
-            break
+        elif time.monotonic() - since > STUCK_SECONDS or load.interrupted:
+            break  # what has come by now is in the figures; settling waits for the rest
     figures = meter.figures()
     figures.values["replayed, messages/s"] = load.tally.delivered / figures.seconds
     load.settle()

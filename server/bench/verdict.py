@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ext.load import Publisher
+from ext.ranges import Ranges
 from server.bench.client import Client
 from server.bench.load import Load
 
@@ -28,6 +29,7 @@ class Verdict:
     repeats: int = 0
     inversions: int = 0
     refused_yet_delivered: int = 0
+    unjudged: int = 0  # passed over, too many to remember which: lost, refused, or late
     damaged: int = 0
     stray_answers: int = 0
     lost_connections: int = 0
@@ -50,7 +52,7 @@ class Verdict:
     def clean(self) -> bool:
         """Correct, and everything that was asked for was done."""
         return self.correct and not (
-            self.refused or self.unanswered or self.lost_connections or self.failed_connections
+            self.refused or self.unanswered or self.unjudged or self.lost_connections or self.failed_connections
         )
 
     def sentence(self) -> str:
@@ -65,6 +67,7 @@ class Verdict:
             (self.stray_answers, "answers that belong to no publish"),
             (self.refused, "refused"),
             (self.unanswered, "never answered"),
+            (self.unjudged, "passed over (too many gaps to tell whether they were refused)"),
             (self.lost_connections, "connections lost"),
             (self.failed_connections, "connections not made"),
         ]
@@ -99,24 +102,35 @@ def judge(load: Load) -> Verdict:
             continue  # its connection was lost, which is counted: nobody could deliver anything to it
         for publisher in by_channel.get(subscriber.receiver.channel, ()):
             _compare(verdict, subscriber, publisher)
-    verdict.lost += tally.unlocated
+    verdict.refused_yet_delivered = max(verdict.refused_yet_delivered - tally.unlocated, 0) + tally.refused_deliveries
+    if verdict.refused:
+        verdict.unjudged = tally.unlocated
+    else:
+        verdict.lost += tally.unlocated
     return verdict
 
 
 def _compare(verdict: Verdict, subscriber: Client, publisher: Publisher) -> None:
-    receiver, refused = subscriber.receiver, publisher.refused_sequences
+    """One subscriber's messages of one publisher, from the first one to the last one that was answered."""
+    receiver = subscriber.receiver
+    receiver.forgive()
     expected = receiver.expected(publisher.number)
     answered = publisher.answered * publisher.per_publish
-    holes = [(begin, min(end, answered)) for begin, end in receiver.missing(publisher.number) if begin < answered]
+    lost = Ranges()
+    for begin, end in receiver.missing(publisher.number):
+        if begin < answered:
+            lost.add(begin, min(end, answered))
+    excused = receiver.forgiven(publisher.number)
     if expected < answered:
-        holes.append((expected, answered))
-    missing = sum(end - begin for begin, end in holes)
-    excused = sum(begin <= number < end for number in refused for begin, end in holes) if refused else 0
-    verdict.refused_yet_delivered += sum(number < answered for number in refused) - excused
-    if missing > excused:
-        verdict.lost += missing - excused
-        if len(verdict.examples) < MOST_EXAMPLES:
-            begin, end = next((b, e) for b, e in holes if any(number not in refused for number in range(b, e)))
-            verdict.examples.append(
-                f"subscriber {receiver.number} never got {begin} to {end - 1} of publisher {publisher.number}"
-            )
+        tail = Ranges()
+        tail.add(expected, answered)
+        excused += tail.subtract(publisher.refused_messages)
+        for begin, end in tail:
+            lost.add(begin, end)
+    verdict.refused_yet_delivered += publisher.refused_messages.total - excused
+    verdict.lost += lost.total
+    if lost.total and len(verdict.examples) < MOST_EXAMPLES:
+        begin, end = next(iter(lost))
+        verdict.examples.append(
+            f"subscriber {receiver.number} never got {begin} to {end - 1} of publisher {publisher.number}"
+        )
