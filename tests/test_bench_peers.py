@@ -270,6 +270,20 @@ def test_acknowledgements_are_counted_however_they_are_cut():
     assert (outcome.acked, outcome.stalled) == (200, False)
 
 
+def test_a_peer_that_leaves_before_anything_is_measured_is_a_failed_run(monkeypatch):
+    """And no division by the span that was not."""
+    def gone(ends, load, *, ack, pids):
+        ends[0].socket.shutdown(socket.SHUT_RDWR)
+        return pump_run(ends, replace(load, warmup_seconds=0.05, quiet_seconds=0.2), ack=ack)
+
+    pump_run = pump.run
+    monkeypatch.setattr(pump, "run", gone)
+    peer = PEERS["unbroken-memory"]
+    row = scenarios.Row(0, "small", (peer.name,), QUICK, 1, 1)
+    with pytest.raises(scenarios.Refused, match="over before it was measured: 1 connections cut off"):
+        scenarios.measure(row, peer, servers.find(peer, {})[0], core=None)
+
+
 @given(st.integers(0, (1 << 62) - 1))
 def test_a_latency_is_told_to_1_6_percent_and_never_too_low(nanoseconds):
     buckets = [0] * pump.BUCKETS

@@ -33,6 +33,7 @@ enum {
     HEAD_ROOM = 256,            /* before it, for what the read before has left of a mark or pattern */
     BATCH = 64,                 /* messages of one publisher made at once */
     EVENTS = 512,
+    PAUSE = 50 * 1000 * 1000,   /* ns between two looks at the sockets: more was not spent on looking */
 };
 enum { SUBSCRIBER, PUBLISHER };
 enum { NO_COUNTER, DECIMAL, BYTE };     /* DECIMAL: from 0, blanks before it; BYTE: 1 to 255 and again */
@@ -328,7 +329,7 @@ static void loop(struct run *run, int epoll) {
     const struct pump_plan *plan = run->plan;
     struct pump_result *result = run->result;
     struct epoll_event events[EVENTS];
-    uint64_t start = now_ns(), scheduled = 0, server = 0, cpu = 0, moved = start, before = 0;
+    uint64_t start = now_ns(), scheduled = 0, server = 0, cpu = 0, before = 0, quiet = 0, last = start;
     for (;;) {
         uint64_t at = now_ns();
         if (!run->begin && at >= start + plan->warmup_ns) {
@@ -338,9 +339,11 @@ static void loop(struct run *run, int epoll) {
         }
         int over = plan->count ? result->sent >= plan->count && finished(run) : at >= run->begin + plan->duration_ns;
         uint64_t progress = result->acked + result->delivered + result->sent;
-        if (progress != before || (plan->rate > 0 && !run->end)) moved = at;
+        /* A pause of our own, when the machine does something else, is no silence of the server's. */
+        quiet = progress != before || (plan->rate > 0 && !run->end) ? 0 : quiet + (at - last < PAUSE ? at - last : PAUSE);
         before = progress;
-        int stalled = at - moved > plan->quiet_ns || result->closed;
+        last = at;
+        int stalled = quiet > plan->quiet_ns || result->closed;
         if (run->begin && !run->end && (over || stalled)) {
             run->end = at;
             result->span_ns = run->end - run->begin;

@@ -82,6 +82,9 @@ def _flow(row: Row, peer: Peer, server: Running) -> dict[str, Any]:
         ] + _publishers(row, dialect, rooms, server, stack)
         outcome = pump.run(ends, row.load, ack=dialect.ack, pids=server.pids)
         memory = server.memory_bytes()
+    if not outcome.seconds:
+        raise Refused(f"it was over before it was measured: {outcome.closed} connections cut off, {outcome.sent} "
+                      f"messages sent, {outcome.acked} acknowledged, {outcome.delivered} delivered")
     counted = outcome.span_acked if row.unit == "acks" else outcome.span_delivered
     figures = {
         "rate": None if row.load.rate else counted / outcome.seconds,
