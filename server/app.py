@@ -35,12 +35,14 @@ from engine.journal.rocks import RocksJournal
 from engine.settings import Settings
 from ext.entrance import Entrance
 from ext.upgrade import Request
-from server.backend import NodeBackend, apps_file, new_key, stored_key
-from server.datadir import DataDirectory, keys_of
+from server.apps import keys_of, new_key, stored_key
+from server.backend import NodeBackend
+from server.datadir import DataDirectory
 from server.entrance import run_entrance, run_patience
 from server.handshake import Upgrade
 from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
+from server.keywatch import KeyWatch
 from server.listener import Acceptor
 from server.node import Node, monotonic_ms, wall_clock_ms
 from server.opening import meet, read_query, refuse, welcome
@@ -102,14 +104,15 @@ def sorted_namespaces(settings: Settings) -> list:  # type: ignore[type-arg]
 
 def _keyring(settings: Settings, directory: DataDirectory) -> Keyring:
     """The keys of the configuration and of the data directory; where there is none, one is made and shown."""
-    apps = directory.apps()
-    keyring = Keyring([*keys_of(apps, apps_file(directory)), *settings.keys])
+    file = directory.apps
+    keyring = Keyring([*keys_of(file.read(), file.path), *settings.keys])
     if not len(keyring) and not settings.dev:
         key = new_key(secrets.token_hex(3))
-        directory.keep_apps({**apps, key.app_id: {"keys": [stored_key(key)]}})
+        with file.changing() as apps:
+            apps[key.app_id] = {"keys": [stored_key(key)]}
         keyring.add(key)
         print(
-            f"unbroken: made the app {key.app_id} with a key of full capability, kept in {apps_file(directory)}:\n"
+            f"unbroken: made the app {key.app_id} with a key of full capability, kept in {file.path}:\n"
             f"    {key.text}",
             flush=True,
         )
@@ -175,6 +178,8 @@ async def _serve(
     gc.set_threshold(*GC_THRESHOLDS)
     async with trio.open_nursery() as nodes:
         await nodes.start(node.run)
+        configured = {key.name for key in settings.keys}
+        nodes.start_soon(KeyWatch(directory.apps, keyring, configured, node.clients, node.end_of_turn).run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as intake:
                 for listener in listeners:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import trio
 
 import server
 from engine import limits
-from engine.auth.capability import FULL_TEXT, Capability
+from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring
 from engine.auth.requests import TokenIssuer
 from engine.auth.tokens import Identity
@@ -23,7 +22,8 @@ from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from server.admin import Health
-from server.datadir import DataDirectory, namespaces_of
+from server.apps import namespaces_of, new_key, stored_key
+from server.datadir import DataDirectory
 from server.node import Node
 from server.revoking import Revoker
 
@@ -68,7 +68,7 @@ class NodeBackend:
         self._directory = directory
         self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
         self.address: tuple[str, int] = ("127.0.0.1", 0)
-        node.app_namespaces.update(namespaces_of(directory.apps(), apps_file(directory)))
+        node.app_namespaces.update(namespaces_of(directory.apps.read(), directory.apps.path))
 
     @property
     def dev(self) -> bool:
@@ -172,20 +172,19 @@ class NodeBackend:
 
     def create_app(self, spec: dict[str, object]) -> dict[str, object]:
         """Make an app with its keys and namespaces, as a test suite wants it. Raises: BadRequest, LimitExceeded."""
-        apps = self._directory.apps()
-        if len(apps) >= MOST_APPS:
-            raise LimitExceeded(f"there are {MOST_APPS} apps already; delete some", code=42910)
         wanted = spec.get("keys") or [{}]
         if not isinstance(wanted, list) or len(wanted) > MOST_KEYS:
             raise BadRequest(f"keys: must be an array of at most {MOST_KEYS}", code=40000)
         app_id = secrets.token_hex(4)
         keys = [_new_key(app_id, entry, f"keys[{at}]") for at, entry in enumerate(wanted)]
         spaces = _new_namespaces(spec.get("namespaces"))
-        apps[app_id] = {
-            "keys": [stored_key(key) for key in keys],
-            "namespaces": {space.id: space.persisted_hours for space in spaces},
-        }
-        self._directory.keep_apps(apps)
+        with self._directory.apps.changing() as apps:
+            if len(apps) >= MOST_APPS:
+                raise LimitExceeded(f"there are {MOST_APPS} apps already; delete some", code=42910)
+            apps[app_id] = {
+                "keys": [stored_key(key) for key in keys],
+                "namespaces": {space.id: space.persisted_hours for space in spaces},
+            }
         self._node.app_namespaces[app_id] = {space.id: space for space in spaces}
         for key in keys:
             self._keyring.add(key)
@@ -226,9 +225,8 @@ class NodeBackend:
 
     async def delete_app(self, app_id: str) -> None:
         """Its keys, its clients, its messages."""
-        apps = self._directory.apps()
-        apps.pop(app_id, None)
-        self._directory.keep_apps(apps)
+        with self._directory.apps.changing() as apps:
+            apps.pop(app_id, None)
         self._keyring.remove_app(app_id)
         self._node.app_namespaces.pop(app_id, None)
         for client in list(self._node.clients):
@@ -236,12 +234,6 @@ class NodeBackend:
                 client.fail(PubSubError("the app has been deleted", code=40120, status=401))
         self._node.end_of_turn()
         await trio.to_thread.run_sync(self._node.journal.forget, f"{app_id}:")
-
-
-def new_key(app_id: str, capability: Capability | None = None, *, revocable: bool = False) -> Key:
-    """A key with a random name and secret."""
-    granted = capability if capability is not None else Capability.parse(FULL_TEXT)
-    return Key(app_id, secrets.token_hex(3), secrets.token_hex(16), granted, revocable)
 
 
 def _new_key(app_id: str, entry: Any, field: str) -> Key:
@@ -266,17 +258,3 @@ def _new_namespaces(wanted: object) -> list[Namespace]:
             raise BadRequest(f"namespaces[{at}].id: must be a name without colons", code=40000)
         spaces.append(Namespace(space, DEFAULT_PERSISTED_HOURS if entry.get("persisted") is True else 0))
     return spaces
-
-
-def stored_key(key: Key) -> dict[str, object]:
-    """As apps.json has it."""
-    return {
-        "id": key.key_id,
-        "secret": key.secret,
-        "capability": key.capability.text,
-        "revocableTokens": key.revocable_tokens,
-    }
-
-
-def apps_file(directory: DataDirectory) -> Path:
-    return directory.path / "apps.json"

@@ -1,4 +1,4 @@
-"""The command: ``unbroken serve``, ``unbroken bench``."""
+"""The command: ``unbroken serve``, ``unbroken keys``, ``unbroken bench``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import server
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.errors import StartupFailed
 from engine.settings import Settings, load, parse_listen
+from server import keys_command
 from server.bench.options import EXAMPLES, add_arguments
 
 SERVE_EXAMPLES = """\
@@ -61,6 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="a proxy in front speaks TLS to the clients and plain HTTP to us: take keys over plain connections too, "
         "which are otherwise refused (40103) unless they come from this machine",
     )
+    keys = commands.add_parser(
+        "keys",
+        help="make, list, revoke and show API keys",
+        description="Manage the keys of a data directory, also while a server runs on it: it notices within a second.",
+        epilog=keys_command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    keys_command.add_arguments(keys)
     bench = commands.add_parser(
         "bench",
         help="measure a server",
@@ -110,6 +119,8 @@ def main(argv: list[str] | None = None) -> int:
         from server.bench.command import main as bench
 
         return bench(arguments)
+    if arguments.command == "keys":
+        return keys_command.run(arguments)
     try:
         settings = settings_from(arguments, dict(os.environ))
     except StartupFailed as error:

@@ -2,7 +2,7 @@
 
     lock        held while a server runs (flock); holds its pid
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
-    apps.json   apps, their keys and namespaces that were made here: at first start, or by provisioning
+    apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it
     revocations tokens that were taken back before their time
     alive       this and earlier lives of the server, a line each: 8 hex digits, and the last ms of which it is known
     journal/    the journal
@@ -16,17 +16,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from engine.auth.capability import Capability
-from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.auth.sealing import SECRET_BYTES, derive_key
-from engine.errors import PubSubError, StartupFailed
-from engine.settings import LONGEST_PERSISTED_HOURS, Namespace
+from engine.errors import StartupFailed
+from server.apps import AppsFile, replace_file
 
 LIVES = 8  # that are remembered: more than can have ended within the time for which connections are kept
 _LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})")
@@ -38,6 +32,7 @@ class DataDirectory:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+        self.apps = AppsFile(path)
         self.secret = self._read_secret()
         self.dedup_key = derive_key(self.secret, "message ids")[:16]
         self.earlier_lives = self._read_lives()
@@ -97,7 +92,7 @@ class DataDirectory:
                         f"tokens and connection keys would become invalid: remove {self.path / remains} to accept that)"
                     ) from None
             secret = os.urandom(SECRET_BYTES)
-            self._replace("secret", secret)
+            replace_file(file, secret)
             return secret
         if len(secret) != SECRET_BYTES:
             raise StartupFailed(
@@ -118,23 +113,8 @@ class DataDirectory:
     def note_alive(self, now_ms: int) -> None:
         """Not synced: after a power cut connections may be a few seconds less resumable."""
         lives = [(self.life, now_ms), *self.earlier_lives.items()][:LIVES]
-        self._replace("alive", "".join(f"{life:08x} {alive_ms}\n" for life, alive_ms in lives).encode(), sync=False)
-
-    def apps(self) -> dict[str, Any]:
-        """Apps by id: what provisioning made of them, and their keys. Raises: StartupFailed."""
-        file = self.path / "apps.json"
-        try:
-            apps = orjson.loads(file.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise StartupFailed(f"{file}: cannot be read: {error}; repair or restore it") from error
-        if not isinstance(apps, dict):
-            raise StartupFailed(f"{file}: must hold a map of apps; repair or restore it")
-        return apps
-
-    def keep_apps(self, apps: dict[str, Any]) -> None:
-        self._replace("apps.json", orjson.dumps(apps, option=orjson.OPT_INDENT_2))
+        lines = "".join(f"{life:08x} {alive_ms}\n" for life, alive_ms in lives)
+        replace_file(self.path / "alive", lines.encode(), sync=False)
 
     def revocations(self) -> bytes | None:
         """As they were kept; None: none were. Raises: StartupFailed."""
@@ -147,47 +127,4 @@ class DataDirectory:
             raise StartupFailed(f"{file}: cannot be read: {error.strerror}") from error
 
     def keep_revocations(self, content: bytes) -> None:
-        self._replace("revocations", content)
-
-    def _replace(self, name: str, content: bytes, *, sync: bool = True) -> None:
-        new = self.path / f"{name}.new"
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        new.replace(self.path / name)
-        if sync:
-            directory = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-
-
-def keys_of(apps: dict[str, Any], file: Path) -> Iterable[Key]:
-    """The keys of stored apps. Raises: StartupFailed."""
-    for app_id, app in apps.items():
-        try:
-            for key in app["keys"]:
-                of_app, key_id, secret = parse_key(f"{app_id}.{key['id']}:{key['secret']}")
-                yield Key(of_app, key_id, secret, Capability.parse(key["capability"]), key["revocableTokens"] is True)
-        except (KeyError, TypeError) as error:
-            # Not the entry itself, which may hold secrets.
-            raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error!r}; repair or restore it") from error
-        except (PubSubError, KeyFormatError) as error:
-            raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error}; repair or restore it") from error
-
-
-def namespaces_of(apps: dict[str, Any], file: Path) -> dict[str, dict[str, Namespace]]:
-    """The namespaces of stored apps, by app and id; they are stored as hours by id. Raises: StartupFailed."""
-    found: dict[str, dict[str, Namespace]] = {}
-    for app_id, app in apps.items():
-        stored = app.get("namespaces", {})
-        if not isinstance(stored, dict) or not all(
-            type(hours) is int and 0 <= hours <= LONGEST_PERSISTED_HOURS for hours in stored.values()
-        ):
-            raise StartupFailed(f"{file}: app {app_id!r} is damaged: its namespaces; repair or restore it")
-        if stored:
-            found[app_id] = {space: Namespace(space, hours) for space, hours in stored.items()}
-    return found
+        replace_file(self.path / "revocations", content)

@@ -113,13 +113,15 @@ def protocol_version(request: Request) -> int:
 
 
 def asserted_client_id(request: Request) -> str | None:
-    """Who the client says that it is: X-Ably-ClientId (base64), else ``clientId`` in the query.
+    """Who the client says that it is: X-Ably-ClientId (base64), else ``clientId`` in the query of a POST.
+
+    In that of a GET it says of whom something is wanted, such as whose presence.
 
     Raises: PubSubError 40012, when the header is no base64 of UTF-8.
     """
     value = request.headers.get("x-ably-clientid")
     if value is None:
-        return request.query.get("clientId")
+        return request.query.get("clientId") if request.method == "POST" else None
     try:
         return base64.b64decode(value, validate=True).decode()
     except (binascii.Error, ValueError) as error:

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.auth.capability import Capability
-from engine.auth.keys import Key
 from engine.errors import StartupFailed
-from server.datadir import LIVES, DataDirectory, keys_of
+from server.datadir import LIVES, DataDirectory
 
 NOW = 1_700_000_000_000
 
@@ -27,11 +25,11 @@ def mode(path: Path) -> int:
 
 def test_the_directory_and_its_files_are_for_the_owner_alone(path: Path) -> None:
     with DataDirectory.open(path) as directory:
-        directory.keep_apps({})
+        directory.keep_revocations(b"[]")
         directory.note_alive(NOW)
         assert mode(path) == 0o700
         assert {file.name: mode(file) for file in path.iterdir()} == dict.fromkeys(
-            ("lock", "secret", "apps.json", "alive"), 0o600
+            ("lock", "secret", "revocations", "alive"), 0o600
         )
 
 
@@ -162,56 +160,3 @@ def test_a_damaged_note_of_lives_is_as_good_as_none(path: Path, content: bytes) 
     (path / "alive").write_bytes(content)
     with DataDirectory.open(path) as directory:
         assert directory.earlier_lives == {}
-
-
-# apps
-
-
-def test_apps_are_kept_whole_or_as_they_were(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with DataDirectory.open(path) as directory:
-        assert directory.apps() == {}
-        directory.keep_apps({"a": {"keys": []}})
-
-        def cut(*_: object) -> None:
-            raise OSError("the disk is gone")
-
-        monkeypatch.setattr(os, "fsync", cut)
-        with pytest.raises(OSError, match="gone"):
-            directory.keep_apps({"b": {"keys": []}})
-        monkeypatch.undo()
-        assert directory.apps() == {"a": {"keys": []}}
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b"\xff"])
-def test_damaged_apps_are_refused_and_left_alone(path: Path, content: bytes) -> None:
-    with DataDirectory.open(path) as directory:
-        (path / "apps.json").write_bytes(content)
-        with pytest.raises(StartupFailed, match=r"apps\.json: .*restore"):
-            directory.apps()
-        assert (path / "apps.json").read_bytes() == content
-
-
-def test_stored_keys_are_keys_again(path: Path) -> None:
-    stored = {"id": "k", "secret": "s", "capability": '{"a":["publish"]}', "revocableTokens": True}
-    assert list(keys_of({"app": {"keys": [stored]}}, path)) == [
-        Key("app", "k", "s", Capability.parse('{"a":["publish"]}'), True)
-    ]
-
-
-@pytest.mark.parametrize(
-    "app",
-    [
-        {},
-        5,
-        None,
-        {"keys": 5},
-        {"keys": [5]},
-        {"keys": [{"id": "k", "secret": "topsecret", "capability": "x", "revocableTokens": False}]},
-        {"keys": [{"id": "k", "secret": "topsecret", "revocableTokens": False}]},
-        {"keys": [{"id": "k", "secret": "top:secret", "capability": '{"*":["*"]}', "revocableTokens": False}]},
-    ],
-)
-def test_a_damaged_app_is_named_and_its_secrets_are_not(path: Path, app: object) -> None:
-    with pytest.raises(StartupFailed, match="app 'a1' is damaged") as refused:
-        list(keys_of({"a1": app}, path))
-    assert "top" not in str(refused.value)

@@ -64,13 +64,19 @@ def test_the_right_text_finds_its_key(keyring: Keyring) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["app1.key1:topsecreT", "app1.key1:othersecret", "app1.key9:topsecret", "app9.k:topsecret", "app3.off:topsecret"],
+    ["app1.key1:topsecreT", "app1.key1:othersecret", "app1.key9:topsecret", "app9.k:topsecret", "app3.off:guess"],
 )
 def test_wrong_unknown_and_disabled_keys_are_refused_alike(keyring: Keyring, text: str) -> None:
     with pytest.raises(AuthError) as refused:
         keyring.authenticate(text)
     assert refused.value.code == 40101
     assert str(refused.value) == "key: there is no such key, or its secret is another"
+
+
+def test_a_revoked_key_is_told_so_once_its_secret_is_right(keyring: Keyring) -> None:
+    with pytest.raises(AuthError) as refused:
+        keyring.authenticate("app3.off:topsecret")
+    assert (refused.value.code, refused.value.status) == (40131, 401)
 
 
 def test_secrets_are_compared_in_constant_time_for_unknown_keys_too(monkeypatch: pytest.MonkeyPatch) -> None:

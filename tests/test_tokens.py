@@ -87,7 +87,7 @@ def test_a_token_of_another_servers_secret_is_unknown(keyring: Keyring) -> None:
 def test_a_token_ends_with_its_key(authenticator: Authenticator, keyring: Keyring) -> None:
     sealed = token()
     keyring.add(dataclasses.replace(KEY, enabled=False))
-    assert refusal(authenticator.token, sealed, NOW) == (40101, 401)
+    assert refusal(authenticator.token, sealed, NOW) == (40131, 401)
     keyring.remove_app("app1")
     assert refusal(authenticator.token, sealed, NOW) == (40101, 401)
     assert refusal(authenticator.token, token(ttl=1), NOW + 5) == (40101, 401)  # renewing it would not help

@@ -26,7 +26,7 @@ from jwt.exceptions import InvalidKeyError, InvalidTokenError
 
 from engine import limits
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, Keyring
+from engine.auth.keys import Key, Keyring, revoked
 from engine.auth.requests import CLOCK_SKEW_MS, LONGEST_REVOCABLE_TTL_MS, LONGEST_TTL_MS
 from engine.auth.tokens import LONGEST_CREDENTIAL, Identity, TokenSeal, check_client_id
 from engine.errors import AuthError, BadRequest
@@ -154,7 +154,7 @@ def _key_of(header: Mapping[str, Any], keyring: Keyring) -> Key:
             raise AuthError("token: the kid of the JWT names no app of this server", code=40400, status=404)
         raise AuthError("token: the kid of the JWT names no key of its app", code=40130)
     if not key.enabled:
-        raise AuthError("token: the key of the JWT has been revoked", code=40131)
+        raise revoked()
     return key
 
 

@@ -65,6 +65,10 @@ class Keyring:
     def add(self, key: Key) -> None:
         self._keys[key.name] = key
 
+    def remove(self, name: str) -> None:
+        """Forget this key. Nothing, if there is none."""
+        self._keys.pop(name, None)
+
     def remove_app(self, app_id: str) -> list[Key]:
         """Forget the app's keys; returns them."""
         gone = [key for key in self._keys.values() if key.app_id == app_id]
@@ -87,14 +91,21 @@ class Keyring:
     def authenticate(self, text: str) -> Key:
         """The key that this text is.
 
-        Raises: AuthError 40101; the time it takes does not tell an unknown key from a wrong secret.
+        Raises: AuthError 40101; the time it takes does not tell an unknown key from a wrong secret. 40131, for the
+            right text of a key that has been revoked.
         """
         try:
             app_id, key_id, secret = parse_key(text)
         except KeyFormatError as error:
             raise AuthError(f"key: {error}", code=40101) from None
-        key = self.find(f"{app_id}.{key_id}")
+        key = self.get(f"{app_id}.{key_id}")
         expected = key.secret if key is not None else "-" * 32
         if not hmac.compare_digest(expected.encode(), secret.encode()) or key is None:
             raise AuthError("key: there is no such key, or its secret is another", code=40101)
+        if not key.enabled:
+            raise revoked()
         return key
+
+
+def revoked() -> AuthError:
+    return AuthError("the key has been revoked", code=40131)

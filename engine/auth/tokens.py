@@ -19,7 +19,7 @@ import msgpack
 
 from engine import limits
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, Keyring
+from engine.auth.keys import Key, Keyring, revoked
 from engine.auth.sealing import derive_key
 from engine.errors import AuthError, BadRequest
 
@@ -97,7 +97,7 @@ class TokenSeal:
         return f"{key.app_id}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
 
     def open(self, token: str, keyring: Keyring, now_ms: int) -> Identity:
-        """Raises: AuthError 40101 (none of ours, or its key is gone), 40142 (expired)."""
+        """Raises: AuthError 40101 (none of ours, or its key is gone), 40131 (its key is revoked), 40142 (expired)."""
         unknown = AuthError("token: it is not known here", code=40101)
         app_id, dot, text = token.partition(".")
         if not dot or len(token) > LONGEST_CREDENTIAL:
@@ -110,9 +110,11 @@ class TokenSeal:
         if not hmac.compare_digest(hmac.digest(self._key, payload, "sha256"), mac):
             raise unknown
         key_name, issued_ms, expires_ms, client_id, capability, _ = msgpack.unpackb(payload)
-        key = keyring.find(key_name)
+        key = keyring.get(key_name)
         if key is None or key.app_id != app_id:
             raise AuthError("token: its key has been removed", code=40101)
+        if not key.enabled:
+            raise revoked()
         if now_ms >= expires_ms:
             raise AuthError("token: it has expired", code=40142)
         wildcard = client_id == "*"

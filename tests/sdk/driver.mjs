@@ -52,14 +52,27 @@ function outgoing(message) {
   return 'data' in message ? { ...rest, data: untag(data) } : rest;
 }
 
-function options({ port, binary, key, token, echo, clientId, recover, transportParams }) {
+// What an application's callback would make of what its own server has told it.
+const fetched = (url) => async (_params, done) => {
+  try {
+    const response = await fetch(url);
+    const json = response.headers.get('content-type') === 'application/json';
+    done(null, json ? await response.json() : await response.text());
+  } catch (reason) {
+    done(String(reason), null);
+  }
+};
+
+function options({ port, binary, key, token, echo, clientId, recover, transportParams, authUrl, authCallback }) {
   const made = {
     endpoint: '127.0.0.1', port, tlsPort: port, tls: false, useBinaryProtocol: binary, fallbackHosts: [],
     disableConnectivityCheck: true, autoConnect: false, disconnectedRetryTimeout: 300, logLevel: 0,
   };
-  for (const [name, value] of Object.entries({ key, token, clientId, recover, transportParams })) {
+  const own = authUrl || authCallback ? undefined : key;
+  for (const [name, value] of Object.entries({ key: own, token, clientId, recover, transportParams, authUrl })) {
     if (value !== undefined && value !== null) made[name] = value;
   }
+  if (authCallback) made.authCallback = fetched(authCallback);
   if (echo === false) made.echoMessages = false;
   return made;
 }
@@ -122,6 +135,11 @@ const operations = {
 
   async ping(command) {
     return { milliseconds: await of(command).realtime.connection.ping() };
+  },
+
+  async authorize(command) {
+    await of(command).realtime.auth.authorize();
+    return connection(of(command));
   },
 
   async attach(command) {

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from ably import AblyException, AblyRealtime, AblyRest
 from ably.types.channelmode import ChannelMode
 from ably.types.channeloptions import ChannelOptions
@@ -92,6 +93,13 @@ def outgoing(message: dict[str, Any]) -> Message:
     return Message(data=untag(message.get("data")), **fields)
 
 
+async def fetched(url: str) -> Any:
+    """What an application's callback would make of what its own server has told it."""
+    async with httpx.AsyncClient() as http:
+        response = await http.get(url)
+    return response.json() if response.headers["content-type"] == "application/json" else response.text
+
+
 def options(given: dict[str, Any], *, realtime: bool) -> dict[str, Any]:
     made: dict[str, Any] = {
         "endpoint": f"127.0.0.1:{given['port']}/" if realtime else "127.0.0.1",
@@ -111,6 +119,10 @@ def options(given: dict[str, Any], *, realtime: bool) -> dict[str, Any]:
         made["port"] = given["port"]
     if given.get("token") is not None:
         made["token"] = given["token"]
+    elif given.get("authUrl") is not None:
+        made["auth_url"] = given["authUrl"]
+    elif given.get("authCallback") is not None:
+        made["auth_callback"] = lambda params: fetched(given["authCallback"])
     else:
         made["key"] = given["key"]
         made["use_token_auth"] = not given.get("basic")
@@ -187,6 +199,12 @@ async def op_connection(command: Command) -> dict[str, Any]:
 
 async def op_ping(command: Command) -> dict[str, Any]:
     return {"milliseconds": await CLIENTS[command["client"]].realtime.connection.ping()}
+
+
+async def op_authorize(command: Command) -> dict[str, Any]:
+    client = CLIENTS[command["client"]]
+    await client.realtime.auth.authorize()
+    return connection(client)
 
 
 async def op_attach(command: Command) -> dict[str, Any]:

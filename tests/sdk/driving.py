@@ -111,7 +111,11 @@ class Driver:
         return answer["value"]
 
     def client(self, port: int, *, binary: bool = False, **options: Any) -> Client:
-        """A client that is not connected yet. Options: token, basic, echo, clientId, recover, transportParams."""
+        """A client that is not connected yet.
+
+        Options: token, authUrl, authCallback (a URL too, asked by the callback), basic, echo, clientId, recover,
+        transportParams.
+        """
         made = Client(self, f"client{next(self._clients)}", {"port": port, "binary": binary, "key": KEY, **options})
         self._open.append(made)
         return made
@@ -122,8 +126,10 @@ class Driver:
         assert state["state"] == "connected", state
         return made
 
-    def rest_publish(self, port: int, channel: str, *messages: dict[str, Any], binary: bool = False) -> list[str]:
-        options = {"port": port, "binary": binary, "key": KEY}
+    def rest_publish(
+        self, port: int, channel: str, *messages: dict[str, Any], binary: bool = False, **credentials: Any
+    ) -> list[str]:
+        options = {"port": port, "binary": binary, "key": KEY, **credentials}
         return list(self.call("rest_publish", channel=channel, messages=messages, options=options)["serials"])
 
     def close_clients(self) -> None:
@@ -178,6 +184,10 @@ class Client:
 
     def ping(self) -> float:
         return float(self._call("ping")["milliseconds"])
+
+    def authorize(self) -> dict[str, Any]:
+        """Come with new credentials, on the open connection."""
+        return dict(self._call("authorize"))
 
     def attach(self, channel: str, **options: Any) -> dict[str, Any]:
         return dict(self._call("attach", channel=channel, **options))

@@ -1,0 +1,232 @@
+"""``unbroken keys``: make, list, revoke and show the keys of a data directory, whether a server runs on it or not.
+
+    create    the whole key on standard output, this once; its secret is made here and comes from no command line
+    list      names, states, capabilities
+    revoke    it and all tokens that were made with it end; a running server notices within a second
+    show      how to use it in code, with the secret left to the environment
+
+Secrets are printed by ``create`` alone. A key's name is appId.keyId."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from engine.auth.capability import FULL_TEXT, Capability
+from engine.auth.keys import Key, KeyFormatError, parse_key
+from engine.errors import PubSubError, StartupFailed
+from engine.settings import Settings, load
+from server.apps import AppsFile, keys_of, new_key, stored_key
+from server.datadir import DataDirectory
+
+EXAMPLES = """\
+examples:
+  unbroken keys create
+      a key that may do everything; makes an app if there is none
+  unbroken keys create --app shop --capability '{"orders:*":["publish"]}' > shop.key
+  unbroken keys list --data /var/lib/unbroken
+  unbroken keys revoke shop.4f0c1e
+  unbroken keys show shop.4f0c1e --sdk python --url https://realtime.example.com
+"""
+VARIABLE = "UNBROKEN_API_KEY"  # of the environment, in what is shown
+
+JAVASCRIPT = """\
+// npm install ably
+import * as Ably from 'ably';
+
+const ably = new Ably.Realtime({{
+  key: process.env.{variable},            // {name}:<secret>, as `unbroken keys create` printed it
+  endpoint: '{host}', port: {port}, tlsPort: {port}, tls: {js_tls},
+  fallbackHosts: [], disableConnectivityCheck: true,
+}});
+await ably.channels.get('{channel}').subscribe((message) => console.log(message.name, message.data));
+"""
+PYTHON = """\
+# pip install ably
+import os
+from ably import AblyRealtime
+
+ably = AblyRealtime(
+    key=os.environ["{variable}"],  # {name}:<secret>, as `unbroken keys create` printed it
+    use_token_auth=True, endpoint="{host}:{port}/", tls={python_tls},
+    connectivity_check_url="{url}/time",
+)
+await ably.channels.get("{channel}").subscribe(lambda message: print(message.name, message.data))
+"""
+CURL = """\
+# {variable} is {name}:<secret>, as `unbroken keys create` printed it; it goes in by standard input, unseen by others
+printf 'user = "%s"' "${variable}" | curl -K - -H 'Content-Type: application/json' \\
+    -d '{{"name":"greeting","data":"hello"}}' {url}/channels/{path}/messages
+"""
+SNIPPETS = {"js": JAVASCRIPT, "python": PYTHON, "curl": CURL}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``unbroken keys``."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", metavar="DIR", type=Path, help="the data directory (./data, or what the file says)")
+    common.add_argument("--config", metavar="FILE", type=Path, help="the server's configuration, if it has one")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", parents=[common], help="make a key and print it, this once")
+    create.add_argument("--app", metavar="ID", help="its app; made if it is not there (the only one, or a new one)")
+    create.add_argument("--capability", metavar="JSON", default=FULL_TEXT, help=f"what it may do ({FULL_TEXT})")
+    create.add_argument(
+        "--revocable-tokens", action="store_true", help="its tokens can be revoked, and live an hour at most"
+    )
+    listing = actions.add_parser("list", parents=[common], help="list all keys, without their secrets")
+    listing.add_argument("--json", action="store_true", help="as JSON, an array")
+    revoke = actions.add_parser("revoke", parents=[common], help="end a key and all tokens made with it, for good")
+    revoke.add_argument("name", metavar="NAME", help="appId.keyId")
+    show = actions.add_parser("show", parents=[common], help="show how a key is used in code, without its secret")
+    show.add_argument("name", metavar="NAME", help="appId.keyId")
+    show.add_argument("--sdk", choices=sorted(SNIPPETS), default="js", help="for which library (js)")
+    show.add_argument("--url", default="http://127.0.0.1:8080", help="where clients reach the server (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0: done; 1: it can't be, and standard error says why; 2: wrong usage."""
+    try:
+        settings = load(arguments.config) if arguments.config is not None else Settings()
+        directory = arguments.data if arguments.data is not None else settings.data
+        if arguments.action == "create":
+            return _create(directory, arguments, settings)
+        if not directory.is_dir():
+            raise StartupFailed(f"{directory}: there is no data directory; give the server's with --data")
+        file = AppsFile(directory)
+        if arguments.action == "list":
+            return _list(file, settings, as_json=arguments.json)
+        name = _name(arguments.name)
+        if arguments.action == "revoke":
+            return _revoke(file, settings, name)
+        return _show(file, settings, name, arguments.sdk, arguments.url)
+    except (StartupFailed, PubSubError) as error:
+        print(f"unbroken: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"unbroken: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def _create(directory: Path, arguments: argparse.Namespace, settings: Settings) -> int:
+    capability = Capability.parse(arguments.capability)
+    if not (directory / "secret").exists():  # else a server could not tell a new directory from a damaged one
+        DataDirectory.open(directory).close()
+    with AppsFile(directory).changing() as apps:
+        app_id = _app(arguments.app, {*apps, *(key.app_id for key in settings.keys)})
+        taken = {known.name for known in (*keys_of(apps, directory / "apps.json"), *settings.keys)}
+        while (key := new_key(app_id, capability, revocable=arguments.revocable_tokens)).name in taken:
+            pass
+        apps.setdefault(app_id, {"keys": []})["keys"].append(stored_key(key))
+    print(f"unbroken: made the key {key.name}; this is the only time that it is shown:", file=sys.stderr)
+    print(key.text)
+    return 0
+
+
+def _app(wanted: str | None, known: set[str]) -> str:
+    if wanted is None:
+        if len(known) > 1:
+            raise StartupFailed(f"there are several apps, say which with --app: {', '.join(sorted(known)[:20])}")
+        return next(iter(known), secrets.token_hex(3))
+    try:
+        parse_key(f"{wanted}.x:x")
+    except KeyFormatError:
+        raise StartupFailed("--app: must have 1 to 64 characters, and no blanks, dots or colons") from None
+    return wanted
+
+
+def _list(file: AppsFile, settings: Settings, *, as_json: bool) -> int:
+    keys = _all(file, settings)
+    if as_json:
+        told = [
+            {
+                "name": key.name,
+                "enabled": key.enabled,
+                "revocableTokens": key.revocable_tokens,
+                "capability": json.loads(key.capability.text),
+                "configured": key in settings.keys,
+            }
+            for key in keys
+        ]
+        print(json.dumps(told, indent=2))
+        return 0
+    rows = [("KEY", "STATE", "TOKENS", "FROM", "CAPABILITY")]
+    for key in keys:
+        rows.append(
+            (
+                key.name,
+                "enabled" if key.enabled else "revoked",
+                "revocable" if key.revocable_tokens else "-",
+                "configuration" if key in settings.keys else "data",
+                key.capability.text,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print(*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4], sep="  ")
+    return 0
+
+
+def _revoke(file: AppsFile, settings: Settings, name: str) -> int:
+    if any(key.name == name for key in settings.keys):
+        raise StartupFailed(f"{name}: is a key of the configuration; set enabled = false there, and restart the server")
+    with file.changing() as apps:
+        app_id, _, key_id = name.partition(".")
+        if not any(key.name == name for key in keys_of(apps, file.path)):
+            raise StartupFailed(f"{name}: there is no such key; `unbroken keys list` shows those that are there")
+        for entry in apps[app_id]["keys"]:
+            if entry["id"] == key_id:
+                entry["enabled"] = False
+    print(f"unbroken: the key {name} is revoked", file=sys.stderr)
+    return 0
+
+
+def _show(file: AppsFile, settings: Settings, name: str, sdk: str, url: str) -> int:
+    found = [key for key in _all(file, settings) if key.name == name]
+    if not found:
+        raise StartupFailed(f"{name}: there is no such key; `unbroken keys list` shows those that are there")
+    if not found[0].enabled:
+        raise StartupFailed(f"{name}: has been revoked")
+    print(snippet(found[0], sdk, url), end="")
+    return 0
+
+
+def snippet(key: Key, sdk: str, url: str) -> str:
+    """Code that uses the key. Raises: StartupFailed, when the URL is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StartupFailed(f"--url: must be http://HOST:PORT or https://HOST:PORT, got {url!r}")
+    names = [name for name in key.capability.names if "*" not in name and not name.startswith("[")]
+    channel = names[0] if names else "room:1"
+    tls = parts.scheme == "https"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return SNIPPETS[sdk].format(
+        variable=VARIABLE,
+        name=key.name,
+        host=host,
+        port=port,
+        url=f"{parts.scheme}://{host}:{port}",
+        js_tls=str(tls).lower(),
+        python_tls=tls,
+        channel=channel.replace("\\", "\\\\").replace("'", "\\'").replace('"', '\\"'),
+        path=quote(channel, safe=""),
+    )
+
+
+def _name(text: str) -> str:
+    """Raises: StartupFailed, without repeating what may be a secret."""
+    if ":" in text:
+        raise StartupFailed("give the key's name alone, appId.keyId: a secret does not belong on a command line")
+    return text
+
+
+def _all(file: AppsFile, settings: Settings) -> list[Key]:
+    """Those of the configuration stand above those of the data directory."""
+    keys = {key.name: key for key in (*keys_of(file.read(), file.path), *settings.keys)}
+    return [keys[name] for name in sorted(keys)]

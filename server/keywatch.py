@@ -1,0 +1,84 @@
+"""Keys that are made and revoked while the server runs.
+
+    apps.json changed? --twice a second--> read --> Keyring       new ones are good, removed ones are not
+                                                +-> clients       of keys that are good no more: ERROR 40131
+
+A file that is damaged changes nothing but the log. Keys of the configuration stand above those of the file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+
+import trio
+
+from engine.auth.keys import Key, Keyring, revoked
+from engine.errors import StartupFailed
+from server.apps import AppsFile, keys_of
+from server.protocol import ClientProtocol
+
+LOGGER = logging.getLogger("unbroken.keys")
+
+LOOK_SECONDS = 0.5  # an operator who revokes a key should not have to wait
+
+
+class KeyWatch:
+    """Keeps a keyring as the file says."""
+
+    def __init__(
+        self,
+        file: AppsFile,
+        keyring: Keyring,
+        configured: Collection[str],
+        clients: Collection[ClientProtocol],
+        end_of_turn: Callable[[], object],
+    ) -> None:
+        """
+        Args:
+            configured: names of keys that are not the file's.
+            clients: all live ones, at any time.
+        """
+        self._file = file
+        self._keyring = keyring
+        self._configured = configured
+        self._clients = clients
+        self._end_of_turn = end_of_turn
+        self._known = {key.name for key in keyring} - set(configured)
+        self._stamp: object = object()  # like no other: what has changed since the keyring was made is not missed
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Take over what has changed, if anything has."""
+        stamp = self._file.stamp()
+        if stamp == self._stamp:
+            return
+        try:
+            keys = await trio.to_thread.run_sync(self._read)
+        except StartupFailed as error:
+            LOGGER.error("keys stay as they were: %s", error)
+            self._stamp = stamp
+            return
+        if self._file.stamp() == stamp:  # else somebody, perhaps we ourselves, has changed it meanwhile: next time
+            self._stamp = stamp
+            self._take_over(keys)
+
+    def _read(self) -> list[Key]:
+        return list(keys_of(self._file.read(), self._file.path))
+
+    def _take_over(self, keys: list[Key]) -> None:
+        found = {key.name: key for key in keys if key.name not in self._configured}
+        for name in self._known - found.keys():
+            self._keyring.remove(name)
+        for key in found.values():
+            self._keyring.add(key)
+        self._known = set(found)
+        ended = [client for client in self._clients if self._keyring.find(client.identity.key_name) is None]
+        for client in ended:
+            client.fail(revoked())
+        if ended:
+            self._end_of_turn()

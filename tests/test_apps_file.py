@@ -1,0 +1,137 @@
+"""What server.apps promises: apps are kept whole or as they were; those who change them take turns."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.auth.capability import Capability
+from engine.auth.keys import Key
+from engine.errors import StartupFailed
+from server.apps import AppsFile, keys_of, new_key, stored_key
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> AppsFile:
+    return AppsFile(tmp_path)
+
+
+def test_apps_are_kept_whole_or_as_they_were(file: AppsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert file.read() == {}
+    with file.changing() as apps:
+        apps["a"] = {"keys": []}
+
+    def cut(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(os, "fsync", cut)
+    with pytest.raises(OSError, match="gone"), file.changing() as apps:
+        apps["b"] = {"keys": []}
+    monkeypatch.undo()
+    with pytest.raises(KeyError), file.changing() as apps:
+        apps["c"] = apps["nowhere"]
+    assert file.read() == {"a": {"keys": []}}
+
+
+def test_the_files_are_for_the_owner_of_the_directory_alone(file: AppsFile) -> None:
+    with file.changing():
+        pass
+    for made in file.path.parent.iterdir():
+        found = made.stat()
+        assert stat.S_IMODE(found.st_mode) == 0o600
+        assert found.st_uid == file.path.parent.stat().st_uid
+
+
+def test_what_root_makes_belongs_to_the_owner_of_the_directory(
+    file: AppsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda descriptor, user, group: given.append((user, group)))
+    with file.changing():
+        pass
+    owner = file.path.parent.stat()
+    assert given == [(owner.st_uid, owner.st_gid)] * 2
+
+
+def test_those_who_change_it_take_turns_and_nobodys_change_is_lost(file: AppsFile) -> None:
+    def change(name: str) -> None:
+        for number in range(5):
+            with AppsFile(file.path.parent).changing() as apps:
+                apps[f"{name}{number}"] = {"keys": []}
+
+    threads = [threading.Thread(target=change, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(file.read()) == {f"{name}{number}" for name in "abcd" for number in range(5)}
+
+
+def test_another_content_has_another_stamp(file: AppsFile) -> None:
+    stamps = [file.stamp()]
+    for name in ("a", "b"):
+        with file.changing() as apps:
+            apps[name] = {}
+        stamps.append(file.stamp())
+        assert file.stamp() == stamps[-1]
+    assert stamps[0] is None
+    assert len(set(stamps)) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b"\xff"])
+def test_damaged_apps_are_refused_and_left_alone(file: AppsFile, content: bytes) -> None:
+    file.path.write_bytes(content)
+    with pytest.raises(StartupFailed, match=r"apps\.json: .*restore"):
+        file.read()
+    with pytest.raises(StartupFailed), file.changing():
+        raise AssertionError("it has been read")
+    assert file.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Key("app", "k", "s", Capability.parse('{ "a": ["publish"] }'), revocable_tokens=True, enabled=False),
+        new_key("app"),
+        new_key("app", Capability.parse('{"a":["*"]}'), revocable=True),
+    ],
+)
+def test_stored_keys_are_keys_again(file: AppsFile, key: Key) -> None:
+    with file.changing() as apps:
+        apps["app"] = {"keys": [stored_key(key)]}
+    assert list(keys_of(file.read(), file.path)) == [key]
+
+
+def test_a_key_from_before_there_was_a_flag_is_enabled() -> None:
+    stored = {"id": "k", "secret": "s", "capability": '{"a":["publish"]}', "revocableTokens": True}
+    expected = Key("app", "k", "s", Capability.parse('{"a":["publish"]}'), True)
+    assert list(keys_of({"app": {"keys": [stored]}}, Path("f"))) == [expected]
+    assert not next(iter(keys_of({"app": {"keys": [{**stored, "enabled": "no"}]}}, Path("f")))).enabled
+
+
+def test_no_two_new_keys_are_alike() -> None:
+    keys = [new_key("app") for _ in range(20)]
+    assert len({key.secret for key in keys}) == 20
+    assert all(len(key.secret) >= 32 for key in keys)
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        {},
+        5,
+        None,
+        {"keys": 5},
+        {"keys": [5]},
+        {"keys": [{"id": "k", "secret": "topsecret", "capability": "x", "revocableTokens": False}]},
+        {"keys": [{"id": "k", "secret": "topsecret", "revocableTokens": False}]},
+        {"keys": [{"id": "k", "secret": "top:secret", "capability": '{"*":["*"]}', "revocableTokens": False}]},
+    ],
+)
+def test_a_damaged_app_is_named_and_its_secrets_are_not(app: object) -> None:
+    with pytest.raises(StartupFailed, match="app 'a1' is damaged") as refused:
+        list(keys_of({"a1": app}, Path("f")))
+    assert "top" not in str(refused.value)
