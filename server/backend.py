@@ -16,6 +16,7 @@ from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.keys import Key, Keyring
 from engine.auth.requests import TokenIssuer
 from engine.auth.tokens import Identity
+from engine.channel import Channel
 from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.names import ChannelName
@@ -23,11 +24,13 @@ from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from server.admin import Health
+from server.channels import names_after
 from server.datadir import DataDirectory, namespaces_of
 from server.node import Node
 
 MOST_APPS = 10_000  # of development; each is a test run's
 MOST_KEYS = 100
+FEW_CHANNELS = 2_000  # are looked through in a millisecond; more of them, in a thread
 MOST_NAMESPACES = 100
 
 
@@ -63,6 +66,7 @@ class NodeBackend:
         self._issuer = issuer
         self._directory = directory
         self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
+        self._enumerations = trio.CapacityLimiter(1)  # a second one waits for the first: each costs up to a second
         self.address: tuple[str, int] = ("127.0.0.1", 0)
         node.app_namespaces.update(namespaces_of(directory.apps(), apps_file(directory)))
 
@@ -138,6 +142,16 @@ class NodeBackend:
             _, entries = ring.read_after(max(cursor, ring.evicted), budget=1 << 40)
         # Entries are tuples of serial, series, record; the ring does not look into them.
         return [Stored(entry[0], 0, entry[1], entry[2]) for entry in entries[:limit]]  # type: ignore[index]
+
+    def channel(self, app_id: str, name: str) -> Channel | None:
+        return self._node.hub.channels.get(f"{app_id}:{name}")
+
+    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        keys = list(self._node.hub.channels)  # as they are at this moment
+        work = partial(names_after, keys, app_id, prefix, after, most)
+        if len(keys) <= FEW_CHANNELS:
+            return work()
+        return await trio.to_thread.run_sync(work, limiter=self._enumerations)
 
     def health(self) -> Health:
         node = self._node

@@ -12,6 +12,7 @@ import trio
 
 from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
+from engine.channel import Channel
 from engine.errors import AuthError, BadRequest
 from engine.journal.port import Stored
 from engine.names import ChannelName
@@ -19,6 +20,7 @@ from ext.publish import Publish
 from ext.serial import message_serial_text
 from ext.wire import encode_record
 from server.admin import Health
+from server.channels import names_after
 from server.publishing import Bounds
 from server.request import Request, Response, parse_target
 from server.rest import Rest
@@ -53,6 +55,8 @@ class FakeBackend:
         self.reasons: tuple[str, ...] = ()
         self.token_requests: list[tuple[str, dict[str, object], str | None]] = []
         self.deleted: list[str] = []
+        self.channels: dict[str, Channel] = {}
+        self.refuses_on: dict[str, Exception] = {}
 
     def now_ms(self) -> int:
         return NOW
@@ -85,6 +89,8 @@ class FakeBackend:
         await trio.lowlevel.checkpoint()
         if self.refuses is not None:
             raise self.refuses
+        if channel.name in self.refuses_on:
+            raise self.refuses_on[channel.name]
         serial = (NOW << 16) + len(self.entries) + 1
         record = encode_record(base_id, connection_id, client_id, 0, publish.messages)
         self.entries.append(Stored(serial, self.entries[-1].serial if self.entries else 0, SERIES, record))
@@ -107,6 +113,12 @@ class FakeBackend:
         if key_text not in LIVE:
             raise BadRequest("connectionKey: not that of a live connection", code=40006)
         return LIVE[key_text]
+
+    def channel(self, app_id: str, name: str) -> Channel | None:
+        return self.channels.get(f"{app_id}:{name}")
+
+    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        return names_after(self.channels, app_id, prefix, after, most)
 
     def health(self) -> Health:
         return Health("0.1.0", 12.5, "synced", self.reasons, {"connections": 3})
