@@ -45,6 +45,7 @@ class Channel(Log):
 
     def __init__(self, app_id: str, name: str, policy: Policy) -> None:
         super().__init__(f"{app_id}:{name}", policy.series, kept=policy.durability != "memory")
+        self.persisted = policy.retention != "w"
         self.app_id = app_id
         self.name = name
         self.policy = policy

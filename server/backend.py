@@ -21,12 +21,14 @@ from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.names import ChannelName
 from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
+from engine.statistics import Entries, Interval
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from server.admin import Health
 from server.channels import names_after
 from server.datadir import DataDirectory, namespaces_of
 from server.node import Node
+from server.statistics import StatsQuery
 
 MOST_APPS = 10_000  # of development; each is a test run's
 MOST_KEYS = 100
@@ -153,6 +155,25 @@ class NodeBackend:
             return work()
         return await trio.to_thread.run_sync(work, limiter=self._enumerations)
 
+    def app_of(self, key_name: str) -> str | None:
+        key = self._keyring.find(key_name)
+        return key.app_id if key is not None else None
+
+    def count_request(self, app_id: str, counted_as: str) -> None:
+        self._node.statistics.count(app_id, counted_as, self.now_ms())
+
+    async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
+        node, (first_ms, last_ms) = self._node, query.span
+        async with node.statistics_turn:
+            node.statistics.look(self.now_ms())
+            page = partial(node.statistics.page, limit=query.limit + 1, backwards=query.backwards)
+            return await trio.to_thread.run_sync(page, app_id, query.unit, first_ms, last_ms)
+
+    async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        node = self._node
+        async with node.statistics_turn:
+            await trio.to_thread.run_sync(node.statistics.put, app_id, minutes, self.now_ms())
+
     def health(self) -> Health:
         node = self._node
         reasons = []
@@ -237,6 +258,8 @@ class NodeBackend:
                 client.fail(PubSubError("the app has been deleted", code=40120, status=401))
         self._node.end_of_turn()
         await trio.to_thread.run_sync(self._node.journal.forget, f"{app_id}:")
+        async with self._node.statistics_turn:
+            await trio.to_thread.run_sync(self._node.statistics.forget, app_id)
 
 
 def new_key(app_id: str, capability: Capability | None = None, *, revocable: bool = False) -> Key:

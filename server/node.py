@@ -17,12 +17,13 @@ import trio
 from engine import limits
 from engine.auth.tokens import Authenticator, Identity, with_client_id
 from engine.channel import Channel, Policy
-from engine.connection import Connections
+from engine.connection import Connection, Connections
 from engine.errors import AuthError, PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
 from engine.names import namespace
 from engine.settings import Namespace, Settings
+from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
@@ -37,6 +38,7 @@ LOGGER = logging.getLogger("unbroken")
 
 HINT_MS = 30_000  # before a token ends its client is asked for a new one, as the SDKs expect
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
+KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 SERVER_ID = "unbroken"
 
@@ -88,8 +90,11 @@ class Node:
         self.started_ms = now_ms()
         self.draining = False
         self.clients: set[ClientProtocol] = set()
+        self._present: set[Connection] = set()  # those that the meters count
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
         self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of)
+        self.statistics = Statistics(journal, self.hub.meters, prune=not settings.dev)  # whose fixtures lie years back
+        self.statistics_turn = trio.Lock()  # held by whoever has them touch the journal
         self.plane = Plane(
             max_message=bounds.max_frame_size,
             heartbeat_ms=bounds.max_idle_interval_ms * 2 // 3,
@@ -227,13 +232,14 @@ class Node:
         now_ms = self.now_ms()
         self.connections.expire(now_ms)
         self.hub.sweep(now_ms, limits.SWEEP_CHANNELS)
+        self.statistics.look(now_ms)
         for client in [client for client, due_ms in self._expiries.items() if due_ms <= now_ms]:
             self._check_expiry(client, now_ms)
         self.end_of_turn()
 
     async def _keep_journal(self) -> None:
         """Have the journal forget what is past retention, and make its next buckets."""
-        noted = 0
+        noted = kept = 0
         while True:
             await trio.sleep(MAINTAIN_SECONDS)
             now_ms = self.now_ms()
@@ -243,8 +249,20 @@ class Node:
                 if now_ms - noted >= ALIVE_SECONDS * 1000:
                     noted = now_ms
                     await trio.to_thread.run_sync(self._note_alive, now_ms)
+                if now_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
+                    kept = now_ms
+                    async with self.statistics_turn:
+                        self.statistics.take()
+                        await trio.to_thread.run_sync(self.statistics.keep, now_ms)
             except (PubSubError, OSError) as error:
                 LOGGER.error("maintenance failed, it is tried again: %s", error)
+
+    def keep_statistics(self) -> None:
+        """All there are, at the end, when nothing else runs any more. Raises: JournalUnavailable."""
+        now_ms = self.now_ms()
+        self.statistics.look(now_ms)
+        self.statistics.take()
+        self.statistics.keep(now_ms)
 
     # its clients
 
@@ -258,6 +276,9 @@ class Node:
 
     def joined(self, client: ClientProtocol) -> None:
         """It has its transport, and has been told CONNECTED."""
+        if client.connection not in self._present:  # else it takes over from another transport
+            self._present.add(client.connection)
+            self.hub.meter(client.identity.app_id).connections.add()
         client.connection.owner = client
         self.clients.add(client)
         self._watch_expiry(client)
@@ -310,6 +331,9 @@ class Node:
 
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
         self.clients.discard(client)
+        if client.connection in self._present:
+            self._present.discard(client.connection)
+            self.hub.meter(client.identity.app_id).connections.remove()
         self._expiries.pop(client, None)
         if closed:
             self.connections.closed(client.connection, client)

@@ -22,6 +22,7 @@ from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.errors import AuthError, PubSubError
 from engine.names import ChannelName, parse_channel
+from engine.statistics import Entries, Interval
 from ext.publish import Publish
 from server.admin import Health, health_reply
 from server.batch import batch_reply, counted, parse_channels, parse_specs, publish_batch
@@ -39,6 +40,7 @@ from server.request import (
     protocol_version,
 )
 from server.routes import MethodNotAllowed, Routes, Variables
+from server.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
 
 GREETING = b"This is Unbroken, a realtime message server. Its clients are Ably's SDKs.\n"
 TOKEN_REQUEST_BYTES = 128 * 1024  # anybody may send one; a capability is by far its largest part
@@ -80,6 +82,18 @@ class Backend(Archive, Protocol):
     async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
         """Channels in use, in the order of their names: at most so many, all with the prefix and after that name."""
 
+    def app_of(self, key_name: str) -> str | None:
+        """The app of a key that there is: for others nothing is counted."""
+
+    def count_request(self, app_id: str, counted_as: str) -> None:
+        """One more of an app, in statistics."""
+
+    async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
+        """The intervals of a page, and one more if there is one more."""
+
+    async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        """Add these to the app's; in development."""
+
     def health(self) -> Health: ...
     def create_app(self, spec: dict[str, object]) -> dict[str, object]: ...
     async def delete_app(self, app_id: str) -> None: ...
@@ -105,6 +119,7 @@ class Rest:
             ("GET", "/channels/{channelId}/presence/history", self._presence_history),
             ("GET", "/channels/{channelId}", self._status),
             ("GET", "/channels", self._enumerate),
+            ("GET", "/stats", self._stats),
             ("POST", "/messages", self._publish_batch),
             ("GET", "/presence", self._presence_batch),
             ("POST", "/keys/{keyName}/requestToken", self._request_token),
@@ -113,6 +128,7 @@ class Rest:
         if backend.dev:
             self._routes.add("POST", "/apps", self._create_app)
             self._routes.add("DELETE", "/apps/{appId}", self._delete_app)
+            self._routes.add("POST", "/stats", self._put_stats)
 
     async def __call__(self, request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -127,6 +143,8 @@ class Rest:
             reply = refusal(error)
             if isinstance(error, MethodNotAllowed):
                 reply = replace(reply, headers=[*reply.headers, ("Allow", error.allow)])
+        if request.asker.app_id is not None:
+            self._backend.count_request(request.asker.app_id, _counted_as(request, reply.status))
         return respond(request, reply)
 
     def _greeting(self, request: Request) -> Response:
@@ -135,7 +153,9 @@ class Rest:
 
     def _authenticate(self, request: Request) -> Identity:
         authorization = request.headers.get("authorization")
-        return self._backend.authenticate(request.query, authorization, asserted_client_id(request))
+        identity = self._backend.authenticate(request.query, authorization, asserted_client_id(request))
+        request.asker.app_id = identity.app_id
+        return identity
 
     def _permitted(self, request: Request, text: str, operation: int, named: str) -> tuple[Identity, ChannelName]:
         """Who asks, and for which channel. Raises: PubSubError 40101 and its like, 40010, 40160."""
@@ -239,11 +259,30 @@ class Rest:
         page = page_of(asked, names, find, request.query)
         return Reply(200, page.items, [NO_CACHE], page.links)
 
+    async def _stats(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        if not identity.capability.everywhere() & Operation.STATS:
+            raise AuthError("the credentials do not permit stats on all channels", code=40160)
+        now_ms, version = self._backend.now_ms(), protocol_version(request)
+        query = parse_stats(request.query, now_ms)
+        intervals = await self._backend.statistics(identity.app_id, query)
+        page = stats_page(query, intervals, identity.app_id, now_ms, version, request.query)
+        return Reply(200, page.items, [NO_CACHE], page.links)
+
+    async def _put_stats(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        await self._backend.put_statistics(identity.app_id, parse_fixtures(await _apart(decode_body, request)))
+        return Reply(201, {})
+
     async def _request_token(self, request: Request, variables: Variables) -> Reply:
         if len(request.body) > TOKEN_REQUEST_BYTES:
             raise bad_request(f"body: larger than {TOKEN_REQUEST_BYTES} bytes", code=40009, status=413)
         body = await self._map(request)
-        return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
+        try:
+            details = self._backend.request_token(variables[0], body, credentials(request))
+        finally:
+            request.asker.app_id = self._backend.app_of(variables[0])
+        return Reply(200, details, [NO_CACHE])
 
     async def _create_app(self, request: Request, variables: Variables) -> Reply:
         return Reply(201, self._backend.create_app(await self._map(request)))
@@ -257,6 +296,14 @@ class Rest:
             raise PubSubError("the key is of another app", code=40101, status=401)
         await self._backend.delete_app(identity.app_id)
         return Reply(204, None)
+
+
+def _counted_as(request: Request, status: int) -> str:
+    """The entry of statistics for a request that was answered so; refused is what better credentials, or less haste,
+    would have got."""
+    kind = "tokenRequests" if request.path.endswith("/requestToken") else "other"
+    outcome = "succeeded" if status < 400 else "refused" if status in (401, 403, 429) else "failed"
+    return f"apiRequests.{kind}.{outcome}"
 
 
 def _permit(identity: Identity, channel: ChannelName, operation: int, named: str) -> None:

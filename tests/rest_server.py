@@ -14,8 +14,11 @@ from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.errors import AuthError, BadRequest
+from engine.journal.memory import MemoryJournal
 from engine.journal.port import Stored
 from engine.names import ChannelName
+from engine.statistics import Entries, Interval, Statistics
+from ext.meter import Meter
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from ext.wire import encode_record
@@ -24,6 +27,7 @@ from server.channels import names_after
 from server.publishing import Bounds
 from server.request import Request, Response, parse_target
 from server.rest import Rest
+from server.statistics import StatsQuery
 
 NOW = 1_700_000_000_000
 SERIES = "abcd1234"
@@ -56,6 +60,8 @@ class FakeBackend:
         self.token_requests: list[tuple[str, dict[str, object], str | None]] = []
         self.deleted: list[str] = []
         self.channels: dict[str, Channel] = {}
+        self.meters: dict[str, Meter] = {}
+        self.statistics_kept = Statistics(MemoryJournal(), self.meters, prune=False)
         self.refuses_on: dict[str, Exception] = {}
 
     def now_ms(self) -> int:
@@ -119,6 +125,20 @@ class FakeBackend:
 
     async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
         return names_after(self.channels, app_id, prefix, after, most)
+
+    def app_of(self, key_name: str) -> str | None:
+        return "app1" if key_name == "app1.key1" else None
+
+    def count_request(self, app_id: str, counted_as: str) -> None:
+        self.statistics_kept.count(app_id, counted_as, NOW)
+
+    async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
+        first_ms, last_ms = query.span
+        page = self.statistics_kept.page
+        return page(app_id, query.unit, first_ms, last_ms, limit=query.limit + 1, backwards=query.backwards)
+
+    async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        self.statistics_kept.put(app_id, minutes, NOW)
 
     def health(self) -> Health:
         return Health("0.1.0", 12.5, "synced", self.reasons, {"connections": 3})
