@@ -28,6 +28,7 @@ from server.admin import Health, health_reply
 from server.batch import batch_reply, counted, parse_channels, parse_specs, publish_batch
 from server.channels import page_of, parse_enumeration, status
 from server.history import CARRIED, Archive, History, parse_limit, parse_query
+from server.openapi import document
 from server.publishing import Bounds, Messages, body_wire, check_publish, read_messages
 from server.reply import Reply, preflight, refusal, respond, response_format
 from server.request import (
@@ -108,10 +109,11 @@ class Rest:
     def __init__(self, backend: Backend, bounds: Bounds) -> None:
         self._backend = backend
         self._bounds = bounds
-        self._routes = Routes()
+        self.routes = Routes()
         for method, path, handle in (
             ("GET", "/time", self._time),
             ("GET", "/health", self._health),
+            ("GET", "/openapi.json", self._openapi),
             ("POST", "/channels/{channelId}/messages", self._publish),
             ("GET", "/channels/{channelId}/messages", partial(self._history, "messages")),
             ("GET", "/channels/{channelId}/history", partial(self._history, "history")),
@@ -124,11 +126,11 @@ class Rest:
             ("GET", "/presence", self._presence_batch),
             ("POST", "/keys/{keyName}/requestToken", self._request_token),
         ):
-            self._routes.add(method, path, handle)
+            self.routes.add(method, path, handle)
         if backend.dev:
-            self._routes.add("POST", "/apps", self._create_app)
-            self._routes.add("DELETE", "/apps/{appId}", self._delete_app)
-            self._routes.add("POST", "/stats", self._put_stats)
+            self.routes.add("POST", "/apps", self._create_app)
+            self.routes.add("DELETE", "/apps/{appId}", self._delete_app)
+            self.routes.add("POST", "/stats", self._put_stats)
 
     async def __call__(self, request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -137,7 +139,7 @@ class Rest:
             if request.path == "/" and request.method in ("GET", "HEAD"):
                 return self._greeting(request)
             protocol_version(request)
-            handle, variables = self._routes.find(request)
+            handle, variables = self.routes.find(request)
             reply = await handle(request, variables)
         except PubSubError as error:
             reply = refusal(error)
@@ -179,6 +181,9 @@ class Rest:
 
     async def _health(self, request: Request, variables: Variables) -> Reply:
         return health_reply(self._backend.health())
+
+    async def _openapi(self, request: Request, variables: Variables) -> Reply:
+        return Reply(200, document(dev=self._backend.dev))
 
     async def _publish(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
