@@ -33,6 +33,11 @@ types: build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest ext --allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist
 
+# The browser build of the SDK in Chromium, on a page of another origin; not in `make test`, for it needs Chromium.
+browser: build
+	npm install --prefix tests/sdk --no-audit --no-fund --silent
+	$(BIN)/python -m tests.browser
+
 # Address and undefined-behaviour sanitizers under the tests of the compiled rooms, in a build of its own.
 sanitize:
 	./tests/sanitize.sh
@@ -42,4 +47,4 @@ clean:
 	rm -f ext/*.c ext/*.so ext/*.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: build serve test bench lint types sanitize clean
+.PHONY: build serve test bench browser lint types sanitize clean

@@ -42,16 +42,29 @@ class Channel(Log):
     the serial of the newest entry in the journal, the next one's ``previous``.
     """
 
-    __slots__ = ("_plain_name", "_streams", "app_id", "attached", "failure", "name", "policy", "scheduled", "waiting")
+    __slots__ = (
+        "_plain_name",
+        "_streams",
+        "app_id",
+        "attached",
+        "failure",
+        "modes",
+        "name",
+        "policy",
+        "scheduled",
+        "waiting",
+    )
 
     def __init__(self, app_id: str, name: str, policy: Policy) -> None:
         super().__init__(f"{app_id}:{name}", policy.series, kept=policy.durability != "memory")
+        self.persisted = policy.retention != "w"
         self.app_id = app_id
         self.name = name
         self.policy = policy
         self.waiting: list[Callable[[], None]] | None = None  # while nothing waits: there may be a million of us
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
         self.attached = 0  # attachments, live or catching up
+        self.modes: dict[int, int] = {}  # how many of them have just these modes (as the protocol's flags)
         self.scheduled = False
         self._plain_name: ChannelName | None = None
         self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
@@ -92,6 +105,15 @@ class Channel(Log):
         if self._plain_name is None:
             self._plain_name = name
         return self._plain_name
+
+    def recount(self, before: int, after: int) -> None:
+        """An attachment has other modes than before; 0: it is not there."""
+        if before:
+            self.modes[before] -= 1
+            if not self.modes[before]:
+                del self.modes[before]
+        if after:
+            self.modes[after] = self.modes.get(after, 0) + 1
 
     def stream(self, wire: int, name: str) -> Stream:
         """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""

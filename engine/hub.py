@@ -20,6 +20,7 @@ from engine.journal.port import Stored
 from engine.sequencer import Completion, Sequencer
 from engine.settings import Settings
 from ext.dedup import DedupWindow
+from ext.meter import Meter
 from ext.publish import Publish
 from ext.serial import SerialClock
 from ext.wire import record_ids, record_origin
@@ -44,6 +45,7 @@ class Hub:
         self.settings = settings
         self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
         self.channels: dict[str, Channel] = {}
+        self.meters: dict[str, Meter] = {}  # by app
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.window_seconds * 1000
         self._dedup_key = dedup_key
@@ -67,6 +69,8 @@ class Hub:
                     f"{most} channels are active, the most this server may hold", code=50004, status=503
                 )
             channel = Channel(app_id, name, self._policy_of(app_id, name))
+            channel.meter = self.meter(app_id)
+            channel.meter.channels.add()
             self.channels[channel.key] = channel
             self.waking.append(channel)
         channel.last_used_ms = now_ms
@@ -74,6 +78,13 @@ class Hub:
             channel.scheduled = True
             self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
         return channel
+
+    def meter(self, app_id: str) -> Meter:
+        """What the app's doings are counted on."""
+        found = self.meters.get(app_id)
+        if found is None:
+            found = self.meters[app_id] = Meter()
+        return found
 
     def when_awake(self, channel: Channel, do: Callable[[], None]) -> None:
         """Do it now, or in its turn once the channel is awake."""
@@ -150,7 +161,8 @@ class Hub:
 
         Returns what has been waiting for it, to be done now: it finds ``failure``, and says so.
         """
-        self.channels.pop(channel.key, None)
+        if self.channels.pop(channel.key, None) is not None:
+            self.meter(channel.app_id).channels.remove()
         channel.failure = error
         waiting, channel.waiting = channel.waiting, None
         return waiting or []
@@ -171,6 +183,7 @@ class Hub:
                     self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
+                        self.meter(channel.app_id).channels.remove()
                         channel.awake = False  # whoever still knows it has to ask for it anew
                         dropped += 1
                         continue

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ext.dedup cimport DedupWindow
+from ext.meter cimport Meter
 from ext.ring cimport Ring
 
 
@@ -17,6 +18,8 @@ cdef class Log:
     cdef readonly str key
     cdef public str series
     cdef public bint kept
+    cdef public bint persisted          # beyond the continuity window
+    cdef public Meter meter             # its app's; None: nobody counts
     cdef public bint awake
     cdef public DedupWindow dedup
     cdef public Ring ring

@@ -3,6 +3,7 @@ from typing import Any, Final, Self, final
 from typing_extensions import disjoint_base
 
 from ext.dedup import DedupWindow
+from ext.meter import Meter
 from ext.ring import Ring
 
 @final
@@ -25,6 +26,8 @@ class Log:
     key: Final[str]
     series: str
     kept: bool
+    persisted: bool
+    meter: Meter | None
     awake: bool
     dedup: DedupWindow
     ring: Ring

@@ -14,6 +14,7 @@ cdef extern from "Python.h":
 
 from ext.acks cimport Receipt
 from ext.log cimport Entry, Log
+from ext.meter cimport Meter
 from ext.ring cimport Stream
 from ext.serial cimport SerialClock
 
@@ -93,15 +94,20 @@ cdef class Sequence:
         cdef Stream stream
         cdef tuple group
         cdef list entries
+        cdef uint64_t readers
         for group in groups:
             log = group[0]
             entries = group[1]
+            readers = 0
             for entry in entries:
                 log.show(entry.serial, entry.record, entry.origin, entry.flags)
             for stream in log.ring.streams:
                 moved.append(stream)
+                readers += stream.reader_count + <uint64_t>len(stream.parked)
                 if stream.parked:
                     _wake(stream)
+            if log.meter is not None:
+                _measure(log, entries, readers)
             log._under_way = None
             for entry in entries:
                 self.pending_bytes -= <uint64_t>len(entry.record)
@@ -128,6 +134,33 @@ cdef class Sequence:
                 if entry.followers is not None:
                     for completion, _, _ in entry.followers:
                         completion.refused(error)
+
+
+cdef int _measure(Log log, list entries, uint64_t readers) except -1:
+    """Count the entries; each goes to all who read now (of one's own that is not echoed, too)."""
+    cdef Meter meter = log.meter
+    cdef Entry entry
+    cdef uint64_t count = 0, data = 0, kept_count = 0, kept_data = 0, realtime_count = 0, realtime_data = 0, size
+    for entry in entries:
+        size = <uint64_t>len(entry.record)
+        count += entry.count
+        data += size
+        if type(entry.completion) is Receipt:
+            realtime_count += entry.count
+            realtime_data += size
+        if not entry.flags & EPHEMERAL:
+            kept_count += entry.count
+            kept_data += size
+    meter.realtime_count += realtime_count
+    meter.realtime_data += realtime_data
+    meter.rest_count += count - realtime_count
+    meter.rest_data += data - realtime_data
+    meter.outbound_count += count * readers
+    meter.outbound_data += data * readers
+    if log.persisted:
+        meter.persisted_count += kept_count
+        meter.persisted_data += kept_data
+    return 0
 
 
 cdef int _wake(Stream stream) except -1:

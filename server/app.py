@@ -199,6 +199,10 @@ async def _serve(
             connections.cancel_scope.cancel()
         node.plane.close()
         nodes.cancel_scope.cancel()
+    try:
+        node.keep_statistics()
+    except JournalUnavailable as error:
+        LOGGER.error("the last statistics are lost: %s", error)
     return 0
 
 

@@ -168,19 +168,29 @@ def parse_rewind(params: Mapping[str, str]) -> Rewind | None:
 class Attachment:
     """What a client has attached to."""
 
-    __slots__ = ("active", "channel", "cursor", "echo", "modes", "name", "params", "reader", "requested")
+    __slots__ = ("_modes", "active", "channel", "cursor", "echo", "name", "params", "reader", "requested")
 
     def __init__(self, name: ChannelName, channel: Channel) -> None:
         self.name = name
         self.channel = channel
         self.active = True
         self.requested = DEFAULT_MODES
-        self.modes = DEFAULT_MODES
+        self._modes = 0  # until it has been granted some
         self.params = NO_PARAMS
         self.echo = True
         self.reader: Reader | None = None  # while it is live
         self.cursor = 0  # while it is not: serial of the last entry handed to the transport
         channel.attached += 1
+
+    @property
+    def modes(self) -> int:
+        return self._modes
+
+    @modes.setter
+    def modes(self, modes: int) -> None:
+        if self.active:
+            self.channel.recount(self._modes, modes)
+        self._modes = modes
 
     def stop_reading(self) -> None:
         """Keep the place, but take nothing more from the stream."""
@@ -195,6 +205,7 @@ class Attachment:
             self.stop_reading()
             self.active = False
             self.channel.attached -= 1
+            self.channel.recount(self._modes, 0)
 
     def read_from(self, cursor: int, transport: Transport, wire: int, skip_origin: int, budget: int) -> bool:
         """Hand everything after ``cursor`` to the transport, and follow the channel from there.

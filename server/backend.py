@@ -15,20 +15,25 @@ from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring
 from engine.auth.requests import TokenIssuer
 from engine.auth.tokens import Identity
+from engine.channel import Channel
 from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.names import ChannelName
 from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
+from engine.statistics import Entries, Interval
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from server.admin import Health
 from server.apps import namespaces_of, new_key, stored_key
+from server.channels import names_after
 from server.datadir import DataDirectory
 from server.node import Node
 from server.revoking import Revoker
+from server.statistics import StatsQuery
 
 MOST_APPS = 10_000  # of development; each is a test run's
 MOST_KEYS = 100
+FEW_CHANNELS = 2_000  # are looked through in a millisecond; more of them, in a thread
 MOST_NAMESPACES = 100
 
 
@@ -67,6 +72,7 @@ class NodeBackend:
         self._issuer = issuer
         self._directory = directory
         self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
+        self._enumerations = trio.CapacityLimiter(1)  # a second one waits for the first: each costs up to a second
         self.address: tuple[str, int] = ("127.0.0.1", 0)
         node.app_namespaces.update(namespaces_of(directory.apps.read(), directory.apps.path))
 
@@ -152,6 +158,35 @@ class NodeBackend:
         # Entries are tuples of serial, series, record; the ring does not look into them.
         return [Stored(entry[0], 0, entry[1], entry[2]) for entry in entries[:limit]]  # type: ignore[index]
 
+    def channel(self, app_id: str, name: str) -> Channel | None:
+        return self._node.hub.channels.get(f"{app_id}:{name}")
+
+    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        keys = list(self._node.hub.channels)  # as they are at this moment
+        work = partial(names_after, keys, app_id, prefix, after, most)
+        if len(keys) <= FEW_CHANNELS:
+            return work()
+        return await trio.to_thread.run_sync(work, limiter=self._enumerations)
+
+    def app_of(self, key_name: str) -> str | None:
+        key = self._keyring.find(key_name)
+        return key.app_id if key is not None else None
+
+    def count_request(self, app_id: str, counted_as: str) -> None:
+        self._node.statistics.count(app_id, counted_as, self.now_ms())
+
+    async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
+        node, (first_ms, last_ms) = self._node, query.span
+        async with node.statistics_turn:
+            node.statistics.look(self.now_ms())
+            page = partial(node.statistics.page, limit=query.limit + 1, backwards=query.backwards)
+            return await trio.to_thread.run_sync(page, app_id, query.unit, first_ms, last_ms)
+
+    async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        node = self._node
+        async with node.statistics_turn:
+            await trio.to_thread.run_sync(node.statistics.put, app_id, minutes, self.now_ms())
+
     def health(self) -> Health:
         node = self._node
         reasons = []
@@ -234,6 +269,8 @@ class NodeBackend:
                 client.fail(PubSubError("the app has been deleted", code=40120, status=401))
         self._node.end_of_turn()
         await trio.to_thread.run_sync(self._node.journal.forget, f"{app_id}:")
+        async with self._node.statistics_turn:
+            await trio.to_thread.run_sync(self._node.statistics.forget, app_id)
 
 
 def _new_key(app_id: str, entry: Any, field: str) -> Key:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from engine.errors import PubSubError
@@ -61,12 +61,30 @@ class Query:
     until: str | None
     cursor: str | None
 
+    def links(
+        self, resource: str, end: int, params: Mapping[str, str], following: str | None = None
+    ) -> list[tuple[str, str]]:
+        """Relations and URLs; ``end`` is what was meant by none, ``following`` the cursor of the next page, if any."""
+        base = {
+            "limit": str(self.limit),
+            "direction": "backwards" if self.backwards else "forwards",
+            "start": str(self.start),
+            "end": str(end),
+        }
+        if self.until is not None:
+            base["from_serial"] = self.until
+        base |= {name: params[name] for name in CARRIED if name in params}
+        links = [("first", base), ("current", base if self.cursor is None else base | {"cursor": self.cursor})]
+        if following is not None:
+            links.append(("next", base | {"cursor": following}))
+        return [(relation, f"./{resource}?{urlencode(fields)}") for relation, fields in links]
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The messages as the wire has them, and the links to (relation, query string)."""
+    """The items of a list as the wire has them (messages, names), and the links: (relation, URL)."""
 
-    messages: list[dict[str, object]]
+    items: list[Any]
     links: list[tuple[str, str]]
 
 
@@ -75,9 +93,7 @@ def parse_query(params: Mapping[str, str]) -> Query:
     direction = params.get("direction", "backwards")
     if direction not in ("backwards", "forwards"):
         raise bad_request(f"direction: must be backwards or forwards, got {direction[:32]!r}", code=40003)
-    limit = _number(params, "limit", DEFAULT_LIMIT)
-    if not 1 <= limit <= MAX_LIMIT:
-        raise bad_request(f"limit: must be from 1 to {MAX_LIMIT}, got {limit}", code=40003)
+    limit = parse_limit(params)
     start = _number(params, "start", 0)
     end = min(_number(params, "end", 0), LAST_MS) if "end" in params else None
     if end is not None and start > end:
@@ -86,6 +102,14 @@ def parse_query(params: Mapping[str, str]) -> Query:
     if until is not None and direction == "forwards":
         raise bad_request("from_serial: reads backwards only, got direction=forwards", code=40003)
     return Query(min(start, LAST_MS), end, limit, direction == "backwards", until, params.get("cursor"))
+
+
+def parse_limit(params: Mapping[str, str]) -> int:
+    """How many items a page may have. Raises: PubSubError 40003."""
+    limit = _number(params, "limit", DEFAULT_LIMIT)
+    if not 1 <= limit <= MAX_LIMIT:
+        raise bad_request(f"limit: must be from 1 to {MAX_LIMIT}, got {limit}", code=40003)
+    return limit
 
 
 def _number(params: Mapping[str, str], name: str, default: int) -> int:
@@ -120,24 +144,15 @@ class History:
         more = False
         if earliest <= end:
             taken, more = await self._take(query, edge, earliest << 16, _after(end))
-        messages: list[dict[str, object]] = []
+        messages: list[dict[str, Any]] = []
         for stored, indexes in taken:
             whole = messages_from(stored.record, stored.serial, stored.series, self._wire)
             messages += [whole[index] for index in indexes]
-        base = {
-            "limit": str(query.limit),
-            "direction": "backwards" if query.backwards else "forwards",
-            "start": str(query.start),
-            "end": str(end),
-        }
-        if query.until is not None:
-            base["from_serial"] = query.until
-        base |= {name: params[name] for name in CARRIED if name in params}
-        links = [("first", base), ("current", base if query.cursor is None else base | {"cursor": query.cursor})]
+        following = None
         if more:
             stored, indexes = taken[-1]
-            links.append(("next", base | {"cursor": message_serial_text(stored.serial, stored.series, indexes[-1])}))
-        return Page(messages, [(relation, f"./{resource}?{urlencode(fields)}") for relation, fields in links])
+            following = message_serial_text(stored.serial, stored.series, indexes[-1])
+        return Page(messages, query.links(resource, end, params, following))
 
     async def _latest_ms(self, start: int) -> int:
         """What "until now" means: the serials' clock may be ahead of the wall's, and what is stored has to show."""

@@ -11,8 +11,13 @@ an error and a close, for nothing that follows it could be trusted. The peer's g
 from __future__ import annotations
 
 import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 
 import h11
 import trio
@@ -112,6 +117,7 @@ class _Connection:
         self._is_tls = isinstance(stream, trio.SSLStream)
         self._peer = _peer_of(stream)
         self._events = 0
+        self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
 
     async def run(self, received: bytes) -> None:
@@ -134,14 +140,11 @@ class _Connection:
             if not data:
                 return False
             self._http.receive_data(data)
-        with trio.move_on_after(self._limits.request_seconds) as scope:
-            request = await self._read_request()
-        if scope.cancelled_caught:
-            seconds = self._limits.request_seconds
-            raise _RefusedError(bad_request(f"the request took longer than {seconds:g} seconds", status=408))
-        response = await self._handle(request)
+        self._deadline = trio.current_time() + self._limits.request_seconds
+        request = await self._read_request()
+        head, body = await self._handle(request)
         with trio.move_on_after(self._limits.response_seconds) as scope:
-            await self._send(request, response)
+            await self._send(head, b"" if request.method == "HEAD" else body)
         return not scope.cancelled_caught and self._http.our_state in (h11.DONE, h11.MUST_CLOSE)
 
     async def _read_request(self) -> Request:
@@ -173,7 +176,9 @@ class _Connection:
         if int(headers.get("content-length", "0")) > most:  # h11 has checked that it is a number, of 20 digits at most
             raise _RefusedError(too_large)
         if self._http.they_are_waiting_for_100_continue:
-            await self._stream.send_all(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+            with self._in_time():
+                await self._stream.send_all(go_on)
         body = bytearray()
         while True:
             event = await self._event()
@@ -200,35 +205,45 @@ class _Connection:
             if isinstance(event, h11.Event):
                 return event
             assert event is h11.NEED_DATA  # paused it is only after a whole request, when nobody asks
-            data = bytes(await self._stream.receive_some(READ_BYTES))
+            with self._in_time():
+                data = bytes(await self._stream.receive_some(READ_BYTES))
             self._ended = not data
             self._http.receive_data(data)
 
-    async def _handle(self, request: Request) -> Response:
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """For what waits while a request comes in: most come whole, and need no clock at all."""
+        with trio.move_on_at(self._deadline) as scope:
+            yield
+        if scope.cancelled_caught:
+            seconds = self._limits.request_seconds
+            raise _RefusedError(bad_request(f"the request took longer than {seconds:g} seconds", status=408))
+
+    async def _handle(self, request: Request) -> tuple[h11.Response, bytes]:
         """The handler's response; 500 in its place when it failed, or made what is no HTTP."""
         try:
             response = await self._handler(request)
-            self._head_of(request, response)
-            return response
+            return self._head_of(request, response), response.body
         except Exception:
             LOGGER.exception("%s %s from %s failed", request.method, request.path, self._peer)
-            return respond(request, refusal(PubSubError("internal error", code=50000, status=500)))
+            response = respond(request, refusal(PubSubError("internal error", code=50000, status=500)))
+            return self._head_of(request, response), response.body
 
     def _head_of(self, request: Request | None, response: Response) -> h11.Response:
         """Raises: h11.LocalProtocolError, when a header is none."""
         headers = list(response.headers)
         if response.status != 204:  # which must not have one
             headers.append(("Content-Length", str(len(response.body))))
-        headers.append(("Date", formatdate(usegmt=True)))
+        headers.append(("Date", _date(int(time.time()))))
         if request is None or self._idle.draining:
             headers.append(("Connection", "close"))
         encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
         return h11.Response(status_code=response.status, headers=encoded)
 
-    async def _send(self, request: Request | None, response: Response) -> None:
-        events: list[h11.Event] = [self._head_of(request, response)]
-        if response.body and (request is None or request.method != "HEAD"):
-            events.append(h11.Data(response.body))
+    async def _send(self, head: h11.Response, body: bytes) -> None:
+        events: list[h11.Event] = [head]
+        if body:
+            events.append(h11.Data(body))
         events.append(h11.EndOfMessage())
         await self._stream.send_all(b"".join([self._http.send(event) or b"" for event in events]))
 
@@ -239,8 +254,9 @@ class _Connection:
             return
         reply = refusal(error)
         headers = [("Content-Type", "application/json"), *reply.headers, *cors_headers(None)]
+        response = Response(reply.status, headers, encode(reply.value, JSON))
         with trio.move_on_after(self._limits.response_seconds) as scope:
-            await self._send(None, Response(reply.status, headers, encode(reply.value, JSON)))
+            await self._send(self._head_of(None, response), response.body)
         if not scope.cancelled_caught:
             await self._linger()
 
@@ -252,6 +268,11 @@ class _Connection:
             unread = LINGER_BYTES
             while unread > 0 and (data := await self._stream.receive_some(READ_BYTES)):
                 unread -= len(data)
+
+
+@lru_cache(1)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def _peer_of(stream: trio.abc.Stream) -> str:

@@ -20,12 +20,13 @@ from engine.auth.authenticator import Authenticator
 from engine.auth.revocation import Revocations
 from engine.auth.tokens import Identity, with_client_id
 from engine.channel import Channel, Policy
-from engine.connection import Connections
+from engine.connection import Connection, Connections
 from engine.errors import AuthError, PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
 from engine.names import namespace
 from engine.settings import Namespace, Settings
+from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
@@ -42,6 +43,7 @@ from server.replay import Replay
 LOGGER = logging.getLogger("unbroken")
 
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
+KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 SERVER_ID = "unbroken"
 
@@ -95,8 +97,11 @@ class Node:
         self.started_ms = now_ms()
         self.draining = False
         self.clients: set[ClientProtocol] = set()
+        self._present: set[Connection] = set()  # those that the meters count
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
         self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of)
+        self.statistics = Statistics(journal, self.hub.meters, prune=not settings.dev)  # whose fixtures lie years back
+        self.statistics_turn = trio.Lock()  # held by whoever has them touch the journal
         self.plane = Plane(
             max_message=bounds.max_frame_size,
             heartbeat_ms=bounds.max_idle_interval_ms * 2 // 3,
@@ -241,6 +246,7 @@ class Node:
     def _on_second(self) -> None:
         now_ms = self.now_ms()
         self.connections.expire(now_ms)
+        self.statistics.look(now_ms)
         self.end_of_turn()
 
     async def _sweep(self) -> None:
@@ -256,7 +262,7 @@ class Node:
 
     async def _keep_journal(self) -> None:
         """Have the journal forget what is past retention, and make its next buckets."""
-        noted = 0
+        noted = kept = 0
         while True:
             await trio.sleep(MAINTAIN_SECONDS)
             now_ms = self.now_ms()
@@ -266,8 +272,20 @@ class Node:
                 if now_ms - noted >= ALIVE_SECONDS * 1000:
                     noted = now_ms
                     await trio.to_thread.run_sync(self._note_alive, now_ms)
+                if now_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
+                    kept = now_ms
+                    async with self.statistics_turn:
+                        self.statistics.take()
+                        await trio.to_thread.run_sync(self.statistics.keep, now_ms)
             except (PubSubError, OSError) as error:
                 LOGGER.error("maintenance failed, it is tried again: %s", error)
+
+    def keep_statistics(self) -> None:
+        """All there are, at the end, when nothing else runs any more. Raises: JournalUnavailable."""
+        now_ms = self.now_ms()
+        self.statistics.look(now_ms)
+        self.statistics.take()
+        self.statistics.keep(now_ms)
 
     # its clients
 
@@ -284,6 +302,9 @@ class Node:
 
     def joined(self, client: ClientProtocol) -> None:
         """It has its transport, and has been told CONNECTED."""
+        if client.connection not in self._present:  # else it takes over from another transport
+            self._present.add(client.connection)
+            self.hub.meter(client.identity.app_id).connections.add()
         client.connection.owner = client
         self.clients.add(client)
         self.lifetimes.watch(client)
@@ -321,6 +342,9 @@ class Node:
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
         self.clients.discard(client)
         self.lifetimes.forget(client)
+        if client.connection in self._present:
+            self._present.discard(client.connection)
+            self.hub.meter(client.identity.app_id).connections.remove()
         if closed:
             self.connections.closed(client.connection, client)
         else:

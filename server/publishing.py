@@ -1,6 +1,6 @@
 """A publish over HTTP: from the body of a request to one checked Publish.
 
-    application/json, x-msgpack, form    one message, or an array of them
+    application/json, x-msgpack, form    one message, or an array of them; a batch has several such arrays
     text/plain, octet-stream, or         the body is the payload; name, id, encoding and the like
       enveloped=false                      come in headers or in the query
 
@@ -10,7 +10,7 @@ Checks come in the order in which the protocol names errors: body (40001), chann
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -63,10 +63,33 @@ class RestPublish:
     client_id: str | None
 
 
+class Messages:
+    """The messages of a request, as they came; what a record holds of them is made once, for however many channels."""
+
+    def __init__(self, wire: int, values: list[object], params: Mapping[str, str], bounds: Bounds) -> None:
+        """``wire``: the format whose rules for binary payloads they follow."""
+        self.values = values
+        self._wire = wire
+        self._params = params
+        self._bounds = bounds
+        self._made: Publish | PubSubError | None = None
+
+    def publish(self) -> Publish:
+        """Raises: PubSubError, as ``publish_from``."""
+        if self._made is None:
+            try:
+                most = self._bounds.messages
+                self._made = publish_from("", 0, self.values, self._wire, dict(self._params), max_messages=most)
+            except PubSubError as error:
+                self._made = error
+        if isinstance(self._made, PubSubError):
+            raise self._made
+        return self._made
+
+
 def check_publish(
     request: Request,
-    wire: int,
-    messages: list[object],
+    messages: Messages,
     channel_text: str,
     identity: Identity,
     bounds: Bounds,
@@ -75,7 +98,6 @@ def check_publish(
     """Check a publish for everything but whether it can be stored.
 
     Args:
-        wire, messages: as ``read_messages`` gave them.
         behalf: connectionId and identity of the live connection with this key; PubSubError 40006 when there is none.
     Raises: PubSubError, with the codes above; 40165-class ones do not exist here, 40099 when asked for.
     """
@@ -83,11 +105,11 @@ def check_publish(
     operations = identity.capability.operations(channel.name)
     if not operations & Operation.PUBLISH:
         raise PubSubError(f"the credentials do not permit publish on {channel.name!r}", code=40160, status=401)
-    connection_id, client_id = _on_behalf(messages, identity, behalf)
-    for message in messages:
+    connection_id, client_id = _on_behalf(messages.values, identity, behalf)
+    for message in messages.values:
         if isinstance(message, dict) and isinstance(message.get("clientId"), str):
             _check_client_id(identity, client_id, message["clientId"])
-    publish = publish_from(channel.full, 0, messages, wire, dict(request.query), max_messages=bounds.messages)
+    publish = messages.publish()
     if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
         raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
     if publish.size > bounds.size:
@@ -96,6 +118,12 @@ def check_publish(
         raise bad_request("_forceNack: refused as asked", code=40099)
     base_id, message_id = _ids(publish)
     return RestPublish(channel, publish, base_id, message_id, connection_id, client_id)
+
+
+def body_wire(request: Request) -> int:
+    """The format of the body, as far as payloads are concerned: forms have texts, as JSON."""
+    kind = media_type(request.headers.get("content-type", ""))
+    return MSGPACK if kind == "application/x-msgpack" or (not kind and format_parameter(request) == MSGPACK) else JSON
 
 
 def read_messages(request: Request) -> tuple[int, list[object]]:
@@ -108,7 +136,7 @@ def read_messages(request: Request) -> tuple[int, list[object]]:
         message = _unenveloped(request, kind)
         return (MSGPACK if isinstance(message["data"], bytes) else JSON), [message]
     body = decode_body(request)
-    wire = MSGPACK if kind == "application/x-msgpack" or (not kind and format_parameter(request) == MSGPACK) else JSON
+    wire = body_wire(request)
     if kind == FORM and isinstance(body, dict):
         unknown = sorted(set(body) - FORM_FIELDS)
         if unknown:  # most likely JSON that was sent without its Content-Type

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from engine.errors import PubSubError
@@ -21,6 +21,13 @@ QUERY_FIELDS = 256  # in one query or form; ours have a dozen
 
 MEDIA_TYPES = {"application/json": JSON, "application/x-msgpack": MSGPACK}
 FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(slots=True)
+class Asker:
+    """What is found out on the way: whose app a request is for, once its credentials have been looked at."""
+
+    app_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class Request:
     body: bytes
     is_tls: bool
     peer: str
+    asker: Asker = field(default_factory=Asker)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,27 @@ Handlers hold no state, and know neither HTTP nor sockets. What is acknowledged 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
 
 import trio
 
 from engine.auth.capability import Operation
 from engine.auth.tokens import Identity
-from engine.errors import PubSubError
+from engine.channel import Channel
+from engine.errors import AuthError, PubSubError
 from engine.names import ChannelName, parse_channel
+from engine.statistics import Entries, Interval
 from ext.publish import Publish
 from server.admin import Health, health_reply
-from server.history import Archive, History, parse_query
-from server.publishing import Bounds, check_publish, read_messages
+from server.batch import batch_reply, counted, parse_channels, parse_specs, publish_batch
+from server.channels import page_of, parse_enumeration, status
+from server.history import CARRIED, Archive, History, parse_limit, parse_query
+from server.openapi import document
+from server.publishing import Bounds, Messages, body_wire, check_publish, read_messages
 from server.reply import Reply, preflight, refusal, respond, response_format
 from server.request import (
     Request,
@@ -32,12 +38,12 @@ from server.request import (
     bad_request,
     credentials,
     decode_body,
-    path_segments,
     protocol_version,
 )
+from server.routes import MethodNotAllowed, Routes, Variables
+from server.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
 
 GREETING = b"This is Unbroken, a realtime message server. Its clients are Ably's SDKs.\n"
-LATER = {"push", "stats", "presence", "sse", "event-stream", "comet"}  # first segments that clients may try
 TOKEN_REQUEST_BYTES = 128 * 1024  # anybody may send one; a capability is by far its largest part
 APART_BYTES = 64 * 1024  # larger bodies are decoded in a thread: they can be a million tiny values
 NO_CACHE = ("Cache-Control", "no-store")  # of a reply that is stale at once, or secret
@@ -76,31 +82,30 @@ class Backend(Archive, Protocol):
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         """connectionId and concrete clientId of the live connection with this key. Raises: PubSubError 40006."""
 
+    def channel(self, app_id: str, name: str) -> Channel | None:
+        """The channel, if it is in use."""
+
+    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        """Channels in use, in the order of their names: at most so many, all with the prefix and after that name."""
+
+    def app_of(self, key_name: str) -> str | None:
+        """The app of a key that there is: for others nothing is counted."""
+
+    def count_request(self, app_id: str, counted_as: str) -> None:
+        """One more of an app, in statistics."""
+
+    async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
+        """The intervals of a page, and one more if there is one more."""
+
+    async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        """Add these to the app's; in development."""
+
     def health(self) -> Health: ...
     def create_app(self, spec: dict[str, object]) -> dict[str, object]: ...
     async def delete_app(self, app_id: str) -> None: ...
 
 
 Result = TypeVar("Result")
-Variables = list[str]
-Handle = Callable[[Request, Variables], Awaitable[Reply]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """``pattern`` has None where the path has a variable."""
-
-    method: str
-    pattern: tuple[str | None, ...]
-    handle: Handle
-
-    def match(self, method: str, segments: list[str]) -> Variables | None:
-        if method != self.method or len(segments) != len(self.pattern):
-            return None
-        pairs = list(zip(self.pattern, segments, strict=True))
-        if any(wanted is not None and wanted != segment for wanted, segment in pairs):
-            return None
-        return [segment for wanted, segment in pairs if wanted is None]
 
 
 class Rest:
@@ -109,20 +114,29 @@ class Rest:
     def __init__(self, backend: Backend, bounds: Bounds) -> None:
         self._backend = backend
         self._bounds = bounds
-        self._routes = [
-            Route("GET", ("time",), self._time),
-            Route("GET", ("health",), self._health),
-            Route("POST", ("channels", None, "messages"), self._publish),
-            Route("GET", ("channels", None, "messages"), partial(self._history, "messages")),
-            Route("GET", ("channels", None, "history"), partial(self._history, "history")),
-            Route("POST", ("keys", None, "requestToken"), self._request_token),
-            Route("POST", ("keys", None, "revokeTokens"), self._revoke_tokens),
-        ]
+        self.routes = Routes()
+        for method, path, handle in (
+            ("GET", "/time", self._time),
+            ("GET", "/health", self._health),
+            ("GET", "/openapi.json", self._openapi),
+            ("POST", "/channels/{channelId}/messages", self._publish),
+            ("GET", "/channels/{channelId}/messages", partial(self._history, "messages")),
+            ("GET", "/channels/{channelId}/history", partial(self._history, "history")),
+            ("GET", "/channels/{channelId}/presence", self._presence),
+            ("GET", "/channels/{channelId}/presence/history", self._presence_history),
+            ("GET", "/channels/{channelId}", self._status),
+            ("GET", "/channels", self._enumerate),
+            ("GET", "/stats", self._stats),
+            ("POST", "/messages", self._publish_batch),
+            ("GET", "/presence", self._presence_batch),
+            ("POST", "/keys/{keyName}/requestToken", self._request_token),
+            ("POST", "/keys/{keyName}/revokeTokens", self._revoke_tokens),
+        ):
+            self.routes.add(method, path, handle)
         if backend.dev:
-            self._routes += [
-                Route("POST", ("apps",), self._create_app),
-                Route("DELETE", ("apps", None), self._delete_app),
-            ]
+            self.routes.add("POST", "/apps", self._create_app)
+            self.routes.add("DELETE", "/apps/{appId}", self._delete_app)
+            self.routes.add("POST", "/stats", self._put_stats)
 
     async def __call__(self, request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -131,21 +145,15 @@ class Rest:
             if request.path == "/" and request.method in ("GET", "HEAD"):
                 return self._greeting(request)
             protocol_version(request)
-            handle, variables = self._find(request)
+            handle, variables = self.routes.find(request)
             reply = await handle(request, variables)
         except PubSubError as error:
             reply = refusal(error)
+            if isinstance(error, MethodNotAllowed):
+                reply = replace(reply, headers=[*reply.headers, ("Allow", error.allow)])
+        if request.asker.app_id is not None:
+            self._backend.count_request(request.asker.app_id, _counted_as(request, reply.status))
         return respond(request, reply)
-
-    def _find(self, request: Request) -> tuple[Handle, Variables]:
-        segments = path_segments(request.path)
-        method = "GET" if request.method == "HEAD" else request.method  # whose body is left out further down
-        for route in self._routes:
-            variables = route.match(method, segments)
-            if variables is not None:
-                return route.handle, variables
-        why = "is not available on this server" if segments[0] in LATER else "is no route of this server"
-        raise PubSubError(f"{request.method} {request.path[:200]} {why}", code=40400, status=404)
 
     def _greeting(self, request: Request) -> Response:
         answer = respond(request, Reply(200, None))  # for its CORS headers
@@ -153,7 +161,16 @@ class Rest:
 
     def _authenticate(self, request: Request) -> Identity:
         authorization = request.headers.get("authorization")
-        return self._backend.authenticate(request.query, authorization, asserted_client_id(request))
+        identity = self._backend.authenticate(request.query, authorization, asserted_client_id(request))
+        request.asker.app_id = identity.app_id
+        return identity
+
+    def _permitted(self, request: Request, text: str, operation: int, named: str) -> tuple[Identity, ChannelName]:
+        """Who asks, and for which channel. Raises: PubSubError 40101 and its like, 40010, 40160."""
+        identity = self._authenticate(request)
+        channel = parse_channel(text)
+        _permit(identity, channel, operation, named)
+        return identity, channel
 
     def _behalf(self, app_id: str, key: str) -> tuple[str, str | None]:
         return self._backend.behalf(key, app_id)
@@ -171,11 +188,20 @@ class Rest:
     async def _health(self, request: Request, variables: Variables) -> Reply:
         return health_reply(self._backend.health())
 
+    async def _openapi(self, request: Request, variables: Variables) -> Reply:
+        return Reply(200, document(dev=self._backend.dev))
+
     async def _publish(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
-        wire, messages = await _apart(read_messages, request)
+        wire, values = await _apart(read_messages, request)
+        messages = Messages(wire, values, request.query, self._bounds)
+        return Reply(201, await self._publish_on(request, identity, messages, variables[0]))
+
+    async def _publish_on(
+        self, request: Request, identity: Identity, messages: Messages, channel: str
+    ) -> dict[str, object]:
         behalf = partial(self._behalf, identity.app_id)
-        ready = check_publish(request, wire, messages, variables[0], identity, self._bounds, behalf)
+        ready = check_publish(request, messages, channel, identity, self._bounds, behalf)
         serials = await self._backend.publish(
             identity,
             ready.channel,
@@ -184,22 +210,90 @@ class Rest:
             connection_id=ready.connection_id,
             client_id=ready.client_id,
         )
-        return Reply(201, {"channel": ready.channel.full, "messageId": ready.message_id, "serials": serials})
+        return {"channel": ready.channel.full, "messageId": ready.message_id, "serials": serials}
+
+    async def _publish_batch(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        specs, several = parse_specs(await _apart(decode_body, request))
+        wire = body_wire(request)
+
+        async def publish(channel: str, messages: Messages) -> dict[str, object]:
+            return await self._publish_on(request, identity, messages, channel)
+
+        results = await publish_batch(
+            [(channels, Messages(wire, values, request.query, self._bounds)) for channels, values in specs], publish
+        )
+        return batch_reply(results, several=several, version=protocol_version(request))
 
     async def _history(self, resource: str, request: Request, variables: Variables) -> Reply:
-        identity = self._authenticate(request)
-        channel = parse_channel(variables[0])
-        if not identity.capability.operations(channel.name) & Operation.HISTORY:
-            raise PubSubError(f"the credentials do not permit history on {channel.name!r}", code=40160, status=401)
+        identity, channel = self._permitted(request, variables[0], Operation.HISTORY, "history")
         history = History(self._backend, identity.app_id, channel.name, response_format(request))
         page = await history.page(parse_query(request.query), request.query, resource)
-        return Reply(200, page.messages, [NO_CACHE], page.links)
+        return Reply(200, page.items, [NO_CACHE], page.links)
+
+    # Nobody can enter a channel's presence on this server: it has no members, and nobody has ever come or gone.
+
+    async def _presence(self, request: Request, variables: Variables) -> Reply:
+        self._permitted(request, variables[0], Operation.SUBSCRIBE, "presence")
+        base = {"limit": str(parse_limit(request.query))}
+        base |= {name: request.query[name] for name in ("clientId", "connectionId", *CARRIED) if name in request.query}
+        link = f"./presence?{urlencode(base)}"
+        return Reply(200, [], [NO_CACHE], [("first", link), ("current", link)])
+
+    async def _presence_history(self, request: Request, variables: Variables) -> Reply:
+        self._permitted(request, variables[0], Operation.HISTORY, "history")
+        query = parse_query(request.query)
+        return Reply(200, [], [NO_CACHE], query.links("history", self._backend.now_ms(), request.query))
+
+    async def _presence_batch(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        results: list[dict[str, Any]] = []
+        for name in parse_channels(request.query):
+            try:
+                _permit(identity, parse_channel(name), Operation.SUBSCRIBE, "presence")
+                results.append({"channel": name, "presence": []})
+            except PubSubError as error:
+                results.append({"channel": name, "error": error.info()})
+        return Reply(200, counted(results), [NO_CACHE])
+
+    async def _status(self, request: Request, variables: Variables) -> Reply:
+        identity, channel = self._permitted(request, variables[0], Operation.CHANNEL_METADATA, "channel-metadata")
+        return Reply(200, status(channel.name, self._backend.channel(identity.app_id, channel.name)), [NO_CACHE])
+
+    async def _enumerate(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        if not identity.capability.everywhere() & Operation.CHANNEL_METADATA:
+            raise AuthError("the credentials do not permit channel-metadata on all channels", code=40160)
+        asked = parse_enumeration(request.query, protocol_version(request))
+        find = partial(self._backend.channel, identity.app_id)
+        names = await self._backend.channel_names(identity.app_id, asked.prefix, asked.after, asked.limit + 1)
+        page = page_of(asked, names, find, request.query)
+        return Reply(200, page.items, [NO_CACHE], page.links)
+
+    async def _stats(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        if not identity.capability.everywhere() & Operation.STATS:
+            raise AuthError("the credentials do not permit stats on all channels", code=40160)
+        now_ms, version = self._backend.now_ms(), protocol_version(request)
+        query = parse_stats(request.query, now_ms)
+        intervals = await self._backend.statistics(identity.app_id, query)
+        page = stats_page(query, intervals, identity.app_id, now_ms, version, request.query)
+        return Reply(200, page.items, [NO_CACHE], page.links)
+
+    async def _put_stats(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        await self._backend.put_statistics(identity.app_id, parse_fixtures(await _apart(decode_body, request)))
+        return Reply(201, {})
 
     async def _request_token(self, request: Request, variables: Variables) -> Reply:
         if len(request.body) > TOKEN_REQUEST_BYTES:
             raise bad_request(f"body: larger than {TOKEN_REQUEST_BYTES} bytes", code=40009, status=413)
         body = await self._map(request)
-        return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
+        try:
+            details = self._backend.request_token(variables[0], body, credentials(request))
+        finally:
+            request.asker.app_id = self._backend.app_of(variables[0])
+        return Reply(200, details, [NO_CACHE])
 
     async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
         body = await self._map(request)
@@ -219,6 +313,19 @@ class Rest:
             raise PubSubError("the key is of another app", code=40101, status=401)
         await self._backend.delete_app(identity.app_id)
         return Reply(204, None)
+
+
+def _counted_as(request: Request, status: int) -> str:
+    """The entry of statistics for a request that was answered so; refused is what better credentials, or less haste,
+    would have got."""
+    kind = "tokenRequests" if request.path.endswith("/requestToken") else "other"
+    outcome = "succeeded" if status < 400 else "refused" if status in (401, 403, 429) else "failed"
+    return f"apiRequests.{kind}.{outcome}"
+
+
+def _permit(identity: Identity, channel: ChannelName, operation: int, named: str) -> None:
+    if not identity.capability.permits(channel.name, operation):
+        raise AuthError(f"the credentials do not permit {named} on {channel.name!r}", code=40160)
 
 
 async def _apart(function: Callable[[Request], Result], request: Request) -> Result:

@@ -12,16 +12,22 @@ import trio
 
 from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
+from engine.channel import Channel
 from engine.errors import AuthError, BadRequest
+from engine.journal.memory import MemoryJournal
 from engine.journal.port import Stored
 from engine.names import ChannelName
+from engine.statistics import Entries, Interval, Statistics
+from ext.meter import Meter
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from ext.wire import encode_record
 from server.admin import Health
+from server.channels import names_after
 from server.publishing import Bounds
 from server.request import Request, Response, parse_target
 from server.rest import Rest
+from server.statistics import StatsQuery
 
 NOW = 1_700_000_000_000
 SERIES = "abcd1234"
@@ -53,6 +59,10 @@ class FakeBackend:
         self.reasons: tuple[str, ...] = ()
         self.token_requests: list[tuple[str, dict[str, object], str | None]] = []
         self.deleted: list[str] = []
+        self.channels: dict[str, Channel] = {}
+        self.meters: dict[str, Meter] = {}
+        self.statistics_kept = Statistics(MemoryJournal(), self.meters, prune=False)
+        self.refuses_on: dict[str, Exception] = {}
 
     def now_ms(self) -> int:
         return NOW
@@ -90,6 +100,8 @@ class FakeBackend:
         await trio.lowlevel.checkpoint()
         if self.refuses is not None:
             raise self.refuses
+        if channel.name in self.refuses_on:
+            raise self.refuses_on[channel.name]
         serial = (NOW << 16) + len(self.entries) + 1
         record = encode_record(base_id, connection_id, client_id, 0, publish.messages)
         self.entries.append(Stored(serial, self.entries[-1].serial if self.entries else 0, SERIES, record))
@@ -112,6 +124,26 @@ class FakeBackend:
         if key_text not in LIVE:
             raise BadRequest("connectionKey: not that of a live connection", code=40006)
         return LIVE[key_text]
+
+    def channel(self, app_id: str, name: str) -> Channel | None:
+        return self.channels.get(f"{app_id}:{name}")
+
+    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        return names_after(self.channels, app_id, prefix, after, most)
+
+    def app_of(self, key_name: str) -> str | None:
+        return "app1" if key_name == "app1.key1" else None
+
+    def count_request(self, app_id: str, counted_as: str) -> None:
+        self.statistics_kept.count(app_id, counted_as, NOW)
+
+    async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
+        first_ms, last_ms = query.span
+        page = self.statistics_kept.page
+        return page(app_id, query.unit, first_ms, last_ms, limit=query.limit + 1, backwards=query.backwards)
+
+    async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        self.statistics_kept.put(app_id, minutes, NOW)
 
     def health(self) -> Health:
         return Health("0.1.0", 12.5, "synced", self.reasons, {"connections": 3})

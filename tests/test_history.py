@@ -85,7 +85,7 @@ def page_of(archive: FakeArchive, params: dict[str, str], resource: str = "messa
 
 
 def ids(page: Page) -> list[str]:
-    return [str(message["id"]) for message in page.messages]
+    return [str(message["id"]) for message in page.items]
 
 
 def link(page: Page, relation: str) -> dict[str, str] | None:
@@ -138,10 +138,10 @@ def test_pages_joined_are_the_channels_messages_while_others_arrive(data: st.Dat
             following["limit"] = str(data.draw(st.integers(1, 12), "limit"))
             known = known if backwards else list(archive.messages)
             page = page_of(archive, following)
-            assert len(page.messages) <= int(following["limit"])
+            assert len(page.items) <= int(following["limit"])
             found += ids(page)
             following = link(page, "next")
-            assert page.messages or following is None
+            assert page.items or following is None
             first = link(page, "first")
             assert first is not None
             end, start = int(first["end"]), int(first["start"])
@@ -160,7 +160,7 @@ def test_the_last_page_has_no_next_link_even_when_it_is_full() -> None:
         params = {"limit": "10", "direction": direction}
         first = page_of(archive, params)
         second = page_of(archive, link(first, "next") or {})
-        assert (len(first.messages), len(second.messages)) == (10, 10)
+        assert (len(first.items), len(second.items)) == (10, 10)
         assert [relation for relation, _ in second.links] == ["first", "current"]
 
 
@@ -184,7 +184,7 @@ def test_what_is_stored_shows_although_the_clock_stepped_back() -> None:
     archive = FakeArchive()
     archive.add((NOW + 5000) << 16, 2)
     for direction in ("backwards", "forwards"):
-        assert len(page_of(archive, {"direction": direction}).messages) == 2
+        assert len(page_of(archive, {"direction": direction}).items) == 2
 
 
 def test_start_and_end_are_inclusive() -> None:
@@ -202,7 +202,7 @@ def test_a_start_in_the_future_is_an_empty_page_and_no_error() -> None:
     archive.add(NOW << 16, 1)
     for direction in ("backwards", "forwards"):
         page = page_of(archive, {"start": str(NOW + 1000), "direction": direction})
-        assert page.messages == [] and link(page, "next") is None
+        assert page.items == [] and link(page, "next") is None
 
 
 def test_what_is_past_retention_is_not_shown_though_it_is_on_disk() -> None:
@@ -263,7 +263,7 @@ def test_a_cursor_that_expired_ends_the_pages_backwards_and_is_refused_forwards(
     archive.retained = NOW - 50
     archive.add((NOW - 10) << 16, 1)
     cursor = message_serial_text((NOW - 60) << 16, SERIES, 0)
-    assert page_of(archive, {"cursor": cursor}).messages == []
+    assert page_of(archive, {"cursor": cursor}).items == []
     assert refused(archive, {"cursor": cursor, "direction": "forwards"}) == 40011
 
 
@@ -301,7 +301,7 @@ def test_a_page_of_large_messages_ends_early_and_goes_on() -> None:
             found += ids(page)
             params = link(page, "next")
             pages += 1
-            assert sum(len(str(message["data"])) for message in page.messages) <= room.PAGE_BYTES + 60_000
+            assert sum(len(str(message["data"])) for message in page.items) <= room.PAGE_BYTES + 60_000
         assert len(found) == len(set(found)) == 100
         assert pages == 6
 
@@ -333,4 +333,4 @@ def test_times_beyond_the_48_bits_of_a_serial_are_as_good_as_its_end() -> None:
     for direction in ("backwards", "forwards"):
         page = page_of(archive, {"end": str(10**19), "direction": direction})
         assert ids(page) == ["e0:0"]
-        assert page_of(archive, {"start": str(10**19), "direction": direction}).messages == []
+        assert page_of(archive, {"start": str(10**19), "direction": direction}).items == []

@@ -333,6 +333,7 @@ def test_a_body_of_tiny_chunks_lets_others_have_their_turn() -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 400 + b"\r\n",  # many
         b"GET / HTTP/1.1\r\nX: " + b"y" * 2500,  # large, without an end
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"y" * 2500,  # in the head of a chunk
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 400,  # behind the last
     ],
 )
 def test_a_head_larger_than_the_limit_is_refused(sent: bytes) -> None:

@@ -86,21 +86,37 @@ def test_the_root_says_what_this_is(server: Server) -> None:
     ("method", "target"),
     [
         ("GET", "/nothing"),
-        ("PUT", "/channels/room:1/messages"),
-        ("POST", "/time"),
         ("POST", "/"),
-        ("GET", "/channels"),
+        ("GET", "/messages"),
         ("GET", "/channels/room:1/messages/"),
-        ("GET", "/channels/room:1/presence"),
+        ("GET", "/channels/room:1/members"),
         ("GET", "/push/channels"),
         ("POST", "/apps"),
         ("DELETE", "/apps/app1"),
         ("GET", "//time"),
+        ("GET", "*"),
     ],
 )
-def test_an_unknown_route_or_method_is_not_found(server: Server, method: str, target: str) -> None:
+def test_an_unknown_route_is_not_found(server: Server, method: str, target: str) -> None:
     assert code_of(server.ask(method, target)) == (404, 40400)
     assert header(server.ask(method, target, accept=MSGPACK), "content-type") == MSGPACK
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allow"),
+    [
+        ("PUT", "/channels/room:1/messages", "GET, POST, HEAD, OPTIONS"),
+        ("POST", "/time", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/messages", "POST, OPTIONS"),
+        ("BREW", "/keys/a.b/requestToken", "POST, OPTIONS"),
+        ("DELETE", "/channels", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_method_that_a_path_does_not_have_is_told_which_it_has(
+    server: Server, method: str, target: str, allow: str
+) -> None:
+    response = server.ask(method, target)
+    assert (*code_of(response), header(response, "allow")) == (405, 40500, allow)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.series = new_series()
         self._head = self._appends = self._entries = 0
+        self._notes: dict[bytes, bytes] = {}
 
     def series_for(self, synced: bool) -> str:
         return self.series
@@ -92,6 +93,18 @@ class MemoryJournal:
 
     def maintain(self, now_ms: int) -> None:
         """Nothing is held."""
+
+    def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        kept = {
+            key: value
+            for key, value in self._notes.items()
+            if not any(begin <= key < end for begin, end in forget)
+        }
+        self._notes = kept | dict(rows)  # replaced, never changed: others may be reading it
+
+    def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
+        found = sorted((item for item in self._notes.items() if begin <= item[0] < end), reverse=backwards)
+        return found[:limit]
 
     def statistics(self) -> Statistics:
         return Statistics(0, 0, 0, 0, self._appends, self._entries, 0, 0, 0, True)

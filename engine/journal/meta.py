@@ -2,6 +2,7 @@
 
     format 1 | series, written: 8 characters each | head: 8 bytes | floor:<class>, base, forgotten: 8 bytes
     boot: the kernel's boot id | clean: there only between a close and the next open
+    note:<key>: small facts that others keep here (statistics)
     layout: which namespaces have which retention class, as text, as of the last start
 
 The head is written in the same batch as the entries, so it can never be behind them.
@@ -16,10 +17,12 @@ from pathlib import Path
 from secrets import choice
 from string import ascii_letters, digits
 
+from engine.errors import JournalUnavailable
 from engine.journal.store import META, Row, Store, StoreError
 
 FORMAT = b"1"
 SERIES_LENGTH = 8
+NOTES = b"note:"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -45,6 +48,26 @@ def floor_row(retention: str, serial: int) -> Row:
 
 def forgotten_row(serial: int) -> Row:
     return META, b"forgotten", number(serial)
+
+
+def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool) -> list[tuple[bytes, bytes]]:
+    """Those with begin <= key < end. Raises: JournalUnavailable, when they can't be read."""
+    first, past = NOTES + begin, NOTES + end
+    rows, found = store.rows(META), list[tuple[bytes, bytes]]()
+    if backwards:
+        rows.seek_for_prev(past)
+        if rows.valid() and rows.key() == past:
+            rows.prev()
+    else:
+        rows.seek(first)
+    while len(found) < limit and rows.valid() and first <= rows.key() < past:
+        found.append((rows.key()[len(NOTES) :], rows.value()))
+        rows.prev() if backwards else rows.next()
+    try:
+        rows.status()
+    except Exception as error:
+        raise JournalUnavailable(f"what was noted can't be read: {error}") from error
+    return found
 
 
 class Meta:

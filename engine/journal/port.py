@@ -1,9 +1,9 @@
 """The port of the journal: what the engine may ask of a durable log of all channels.
 
-    write side   append, erase, forget, maintain, recover, close: one caller at a time (maintain may
+    write side   append, erase, forget, maintain, note, recover, close: one caller at a time (maintain and note may
                  run beside append; it takes what it must under a lock of its own)
-    read side    read_after, play_after, read_before, last, last_serial, wake, floor, forgotten_floor, continuous:
-                 any thread, at any time
+    read side    read_after, play_after, read_before, last, last_serial, wake, floor, forgotten_floor, continuous,
+                 noted: any thread, at any time
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
 
@@ -153,6 +153,13 @@ class Journal(Protocol):
 
     def maintain(self, now_ms: int) -> None:
         """Drop what is past retention, create the next buckets ahead of time; every second or so."""
+
+    def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Keep small facts by key, all or none, beside the log; and drop those of some ranges (first, end). Not synced:
+        a power cut may take the newest, and with them the next append's sync makes them safe."""
+
+    def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
+        """Facts with begin <= key < end in the order of their keys, or the last ones first; at most ``limit``."""
 
     def statistics(self) -> Statistics:
         """Counters for health and metrics."""

@@ -21,7 +21,7 @@ from engine.errors import JournalUnavailable
 from engine.journal.block import block_key, channel_prefix, decode, encode
 from engine.journal.buckets import INDEX_ENTRIES, SERIAL_SHIFT, Bucket, BucketTable, bucket_length_ms, retention_ms
 from engine.journal.gate import Gate
-from engine.journal.meta import Meta, floor_row, forgotten_row, head_row, read_boot_id
+from engine.journal.meta import NOTES, Meta, floor_row, forgotten_row, head_row, notes, read_boot_id
 from engine.journal.port import Block, Statistics, Stored, Window
 from engine.journal.reading import BucketGoneError, Reader, channels_of, check
 from engine.journal.silent import MOST_CHANNELS, PREFIX, Silent, chunks, falling_silent, newest_entries
@@ -312,6 +312,23 @@ class RocksJournal:
                         store.drop(family)
         except StoreError as error:
             raise JournalUnavailable(f"maintenance failed: {error}") from error
+
+    def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        with self._appending:
+            store = self._writable()
+            try:
+                for begin, end in forget:
+                    store.delete_range(META, NOTES + begin, NOTES + end)
+                store.write([(META, NOTES + key, value) for key, value in rows.items()])
+                self._unsynced = True
+            except StoreError as error:
+                raise self._fail(f"statistics could not be written: {error}") from error
+
+    def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
+        with self._gate:
+            if self._store is None:
+                raise JournalUnavailable(self._failed or "it is closed")
+            return notes(self._store, begin, end, limit, backwards=backwards)
 
     def statistics(self) -> Statistics:
         with self._gate:

@@ -1,0 +1,89 @@
+"""Who uses a channel, and which channels are in use: status and enumeration.
+
+    channel.modes (flags -> attachments)  --metrics-->  {"connections": 2, "subscribers": 2, "publishers": 1, ...}
+    hub.channels  --names of an app, sorted, after the cursor-->  a page
+
+In use are the channels in memory: somebody is attached, or something was said within the window. The cursor of a page
+is the last name of the one before: so pages neither repeat nor skip a channel that is there all the while, whatever
+comes and goes in between."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from engine.channel import Channel
+from server.actions import Flag
+from server.history import CARRIED, Page, parse_limit
+from server.request import bad_request
+
+NAMES_SINCE_VERSION = 3  # from then on an enumeration lists names, unless it is asked otherwise
+BY = ("id", "value")
+
+_METRICS = {
+    "publishers": Flag.PUBLISH,
+    "subscribers": Flag.SUBSCRIBE,
+    "presenceConnections": Flag.PRESENCE,
+    "presenceSubscribers": Flag.PRESENCE_SUBSCRIBE,
+    "objectPublishers": Flag.OBJECT_PUBLISH,
+    "objectSubscribers": Flag.OBJECT_SUBSCRIBE,
+}
+
+
+def metrics(channel: Channel | None) -> dict[str, int]:
+    """How many attachments there are, in all and with each mode. Nobody can be present yet."""
+    modes = channel.modes if channel is not None else {}
+    counts = {name: sum(many for flags, many in modes.items() if flags & flag) for name, flag in _METRICS.items()}
+    return {"connections": sum(modes.values()), "presenceMembers": 0, **counts}
+
+
+def status(name: str, channel: Channel | None) -> dict[str, object]:
+    """ChannelDetails, as the protocol has it; ``channel`` None: it is not in use."""
+    return {
+        "channelId": name,
+        "name": name,
+        "status": {"isActive": channel is not None, "occupancy": {"metrics": metrics(channel)}},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """What was asked for, checked."""
+
+    prefix: str
+    limit: int
+    by_id: bool
+    after: str
+
+
+def parse_enumeration(params: Mapping[str, str], version: int) -> Enumeration:
+    """Raises: PubSubError 40003, naming the parameter."""
+    by = params.get("by", "id" if version >= NAMES_SINCE_VERSION else "value")
+    if by not in BY:
+        raise bad_request(f"by: must be id or value, got {by[:32]!r}", code=40003)
+    return Enumeration(params.get("prefix", ""), parse_limit(params), by == "id", params.get("cursor", ""))
+
+
+def names_after(keys: Iterable[str], app_id: str, prefix: str, after: str, most: int) -> list[str]:
+    """At most so many names of the app's channels, in order. ``keys`` are the hub's: ``<app>:<name>``."""
+    start, skip = f"{app_id}:{prefix}", len(app_id) + 1
+    names = (key[skip:] for key in keys if key.startswith(start))
+    return heapq.nsmallest(most, (name for name in names if name > after))
+
+
+def page_of(
+    asked: Enumeration, names: list[str], find: Callable[[str], Channel | None], params: Mapping[str, str]
+) -> Page:
+    """A page, from its names and one more, if there is one more."""
+    shown = names[: asked.limit]
+    base = {"limit": str(asked.limit), "by": "id" if asked.by_id else "value"}
+    if asked.prefix:
+        base["prefix"] = asked.prefix
+    base |= {name: params[name] for name in CARRIED if name in params}
+    links = [("first", base), ("current", base | {"cursor": asked.after} if asked.after else base)]
+    if len(names) > asked.limit:
+        links.append(("next", base | {"cursor": shown[-1]}))
+    items: list[object] = [name if asked.by_id else status(name, find(name)) for name in shown]
+    return Page(items, [(relation, f"./channels?{urlencode(fields)}") for relation, fields in links])

@@ -1,0 +1,309 @@
+"""The REST interface as an OpenAPI document: what ``GET /openapi.json`` gives, for people and for generators.
+
+    operations (method, path) -> parameters, body, answers         one entry each, made of the parts below
+    every operation also answers ``default``: an error, in body and headers
+
+It is kept true from two sides: the routes must be those of server.rest, and requests made from it must be answered as
+it says (tests/test_openapi.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import server
+
+Json = dict[str, Any]
+
+MEDIA = ("application/json", "application/x-msgpack")
+
+
+def document(*, dev: bool) -> Json:
+    """The document; ``dev``: with what there is in development mode only."""
+    paths: Json = {}
+    for method, path, operation in [*_OPERATIONS, *(_DEVELOPMENT if dev else ())]:
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        parameters = [_parameter(name, {"type": "string", "minLength": 1}, where="path") for name in names]
+        told = operation.get("responses", {})
+        paths.setdefault(path, {})[method.lower()] = operation | {
+            "parameters": [*parameters, *operation.get("parameters", ()), *_EVERYWHERE],
+            "responses": told | {"default": {"$ref": "#/components/responses/Error"}},
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Unbroken",
+            "version": server.VERSION,
+            "description": "Realtime messages over REST, in JSON or msgpack as Content-Type and Accept say.",
+        },
+        "paths": paths,
+        "security": [{"key": []}, {"token": []}, {"keyInQuery": []}, {"tokenInQuery": []}],
+        "components": {"schemas": _SCHEMAS, "responses": {"Error": _ERROR}, "securitySchemes": _SECURITY},
+    }
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(schema: Json, media: tuple[str, ...] = MEDIA) -> Json:
+    return {kind: {"schema": schema} for kind in media}
+
+
+def _parameter(name: str, schema: Json, text: str = "", *, where: str = "query", required: bool = False) -> Json:
+    made: Json = {"name": name, "in": where, "schema": schema}
+    if text:
+        made["description"] = text
+    if required or where == "path":
+        made["required"] = True
+    return made
+
+
+def _answer(schema: Json | None, text: str, *, links: bool = False) -> Json:
+    made: Json = {"description": text}
+    if schema is not None:
+        made["content"] = _content(schema)
+    if links:
+        made["headers"] = {"Link": {"schema": {"type": "string"}, "description": 'rel="first", "current", "next"'}}
+    return made
+
+
+def _array(items: Json, **more: Any) -> Json:
+    return {"type": "array", "items": items, **more}
+
+
+def _one_or_many(schema: Json) -> Json:
+    return {"oneOf": [schema, _array(schema, minItems=1)]}
+
+
+def _body(schema: Json, *, required: bool = True) -> Json:
+    return {"required": required, "content": _content(schema)}
+
+
+_EVERYWHERE = (
+    _parameter("format", {"enum": ["json", "msgpack"]}, "of the answer, where Accept does not say"),
+    _parameter("envelope", {"enum": ["json", "msgpack"]}, "put status and headers into the body, and answer 200"),
+)
+_LIMIT = _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})
+_DIRECTION = _parameter("direction", {"enum": ["backwards", "forwards"], "default": "backwards"})
+_TIME = {"type": "integer", "minimum": 0, "maximum": (1 << 48) - 1}
+_RANGE = (_parameter("start", _TIME, "ms, inclusive"), _parameter("end", _TIME, "ms, inclusive"), _LIMIT, _DIRECTION)
+_CURSOR = _parameter("cursor", {"type": "string"}, "as a Link has it")
+
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_INFO: Json = {
+    "type": "object",
+    "required": ["code", "statusCode", "message", "href"],
+    "properties": {
+        "code": {"type": "integer", "minimum": 10000},
+        "statusCode": {"type": "integer", "minimum": 400, "maximum": 599},
+        "message": _TEXT,
+        "href": _TEXT,
+    },
+}
+_ERROR: Json = {
+    "description": "an error; its facts are in X-Ably-Errorcode and X-Ably-Errormessage, too",
+    "content": _content({"type": "object", "required": ["error"], "properties": {"error": _ref("ErrorInfo")}}),
+}
+_SECURITY: Json = {
+    "key": {"type": "http", "scheme": "basic", "description": "a key, <app>.<id>:<secret>, in base64"},
+    "token": {"type": "http", "scheme": "bearer", "description": "a token, or base64 of it"},
+    "keyInQuery": {"type": "apiKey", "in": "query", "name": "key"},
+    "tokenInQuery": {"type": "apiKey", "in": "query", "name": "access_token"},
+}
+_SCHEMAS: Json = {
+    "ErrorInfo": _INFO,
+    "NewMessage": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "minLength": 1},
+            "name": _TEXT,
+            "clientId": {"type": "string", "minLength": 1},
+            "data": {"type": ["string", "object", "array", "null"]},
+            "encoding": _TEXT,
+            "extras": {"type": "object"},
+            "connectionKey": {"type": "string", "description": "publish on behalf of this live connection"},
+        },
+    },
+    "Message": {
+        "type": "object",
+        "required": ["id", "timestamp", "action", "serial", "version"],
+        "properties": {
+            "id": _TEXT,
+            "timestamp": _COUNT,
+            "action": {"const": 0},
+            "serial": _TEXT,
+            "name": _TEXT,
+            "clientId": _TEXT,
+            "connectionId": _TEXT,
+            "encoding": _TEXT,
+            "extras": {"type": "object"},
+            "version": {"type": "object", "required": ["serial", "timestamp"]},
+        },
+    },
+    "Published": {
+        "type": "object",
+        "required": ["channel", "messageId", "serials"],
+        "properties": {"channel": _TEXT, "messageId": _TEXT, "serials": _array(_TEXT, minItems=1)},
+    },
+    "BatchSpec": {
+        "type": "object",
+        "required": ["channels", "messages"],
+        "properties": {
+            "channels": {"oneOf": [_TEXT, _array(_TEXT, minItems=1, maxItems=100)]},
+            "messages": {"oneOf": [_ref("NewMessage"), _array(_ref("NewMessage"), minItems=1, maxItems=1000)]},
+        },
+    },
+    "BatchResult": {
+        "type": "object",
+        "required": ["successCount", "failureCount", "results"],
+        "properties": {
+            "successCount": _COUNT,
+            "failureCount": _COUNT,
+            "results": _array(
+                {
+                    "type": "object",
+                    "required": ["channel"],
+                    "properties": {"channel": _TEXT, "error": _ref("ErrorInfo")},
+                    "oneOf": [{"required": ["error"]}, {"required": ["messageId"]}, {"required": ["presence"]}],
+                }
+            ),
+        },
+    },
+    "ChannelDetails": {
+        "type": "object",
+        "required": ["channelId", "status"],
+        "properties": {
+            "channelId": _TEXT,
+            "name": _TEXT,
+            "status": {
+                "type": "object",
+                "required": ["isActive", "occupancy"],
+                "properties": {
+                    "isActive": {"type": "boolean"},
+                    "occupancy": {
+                        "type": "object",
+                        "required": ["metrics"],
+                        "properties": {"metrics": {"type": "object", "additionalProperties": _COUNT}},
+                    },
+                },
+            },
+        },
+    },
+    "Statistics": {
+        "type": "object",
+        "required": ["intervalId", "unit", "entries"],
+        "properties": {
+            "intervalId": _TEXT,
+            "unit": {"enum": ["minute", "hour", "day", "month"]},
+            "inProgress": _TEXT,
+            "entries": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+        },
+    },
+    "TokenDetails": {
+        "type": "object",
+        "required": ["token", "issued", "expires", "capability"],
+        "properties": {"token": _TEXT, "issued": _COUNT, "expires": _COUNT, "capability": _TEXT, "clientId": _TEXT},
+    },
+}
+
+_HISTORY: Json = {
+    "summary": "stored messages, page by page",
+    "parameters": [*_RANGE, _parameter("from_serial", _TEXT, "up to this serial, read backwards"), _CURSOR],
+    "responses": {"200": _answer(_array(_ref("Message")), "a page", links=True)},
+}
+_OPERATIONS: list[tuple[str, str, Json]] = [
+    ("GET", "/time", {
+        "summary": "the server's clock",
+        "security": [],
+        "responses": {"200": _answer(_array(_COUNT, minItems=1, maxItems=1), "ms")},
+    }),
+    ("GET", "/health", {
+        "summary": "is the server well?",
+        "security": [],
+        "responses": {
+            "200": _answer({"type": "object", "required": ["status", "reasons"]}, "ok"),
+            "503": _answer({"type": "object", "required": ["status", "reasons"]}, "degraded"),
+        },
+    }),
+    ("GET", "/openapi.json", {
+        "summary": "this document",
+        "security": [],
+        "responses": {"200": _answer({"type": "object", "required": ["openapi", "paths"]}, "OpenAPI 3.1")},
+    }),
+    ("POST", "/channels/{channelId}/messages", {
+        "summary": "publish; stored when it is answered",
+        "requestBody": {
+            "required": True,
+            "content": _content(_one_or_many(_ref("NewMessage")))
+            | _content(_TEXT, ("text/plain", "application/octet-stream")),
+        },
+        "responses": {"201": _answer(_ref("Published"), "stored, all of them")},
+    }),
+    ("GET", "/channels/{channelId}/messages", _HISTORY),
+    ("GET", "/channels/{channelId}/history", _HISTORY),
+    ("GET", "/channels/{channelId}/presence", {
+        "summary": "members",
+        "parameters": [_LIMIT, _parameter("clientId", _TEXT), _parameter("connectionId", _TEXT)],
+        "responses": {"200": _answer(_array({"type": "object"}), "a page", links=True)},
+    }),
+    ("GET", "/channels/{channelId}/presence/history", {
+        "summary": "who came and went",
+        "parameters": list(_RANGE),
+        "responses": {"200": _answer(_array({"type": "object"}), "a page", links=True)},
+    }),
+    ("GET", "/channels/{channelId}", {
+        "summary": "who uses a channel",
+        "responses": {"200": _answer(_ref("ChannelDetails"), "also of a channel that nobody uses")},
+    }),
+    ("GET", "/channels", {
+        "summary": "channels in use, by name",
+        "parameters": [_parameter("prefix", _TEXT), _parameter("by", {"enum": ["id", "value"]}), _LIMIT, _CURSOR],
+        "responses": {"200": _answer(_array({"oneOf": [_TEXT, _ref("ChannelDetails")]}), "a page", links=True)},
+    }),
+    ("POST", "/messages", {
+        "summary": "publish on many channels, each for itself",
+        "requestBody": _body(_one_or_many(_ref("BatchSpec"))),
+        "responses": {"201": _answer(_one_or_many(_ref("BatchResult")), "what became of each")},
+    }),
+    ("GET", "/presence", {
+        "summary": "members of many channels",
+        "parameters": [
+            _parameter("channels", {"type": "string", "minLength": 1}, "with commas in between", required=True),
+            _parameter("separator", _TEXT, "in place of the comma"),
+        ],
+        "responses": {"200": _answer(_ref("BatchResult"), "what there is in each")},
+    }),
+    ("GET", "/stats", {
+        "summary": "what the app has done",
+        "parameters": [
+            _parameter("unit", {"enum": ["minute", "hour", "day", "month"], "default": "minute"}),
+            *_RANGE,
+        ],
+        "responses": {"200": _answer(_array(_ref("Statistics")), "a page", links=True)},
+    }),
+    ("POST", "/keys/{keyName}/requestToken", {
+        "summary": "a token, for a signed request or for the key itself",
+        "security": [{}, {"key": []}, {"keyInQuery": []}],
+        "requestBody": _body({"type": "object"}, required=False),
+        "responses": {"200": _answer(_ref("TokenDetails"), "the token")},
+    }),
+]  # fmt: skip
+_DEVELOPMENT: list[tuple[str, str, Json]] = [
+    ("POST", "/apps", {
+        "summary": "make an app",
+        "security": [],
+        "requestBody": _body({"type": "object"}, required=False),
+        "responses": {"201": _answer({"type": "object", "required": ["appId", "keys"]}, "with its keys")},
+    }),
+    ("DELETE", "/apps/{appId}", {
+        "summary": "delete an app, with one of its keys",
+        "security": [{"key": []}],
+        "responses": {"204": _answer(None, "gone")},
+    }),
+    ("POST", "/stats", {
+        "summary": "statistics to be found by tests",
+        "requestBody": _body(_one_or_many({"type": "object"})),
+        "responses": {"201": _answer({"type": "object"}, "added")},
+    }),
+]  # fmt: skip

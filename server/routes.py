@@ -1,0 +1,77 @@
+"""Which handler a request is for: a table of methods and paths, with variables in them.
+
+    /channels/{channelId}/messages    GET  -> handler      two segments are fixed, one is a variable
+                                      POST -> handler
+    /channels/a%2Fb/messages          its variable is "a/b": paths are cut at slashes before they are decoded
+
+A path that is none is 404. A method that a path does not have is 405, and ``Allow`` says which it has; only what has
+nothing to read answers a GET with 404, because libraries (and their tests) expect it so."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from engine.errors import PubSubError
+from server.reply import Reply
+from server.request import Request, path_segments
+
+Variables = list[str]
+Handle = Callable[[Request, Variables], Awaitable[Reply]]
+
+LATER = {"push", "sse", "event-stream", "comet"}  # first segments that clients may try
+SHOWN = 200  # characters of a path in an error
+
+
+class Routes:
+    """The table; ``paths`` is what it holds, in the order in which it was added."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, dict[str, Handle]] = {}
+        self._by_shape: dict[tuple[int, str], list[tuple[tuple[str | None, ...], dict[str, Handle]]]] = {}
+
+    def add(self, method: str, path: str, handle: Handle) -> None:
+        """``path`` begins with a fixed segment; one in braces is a variable."""
+        methods = self.paths.get(path)
+        if methods is None:
+            methods = self.paths[path] = {}
+            pattern = tuple(None if part.startswith("{") else part for part in path.split("/")[1:])
+            assert pattern[0] is not None
+            self._by_shape.setdefault((len(pattern), pattern[0]), []).append((pattern, methods))
+        methods[method] = handle
+
+    def find(self, request: Request) -> tuple[Handle, Variables]:
+        """The handler, and the path's variables, decoded.
+
+        Raises: PubSubError: 40400; 40500, with the header Allow; 40000 for a path that is no UTF-8.
+        """
+        segments = path_segments(request.path)
+        method = "GET" if request.method == "HEAD" else request.method  # whose body is left out further down
+        for pattern, methods in self._by_shape.get((len(segments), "".join(segments[:1])), ()):
+            if all(wanted is None or wanted == segment for wanted, segment in zip(pattern, segments, strict=True)):
+                handle = methods.get(method)
+                if handle is None:
+                    raise _not_allowed(request, method, methods)
+                return handle, [segment for wanted, segment in zip(pattern, segments, strict=True) if wanted is None]
+        later = bool(segments) and segments[0] in LATER
+        why = "is not available on this server" if later else "is no route of this server"
+        raise PubSubError(f"{request.method} {request.path[:SHOWN]} {why}", code=40400, status=404)
+
+
+class MethodNotAllowed(PubSubError):
+    """``allow`` is what the path has instead, as the header says it."""
+
+    code = 40500
+    status = 405
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+def _not_allowed(request: Request, method: str, methods: dict[str, Handle]) -> PubSubError:
+    shown = f"{request.method} {request.path[:SHOWN]}"
+    names = sorted(methods)
+    if method == "GET":
+        return PubSubError(f"{shown} has nothing to read; it takes {' and '.join(names)}", code=40400, status=404)
+    allow = [*names, "HEAD"] if "GET" in methods else names
+    return MethodNotAllowed(f"{shown} is not allowed; {', '.join(allow)} is", ", ".join([*allow, "OPTIONS"]))
