@@ -107,7 +107,8 @@ def report(
     held: dict[str, Any], aims: dict[str, Any], notes: dict[str, Any], rooms: dict[str, Any] | None, *, pictures: bool
 ) -> str:
     """The whole page, in Markdown."""
-    return "\n".join([*_head(held, notes), *_aims(held, aims, notes), *_rows(held, pictures), *_rooms(rooms), *_method(held)])
+    parts = (_head(held, notes), _aims(held, aims, notes), _rows(held, pictures), _rooms(rooms), _method(held))
+    return "\n".join(line for part in parts for line in part)
 
 
 def _head(held: dict[str, Any], notes: dict[str, Any]) -> Iterator[str]:
