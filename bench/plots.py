@@ -27,7 +27,7 @@ from bench.peers.servers import PEERS
 OURS, BLUE, GREY, ORANGE = "#D55E00", "#0072B2", "#999999", "#E69F00"
 WIDTH = 9.0                     # inches at 110 dots: 990 pixels, a README's column
 DPI = 110
-TITLE_WIDTH = 46                # characters over half of it
+TITLE_WIDTH = 42                # characters over half of it
 
 plt.rcParams.update({
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,

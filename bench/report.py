@@ -107,14 +107,17 @@ def report(
     held: dict[str, Any], aims: dict[str, Any], notes: dict[str, Any], rooms: dict[str, Any] | None, *, pictures: bool
 ) -> str:
     """The whole page, in Markdown."""
-    return "\n".join([*_head(held), *_aims(held, aims, notes), *_rows(held, pictures), *_rooms(rooms), *_method(held)])
+    parts = (_head(held, notes), _aims(held, aims, notes), _rows(held, pictures), _rooms(rooms), _method(held))
+    return "\n".join(line for part in parts for line in part)
 
 
-def _head(held: dict[str, Any]) -> Iterator[str]:
+def _head(held: dict[str, Any], notes: dict[str, Any]) -> Iterator[str]:
     facts = held["machine"]
     yield "# Measured\n"
     yield (f"{held['measured']}, commit {held['commit']}. {facts['cpu']}, {facts['cores']} cores, {facts['system']}, "
            f"Python {facts['python']}. Made by `python -m bench.report`; not to be edited.\n")
+    if notes.get("remark"):
+        yield f"{notes['remark']}\n"
 
 
 def _aims(held: dict[str, Any], aims: dict[str, Any], notes: dict[str, Any]) -> Iterator[str]:

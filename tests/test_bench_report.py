@@ -87,6 +87,11 @@ def test_a_missed_aim_shows_the_reason_that_a_person_gave_and_asks_for_one_where
     assert line(text, "| 4 |", "missed").endswith("| **missed** | no reason is given yet |")
 
 
+def test_a_remark_stands_before_the_figures():
+    before, _, _ = page(measured(), {"remark": "on a busy machine"}).partition("## Our aims")
+    assert "on a busy machine" in before
+
+
 def test_medians_stand_with_their_range():
     held = measured(*(run(4, "unbroken", n, rate=rate) for n, rate in enumerate((310e3, 500e3, 290e3), 1)))
     assert "310 k (290 k to 500 k)" in line(page(held), "| 4 |", "300 k/s")
