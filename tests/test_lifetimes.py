@@ -122,6 +122,19 @@ def test_new_credentials_count_from_when_they_come() -> None:
     run(scenario)
 
 
+def test_one_that_is_due_sooner_than_all_others_is_not_kept_waiting_for_them() -> None:
+    async def scenario(house: House) -> None:
+        await trio.sleep(10)  # nobody is there, so nothing is awaited
+        first = house.client(3_600_000)
+        await trio.sleep(0.5)
+        second = house.client(10_900)
+        await trio.sleep(1)
+        assert second.events == [(40142, 10_900)]
+        assert first.events == []
+
+    run(scenario)
+
+
 def test_who_has_gone_is_not_spoken_to() -> None:
     async def scenario(house: House) -> None:
         gone, superseded = house.client(5_000), house.client(5_000)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,6 +263,35 @@ def test_many_at_once_are_all_stored_by_few_writes() -> None:
     trio.run(many)
     assert len(read(asked.stored[-1], NOW)) == 50
     assert len(asked.stored) < 10
+
+
+def test_one_that_comes_while_another_is_written_is_written_too_before_it_is_answered() -> None:
+    stored: list[bytes] = []
+    answered: list[int] = []
+
+    async def until_two() -> None:
+        while len(asked.revocations) < 2:
+            await trio.lowlevel.checkpoint()
+
+    def store(content: bytes) -> None:
+        if not stored:
+            trio.from_thread.run(until_two)
+        stored.append(content)
+
+    async def one(client_id: str) -> None:
+        await asked.revoker.revoke(KEY.name, {"targets": [f"clientId:{client_id}"]}, KEY)
+        answered.append(len(stored))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, "first")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(one, "second")
+
+    asked = Asked(store)
+    trio.run(main)
+    assert answered == [1, 2]
+    assert [len(read(content, NOW)) for content in stored] == [1, 2]
 
 
 # the running server
