@@ -14,7 +14,7 @@ $(BIN)/python:
 
 # Editable: the command runs from this checkout, and the compiled rooms lie beside their sources.
 $(STAMP): $(SOURCES) | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[test,dev]'
+	$(BIN)/pip install --quiet --editable '.[test,dev,bench]'
 	touch $@
 
 serve: build
@@ -24,7 +24,7 @@ test: build
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 bench: build
-	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,ops,rounds $(BENCH_ARGS)
+	$(BIN)/python -m bench.rooms $(BENCH_ARGS)
 
 lint: build
 	$(BIN)/ruff check .

@@ -74,6 +74,7 @@ class Plain:
         return self.path.acknowledge()
 
 
+@pytest.mark.benchmark(group="ingest: 64 plain publishes, from payloads to their ACK")
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "msgpack"])
 @pytest.mark.parametrize("path", [Compiled, Plain], ids=["compiled", "plain"])
 def test_bench_ingest(benchmark, path, binary):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from engine import limits
 from engine.errors import PubSubError
+from engine.names import ChannelName
 from ext.dedup import DedupWindow
 from ext.log import Log
 from ext.ring import Ring, Stream
@@ -41,7 +42,18 @@ class Channel(Log):
     the serial of the newest entry in the journal, the next one's ``previous``.
     """
 
-    __slots__ = ("_streams", "app_id", "attached", "failure", "modes", "name", "policy", "scheduled", "waiting")
+    __slots__ = (
+        "_plain_name",
+        "_streams",
+        "app_id",
+        "attached",
+        "failure",
+        "modes",
+        "name",
+        "policy",
+        "scheduled",
+        "waiting",
+    )
 
     def __init__(self, app_id: str, name: str, policy: Policy) -> None:
         super().__init__(f"{app_id}:{name}", policy.series, kept=policy.durability != "memory")
@@ -49,12 +61,13 @@ class Channel(Log):
         self.app_id = app_id
         self.name = name
         self.policy = policy
-        self.waiting: list[Callable[[], None]] = []
+        self.waiting: list[Callable[[], None]] | None = None  # while nothing waits: there may be a million of us
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
         self.attached = 0  # attachments, live or catching up
-        self.modes: dict[int, int] = {}  # how many of them have just these modes (as the protocol's flags)
+        self.modes: dict[int, int] | None = None  # how many of them have just these modes, as the protocol's flags
         self.scheduled = False
-        self._streams: dict[tuple[int, str], Stream] = {}
+        self._plain_name: ChannelName | None = None
+        self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
 
     def wake(
         self,
@@ -88,14 +101,27 @@ class Channel(Log):
     def recount(self, before: int, after: int) -> None:
         """An attachment has other modes than before; 0: it is not there."""
         if before:
+            assert self.modes is not None
             self.modes[before] -= 1
             if not self.modes[before]:
                 del self.modes[before]
         if after:
+            if self.modes is None:
+                self.modes = {}
             self.modes[after] = self.modes.get(after, 0) + 1
+
+    def shared_name(self, name: ChannelName) -> ChannelName:
+        """The name as a client has written it: one object for all who wrote the channel's own."""
+        if name.full != self.name:
+            return name
+        if self._plain_name is None:
+            self._plain_name = name
+        return self._plain_name
 
     def stream(self, wire: int, name: str) -> Stream:
         """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""
+        if self._streams is None:
+            self._streams = {}
         stream = self._streams.get((wire, name))
         if stream is None:
             stream = self._streams[wire, name] = Stream(self.ring, EntryEncoder(wire, name))
@@ -103,18 +129,19 @@ class Channel(Log):
 
     def has_stream_for(self, wire: int, name: str) -> bool:
         """Is there one, or room for one more? For the channel's own name there always is."""
-        full = len(self._streams) >= limits.STREAMS_PER_CHANNEL
-        if full and name != self.name and (wire, name) not in self._streams:
+        streams = self._streams or {}
+        if len(streams) >= limits.STREAMS_PER_CHANNEL and name != self.name and (wire, name) not in streams:
             self.close_unread_streams()
-            return len(self._streams) < limits.STREAMS_PER_CHANNEL
+            return len(self._streams or {}) < limits.STREAMS_PER_CHANNEL
         return True
 
     def close_unread_streams(self) -> None:
         """Forget the frames that nobody reads. A later reader begins a new stream, and replays what lies before it."""
-        for variant, stream in list(self._streams.items()):
+        for stream in self._streams.values() if self._streams else ():
             if not stream.readers_now:
                 stream.close()
-                del self._streams[variant]
+        if self._streams:
+            self._streams = {variant: stream for variant, stream in self._streams.items() if stream.readers_now} or None
 
     def in_ring(self, cursor: int) -> bool:
         """Is everything after ``cursor`` in memory?"""

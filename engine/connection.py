@@ -116,6 +116,10 @@ class Connections:
     def live(self) -> int:
         return len(self._records) - len(self._lost)
 
+    def key_of(self, connection: Connection, identity: Identity) -> str:
+        """The key with which it can be resumed: the same as its newest transport was told."""
+        return self._seal(connection, identity)
+
     def get(self, connection_id: str) -> Connection | None:
         return self._records.get(connection_id)
 

@@ -50,7 +50,10 @@ class Hub:
         self.window_ms = settings.limits.window_seconds * 1000
         self._dedup_key = dedup_key
         self._policy_of = policy_of
-        self._due: deque[tuple[int, Channel]] = deque()  # all wait equally long, so this is in order of time
+        # When to look at each. In either all wait equally long, so they are in order of time.
+        self._due: deque[tuple[int, Channel]] = deque()
+        self._quiet: deque[tuple[int, Channel]] = deque()  # nobody has used them lately, and a look has its price
+        self._quiet_ms = max(limits.CHANNEL_SWEEP_MS, self.window_ms // 2)
         self._bounds = (settings.limits.ring_entries_per_channel, settings.limits.ring_bytes_per_channel)
 
     def open(self, app_id: str, name: str, now_ms: int) -> Channel:
@@ -88,7 +91,7 @@ class Hub:
         if channel.awake:
             do()
         else:
-            channel.waiting.append(do)
+            _wait(channel, do)
 
     def stage(
         self,
@@ -111,7 +114,7 @@ class Hub:
             else:
                 self.sequencer.stage(channel, publish, base_id, connection_id, client_id, now_ms, completion)
 
-        channel.waiting.append(later)
+        _wait(channel, later)
 
     def new_dedup(self) -> DedupWindow:
         return DedupWindow(self._dedup_key, self.window_ms)
@@ -150,8 +153,8 @@ class Hub:
             bounds=self._bounds,
         )
         self.sequencer.remembered += len(found.dedup)
-        waiting, channel.waiting = channel.waiting, []
-        return waiting
+        waiting, channel.waiting = channel.waiting, None
+        return waiting or []
 
     def give_up(self, channel: Channel, error: PubSubError) -> list[Callable[[], None]]:
         """Its log can't be read back: forget the channel.
@@ -161,24 +164,40 @@ class Hub:
         if self.channels.pop(channel.key, None) is not None:
             self.meter(channel.app_id).channels.remove()
         channel.failure = error
-        waiting, channel.waiting = channel.waiting, []
-        return waiting
+        waiting, channel.waiting = channel.waiting, None
+        return waiting or []
 
-    def sweep(self, now_ms: int, most: int) -> None:
-        """Let channels forget what is past the window, and drop the idle ones; at most so many in one call."""
-        while most and self._due and self._due[0][0] <= now_ms:
-            most -= 1
-            _, channel = self._due.popleft()
-            if self.channels.get(channel.key) is not channel:
-                continue  # it was given up
-            if channel.awake:
-                self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
-                if channel.idle(now_ms):
-                    del self.channels[channel.key]
-                    self.meter(channel.app_id).channels.remove()
-                    channel.awake = False  # whoever still knows it has to ask for it anew
-                    continue
-            self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
+    def sweep(self, now_ms: int, most: int) -> int:
+        """Let channels forget what is past the window, and drop the idle ones; at most so many in one call.
+
+        Returns: how many were dropped.
+        """
+        dropped = 0
+        for due in (self._due, self._quiet):
+            while most and due and due[0][0] <= now_ms:
+                most -= 1
+                _, channel = due.popleft()
+                if self.channels.get(channel.key) is not channel:
+                    continue  # it was given up
+                if channel.awake:
+                    self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
+                    if channel.idle(now_ms):
+                        del self.channels[channel.key]
+                        self.meter(channel.app_id).channels.remove()
+                        channel.awake = False  # whoever still knows it has to ask for it anew
+                        dropped += 1
+                        continue
+                if now_ms - channel.last_used_ms < limits.CHANNEL_SWEEP_MS:
+                    self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
+                else:
+                    self._quiet.append((now_ms + self._quiet_ms, channel))
+        return dropped
+
+
+def _wait(channel: Channel, do: Callable[[], None]) -> None:
+    if channel.waiting is None:
+        channel.waiting = []
+    channel.waiting.append(do)
 
 
 def _each(pages: Iterable[list[Stored]]) -> Iterator[Stored]:

@@ -58,11 +58,15 @@ STREAMS_PER_CHANNEL = 32
 """Names (``[?x=y]room`` is one of its own), in each format, under which a channel is followed: each holds the frames of
 the whole ring once more. Who comes with one more: 42910 for that channel; its own name is always free."""
 CHANNEL_SWEEP_MS = 10_000
-"""How often a channel is asked to forget what is past the window; the ring and dedup bound memory in between."""
+"""How often a channel is asked to forget what is past the window; the ring and dedup bound memory in between. One that
+nobody uses: every half window."""
 CHANNEL_IDLE_MS = 30_000
 """A channel without attachments and messages stays so long in memory: publishers often come back."""
-SWEEP_CHANNELS = 5_000
-"""Channels looked at in one go: some 10 ms."""
+SWEEP_CHANNELS = 1_000
+"""Channels looked at in one go: some 2 ms. The next go comes SWEEP_SECONDS later."""
+SWEEP_SECONDS = 0.05
+TRIM_CHANNELS = 20_000
+"""Channels dropped before the C library is asked to give back what it keeps of them: it walks through all memory."""
 WAKES_AT_ONCE = 1_000
 """Channels read back from the journal in one go; others wait for the next."""
 UNANSWERED_BYTES = 4 * MIB
@@ -71,10 +75,10 @@ REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
 WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
-REPLAY_BYTES = 128 * KIB
-"""One batch of a replay: what a slow reader can make the server hold for it alone."""
-REPLAY_ENTRIES = 2_000
-"""Entries in one batch of a replay."""
+REPLAY_BYTES = 256 * KIB
+"""One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
+REPLAY_THREADS = 4
+"""Threads that read batches of replays. They share the interpreter: more would keep others from it for longer."""
 JOURNAL_READERS = 8
 """Threads that read the journal at once; more readers wait."""
 LINGER_MS = 5_000
@@ -95,3 +99,9 @@ CLIENT_ID_BYTES = 1 * KIB
 CHANNEL_NAME_BYTES = 2048
 TOMBSTONES = 100_000
 """Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""
+REVOCATION_TARGET_BYTES = 1 * KIB
+"""Of what tokens are revoked by: a clientId, a revocation key, a channel. The requester: 40000."""
+REVOCATION_TARGETS = 100
+"""In one request. The requester: 40003."""
+REVOCATIONS = 10_000
+"""In force at once, per server; each is forgotten after an hour. The requester: 42910."""

@@ -68,6 +68,7 @@ class Settings:
     keys: tuple[Key, ...] = ()
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_ended_by_proxy: bool = False  # keys may come over plain connections: those of a proxy to which they come by TLS
 
     def __post_init__(self) -> None:
         """What no single entry is to blame for. Raises: StartupFailed."""
@@ -154,6 +155,7 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
         if text is not None:
             changes[name] = Path(text)
     changes["dev"] = top.take("dev", bool, settings.dev)
+    changes["tls_ended_by_proxy"] = top.take("tls_ended_by_proxy", bool, settings.tls_ended_by_proxy)
     changes["durability"] = _durability(top, settings.durability)
     changes["limits"] = _limits(top.sub("limits"), settings.limits)
     changes["namespaces"] = _namespaces(top.sub("namespaces"))

@@ -210,8 +210,30 @@ def decode(bytes key not None, bytes value not None, make):
     """
     if not (isinstance(make, type) and issubclass(make, tuple)):
         raise TypeError("entries can only be made as tuples")
+    cdef OpenBlock block
+    cdef Place place
+    open_block(&block, key, value)
+    cdef object series = PyUnicode_DecodeASCII(<const char*>block.series, SERIES, NULL)
+    cdef list entries = [None] * <Py_ssize_t>block.count
+    cdef object entry
+    cdef size_t n
+    for n in range(block.count):
+        next_place(&block, &place)
+        entry = _entry(
+            make,
+            place.serial,
+            place.previous,
+            series,
+            PyBytes_FromStringAndSize(<const char*>place.record, <Py_ssize_t>place.size),
+        )
+        entries[n] = entry
+    end_block(&block)
+    return entries
+
+
+cdef int open_block(OpenBlock* block, bytes key, bytes value) except -1:
     cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(value)
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(value), n, record, length
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(value)
     cdef uint64_t count
     if size < HEAD:
         raise ValueError(f"a block of {size} bytes, shorter than its head")
@@ -224,29 +246,34 @@ def decode(bytes key not None, bytes value not None, make):
     count = _get(at + COUNT_AT, 4)
     if count == 0 or count > (size - HEAD) // ENTRY:
         raise ValueError(f"{count} entries announced in {size} bytes")
-    cdef const uint8_t* serials = at + HEAD
-    cdef const uint8_t* previous = serials + SERIAL * count
-    cdef const uint8_t* sizes = previous + SERIAL * count
-    cdef object series = PyUnicode_DecodeASCII(<const char*>at + SUM_FROM, SERIES, NULL)
-    cdef list entries = [None] * <Py_ssize_t>count
-    cdef object entry
-    record = HEAD + ENTRY * <size_t>count
-    for n in range(<size_t>count):
-        length = <size_t>_get(sizes + 4 * n, 4)
-        if length > size - record:
-            raise ValueError(f"a record ends {length - (size - record)} bytes beyond the block")
-        entry = _entry(
-            make,
-            _get(serials + SERIAL * n, SERIAL),
-            _get(previous + SERIAL * n, SERIAL),
-            series,
-            PyBytes_FromStringAndSize(<const char*>at + record, <Py_ssize_t>length),
-        )
-        entries[n] = entry
-        record += length
-    if record != size:
-        raise ValueError(f"records end at {record} of {size} bytes")
-    return entries
+    block.count = <size_t>count
+    block.series = at + SUM_FROM
+    block._serials = at + HEAD
+    block._previous = block._serials + SERIAL * block.count
+    block._sizes = block._previous + SERIAL * block.count
+    block._record = block._sizes + 4 * block.count
+    block._end = at + size
+    block._taken = 0
+    return 0
+
+
+cdef int next_place(OpenBlock* block, Place* place) except -1:
+    cdef size_t n = block._taken, left = <size_t>(block._end - block._record)
+    place.serial = _get(block._serials + SERIAL * n, SERIAL)
+    place.previous = _get(block._previous + SERIAL * n, SERIAL)
+    place.record = block._record
+    place.size = <size_t>_get(block._sizes + 4 * n, 4)
+    if place.size > left:
+        raise ValueError(f"a record ends {place.size - left} bytes beyond the block")
+    block._record += place.size
+    block._taken = n + 1
+    return 0
+
+
+cdef int end_block(OpenBlock* block) except -1:
+    if block._record != block._end:
+        raise ValueError(f"records end {block._end - block._record} bytes before the block")
+    return 0
 
 
 cdef inline object _entry(object make, uint64_t serial, uint64_t previous, object series, bytes record):

@@ -45,10 +45,15 @@ cdef inline int malformed() except -1:
 
 
 cdef inline int open_record(In* source, bytes record, Head* head) except -1:
+    return open_record_at(source, <const uint8_t*><const char*>record, <size_t>len(record), head)
+
+
+cdef inline int open_record_at(In* source, const uint8_t* record, size_t size, Head* head) except -1:
+    """The same for a record that is no object of its own; ``source`` borrows it."""
     cdef Item item
     memset(head, 0, sizeof(Head))
-    source.data = <const uint8_t*><const char*>record
-    source.size = <size_t>len(record)
+    source.data = record
+    source.size = size
     source.at = 0
     if read_item(source, &item) != I_ARRAY or item.size != 5:
         malformed()

@@ -23,7 +23,7 @@ EPHEMERAL = 1   # flag of an entry that only those who were attached may get: no
 
 cdef enum:
     _EPHEMERAL = 1
-    FIRST_SLOTS = 8                 # most channels are quiet: a ring starts small and doubles
+    FIRST_SLOTS = 2                 # most channels are quiet: a ring starts small and doubles
     FIRST_SEGMENT = 2048
     LARGEST_SEGMENT = 256 * 1024    # one send takes some 200 KiB at most; larger segments would free memory too late
     LARGEST_FRAME = 1 << 30         # far above any limit on messages; keeps the sum of two in 32 bits

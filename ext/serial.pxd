@@ -4,6 +4,7 @@ cdef enum:
     SERIAL_LENGTH = 21          # 15 digits of milliseconds, "-", 5 digits of counter
     SERIES_LENGTH = 8
     SERIAL_TEXT_LENGTH = 30     # serial, "@", series
+    ID_LENGTH = 10              # characters of a connection id
 
 cdef int write_serial(char* out, uint64_t serial) noexcept nogil
 

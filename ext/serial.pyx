@@ -23,7 +23,6 @@ cdef enum:
     COUNTER_MASK = (1 << 16) - 1
     MESSAGE_TEXT_LENGTH = 34        # serial text, ":", 3 digits
     LARGEST_INDEX = 999             # an entry has at most 1,000 messages
-    ID_LENGTH = 10                  # characters of a connection id
     NO_DIGIT = 0xFF
 
 cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1          # some time in the year 10889

@@ -1,4 +1,5 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.output cimport Out
 
@@ -8,6 +9,9 @@ cdef class EntryEncoder:
     cdef bytes _prefix          # of the payload, up to where the channelSerial begins
 
     cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1
+    cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,
+                          const uint8_t* skip) except -1
+    cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size) except -1
     cdef int _write(self, Out* out, uint64_t serial, str series, bytes record) except -1
 
 

@@ -14,16 +14,16 @@ from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove, strlen
+from libc.string cimport memcmp, memcpy, memmove, strlen
 
 from ext.frame cimport write_header
 from ext.msgpack_input cimport (I_ARRAY, I_BIN, I_BOOL, I_FLOAT, I_MAP, I_NEGATIVE, I_STR, I_UINT, In, Item, read_item,
                                 skip_item)
 from ext.output cimport (Out, out_init, put, put_array_header, put_base64, put_bin_header, put_byte, put_decimal,
                          put_json_text, put_map_header, put_str, put_str_header, put_uint, reserve)
-from ext.record cimport (CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME, Fields, Head, end_record, open_record,
+from ext.record cimport (CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
                          read_message)
-from ext.serial cimport SERIAL_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, write_serial
+from ext.serial cimport ID_LENGTH, SERIAL_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, write_serial
 from ext.utf8 cimport Text
 
 from ext.publish import Publish, parse_publish
@@ -89,10 +89,14 @@ cdef int _write_position(uint8_t* to, uint64_t serial, str series) except -1:
     cdef const char* text = PyUnicode_AsUTF8AndSize(series, &size)
     if size != SERIES_LENGTH:
         raise ValueError(f"a series has {<int>SERIES_LENGTH} characters, got {series!r}")
+    _join_position(to, serial, <const uint8_t*>text)
+    return 0
+
+
+cdef inline void _join_position(uint8_t* to, uint64_t serial, const uint8_t* series) noexcept nogil:
     write_serial(<char*>to, serial)
     to[SERIAL_LENGTH] = 64
-    memcpy(to + SERIAL_LENGTH + 1, text, SERIES_LENGTH)
-    return 0
+    memcpy(to + SERIAL_LENGTH + 1, series, SERIES_LENGTH)
 
 
 cdef void _write_index(uint8_t* name, uint32_t index) noexcept nogil:
@@ -102,6 +106,20 @@ cdef void _write_index(uint8_t* name, uint32_t index) noexcept nogil:
     to[1] = <uint8_t>(48 + index // 100)
     to[2] = <uint8_t>(48 + index // 10 % 10)
     to[3] = <uint8_t>(48 + index % 10)
+
+
+cdef int _close_frame(Out* out, size_t start, int format) except -1:
+    cdef size_t size
+    cdef uint8_t header[LONGEST_HEADER]
+    cdef int used
+    if out.failed:
+        raise MemoryError("no memory for a frame")
+    size = out.size - start - LONGEST_HEADER
+    used = write_header(header, TEXT_FRAME if format == 0 else BINARY_FRAME, size)
+    memmove(out.data + start + used, out.data + start + LONGEST_HEADER, size)
+    memcpy(out.data + start, header, <size_t>used)
+    out.size = start + <size_t>used + size
+    return 0
 
 
 cdef bytes _taken(Out* out):
@@ -169,29 +187,45 @@ cdef class EntryEncoder:
 
     cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1:
         """Leave room for the longest header, and close up what it does not need."""
-        cdef size_t start = out.size, size
-        cdef uint8_t header[LONGEST_HEADER]
-        cdef int used
+        cdef size_t start = out.size
         if reserve(out, LONGEST_HEADER):
             out.size += LONGEST_HEADER
         self._write(out, serial, series, record)
-        if out.failed:
-            raise MemoryError("no memory for a frame")
-        size = out.size - start - LONGEST_HEADER
-        used = write_header(header, TEXT_FRAME if self.format == 0 else BINARY_FRAME, size)
-        memmove(out.data + start + used, out.data + start + LONGEST_HEADER, size)
-        memcpy(out.data + start, header, <size_t>used)
-        out.size = start + <size_t>used + size
-        return 0
+        return _close_frame(out, start, self.format)
+
+    cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,
+                          const uint8_t* skip) except -1:
+        """Append the frame of a record that is no object of its own, unless the connection ``skip`` published it.
+
+        ``series`` has its 8 characters; ``skip`` is the id of a connection, 10 characters, or NULL.
+        Raises: ValueError, if the record is malformed.
+        """
+        cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+        cdef In source
+        cdef Head head
+        cdef size_t start = out.size
+        if skip is not NULL:
+            open_record_at(&source, record, size, &head)
+            if head.connection_id.size == ID_LENGTH and memcmp(head.connection_id.data, skip, ID_LENGTH) == 0:
+                return 0
+        _join_position(name, serial, series)
+        if reserve(out, LONGEST_HEADER):
+            out.size += LONGEST_HEADER
+        self._write_record(out, serial, name, record, size)
+        return _close_frame(out, start, self.format)
 
     cdef int _write(self, Out* out, uint64_t serial, str series, bytes record) except -1:
+        cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+        _write_position(name, serial, series)
+        return self._write_record(out, serial, name, <const uint8_t*><const char*>record, <size_t>len(record))
+
+    cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size) except -1:
+        """``name`` begins with the position, and has room for the index of a message behind it."""
         cdef In source
         cdef Head head
         cdef Fields fields
         cdef uint32_t index
-        cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
-        open_record(&source, record, &head)
-        _write_position(name, serial, series)
+        open_record_at(&source, record, size, &head)
         if self.format == 0:
             _put_json_head(out, self._prefix, serial, name, &head)
         else:

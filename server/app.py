@@ -23,9 +23,10 @@ import trio
 from trio_websocket import WebSocketConnection
 
 import server
+from engine.auth.authenticator import Authenticator
 from engine.auth.keys import Keyring
 from engine.auth.requests import TokenIssuer
-from engine.auth.tokens import Authenticator, TokenSeal
+from engine.auth.tokens import TokenSeal
 from engine.connection import Connections
 from engine.errors import JournalUnavailable, PubSubError, StartupFailed
 from engine.journal.memory import MemoryJournal
@@ -39,12 +40,15 @@ from server.datadir import DataDirectory, keys_of
 from server.entrance import run_entrance, run_patience
 from server.handshake import Upgrade
 from server.http import HttpLimits, IdleConnections, serve_http
+from server.keyguard import peer_of
 from server.listener import Acceptor
 from server.node import Node, monotonic_ms, wall_clock_ms
 from server.opening import meet, read_query, refuse, welcome
 from server.publishing import Bounds
 from server.request import Handler
 from server.rest import Rest
+from server.revoking import Revoker
+from server.revoking import read as read_revocations
 from server.tls import TlsTransport
 
 LOGGER = logging.getLogger("unbroken")
@@ -153,10 +157,17 @@ async def _serve(
         dedup_key=directory.dedup_key,
         random=secrets.token_bytes,
         note_alive=directory.note_alive,
+        revocations=read_revocations(directory.revocations(), wall_clock_ms()),
     )
-    backend = NodeBackend(node, keyring, TokenIssuer(keyring, seal, secrets.token_bytes), directory)
+    revoker = Revoker(
+        node.revocations,
+        directory.keep_revocations,
+        lambda entries: node.lifetimes.revoke(entries, node.clients),
+        node.now_ms,
+    )
+    backend = NodeBackend(node, keyring, TokenIssuer(keyring, seal, secrets.token_bytes), directory, revoker)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish))
-    front = Front(node, rest, tls)
+    front = Front(node, node.keyguard.before(rest), tls)
     listeners = await _listen(settings)
     address = listeners[0].socket.getsockname()
     backend.address = (address[0], address[1])
@@ -251,7 +262,7 @@ class Front:
     def _to_plane(self, upgrade: Upgrade, descriptor: int, answer: bytes, received: bytes) -> None:
         node, greeting = self._node, read_query(upgrade.target)
         try:
-            met = meet(node, upgrade, greeting)
+            met = meet(node, upgrade, greeting, lambda: peer_of(descriptor))
         except BaseException:
             os.close(descriptor)
             raise
@@ -280,7 +291,7 @@ class Front:
         node, greeting = self._node, read_query(upgrade.target)
         heartbeat = (b"\x81\xa6action\x00" if greeting.wire else b'{"action":0}') if greeting.heartbeats else b""
         transport = TlsTransport(websocket, text=not greeting.wire, heartbeat=heartbeat)
-        met = meet(node, upgrade, greeting)
+        met = meet(node, upgrade, greeting, None)
         if isinstance(met, PubSubError):
             refuse(met, greeting, transport)
         else:

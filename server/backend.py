@@ -28,6 +28,7 @@ from server.admin import Health
 from server.channels import names_after
 from server.datadir import DataDirectory, namespaces_of
 from server.node import Node
+from server.revoking import Revoker
 from server.statistics import StatsQuery
 
 MOST_APPS = 10_000  # of development; each is a test run's
@@ -62,8 +63,11 @@ class Outcome:
 class NodeBackend:
     """The Backend of server.rest."""
 
-    def __init__(self, node: Node, keyring: Keyring, issuer: TokenIssuer, directory: DataDirectory) -> None:
+    def __init__(
+        self, node: Node, keyring: Keyring, issuer: TokenIssuer, directory: DataDirectory, revoker: Revoker
+    ) -> None:
         self._node = node
+        self._revoker = revoker
         self._keyring = keyring
         self._issuer = issuer
         self._directory = directory
@@ -85,6 +89,15 @@ class NodeBackend:
     def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
         key = self._node.authenticator.basic_key({}, authorization)
         return self._issuer.issue(key_name, body, key, self.now_ms())
+
+    async def revoke_tokens(
+        self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
+    ) -> dict[str, object]:
+        authenticator = self._node.authenticator
+        key = authenticator.basic_key(params, authorization)
+        if key is None:
+            authenticator.authenticate(params, authorization, self.now_ms())  # who has nothing at all is told so
+        return await self._revoker.revoke(key_name, body, key)
 
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         connection = self._node.connections.by_key(key_text, app_id)

@@ -1,4 +1,4 @@
-"""The command: ``unbroken serve``."""
+"""The command: ``unbroken serve``, ``unbroken bench``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import server
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.errors import StartupFailed
 from engine.settings import Settings, load, parse_listen
+from server.bench.options import EXAMPLES, add_arguments
 
 SERVE_EXAMPLES = """\
 examples:
@@ -54,13 +55,31 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain, PEM: serve TLS on the port")
     serve.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key, PEM")
+    serve.add_argument(
+        "--tls-ended-by-proxy",
+        action="store_true",
+        help="a proxy in front speaks TLS to the clients and plain HTTP to us: take keys over plain connections too, "
+        "which are otherwise refused (40103) unless they come from this machine",
+    )
+    bench = commands.add_parser(
+        "bench",
+        help="measure a server",
+        description="Load a server that speaks this protocol, ours or another, and say how fast it was and whether it\n"
+        "was right: throughput, latency from the time at which each message was due, and a verdict.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(bench)
     return parser
 
 
 def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Settings:
     """Defaults, then the file, then what the command line says. Raises: StartupFailed."""
     settings = load(arguments.config) if arguments.config is not None else Settings()
-    changes: dict[str, Any] = {"dev": settings.dev or arguments.dev}
+    changes: dict[str, Any] = {
+        "dev": settings.dev or arguments.dev,
+        "tls_ended_by_proxy": settings.tls_ended_by_proxy or arguments.tls_ended_by_proxy,
+    }
     if arguments.listen is not None:
         try:
             changes["host"], changes["port"] = parse_listen(arguments.listen)
@@ -87,6 +106,10 @@ def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) ->
 def main(argv: list[str] | None = None) -> int:
     """0: ended as asked; 1: could not start, or failed; 2: wrong usage or configuration."""
     arguments = build_parser().parse_args(argv)
+    if arguments.command == "bench":
+        from server.bench.command import main as bench
+
+        return bench(arguments)
     try:
         settings = settings_from(arguments, dict(os.environ))
     except StartupFailed as error:

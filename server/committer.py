@@ -65,26 +65,32 @@ class Committer:
         """A batch is under way: there will be more to do."""
         return self._under_way is not None
 
-    def turn(self) -> None:
-        """Take in an outcome that has come, and hand over what is pending."""
+    def turn(self) -> bool:
+        """Take in an outcome that has come, or hand over what is pending.
+
+        True: there is something to hand over, but first let those go on who have just been answered. What they send
+        next can be in the same batch, and a sync costs the same for many as for few. Then call it again.
+        """
         while True:
             if self._under_way is not None:
                 if self._failed is not None or not self._appender.done:
-                    return
+                    return False
                 error = self._appender.take()
                 if error is not None:
                     if not isinstance(error, JournalUnavailable):
                         raise error
                     self._failed = error
                     self._failing.set()
-                    return
+                    return False
                 batch, self._under_way = self._under_way, None
                 self._commit(batch)
+                if len(self._sequencer) and not self._closed:
+                    return True
             following = None if self._closed else self._sequencer.take()
             if following is None:
                 if self._idle is not None:
                     self._idle.set()
-                return
+                return False
             if not following.blocks:
                 self._commit(following)
             elif self.failure is not None:
@@ -97,8 +103,8 @@ class Committer:
         """Wait until nothing is pending or under way; at drain."""
         while self._under_way is not None or len(self._sequencer):
             self._idle = trio.Event()
-            self.turn()
-            await self._idle.wait()
+            if not self.turn():
+                await self._idle.wait()
 
     async def run(self) -> None:
         """Sees to appends that fail, until cancelled. One that has begun is finished first, and its outcome told."""

@@ -3,6 +3,7 @@
     lock        held while a server runs (flock); holds its pid
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
     apps.json   apps, their keys and namespaces that were made here: at first start, or by provisioning
+    revocations tokens that were taken back before their time
     alive       this and earlier lives of the server, a line each: 8 hex digits, and the last ms of which it is known
     journal/    the journal
 
@@ -134,6 +135,19 @@ class DataDirectory:
 
     def keep_apps(self, apps: dict[str, Any]) -> None:
         self._replace("apps.json", orjson.dumps(apps, option=orjson.OPT_INDENT_2))
+
+    def revocations(self) -> bytes | None:
+        """As they were kept; None: none were. Raises: StartupFailed."""
+        file = self.path / "revocations"
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StartupFailed(f"{file}: cannot be read: {error.strerror}") from error
+
+    def keep_revocations(self, content: bytes) -> None:
+        self._replace("revocations", content)
 
     def _replace(self, name: str, content: bytes, *, sync: bool = True) -> None:
         new = self.path / f"{name}.new"

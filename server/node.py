@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from engine import limits
-from engine.auth.tokens import Authenticator, Identity, with_client_id
+from engine.auth.authenticator import Authenticator
+from engine.auth.revocation import Revocations
+from engine.auth.tokens import Identity, with_client_id
 from engine.channel import Channel, Policy
 from engine.connection import Connection, Connections
 from engine.errors import AuthError, PubSubError
@@ -30,13 +33,15 @@ from ext.ring import Stream
 from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
 from server.committer import Committer
+from server.heap import give_back
+from server.keyguard import KeyGuard
+from server.lifetimes import Lifetimes
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
 from server.replay import Replay
 
 LOGGER = logging.getLogger("unbroken")
 
-HINT_MS = 30_000  # before a token ends its client is asked for a new one, as the SDKs expect
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
 KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
@@ -79,6 +84,7 @@ class Node:
         dedup_key: bytes,
         random: Callable[[int], bytes],
         note_alive: Callable[[int], None],
+        revocations: Revocations | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         bounds = settings.limits
@@ -86,6 +92,7 @@ class Node:
         self.journal = journal
         self.authenticator = authenticator
         self.connections = connections
+        self.keyguard = KeyGuard(anywhere=settings.dev or settings.tls_ended_by_proxy)
         self.now_ms = now_ms
         self.started_ms = now_ms()
         self.draining = False
@@ -106,29 +113,35 @@ class Node:
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))
+        self._policies: dict[Policy, Policy] = {}  # a million channels share a few
         self.touched: list[AckQueue] = []
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
-        self._expiries: dict[ClientProtocol, int] = {}  # those with a token: when to look at it next, in ms
+        self.revocations = revocations if revocations is not None else Revocations()
+        self.lifetimes = Lifetimes(self.revocations, now_ms, self.end_of_turn)
 
     def policy_of(self, app_id: str, name: str) -> Policy:
         """What the channel's namespace promises: the app's own, else the configured one."""
         space = namespace(name)
         options = self.app_namespaces.get(app_id, {}).get(space) or self.settings.namespaces.get(space)
-        return policy_for(self.settings, options, self.journal, self._memory_series)
+        policy = policy_for(self.settings, options, self.journal, self._memory_series)
+        return self._policies.setdefault(policy, policy)
 
     # its life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
-            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn)
+            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick)
+            nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)
             nursery.start_soon(self.committer.recover)
             nursery.start_soon(self._wake_channels)
             nursery.start_soon(self._keep_journal)
+            nursery.start_soon(self._sweep)
             nursery.start_soon(run_plane, self.plane, self, monotonic_ms)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
+            nursery.start_soon(self.lifetimes.run)
             nursery.start_soon(run_tick, self.plane, monotonic_ms, self._on_second)
             await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
             task_status.started()
@@ -159,7 +172,9 @@ class Node:
         """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
         if self.hub.waking:
             self._wakes.set()
-        self.committer.turn()
+        self.replay.take()
+        if self.committer.turn():
+            self.plane.kick()  # the next turn begins at once
         self._answer()
         more = self.plane.flush()
         if more:
@@ -231,11 +246,19 @@ class Node:
     def _on_second(self) -> None:
         now_ms = self.now_ms()
         self.connections.expire(now_ms)
-        self.hub.sweep(now_ms, limits.SWEEP_CHANNELS)
         self.statistics.look(now_ms)
-        for client in [client for client, due_ms in self._expiries.items() if due_ms <= now_ms]:
-            self._check_expiry(client, now_ms)
         self.end_of_turn()
+
+    async def _sweep(self) -> None:
+        """Have channels forget, a few at a time; and what many have left behind, given back to the system."""
+        dropped = 0
+        while True:
+            await trio.sleep(limits.SWEEP_SECONDS)
+            now = self.hub.sweep(self.now_ms(), limits.SWEEP_CHANNELS)
+            dropped += now
+            if not now and dropped >= limits.TRIM_CHANNELS:
+                dropped = 0
+                await trio.to_thread.run_sync(give_back)
 
     async def _keep_journal(self) -> None:
         """Have the journal forget what is past retention, and make its next buckets."""
@@ -272,7 +295,10 @@ class Node:
             raise PubSubError("the server is shutting down", code=80003, status=503)
 
     def authenticate(self, params: Mapping[str, str], authorization: str | None, client_id: str | None) -> Identity:
-        return with_client_id(self.authenticator.authenticate(params, authorization, self.now_ms()), client_id)
+        now_ms = self.now_ms()
+        identity = with_client_id(self.authenticator.authenticate(params, authorization, now_ms), client_id)
+        self.revocations.check(identity, now_ms)
+        return identity
 
     def joined(self, client: ClientProtocol) -> None:
         """It has its transport, and has been told CONNECTED."""
@@ -281,25 +307,7 @@ class Node:
             self.hub.meter(client.identity.app_id).connections.add()
         client.connection.owner = client
         self.clients.add(client)
-        self._watch_expiry(client)
-
-    def _watch_expiry(self, client: ClientProtocol) -> None:
-        expires_ms = client.identity.expires_ms
-        if expires_ms is None:
-            self._expiries.pop(client, None)
-        else:
-            hint_ms = expires_ms - HINT_MS
-            self._expiries[client] = hint_ms if hint_ms > self.now_ms() else expires_ms
-
-    def _check_expiry(self, client: ClientProtocol, now_ms: int) -> None:
-        expires_ms = client.identity.expires_ms
-        if not client.open or expires_ms is None:
-            self._expiries.pop(client, None)
-        elif now_ms >= expires_ms:
-            client.disconnect(AuthError("the token has expired", code=40142))
-        else:
-            self._expiries[client] = expires_ms
-            client.ask_for_credentials()
+        self.lifetimes.watch(client)
 
     # what a client's protocol asks for (server.protocol.Services)
 
@@ -317,16 +325,18 @@ class Node:
         self.replay.catch_up(client, attachment)
 
     def reauthenticate(self, client: ClientProtocol, token: str) -> Identity:
-        identity = self.authenticator.token(token, self.now_ms())
+        now_ms = self.now_ms()
+        identity = self.authenticator.token(token, now_ms)
         before = client.identity
         if identity.app_id != before.app_id:
             raise AuthError("auth: the token is of another app", code=40102)
-        if identity.wildcard and before.client_id is not None:
-            identity = with_client_id(identity, before.client_id)
+        if identity.wildcard:  # good for whoever the connection is
+            identity = replace(identity, client_id=before.client_id, wildcard=before.wildcard)
         if identity.client_id != before.client_id or identity.wildcard != before.wildcard:
             raise AuthError("auth: the token has another clientId than the connection", code=40102)
+        self.revocations.check(identity, now_ms)
         client.identity = identity
-        self._watch_expiry(client)
+        self.lifetimes.watch(client)
         return identity
 
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
@@ -334,17 +344,19 @@ class Node:
         if client.connection in self._present:
             self._present.discard(client.connection)
             self.hub.meter(client.identity.app_id).connections.remove()
-        self._expiries.pop(client, None)
+        self.lifetimes.forget(client)
         if closed:
             self.connections.closed(client.connection, client)
         else:
             self.connections.lost(client.connection, client, self.now_ms())
 
+    def connection_key(self, client: ClientProtocol) -> str:
+        return self.connections.key_of(client.connection, client.identity)
+
     def connection_details(self, client: ClientProtocol) -> dict[str, Any]:
         bounds = self.settings.limits
         return {
             "clientId": client.identity.told_client_id,
-            "connectionKey": client.key,
             "maxMessageSize": bounds.max_message_size,
             "maxFrameSize": bounds.max_frame_size,
             "connectionStateTtl": bounds.connection_state_seconds * 1000,

@@ -8,7 +8,7 @@ Refusals are protocol messages, too: a refusal at HTTP level would make librarie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
@@ -59,16 +59,22 @@ def check_version(text: str | None) -> None:
         raise BadRequest(f"v: {text[:20]!r} is no version of the protocol; the newest is {NEWEST_VERSION}", code=40017)
 
 
-def meet(node: Node, upgrade: Upgrade, greeting: Greeting) -> tuple[ClientProtocol, PubSubError | None] | PubSubError:
-    """The client's protocol, with what CONNECTED has to say about a resume that failed; or why there is none."""
-    params = greeting.params
+def meet(
+    node: Node, upgrade: Upgrade, greeting: Greeting, peer: Callable[[], str] | None
+) -> tuple[ClientProtocol, PubSubError | None] | PubSubError:
+    """The client's protocol, with what CONNECTED has to say about a resume that failed; or why there is none.
+
+    ``peer`` tells the address at the other end of a plain connection; None: the connection has TLS.
+    """
+    params, authorization = greeting.params, upgrade.headers.get("authorization")
     try:
         check_version(params.get("v") or upgrade.headers.get("x-ably-version"))
         if params.get("format") not in (None, "json", "msgpack"):
             raise BadRequest(f"format: must be json or msgpack, got {params['format'][:20]!r}", code=40000)
         node.admit()
         now_ms = node.now_ms()
-        identity = node.authenticate(params, upgrade.headers.get("authorization"), params.get("clientId"))
+        node.keyguard.check(params, authorization, peer)
+        identity = node.authenticate(params, authorization, params.get("clientId"))
         return _continue_or_begin(node, identity, greeting, now_ms)
     except PubSubError as error:
         return error

@@ -70,6 +70,7 @@ class Services(Protocol):
         """The client has said goodbye (closed), or lost its transport."""
 
     def connection_details(self, client: ClientProtocol) -> dict[str, Any]: ...
+    def connection_key(self, client: ClientProtocol) -> str: ...
 
 
 class ClientProtocol:
@@ -79,6 +80,7 @@ class ClientProtocol:
         "_attachments",
         "_busy",
         "_contexts",
+        "_key",
         "acks",
         "behind",
         "catching_up",
@@ -87,7 +89,6 @@ class ClientProtocol:
         "echo",
         "identity",
         "ingest",
-        "key",
         "open",
         "origin",
         "services",
@@ -103,13 +104,12 @@ class ClientProtocol:
         self.services = services
         self.connection = connection
         self.identity = identity
-        self.key: str | None = key  # told with CONNECTED, then again after AUTH
+        self._key: str | None = key  # until it has been told with CONNECTED: it is long, and can be sealed anew
         self.wire = wire_format
         self.echo = echo
         self.origin = connection_origin(connection.id)
         self.open = True
-        self.acks = AckQueue(wire_format, services.touched)
-        self.acks.owner = self
+        self.acks: AckQueue | None = None  # from its first publish on: most only listen
         self.ingest: Ingest | None = None  # from its first publish on
         self.behind: deque[Attachment] | None = None  # those that catch up, next first; the server's task works on it
         self.catching_up = False
@@ -156,11 +156,12 @@ class ClientProtocol:
 
     def connected(self, error: PubSubError | None = None) -> None:
         """Say CONNECTED: first of all on a new transport, and again when the credentials have changed."""
+        key, self._key = self._key or self.services.connection_key(self), None
         message: dict[str, Any] = {
             "action": Action.CONNECTED,
             "connectionId": self.connection.id,
-            "connectionKey": self.key,
-            "connectionDetails": self.services.connection_details(self),
+            "connectionKey": key,
+            "connectionDetails": self.services.connection_details(self) | {"connectionKey": key},
         }
         if error is not None:
             message["error"] = error.info()
@@ -168,14 +169,17 @@ class ClientProtocol:
 
     def answer(self) -> None:
         """Send the acknowledgements whose turn has come."""
-        for answer in self.acks.take():
+        acks = self.acks
+        if acks is None:
+            return
+        for answer in acks.take():
             if isinstance(answer, bytes):
                 self.transport.send(answer)
             else:
                 number, error = answer
                 self.send({"action": Action.NACK, "msgSerial": number, "count": 1, "error": error.info()})
-        if self.acks.paused and self.acks.bytes <= limits.UNANSWERED_BYTES // 2:
-            self.acks.paused = False
+        if acks.paused and acks.bytes <= limits.UNANSWERED_BYTES // 2:
+            acks.paused = False
             self.transport.resume()
 
     def fail(self, error: PubSubError, close_code: int = 1000) -> None:
@@ -209,20 +213,29 @@ class ClientProtocol:
         self._attachments.clear()
         self._busy = None
         self.behind = None
-        self.acks.owner = self.acks.transport = self.ingest = None
+        if self.acks is not None:
+            self.acks.owner = self.acks.transport = None
+        self.ingest = None
         if self.drained is not None:
             drained, self.drained = self.drained, None
             drained()
 
     # publishing
 
+    def _answers(self) -> AckQueue:
+        if self.acks is None:
+            self.acks = AckQueue(self.wire, self.services.touched)
+            self.acks.owner = self
+        return self.acks
+
     def _publish(self, publish: Publish) -> None:
-        receipt = self.acks.expect(publish.msg_serial, len(publish.messages))
+        acks = self._answers()
+        receipt = acks.expect(publish.msg_serial, len(publish.messages))
         hub = self.services.hub
-        if not self.acks.paused and (
-            self.acks.bytes > limits.UNANSWERED_BYTES or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
+        if not acks.paused and (
+            acks.bytes > limits.UNANSWERED_BYTES or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
         ):
-            self.acks.paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
+            acks.paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
             self.transport.pause()
         try:
             name, operations = self._may_publish(publish.channel)
@@ -256,7 +269,7 @@ class ClientProtocol:
             bounds = self.services.hub.settings.limits
             self.ingest = Ingest(
                 self.services.hub.sequencer,
-                self.acks,
+                self._answers(),
                 self.connection.id,
                 self.identity.client_id,
                 most_bytes=bounds.max_message_size,
@@ -264,7 +277,7 @@ class ClientProtocol:
                 most_unanswered=limits.UNANSWERED_BYTES,
                 most_pending=bounds.staged_bytes,
             )
-            self.acks.transport = self.transport
+            self._answers().transport = self.transport
             self.transport.deliver_to(self.ingest)
         self.ingest.grant(text, channel)
 
@@ -284,7 +297,7 @@ class ClientProtocol:
         return name, operations
 
     def _context(self, text: str) -> tuple[ChannelName, int]:
-        """The channel's name, and what this identity may do there."""
+        """The channel's name, and what this identity may do there; remembered, as each publish may ask for it."""
         contexts = self._contexts
         if contexts is None:
             contexts = self._contexts = {}
@@ -295,6 +308,11 @@ class ClientProtocol:
                 contexts.clear()
             found = contexts[text] = (name, self.identity.capability.operations(name.name))
         return found
+
+    def _permitted(self, text: str) -> tuple[ChannelName, int]:
+        """The same for one who attaches, which is rarely asked again."""
+        name = parse_channel(text)
+        return name, self.identity.capability.operations(name.name)
 
     def _on_message(self, message: dict[str, Any], wire_format: int) -> None:
         msg_serial = fields.integer(message, "msgSerial", limit=1 << 63)
@@ -310,16 +328,16 @@ class ClientProtocol:
                 max_messages=self.services.hub.settings.limits.messages_per_publish,
             )
         except PubSubError as error:
-            self.acks.expect(msg_serial, 0).refused(error)
+            self._answers().expect(msg_serial, 0).refused(error)
             return
         self._publish(publish)
 
     def _on_presence(self, message: dict[str, Any], wire_format: int) -> None:
-        self.acks.expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(unsupported_presence())
+        self._answers().expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(unsupported_presence())
 
     def _on_unsupported(self, message: dict[str, Any], wire_format: int) -> None:
         refusal = BadRequest("this kind of message is not available on this server", code=40000)
-        self.acks.expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(refusal)
+        self._answers().expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(refusal)
 
     # attaching
 
@@ -348,6 +366,8 @@ class ClientProtocol:
             if self._busy and text in self._busy:  # another ATTACH, which has to wait itself
                 self._busy[text].extend(waiting)
                 return
+        if not self._busy:
+            self._busy = None  # most connections attach once, and then sit still
 
     def _leave(self, text: str) -> None:
         """End the attachment, if there is one."""
@@ -369,7 +389,7 @@ class ClientProtocol:
 
     def _attach(self, text: str, message: dict[str, Any]) -> None:
         try:
-            name, operations = self._context(text)
+            name, operations = self._permitted(text)
             flags = fields.integer(message, "flags", limit=1 << 32, default=0)
             params = channel_params(name, message.get("params"))
             rewind = parse_rewind(params)
@@ -389,6 +409,8 @@ class ClientProtocol:
         except PubSubError as error:
             self._refuse_channel(text, error)
             return
+        name = channel.shared_name(name)
+        text = name.full
         attachment = Attachment(name, channel)
         if earlier is not None:  # it ends, so that what is being read for it is not handed out beside the new one's
             self._leave(text)
@@ -561,7 +583,7 @@ class ClientProtocol:
         if self.ingest is not None:
             self.ingest.identify(identity.client_id)
         for text, attachment in list(self._attachments.items()):
-            _, operations = self._context(text)
+            _, operations = self._permitted(text)
             modes = granted_modes(attachment.requested, operations)
             if not modes:
                 error = AuthError(f"the new credentials do not permit {attachment.name.name!r}", code=40160)

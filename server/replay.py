@@ -1,10 +1,10 @@
 """Reading that may have to wait for the journal: where a cursor or a rewind begins, and catching up from there.
 
-    catch_up, one task for each client that is behind, one batch at a time:
+    catch_up, one batch at a time for each client that is behind:
 
-        in the ring? ------yes--> entries ---\\
+        in the ring? ------yes--> entries ---\
              no                               frames -> transport -> drained? -> again, until a stream holds the rest
-        journal.read_after (thread) ---------/
+        journal.play_after (thread) ---------/
              its first entry does not follow the cursor: Discontinuity, and the client is told
 
 What the journal has is not always visible yet (durable comes first), so nothing after ``channel.head`` goes out."""
@@ -21,10 +21,12 @@ from engine import limits
 from engine.channel import Channel
 from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable, PubSubError
 from engine.journal.port import Journal, Stored
-from ext.wire import record_messages, record_origin
+from ext.playback import Playback
+from ext.wire import record_messages
 from server.actions import Flag
 from server.attachment import Attachment, Rewind
 from server.protocol import ClientProtocol
+from server.readers import Readers
 
 LOGGER = logging.getLogger("unbroken.replay")
 
@@ -35,13 +37,20 @@ class Replay:
     """Serves those who are not at the head."""
 
     def __init__(
-        self, journal: Journal, nursery: trio.Nursery, now_ms: Callable[[], int], end_of_turn: Callable[[], object]
+        self,
+        journal: Journal,
+        nursery: trio.Nursery,
+        now_ms: Callable[[], int],
+        end_of_turn: Callable[[], object],
+        kick: Callable[[], None],
     ):
+        """``kick`` may be called in any thread: it has ``take`` called soon."""
         self._journal = journal
         self._nursery = nursery
         self._now_ms = now_ms
         self._end_of_turn = end_of_turn
         self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
+        self._reading = Readers(limits.REPLAY_THREADS, kick)
 
     # where to begin
 
@@ -113,67 +122,113 @@ class Replay:
     # catching up
 
     def catch_up(self, client: ClientProtocol, attachment: Attachment) -> None:
-        """Have the client's task read for it too; start one if it has none."""
+        """Read on for those of the client that are behind, unless that is under way."""
         if not client.catching_up:
             client.catching_up = True
-            self._nursery.start_soon(self._guarded, client, partial(self._catch_up, client))
+            self._next(client)
 
-    async def _catch_up(self, client: ClientProtocol) -> None:
-        try:
-            while client.behind:
-                attachment = client.behind.popleft()
-                if attachment.active and attachment.reader is None and attachment.modes & Flag.SUBSCRIBE:
-                    await self._one_batch(client, attachment)
-                    await self._drained(client)
-        finally:
-            client.catching_up = False
+    def _next(self, client: ClientProtocol) -> None:
+        """Hand one more batch to the transport: for the first that is behind, then it stands in the queue again."""
+        while client.behind:
+            attachment = client.behind.popleft()
+            if not _wants_more(client, attachment):
+                continue
+            channel = attachment.channel
+            if channel.in_ring(attachment.cursor):
+                client.deliver(attachment, attachment.cursor)
+                self._when_drained(client)
+            elif channel.policy.durability == "memory":
+                client.discontinued(
+                    attachment, Discontinuity(channel.name, attachment.cursor, channel.ring.evicted)
+                )
+                self._when_drained(client)
+            else:
+                self._play(client, attachment)
+            return
+        client.catching_up = False
 
-    async def _one_batch(self, client: ClientProtocol, attachment: Attachment) -> None:
-        """Hand the next batch to the transport; then the attachment is live, or stands in the queue again."""
-        channel, cursor = attachment.channel, attachment.cursor
-        if not channel.in_ring(cursor):
-            try:
-                if channel.policy.durability == "memory":
-                    raise Discontinuity(channel.name, cursor, channel.ring.evicted)
-                page = await self._read_after(channel, cursor, limit=limits.REPLAY_ENTRIES)
-                if (
-                    not (attachment.active and client.open and attachment.modes & Flag.SUBSCRIBE)
-                    or attachment.cursor != cursor
-                    or attachment.reader is not None
-                ):
-                    return  # it has been placed elsewhere while we read
-                if not page and await self._continuous(channel, cursor):
-                    client.deliver(attachment, max(cursor, channel.ring.evicted))  # it let go of ephemeral ones
-                    return
-                if not page or page[0].previous > cursor:
-                    raise Discontinuity(channel.name, cursor, page[0].previous if page else channel.ring.evicted)
-            except Discontinuity as lag:
-                client.discontinued(attachment, lag)
-                return
-            except JournalCorrupted as error:
-                LOGGER.error("replay of %r stopped: %s", channel.name, error)
-                client.discontinued(attachment, Discontinuity(channel.name, cursor, channel.head))
-                return
-            own = 0 if attachment.echo else client.origin
-            entries = [
-                (stored.serial, stored.series, stored.record)
-                for stored in page
-                if not own or record_origin(stored.record) != own
-            ]
-            if entries:
-                encoder = channel.stream(client.wire, attachment.name.full).encoder
-                client.transport.send_frames(encoder.frames(entries))  # type: ignore[attr-defined]  # opaque to ext
-            cursor = page[-1].serial
-        client.deliver(attachment, cursor)
-
-    async def _drained(self, client: ClientProtocol) -> None:
-        """Wait until the transport has taken everything: so one client never holds more than a batch."""
+    def _when_drained(self, client: ClientProtocol) -> None:
+        """Go on once the transport has taken everything: so one client never holds more than a batch."""
         if client.open:
-            event = trio.Event()
-            client.drained = event.set
+            client.drained = partial(self._next, client)
             client.transport.notify_drained()
-            self._end_of_turn()
-            await event.wait()
+        else:
+            self._next(client)
+
+    def _play(self, client: ClientProtocol, attachment: Attachment) -> None:
+        channel, cursor = attachment.channel, attachment.cursor
+        encoder = channel.stream(client.wire, attachment.name.full).encoder
+        skip_origin = 0 if attachment.echo else client.origin
+        journal, until = self._journal, channel.head  # what is beyond it, no reader of the stream has seen either
+
+        def read() -> tuple[Playback, bool]:
+            played = journal.play_after(
+                channel.key,
+                cursor,
+                encoder,  # type: ignore[arg-type]  # opaque to the ring
+                until=until,
+                budget=limits.REPLAY_BYTES,
+                skip_origin=skip_origin,
+            )
+            nothing = not played.entries and journal.continuous(channel.key, channel.policy.retention, cursor)
+            return played, nothing
+
+        self._reading.start(read, partial(self._played, client, attachment, cursor))
+
+    def _played(
+        self,
+        client: ClientProtocol,
+        attachment: Attachment,
+        cursor: int,
+        found: tuple[Playback, bool] | None,
+        error: BaseException | None,
+    ) -> None:
+        """The batch is there, or the reason why not."""
+        if not _wants_more(client, attachment) or attachment.cursor != cursor:
+            self._next(client)  # it has been placed elsewhere while we read
+            return
+        channel = attachment.channel
+        if isinstance(error, JournalUnavailable):
+            self._nursery.start_soon(self._play_later, client, attachment)
+            return
+        if isinstance(error, JournalCorrupted):
+            LOGGER.error("replay of %r stopped: %s", channel.name, error)
+            client.discontinued(attachment, Discontinuity(channel.name, cursor, channel.head))
+        elif found is None:
+            LOGGER.error("replay of %r failed", channel.name, exc_info=error)
+            client.disconnect(_failure(error))
+        else:
+            played, nothing = found
+            if nothing:
+                client.deliver(attachment, max(cursor, channel.ring.evicted))  # it let go of ephemeral ones
+            elif not played.entries:
+                client.discontinued(attachment, Discontinuity(channel.name, cursor, channel.ring.evicted))
+            elif played.previous > cursor:
+                client.discontinued(attachment, Discontinuity(channel.name, cursor, played.previous))
+            else:
+                client.transport.send_frames(played.frames())
+                client.deliver(attachment, played.cursor)
+        self._when_drained(client)
+
+    async def _play_later(self, client: ClientProtocol, attachment: Attachment) -> None:
+        """The journal is being reopened; who waits here costs nothing."""
+        await trio.sleep(RETRY_SECONDS)
+        if client.behind is not None and _wants_more(client, attachment):
+            client.behind.appendleft(attachment)
+        self._next(client)
+        self._end_of_turn()
+
+    def take(self) -> None:
+        """Go on where batches have come from the journal meanwhile."""
+        self._reading.take()
+
+    async def run(self) -> None:
+        """Until cancelled; then what has begun to be read is finished first."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):  # no longer than a batch takes
+                await trio.to_thread.run_sync(self._reading.close)
 
     async def _continuous(self, channel: Channel, cursor: int) -> bool:
         return await trio.to_thread.run_sync(
@@ -200,10 +255,22 @@ class Replay:
         except PubSubError as error:
             LOGGER.error("replay failed: %s", error)
             client.disconnect(error)
-        except Exception:
+        except Exception as error:
             LOGGER.exception("replay failed")
-            client.disconnect(PubSubError("internal error while replaying", code=50000, status=500))
+            client.disconnect(_failure(error))
         self._end_of_turn()
+
+
+def _wants_more(client: ClientProtocol, attachment: Attachment) -> bool:
+    return bool(
+        client.open and attachment.active and attachment.reader is None and attachment.modes & Flag.SUBSCRIBE
+    )
+
+
+def _failure(error: BaseException | None) -> PubSubError:
+    if isinstance(error, PubSubError):
+        return error
+    return PubSubError("internal error while replaying", code=50000, status=500)
 
 
 def _begin(newest_first: list[tuple[int, int]], floor: int, rewind: Rewind, head: int) -> int:

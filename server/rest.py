@@ -62,6 +62,11 @@ class Backend(Archive, Protocol):
     def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
         """The details of a new token."""
 
+    async def revoke_tokens(
+        self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
+    ) -> dict[str, object]:
+        """Take back tokens of this key; the result for each target, once it is stored."""
+
     async def publish(
         self,
         identity: Identity,
@@ -125,6 +130,7 @@ class Rest:
             ("POST", "/messages", self._publish_batch),
             ("GET", "/presence", self._presence_batch),
             ("POST", "/keys/{keyName}/requestToken", self._request_token),
+            ("POST", "/keys/{keyName}/revokeTokens", self._revoke_tokens),
         ):
             self.routes.add(method, path, handle)
         if backend.dev:
@@ -283,11 +289,15 @@ class Rest:
         if len(request.body) > TOKEN_REQUEST_BYTES:
             raise bad_request(f"body: larger than {TOKEN_REQUEST_BYTES} bytes", code=40009, status=413)
         body = await self._map(request)
-        try:
-            details = self._backend.request_token(variables[0], body, credentials(request))
-        finally:
-            request.asker.app_id = self._backend.app_of(variables[0])
-        return Reply(200, details, [NO_CACHE])
+        request.asker.app_id = self._backend.app_of(variables[0])
+        return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
+
+    async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
+        body = await self._map(request)
+        authorization = request.headers.get("authorization")
+        request.asker.app_id = self._backend.app_of(variables[0])
+        answer = await self._backend.revoke_tokens(variables[0], body, request.query, authorization)
+        return Reply(201, answer, [NO_CACHE])
 
     async def _create_app(self, request: Request, variables: Variables) -> Reply:
         return Reply(201, self._backend.create_app(await self._map(request)))

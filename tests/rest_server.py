@@ -82,6 +82,11 @@ class FakeBackend:
         self.token_requests.append((key_name, body, authorization))
         return {"token": "app1.t", "keyName": key_name, "issued": NOW, "expires": NOW + 1, "capability": '{"*":["*"]}'}
 
+    async def revoke_tokens(
+        self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
+    ) -> dict[str, object]:
+        return {"successCount": 0, "failureCount": 0, "results": []}
+
     async def publish(
         self,
         identity: Identity,

@@ -66,7 +66,8 @@ class Bench:
         while True:
             await trio.lowlevel.wait_readable(self.wake_fd)
             os.eventfd_read(self.wake_fd)
-            self.committer.turn()
+            while self.committer.turn():
+                pass
 
     def publish(self):
         told = stage(self.sequencer, self.channel, publish(), base=f"AAAAAAAAAB:{self.count}")

@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine import limits
+from engine.auth.authenticator import Authenticator
 from engine.auth.capability import Capability, Operation
 from engine.auth.keys import Key, Keyring
 from engine.auth.tokens import (
     LONGEST_CREDENTIAL,
-    Authenticator,
     Identity,
     TokenSeal,
     check_message_client_id,

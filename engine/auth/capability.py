@@ -17,7 +17,7 @@ Source: Ably's capability language, with its rules for intersection."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -114,6 +114,11 @@ class Capability:
     @property
     def empty(self) -> bool:
         return not self._resources
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The resources, as they were written."""
+        return self._resources.keys()
 
     @property
     def resources(self) -> Mapping[str, tuple[str, ...]]:

@@ -75,6 +75,10 @@ class Keyring:
     def has_app(self, app_id: str) -> bool:
         return any(key.app_id == app_id for key in self._keys.values())
 
+    def get(self, name: str) -> Key | None:
+        """The key with this name, whether it may be used or not."""
+        return self._keys.get(name)
+
     def find(self, name: str) -> Key | None:
         """The key with this name, if it may be used."""
         key = self._keys.get(name)

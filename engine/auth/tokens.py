@@ -1,6 +1,5 @@
-"""Who is there: keys and tokens to an Identity, and what an identity may claim.
+"""Who is there: an Identity, what it may claim, and the tokens that carry one.
 
-    key      appId.keyId:secret           -> the key's capability; any clientId may be asserted
     token    appId.<base64url of sealed>  -> what it was issued with
 
     sealed   msgpack [key name, issued ms, expires ms, clientId | nil, capability, nonce] | HMAC-SHA256 (32 bytes)
@@ -13,8 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import msgpack
@@ -34,6 +32,8 @@ class Identity:
     """What a set of credentials stands for.
 
     ``client_id`` None and ``wildcard``: any may be asserted, message by message. None without it: anonymous.
+    ``issued_ms``: of the token; None: it is the key itself (Basic authentication). ``token_client_id``: whom the token
+    was issued to, ``*`` included; ``client_id`` may be another then.
     """
 
     app_id: str
@@ -42,6 +42,9 @@ class Identity:
     wildcard: bool
     capability: Capability
     expires_ms: int | None = None
+    issued_ms: int | None = None
+    revocation_key: str | None = None
+    token_client_id: str | None = None
 
     @property
     def told_client_id(self) -> str | None:
@@ -77,9 +80,7 @@ def with_client_id(identity: Identity, asserted: str | None) -> Identity:
         raise AuthError("clientId: it is not the one of the credentials", code=40102)
     if asserted == "*":
         return identity
-    return Identity(
-        identity.app_id, identity.key_name, asserted, False, identity.capability, identity.expires_ms
-    )
+    return replace(identity, client_id=asserted, wildcard=False)
 
 
 class TokenSeal:
@@ -108,7 +109,7 @@ class TokenSeal:
         payload, mac = sealed[:-MAC_BYTES], sealed[-MAC_BYTES:]
         if not hmac.compare_digest(hmac.digest(self._key, payload, "sha256"), mac):
             raise unknown
-        key_name, _, expires_ms, client_id, capability, _ = msgpack.unpackb(payload)
+        key_name, issued_ms, expires_ms, client_id, capability, _ = msgpack.unpackb(payload)
         key = keyring.find(key_name)
         if key is None or key.app_id != app_id:
             raise AuthError("token: its key has been removed", code=40101)
@@ -116,63 +117,15 @@ class TokenSeal:
             raise AuthError("token: it has expired", code=40142)
         wildcard = client_id == "*"
         return Identity(
-            app_id, key_name, None if wildcard else client_id, wildcard, Capability.parse(capability), expires_ms
+            app_id,
+            key_name,
+            None if wildcard else client_id,
+            wildcard,
+            Capability.parse(capability),
+            expires_ms,
+            issued_ms,
+            token_client_id=client_id,
         )
-
-
-class Authenticator:
-    """Credentials of any kind, from wherever a request carries them."""
-
-    def __init__(self, keyring: Keyring, seal: TokenSeal) -> None:
-        self.keyring = keyring
-        self._seal = seal
-
-    def authenticate(self, params: Mapping[str, str], authorization: str | None, now_ms: int) -> Identity:
-        """Who sent it: a token before a key, the query before the header. Raises: AuthError."""
-        token = params.get("access_token") or params.get("accessToken")
-        if token:
-            return self.token(token, now_ms)
-        scheme, _, value = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self._bearer(value.strip(), now_ms)
-        if params.get("key"):
-            return self.basic(params["key"])
-        if scheme.lower() == "basic":
-            return self.basic(_decoded(value.strip()) or "")
-        if scheme:
-            raise AuthError("Authorization: must be Basic or Bearer", code=40101)
-        raise AuthError("there are no credentials: neither a key nor a token", code=40101)
-
-    def basic(self, text: str) -> Identity:
-        key = self.keyring.authenticate(text)
-        return Identity(key.app_id, key.name, None, True, key.capability)
-
-    def basic_key(self, params: Mapping[str, str], authorization: str | None) -> Key | None:
-        """The key of a request with Basic authentication; None if it has another kind, or none. Raises: AuthError."""
-        if params.get("key"):
-            return self.keyring.authenticate(params["key"])
-        scheme, _, value = (authorization or "").partition(" ")
-        return self.keyring.authenticate(_decoded(value.strip()) or "") if scheme.lower() == "basic" else None
-
-    def token(self, token: str, now_ms: int) -> Identity:
-        if token.count(".") >= 2:
-            raise AuthError("token: invalid JWT format, or a JWT, which this server does not take", code=40144)
-        return self._seal.open(token, self.keyring, now_ms)
-
-    def _bearer(self, value: str, now_ms: int) -> Identity:
-        """SDKs send base64 of the token, people the token itself."""
-        decoded = _decoded(value)
-        if decoded is not None and "." in decoded:
-            return self.token(decoded, now_ms)
-        return self.token(value, now_ms)
-
-
-def _decoded(text: str) -> str | None:
-    try:
-        decoded = base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None
-    return decoded if decoded.isprintable() else None
 
 
 def sign(secret: str, fields: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from engine.errors import JournalCorrupted
 from engine.journal.port import Stored
 from ext import block
+from ext.playback import Playback
 
 SERIAL_BYTES = 8
 
@@ -49,5 +50,20 @@ def decode(key: bytes, value: bytes) -> list[Stored]:
     try:
         return block.decode(key, value, Stored)
     except ValueError as error:
-        channel = key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")     # the key may be what is damaged
-        raise JournalCorrupted(channel, str(error)) from error
+        raise _damaged(key, error) from error
+
+
+def play(key: bytes, value: bytes, playback: Playback) -> bool:
+    """Hand the block to a replay; True: it takes more.
+
+    Raises: JournalCorrupted, if any bit of key or value is not what was written, or a record is none.
+    """
+    try:
+        return playback.take_block(key, value)
+    except ValueError as error:
+        raise _damaged(key, error) from error
+
+
+def _damaged(key: bytes, error: ValueError) -> JournalCorrupted:
+    channel = key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")     # the key may be what is damaged
+    return JournalCorrupted(channel, str(error))

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from engine.journal.buckets import retention_ms
 from engine.journal.meta import new_series
 from engine.journal.port import Block, Statistics, Stored, Window
+from ext.playback import Playback
+from ext.wire import EntryEncoder
 
 
 class MemoryJournal:
@@ -49,6 +51,11 @@ class MemoryJournal:
 
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return []
+
+    def play_after(
+        self, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
+    ) -> Playback:
+        return Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin)
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return []

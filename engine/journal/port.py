@@ -2,7 +2,8 @@
 
     write side   append, erase, forget, maintain, note, recover, close: one caller at a time (maintain and note may
                  run beside append; it takes what it must under a lock of its own)
-    read side    read_after, read_before, last, last_serial, wake, floor, forgotten_floor, continuous, noted:
+    read side    read_after, play_after, read_before, last, last_serial, wake, floor, forgotten_floor, continuous,
+                 noted:
                  any thread, at any time
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
@@ -22,6 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from ext.playback import Playback
+from ext.wire import EntryEncoder
 
 
 class Stored(NamedTuple):
@@ -106,6 +110,12 @@ class Journal(Protocol):
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         """Entries with serial > cursor, ascending; at most ``limit`` entries and ``budget`` bytes of
         records, but at least one entry when there is one."""
+
+    def play_after(
+        self, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
+    ) -> Playback:
+        """What comes after the cursor, but not after ``until``, as frames: at most ``budget`` bytes of them, but at
+        least one entry when there is one; none of the connection ``skip_origin``."""
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         """Entries with serial < cursor, descending; bounded like ``read_after``."""

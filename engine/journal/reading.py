@@ -16,10 +16,11 @@ from itertools import chain
 from operator import attrgetter
 
 from engine.errors import JournalCorrupted, JournalUnavailable
-from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, decode
+from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, decode, play
 from engine.journal.buckets import Bucket, BucketTable
 from engine.journal.port import Stored
 from engine.journal.store import Rows, Store, StoreError
+from ext.playback import Playback
 
 
 class BucketGoneError(Exception):
@@ -42,6 +43,19 @@ class Reader:
             return take(([entry] for entry in merged), limit, budget)
         return take(streams[0], limit, budget) if streams else []
 
+    def play(self, channel: str, playback: Playback) -> None:
+        """Fill it with what comes after its cursor."""
+        classes = self.table.classes()
+        if len(classes) > 1:
+            streams = _non_empty([self._forward(channel, buckets, playback.cursor) for buckets in classes])
+            for stored in merge(*map(chain.from_iterable, streams), key=_by_serial):
+                if not playback.take(*stored):
+                    return
+        for buckets in classes[:1]:
+            for key, value in self._rows_after(channel, buckets, playback.cursor):
+                if not play(key, value, playback):
+                    return
+
     def before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         cursor = min(cursor, self.visible + 1)
         streams = _non_empty([self._backward(channel, buckets, cursor) for buckets in self.table.classes()])
@@ -51,6 +65,17 @@ class Reader:
         return take(streams[0], limit, budget) if streams else []
 
     def _forward(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[list[Stored]]:
+        for key, value in self._rows_after(channel, buckets, cursor):
+            entries = decode(key, value)
+            if entries[0].serial <= cursor:
+                entries = [entry for entry in entries if entry.serial > cursor]
+            if entries and entries[-1].serial > self.visible:
+                entries = [entry for entry in entries if entry.serial <= self.visible]
+            if entries:
+                yield entries
+
+    def _rows_after(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[tuple[bytes, bytes]]:
+        """Every block that may have entries after the cursor, ascending; the first may also have some before it."""
         prefix = channel_prefix(channel)
         for bucket in buckets:
             if bucket.end_serial <= cursor + 1 or not bucket.may_have(channel):
@@ -64,13 +89,7 @@ class Reader:
             else:
                 rows.seek(prefix)
             while rows.valid() and (key := rows.key()).startswith(prefix):
-                entries = decode(key, rows.value())
-                if entries[0].serial <= cursor:
-                    entries = [entry for entry in entries if entry.serial > cursor]
-                if entries and entries[-1].serial > self.visible:
-                    entries = [entry for entry in entries if entry.serial <= self.visible]
-                if entries:
-                    yield entries
+                yield key, rows.value()
                 rows.next()
             check(channel, rows)
 

@@ -26,6 +26,8 @@ from engine.journal.port import Block, Statistics, Stored, Window
 from engine.journal.reading import BucketGoneError, Reader, channels_of, check
 from engine.journal.silent import MOST_CHANNELS, PREFIX, Silent, chunks, falling_silent, newest_entries
 from engine.journal.store import META, MIB, RocksStore, Row, Store, StoreError
+from ext.playback import Playback
+from ext.wire import EntryEncoder
 
 WINDOW_MS = 120_000
 PAGE_ENTRIES = 4096             # of a waking channel's window, read lazily: what its reader holds at once
@@ -179,6 +181,20 @@ class RocksJournal:
                     return self._reader().after(channel, cursor, limit=limit, budget=budget)
                 except BucketGoneError:
                     continue            # dropped meanwhile; the table, taken anew, no longer has it
+
+    def play_after(
+        self, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
+    ) -> Playback:
+        with self._gate:
+            while True:
+                reader = self._reader()
+                until = min(until, reader.visible)
+                playback = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin)
+                try:
+                    reader.play(channel, playback)
+                    return playback
+                except BucketGoneError:
+                    continue            # begun anew, for what it has taken may now have a hole behind it
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         with self._gate:

@@ -1,0 +1,79 @@
+"""Credentials, wherever a request carries them, to the Identity that they stand for.
+
+    query    access_token, accessToken    a token        before    key           a key
+    header   Authorization: Bearer        a token, or base64 of it
+             Authorization: Basic         base64 of a key
+
+    key      appId.keyId:secret    -> the key's capability; any clientId may be asserted
+    token    one dot               -> engine.auth.tokens         two dots or more: a JWT -> engine.auth.jwts"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+from engine.auth.jwts import is_jwt, open_jwt
+from engine.auth.keys import Key, Keyring
+from engine.auth.tokens import Identity, TokenSeal
+from engine.errors import AuthError
+
+_PLAIN = str.maketrans("-_", "+/")
+
+
+class Authenticator:
+    """Credentials of any kind, to whom they stand for."""
+
+    def __init__(self, keyring: Keyring, seal: TokenSeal) -> None:
+        self.keyring = keyring
+        self._seal = seal
+
+    def authenticate(self, params: Mapping[str, str], authorization: str | None, now_ms: int) -> Identity:
+        """Who sent it: a token before a key, the query before the header. Raises: AuthError."""
+        token = params.get("access_token") or params.get("accessToken")
+        if token:
+            return self.token(token, now_ms)
+        scheme, _, value = (authorization or "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._bearer(value.strip(), now_ms)
+        if params.get("key"):
+            return self.basic(params["key"])
+        if scheme.lower() == "basic":
+            return self.basic(_decoded(value.strip()) or "")
+        if scheme:
+            raise AuthError("Authorization: must be Basic or Bearer", code=40101)
+        raise AuthError("there are no credentials: neither a key nor a token", code=40101)
+
+    def basic(self, text: str) -> Identity:
+        key = self.keyring.authenticate(text)
+        return Identity(key.app_id, key.name, None, True, key.capability)
+
+    def basic_key(self, params: Mapping[str, str], authorization: str | None) -> Key | None:
+        """The key of a request with Basic authentication; None if it has another kind, or none. Raises: AuthError."""
+        if params.get("key"):
+            return self.keyring.authenticate(params["key"])
+        scheme, _, value = (authorization or "").partition(" ")
+        return self.keyring.authenticate(_decoded(value.strip()) or "") if scheme.lower() == "basic" else None
+
+    def token(self, token: str, now_ms: int) -> Identity:
+        """Raises: AuthError, BadRequest, as ``TokenSeal.open`` and ``open_jwt`` do."""
+        if is_jwt(token):
+            return open_jwt(token, self.keyring, self._seal, now_ms)
+        return self._seal.open(token, self.keyring, now_ms)
+
+    def _bearer(self, value: str, now_ms: int) -> Identity:
+        """SDKs send base64 of the token, people the token itself."""
+        decoded = _decoded(value)
+        if decoded is not None and "." in decoded:
+            return self.token(decoded, now_ms)
+        return self.token(value, now_ms)
+
+
+def _decoded(text: str) -> str | None:
+    """What it is in base64 of either alphabet, padded or not; None, if it is none, or nothing to print."""
+    text = text.translate(_PLAIN)
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return decoded if decoded.isprintable() else None

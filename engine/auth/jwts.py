@@ -1,0 +1,213 @@
+"""JSON Web Tokens, signed with a key's secret by whoever holds the key: the server is asked only when one is used.
+
+    header   alg HS256, kid: the key's name, typ JWT; x-ably-token: a token of ours inside
+    claims   iat, exp              seconds; exp - iat at most a day, an hour for a key whose tokens can be revoked
+             nbf                   seconds; not before then
+             x-ably-capability     JSON text or a map: what it may do of what its key may; all of that without it
+             x-ably-clientId       as a token's; x-ably-revocation-key: by what it may be revoked
+             x-ably-token          a token of ours: who it is and what it may then come from there
+
+    three segments: checked, claims and all       five, encrypted: good for the token in its header alone
+
+The library decodes and checks the signature, with one algorithm and no other; time is our argument, so the claims are
+looked at here. Source: RFC 7515, RFC 7519 and Ably's JWT authentication."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from jwt import PyJWS
+from jwt.algorithms import HMACAlgorithm
+from jwt.exceptions import InvalidKeyError, InvalidTokenError
+
+from engine import limits
+from engine.auth.capability import Capability
+from engine.auth.keys import Key, Keyring
+from engine.auth.requests import CLOCK_SKEW_MS, LONGEST_REVOCABLE_TTL_MS, LONGEST_TTL_MS
+from engine.auth.tokens import LONGEST_CREDENTIAL, Identity, TokenSeal, check_client_id
+from engine.errors import AuthError, BadRequest
+
+ALGORITHM = "HS256"
+SEGMENTS, ENCRYPTED_SEGMENTS = 3, 5
+LATEST_SECONDS = 1 << 40  # of a time in a claim; what is beyond it is no time, and must not grow in a multiplication
+MARK = "."
+
+
+class _Hmac(HMACAlgorithm):
+    """Takes the secrets of keys as they are: an operator may have brought a short one from elsewhere."""
+
+    def check_key_length(self, key: Any) -> str | None:
+        return None
+
+
+_VERIFIER = PyJWS(algorithms=[])
+_VERIFIER.register_algorithm(ALGORITHM, _Hmac(HMACAlgorithm.SHA256))
+
+
+def is_jwt(token: str) -> bool:
+    """Does it look like one? A token of ours has one dot."""
+    return token.count(MARK) >= SEGMENTS - 1
+
+
+def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Identity:
+    """Who it stands for.
+
+    Raises: AuthError 40144 (malformed, wrongly signed, a claim missing or wrong), 40142 (expired), 40104 (of the
+        future), 40400 with status 404 (of an unknown app), 40130 (unknown key), 40131 (key revoked), 40160 (may do
+        nothing that its key may). BadRequest 40000 (capability), 40012 (clientId). With a token inside also what that
+        one is refused with.
+    """
+    if len(token) > LONGEST_CREDENTIAL or not token.isascii():
+        raise invalid("it is too long, or has characters that no JWT has")
+    segments = token.count(MARK) + 1
+    if segments == ENCRYPTED_SEGMENTS:
+        return _open_encrypted(token, keyring, seal, now_ms)
+    if segments != SEGMENTS:
+        raise invalid("it must have three segments between dots")
+    key = _key_of(_header(token), keyring)
+    try:
+        decoded = _VERIFIER.decode_complete(token, key.secret, algorithms=[ALGORITHM])
+    except (InvalidTokenError, InvalidKeyError) as error:
+        raise invalid(f"{error}; it must be signed with {ALGORITHM} and the secret of the key {key.name}") from None
+    claims = _map(decoded["payload"], "its claims")
+    issued_ms, expires_ms = _times(claims, key, now_ms)
+    inner = _inner(decoded["header"], claims)
+    if inner is not None:
+        identity = _embedded(inner, key, expires_ms, keyring, seal, now_ms)
+        return replace(identity, expires_ms=expires_ms, revocation_key=_revocation_key(claims))
+    capability = key.capability
+    if claims.get("x-ably-capability") is not None:
+        capability = capability.intersect(Capability.parse(claims["x-ably-capability"]))
+    client_id = None
+    if claims.get("x-ably-clientId") is not None:
+        client_id = check_client_id(claims["x-ably-clientId"])
+    wildcard = client_id == "*"
+    return Identity(
+        key.app_id,
+        key.name,
+        None if wildcard else client_id,
+        wildcard,
+        capability,
+        expires_ms,
+        issued_ms,
+        _revocation_key(claims),
+        client_id,
+    )
+
+
+def invalid(reason: str) -> AuthError:
+    """With the words that libraries look for."""
+    return AuthError(f"token: invalid JWT format: {reason}", code=40144)
+
+
+def _open_encrypted(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Identity:
+    """We can't read it, and need not: what counts is the token in its header, which nobody but us can have made."""
+    inner = _inner(_header(token), {})
+    if inner is None:
+        raise invalid("an encrypted one must have x-ably-token in its header")
+    return seal.open(inner, keyring, now_ms)
+
+
+def _header(token: str) -> Mapping[str, Any]:
+    """As it is written: nothing of it is proven yet."""
+    segment = token.partition(MARK)[0]
+    try:
+        text = _base64url(segment)
+    except ValueError:
+        raise invalid("its header is no base64url") from None
+    header = _map(text, "its header")
+    if "crit" in header:
+        raise invalid("crit: it demands what this server does not know")
+    return header
+
+
+def _base64url(segment: str) -> bytes:
+    """Raises: ValueError."""
+    return base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True)
+
+
+def _map(text: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except ValueError:
+        raise invalid(f"{what}: must be JSON") from None
+    if not isinstance(value, dict):
+        raise invalid(f"{what}: must be a map")
+    return value
+
+
+def _key_of(header: Mapping[str, Any], keyring: Keyring) -> Key:
+    if header.get("alg") != ALGORITHM:
+        raise invalid(f"alg: must be {ALGORITHM}")
+    if header.get("typ") is not None and str(header["typ"]).upper() != "JWT":
+        raise invalid("typ: must be JWT")
+    name = header.get("kid")
+    if not isinstance(name, str) or not name:
+        raise invalid("kid: must be the name of a key, appId.keyId")
+    key = keyring.get(name)
+    if key is None:
+        if not keyring.has_app(name.partition(MARK)[0]):
+            raise AuthError("token: the kid of the JWT names no app of this server", code=40400, status=404)
+        raise AuthError("token: the kid of the JWT names no key of its app", code=40130)
+    if not key.enabled:
+        raise AuthError("token: the key of the JWT has been revoked", code=40131)
+    return key
+
+
+def _times(claims: Mapping[str, Any], key: Key, now_ms: int) -> tuple[int, int]:
+    """When it was issued and when it expires, in ms."""
+    issued_ms, expires_ms = _time(claims, "iat"), _time(claims, "exp")
+    if issued_ms > now_ms + CLOCK_SKEW_MS:
+        raise AuthError("token: iat lies more than two minutes ahead of the server's clock", code=40104)
+    if "nbf" in claims and _time(claims, "nbf") > now_ms + CLOCK_SKEW_MS:
+        raise AuthError("token: nbf lies more than two minutes ahead of the server's clock", code=40104)
+    if now_ms >= expires_ms:
+        raise AuthError("token: it has expired", code=40142)
+    longest_ms = LONGEST_REVOCABLE_TTL_MS if key.revocable_tokens else LONGEST_TTL_MS
+    if expires_ms - issued_ms > longest_ms:
+        raise invalid(f"exp: must be at most {longest_ms // 1000} seconds after iat")
+    return issued_ms, expires_ms
+
+
+def _time(claims: Mapping[str, Any], name: str) -> int:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LATEST_SECONDS:
+        raise invalid(f"{name}: must be a time in seconds since 1970, as a number")
+    return int(value * 1000)
+
+
+def _inner(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str | None:
+    """The token in it, which may stand in either place."""
+    found = [part["x-ably-token"] for part in (header, claims) if part.get("x-ably-token") is not None]
+    if not found:
+        return None
+    if not isinstance(found[0], str) or found[-1] != found[0]:
+        raise invalid("x-ably-token: must be a token, and the same in header and claims")
+    if is_jwt(found[0]):
+        raise invalid("x-ably-token: must be a token of this server, not another JWT")
+    return found[0]
+
+
+def _embedded(
+    inner: str, key: Key, expires_ms: int, keyring: Keyring, seal: TokenSeal, now_ms: int
+) -> Identity:
+    identity = seal.open(inner, keyring, now_ms)
+    if identity.app_id != key.app_id:
+        raise invalid("x-ably-token: is of another app than the JWT's key")
+    assert identity.expires_ms is not None
+    if expires_ms > identity.expires_ms:
+        raise invalid("exp: is later than the expiry of the token in x-ably-token")
+    return identity
+
+
+def _revocation_key(claims: Mapping[str, Any]) -> str | None:
+    value, most = claims.get("x-ably-revocation-key"), limits.REVOCATION_TARGET_BYTES
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value.encode("utf-8", "replace")) <= most:
+        raise BadRequest(f"x-ably-revocation-key: must be a string of 1 to {most} bytes", code=40000)
+    return value

@@ -1,0 +1,140 @@
+"""Which tokens are taken back before their time.
+
+    key name -> (kind, value) -> issued before, applies at      ms; the tokens of this key of which this holds
+                 client         that were issued to this clientId, or are used as it
+                 key            that have it as x-ably-revocation-key
+                 channel        whose capability names exactly this resource
+
+A token that can be revoked lives an hour at most, so after that a revocation has nothing left to say. Revocations of
+one target are kept as far as none covers another: one covers those that concern no younger tokens and apply no sooner.
+Source: Ably's token revocation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from engine import limits
+from engine.auth.requests import LONGEST_REVOCABLE_TTL_MS
+from engine.auth.tokens import Identity
+from engine.errors import AuthError, BadRequest, LimitExceeded
+
+KINDS = {"clientId": "client", "revocationKey": "key", "channel": "channel"}
+"""As targets spell them, and as they are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One, as it is stored. Times are in ms."""
+
+    key_name: str
+    kind: str
+    value: str
+    issued_before: int
+    applies_at: int
+
+    def covers(self, other: Revocation) -> bool:
+        """Of the same target: does it say all that the other one does?"""
+        return self.issued_before >= other.issued_before and self.applies_at <= other.applies_at
+
+    def concerns(self, identity: Identity) -> bool:
+        """Is it about this one's token?"""
+        if identity.issued_ms is None or identity.issued_ms >= self.issued_before:
+            return False
+        return identity.key_name == self.key_name and (self.kind, self.value) in _targets(identity)
+
+
+def parse_target(text: str) -> tuple[str, str]:
+    """Kind and value. Raises: BadRequest 40000."""
+    name, colon, value = text.partition(":")
+    if not colon or name not in KINDS:
+        raise BadRequest(f"targets: {text[:40]!a} is none of clientId:, revocationKey:, channel:", code=40000)
+    if not 0 < len(value.encode("utf-8", "replace")) <= limits.REVOCATION_TARGET_BYTES:
+        most = limits.REVOCATION_TARGET_BYTES
+        raise BadRequest(f"targets: {text[:40]!a}: what is behind the colon must have 1 to {most} bytes", code=40000)
+    return KINDS[name], value
+
+
+class Revocations:
+    """All that still matter."""
+
+    def __init__(self, entries: Iterable[Revocation] = ()) -> None:
+        self._found: dict[str, dict[tuple[str, str], list[Revocation]]] = {}
+        self._count = 0
+        for entry in entries:
+            self._keep(entry)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Revocation]:
+        for targets in self._found.values():
+            for kept in targets.values():
+                yield from kept
+
+    def add(self, entry: Revocation, now_ms: int) -> None:
+        """Raises: LimitExceeded 42910, when there are too many: none is forgotten before its time."""
+        if self._count >= limits.REVOCATIONS:
+            self.expire(now_ms)
+            if self._count >= limits.REVOCATIONS:
+                raise LimitExceeded(f"{limits.REVOCATIONS} revocations are in force; more fit in later", code=42910)
+        self._keep(entry)
+
+    def applies_at(self, identity: Identity) -> int | None:
+        """When its token ceases to be good, in ms; None: it is not revoked."""
+        targets = self._found.get(identity.key_name)
+        if targets is None or identity.issued_ms is None:
+            return None
+        issued_ms, first = identity.issued_ms, None
+        for target in _targets(identity):
+            for entry in targets.get(target, ()):
+                if issued_ms < entry.issued_before and (first is None or entry.applies_at < first):
+                    first = entry.applies_at
+        return first
+
+    def check(self, identity: Identity, now_ms: int) -> None:
+        """Raises: AuthError 40141."""
+        if self._found:
+            applies_at = self.applies_at(identity)
+            if applies_at is not None and applies_at <= now_ms:
+                raise revoked()
+
+    def expire(self, now_ms: int) -> None:
+        """Forget those whose tokens have all expired by now."""
+        for key_name, targets in list(self._found.items()):
+            for target, kept in list(targets.items()):
+                targets[target] = [entry for entry in kept if not outlived(entry, now_ms)]
+                self._count -= len(kept) - len(targets[target])
+                if not targets[target]:
+                    del targets[target]
+            if not targets:
+                del self._found[key_name]
+
+    def _keep(self, entry: Revocation) -> None:
+        targets = self._found.setdefault(entry.key_name, {})
+        kept = targets.setdefault((entry.kind, entry.value), [])
+        if any(other.covers(entry) for other in kept):
+            return
+        left = [other for other in kept if not entry.covers(other)]
+        self._count += 1 + len(left) - len(kept)
+        targets[entry.kind, entry.value] = [*left, entry]
+
+
+def outlived(entry: Revocation, now_ms: int) -> bool:
+    """Has every token expired that it is about?"""
+    return now_ms >= max(entry.issued_before + LONGEST_REVOCABLE_TTL_MS, entry.applies_at)
+
+
+def revoked() -> AuthError:
+    return AuthError("token: it has been revoked", code=40141)
+
+
+def _targets(identity: Identity) -> set[tuple[str, str]]:
+    """All by which its token can be revoked."""
+    found = {("channel", resource) for resource in identity.capability.names}
+    for client_id in (identity.client_id, identity.token_client_id):
+        if client_id is not None:
+            found.add(("client", client_id))
+    if identity.revocation_key is not None:
+        found.add(("key", identity.revocation_key))
+    return found

@@ -1,0 +1,27 @@
+"""Reading a block in place, for rooms that want no object per entry.
+
+    open_block -> OpenBlock, then next_place -> Place as often as its count says, then end_block
+
+All borrow from the value; whatever is not as it was written is a ValueError."""
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint64_t
+
+cdef struct OpenBlock:
+    size_t count                # of entries, at least one
+    const uint8_t* series       # 8 characters
+    const uint8_t* _serials
+    const uint8_t* _previous
+    const uint8_t* _sizes
+    const uint8_t* _record      # the next one's
+    const uint8_t* _end
+    size_t _taken
+
+cdef struct Place:
+    uint64_t serial
+    uint64_t previous
+    const uint8_t* record
+    size_t size
+
+cdef int open_block(OpenBlock* block, bytes key, bytes value) except -1
+cdef int next_place(OpenBlock* block, Place* place) except -1
+cdef int end_block(OpenBlock* block) except -1

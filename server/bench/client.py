@@ -1,0 +1,150 @@
+"""One connection of the load tester: says what it wants, and hands what it is told to the run.
+
+    opened -> CONNECTED -> (ATTACH -> ATTACHED) -> ready -> cut, dialled again, ready ...
+
+Deliveries and ACKs in the usual form do not come here: they end in ``ext.load.Receiver``, the plane's sink."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgpack
+import orjson
+
+from ext.load import Publisher, Receiver
+from ext.plane import Plane, Socket
+from server.actions import Action, Flag
+
+
+class Run(Protocol):
+    """Who has made the client."""
+
+    plane: Plane
+    binary: bool
+
+    def now_ms(self) -> int: ...
+    def ready(self, client: Client) -> None:
+        """It is connected, and attached if it subscribes."""
+
+    def failed(self, client: Client, why: str) -> None:
+        """It got no connection, or was not let in."""
+
+    def lost(self, client: Client, why: str) -> None:
+        """It was ready, and its connection has ended unasked."""
+
+    def noted(self, text: str) -> None:
+        """Something that the report should say."""
+
+
+class Client:
+    """A subscriber (with a channel), or a publisher (whose channel is in its template)."""
+
+    __slots__ = ("channel", "dialled_ns", "publisher", "ready", "receiver", "resume", "run", "socket")
+
+    def __init__(self, run: Run, receiver: Receiver, publisher: Publisher | None, channel: str | None) -> None:
+        self.run = run
+        self.receiver = receiver
+        self.publisher = publisher
+        self.channel = channel
+        self.resume: str | None = None  # the connection key, from CONNECTED
+        self.socket: Socket | None = None
+        self.ready = False
+        self.dialled_ns = 0
+
+    def opened(self, descriptor: int, received: bytes) -> None:
+        run = self.run
+        self.socket = run.plane.add(
+            descriptor,
+            self,
+            msgpack=run.binary,
+            heartbeats=False,
+            received=received,
+            now_ms=run.now_ms(),
+            sink=self.receiver,
+            client=True,
+        )
+
+    def failed(self, why: str) -> None:
+        self.run.failed(self, why)
+
+    def cut(self) -> None:
+        """End the connection without a word, as a cable that is pulled."""
+        self.ready = False
+        if self.socket is not None:
+            self.socket.abort()
+            self.socket = None
+
+    def gone(self, why: str) -> None:
+        was_ready, self.ready, self.socket = self.ready, False, None
+        if was_ready:
+            self.run.lost(self, why)
+        else:
+            self.run.failed(self, why)
+
+    def receive(self, payload: bytes, binary: bool) -> None:
+        """What the sink has not seen, or has left."""
+        if self.receiver.offer(payload, binary):
+            return
+        try:
+            message = msgpack.unpackb(payload) if binary else orjson.loads(payload)
+            action = message["action"]
+        except (ValueError, KeyError, TypeError, msgpack.UnpackException):
+            self._end(f"the server sent what is no protocol message: {payload[:80]!r}")
+            return
+        if action == Action.CONNECTED:
+            self._connected(message)
+        elif action == Action.ATTACHED:
+            self._attached(message)
+        elif action in (Action.ACK, Action.NACK) and self.publisher is not None:
+            self._answered(action, message)
+        elif action in (Action.ERROR, Action.DISCONNECTED, Action.DETACHED, Action.CLOSED):
+            self._end(_told(message))
+
+    def _connected(self, message: dict[str, Any]) -> None:
+        details = message.get("connectionDetails") or {}
+        self.resume = details.get("connectionKey") or message.get("connectionKey")
+        if self.channel is None:
+            self._is_ready()
+            return
+        attach: dict[str, Any] = {"action": Action.ATTACH, "channel": self.channel, "flags": int(Flag.SUBSCRIBE)}
+        serial = self.receiver.channel_serial
+        if serial is not None:
+            attach["channelSerial"] = serial
+            attach["flags"] |= Flag.ATTACH_RESUME
+        self._send(attach)
+
+    def _attached(self, message: dict[str, Any]) -> None:
+        if self.receiver.channel_serial is None and "channelSerial" in message:
+            self.receiver.start_from(message["channelSerial"])
+        if message.get("error"):
+            self.run.noted(f"attached, but {_told(message)}")
+        if not self.ready:
+            self._is_ready()
+
+    def _answered(self, action: int, message: dict[str, Any]) -> None:
+        assert self.publisher is not None
+        first, count = message.get("msgSerial", 0), message.get("count", 1)
+        if action == Action.ACK:
+            self.publisher.acknowledge(first, count)
+        else:
+            self.publisher.refuse(first, count)
+            self.run.noted(f"publishes are refused: {_told(message)}")
+
+    def _is_ready(self) -> None:
+        self.ready = True
+        self.run.ready(self)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self.socket is not None
+        self.socket.send(msgpack.packb(message) if self.run.binary else orjson.dumps(message))
+
+    def _end(self, why: str) -> None:
+        if self.socket is not None:
+            self.socket.abort()
+        self.gone(why)
+
+
+def _told(message: dict[str, Any]) -> str:
+    error = message.get("error") or {}
+    name = Action(message["action"]).name
+    return f"{name} {error.get('code', '')} {error.get('message', 'without a reason')}".strip()

@@ -1,0 +1,147 @@
+"""What a run has found: for the terminal, as JSON, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import server
+from ext.histogram import Histogram
+from server.bench.load import Load, Second
+from server.bench.options import Options
+from server.bench.scenarios import Figures
+from server.bench.verdict import Verdict
+
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 100.0)
+BUSY = 0.9  # of a core: from here on this side may have been the limit
+LATE_MS = 50.0  # publishes that left so much after they were due: the schedule was not kept
+
+
+def progress(second: Second) -> str:
+    return (
+        f"{second.at:7.1f} s   {second.published:>9,} published/s   {second.acknowledged:>9,} acknowledged/s   "
+        f"{second.delivered:>11,} delivered/s   p50 {_ms(second.p50)}   p99 {_ms(second.p99)}"
+    )
+
+
+def limits(load: Load, figures: Figures) -> list[str]:
+    """Where the load tester itself stood in the way."""
+    found = []
+    if figures.own_cpu >= BUSY:
+        found.append(
+            f"the load tester was the limit, or near it: it used {figures.own_cpu:.0%} of a core. "
+            "Run several, or with fewer connections each"
+        )
+    if load.late_ns / 1e6 > LATE_MS:
+        found.append(
+            f"the schedule was not kept: publishes left up to {load.late_ns / 1e6:,.0f} ms after they were due"
+        )
+    if load.options.secure:
+        found.append("TLS was carried by a thread beside the loop: its CPU and its hand-over are in these figures")
+    return found
+
+
+def table(load: Load, figures: Figures, verdict: Verdict) -> str:
+    options = load.options
+    lines = [f"{options.scenario}: {_setting(options)}", ""]
+    if load.interrupted:
+        lines.insert(0, "ended early, by hand; what follows is of the time until then")
+    lines += [f"  {name:<52}{_number(value):>16}" for name, value in figures.values.items()]
+    rows = [("publish to delivery, ms", load.latency), ("publish to ACK, ms", load.ack_latency)]
+    if figures.connecting is not None:
+        rows.append(("dialling to attached, ms", figures.connecting))
+    rows = [(name, histogram) for name, histogram in rows if histogram.count]
+    if rows:
+        lines += ["", "  " + " " * 26 + "".join(f"{_percent(p):>10}" for p in PERCENTILES)]
+        lines += [
+            f"  {name:<26}" + "".join(f"{histogram.percentile(p) / 1000:>10,.2f}" for p in PERCENTILES)
+            for name, histogram in rows
+        ]
+    lines += ["", verdict.sentence()]
+    lines += [f"  {example}" for example in verdict.examples]
+    lines += [f"note: {text}" + (f" ({count} times)" if count > 1 else "") for text, count in load.notes.items()]
+    lines += [f"note: {text}" for text in limits(load, figures)]
+    return "\n".join(lines)
+
+
+def document(load: Load, figures: Figures, verdict: Verdict) -> dict[str, Any]:
+    """Everything, for programs. Times in microseconds; no secret is in it."""
+    options = asdict(load.options)
+    options.pop("key")
+    return {
+        "unbroken": server.VERSION,
+        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+        "interrupted": load.interrupted,
+        "seconds": figures.seconds,
+        "figures": figures.values,
+        "own_cpu": figures.own_cpu,
+        "latency_us": _summary(load.latency),
+        "ack_latency_us": _summary(load.ack_latency),
+        "connecting_us": _summary(figures.connecting) if figures.connecting is not None else None,
+        "verdict": asdict(verdict) | {"correct": verdict.correct, "clean": verdict.clean, "text": verdict.sentence()},
+        "notes": load.notes,
+        "limits": limits(load, figures),
+        "series": [asdict(second) for second in load.seconds],
+    }
+
+
+def write_json(path: Path, found: dict[str, Any]) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def write_csv(path: Path, load: Load, figures: Figures) -> None:
+    """Two tables, one under the other: percentiles, then one row for each second."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["percentile", "delivery_us", "ack_us", "connecting_us"])
+        connecting = figures.connecting or Histogram()
+        for percent in PERCENTILES:
+            rows.writerow([percent, *(h.percentile(percent) for h in (load.latency, load.ack_latency, connecting))])
+        rows.writerow([])
+        rows.writerow(["second", "published", "acknowledged", "delivered", "p50_us", "p99_us"])
+        for second in load.seconds:
+            rows.writerow([second.at, second.published, second.acknowledged, second.delivered, second.p50, second.p99])
+
+
+def _summary(histogram: Histogram) -> dict[str, Any]:
+    return {
+        "count": histogram.count,
+        "mean": round(histogram.mean, 1),
+        "percentiles": {_percent(percent): histogram.percentile(percent) for percent in PERCENTILES},
+        "steps": histogram.steps(),
+    }
+
+
+def _setting(options: Options) -> str:
+    parts = [f"{options.subscribers} subscribers"]
+    if options.publishers:
+        parts.insert(0, f"{options.publishers} publishers")
+        parts += [f"{options.channels} channels", f"{options.size} bytes", "msgpack" if options.binary else "JSON"]
+        ramp = options.ramp
+        if ramp is None:
+            parts.append(f"{options.window} in flight each")
+        elif ramp.seconds:
+            parts.append(f"{ramp.begin:g} to {ramp.end:g} messages/s")
+        else:
+            parts.append(f"{ramp.end:g} messages/s on schedule")
+        if options.per_frame > 1:
+            parts.append(f"{options.per_frame} messages in each publish")
+    return ", ".join(parts)
+
+
+def _percent(percent: float) -> str:
+    return "max" if percent == 100 else f"p{percent:g}"
+
+
+def _ms(microseconds: int) -> str:
+    return f"{microseconds / 1000:8,.2f} ms"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3f}"

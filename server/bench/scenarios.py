@@ -1,0 +1,217 @@
+"""What can be measured, one function each: they drive the load and return what they have found.
+
+throughput   attach, publish, settle            idle     attach, sit still, look at the server
+storm        connect and attach, all at once    replay   attach, go, publish, come back, read
+reconnect    publish, cut all, come back, settle"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ext.histogram import Histogram
+from ext.load import now_ns
+from server.bench.client import Client
+from server.bench.load import IDLE_WAIT_US, STUCK_SECONDS, Load, cpu_seconds, resident_bytes, say
+
+CATCH_UP_SECONDS = 120.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """``values``: name and number, in the order of the report. ``connecting``: microseconds from dialling to ready."""
+
+    seconds: float
+    values: dict[str, float] = field(default_factory=dict)
+    connecting: Histogram | None = None
+    own_cpu: float = 0.0  # share of one core, while it was measured
+
+
+def run(load: Load) -> Figures:
+    """The scenario of the options. Ctrl-C ends it early, with what there is."""
+    scenario: Callable[[Load], Figures] = {
+        "throughput": throughput,
+        "storm": storm,
+        "reconnect": reconnect,
+        "idle": idle,
+        "replay": replay,
+    }[load.options.scenario]
+    return scenario(load)
+
+
+class Meter:
+    """CPU of both sides over a span of time."""
+
+    def __init__(self, load: Load) -> None:
+        self._pid = load.options.server_pid
+        self._began = time.monotonic()
+        self._own = cpu_seconds()
+        self._server = cpu_seconds(self._pid) if self._pid else 0.0
+
+    def figures(self) -> Figures:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        figures = Figures(seconds, own_cpu=(cpu_seconds() - self._own) / seconds)
+        if self._pid:
+            figures.values["server CPU, share of a core"] = (cpu_seconds(self._pid) - self._server) / seconds
+        return figures
+
+
+def _connect_all(load: Load) -> None:
+    options = load.options
+    clients = [load.add_subscriber(keep_serial=options.scenario == "reconnect") for _ in range(options.subscribers)]
+    load.connect(clients)
+    load.wait_ready(clients)
+    publishers = [load.add_publisher() for _ in range(options.publishers)]
+    load.connect(publishers)
+    load.wait_ready(publishers)
+    if not options.quiet:
+        say(f"{len(clients)} subscribers and {len(publishers)} publishers are connected")
+
+
+def throughput(load: Load) -> Figures:
+    _connect_all(load)
+    options = load.options
+    acknowledged, delivered = load.tally.acknowledged, load.tally.delivered
+    meter = Meter(load)
+    try:
+        if options.warmup:
+            load.publish_for(options.warmup)
+            acknowledged, delivered, meter = load.tally.acknowledged, load.tally.delivered, Meter(load)
+        seconds = load.publish_for(options.duration)
+    except KeyboardInterrupt:
+        seconds, load.interrupted = meter.figures().seconds, True
+    figures = meter.figures()
+    figures.seconds = seconds
+    figures.values |= {
+        "acknowledged, messages/s": (load.tally.acknowledged - acknowledged) / seconds,
+        "delivered, messages/s": (load.tally.delivered - delivered) / seconds,
+    }
+    _per_message(load, figures, acknowledged, delivered)
+    load.take_times()
+    load.tally.measure(False)
+    load.settle()
+    return figures
+
+
+def _per_message(load: Load, figures: Figures, acknowledged: int, delivered: int) -> None:
+    share = figures.values.get("server CPU, share of a core")
+    if share is None:
+        return
+    for name, count in (
+        ("server CPU, us for each delivery", load.tally.delivered - delivered),
+        ("server CPU, us for each publish", load.tally.acknowledged - acknowledged),
+    ):
+        if count:
+            figures.values[name] = share * figures.seconds * 1e6 / count
+
+
+def storm(load: Load) -> Figures:
+    clients = [load.add_subscriber() for _ in range(load.options.subscribers)]
+    connecting = _time_ready(load)
+    meter = Meter(load)
+    load.connect(clients)
+    load.wait_ready(clients, seconds=CATCH_UP_SECONDS)
+    figures = meter.figures()
+    figures.connecting = connecting
+    figures.values["connected and attached, clients/s"] = len(clients) / figures.seconds
+    return figures
+
+
+def _time_ready(load: Load) -> Histogram:
+    """From dialling (which waits its turn) to ready, in microseconds."""
+    times = Histogram()
+    load.on_ready = lambda client: times.record((now_ns() - client.dialled_ns) // 1000)
+    return times
+
+
+def reconnect(load: Load) -> Figures:
+    """Half the duration, the cut, and as long again while all come back; then until they have caught up."""
+    _connect_all(load)
+    options = load.options
+    load.publish_for(options.duration / 2)
+    published = _published(load)
+    connecting = _time_ready(load)
+    meter = Meter(load)
+    for client in load.subscribers:
+        client.cut()
+    load.connect(load.subscribers)
+    behind = [(client, client.receiver.channel) for client in load.subscribers]
+    caught_up: list[float] = []
+    began = time.monotonic()
+
+    def watch() -> None:
+        nonlocal behind
+        before = len(behind)
+        behind = [(client, channel) for client, channel in behind if client.receiver.received < published[channel]]
+        if before and not behind:
+            caught_up.append(time.monotonic() - began)
+
+    load.on_turn = watch
+    load.publish_for(options.duration / 2)
+    until = time.monotonic() + CATCH_UP_SECONDS
+    while behind and time.monotonic() < until and not load.failures:
+        load.turn(IDLE_WAIT_US)
+    figures = meter.figures()
+    load.on_turn = None
+    load.take_times()
+    load.settle()
+    figures.connecting = connecting
+    figures.values["until all had caught up with what they missed, s"] = caught_up[0] if caught_up else float("inf")
+    return figures
+
+
+def _published(load: Load) -> list[int]:
+    """Messages for each channel, so far."""
+    counts = [0] * load.options.channels
+    for client in load.publishers:
+        assert client.publisher is not None
+        counts[client.publisher.number % load.options.channels] += client.publisher.sent * client.publisher.per_publish
+    return counts
+
+
+def idle(load: Load) -> Figures:
+    options = load.options
+    assert options.server_pid is not None
+    before = resident_bytes(options.server_pid)
+    clients = [load.add_subscriber() for _ in range(options.subscribers)]
+    load.connect(clients)
+    load.wait_ready(clients, seconds=CATCH_UP_SECONDS)
+    _sit(load, options.warmup)
+    meter = Meter(load)
+    _sit(load, options.duration)
+    figures = meter.figures()
+    figures.values["server memory, bytes for each connection"] = (resident_bytes(options.server_pid) - before) / len(
+        clients
+    )
+    return figures
+
+
+def _sit(load: Load, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        load.turn(100_000)
+
+
+def replay(load: Load) -> Figures:
+    _connect_all(load)
+    options = load.options
+    for client in load.subscribers:
+        client.cut()
+    load.publish_count(-(-options.count // len(load.publishers)))
+    wanted = _published(load)
+    readers: list[Client] = load.subscribers
+    meter = Meter(load)
+    load.connect(readers)
+    load.wait_ready(readers)
+    since, seen = time.monotonic(), -1
+    while any(client.receiver.received < wanted[client.receiver.channel] for client in readers):
+        load.turn(IDLE_WAIT_US)
+        if load.tally.delivered != seen:
+            since, seen = time.monotonic(), load.tally.delivered
+        elif time.monotonic() - since > STUCK_SECONDS:
+            break
+    figures = meter.figures()
+    figures.values["replayed, messages/s"] = load.tally.delivered / figures.seconds
+    load.settle()
+    return figures

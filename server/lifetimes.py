@@ -1,0 +1,125 @@
+"""Live connections and the ends of their tokens: by time, or because they were revoked.
+
+    joined, AUTH --> hint ----> end        due next, by client; a heap says which is first
+                     AUTH       DISCONNECTED 40142 (expired), 40141 (revoked)
+
+A client is asked for new credentials before its token ends, if there is time for that. One task sleeps until the first
+is due, so an end comes with the millisecond. A second look at most a second later follows a clock that was set."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+
+import trio
+
+from engine.auth.revocation import Revocation, Revocations, revoked
+from engine.auth.tokens import Identity
+from engine.errors import AuthError, PubSubError
+from server.protocol import ClientProtocol
+
+HINT_MS = 30_000  # before a token expires its client is asked for a new one, as the SDKs expect
+LOOK_SECONDS = 1.0
+SLICE = 5_000  # clients looked at in one go when something is revoked: some ms
+SPARE = 1_000  # outdated places in the heap, beside as many as there are clients, before it is made anew
+
+
+class Lifetimes:
+    """Who is served with a token, and when to look at it next."""
+
+    def __init__(self, revocations: Revocations, now_ms: Callable[[], int], end_of_turn: Callable[[], object]) -> None:
+        self._revocations = revocations
+        self._now_ms = now_ms
+        self._end_of_turn = end_of_turn
+        self._due: dict[ClientProtocol, int] = {}
+        self._heap: list[tuple[int, int, ClientProtocol]] = []
+        self._numbers = itertools.count()
+        self._sooner = trio.Event()
+        self._awaited: float = 0  # until then the task sleeps, if nothing is sooner
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._sooner = trio.Event()
+            self._awaited = self._heap[0][0] if self._heap else float("inf")
+            seconds = min(LOOK_SECONDS, (self._awaited - self._now_ms()) / 1000) if self._heap else float("inf")
+            with trio.move_on_after(max(0.0, seconds)):
+                await self._sooner.wait()
+            if self.look(self._now_ms()):
+                self._end_of_turn()
+
+    def watch(self, client: ClientProtocol) -> None:
+        """It has come, or has new credentials."""
+        identity, now_ms = client.identity, self._now_ms()
+        if identity.expires_ms is None:
+            self.forget(client)
+            return
+        applies_at = self._revocations.applies_at(identity)
+        if applies_at is not None and applies_at < identity.expires_ms:
+            self._plan(client, applies_at)
+            if applies_at > now_ms:
+                client.ask_for_credentials()
+        else:
+            hint_ms = identity.expires_ms - HINT_MS
+            self._plan(client, hint_ms if hint_ms > now_ms else identity.expires_ms)
+
+    def forget(self, client: ClientProtocol) -> None:
+        """It has gone. Nothing, if it was not watched."""
+        self._due.pop(client, None)
+
+    def look(self, now_ms: int) -> bool:
+        """Do what is due; was there anything?"""
+        worked = False
+        while self._heap and self._heap[0][0] <= now_ms:
+            due_ms, _, client = heapq.heappop(self._heap)
+            if self._due.get(client) == due_ms:  # else it has been planned anew since
+                worked = True
+                self._end_or_hint(client, now_ms)
+        return worked
+
+    async def revoke(self, entries: Iterable[Revocation], clients: Iterable[ClientProtocol]) -> None:
+        """Look at all clients whose token one of these is about; the others are refused when they come.
+
+        If cancelled, some have not been looked at.
+        """
+        new = list(entries)
+        for number, client in enumerate(list(clients)):
+            if client.open and any(entry.concerns(client.identity) for entry in new):
+                self.watch(client)
+            if number % SLICE == SLICE - 1:
+                await trio.lowlevel.checkpoint()
+        if self.look(self._now_ms()):
+            self._end_of_turn()
+
+    def _plan(self, client: ClientProtocol, due_ms: int) -> None:
+        self._due[client] = due_ms
+        heapq.heappush(self._heap, (due_ms, next(self._numbers), client))
+        if len(self._heap) > 2 * len(self._due) + SPARE:
+            self._heap = [(due, next(self._numbers), each) for each, due in self._due.items()]
+            heapq.heapify(self._heap)
+        if due_ms < self._awaited:
+            self._sooner.set()
+
+    def _end_or_hint(self, client: ClientProtocol, now_ms: int) -> None:
+        if not client.open:
+            self.forget(client)
+            return
+        end_ms, error = self._end(client.identity)
+        if now_ms >= end_ms:
+            self.forget(client)
+            client.disconnect(error)
+        else:
+            self._plan(client, end_ms)
+            client.ask_for_credentials()
+
+    def _end(self, identity: Identity) -> tuple[int, PubSubError]:
+        """When its token ends, and what is said then."""
+        assert identity.expires_ms is not None  # else it is not watched
+        applies_at = self._revocations.applies_at(identity)
+        if applies_at is not None and applies_at < identity.expires_ms:
+            return applies_at, revoked()
+        return identity.expires_ms, AuthError("the token has expired", code=40142)

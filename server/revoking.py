@@ -1,0 +1,146 @@
+"""Revoking tokens: what POST /keys/<keyName>/revokeTokens does, and the file in which revocations outlive the server.
+
+    request --check--> Revocations --file, synced--> 201        one write for all that have gathered meanwhile
+                           +--> live connections: AUTH, then DISCONNECTED 40141
+
+    revocations    in the data directory: a JSON array of [key name, kind, value, issued before, applies at]
+
+They are in force before they are written, and answered after: what was answered is never forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+import trio
+
+from engine import limits
+from engine.auth.keys import Key
+from engine.auth.requests import LONGEST_REVOCABLE_TTL_MS
+from engine.auth.revocation import Revocation, Revocations, outlived, parse_target
+from engine.errors import AuthError, BadRequest, PubSubError, StartupFailed
+
+MARGIN_MS = 30_000  # that allowReauthMargin gives clients to come with another token
+KINDS = ("client", "key", "channel")
+
+
+class Revoker:
+    """Answers requests to revoke."""
+
+    def __init__(
+        self,
+        revocations: Revocations,
+        store: Callable[[bytes], None],
+        take_effect: Callable[[list[Revocation]], Awaitable[None]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """
+        Args:
+            store: writes the file, synced; called in a worker thread. OSError, when it can't.
+            take_effect: async; ends or warns the live connections that these are about.
+        """
+        self._revocations = revocations
+        self._store = store
+        self._take_effect = take_effect
+        self._now_ms = now_ms
+        self._writing = trio.Lock()
+        self._changes = self._written = 0
+
+    async def revoke(self, key_name: str, body: Mapping[str, Any], authenticated: Key | None) -> dict[str, Any]:
+        """The answer, with a result for each target in their order.
+
+        Args:
+            key_name: from the path.
+            authenticated: the key that came with the request; None: it came with a token.
+        Raises: AuthError 40162 (a token), 40133 (another key), 40163 (its tokens can't be revoked). BadRequest 40000,
+            40003. PubSubError 50003, when it could not be written: then it may be forgotten at the next start.
+        If cancelled, it is in force, but may be forgotten at the next start.
+        """
+        if authenticated is None:
+            raise AuthError("tokens are revoked with their key, by Basic authentication", code=40162)
+        if authenticated.name != key_name:
+            raise AuthError("tokens are revoked with their own key, and this is another", code=40133)
+        if not authenticated.revocable_tokens:
+            raise AuthError("the key was not made with revocable tokens", code=40163)
+        now_ms = self._now_ms()
+        targets = _targets(body)
+        issued_before = _issued_before(body, now_ms)
+        margin = body.get("allowReauthMargin")
+        if margin is not None and not isinstance(margin, bool):
+            raise BadRequest("allowReauthMargin: must be true or false", code=40000)
+        applies_at = now_ms + MARGIN_MS if margin else now_ms
+        entries: list[Revocation] = []
+        results: list[dict[str, Any]] = []
+        for target in targets:
+            try:
+                entry = Revocation(key_name, *parse_target(target), issued_before, applies_at)
+                self._revocations.add(entry, now_ms)
+            except PubSubError as error:
+                results.append({"target": target, "error": error.info()})
+                continue
+            entries.append(entry)
+            results.append({"target": target, "issuedBefore": issued_before, "appliesAt": applies_at})
+        if entries:
+            await self._take_effect(entries)
+            await self._write()
+        return {"successCount": len(entries), "failureCount": len(results) - len(entries), "results": results}
+
+    async def _write(self) -> None:
+        """Return when all that is in force now has been written, by us or by another."""
+        self._changes += 1
+        wanted = self._changes
+        async with self._writing:
+            if self._written >= wanted:
+                return
+            covered = self._changes
+            self._revocations.expire(self._now_ms())
+            try:
+                await trio.to_thread.run_sync(self._store, dump(self._revocations))
+            except OSError as error:
+                raise PubSubError(f"the revocation could not be stored: {error.strerror}", code=50003) from error
+            self._written = covered
+
+
+def dump(revocations: Iterable[Revocation]) -> bytes:
+    return orjson.dumps([[e.key_name, e.kind, e.value, e.issued_before, e.applies_at] for e in revocations])
+
+
+def read(content: bytes | None, now_ms: int) -> Revocations:
+    """Those that still matter; None: there is no file. Raises: StartupFailed."""
+    entries = []
+    try:
+        for key_name, kind, value, issued_before, applies_at in orjson.loads(b"[]" if content is None else content):
+            entry = Revocation(key_name, kind, value, issued_before, applies_at)
+            if kind not in KINDS or not isinstance(key_name, str) or not isinstance(value, str):
+                raise ValueError(f"{kind!r} is no kind of revocation")
+            if not outlived(entry, now_ms):
+                entries.append(entry)
+    except (ValueError, TypeError) as error:
+        raise StartupFailed(
+            f"revocations: cannot be read: {error}; restore the file from a backup, or remove it when no token can be "
+            "alive any more that was revoked (an hour after the last revocation)"
+        ) from error
+    return Revocations(entries)
+
+
+def _targets(body: Mapping[str, Any]) -> list[str]:
+    targets = body.get("targets")
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise BadRequest("targets: must be an array of strings such as clientId:alice", code=40000)
+    if not 1 <= len(targets) <= limits.REVOCATION_TARGETS:
+        raise BadRequest(f"targets: must be 1 to {limits.REVOCATION_TARGETS}, got {len(targets)}", code=40003)
+    return targets
+
+
+def _issued_before(body: Mapping[str, Any], now_ms: int) -> int:
+    value = body.get("issuedBefore")
+    if value is None:
+        return now_ms
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest("issuedBefore: must be a time in ms", code=40003)
+    if not now_ms - LONGEST_REVOCABLE_TTL_MS <= value <= now_ms:
+        raise BadRequest("issuedBefore: must lie in the past, and no more than an hour", code=40003)
+    return value

@@ -1,0 +1,107 @@
+"""A server that speaks just enough of the protocol, and breaks its promises on demand."""
+
+from __future__ import annotations
+
+import json
+import threading
+from queue import SimpleQueue
+from typing import Any
+
+import trio
+from trio_websocket import ConnectionClosed, serve_websocket
+
+FAULTS = (
+    "none",
+    "lose",
+    "repeat",
+    "swap",
+    "refuse",
+    "silent",
+    "stray",
+    "drop",
+    "garbage",
+    "damage",
+    "unwelcome",
+    "late-refusal",
+)
+
+
+class FaultyServer:
+    """With ``fault`` every tenth message meets it. A context manager; ``port`` is where it listens."""
+
+    def __init__(self, fault: str) -> None:
+        assert fault in FAULTS
+        self.fault = fault
+        self.port = 0
+        self._subscribers: list[Any] = []
+        self._held: str | None = None
+        self._count = 0
+
+    def __enter__(self) -> FaultyServer:
+        ready: SimpleQueue[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = SimpleQueue()
+        self._thread = threading.Thread(target=trio.run, args=(self._run, ready), daemon=True)
+        self._thread.start()
+        self._token, self._scope = ready.get()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._token.run_sync_soon(self._scope.cancel)
+        self._thread.join()
+
+    async def _run(self, ready: SimpleQueue[tuple[trio.lowlevel.TrioToken, trio.CancelScope]]) -> None:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_websocket, self._serve, "127.0.0.1", 0, None)
+            self.port = server.port
+            ready.put((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+
+    async def _serve(self, request: Any) -> None:
+        websocket = await request.accept()
+        if self.fault == "unwelcome":
+            await _say(websocket, action=9, error={"code": 40101, "message": "go away"})
+            return
+        await _say(websocket, action=4, connectionId="c", connectionDetails={"connectionKey": "k"})
+        try:
+            while True:
+                message = json.loads(await websocket.get_message())
+                if message["action"] == 10:
+                    await _say(websocket, action=11, channel=message["channel"], channelSerial="s0")
+                    self._subscribers.append(websocket)
+                elif message["action"] == 15:
+                    await self._publish(websocket, message)
+        except ConnectionClosed:
+            pass
+
+    async def _publish(self, websocket: Any, message: dict[str, Any]) -> None:
+        self._count += 1
+        struck = self._count % 10 == 5
+        fault = self.fault if struck else "none"
+        deliveries = [message["messages"][0]["data"]]
+        if fault in ("lose", "refuse"):
+            deliveries = []
+        elif fault == "repeat":
+            deliveries *= 2
+        elif fault == "damage":
+            deliveries = [deliveries[0][:15] + "zz" + deliveries[0][17:]]
+        elif fault == "swap":
+            self._held, deliveries = deliveries[0], []
+        elif self._held is not None:
+            deliveries.append(self._held)
+            self._held = None
+        for data in deliveries:
+            for subscriber in list(self._subscribers):
+                await _say(subscriber, action=15, channelSerial="s1", messages=[{"data": data}])
+        if fault == "drop" and self._subscribers:
+            await self._subscribers.pop().aclose()
+        if fault == "garbage":
+            await self._subscribers[-1].send_message("{}")
+        if fault in ("refuse", "late-refusal"):
+            error = {"code": 42911, "message": "too fast"}
+            await _say(websocket, action=2, msgSerial=message["msgSerial"], count=1, error=error)
+        elif not (self.fault == "silent" and self._count >= 5):
+            await _say(websocket, action=1, msgSerial=message["msgSerial"], count=1)
+            if fault == "stray":
+                await _say(websocket, action=1, msgSerial=message["msgSerial"], count=1)
+
+
+async def _say(websocket: Any, **message: Any) -> None:
+    await websocket.send_message(json.dumps(message))

@@ -1,0 +1,201 @@
+"""What server.lifetimes promises: a token ends in its millisecond, its client is warned, who has gone is forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.auth.capability import FULL_TEXT, Capability
+from engine.auth.revocation import Revocation, Revocations
+from engine.auth.tokens import Identity
+from engine.errors import PubSubError
+from server.lifetimes import HINT_MS, SPARE, Lifetimes
+
+START = 1_700_000_000_000
+CAPABILITY = Capability.parse(FULL_TEXT)
+
+
+class Client:
+    """What a Lifetimes sees of one."""
+
+    def __init__(self, house: House, client_id: str, expires_ms: int | None) -> None:
+        issued_ms = None if expires_ms is None else START
+        self.identity = Identity("app1", "app1.key1", client_id, False, CAPABILITY, expires_ms, issued_ms)
+        self.open = True
+        self.events: list[tuple[str | int, int]] = []
+        self._house = house
+
+    def ask_for_credentials(self) -> None:
+        self.events.append(("asked", self._house.now_ms() - START))
+
+    def disconnect(self, error: PubSubError) -> None:
+        self.events.append((error.code, self._house.now_ms() - START))
+        self.open = False
+
+
+class House:
+    """A Lifetimes on trio's clock."""
+
+    def __init__(self) -> None:
+        self.revocations = Revocations()
+        self.turns = 0
+        self.lifetimes: Any = Lifetimes(self.revocations, self.now_ms, self._turn)
+
+    def now_ms(self) -> int:
+        return START + round(trio.current_time() * 1000)
+
+    def _turn(self) -> None:
+        self.turns += 1
+
+    def client(self, expires_in: int | None, client_id: str = "x") -> Client:
+        made = Client(self, client_id, None if expires_in is None else START + expires_in)
+        self.lifetimes.watch(made)
+        return made
+
+    def revoke(self, client_id: str, applies_in: int) -> Revocation:
+        entry = Revocation("app1.key1", "client", client_id, START + 1, START + applies_in)
+        self.revocations.add(entry, self.now_ms())
+        return entry
+
+
+def run(scenario: Any) -> None:
+    """On a clock that begins at 0 and jumps ahead when nothing else is to do."""
+
+    async def main() -> None:
+        house = House()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.lifetimes.run)
+            await scenario(house)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "expected"),
+    [
+        (1, [(40142, 1)]),
+        (5_000, [(40142, 5_000)]),
+        (HINT_MS, [(40142, HINT_MS)]),
+        (35_000, [("asked", 5_000), (40142, 35_000)]),
+        (3_600_000, [("asked", 3_570_000), (40142, 3_600_000)]),
+    ],
+)
+def test_a_token_ends_in_its_millisecond_and_is_asked_for_before_if_there_is_time(
+    expires_in: int, expected: list[Any]
+) -> None:
+    async def scenario(house: House) -> None:
+        client = house.client(expires_in)
+        await trio.sleep(4_000)
+        assert client.events == expected
+        assert house.turns == len(expected)
+        assert not len(house.lifetimes)
+
+    run(scenario)
+
+
+def test_who_has_a_key_is_left_alone() -> None:
+    async def scenario(house: House) -> None:
+        client = house.client(None)
+        await trio.sleep(10_000)
+        assert client.events == [] and not len(house.lifetimes)
+
+    run(scenario)
+
+
+def test_new_credentials_count_from_when_they_come() -> None:
+    async def scenario(house: House) -> None:
+        renewed, keyed = house.client(5_000), house.client(5_000)
+        await trio.sleep(4)
+        for client, expires_ms in ((renewed, START + 6_000), (keyed, None)):
+            client.identity = Identity("app1", "app1.key1", "x", False, CAPABILITY, expires_ms)
+            house.lifetimes.watch(client)
+        await trio.sleep(100)
+        assert renewed.events == [(40142, 6_000)]
+        assert keyed.events == []
+
+    run(scenario)
+
+
+def test_who_has_gone_is_not_spoken_to() -> None:
+    async def scenario(house: House) -> None:
+        gone, superseded = house.client(5_000), house.client(5_000)
+        house.lifetimes.forget(gone)
+        house.lifetimes.forget(gone)
+        superseded.open = False
+        await trio.sleep(10)
+        assert gone.events == superseded.events == []
+        assert not len(house.lifetimes)
+
+    run(scenario)
+
+
+def test_a_clock_that_is_set_forward_is_followed() -> None:
+    async def main() -> None:
+        ahead = 0
+        house = House()
+        real, house.now_ms = house.now_ms, lambda: real() + ahead  # type: ignore[method-assign]
+        house.lifetimes = Lifetimes(house.revocations, house.now_ms, lambda: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.lifetimes.run)
+            client = house.client(3_600_000)
+            await trio.sleep(1.5)
+            ahead = 3_600_000
+            await trio.sleep(1.5)
+            assert [event for event, _ in client.events] == [40142]
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_revocation_ends_whom_it_is_about_when_it_applies() -> None:
+    async def scenario(house: House) -> None:
+        alice, bob, warned = (house.client(3_600_000, name) for name in ("alice", "bob", "warned"))
+        await trio.sleep(1)
+        entries = [house.revoke("alice", 1_000), house.revoke("warned", 31_000)]
+        await house.lifetimes.revoke(entries, [alice, bob, warned])
+        assert alice.events == [(40141, 1_000)]
+        late = house.client(3_600_000, "warned")
+        await trio.sleep(60)
+        for client in (warned, late):
+            assert client.events == [("asked", 1_000), (40141, 31_000)]
+        assert bob.events == []
+
+    run(scenario)
+
+
+def test_a_token_that_expires_before_its_revocation_applies_expires() -> None:
+    async def scenario(house: House) -> None:
+        client = house.client(5_000)
+        await house.lifetimes.revoke([house.revoke("x", 30_000)], [client])
+        await trio.sleep(100)
+        assert client.events == [(40142, 5_000)]
+
+    run(scenario)
+
+
+@given(lives=st.lists(st.integers(1, 60_000), min_size=1, max_size=30))
+def test_all_end_in_their_order(lives: list[int]) -> None:
+    async def scenario(house: House) -> None:
+        clients = [house.client(life) for life in lives]
+        await trio.sleep(70)
+        assert [client.events[-1] for client in clients] == [(40142, life) for life in lives]
+
+    run(scenario)
+
+
+def test_clients_that_come_and_go_leave_nothing_behind() -> None:
+    async def scenario(house: House) -> None:
+        for _ in range(3 * SPARE):
+            house.lifetimes.forget(house.client(3_600_000))
+        stays = house.client(5_000)
+        assert len(house.lifetimes._heap) <= SPARE + 2
+        await trio.sleep(10)
+        assert stays.events == [(40142, 5_000)]
+
+    run(scenario)

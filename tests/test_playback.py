@@ -1,0 +1,159 @@
+"""A replay's batches are what the entries' own frames are, cut to size; and damage is never played."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import JournalCorrupted
+from engine.journal import block
+from engine.journal.memory import MemoryJournal
+from engine.journal.port import Block
+from engine.journal.rocks import RocksJournal
+from ext.playback import Playback
+from ext.serial import connection_id
+from ext.wire import EntryEncoder, encode_record, record_origin
+
+SERIES = "k3J9s0fA"
+OWN, OTHER = 77, 1 << 59
+MESSAGES = b"\x91\x81\xa4data\xa5hello"
+LARGEST = (1 << 64) - 1
+
+
+def record(origin, size=0):
+    who = connection_id(origin) if origin else None
+    return encode_record("i" * (1 + size), who, None, 0, MESSAGES)
+
+
+@st.composite
+def logs(draw):
+    """Entries, each naming the one before it."""
+    serials = sorted(draw(st.sets(st.integers(1, 60), max_size=25)))
+    chosen = st.tuples(st.sampled_from([0, OWN, OTHER]), st.integers(0, 40))
+    return [
+        (serial, previous, record(*draw(chosen))) for serial, previous in zip(serials, [0, *serials], strict=False)
+    ]
+
+
+def played(encoder, entries, skip_origin):
+    """Frame by frame, as a list: what a batch is to be made of."""
+    return [
+        (serial, previous, b"" if skip_origin and record_origin(kept) == skip_origin else
+         encoder.frame(serial, SERIES, kept))
+        for serial, previous, kept in entries
+    ]  # fmt: skip
+
+
+@given(
+    entries=logs(),
+    cuts=st.sets(st.integers(1, 24)),
+    cursor=st.integers(0, 61),
+    until=st.integers(0, 61),
+    budget=st.integers(0, 1200),
+    skip_origin=st.sampled_from([0, OWN]),
+    wire=st.sampled_from([0, 1]),
+    singly=st.booleans(),
+)
+def test_batches_are_the_frames_of_the_entries_one_behind_the_other(
+    entries, cuts, cursor, until, budget, skip_origin, wire, singly
+):
+    encoder = EntryEncoder(wire, "room")
+    ends = [0, *sorted(cut for cut in cuts if cut < len(entries)), len(entries)]
+    parts = [entries[a:b] for a, b in itertools.pairwise(ends) if b > a]
+    rows = [row for part in parts for row in block.encode("app:room", SERIES, part, 0)]
+    wanted = [entry for entry in played(encoder, entries, skip_origin) if cursor < entry[0] <= until]
+    while True:
+        batch = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin)
+        if singly:
+            all(batch.take(serial, previous, SERIES, kept) for serial, previous, kept in entries)
+        else:
+            all(block.play(key, value, batch) for key, value in rows)
+        assert batch.entries == len([entry for entry in wanted if entry[0] <= batch.cursor])
+        taken, wanted = wanted[: batch.entries], wanted[batch.entries :]
+        assert batch.frames() == b"".join(frame for _, _, frame in taken)
+        assert len(batch.frames()) <= budget or batch.entries == 1
+        if not taken:
+            assert not wanted
+            assert batch.cursor == cursor
+            return
+        assert (batch.previous, batch.cursor) == (taken[0][1], taken[-1][0])
+        cursor = batch.cursor
+
+
+def test_a_batch_is_as_full_as_its_budget_allows():
+    encoder = EntryEncoder(0, "room")
+    frame = len(encoder.frame(1, SERIES, record(0)))
+    rows = block.encode("app:room", SERIES, [(serial, serial - 1, record(0)) for serial in range(1, 100)], 0)
+    for count in (1, 2, 7):
+        batch = Playback(encoder, 0, until=LARGEST, budget=count * frame)
+        assert not block.play(*rows[0], batch)
+        assert (batch.entries, batch.full) == (count, True)
+
+
+def test_a_readers_own_messages_are_passed_over_within_the_budget():
+    own = record(OWN, 1000)
+    rows = block.encode("app:room", SERIES, [(serial, serial - 1, own) for serial in range(1, 100)], 0)
+    batch = Playback(EntryEncoder(0, "room"), 0, until=LARGEST, budget=10_000, skip_origin=OWN)
+    assert not block.play(*rows[0], batch)
+    assert batch.frames() == b""
+    assert batch.cursor == batch.entries == 10_000 // len(own)
+
+
+@given(data=st.data())
+def test_a_flipped_bit_is_never_played(data):
+    [(key, value)] = block.encode("app:room", SERIES, [(1, 0, record(OTHER)), (2, 1, record(0))], 0)
+    at = data.draw(st.integers(0, 8 * len(value) - 1))
+    damaged = bytearray(value)
+    damaged[at // 8] ^= 1 << at % 8
+    batch = Playback(EntryEncoder(0, "room"), 0, until=LARGEST, budget=10_000)
+    with pytest.raises(JournalCorrupted, match="app:room"):
+        block.play(key, bytes(damaged), batch)
+    assert batch.entries == 0
+
+
+@pytest.mark.parametrize("skip_origin", [0, OWN])
+def test_what_is_no_record_is_refused(skip_origin):
+    rows = block.encode("app:room", SERIES, [(1, 0, b"\x95junk")], 0)
+    batch = Playback(EntryEncoder(0, "room"), 0, until=LARGEST, budget=10_000, skip_origin=skip_origin)
+    with pytest.raises(JournalCorrupted, match="malformed"):
+        block.play(*rows[0], batch)
+
+
+def test_a_budget_beyond_any_memory_is_refused():
+    with pytest.raises(ValueError, match="budget"):
+        Playback(EntryEncoder(0, "room"), 0, until=1, budget=1 << 40)
+
+
+@pytest.mark.parametrize("classes", [["w"], ["w", "p1"]])
+def test_the_journal_plays_what_it_reads_across_buckets_and_classes(tmp_path, classes):
+    journal = RocksJournal(tmp_path, window_ms=120_000, boot_id="boot-1")
+    previous = 0
+    for step in range(40):  # a bucket of class w has 30 s, and a step 10 s
+        entries = []
+        for serial in range((step + 1) * 10_000 << 16, ((step + 1) * 10_000 << 16) + 5):
+            entries.append((serial, previous, record(OWN if serial % 3 == 0 else 0)))
+            previous = serial
+        retention = classes[step % len(classes)]
+        journal.append([Block("app:room", retention, SERIES, entries), ], synced=False)
+    encoder, until = EntryEncoder(0, "room"), previous - 1
+    for skip_origin in (0, OWN):
+        cursor, frames = 0, b""
+        stored = journal.read_after("app:room", 0, limit=1000, budget=1 << 30)
+        assert len(stored) == 200
+        while True:
+            batch = journal.play_after(
+                "app:room", cursor, encoder, until=until, budget=3000, skip_origin=skip_origin
+            )
+            if not batch.entries:
+                break
+            assert batch.previous == cursor
+            cursor, frames = batch.cursor, frames + batch.frames()
+        kept = [entry[:2] + entry[3:] for entry in stored if entry.serial <= until]
+        assert frames == b"".join(frame for *_, frame in played(encoder, kept, skip_origin))
+    journal.close()
+
+
+def test_a_journal_that_holds_nothing_plays_nothing():
+    batch = MemoryJournal().play_after("app:room", 5, EntryEncoder(0, "room"), until=LARGEST, budget=1000)
+    assert (batch.entries, batch.cursor, batch.frames()) == (0, 5, b"")
