@@ -64,7 +64,7 @@ class Channel(Log):
         self.waiting: list[Callable[[], None]] | None = None  # while nothing waits: there may be a million of us
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
         self.attached = 0  # attachments, live or catching up
-        self.modes: dict[int, int] = {}  # how many of them have just these modes (as the protocol's flags)
+        self.modes: dict[int, int] | None = None  # how many of them have just these modes, as the protocol's flags
         self.scheduled = False
         self._plain_name: ChannelName | None = None
         self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
@@ -98,6 +98,18 @@ class Channel(Log):
         self.head = position  # nothing of this channel is staged while it sleeps
         self.awake = True
 
+    def recount(self, before: int, after: int) -> None:
+        """An attachment has other modes than before; 0: it is not there."""
+        if before:
+            assert self.modes is not None
+            self.modes[before] -= 1
+            if not self.modes[before]:
+                del self.modes[before]
+        if after:
+            if self.modes is None:
+                self.modes = {}
+            self.modes[after] = self.modes.get(after, 0) + 1
+
     def shared_name(self, name: ChannelName) -> ChannelName:
         """The name as a client has written it: one object for all who wrote the channel's own."""
         if name.full != self.name:
@@ -105,15 +117,6 @@ class Channel(Log):
         if self._plain_name is None:
             self._plain_name = name
         return self._plain_name
-
-    def recount(self, before: int, after: int) -> None:
-        """An attachment has other modes than before; 0: it is not there."""
-        if before:
-            self.modes[before] -= 1
-            if not self.modes[before]:
-                del self.modes[before]
-        if after:
-            self.modes[after] = self.modes.get(after, 0) + 1
 
     def stream(self, wire: int, name: str) -> Stream:
         """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""

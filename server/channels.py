@@ -34,7 +34,7 @@ _METRICS = {
 
 def metrics(channel: Channel | None) -> dict[str, int]:
     """How many attachments there are, in all and with each mode. Nobody can be present yet."""
-    modes = channel.modes if channel is not None else {}
+    modes = (channel.modes if channel is not None else None) or {}
     counts = {name: sum(many for flags, many in modes.items() if flags & flag) for name, flag in _METRICS.items()}
     return {"connections": sum(modes.values()), "presenceMembers": 0, **counts}
 

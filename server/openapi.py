@@ -170,6 +170,21 @@ _SCHEMAS: Json = {
             ),
         },
     },
+    "Revoked": {
+        "type": "object",
+        "required": ["successCount", "failureCount", "results"],
+        "properties": {
+            "successCount": _COUNT,
+            "failureCount": _COUNT,
+            "results": _array(
+                {
+                    "type": "object",
+                    "required": ["target"],
+                    "properties": {"target": _TEXT, "appliesAt": _COUNT, "error": _ref("ErrorInfo")},
+                }
+            ),
+        },
+    },
     "ChannelDetails": {
         "type": "object",
         "required": ["channelId", "status"],
@@ -287,6 +302,16 @@ _OPERATIONS: list[tuple[str, str, Json]] = [
         "security": [{}, {"key": []}, {"keyInQuery": []}],
         "requestBody": _body({"type": "object"}, required=False),
         "responses": {"200": _answer(_ref("TokenDetails"), "the token")},
+    }),
+    ("POST", "/keys/{keyName}/revokeTokens", {
+        "summary": "take back tokens of a key, by clientId, revocation key or channel",
+        "security": [{"key": []}],
+        "requestBody": _body({
+            "type": "object",
+            "required": ["targets"],
+            "properties": {"targets": _array(_TEXT, minItems=1, maxItems=100)},
+        }),
+        "responses": {"201": _answer(_ref("Revoked"), "what became of each")},
     }),
 ]  # fmt: skip
 _DEVELOPMENT: list[tuple[str, str, Json]] = [

@@ -289,15 +289,13 @@ class Rest:
         if len(request.body) > TOKEN_REQUEST_BYTES:
             raise bad_request(f"body: larger than {TOKEN_REQUEST_BYTES} bytes", code=40009, status=413)
         body = await self._map(request)
-        try:
-            details = self._backend.request_token(variables[0], body, credentials(request))
-        finally:
-            request.asker.app_id = self._backend.app_of(variables[0])
-        return Reply(200, details, [NO_CACHE])
+        request.asker.app_id = self._backend.app_of(variables[0])
+        return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
 
     async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
         body = await self._map(request)
         authorization = request.headers.get("authorization")
+        request.asker.app_id = self._backend.app_of(variables[0])
         answer = await self._backend.revoke_tokens(variables[0], body, request.query, authorization)
         return Reply(201, answer, [NO_CACHE])
 

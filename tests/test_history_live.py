@@ -1,0 +1,74 @@
+"""History of a running server while it is published to: pages and the live stream join without gap or overlap."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from tests.harness import PAGE, Server, history, publish, request, wait_until
+from tests.rawclient import RawClient
+
+
+def pages(server: Server, channel: str, query: str) -> Iterator[list[str]]:
+    """Page after page, as a client follows the links."""
+    base, following = f"/channels/{channel}", f"messages?{query}"
+    while following:
+        status, page, links = request(server.address, "GET", f"{base}/{following}")
+        assert status == 200, page
+        yield [message["data"] for message in page]
+        found = [match[1] for link in links if (match := re.match(r'<\./(messages\?.*)>; rel="next"', link))]
+        following = found[0] if found else ""
+
+
+class Publisher:
+    """Publishes ``0``, ``1``, ``2``, ... until it is stopped."""
+
+    def __init__(self, server: Server, channel: str) -> None:
+        self.count = 0
+        self._server, self._channel, self._ended = server, channel, False
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._ended:
+            publish(self._server.address, self._channel, [{"data": str(self.count + n)} for n in range(3)])
+            self.count += 3
+
+    def __enter__(self) -> Publisher:
+        self._thread.start()
+        wait_until(lambda: self.count >= 9)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._thread.join()
+
+
+def test_history_until_the_attach_and_what_is_live_are_everything_once(server: Server, channel: str) -> None:
+    with Publisher(server, channel) as publisher, RawClient(server.address) as client:
+        attached = client.attach(channel)
+        before: list[str] = []
+        for page in pages(server, channel, f"limit=2&from_serial={quote(attached['channelSerial'])}"):
+            before += page
+        until = publisher.count + 9
+        live = [message["data"] for message in client.deliveries(channel, until - len(before))]
+    assert [*before[::-1], *live] == [str(n) for n in range(len(before) + len(live))]
+    assert before and live
+
+
+def test_pages_are_those_of_the_first_ones_moment_while_messages_arrive(server: Server, channel: str) -> None:
+    with Publisher(server, channel) as publisher:
+        found: list[str] = []
+        turning = pages(server, channel, "limit=4")
+        for page in turning:
+            seen = publisher.count
+            wait_until(lambda seen=seen: publisher.count > seen)  # type: ignore[misc]  # mypy knows no such lambda
+            found += page
+            if len(found) > 40:
+                break
+        newest = int(found[0])
+        assert found == [str(newest - n) for n in range(len(found))]
+    assert [message["data"] for message in history(server.address, channel, limit=PAGE)] == [
+        str(n) for n in range(publisher.count)
+    ]
