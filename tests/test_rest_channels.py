@@ -94,7 +94,7 @@ def test_metrics_count_the_attachments_that_there_are(steps: list[tuple[int, str
         if what == "end":
             attachments[which].end()
         else:
-            attachments[which].modes = Flag(bits << 16)
+            attachments[which].modes = bits << 16
     alive = [int(attachment.modes) for attachment in attachments if attachment.active and attachment.modes]
     counted = metrics(channel)
     assert counted["connections"] == len(alive)
