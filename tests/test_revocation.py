@@ -269,13 +269,9 @@ def test_one_that_comes_while_another_is_written_is_written_too_before_it_is_ans
     stored: list[bytes] = []
     answered: list[int] = []
 
-    async def until_two() -> None:
-        while len(asked.revocations) < 2:
-            await trio.lowlevel.checkpoint()
-
     def store(content: bytes) -> None:
         if not stored:
-            trio.from_thread.run(until_two)
+            trio.from_thread.run(slow.wait)
         stored.append(content)
 
     async def one(client_id: str) -> None:
@@ -287,8 +283,10 @@ def test_one_that_comes_while_another_is_written_is_written_too_before_it_is_ans
             nursery.start_soon(one, "first")
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(one, "second")
+            await trio.testing.wait_all_tasks_blocked()
+            slow.set()
 
-    asked = Asked(store)
+    slow, asked = trio.Event(), Asked(store)
     trio.run(main)
     assert answered == [1, 2]
     assert [len(read(content, NOW)) for content in stored] == [1, 2]
