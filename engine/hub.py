@@ -167,6 +167,10 @@ class Hub:
         waiting, channel.waiting = channel.waiting, None
         return waiting or []
 
+    def sweep_is_due(self, now_ms: int) -> bool:
+        """Has ``sweep`` something to look at?"""
+        return any(due and due[0][0] <= now_ms for due in (self._due, self._quiet))
+
     def sweep(self, now_ms: int, most: int) -> int:
         """Let channels forget what is past the window, and drop the idle ones; at most so many in one call.
 

@@ -253,7 +253,7 @@ class Node:
         """Have channels forget, a few at a time; and what many have left behind, given back to the system."""
         dropped = 0
         while True:
-            await trio.sleep(limits.SWEEP_SECONDS)
+            await trio.sleep(limits.SWEEP_SECONDS if self.hub.sweep_is_due(self.now_ms()) else 1.0)
             now = self.hub.sweep(self.now_ms(), limits.SWEEP_CHANNELS)
             dropped += now
             if not now and dropped >= limits.TRIM_CHANNELS:
