@@ -130,7 +130,8 @@ class RocksJournal:
         return self._begun is not None and (not self._begun[1] or self._begun_in().sync_ended)
 
     def wait(self) -> None:
-        if self._begun is not None and self._begun[1]:
+        begun = self._begun                             # another thread may be taking the outcome
+        if begun is not None and begun[1]:
             self._begun_in().wait_for_sync()
 
     def end(self) -> None:
