@@ -87,7 +87,7 @@ cdef class Ingest(Sink):
 
     def revoke(self, str name not None):
         if self._logs is not None:
-            self._logs.pop(name.encode("utf-8", "surrogatepass"), None)     # any text: it may be one that was refused
+            self._logs.pop(name.encode(), None)
         self._name = self._log = None
 
     def revoke_all(self):

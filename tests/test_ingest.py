@@ -247,12 +247,6 @@ def test_a_channel_that_fell_asleep_and_was_opened_anew_takes_the_short_way_agai
     assert publisher.channels["one"].staged == 1
 
 
-def test_any_text_can_be_revoked():
-    publisher = Publisher(True)
-    publisher.ingest.revoke("\ud800")
-    assert publisher.ingest.offer(PLAIN, False)
-
-
 def test_an_answer_is_of_a_size_that_every_client_takes():
     publisher = Publisher(True, most_messages=1000)
     sizes = [1] * 2500 + [700, 700, 1000, 1]
