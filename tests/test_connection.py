@@ -440,7 +440,7 @@ def test_random_bytes_come_many_at_a_time_and_none_twice(monkeypatch: pytest.Mon
 def test_who_has_lost_or_closed_a_connection_is_let_go_of():
     """Owners know their connection, so both would wait for the collector, which comes rarely."""
     connections = table()
-    for ended in (lambda one: connections.lost(one, "transport", NOW), lambda one: connections.closed(one, "transport")):
-        opened = connect(connections)
-        ended(opened.connection)
-        assert opened.connection.owner is None
+    lost, closed = connect(connections).connection, connect(connections).connection
+    connections.lost(lost, "transport", NOW)
+    connections.closed(closed, "transport")
+    assert lost.owner is closed.owner is None

@@ -381,7 +381,8 @@ class RocksJournal:
     ) -> tuple[list[Row], list[tuple[Bucket, str]], int]:
         """What to write; which channels will be new in which buckets; the newest serial.
 
-        Raises: ValueError, or _NoBucketError if one is missing that is not to be made. Nothing is noted then, for a bucket is trusted to have what is noted of it.
+        Raises: ValueError; _NoBucketError, one is missing that is not to be made. Nothing is noted then, for a bucket
+        is trusted to have what is noted of it.
         """
         rows: list[Row] = []
         placed: list[tuple[Bucket, str]] = []
