@@ -204,6 +204,7 @@ class Connections:
     def closed(self, connection: Connection, owner: object) -> None:
         """The client has closed it: its keys are invalid from here on. Nothing, if it has another owner by now."""
         if self._records.get(connection.id) is connection and connection.owner is owner:
+            connection.owner = None  # it knows us: both would live until the collector came by
             self._drop(connection)
 
     def expire(self, now_ms: int) -> int:

@@ -5,7 +5,7 @@
     outcome     stored stored  ?     refused      entries are stored in other orders: channels differ
     sent        ACK 7, count 2 | waits for 9
 
-A run of stored ones is one ACK. What has not been answered counts against the connection's bound (``bytes``). A queue that
+A run of stored ones is one ACK, of a size that every client takes. What has not been answered counts against the connection's bound (``bytes``). A queue that
 has something to say puts itself, once, into a list that it shares with all others; whoever sends goes through that."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -18,6 +18,9 @@ from ext.wire cimport put_ack_end, put_ack_head, put_ack_place
 
 cdef enum:
     ACK_ROOM = 256              # of an ACK; most fit at once
+    # Serials in one ACK: some 50 bytes each. A queue of 20,000 in one frame is more than many clients take (1 MiB).
+    MOST_SERIALS = 1000
+    RECEIPT_BYTES = 256         # what a publish costs us until it is answered, however little is in it
 
 
 @cython.final
@@ -45,7 +48,7 @@ cdef class Receipt:
 
 @cython.final
 cdef class AckQueue:
-    """The unanswered publishes of one connection.
+    """The unanswered publishes of one connection: ``bytes`` are those that they hold, what we add to each included.
 
     ``owner`` and ``transport`` are for whoever sends: whose queue it is, and where its answers go. ``paused`` says that
     the owner wants to be asked after each answer, because it has stopped reading.
@@ -96,7 +99,7 @@ cdef class AckQueue:
             self._last._next = receipt
         self._last = receipt
         self._length += 1
-        self.bytes += size
+        self.bytes += size + RECEIPT_BYTES
         return receipt
 
     cdef int touch(self) except -1:
@@ -112,13 +115,16 @@ cdef class AckQueue:
     cdef int put_run(self, Out* out) except -1:
         """Write one ACK for the run of stored publishes at the front; 0: there is none. Look at ``plain`` again then."""
         cdef Receipt receipt = self._first
-        cdef uint32_t count = 0, i
+        cdef uint32_t count = 0, serials = 0, i
         cdef uint64_t expected
         self._touched = False
         if receipt is None or receipt._series is None:
             return 0
         expected = receipt.msg_serial
         while receipt is not None and receipt._series is not None and receipt.msg_serial == expected:
+            serials += receipt._count
+            if serials > MOST_SERIALS and count:
+                break
             count += 1
             expected += 1
             receipt = receipt._next
@@ -139,5 +145,5 @@ cdef class AckQueue:
         if self._first is None:
             self._last = None
         self._length -= 1
-        self.bytes -= receipt._size
+        self.bytes -= receipt._size + RECEIPT_BYTES
         return receipt

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """Syncs the numbered logs of a directory, in a thread that never needs the interpreter.
 
-    begin  --semaphore-->  the thread: fdatasync of every log that may hold what is not on the disk yet
+    begin  --condition-->  the thread: fdatasync of every log that may hold what is not on the disk yet
     ended  <---- flag, eventfd ----+                              (then of the directory, if there is a new one)
 
     000007.log  000012.log  000015.log        12 was the newest at the last sync: 7 has not been written to since then,
@@ -13,6 +13,7 @@ meanwhile is no error: whoever removes it has what was in it elsewhere, and dura
 A thread that has to take the interpreter's lock to come and to go waits for whoever computes, twice for each batch; this
 one does not, and so is seen to be done by a loop that has not left C."""
 cimport cython
+from libc cimport errno as libc_errno
 from libc.errno cimport EINTR, ENOENT, errno
 from libc.stdint cimport uint64_t
 from libc.string cimport strerror
@@ -21,6 +22,18 @@ cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned long pthread_t
     int pthread_create(pthread_t* thread, const void* attributes, void* (*run)(void*) noexcept nogil, void* argument)
     int pthread_join(pthread_t thread, void** result)
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attributes)
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+    int pthread_mutex_destroy(pthread_mutex_t* mutex)
+    int pthread_cond_init(pthread_cond_t* condition, const void* attributes)
+    int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
+    int pthread_cond_broadcast(pthread_cond_t* condition)
+    int pthread_cond_destroy(pthread_cond_t* condition)
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
@@ -28,14 +41,6 @@ cdef extern from "<signal.h>" nogil:
     int sigfillset(sigset_t* set)
     int pthread_sigmask(int how, const sigset_t* set, sigset_t* before)
     int SIG_SETMASK
-
-cdef extern from "<semaphore.h>" nogil:
-    ctypedef struct sem_t:
-        pass
-    int sem_init(sem_t* sem, int shared, unsigned int value)
-    int sem_destroy(sem_t* sem)
-    int sem_wait(sem_t* sem)
-    int sem_post(sem_t* sem)
 
 cdef extern from "<dirent.h>" nogil:
     ctypedef struct DIR:
@@ -67,14 +72,14 @@ cdef extern from * nogil:
     void store_flag(int* flag, int value)
 
 cdef struct Work:
-    sem_t wanted, finished
+    pthread_mutex_t mutex       # held for the three flags alone, never while something is synced
+    pthread_cond_t changed      # one of them was
     DIR* directory
     uint64_t newest             # number of the newest log at the last sync
     int fd                      # that log, kept open: so no error of its writing back escapes us; -1: none yet
     int wake_fd                 # an eventfd to write to at the end, or -1
     int error                   # errno of the last sync; 0: it went well
-    int ended                   # a flag, set by the thread
-    int closing
+    int wanted, ended, closing  # begun and not taken up; over; no more will come
 
 
 cdef bint _number_of(const char* name, uint64_t* number) noexcept nogil:
@@ -101,8 +106,10 @@ cdef int _sync(Work* work) noexcept nogil:
     cdef int fd, newer = -1, error = 0, found = 0
     rewinddir(work.directory)
     while error == 0:
+        libc_errno.errno = 0
         entry = readdir(work.directory)
         if entry is NULL:
+            error = errno               # 0 at the end: what could not be listed may be a log
             break
         if not _number_of(entry.d_name, &number) or number < work.newest:
             continue
@@ -144,16 +151,39 @@ cdef int _sync(Work* work) noexcept nogil:
 cdef void* _run(void* argument) noexcept nogil:
     cdef Work* work = <Work*>argument
     cdef uint64_t one = 1
+    cdef int wake_fd
     while True:
-        while sem_wait(&work.wanted) < 0:
-            pass                        # EINTR
-        if work.closing:
+        pthread_mutex_lock(&work.mutex)
+        while not work.wanted and not work.closing:
+            pthread_cond_wait(&work.changed, &work.mutex)
+        if not work.wanted:             # what was begun before it was closed is still done
+            pthread_mutex_unlock(&work.mutex)
             return NULL
+        work.wanted = 0
+        pthread_mutex_unlock(&work.mutex)
         work.error = _sync(work)
+        wake_fd = work.wake_fd
+        pthread_mutex_lock(&work.mutex)
         store_flag(&work.ended, 1)
-        if work.wake_fd >= 0:
-            c_write(work.wake_fd, &one, sizeof(one))
-        sem_post(&work.finished)
+        pthread_cond_broadcast(&work.changed)
+        pthread_mutex_unlock(&work.mutex)
+        if wake_fd >= 0:
+            c_write(wake_fd, &one, sizeof(one))
+
+
+cdef void _await_end(Work* work) noexcept nogil:
+    pthread_mutex_lock(&work.mutex)
+    while not work.ended:
+        pthread_cond_wait(&work.changed, &work.mutex)
+    pthread_mutex_unlock(&work.mutex)
+
+
+cdef void _stop(Work* work, pthread_t thread) noexcept nogil:
+    pthread_mutex_lock(&work.mutex)
+    work.closing = 1
+    pthread_cond_broadcast(&work.changed)
+    pthread_mutex_unlock(&work.mutex)
+    pthread_join(thread, NULL)
 
 
 @cython.final
@@ -164,18 +194,20 @@ cdef class FileSync:
     cdef pthread_t _thread
     cdef bint _running, _begun
 
+    def __cinit__(self, *args, **kwargs):
+        self._work.fd = -1
+        pthread_mutex_init(&self._work.mutex, NULL)
+        pthread_cond_init(&self._work.changed, NULL)
+
     def __init__(self, str directory not None):
         """Raises: OSError, the directory can't be read, or there is no thread to be had."""
         cdef sigset_t all, before
         cdef int error
         if self._running:
             raise ValueError("it runs already")
-        self._work.fd = -1
         self._work.directory = opendir(directory.encode("utf-8", "surrogateescape"))
         if self._work.directory is NULL:
             raise OSError(errno, strerror(errno).decode(), directory)
-        sem_init(&self._work.wanted, 0, 0)
-        sem_init(&self._work.finished, 0, 0)
         sigfillset(&all)
         pthread_sigmask(SIG_SETMASK, &all, &before)         # signals are for the interpreter's threads
         error = pthread_create(&self._thread, NULL, _run, &self._work)
@@ -190,8 +222,11 @@ cdef class FileSync:
             raise ValueError("it is closed" if not self._running else "a sync is under way")
         self._begun = True
         self._work.wake_fd = wake_fd
+        pthread_mutex_lock(&self._work.mutex)
         store_flag(&self._work.ended, 0)
-        sem_post(&self._work.wanted)
+        self._work.wanted = 1
+        pthread_cond_broadcast(&self._work.changed)
+        pthread_mutex_unlock(&self._work.mutex)
 
     @property
     def ended(self):
@@ -199,20 +234,18 @@ cdef class FileSync:
         return self._begun and load_flag(&self._work.ended) != 0
 
     def wait(self):
-        """Until the sync that was begun is over, if one was; blocks without the interpreter's lock."""
+        """Until the sync that was begun is over, if one was; blocks without the interpreter's lock. From any thread,
+        also while another one takes the outcome."""
         if self._begun:
             with nogil:
-                while sem_wait(&self._work.finished) < 0:
-                    pass                # EINTR
-            sem_post(&self._work.finished)
+                _await_end(&self._work)
 
     def end(self):
         """Take the outcome, waiting for it if need be. Raises: OSError, with what the disk said."""
         if not self._begun:
             raise ValueError("no sync was begun")
         with nogil:
-            while sem_wait(&self._work.finished) < 0:
-                pass
+            _await_end(&self._work)
         self._begun = False
         if self._work.error:
             raise OSError(self._work.error, strerror(self._work.error).decode())
@@ -221,22 +254,16 @@ cdef class FileSync:
         """End the thread, after the sync that is under way."""
         if self._running:
             self._running = False
-            self._work.closing = 1
-            sem_post(&self._work.wanted)
             with nogil:
-                pthread_join(self._thread, NULL)
-            sem_destroy(&self._work.wanted)
-            sem_destroy(&self._work.finished)
+                _stop(&self._work, self._thread)
             self._begun = False
 
     def __dealloc__(self):
         if self._running:
-            self._work.closing = 1
-            sem_post(&self._work.wanted)
             with nogil:
-                pthread_join(self._thread, NULL)
-            sem_destroy(&self._work.wanted)
-            sem_destroy(&self._work.finished)
+                _stop(&self._work, self._thread)
+        pthread_cond_destroy(&self._work.changed)
+        pthread_mutex_destroy(&self._work.mutex)
         if self._work.fd >= 0:
             c_close(self._work.fd)
         if self._work.directory is not NULL:

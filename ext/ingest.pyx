@@ -83,6 +83,7 @@ cdef class Ingest(Sink):
         if self._logs is None or len(self._logs) >= MOST_NAMES:
             self._logs = {}
         self._logs[name.encode()] = log
+        self._name = self._log = None           # it may be the one that was used last, under a log that sleeps by now
 
     def revoke(self, str name not None):
         if self._logs is not None:
@@ -138,6 +139,7 @@ cdef class Ingest(Sink):
         put_array_header(&_record, parser.count)
         put(&_record, parser.out.data + 1, parser.out.size - 1)
         if _record.failed:
+            _shrink()                           # or it would stay so
             raise MemoryError("no memory for a record")
         record = PyBytes_FromStringAndSize(<char*>_record.data, <Py_ssize_t>_record.size)
         if _record.room > KEPT_ROOM:

@@ -96,9 +96,18 @@ cdef class Log:
     cdef Entry _find(self, uint64_t serial):
         cdef Entry entry
         cdef list entries
+        cdef Py_ssize_t low, high, middle
         for entries in (self._pending, self._under_way):
-            if entries is not None:
-                for entry in entries:           # a repeat is rare, and what is staged at once is little
-                    if entry.serial == serial:
-                        return entry
+            if entries is None:
+                continue
+            low, high = 0, len(entries)         # they are in order of their serials, and may be many while a disk is slow
+            while low < high:
+                middle = (low + high) // 2
+                entry = entries[middle]
+                if entry.serial == serial:
+                    return entry
+                if entry.serial < serial:
+                    low = middle + 1
+                else:
+                    high = middle
         return None

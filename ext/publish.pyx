@@ -156,10 +156,10 @@ cdef class Parser:
             PyMem_Free(self.scratch.data)
             self.scratch.data = NULL
             self.scratch.room = 0
-        if self.out.data is NULL:
-            out_init(&self.out, size + ROOM)
         self.out.size = self.scratch.size = 0
         self.out.failed = self.scratch.failed = False
+        if self.out.data is NULL:
+            out_init(&self.out, size + ROOM)
         put_byte(&self.out, 0x91)                   # an array of one, as most are
         if not (_parse_msgpack(&source, self) if msgpack else _parse_json(&source, self)):
             return False

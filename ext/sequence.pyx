@@ -20,6 +20,7 @@ from ext.serial cimport SerialClock
 
 cdef enum:
     EPHEMERAL = 1               # a flag of entries, see ext/ring.pyx
+    ENTRY_BYTES = 256           # what an entry costs beside its record, until it is visible
 
 
 cdef class Sequence:
@@ -55,7 +56,7 @@ cdef class Sequence:
         log._pending.append(entry)
         self._count += 1
         self.remembered += count
-        self.pending_bytes += <uint64_t>len(record)
+        self.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
         return 0
 
     def take_pending(self):
@@ -110,7 +111,7 @@ cdef class Sequence:
                 _measure(log, entries, readers)
             log._under_way = None
             for entry in entries:
-                self.pending_bytes -= <uint64_t>len(entry.record)
+                self.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
                 if type(entry.completion) is Receipt:
                     (<Receipt>entry.completion).store(entry.serial, log.series, 0, entry.count)
                 else:
@@ -129,7 +130,7 @@ cdef class Sequence:
             log = group[0]
             log._under_way = None
             for entry in <list>group[1]:
-                self.pending_bytes -= <uint64_t>len(entry.record)
+                self.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
                 entry.completion.refused(error)
                 if entry.followers is not None:
                     for completion, _, _ in entry.followers:

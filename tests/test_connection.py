@@ -435,3 +435,12 @@ def test_random_bytes_come_many_at_a_time_and_none_twice(monkeypatch: pytest.Mon
     assert b"".join(taken[:256]) == drawn[0]
     assert b"".join(taken[256:512]) == drawn[1]
     assert len(source.take(5000)) == 5000
+
+
+def test_who_has_lost_or_closed_a_connection_is_let_go_of():
+    """Owners know their connection, so both would wait for the collector, which comes rarely."""
+    connections = table()
+    lost, closed = connect(connections).connection, connect(connections).connection
+    connections.lost(lost, "transport", NOW)
+    connections.closed(closed, "transport")
+    assert lost.owner is closed.owner is None

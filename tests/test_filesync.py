@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 
 import pytest
 
@@ -117,3 +118,27 @@ def test_closing_waits_for_what_is_under_way(tmp_path):
         made.begin(-1)
         made.close()
         del made
+
+
+def test_what_was_begun_is_done_before_it_is_closed(tmp_path):
+    """Told by the eventfd: a thread that sees only that it is to end would leave it untouched."""
+    log(tmp_path, 1)
+    for _ in range(50):
+        wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        made = FileSync(str(tmp_path))
+        made.begin(wake_fd)
+        made.close()
+        assert os.eventfd_read(wake_fd) == 1
+        os.close(wake_fd)
+
+
+def test_one_thread_can_wait_for_what_another_takes(filesync):
+    for _ in range(200):
+        filesync.begin(-1)
+        waiter = threading.Thread(target=filesync.wait, daemon=True)
+        waiter.start()
+        while not filesync.ended:
+            pass
+        filesync.end()
+        waiter.join(20)
+        assert not waiter.is_alive()

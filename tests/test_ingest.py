@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
+import subprocess
+import sys
 
 import msgpack
 import pytest
@@ -210,9 +211,61 @@ def test_a_refused_publish_can_be_sent_again_as_if_for_the_first_time():
     assert publisher.told() == [(0, "JournalUnavailable", DOWN.code), (0, [(("one", 0), "000")])]
 
 
-def test_a_long_queue_of_answers_is_freed_without_a_deep_recursion():
+LONG_QUEUE = """
+import gc, threading
+from ext.acks import AckQueue
+
+def forget_many():
     acks = AckQueue(0, [])
-    for n in range(200_000):
+    for n in range(100_000):
         acks.expect(n, 1)
     del acks
     gc.collect()
+
+threading.stack_size(1 << 18)
+thread = threading.Thread(target=forget_many)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_long_queue_of_answers_is_freed_without_a_deep_recursion():
+    """On a small stack, or it would take millions of them; in a process of its own, for it is that which would end."""
+    assert subprocess.run([sys.executable, "-c", LONG_QUEUE], timeout=60).returncode == 0
+
+
+def test_a_channel_that_fell_asleep_and_was_opened_anew_takes_the_short_way_again():
+    publisher = Publisher(True)
+    messages = iter(protocol_message("one", n, [{"data": "x"}], False) for n in range(100))
+    assert publisher.ingest.offer(next(messages), False)
+    publisher.settle(True)
+    publisher.channels["one"].awake = False
+    assert not publisher.ingest.offer(next(messages), False)
+    publisher.channels["one"] = awake("one")
+    publisher.ingest.grant("one", publisher.channels["one"])
+    assert publisher.ingest.offer(next(messages), False)
+    assert publisher.channels["one"].staged == 1
+
+
+def test_an_answer_is_of_a_size_that_every_client_takes():
+    publisher = Publisher(True, most_messages=1000)
+    sizes = [1] * 2500 + [700, 700, 1000, 1]
+    for serial, size in enumerate(sizes):
+        publisher.send(protocol_message("one", serial, [{}] * size, True), True)
+    publisher.settle(True)
+    assert publisher.short == len(sizes)
+    assert [answer["count"] for answer in publisher.answers] == [1000, 1000, 500, 1, 1, 1, 1]
+    assert [answer["msgSerial"] for answer in publisher.answers] == [0, 1000, 2000, 2500, 2501, 2502, 2503]
+    places = [place for answer in publisher.answers for place in answer["res"]]
+    assert [len(place["serials"]) for place in places] == sizes
+    assert publisher.acks.bytes == publisher.sequencer.pending_bytes == 0
+
+
+def test_publishes_with_nothing_in_them_reach_the_bounds_too():
+    """Each takes a few hundred bytes of ours until it is stored: a slow disk must not let millions pile up."""
+    for bounds in ({"most_unanswered": 1 << 20}, {"most_pending": 1 << 20}):
+        publisher = Publisher(True, **({"most_unanswered": 1 << 40, "most_pending": 1 << 40} | bounds))
+        taken = 0
+        while taken < 10_000 and publisher.ingest.offer(protocol_message("one", taken, [{}], True), True):
+            taken += 1
+        assert 1000 < taken < 5000

@@ -46,7 +46,9 @@ def append(journal, blocks, *, synced, halves):
         return
     head = journal.head()
     assert not journal.ended
-    assert journal.begin(blocks, synced=synced, wake_fd=-1)
+    if not journal.begin(blocks, synced=synced, wake_fd=-1):
+        journal.append(blocks, synced=synced)   # a bucket has to be made
+        return
     assert journal.head() == head               # nothing of it is to be seen before it is on the disk
     assert not journal.begin(blocks, synced=synced, wake_fd=-1)
     journal.wait()
@@ -756,4 +758,19 @@ def test_an_entry_held_from_before_a_change_of_class_does_not_outlive_what_was_f
     assert serials(read_all(journal, "a")) == [5_000 * MS]
     assert journal.last_serial("a") >= 9_000 * MS
     assert not journal.continuous("a", "w", 6_000 * MS)
+    journal.close()
+
+
+def test_what_would_have_to_wait_is_not_begun(tmp_path):
+    """A loop begins appends: it must not stand still while a bucket is made, or until another one has been dropped."""
+    journal = journal_at(tmp_path)
+    with journal._building:                     # as maintenance has it
+        assert not journal.begin([block("a", 1)], synced=True, wake_fd=-1)
+    assert not journal.begin([block("a", 1)], synced=True, wake_fd=-1)
+    assert read_all(journal, "a") == []
+    journal.append([block("a", 1)], synced=True)
+    with journal._building:
+        assert journal.begin([block("a", 2, previous=1)], synced=True, wake_fd=-1)
+        journal.end()
+    assert serials(read_all(journal, "a")) == [1, 2]
     journal.close()

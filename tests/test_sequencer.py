@@ -186,3 +186,17 @@ def test_a_publish_that_shares_only_some_of_its_ids_is_refused_whole(ids):
         fresh = awake("other")
         assert stage(sequencer, fresh, publish(*ids)).outcomes == [("refused", 40031)]
         assert fresh.dedup.find("x:0") is None
+
+
+def test_every_staged_entry_is_found_by_its_serial_pending_or_under_way():
+    sequencer, channel = Sequencer(SerialClock(), 1 << 20), awake()
+    serials = []
+    for n in range(100):
+        stage(sequencer, channel, publish(f"id{n}"))
+        serials.append(sequencer.clock.last)
+        if n == 36:
+            batch = sequencer.take()
+    assert [channel.staged_entry(serial).serial for serial in serials] == serials
+    assert channel.staged_entry(serials[0] - 1) is channel.staged_entry(serials[-1] + 1) is None
+    sequencer.commit(batch)
+    assert [channel.staged_entry(serial) is None for serial in serials] == [True] * 37 + [False] * 63

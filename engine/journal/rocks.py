@@ -45,6 +45,10 @@ class _Written(NamedTuple):
     size: int
 
 
+class _NoBucketError(Exception):
+    """One has to be made, which takes a few milliseconds, or waits for one that is being dropped."""
+
+
 class RocksJournal:
     """See ``engine.journal.port.Journal`` for what each method promises."""
 
@@ -113,9 +117,12 @@ class RocksJournal:
         if not self._appending.acquire(blocking=False):
             return False                                # maintenance has it
         try:
-            begun = self._write(blocks)
+            begun = self._write(blocks, make_buckets=False)
             if synced:
                 self._writable().begin_sync(wake_fd)
+        except _NoBucketError:
+            self._appending.release()
+            return False                                # for a thread that may wait
         except StoreError as error:
             self._appending.release()
             raise self._fail(f"an append failed: {error}") from error
@@ -130,7 +137,8 @@ class RocksJournal:
         return self._begun is not None and (not self._begun[1] or self._begun_in().sync_ended)
 
     def wait(self) -> None:
-        if self._begun is not None and self._begun[1]:
+        begun = self._begun                             # another thread may be taking the outcome
+        if begun is not None and begun[1]:
             self._begun_in().wait_for_sync()
 
     def end(self) -> None:
@@ -151,14 +159,14 @@ class RocksJournal:
         assert self._store is not None                  # whoever closes it needs the lock that ``begin`` has taken
         return self._store
 
-    def _write(self, blocks: Sequence[Block]) -> _Written:
+    def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
         store = self._writable()
         for block in blocks:
             if block.retention not in self._known_classes:
                 retention_ms(block.retention, self._window_ms)
                 self._known_classes.add(block.retention)
         try:
-            rows, placed, newest = self._rows_of(store, blocks)
+            rows, placed, newest = self._rows_of(store, blocks, make_buckets)
             for bucket, channel in placed:              # before the write: a reader must never miss it
                 self._table.note(bucket, channel)
             store.write(rows)
@@ -385,10 +393,13 @@ class RocksJournal:
             self._table.adopt(bucket, channels_of(store, bucket.family, self._index_entries - self._table.indexed))
         self._store = store
 
-    def _rows_of(self, store: Store, blocks: Sequence[Block]) -> tuple[list[Row], list[tuple[Bucket, str]], int]:
+    def _rows_of(
+        self, store: Store, blocks: Sequence[Block], make_buckets: bool
+    ) -> tuple[list[Row], list[tuple[Bucket, str]], int]:
         """What to write; which channels will be new in which buckets; the newest serial.
 
-        Raises: ValueError. Nothing is noted then, for a bucket is trusted to have what is noted of it.
+        Raises: ValueError; _NoBucketError, one is missing that is not to be made. Nothing is noted then, for a bucket
+        is trusted to have what is noted of it.
         """
         rows: list[Row] = []
         placed: list[tuple[Bucket, str]] = []
@@ -405,7 +416,7 @@ class RocksJournal:
                 if retention != block.retention or not first <= oldest < end:
                     if not before < oldest < 1 << 64:
                         raise ValueError(f"{channel}: serial {oldest} does not follow {before}")
-                    bucket = self._bucket(store, block.retention, oldest >> SERIAL_SHIFT)
+                    bucket = self._bucket(store, block.retention, oldest >> SERIAL_SHIFT, make_buckets)
                     retention, family = bucket.retention, bucket.family
                     first, end = bucket.first_serial, bucket.end_serial
                 here = entries
@@ -423,8 +434,10 @@ class RocksJournal:
         rows.append(head_row(newest))
         return rows, placed, newest
 
-    def _bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
+    def _bucket(self, store: Store, retention: str, at_ms: int, make: bool) -> Bucket:
         bucket = self._table.find(retention, at_ms)
+        if bucket is None and not make:
+            raise _NoBucketError
         if bucket is None:
             with self._building:
                 bucket = self._table.find(retention, at_ms) or self._create(store, retention, at_ms)
