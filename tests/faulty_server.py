@@ -36,8 +36,8 @@ class FaultyServer:
     """With ``fault`` every tenth message meets it. A context manager; ``port`` is where it listens.
 
     Other kinds: ``unwelcome`` and ``senseless`` greet so, ``small`` takes small messages only, ``forgetful`` resumes no
-    connection, ``publishes-again`` what is sent again (and answers one publish late), ``stall`` holds everything from the
-    fifth message on back until ``release`` is called."""
+    connection, ``publishes-again`` what is sent again (and answers one publish late), ``stall`` holds everything back
+    from the fifth message on until ``release`` is called."""
 
     def __init__(self, fault: str) -> None:
         assert fault in FAULTS
