@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,11 +24,20 @@ FAULTS = (
     "damage",
     "unwelcome",
     "late-refusal",
+    "senseless",
+    "small",
+    "forgetful",
+    "publishes-again",
+    "stall",
 )
 
 
 class FaultyServer:
-    """With ``fault`` every tenth message meets it. A context manager; ``port`` is where it listens."""
+    """With ``fault`` every tenth message meets it. A context manager; ``port`` is where it listens.
+
+    Other kinds: ``unwelcome`` and ``senseless`` greet so, ``small`` takes small messages only, ``forgetful`` resumes no
+    connection, ``publishes-again`` what is sent again (and answers one publish late), ``stall`` holds everything back
+    from the fifth message on until ``release`` is called."""
 
     def __init__(self, fault: str) -> None:
         assert fault in FAULTS
@@ -36,6 +46,14 @@ class FaultyServer:
         self._subscribers: list[Any] = []
         self._held: str | None = None
         self._count = 0
+        self._connections = 0
+        self._next = self._most_subscribers = 0
+        self._again: list[str] = []
+        self._unanswered: dict[Any, int] = {}
+        self._released: trio.Event
+
+    def release(self) -> None:
+        self._token.run_sync_soon(self._released.set)
 
     def __enter__(self) -> FaultyServer:
         ready: SimpleQueue[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = SimpleQueue()
@@ -49,6 +67,7 @@ class FaultyServer:
         self._thread.join()
 
     async def _run(self, ready: SimpleQueue[tuple[trio.lowlevel.TrioToken, trio.CancelScope]]) -> None:
+        self._released = trio.Event()
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_websocket, self._serve, "127.0.0.1", 0, None)
             self.port = server.port
@@ -59,7 +78,13 @@ class FaultyServer:
         if self.fault == "unwelcome":
             await _say(websocket, action=9, error={"code": 40101, "message": "go away"})
             return
-        await _say(websocket, action=4, connectionId="c", connectionDetails={"connectionKey": "k"})
+        if self.fault == "senseless":
+            await _say(websocket, action=4, connectionId="c", connectionDetails=["connectionKey", 7])
+            return
+        self._connections += 1
+        details = {"connectionKey": "k", "maxMessageSize": 100 if self.fault == "small" else 65536}
+        name = f"c{self._connections}" if self.fault == "forgetful" else "c"
+        await _say(websocket, action=4, connectionId=name, connectionDetails=details)
         try:
             while True:
                 message = json.loads(await websocket.get_message())
@@ -69,10 +94,13 @@ class FaultyServer:
                 elif message["action"] == 15:
                     await self._publish(websocket, message)
         except ConnectionClosed:
-            pass
+            if websocket in self._subscribers:
+                self._subscribers.remove(websocket)
 
     async def _publish(self, websocket: Any, message: dict[str, Any]) -> None:
         self._count += 1
+        if self.fault == "stall" and self._count >= 5:
+            await self._released.wait()
         struck = self._count % 10 == 5
         fault = self.fault if struck else "none"
         deliveries = [message["messages"][0]["data"]]
@@ -87,20 +115,44 @@ class FaultyServer:
         elif self._held is not None:
             deliveries.append(self._held)
             self._held = None
+        if self.fault == "publishes-again":
+            deliveries += self._published_again(message)
         for data in deliveries:
             for subscriber in list(self._subscribers):
-                await _say(subscriber, action=15, channelSerial="s1", messages=[{"data": data}])
+                with suppress(ConnectionClosed):  # its own handler says so
+                    await _say(subscriber, action=15, channelSerial="s1", messages=[{"data": data}])
         if fault == "drop" and self._subscribers:
             await self._subscribers.pop().aclose()
-        if fault == "garbage":
+        if fault == "garbage" and self._subscribers:
             await self._subscribers[-1].send_message("{}")
-        if fault in ("refuse", "late-refusal"):
+        if self.fault == "publishes-again":
+            await self._answer_late(websocket, message["msgSerial"])
+        elif fault in ("refuse", "late-refusal"):
             error = {"code": 42911, "message": "too fast"}
             await _say(websocket, action=2, msgSerial=message["msgSerial"], count=1, error=error)
         elif not (self.fault == "silent" and self._count >= 5):
             await _say(websocket, action=1, msgSerial=message["msgSerial"], count=1)
             if fault == "stray":
                 await _say(websocket, action=1, msgSerial=message["msgSerial"], count=1)
+
+
+    def _published_again(self, message: dict[str, Any]) -> list[str]:
+        """What was sent again, once all have come back."""
+        if message["msgSerial"] < self._next:
+            self._again.append(message["messages"][0]["data"])
+            return []
+        self._next = message["msgSerial"] + 1
+        if len(self._subscribers) < self._most_subscribers:
+            return []
+        self._most_subscribers = len(self._subscribers)
+        again, self._again = self._again, []
+        return again
+
+    async def _answer_late(self, websocket: Any, number: int) -> None:
+        """The one before it, so that one is always without an answer."""
+        if self._unanswered.get(websocket) is not None:
+            await _say(websocket, action=1, msgSerial=number - 1, count=1)
+        self._unanswered[websocket] = number
 
 
 async def _say(websocket: Any, **message: Any) -> None:

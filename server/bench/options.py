@@ -24,7 +24,7 @@ scenarios and examples:
       unbroken bench --key KEY --ramp 1000:50000:30 --plot ramp.png
   storm        clients that all connect and attach at once
       unbroken bench --key KEY --scenario storm --subscribers 5000
-  reconnect    all subscribers are cut off at once while publishing goes on, and resume
+  reconnect    all connections are cut off at once while publishing goes on, and resume
       unbroken bench --key KEY --scenario reconnect --subscribers 1000 --rate 500
   idle         what a connection costs that is attached and silent
       unbroken bench --key KEY --scenario idle --subscribers 10000 --server-pid PID

@@ -53,7 +53,7 @@ class Relay:
             try:
                 raw = await trio.open_tcp_stream(str(self._target.address[0]), self._target.port)
                 secure = trio.SSLStream(raw, self._context, server_hostname=self._target.host, https_compatible=True)
-                async with trio.open_nursery() as pair:
+                async with secure, trio.open_nursery() as pair:
                     pair.start_soon(_copy, local, secure, pair)
                     pair.start_soon(_copy, secure, local, pair)
             except* (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError) as gone:

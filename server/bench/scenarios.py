@@ -219,7 +219,8 @@ def replay(load: Load) -> Figures:
     readers: list[Client] = load.subscribers
     meter = Meter(load)
     load.connect(readers)
-    load.wait_ready(readers)
+    with suppress(Interrupted):
+        load.wait_ready(readers)
     since, seen = time.monotonic(), -1
     while any(client.receiver.received < wanted[client.receiver.channel] for client in readers):
         load.turn(IDLE_WAIT_US)

@@ -1,0 +1,179 @@
+"""``unbroken bench``: how it ends early, over TLS, at its own limits, and after connections were cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+
+import pytest
+import trustme
+
+from server.bench import load as bench_load
+from server.bench import plot
+from server.bench.load import Load
+from tests.faulty_server import FaultyServer
+from tests.harness import KEY, Server
+from tests.test_bench_command import SHORT, bench
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("bench")) as server:
+        yield server
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Ctrl-C as soon as ``when(load)`` is true; and then in each of so many further turns of the loop."""
+
+    def arrange(when, *, more=0):
+        turn, left = Load.turn, [1 + more]
+
+        def interrupted(load, wait_us=0):
+            turn(load, wait_us)
+            if left[0] and (left[0] <= more or when(load)):
+                left[0] -= 1
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Load, "turn", interrupted)
+
+    return arrange
+
+
+def sitting(load):
+    """All are attached, and some turns of the loop have gone by since."""
+    load.turns_of_sitting = getattr(load, "turns_of_sitting", 0) + (load._ready == load.options.subscribers)
+    return load.turns_of_sitting > 2
+
+
+LONG = ("--duration", "60", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("options", "when"),
+    [
+        (("--rate", "200"), lambda load: load.tally.delivered > 20),
+        (("--window", "4"), lambda load: load.tally.delivered > 20),
+        (("--scenario", "reconnect", "--rate", "200"), lambda load: load.tally.delivered > 20),
+        (("--scenario", "replay", "--count", "10000"), lambda load: load.tally.delivered > 0),
+        (("--scenario", "storm", "--subscribers", "300"), lambda load: load._ready > 20),
+        (("--scenario", "idle", "--server-pid"), sitting),
+    ],
+    ids=["rate", "window", "reconnect", "replay", "storm", "idle"],
+)
+def test_ctrl_c_ends_it_with_a_report_that_says_so(running, options, when, interrupt, capsys):
+    if options[-1] == "--server-pid":
+        options = (*options, str(running.pid))
+    interrupt(when)
+    assert bench(running.port, *options, *LONG) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("ended early, by hand")
+    assert "correct: every acknowledged message" in said.out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_before_there_is_anything_and_twice_gives_no_verdict(running, interrupt, capsys):
+    interrupt(lambda load: True)
+    assert bench(running.port, *LONG) == 1
+    assert "before anything was measured" in capsys.readouterr().err
+    interrupt(lambda load: load.tally.delivered > 20, more=1)
+    assert bench(running.port, "--rate", "200", *LONG) == 1
+    said = capsys.readouterr()
+    assert "no verdict" in said.err
+    assert "correct" not in said.out.lower()
+
+
+def test_over_tls_it_measures_the_same_and_says_what_that_costs(tmp_path, capsys, monkeypatch):
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pem = ["--tls-cert", str(tmp_path / "both.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    with Server(tmp_path, arguments=pem) as server:
+        options = ("--url", f"wss://127.0.0.1:{server.port}", "--subscribers", "3", "--publishers", "2", *SHORT)
+        assert bench(server.port, *options) == 3
+        assert "not trusted" in capsys.readouterr().err
+        assert bench(server.port, *options, "--insecure") == 0
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert bench(server.port, *options, "--format", "msgpack") == 0
+    said = capsys.readouterr().out
+    assert said.count("correct: every acknowledged message") == 2
+    assert "TLS was carried by a thread" in said
+
+
+def test_more_than_the_server_takes_in_one_publish_is_wrong_usage(capsys):
+    with FaultyServer("small") as server:
+        assert bench(server.port, "--size", "96") == 2
+        assert "at most 100 bytes (maxMessageSize); these have 101" in capsys.readouterr().err
+        assert bench(server.port, "--size", "95", *SHORT) == 0
+
+
+def test_fields_of_the_wrong_type_are_named_as_what_they_are(capsys):
+    with FaultyServer("senseless") as server:
+        assert bench(server.port) == 3
+    assert "no protocol message" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [("forgetful", "a connection was not resumed"), ("publishes-again", "delivered twice")],
+)
+def test_a_server_that_fails_those_who_come_back_is_found(fault, named, capsys, monkeypatch):
+    monkeypatch.setattr(bench_load, "STUCK_SECONDS", 0.3)
+    with FaultyServer(fault) as server:
+        options = ("--scenario", "reconnect", "--rate", "200", "--subscribers", "3", "--duration", "0.6")
+        assert bench(server.port, *options) == 1
+    assert named in capsys.readouterr().out
+
+
+def test_what_a_server_owes_when_publishing_ends_is_in_the_percentiles(tmp_path, monkeypatch):
+    """It stalls until after the end: so all but four messages are late, and a median that is small would be a lie."""
+    settle, found = Load.settle, tmp_path / "found.json"
+    with FaultyServer("stall") as server:
+
+        def late(load):
+            server.release()
+            settle(load)
+
+        monkeypatch.setattr(Load, "settle", late)
+        assert bench(server.port, "--rate", "100", "--duration", "0.5", "--json", str(found)) == 0
+    document = json.loads(found.read_text())
+    assert document["latency_us"]["count"] >= 400
+    assert document["latency_us"]["percentiles"]["p50"] > 100_000
+
+
+def test_a_limit_on_open_files_is_raised_or_named_before_anything_begins(running, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+        assert bench(running.port, "--subscribers", "100", *SHORT) == 0
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 60
+        assert bench(running.port, "--subscribers", "1000000") == (2 if hard < 1_000_000 else 3)
+        if hard < 1_000_000:
+            assert "ulimit -n 1000065" in capsys.readouterr().err
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_picture_is_drawn_or_it_says_what_is_missing(running, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "run.png"
+    assert bench(running.port, "--rate", "300", "--plot", str(path), *SHORT) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert bench(running.port, "--plot", str(path)) == 2
+    assert "unbroken[bench]" in capsys.readouterr().err
+    assert plot.NINES[-1] == 99.999
+
+
+def test_the_key_is_never_shown(running, tmp_path, capsys):
+    found = tmp_path / "found.json"
+    bench(running.port, "--json", str(found), *SHORT)
+    assert KEY.split(":")[1] not in capsys.readouterr().out + found.read_text()
+    for wrong, status in ((KEY + "x" * 20, 3), ("no-colon-" + "x" * 20, 2)):
+        assert bench(running.port, key=wrong) == status
+    said = capsys.readouterr()
+    assert "x" * 20 not in said.out + said.err
