@@ -109,7 +109,9 @@ def test_tokens_that_expire_are_renewed_and_nothing_is_missed(
     """All at once, because it takes as long as the tokens live.
 
     The Python library renews at an expiry only once: it keeps the reason of the first one as its last error, and takes
-    the next for a sign that renewing has not helped. When it is asked in good time it goes on and on.
+    the next for a sign that renewing has not helped. When it is asked in good time it goes on and on. It attaches anew
+    each time then, from the last message it knows of, and hands out what comes before the answer, too: so one that was on
+    its way is seen twice. The JavaScript library drops those, and for its sake they are sent again.
     """
     expiry, hint = 1.5, 31.5  # seconds; who has more than 30 left is asked for another token when they begin
     loops = [
@@ -143,9 +145,10 @@ def test_tokens_that_expire_are_renewed_and_nothing_is_missed(
         wait_until(renewed, what="all renewals")
         sent.append("end")
         publish(server.address, channel, {"name": "end"})
-        for (client, first), (_, _, ttl, renewals) in zip(clients, loops, strict=True):
+        for (client, first), (sdk, _, ttl, renewals) in zip(clients, loops, strict=True):
             if renewals > 1:
-                assert [message["name"] for message in client.messages(channel, last="end")] == sent
+                got = [message["name"] for message in client.messages(channel, last="end")]
+                assert (list(dict.fromkeys(got)) if sdk == "python" else got) == sent
                 assert client.wait("connected")["id"] == first, "it is the same connection all the time"
             states = client.connection()["states"]
             assert "failed" not in [change["state"] for change in states]
