@@ -110,8 +110,8 @@ def test_tokens_that_expire_are_renewed_and_nothing_is_missed(
 
     The Python library renews at an expiry only once: it keeps the reason of the first one as its last error, and takes
     the next for a sign that renewing has not helped. When it is asked in good time it goes on and on. It attaches anew
-    each time then, from the last message it knows of, and hands out what comes before the answer, too: so one that was on
-    its way is seen twice. The JavaScript library drops those, and for its sake they are sent again.
+    each time then, from the last message it knows of, and hands out what comes before the answer too: so one that was
+    on its way is seen twice. The JavaScript library drops those, and for its sake they are sent again.
     """
     expiry, hint = 1.5, 31.5  # seconds; who has more than 30 left is asked for another token when they begin
     loops = [
