@@ -5,8 +5,9 @@
     outcome     stored stored  ?     refused      entries are stored in other orders: channels differ
     sent        ACK 7, count 2 | waits for 9
 
-A run of stored ones is one ACK, of a size that every client takes. What has not been answered counts against the connection's bound (``bytes``). A queue that
-has something to say puts itself, once, into a list that it shares with all others; whoever sends goes through that."""
+A run of stored ones is one ACK, of a size that every client takes. What has not been answered counts against the
+connection's bound (``bytes``). A queue that has something to say puts itself, once, into a list that it shares with all
+others; whoever sends goes through that."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free

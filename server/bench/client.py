@@ -65,7 +65,7 @@ class Client:
         self.connection_id: str | None = None
         self.socket: Socket | None = None
         self.ready = False
-        self.lost = False  # for good
+        self.lost = False  # until somebody dials again
         self.dialled_ns = 0
 
     def opened(self, descriptor: int, received: bytes) -> None:

@@ -128,7 +128,7 @@ class Load:
     def connect(self, clients: list[Client]) -> None:
         """Have these dialled; they are ready, or have failed, when ``connecting`` ends."""
         for client in clients:
-            client.dialled_ns = now_ns()
+            client.dialled_ns, client.lost = now_ns(), False
             self._dialer.dial(client)
 
     def wait_ready(self, clients: list[Client], seconds: float = SETUP_SECONDS) -> None:
