@@ -13,8 +13,8 @@ from engine.journal.port import Stored
 
 VERSION = 1
 HEAD = Struct(">BI8sI")
-SUM_FROM = 5                    # the checksum covers what follows it, and the version byte through its seed
-ENTRY_BYTES = 20                # of columns, per entry
+SUM_FROM = 5  # the checksum covers what follows it, and the version byte through its seed
+ENTRY_BYTES = 20  # of columns, per entry
 SERIAL_BYTES = 8
 
 # A reader decodes whole blocks, to check them: these bound what a page of one entry costs. One
@@ -77,9 +77,7 @@ def decode(key: bytes, value: bytes) -> list[Stored]:
     if ends[-1] != len(value):
         raise JournalCorrupted(key_channel(key), f"records end at {ends[-1]} of {len(value)} bytes")
     records = map(value.__getitem__, map(slice, ends, ends[1:]))
-    return list(
-        map(_stored, zip(columns[:count], columns[count : 2 * count], repeat(name.decode("ascii")), records))
-    )
+    return list(map(_stored, zip(columns[:count], columns[count : 2 * count], repeat(name.decode("ascii")), records)))
 
 
 def split(entries: Sequence[tuple[int, int, bytes]]) -> Iterator[Sequence[tuple[int, int, bytes]]]:

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FORMAT = 1                      # of the file of results; another number is not compared with
-EQUAL = 0.15                    # of the older median: repeats of one build differ by some 13 %
-COMPILED = ("ext", "engine", "compiled")    # parameter ids in bench/test_bench_*.py
+FORMAT = 1  # of the file of results; another number is not compared with
+EQUAL = 0.15  # of the older median: repeats of one build differ by some 13 %
+COMPILED = ("ext", "engine", "compiled")  # parameter ids in bench/test_bench_*.py
 BASELINE = ("baseline", "plain")
-OTHERS = ("wsproto",)           # libraries that are measured beside the two, and not compared
+OTHERS = ("wsproto",)  # libraries that are measured beside the two, and not compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +102,23 @@ def change(old: Room, new: Room, *, same_machine: bool) -> Change | None:
 def node_ids(passes: Sequence[dict[str, Any]], names: Iterable[str]) -> list[str]:
     """What pytest calls the benchmarks of these rooms."""
     wanted = set(names)
-    return sorted({
-        benchmark["fullname"]
-        for measured in passes
-        for benchmark in measured["benchmarks"]
-        if _place(benchmark)[0] in wanted
-    })
+    return sorted(
+        {
+            benchmark["fullname"]
+            for measured in passes
+            for benchmark in measured["benchmarks"]
+            if _place(benchmark)[0] in wanted
+        }
+    )
 
 
 def as_json(rooms: Iterable[Room]) -> list[dict[str, Any]]:
     def timing(measured: Timing) -> dict[str, float]:
-        return {"median_ns": _short(measured.median * 1e9), "iqr_ns": _short(measured.iqr * 1e9),
-                "rounds": measured.rounds}
+        return {
+            "median_ns": _short(measured.median * 1e9),
+            "iqr_ns": _short(measured.iqr * 1e9),
+            "rounds": measured.rounds,
+        }
 
     return [
         {

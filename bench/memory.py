@@ -78,6 +78,7 @@ def attach(client: LeanClient, names: list[str]) -> None:
 
 def per_connection(count: int) -> float:
     with served() as server, ExitStack() as stack:
+
         def connect(more: int) -> None:
             for _ in range(more):
                 attach(stack.enter_context(LeanClient(server.address)), ["room"])

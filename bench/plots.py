@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("agg")           # files only: no display is asked for
+matplotlib.use("agg")  # files only: no display is asked for
 
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
@@ -25,14 +25,20 @@ from bench.peers.scenarios import ROWS
 from bench.peers.servers import PEERS
 
 OURS, BLUE, GREY, ORANGE = "#D55E00", "#0072B2", "#999999", "#E69F00"
-WIDTH = 9.0                     # inches at 110 dots: 990 pixels, a README's column
+WIDTH = 9.0  # inches at 110 dots: 990 pixels, a README's column
 DPI = 110
-TITLE_WIDTH = 42                # characters over half of it
+TITLE_WIDTH = 42  # characters over half of it
 
-plt.rcParams.update({
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "figure.constrained_layout.use": True, "savefig.dpi": DPI,
-})
+plt.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "figure.constrained_layout.use": True,
+        "savefig.dpi": DPI,
+    }
+)
 
 
 def plot_rooms(rooms: Sequence[Room], head: dict[str, Any], path: Path) -> None:
@@ -44,8 +50,14 @@ def plot_rooms(rooms: Sequence[Room], head: dict[str, Any], path: Path) -> None:
     axes.barh(range(len(compared)), [ratio - 1 for ratio in ratios], left=1, height=0.7, color=BLUE)
     for at, (ratio, wide) in enumerate(zip(ratios, noise, strict=True)):
         axes.plot((ratio / (1 + wide), ratio * (1 + wide)), (at, at), color="black", linewidth=0.8)
-        axes.annotate(f"{ratio:.1f}", (max(ratio * (1 + wide), 1), at), xytext=(4, 0), textcoords="offset points",
-                      va="center", fontsize=8)
+        axes.annotate(
+            f"{ratio:.1f}",
+            (max(ratio * (1 + wide), 1), at),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axes.set_xscale("log")
     highest = max([2.0, *(ratio * (1 + wide) for ratio, wide in zip(ratios, noise, strict=True))])
     axes.set_xlim(min([0.7, *ratios]), highest * 1.6)
@@ -57,8 +69,11 @@ def plot_rooms(rooms: Sequence[Room], head: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(compared)), [room.name for room in compared], fontsize=8)
     axes.set_ylim(-0.6, len(compared) - 0.4)
     axes.set_xlabel("times as fast as plain Python (line: noise)")
-    axes.set_title(f"Compiled rooms, {head['measured']}, {head['commit']}, Python {head['machine']['python']}",
-                   loc="left", fontsize=9)
+    axes.set_title(
+        f"Compiled rooms, {head['measured']}, {head['commit']}, Python {head['machine']['python']}",
+        loc="left",
+        fontsize=9,
+    )
     figure.savefig(path)
     plt.close(figure)
 
@@ -122,7 +137,7 @@ def _bars(
         names = _measured(held, number, figure)
         values = [results.median(held, number, name, figure) or 0 for name in names]
         colours = [KINDS[_kind(name)] for name in names]
-        if logarithmic:                             # a bar has no honest beginning there
+        if logarithmic:  # a bar has no honest beginning there
             axis.scatter(values, range(len(names)), s=70, color=colours)
             axis.grid(axis="y", color="#eeeeee")
         else:
@@ -130,8 +145,14 @@ def _bars(
         for at, (name, value) in enumerate(zip(names, values, strict=True)):
             low, high = results.spread(held, number, name, figure) or (value, value)
             axis.plot((low, high), (at, at), color="black", linewidth=0.9)
-            axis.annotate(_short(value), (max(value, high), at), xytext=(8 if logarithmic else 4, 0),
-                          textcoords="offset points", va="center", fontsize=8)
+            axis.annotate(
+                _short(value),
+                (max(value, high), at),
+                xytext=(8 if logarithmic else 4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
         axis.set_yticks(range(len(names)), [PEERS[name].title for name in names], fontsize=8)
         ends = [end for name in names for end in results.spread(held, number, name, figure) or ()] or [1.0]
         if logarithmic:
@@ -164,8 +185,10 @@ def _latencies(held: dict[str, Any], rows: Sequence[int], path: Path) -> None:
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_yticks(range(len(names)), [PEERS[name].title for name in names], fontsize=8)
         axis.set_ylim(-0.6, len(names) - 0.4)
-    marks = [Line2D([], [], color="black", marker=marker, linestyle="", label=label)
-             for (_, marker), label in zip(PERCENTILES, ("median", "90 %", "99 %", "99.9 %"), strict=True)]
+    marks = [
+        Line2D([], [], color="black", marker=marker, linestyle="", label=label)
+        for (_, marker), label in zip(PERCENTILES, ("median", "90 %", "99 %", "99.9 %"), strict=True)
+    ]
     _legend(canvas, marks)
     canvas.savefig(path)
     plt.close(canvas)

@@ -25,14 +25,14 @@ from bench.peers.servers import PEERS, Peer
 BENCH = Path(__file__).parent
 FAULTS = ("lost", "repeats", "inversions", "unacknowledged", "cut_off")
 SMALLER_IS_BETTER = ("server_us", "p50_us", "p99_us")
-LIMITED = 0.9                   # of a core: from there on the load, not the server, may be what was measured
+LIMITED = 0.9  # of a core: from there on the load, not the server, may be what was measured
 
 ROW_NOTES = {
     2: "The load never sleeps here and in 5 to 7, so that a server's send pays for no waking of the other core.",
     3: "JetStream's subscribers are plain NATS subscriptions: messages reach them before they are stored.",
     7: "Latency counts from when a message was due.",
     8: "Redis gives all in one answer to XRANGE, which keeps it from all else meanwhile. JetStream pushes without\n"
-       "ACKs. nchan reads back 10,000, as its time grows with their square.",
+    "ACKs. nchan reads back 10,000, as its time grows with their square.",
 }
 
 AIMS = """\
@@ -83,7 +83,7 @@ class Verdict:
     """One aim beside what was measured."""
 
     text: str
-    reached: bool | None        # None: nothing was measured
+    reached: bool | None  # None: nothing was measured
 
 
 def judge(aim: dict[str, Any], value: float | None) -> Verdict:
@@ -114,8 +114,10 @@ def report(
 def _head(held: dict[str, Any], notes: dict[str, Any]) -> Iterator[str]:
     facts = held["machine"]
     yield "# Measured\n"
-    yield (f"{held['measured']}, commit {held['commit']}. {facts['cpu']}, {facts['cores']} cores, {facts['system']}, "
-           f"Python {facts['python']}. Made by `python -m bench.report`; not to be edited.\n")
+    yield (
+        f"{held['measured']}, commit {held['commit']}. {facts['cpu']}, {facts['cores']} cores, {facts['system']}, "
+        f"Python {facts['python']}. Made by `python -m bench.report`; not to be edited.\n"
+    )
     if notes.get("remark"):
         yield f"{notes['remark']}\n"
 
@@ -127,8 +129,15 @@ def _aims(held: dict[str, Any], aims: dict[str, Any], notes: dict[str, Any]) -> 
         reason = str(notes.get("reasons", {}).get(str(number), ""))
         if "elsewhere" in entry:
             needed, found = entry["elsewhere"], notes.get("elsewhere", {}).get(str(number), {})
-            cells = [entry["title"], "Unbroken", needed["first"], needed["aim"], found.get("measured", "not measured"),
-                     "", " ".join((found.get("how", ""), reason)).strip()]
+            cells = [
+                entry["title"],
+                "Unbroken",
+                needed["first"],
+                needed["aim"],
+                found.get("measured", "not measured"),
+                "",
+                " ".join((found.get("how", ""), reason)).strip(),
+            ]
             yield f"| {number} | {' | '.join(cells)} |"
             continue
         for aim in entry["aims"]:
@@ -137,8 +146,14 @@ def _aims(held: dict[str, Any], aims: dict[str, Any], notes: dict[str, Any]) -> 
             why = "" if verdict.reached else (reason or ("no reason is given yet" if verdict.reached is False else ""))
             row = ROWS[number]
             wanted = [_figure(aim["figure"], aim.get(which), named=True) for which in ("first", "aim")]
-            cells = [row.title, PEERS[aim["of"]].title, *wanted, _with_range(held, number, aim["of"], aim["figure"]),
-                     verdict.text, why]
+            cells = [
+                row.title,
+                PEERS[aim["of"]].title,
+                *wanted,
+                _with_range(held, number, aim["of"], aim["figure"]),
+                verdict.text,
+                why,
+            ]
             yield f"| {number} | {' | '.join(cells)} |"
     yield ""
 
@@ -169,8 +184,14 @@ def _row(held: dict[str, Any], row: Row) -> Iterator[str]:
     yield f"| {' | '.join(['---', '---', *['---:'] * (len(titles) - 3), '---'])} |"
     for name in row.peers:
         if results.median(held, row.number, name, "sent") is None:
-            why = next((run["failed"] for run in held["runs"]
-                        if (run["row"], run["peer"]) == (row.number, name) and "failed" in run), None)
+            why = next(
+                (
+                    run["failed"]
+                    for run in held["runs"]
+                    if (run["row"], run["peer"]) == (row.number, name) and "failed" in run
+                ),
+                None,
+            )
             if why:
                 yield f"| {PEERS[name].title} | failed: {why} {'| ' * (len(titles) - 1)}|"
             continue
@@ -185,8 +206,11 @@ def _row(held: dict[str, Any], row: Row) -> Iterator[str]:
             _faults(held, row.number, name),
         ]
         yield f"| {' | '.join(cells)} |"
-    limited = [PEERS[name].title for name in row.peers if not row.load.spin
-               and (results.median(held, row.number, name, "load_share") or 0) >= LIMITED]
+    limited = [
+        PEERS[name].title
+        for name in row.peers
+        if not row.load.spin and (results.median(held, row.number, name, "load_share") or 0) >= LIMITED
+    ]
     if limited:
         yield f"\nThe load was at its own limit, or near it, with {', '.join(limited)}."
 
@@ -205,8 +229,10 @@ def _rooms(rooms: dict[str, Any] | None) -> Iterator[str]:
         return
     ratios = sorted(room.ratio for room in compare.from_json(rooms["rooms"]) if room.ratio)
     yield "## Compiled rooms against plain Python\n"
-    yield (f"{len(ratios)} benchmarks by `make bench`, commit {rooms['commit']}: {ratios[0]:.1f} to {ratios[-1]:.0f} "
-           f"times as fast, the middle one {ratios[len(ratios) // 2]:.1f} times.\n")
+    yield (
+        f"{len(ratios)} benchmarks by `make bench`, commit {rooms['commit']}: {ratios[0]:.1f} to {ratios[-1]:.0f} "
+        f"times as fast, the middle one {ratios[len(ratios) // 2]:.1f} times.\n"
+    )
     yield "![Compiled rooms](rooms.png)\n"
 
 

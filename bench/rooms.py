@@ -24,7 +24,7 @@ from bench import compare, machine
 RESULTS = machine.ROOT / "bench" / "results"
 COMMITTED = "bench/results/rooms.json"
 PASSES = 3
-PASS_SECONDS = 0.3              # for each benchmark that repeats freely: some 25 s a pass
+PASS_SECONDS = 0.3  # for each benchmark that repeats freely: some 25 s a pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rooms = compare.condense(passes)
     committed = _committed()
     same_machine = committed.get("machine") == machine.facts()
-    before = [room for room in compare.from_json(committed.get("rooms", []))
-              if not options.only or room.name in {measured.name for measured in rooms}]
+    before = [
+        room
+        for room in compare.from_json(committed.get("rooms", []))
+        if not options.only or room.name in {measured.name for measured in rooms}
+    ]
     disputed = _differing(before, rooms, same_machine=same_machine)
     if disputed:
         print(f"{len(disputed)} differ; these again", file=sys.stderr)
@@ -51,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         rooms = compare.condense([*passes, *again])
     print("\n".join(compare.table(rooms, before, same_machine=same_machine, against=committed.get("commit", ""))))
-    print(f"\nMedians of {options.passes} passes. Better or worse is said beyond the noise only, and never within "
-          f"{compare.EQUAL:.0%}.")
+    print(
+        f"\nMedians of {options.passes} passes. Better or worse is said beyond the noise only, and never within "
+        f"{compare.EQUAL:.0%}."
+    )
     if before and not same_machine:
         print("The last committed result is another machine's: ratios to the baseline are compared, not times.")
     if not options.only:
@@ -63,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _differing(before: Sequence[compare.Room], rooms: Sequence[compare.Room], *, same_machine: bool) -> list[str]:
     """The names of the rooms that seem better or worse."""
     held = {room.name: room for room in before}
-    changes = {room.name: compare.change(held[room.name], room, same_machine=same_machine)
-               for room in rooms if room.name in held}
+    changes = {
+        room.name: compare.change(held[room.name], room, same_machine=same_machine)
+        for room in rooms
+        if room.name in held
+    }
     return [name for name, change in changes.items() if change is not None and change.word != "same"]
 
 
@@ -84,8 +92,17 @@ def _measure(selection: Sequence[str]) -> dict[str, Any] | None:
     """One pass; None if a benchmark failed, which pytest has then said."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "pass.json"
-        command = [sys.executable, "-m", "pytest", *selection, "--quiet", "--benchmark-enable", "--benchmark-only",
-                   f"--benchmark-max-time={PASS_SECONDS}", f"--benchmark-json={path}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            *selection,
+            "--quiet",
+            "--benchmark-enable",
+            "--benchmark-only",
+            f"--benchmark-max-time={PASS_SECONDS}",
+            f"--benchmark-json={path}",
+        ]
         done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
             print(done.stdout, done.stderr, sep="\n", file=sys.stderr)

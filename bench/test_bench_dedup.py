@@ -48,7 +48,7 @@ def test_new(benchmark: BenchmarkFixture, make: Callable[[], Window]) -> None:
     numbers = serials(COUNT)
 
     def fresh() -> tuple[tuple[Window, list[str]], dict[str, object]]:
-        return (make(), ids(COUNT)), {}             # new strings: as they come from a decoder, not hashed yet
+        return (make(), ids(COUNT)), {}  # new strings: as they come from a decoder, not hashed yet
 
     def add_all(window: Window, texts: list[str]) -> int:
         add = window.add_or_find

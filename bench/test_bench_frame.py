@@ -24,13 +24,13 @@ def masked(opcode: int, payload: bytes) -> bytes:
     return head[:1] + bytes([head[1] | 0x80]) + head[2:] + key + mask(payload, key)
 
 
-SMALL = [f"{n:04d}".encode() + b"x" * 118 for n in range(BUFFER // 128)]    # with 6 of header: 128 bytes on the wire
+SMALL = [f"{n:04d}".encode() + b"x" * 118 for n in range(BUFFER // 128)]  # with 6 of header: 128 bytes on the wire
 SMALL_WIRE = b"".join(masked(TEXT, payload) for payload in SMALL)
 LARGE = os.urandom(BUFFER)
 LARGE_WIRE = masked(BINARY, LARGE)
 FOREIGN = ("grüße 世界 " * 4096).encode()
 FOREIGN_WIRE = masked(TEXT, FOREIGN)
-RECEIVED = 1448                             # a TCP segment's payload on Ethernet: nearly every one ends within a frame
+RECEIVED = 1448  # a TCP segment's payload on Ethernet: nearly every one ends within a frame
 SEGMENTS = [SMALL_WIRE[at : at + RECEIVED] for at in range(0, len(SMALL_WIRE), RECEIVED)]
 
 
@@ -60,8 +60,9 @@ def wsproto_decode(chunks: list[bytes]) -> list[Any]:
 
 
 Decode = Callable[[list[bytes]], list[Any]]
-decoders = pytest.mark.parametrize("decode", [wsproto_decode, plain_decode, ext_decode],
-                                   ids=["wsproto", "baseline", "ext"])
+decoders = pytest.mark.parametrize(
+    "decode", [wsproto_decode, plain_decode, ext_decode], ids=["wsproto", "baseline", "ext"]
+)
 
 
 def as_bytes(payloads: list[Any]) -> list[bytes]:
@@ -97,13 +98,14 @@ WSPROTO = FrameProtocol(False, [])
 
 
 def wsproto_encode(opcode: int, payload: bytes) -> bytes:
-    assert opcode == BINARY                     # what wsproto makes of bytes
+    assert opcode == BINARY  # what wsproto makes of bytes
     return bytes(WSPROTO.send_data(payload))
 
 
 @pytest.mark.benchmark(group="frame: 512 payloads of 122 B encoded")
-@pytest.mark.parametrize("encode", [wsproto_encode, plain_encode_frame, encode_frame],
-                         ids=["wsproto", "baseline", "ext"])
+@pytest.mark.parametrize(
+    "encode", [wsproto_encode, plain_encode_frame, encode_frame], ids=["wsproto", "baseline", "ext"]
+)
 def test_encode(benchmark: BenchmarkFixture, encode: Callable[[int, bytes], bytes]) -> None:
     frames = benchmark(lambda: [encode(BINARY, payload) for payload in SMALL])
     assert frames == [b"\x82" + bytes([len(payload)]) + payload for payload in SMALL]

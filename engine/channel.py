@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from engine import limits
 from engine.errors import PubSubError
 from engine.names import ChannelName
+from engine.quota import Quota
 from ext.dedup import DedupWindow
 from ext.log import Log
+from ext.rate import Rate
 from ext.ring import Ring, Stream
 from ext.wire import EntryEncoder
 
@@ -68,6 +70,13 @@ class Channel(Log):
         self.scheduled = False
         self._plain_name: ChannelName | None = None
         self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
+
+    def limit(self, quota: Quota) -> None:
+        """What may be published here; delivering is bounded stream by stream."""
+        if quota.messages_in or quota.bytes_in:
+            self.incoming = Rate(quota.messages_in, quota.bytes_in)
+        if quota.max_message_size:
+            self.most_bytes = quota.max_message_size
 
     def wake(
         self,

@@ -1,14 +1,14 @@
 """Errors, by whose move is next.
 
-    PubSubError                 its ``code`` is what the client sees, and never changes meaning
-        BadRequest              the sender's: what it sent is wrong, and will be wrong again
-        AuthError               the sender's: other credentials are needed
-        LimitExceeded           the sender's: less, or later
-        PublishRejected         the publisher's: nothing was stored
-        Discontinuity           the subscriber's: entries are gone, reading may go on from ``evicted``
-        JournalUnavailable      the operator's: nothing was acknowledged; the same publish may be sent again
-        JournalCorrupted        the operator's: entries of one channel cannot be read; other channels can
-        StartupFailed           the operator's: the server can't run so; the message says what to do
+PubSubError                 its ``code`` is what the client sees, and never changes meaning
+    BadRequest              the sender's: what it sent is wrong, and will be wrong again
+    AuthError               the sender's: other credentials are needed
+    LimitExceeded           the sender's: less, or later
+    PublishRejected         the publisher's: nothing was stored
+    Discontinuity           the subscriber's: entries are gone, reading may go on from ``evicted``
+    JournalUnavailable      the operator's: nothing was acknowledged; the same publish may be sent again
+    JournalCorrupted        the operator's: entries of one channel cannot be read; other channels can
+    StartupFailed           the operator's: the server can't run so; the message says what to do
 """
 
 from __future__ import annotations
@@ -57,8 +57,16 @@ class AuthError(PubSubError):
 
 
 class LimitExceeded(PubSubError):
+    """``retry_after_ms``: when it may be tried again, if that is known."""
+
     code = 42910
     status = 429
+
+    def __init__(
+        self, message: str, *, code: int | None = None, status: int | None = None, retry_after_ms: int | None = None
+    ) -> None:
+        super().__init__(message, code=code, status=status)
+        self.retry_after_ms = retry_after_ms
 
 
 class PublishRejected(PubSubError):

@@ -17,6 +17,7 @@ from engine import limits
 from engine.channel import Channel, Policy
 from engine.errors import LimitExceeded, PubSubError
 from engine.journal.port import Stored
+from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Completion, Sequencer
 from engine.settings import Settings
 from ext.dedup import DedupWindow
@@ -40,7 +41,12 @@ class Hub:
     """Where a channel is found by its name."""
 
     def __init__(
-        self, settings: Settings, clock: SerialClock, dedup_key: bytes, policy_of: Callable[[str, str], Policy]
+        self,
+        settings: Settings,
+        clock: SerialClock,
+        dedup_key: bytes,
+        policy_of: Callable[[str, str], Policy],
+        quota_of: Callable[[str, str], Quota] = lambda app_id, name: NOTHING_SAID,
     ) -> None:
         self.settings = settings
         self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
@@ -50,6 +56,7 @@ class Hub:
         self.window_ms = settings.limits.window_seconds * 1000
         self._dedup_key = dedup_key
         self._policy_of = policy_of
+        self._quota_of = quota_of
         # When to look at each. In either all wait equally long, so they are in order of time.
         self._due: deque[tuple[int, Channel]] = deque()
         self._quiet: deque[tuple[int, Channel]] = deque()  # nobody has used them lately, and a look has its price
@@ -70,6 +77,7 @@ class Hub:
                 )
             channel = Channel(app_id, name, self._policy_of(app_id, name))
             channel.meter = self.meter(app_id)
+            channel.limit(self._quota_of(app_id, name))
             channel.meter.channels.add()
             self.channels[channel.key] = channel
             self.waking.append(channel)

@@ -1,7 +1,7 @@
 """Channel names: what is one, and the params that can be written into it.
 
-    room:1                       the namespace is ``room``
-    [?rewind=1&echo=false]room   params for this attachment; the channel is ``room``, replies use the text as written"""
+room:1                       the namespace is ``room``
+[?rewind=1&echo=false]room   params for this attachment; the channel is ``room``, replies use the text as written"""
 
 from __future__ import annotations
 

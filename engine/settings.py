@@ -2,8 +2,10 @@
 
     listen = "127.0.0.1:8080"        durability = "synced"
     [limits]                         any of engine.limits.Limits
-    [[apps]]                         id, and keys: [{ key = "app.key:secret", capability, enabled, revocable_tokens }]
-    [namespaces.chat]                persisted_hours, durability
+    [limits.connection]              any of engine.quota.Quota; the same for app, key and channel
+    [[apps]]                         id, limits, and
+                                     keys: [{ key = "app.key:secret", capability, enabled, revocable_tokens, limits }]
+    [namespaces.chat]                persisted_hours, durability, limits
 
 A wrong or unknown entry is refused with the file, the entry and the reason."""
 
@@ -20,6 +22,7 @@ from engine.auth.capability import Capability
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.errors import BadRequest, StartupFailed
 from engine.limits import Limits
+from engine.quota import NOTHING_SAID, SCOPES, Quota, parse_key_quotas, parse_quota
 
 DURABILITIES = ("synced", "written", "memory")
 """synced: fsynced before ACK and delivery. written: in the operating system before ACK, survives a killed process.
@@ -52,6 +55,7 @@ class Namespace:
     id: str
     persisted_hours: int = 0  # 0: held for the continuity window only
     durability: str | None = None  # None: the server's
+    quota: Quota = NOTHING_SAID  # of each of its channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,18 @@ class Settings:
     durability: str = "synced"
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    quotas: Mapping[str, Quota] = field(
+        default_factory=dict
+    )  # of each app, key, connection, channel, unless it has its own
+    app_quotas: Mapping[str, Quota] = field(default_factory=dict)  # by app
     keys: tuple[Key, ...] = ()
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_ended_by_proxy: bool = False  # keys may come over plain connections: those of a proxy to which they come by TLS
+
+    def general_quota(self, scope: str) -> Quota:
+        """Of each app, key, connection or channel that has none of its own."""
+        return self.quotas.get(scope, NOTHING_SAID)
 
     def __post_init__(self) -> None:
         """What no single entry is to blame for. Raises: StartupFailed."""
@@ -157,9 +169,11 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
     changes["dev"] = top.take("dev", bool, settings.dev)
     changes["tls_ended_by_proxy"] = top.take("tls_ended_by_proxy", bool, settings.tls_ended_by_proxy)
     changes["durability"] = _durability(top, settings.durability)
-    changes["limits"] = _limits(top.sub("limits"), settings.limits)
+    limits = top.sub("limits")
+    changes["quotas"] = {scope: quota for scope in SCOPES if (quota := _quota(limits, scope, scope)) != NOTHING_SAID}
+    changes["limits"] = _limits(limits, settings.limits)
     changes["namespaces"] = _namespaces(top.sub("namespaces"))
-    changes["keys"] = _keys(top, path)
+    changes["keys"], changes["app_quotas"] = _apps(top, path)
     top.end()
     try:
         return replace(settings, **changes)
@@ -207,18 +221,32 @@ def _namespaces(entries: _Entries) -> dict[str, Namespace]:
         durability = _durability(options, None)
         if durability == "memory" and hours:
             raise options.wrong("durability", "a persisted namespace cannot be kept in memory only")
+        quota = _quota(options, "limits", "channel")
         options.end()
-        found[name] = Namespace(name, hours, durability)
+        found[name] = Namespace(name, hours, durability, quota)
     return found
 
 
-def _keys(top: _Entries, path: Path) -> tuple[Key, ...]:
+def _quota(entries: _Entries, name: str, scope: str) -> Quota:
+    given = entries.take(name, dict)
+    try:
+        return parse_quota(given, scope) if given is not None else NOTHING_SAID
+    except ValueError as error:
+        raise entries.wrong(f"{name}.{str(error).partition(':')[0]}", str(error).partition(": ")[2]) from error
+
+
+def _apps(top: _Entries, path: Path) -> tuple[tuple[Key, ...], dict[str, Quota]]:
+    """All keys, and the quotas of their apps."""
     found: list[Key] = []
+    quotas: dict[str, Quota] = {}
     for at, table in enumerate(top.take("apps", list, [])):
         app = _Entries(path, f"apps[{at}]", table)
         app_id = app.take("id", str)
         if app_id is None:
             raise app.wrong("id", "is missing")
+        if app_id in quotas:
+            raise app.wrong("id", f"the app {app_id!r} is there twice")
+        quotas[app_id] = _quota(app, "limits", "app")  # all of them, to see who comes twice
         for number, entry in enumerate(app.take("keys", list, [])):
             key = _Entries(path, f"apps[{at}].keys[{number}]", {"key": entry} if isinstance(entry, str) else entry)
             found.append(_key(key, app_id))
@@ -227,7 +255,7 @@ def _keys(top: _Entries, path: Path) -> tuple[Key, ...]:
     for name in names:
         if names.count(name) > 1:
             raise top.wrong("apps", f"the key {name} is there twice")
-    return tuple(found)
+    return tuple(found), {app_id: quota for app_id, quota in quotas.items() if quota != NOTHING_SAID}
 
 
 def _key(entries: _Entries, app_id: str) -> Key:
@@ -243,9 +271,19 @@ def _key(entries: _Entries, app_id: str) -> Key:
     capability = entries.take("capability", dict)
     revocable = entries.take("revocable_tokens", bool, False)
     enabled = entries.take("enabled", bool, True)
+    quotas = _key_quotas(entries)
     entries.end()
     try:
         allowed = Capability.parse(capability if capability is not None else {"*": ["*"]})
     except BadRequest as error:
         raise entries.wrong("capability", str(error)) from error
-    return Key(app_id, key_id, secret, allowed, revocable, enabled)
+    return Key(app_id, key_id, secret, allowed, revocable, enabled, *quotas)
+
+
+def _key_quotas(entries: _Entries) -> tuple[Quota, Quota]:
+    """A key's own, and that of each of its connections."""
+    given = entries.take("limits", dict)
+    try:
+        return parse_key_quotas(given if given is not None else {})
+    except ValueError as error:
+        raise entries.wrong(f"limits.{str(error).partition(':')[0]}", str(error).partition(": ")[2]) from error

@@ -6,6 +6,7 @@ from ext.dedup cimport DedupWindow
 from ext.log cimport Log
 from ext.output cimport Out
 from ext.publish cimport Parser
+from ext.rate cimport Rate
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
 
@@ -19,9 +20,12 @@ cdef class Ingest(Sink):
     cdef uint64_t _most_bytes, _most_unanswered, _most_pending
     cdef uint32_t _most_messages
     cdef dict _logs                     # by the channel's name on the wire; None while there are none
+    cdef Rate _connection_rate          # None: it has none of its own
+    cdef Rate _key_rate, _app_rate
     cdef bytes _name                    # the last one that was used
     cdef Log _log
 
     cdef bint _stage(self, Parser parser) except? True
+    cdef bint _has_room(self, Log log, uint64_t size) noexcept
     cdef Log _find(self, Parser parser)
     cdef bint _remember(self, DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except? True

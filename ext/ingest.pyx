@@ -12,7 +12,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from ext.acks cimport AckQueue
@@ -20,6 +20,7 @@ from ext.dedup cimport DedupWindow, Hash
 from ext.log cimport Log
 from ext.output cimport Out, out_init, put, put_array_header, put_str
 from ext.publish cimport Parser
+from ext.rate cimport Rate
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
 
@@ -32,6 +33,7 @@ cdef enum:
     KEPT_ROOM = 256 * 1024
 
 cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
+cdef Rate _UNLIMITED = Rate(0, 0)
 cdef Out _record
 out_init(&_record, RECORD_ROOM)
 
@@ -64,7 +66,7 @@ cdef class Ingest(Sink):
         """
         self._sequence = sequence
         self._acks = acks
-        self._most_bytes = most_bytes
+        self.bound(None, _UNLIMITED, _UNLIMITED, most_bytes=most_bytes)
         self._most_messages = most_messages
         self._most_unanswered = most_unanswered
         self._most_pending = most_pending
@@ -77,6 +79,13 @@ cdef class Ingest(Sink):
         client = b"\xc0" if client_id is None else _msgpack_str(client_id.encode())
         self._sender = _msgpack_str(self._connection_id) + client + b"\x00"     # no flags
         self.revoke_all()
+
+    def bound(self, Rate connection, Rate key not None, Rate app not None, *, uint64_t most_bytes):
+        """What it goes by from now on: rates (None: the connection has none of its own), and bytes of one publish."""
+        self._connection_rate = connection
+        self._key_rate = key
+        self._app_rate = app
+        self._most_bytes = most_bytes
 
     def grant(self, str name not None, Log log not None):
         """Plain publishes to the channel of this name may be staged in ``log``, until it sleeps or they are revoked."""
@@ -121,7 +130,7 @@ cdef class Ingest(Sink):
         if sequence.remembered + parser.count > sequence.most_remembered:
             return False
         log = self._find(parser)
-        if log is None or not log.awake:
+        if log is None or not log.awake or not self._has_room(log, parser.size):
             return False
         length = <size_t>len(self._connection_id)
         memcpy(base, <const char*>self._connection_id, length)
@@ -151,9 +160,23 @@ cdef class Ingest(Sink):
             log.dedup.take(hash, serial, 0)
         elif not self._remember(log.dedup, parser.count, serial, base, length + 1):
             return False
+        if self._connection_rate is not None:
+            self._connection_rate.use(sequence.now_ms, parser.count, parser.size)
+        if log.incoming is not None:
+            log.incoming.use(sequence.now_ms, parser.count, parser.size)
+        self._key_rate.use(sequence.now_ms, parser.count, parser.size)
+        self._app_rate.use(sequence.now_ms, parser.count, parser.size)
         log.last_used_ms = sequence.now_ms
         sequence.put(log, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
         return True
+
+    cdef bint _has_room(self, Log log, uint64_t size) noexcept:
+        """Do all quotas allow for it? They are charged once it is certain that it is staged here."""
+        cdef int64_t now_ms = self._sequence.now_ms
+        return (size <= log.most_bytes
+                and (self._connection_rate is None or self._connection_rate.has_room(now_ms))
+                and (log.incoming is None or log.incoming.has_room(now_ms))
+                and self._key_rate.has_room(now_ms) and self._app_rate.has_room(now_ms))
 
     cdef Log _find(self, Parser parser):
         """The log that was granted for the channel's name."""

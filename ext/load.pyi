@@ -8,6 +8,7 @@ MOST_EXAMPLES: int
 MOST_RANGES: int
 
 def now_ns() -> int: ...
+
 @final
 class Template:
     count: Final[int]

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ext.dedup cimport DedupWindow
 from ext.meter cimport Meter
+from ext.rate cimport Rate
 from ext.ring cimport Ring
 
 
@@ -20,6 +21,8 @@ cdef class Log:
     cdef public bint kept
     cdef public bint persisted          # beyond the continuity window
     cdef public Meter meter             # its app's; None: nobody counts
+    cdef public Rate incoming           # what may be published here in a second; None: any number
+    cdef public uint64_t most_bytes     # of one publish
     cdef public bint awake
     cdef public DedupWindow dedup
     cdef public Ring ring

@@ -4,6 +4,7 @@ from typing_extensions import disjoint_base
 
 from ext.dedup import DedupWindow
 from ext.meter import Meter
+from ext.rate import Rate
 from ext.ring import Ring
 
 @final
@@ -28,6 +29,8 @@ class Log:
     kept: bool
     persisted: bool
     meter: Meter | None
+    incoming: Rate | None
+    most_bytes: int
     awake: bool
     dedup: DedupWindow
     ring: Ring

@@ -8,7 +8,7 @@
 ``engine.channel.Channel`` is this, and what else a channel is."""
 cimport cython
 from cpython.mem cimport PyMem_Free
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void* object)
@@ -53,6 +53,7 @@ cdef class Log:
 
     def __cinit__(self, *args, **kwargs):
         self.head = self.last_stored = 0
+        self.most_bytes = UINT64_MAX
 
     def __init__(self, str key not None, str series not None, *, bint kept):
         self.key = key

@@ -1,7 +1,7 @@
 """Is the server well? For load balancers and people: ``GET /health``.
 
-    ok        200   every promise can be kept
-    degraded  503   ``reasons`` say which cannot: what is published is refused, or readers are sent elsewhere"""
+ok        200   every promise can be kept
+degraded  503   ``reasons`` say which cannot: what is published is refused, or readers are sent elsewhere"""
 
 from __future__ import annotations
 

@@ -112,8 +112,7 @@ def _keyring(settings: Settings, directory: DataDirectory) -> Keyring:
             apps[key.app_id] = {"keys": [stored_key(key)]}
         keyring.add(key)
         print(
-            f"unbroken: made the app {key.app_id} with a key of full capability, kept in {file.path}:\n"
-            f"    {key.text}",
+            f"unbroken: made the app {key.app_id} with a key of full capability, kept in {file.path}:\n    {key.text}",
             flush=True,
         )
     return keyring
@@ -179,7 +178,8 @@ async def _serve(
     async with trio.open_nursery() as nodes:
         await nodes.start(node.run)
         configured = {key.name for key in settings.keys}
-        nodes.start_soon(KeyWatch(directory.apps, keyring, configured, node.clients, node.end_of_turn).run)
+        watch = KeyWatch(directory.apps, keyring, configured, node.clients, node.end_of_turn, node.allowances.refresh)
+        nodes.start_soon(watch.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as intake:
                 for listener in listeners:

@@ -1,8 +1,8 @@
 """The journal's appends, one at a time, without waiting for the disk.
 
-    start(blocks) -> journal.begin: written, and being synced by a thread that needs no interpreter
-                  -> or, while maintenance has the journal: journal.append, in a thread of ours
-    done <---- whoever turns is woken (wake_fd, an eventfd) ----+            take() -> the outcome"""
+start(blocks) -> journal.begin: written, and being synced by a thread that needs no interpreter
+              -> or, while maintenance has the journal: journal.append, in a thread of ours
+done <---- whoever turns is woken (wake_fd, an eventfd) ----+            take() -> the outcome"""
 
 from __future__ import annotations
 

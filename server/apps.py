@@ -1,6 +1,7 @@
 """apps.json: the apps, keys and namespaces that were made here and not in the configuration.
 
-    {app id: {"keys": [{"id", "secret", "capability", "revocableTokens", "enabled"}], "namespaces": {id: hours}}}
+    {app id: {"keys": [{"id", "secret", "capability", "revocableTokens", "enabled", "limits"}],
+              "namespaces": {id: hours}}}
 
     apps.json     replaced, never changed; for the owner alone
     apps.lock     held (flock) from reading to replacing: the server and `unbroken keys` take turns
@@ -20,8 +21,9 @@ from typing import Any
 import orjson
 
 from engine.auth.capability import FULL_TEXT, Capability
-from engine.auth.keys import Key, KeyFormatError, parse_key
+from engine.auth.keys import Key, parse_key
 from engine.errors import PubSubError, StartupFailed
+from engine.quota import NOTHING_SAID, Quota, parse_key_quotas
 from engine.settings import LONGEST_PERSISTED_HOURS, Namespace
 
 Stamp = tuple[int, int, int] | None
@@ -95,20 +97,34 @@ def give_to_owner(descriptor: int, directory: Path) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def new_key(app_id: str, capability: Capability | None = None, *, revocable: bool = False) -> Key:
-    """A key with a random name and secret."""
+def new_key(
+    app_id: str,
+    capability: Capability | None = None,
+    *,
+    revocable: bool = False,
+    quotas: tuple[Quota, Quota] = (NOTHING_SAID, NOTHING_SAID),
+) -> Key:
+    """A key with a random name and secret; ``quotas``: its own, and that of each of its connections."""
     granted = capability if capability is not None else Capability.parse(FULL_TEXT)
-    return Key(app_id, secrets.token_hex(3), secrets.token_hex(16), granted, revocable)
+    return Key(app_id, secrets.token_hex(3), secrets.token_hex(16), granted, revocable, True, *quotas)
+
+
+def limits_of(key: Key) -> dict[str, object]:
+    """As they are written down: what the key says itself."""
+    of_each = key.connection_quota.given
+    return {**key.quota.given, **({"connection": of_each} if of_each else {})}
 
 
 def stored_key(key: Key) -> dict[str, object]:
     """As apps.json has it."""
+    limits = limits_of(key)
     return {
         "id": key.key_id,
         "secret": key.secret,
         "capability": key.capability.text,
         "revocableTokens": key.revocable_tokens,
         "enabled": key.enabled,
+        **({"limits": limits} if limits else {}),
     }
 
 
@@ -120,11 +136,12 @@ def keys_of(apps: dict[str, Any], file: Path) -> Iterable[Key]:
                 of_app, key_id, secret = parse_key(f"{app_id}.{key['id']}:{key['secret']}")
                 capability = Capability.parse(key["capability"])
                 enabled = key.get("enabled", True) is True  # what is neither is a mistake on the safe side
-                yield Key(of_app, key_id, secret, capability, key["revocableTokens"] is True, enabled)
+                quotas = parse_key_quotas(key.get("limits", {}))
+                yield Key(of_app, key_id, secret, capability, key["revocableTokens"] is True, enabled, *quotas)
         except (KeyError, TypeError, AttributeError) as error:
             # Not the entry itself, which may hold secrets.
             raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error!r}; repair or restore it") from error
-        except (PubSubError, KeyFormatError) as error:
+        except (PubSubError, ValueError) as error:  # KeyFormatError is one
             raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error}; repair or restore it") from error
 
 

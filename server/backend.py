@@ -123,9 +123,10 @@ class NodeBackend:
         node = self._node
         if node.hub.sequencer.pending_bytes > node.settings.limits.staged_bytes:
             raise LimitExceeded("too much waits to be stored", code=42910, status=429)
-        outcome = Outcome()
-        found = node.hub.open(identity.app_id, channel.name, node.now_ms())
-
+        outcome, now_ms = Outcome(), node.now_ms()
+        found = node.hub.open(identity.app_id, channel.name, now_ms)
+        allowance = node.allowances.of(identity.key_name, identity.app_id)
+        allowance.admit_request(found, publish.count, publish.size, now_ms)
         node.hub.stage(found, publish, base_id, connection_id, client_id, node.now_ms(), outcome)
         node.end_of_turn()
         return await outcome.wait()

@@ -148,9 +148,7 @@ class Committer:
         doubtful = batch.blocks[0]
         try:
             await trio.to_thread.run_sync(self._journal.recover)
-            return await trio.to_thread.run_sync(
-                self._journal.holds, doubtful.channel, doubtful.entries[0][0]
-            )
+            return await trio.to_thread.run_sync(self._journal.holds, doubtful.channel, doubtful.entries[0][0])
         except PubSubError as still:
             LOGGER.error("the journal can't be reopened, publishes are refused until it can: %s", still)
             self.failure = still

@@ -1,7 +1,7 @@
 """Plain connections on their way in: a batch at a time, the usual WebSocket without a task.
 
-    Entrance.poll -> (descriptor, head) -> parse_upgrade --Request--> on_websocket: into the plane
-                                                 +------ None ------> a task: HTTP, or whatever is unusual"""
+Entrance.poll -> (descriptor, head) -> parse_upgrade --Request--> on_websocket: into the plane
+                                             +------ None ------> a task: HTTP, or whatever is unusual"""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ from urllib.parse import quote, urlsplit
 from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.errors import PubSubError, StartupFailed
+from engine.quota import SCOPES, Quota, parse_key_quotas
 from engine.settings import Settings, load
-from server.apps import AppsFile, keys_of, new_key, stored_key
+from server.apps import AppsFile, keys_of, limits_of, new_key, stored_key
 from server.datadir import DataDirectory
 
 EXAMPLES = """\
@@ -77,6 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--revocable-tokens", action="store_true", help="its tokens can be revoked, and live an hour at most"
     )
+    create.add_argument(
+        "--limit",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help=f"what it may take of the server, {', '.join(SCOPES['key'])}: of all its connections together, a second "
+        "where it is a rate; connection.NAME: of each of them; give it as often as there are limits",
+    )
     listing = actions.add_parser("list", parents=[common], help="list all keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="as JSON, an array")
     revoke = actions.add_parser("revoke", parents=[common], help="end a key and all tokens made with it, for good")
@@ -112,17 +121,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _create(directory: Path, arguments: argparse.Namespace, settings: Settings) -> int:
     capability = Capability.parse(arguments.capability)
+    quotas = _quotas(arguments.limit)
     if not (directory / "secret").exists():  # else a server could not tell a new directory from a damaged one
         DataDirectory.open(directory).close()
     with AppsFile(directory).changing() as apps:
         app_id = _app(arguments.app, {*apps, *(key.app_id for key in settings.keys)})
         taken = {known.name for known in (*keys_of(apps, directory / "apps.json"), *settings.keys)}
-        while (key := new_key(app_id, capability, revocable=arguments.revocable_tokens)).name in taken:
+        while (key := new_key(app_id, capability, revocable=arguments.revocable_tokens, quotas=quotas)).name in taken:
             pass
         apps.setdefault(app_id, {"keys": []})["keys"].append(stored_key(key))
     print(f"unbroken: made the key {key.name}; this is the only time that it is shown:", file=sys.stderr)
     print(key.text)
     return 0
+
+
+def _quotas(given: list[str]) -> tuple[Quota, Quota]:
+    """Those of a key, and of each of its connections. Raises: StartupFailed."""
+    limits: dict[str, object] = {}
+    of_each: dict[str, object] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        of, dot, rest = name.partition(".")
+        if not equals or (dot and of != "connection"):
+            raise StartupFailed(f"--limit: must be NAME=VALUE or connection.NAME=VALUE, got {text!r}")
+        number = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else value
+        (of_each if dot else limits)[rest if dot else name] = number
+    try:
+        return parse_key_quotas(limits | {"connection": of_each})
+    except ValueError as error:
+        raise StartupFailed(f"--limit {error}") from error
 
 
 def _app(wanted: str | None, known: set[str]) -> str:
@@ -146,13 +173,14 @@ def _list(file: AppsFile, settings: Settings, *, as_json: bool) -> int:
                 "enabled": key.enabled,
                 "revocableTokens": key.revocable_tokens,
                 "capability": json.loads(key.capability.text),
+                "limits": limits_of(key),
                 "configured": key in settings.keys,
             }
             for key in keys
         ]
         print(json.dumps(told, indent=2))
         return 0
-    rows = [("KEY", "STATE", "TOKENS", "FROM", "CAPABILITY")]
+    rows = [("KEY", "STATE", "TOKENS", "FROM", "LIMITS", "CAPABILITY")]
     for key in keys:
         rows.append(
             (
@@ -160,13 +188,19 @@ def _list(file: AppsFile, settings: Settings, *, as_json: bool) -> int:
                 "enabled" if key.enabled else "revoked",
                 "revocable" if key.revocable_tokens else "-",
                 "configuration" if key in settings.keys else "data",
+                " ".join(_limits_shown(key)) or "-",
                 key.capability.text,
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
-        print(*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4], sep="  ")
+        print(*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[5], sep="  ")
     return 0
+
+
+def _limits_shown(key: Key) -> list[str]:
+    own = [f"{name}={value}" for name, value in key.quota.given.items()]
+    return own + [f"connection.{name}={value}" for name, value in key.connection_quota.given.items()]
 
 
 def _revoke(file: AppsFile, settings: Settings, name: str) -> int:

@@ -32,9 +32,11 @@ class KeyWatch:
         configured: Collection[str],
         clients: Collection[ClientProtocol],
         end_of_turn: Callable[[], object],
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
         """
         Args:
+            changed: is told when the keys, or their limits, are others than before.
             configured: names of keys that are not the file's.
             clients: all live ones, at any time.
         """
@@ -43,6 +45,7 @@ class KeyWatch:
         self._configured = configured
         self._clients = clients
         self._end_of_turn = end_of_turn
+        self._changed = changed
         self._known = {key.name for key in keyring} - set(configured)
         self._stamp: object = object()  # like no other: what has changed since the keyring was made is not missed
 
@@ -77,6 +80,7 @@ class KeyWatch:
         for key in found.values():
             self._keyring.add(key)
         self._known = set(found)
+        self._changed()
         ended = [client for client in self._clients if self._keyring.find(client.identity.key_name) is None]
         for client in ended:
             client.fail(revoked())

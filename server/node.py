@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from engine import limits
+from engine.allowance import Allowances
 from engine.auth.authenticator import Authenticator
 from engine.auth.revocation import Revocations
 from engine.auth.tokens import Identity, with_client_id
@@ -25,6 +26,7 @@ from engine.errors import AuthError, PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
 from engine.names import namespace
+from engine.quota import NOTHING_SAID, Quota
 from engine.settings import Namespace, Settings
 from engine.statistics import Statistics
 from ext.acks import AckQueue
@@ -92,6 +94,7 @@ class Node:
         self.journal = journal
         self.authenticator = authenticator
         self.connections = connections
+        self.allowances = Allowances(settings, authenticator.keyring)
         self.keyguard = KeyGuard(anywhere=settings.dev or settings.tls_ended_by_proxy)
         self.now_ms = now_ms
         self.started_ms = now_ms()
@@ -99,7 +102,7 @@ class Node:
         self.clients: set[ClientProtocol] = set()
         self._present: set[Connection] = set()  # those that the meters count
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
-        self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of)
+        self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of, self.quota_of)
         self.statistics = Statistics(journal, self.hub.meters, prune=not settings.dev)  # whose fixtures lie years back
         self.statistics_turn = trio.Lock()  # held by whoever has them touch the journal
         self.plane = Plane(
@@ -126,6 +129,11 @@ class Node:
         options = self.app_namespaces.get(app_id, {}).get(space) or self.settings.namespaces.get(space)
         policy = policy_for(self.settings, options, self.journal, self._memory_series)
         return self._policies.setdefault(policy, policy)
+
+    def quota_of(self, app_id: str, name: str) -> Quota:
+        """Of one channel, as its namespace or the general one says."""
+        options = self.settings.namespaces.get(namespace(name))
+        return (options.quota if options is not None else NOTHING_SAID).over(self.settings.general_quota("channel"))
 
     # its life
 
@@ -307,6 +315,7 @@ class Node:
             self.hub.meter(client.identity.app_id).connections.add()
         client.connection.owner = client
         self.clients.add(client)
+        self.allowances.opened(client.allowance)
         self.lifetimes.watch(client)
 
     # what a client's protocol asks for (server.protocol.Services)
@@ -336,11 +345,21 @@ class Node:
             raise AuthError("auth: the token has another clientId than the connection", code=40102)
         self.revocations.check(identity, now_ms)
         client.identity = identity
+        if identity.key_name != before.key_name:
+            self.allowances.closed(client.allowance)
+            client.allowance = self.allowances.of(identity.key_name, identity.app_id)
+            self.allowances.opened(client.allowance)
         self.lifetimes.watch(client)
         return identity
 
+    def superseded(self, client: ClientProtocol) -> None:
+        """Another transport has its connection now."""
+        if client in self.clients:
+            self.clients.remove(client)
+            self.allowances.closed(client.allowance)
+
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
-        self.clients.discard(client)
+        self.superseded(client)
         self.lifetimes.forget(client)
         if client.connection in self._present:
             self._present.discard(client.connection)
@@ -355,11 +374,17 @@ class Node:
 
     def connection_details(self, client: ClientProtocol) -> dict[str, Any]:
         bounds = self.settings.limits
-        return {
+        details: dict[str, Any] = {
             "clientId": client.identity.told_client_id,
-            "maxMessageSize": bounds.max_message_size,
+            "maxMessageSize": client.allowance.max_message_size,
             "maxFrameSize": bounds.max_frame_size,
             "connectionStateTtl": bounds.connection_state_seconds * 1000,
             "maxIdleInterval": bounds.max_idle_interval_ms,
             "serverId": SERVER_ID,
         }
+        own = client.allowance.connection
+        if own.messages_in:
+            details["maxInboundRate"] = own.messages_in
+        if own.messages_out:
+            details["maxOutboundRate"] = own.messages_out
+        return details

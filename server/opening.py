@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
+from engine.allowance import check_connections
 from engine.auth.tokens import Identity
-from engine.errors import BadRequest, PubSubError
+from engine.errors import BadRequest, LimitExceeded, PubSubError
 from server import wire
 from server.actions import Action
 from server.attachment import Transport
@@ -95,6 +96,7 @@ def meet(
 def _continue_or_begin(
     node: Node, identity: Identity, greeting: Greeting, now_ms: int
 ) -> tuple[ClientProtocol, PubSubError | None]:
+    allowance = node.allowances.of(identity.key_name, identity.app_id)
     handle = greeting.params.get("resume") or greeting.params.get("recover")
     problem: PubSubError | None = None
     opened = None
@@ -106,10 +108,19 @@ def _continue_or_begin(
         else:
             if isinstance(opened.superseded, ClientProtocol):
                 opened.superseded.supersede()
-                node.clients.discard(opened.superseded)
+                node.superseded(opened.superseded)
+    try:
+        check_connections(allowance)
+    except LimitExceeded:
+        if opened is not None:  # it may be resumed when there is room
+            node.connections.lost(opened.connection, opened.connection.owner, now_ms)
+        raise
     if opened is None:
         opened = node.connections.open(identity, now_ms)
-    return ClientProtocol(node, opened.connection, identity, opened.key, greeting.wire, greeting.echo), problem
+    client = ClientProtocol(
+        node, opened.connection, identity, opened.key, greeting.wire, greeting.echo, allowance=allowance
+    )
+    return client, problem
 
 
 def welcome(node: Node, client: ClientProtocol, transport: Transport, problem: PubSubError | None) -> None:
@@ -121,6 +132,6 @@ def welcome(node: Node, client: ClientProtocol, transport: Transport, problem: P
 
 def refuse(error: PubSubError, greeting: Greeting, transport: Transport) -> None:
     """Say why, and close. What a retry may help against is a DISCONNECTED."""
-    action = Action.DISCONNECTED if error.status >= 500 else Action.ERROR
+    action = Action.DISCONNECTED if error.status >= 500 or isinstance(error, LimitExceeded) else Action.ERROR
     transport.send(wire.encode({"action": action, "error": error.info()}, greeting.wire))
     transport.close(1000)

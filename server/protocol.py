@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from engine import limits
+from engine.allowance import Allowance
 from engine.auth.capability import Operation
 from engine.auth.tokens import Identity, check_message_client_id
 from engine.channel import Channel
@@ -82,6 +83,7 @@ class ClientProtocol:
         "_contexts",
         "_key",
         "acks",
+        "allowance",
         "behind",
         "catching_up",
         "connection",
@@ -99,11 +101,20 @@ class ClientProtocol:
     transport: Transport
 
     def __init__(
-        self, services: Services, connection: Connection, identity: Identity, key: str, wire_format: int, echo: bool
+        self,
+        services: Services,
+        connection: Connection,
+        identity: Identity,
+        key: str,
+        wire_format: int,
+        echo: bool,
+        *,
+        allowance: Allowance,
     ) -> None:
         self.services = services
         self.connection = connection
         self.identity = identity
+        self.allowance = allowance
         self._key: str | None = key  # until it has been told with CONNECTED: it is long, and can be sealed anew
         self.wire = wire_format
         self.echo = echo
@@ -246,7 +257,7 @@ class ClientProtocol:
                 raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
             bounds = hub.settings.limits
             check_count(publish.count, bounds.messages_per_publish)
-            maximum = bounds.max_message_size
+            maximum = self.allowance.max_message_size
             if publish.size > maximum:
                 raise LimitExceeded(
                     f"messages: {publish.size} bytes are more than maxMessageSize, {maximum}", code=40009, status=400
@@ -255,6 +266,7 @@ class ClientProtocol:
                 raise BadRequest("params._forceNack: refused as asked", code=40099)
             now_ms = self.services.now_ms()
             channel = hub.open(self.identity.app_id, name.name, now_ms)
+            self.allowance.admit(channel, publish.count, publish.size, now_ms)
         except PubSubError as error:
             receipt.refused(error)
             return
@@ -272,14 +284,24 @@ class ClientProtocol:
                 self._answers(),
                 self.connection.id,
                 self.identity.client_id,
-                most_bytes=bounds.max_message_size,
+                most_bytes=self.allowance.max_message_size,
                 most_messages=bounds.messages_per_publish,
                 most_unanswered=limits.UNANSWERED_BYTES,
                 most_pending=bounds.staged_bytes,
             )
+            self._bound(self.ingest)
             self._answers().transport = self.transport
             self.transport.deliver_to(self.ingest)
         self.ingest.grant(text, channel)
+
+    def _bound(self, ingest: Ingest) -> None:
+        allowance = self.allowance
+        ingest.bound(
+            allowance.incoming,
+            allowance.key.incoming,
+            allowance.app.incoming,
+            most_bytes=allowance.max_message_size,
+        )
 
     def _revoke(self, text: str) -> None:
         """What may be done on the channel is to be looked at anew."""
@@ -398,7 +420,7 @@ class ClientProtocol:
             if not granted:
                 raise AuthError(f"the credentials do not permit attaching to {name.name!r} so", code=40160)
             earlier = self._attachments.get(text)
-            most = self.services.hub.settings.limits.channels_per_connection
+            most = self.allowance.channels
             if earlier is None and len(self._attachments) >= most:
                 raise LimitExceeded(
                     f"the connection is attached to {most} channels, the most allowed", code=90010, status=400
@@ -582,6 +604,7 @@ class ClientProtocol:
         self._contexts = None
         if self.ingest is not None:
             self.ingest.identify(identity.client_id)
+            self._bound(self.ingest)
         for text, attachment in list(self._attachments.items()):
             _, operations = self._permitted(text)
             modes = granted_modes(attachment.requested, operations)

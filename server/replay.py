@@ -138,9 +138,7 @@ class Replay:
                 client.deliver(attachment, attachment.cursor)
                 self._when_drained(client)
             elif channel.policy.durability == "memory":
-                client.discontinued(
-                    attachment, Discontinuity(channel.name, attachment.cursor, channel.ring.evicted)
-                )
+                client.discontinued(attachment, Discontinuity(channel.name, attachment.cursor, channel.ring.evicted))
                 self._when_drained(client)
             else:
                 self._play(client, attachment)
@@ -262,9 +260,7 @@ class Replay:
 
 
 def _wants_more(client: ClientProtocol, attachment: Attachment) -> bool:
-    return bool(
-        client.open and attachment.active and attachment.reader is None and attachment.modes & Flag.SUBSCRIBE
-    )
+    return bool(client.open and attachment.active and attachment.reader is None and attachment.modes & Flag.SUBSCRIBE)
 
 
 def _failure(error: BaseException | None) -> PubSubError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgpack
 import orjson
 
-from engine.errors import PubSubError
+from engine.errors import LimitExceeded, PubSubError
 from server.request import MEDIA_TYPES, Request, Response, format_parameter, media_type
 from server.wire import JSON, MSGPACK
 
@@ -27,7 +27,7 @@ ALLOWED_HEADERS = (  # for a preflight that does not say what it wants
     "Authorization, Content-Type, Accept, X-Ably-Version, X-Ably-ClientId, X-Ably-MessageId, X-Ably-Name,"
     " X-Ably-ConnectionKey, X-Ably-Encoding, Ably-Agent"
 )
-EXPOSED_HEADERS = "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid"
+EXPOSED_HEADERS = "Link, Retry-After, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid"
 PREFLIGHT_SECONDS = 86400
 
 
@@ -49,6 +49,8 @@ def refusal(error: PubSubError) -> Reply:
     if status == 401:
         # Not Basic: browsers would ask their user for a password.
         headers.append(("WWW-Authenticate", 'Bearer realm="unbroken"'))
+    if isinstance(error, LimitExceeded) and error.retry_after_ms is not None:
+        headers.append(("Retry-After", str(-(-error.retry_after_ms // 1000))))  # whole seconds, and none too early
     return Reply(status, {"error": info}, headers)
 
 

@@ -135,7 +135,6 @@ class FaultyServer:
             if fault == "stray":
                 await _say(websocket, action=1, msgSerial=message["msgSerial"], count=1)
 
-
     def _published_again(self, message: dict[str, Any]) -> list[str]:
         """What was sent again, once all have come back."""
         if message["msgSerial"] < self._next:

@@ -1,13 +1,13 @@
 """A TCP proxy that misbehaves on command: one thread, one selector, and bytes counted one by one.
 
-    client --upstream--> proxy --upstream--> server
-           <-downstream-       <-downstream-
+client --upstream--> proxy --upstream--> server
+       <-downstream-       <-downstream-
 
-    cut()                        every connection ends now, with a reset
-    cut_after(downstream=1000)   it ends when exactly so many further bytes went that way: in the middle of a frame
-    stall(), flow()              nothing is forwarded and nothing is read; then all of it is
-    refuse(), accept()           new connections are reset at once
-    delay(seconds)               each piece is held so long before it goes on"""
+cut()                        every connection ends now, with a reset
+cut_after(downstream=1000)   it ends when exactly so many further bytes went that way: in the middle of a frame
+stall(), flow()              nothing is forwarded and nothing is read; then all of it is
+refuse(), accept()           new connections are reset at once
+delay(seconds)               each piece is held so long before it goes on"""
 
 from __future__ import annotations
 

@@ -44,9 +44,7 @@ def test_the_files_are_for_the_owner_of_the_directory_alone(file: AppsFile) -> N
         assert found.st_uid == file.path.parent.stat().st_uid
 
 
-def test_what_root_makes_belongs_to_the_owner_of_the_directory(
-    file: AppsFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_root_makes_belongs_to_the_owner_of_the_directory(file: AppsFile, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "fchown", lambda descriptor, user, group: given.append((user, group)))

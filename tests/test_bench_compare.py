@@ -19,8 +19,13 @@ def room(compiled: float, baseline: float | None = None, *, noise: float = 0.0) 
 
 def measured(param: str, median: float, *, iqr: float = 0.0, group: str = "ring: read") -> dict[str, object]:
     name = f"test_read[{param}]"
-    return {"group": group, "name": name, "fullname": f"bench/test_bench_ring.py::{name}", "param": param or None,
-            "stats": {"median": median, "iqr": iqr, "rounds": 10}}
+    return {
+        "group": group,
+        "name": name,
+        "fullname": f"bench/test_bench_ring.py::{name}",
+        "param": param or None,
+        "stats": {"median": median, "iqr": iqr, "rounds": 10},
+    }
 
 
 def words(old: Room, new: Room, *, same_machine: bool = True) -> str | None:
@@ -63,8 +68,10 @@ def test_on_another_machine_only_ratios_are_compared():
     old=st.floats(1e-9, 10), factor=st.floats(0.01, 100), noises=st.tuples(*[st.floats(0, 1)] * 2), same=st.booleans()
 )
 def test_what_is_better_one_way_is_worse_the_other_way(old, factor, noises, same):
-    before, after = (Room("r", timing(median, noise), timing(old * 3, noise)) for median, noise in
-                     zip((old, old * factor), noises, strict=True))
+    before, after = (
+        Room("r", timing(median, noise), timing(old * 3, noise))
+        for median, noise in zip((old, old * factor), noises, strict=True)
+    )
     there, back = words(before, after, same_machine=same), words(after, before, same_machine=same)
     assert (there, back) in {("better", "worse"), ("worse", "better"), ("same", "same")}
     if factor * 0.999 > 1 / (1 + EQUAL) and factor * 1.001 < 1 + EQUAL:

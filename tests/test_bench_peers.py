@@ -23,7 +23,7 @@ from bench.peers.scenarios import ROWS
 from bench.peers.servers import PEERS
 
 ANSWERS = json.loads((Path(__file__).parent / "peer_answers.json").read_text())
-RECORD = 33                     # bytes of a message of the fake server: a mark and a line's end
+RECORD = 33  # bytes of a message of the fake server: a mark and a line's end
 QUICK = Load(window=4, seconds=0.1, warmup_seconds=0.02, quiet_seconds=0.3)
 
 
@@ -99,7 +99,12 @@ Fault = Callable[[int, bytes], list[bytes]]
 
 @contextmanager
 def fake(
-    fault: Fault, *, subscribers: int = 2, template: Template | None = None, answers: bytes = b"+", piece: int = 0,
+    fault: Fault,
+    *,
+    subscribers: int = 2,
+    template: Template | None = None,
+    answers: bytes = b"+",
+    piece: int = 0,
     heard: list[bytes] | None = None,
 ) -> Iterator[list[End]]:
     """One publisher and some subscribers, who get what ``fault`` makes of each message, ``piece`` bytes at a time."""
@@ -122,7 +127,7 @@ def fake(
                         for at in range(0, len(content), step):
                             client.sendall(content[at : at + step])
         except OSError:
-            pass                                    # the test is over
+            pass  # the test is over
         for end in theirs:
             end.close()
 
@@ -254,7 +259,7 @@ def test_decimal_and_byte_counters_number_the_publishes():
 
 
 def test_marks_of_another_channel_or_another_run_are_nobodys():
-    stray = b"~un~0001" + bytes(24).replace(b"\0", b"0")        # there is no publisher 1
+    stray = b"~un~0001" + bytes(24).replace(b"\0", b"0")  # there is no publisher 1
     with fake(lambda n, message: [message, stray]) as ends:
         outcome = pump.run(ends[::-1], replace(QUICK, count=20), ack=b"+")
     assert (outcome.delivered, faults(outcome)) == (40, (0, 0, 0))
@@ -272,6 +277,7 @@ def test_acknowledgements_are_counted_however_they_are_cut():
 
 def test_a_peer_that_leaves_before_anything_is_measured_is_a_failed_run(monkeypatch):
     """And no division by the span that was not."""
+
     def gone(ends, load, *, ack, pids):
         ends[0].socket.shutdown(socket.SHUT_RDWR)
         return pump_run(ends, replace(load, warmup_seconds=0.05, quiet_seconds=0.2), ack=ack)
@@ -360,8 +366,15 @@ def measured(monkeypatch, tmp_path):
         asked.append((row.number, peer.name))
         if len(asked) == 3:
             raise scenarios.Refused("no answer")
-        return {"rate": 1000.0 * len(asked), "server_us": 1.23456, "lost": 0, "repeats": 0, "inversions": 0,
-                "unacknowledged": 0, "cut_off": 0}
+        return {
+            "rate": 1000.0 * len(asked),
+            "server_us": 1.23456,
+            "lost": 0,
+            "repeats": 0,
+            "inversions": 0,
+            "unacknowledged": 0,
+            "cut_off": 0,
+        }
 
     monkeypatch.setattr(scenarios, "measure", measure)
     monkeypatch.setattr(servers, "find", lambda peer, programs: ("/there", f"{peer.name} 1.0"))

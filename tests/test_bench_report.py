@@ -22,9 +22,23 @@ REACHED = {1: 5e6, 2: 3e5, 3: 5e5, 4: 4e5, 5: 7e4, 8: 2e6}
 def run(row: int, peer: str, number: int = 1, **figures: Any) -> dict[str, Any]:
     """One in which every aim is reached, but for what is given."""
     return {
-        "row": row, "peer": peer, "round": number, "rate": REACHED.get(row, 1e4), "server_us": 0.15,
-        "p50_us": 300.0, "p99_us": 900.0, "p999_us": 1100.0, "ack_p50_us": 250.0, "rss_mib": 50.0, "sent": 1000,
-        "lost": 0, "repeats": 0, "inversions": 0, "unacknowledged": 0, "cut_off": 0, "load_share": 0.4,
+        "row": row,
+        "peer": peer,
+        "round": number,
+        "rate": REACHED.get(row, 1e4),
+        "server_us": 0.15,
+        "p50_us": 300.0,
+        "p99_us": 900.0,
+        "p999_us": 1100.0,
+        "ack_p50_us": 250.0,
+        "rss_mib": 50.0,
+        "sent": 1000,
+        "lost": 0,
+        "repeats": 0,
+        "inversions": 0,
+        "unacknowledged": 0,
+        "cut_off": 0,
+        "load_share": 0.4,
     } | figures
 
 

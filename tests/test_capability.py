@@ -23,9 +23,7 @@ resources = st.one_of(
 )
 params = st.sampled_from(["", "", "", "[meta]", "[meta?x=1]", "[?rewind=1]", "[filter=YQ==]", "[filter=YQ==?x=1]"])
 channels = st.tuples(params, names).map("".join)
-operations = st.one_of(
-    st.just(("*",)), st.lists(st.sampled_from(FEW), min_size=1, max_size=3, unique=True).map(tuple)
-)
+operations = st.one_of(st.just(("*",)), st.lists(st.sampled_from(FEW), min_size=1, max_size=3, unique=True).map(tuple))
 capabilities = st.dictionaries(resources, operations, max_size=6)
 
 

@@ -84,9 +84,7 @@ def test_development_is_on_if_either_says_so(config: Path) -> None:
 
 
 def test_keys_of_file_command_line_and_environment_add_up(config: Path) -> None:
-    settings = parsed(
-        *["--config", str(config), "--key", "a.k:s"], environment={"UNBROKEN_KEY": "env.k:s"}
-    )
+    settings = parsed(*["--config", str(config), "--key", "a.k:s"], environment={"UNBROKEN_KEY": "env.k:s"})
     assert sorted(key.name for key in settings.keys) == ["a.k", "env.k", "file.k"]
 
 

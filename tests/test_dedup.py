@@ -54,6 +54,7 @@ def test_the_hash_depends_on_every_bit_of_the_key_and_of_the_data() -> None:
 
 # ---- beside its model
 
+
 class Machine(RuleBasedStateMachine):
     """Every step is done to the window and to its plain twin; all that can be seen of them is compared."""
 
@@ -72,7 +73,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 60), back=st.integers(0, 900), count=st.integers(1, 60), index=st.integers(0, 999))
     def add_or_find(self, number: int, back: int, count: int, index: int) -> None:
-        ms = max(0, self.now - max(0, back - 450))               # half of them now, others older, some too old
+        ms = max(0, self.now - max(0, back - 450))  # half of them now, others older, some too old
         for n in range(number, number + count):
             self.counter = (self.counter + 1) % 65_536
             serial, message_id = at(ms, self.counter), self.some_id(n)
@@ -119,6 +120,7 @@ TestBesideItsModel = Machine.TestCase
 
 
 # ---- how long
+
 
 @given(st.integers(1, 200_000), st.integers(2, 64), st.integers(0, 2**47), st.integers(0, 10**6))
 def test_an_id_is_found_for_the_whole_window_and_gone_a_bucket_later(
@@ -181,10 +183,11 @@ def test_a_restore_that_begins_too_early_keeps_what_is_within_the_window() -> No
 
 # ---- taking back
 
+
 def test_an_id_whose_write_failed_can_be_used_again() -> None:
     window = DedupWindow(KEY)
     window.add("id", at(NOW, 1), 3)
-    assert window.find("id") == (at(NOW, 1), 3)                 # while it is being written it counts already
+    assert window.find("id") == (at(NOW, 1), 3)  # while it is being written it counts already
     assert window.remove("id", at(NOW, 1))
     assert window.find("id") is None
     assert window.add_or_find("id", at(NOW, 2), 4) is None
@@ -203,7 +206,7 @@ def test_only_the_serial_that_used_an_id_takes_it_back() -> None:
 def test_taking_back_any_of_many_leaves_all_the_others() -> None:
     """Dense tables: whoever is moved by a removal must be found at its new place, also across the table's end."""
     order = random.Random(7)
-    for count in (3, 7, 14, 28, 56, 84, 126, 1000, 7258, 7259, 12_000):     # just full, before a table grows or splits
+    for count in (3, 7, 14, 28, 56, 84, 126, 1000, 7258, 7259, 12_000):  # just full, before a table grows or splits
         window = DedupWindow(KEY)
         left = {f"id {n}": (at(NOW, n), n % 1000) for n in range(count)}
         for message_id, use in left.items():
@@ -231,6 +234,7 @@ def test_adding_and_taking_back_for_ever_does_not_grow_the_table() -> None:
 
 # ---- many
 
+
 def test_many_ids_are_all_found_at_48_bytes_each_at_most() -> None:
     window, most = DedupWindow(KEY), 0.0
     for n in range(100_000):
@@ -239,7 +243,7 @@ def test_many_ids_are_all_found_at_48_bytes_each_at_most() -> None:
             most = max(most, window.memory / len(window))
     assert len(window) == 100_000
     assert most <= 48
-    assert window.memory >= 24 * 100_000                        # it says all that it has: a hash and a serial are 24
+    assert window.memory >= 24 * 100_000  # it says all that it has: a hash and a serial are 24
     for n in range(100_000):
         assert window.add_or_find(f"hZ2kQ9w1Ab:{n}:0", at(NOW + WINDOW), 5) == (at(NOW + n), n % 1000)
         assert window.find(f"hZ2kQ9w1Ab:{n}:1") is None
@@ -270,6 +274,7 @@ def test_a_window_that_is_empty_or_has_become_so_costs_next_to_nothing() -> None
 
 
 # ---- what is refused
+
 
 @pytest.mark.parametrize("key", [b"", bytes(15), bytes(17)])
 def test_a_key_has_16_bytes(key: bytes) -> None:

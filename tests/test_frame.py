@@ -164,10 +164,17 @@ def test_flipped_bits_are_judged_like_the_model_and_like_wsproto(
 
 
 heads = st.tuples(st.integers(0, 255), st.integers(0, 255)).map(bytes)
-bricks = st.sampled_from([
-    frame(TEXT, b"a"), frame(TEXT, b"b", fin=False), frame(CONTINUATION, b"c"), frame(PING, b"p"),
-    frame(CONTINUATION, "€".encode()[:1], fin=False), frame(CONTINUATION, "€".encode()[1:]), frame(CLOSE, b"\3\xe8x"),
-])
+bricks = st.sampled_from(
+    [
+        frame(TEXT, b"a"),
+        frame(TEXT, b"b", fin=False),
+        frame(CONTINUATION, b"c"),
+        frame(PING, b"p"),
+        frame(CONTINUATION, "€".encode()[:1], fin=False),
+        frame(CONTINUATION, "€".encode()[1:]),
+        frame(CLOSE, b"\3\xe8x"),
+    ]
+)
 
 
 @settings(deadline=None, max_examples=400)
@@ -188,6 +195,7 @@ def assert_all_agree(data: bytes, cuts: list[int], limit: int) -> None:
 
 # ---- lengths, cuts, masks
 
+
 @pytest.mark.parametrize("size", CLASSES)
 @pytest.mark.parametrize("kind", [TEXT, BINARY])
 def test_every_class_of_lengths_arrives(size: int, kind: int) -> None:
@@ -198,14 +206,29 @@ def test_every_class_of_lengths_arrives(size: int, kind: int) -> None:
         assert witness.receive(data) == [Event(kind, payload)]
 
 
-CONVERSATION = b"".join([
-    frame(TEXT, "grüß ".encode(), fin=False), frame(PING, b"?"), frame(CONTINUATION, b""[:0], fin=False),
-    frame(CONTINUATION, "dich €".encode()[:-1], fin=False), frame(CONTINUATION, "€".encode()[-1:]),
-    frame(BINARY, bytes(range(126))), frame(BINARY, b""), frame(PONG, b"!" * 125), frame(TEXT, b"x" * 300),
-    frame(CLOSE, b"\x03\xe8bye"),
-])
-HEARD = [Event(PING, b"?"), Event(TEXT, "grüß dich €".encode()), Event(BINARY, bytes(range(126))), Event(BINARY, b""),
-         Event(PONG, b"!" * 125), Event(TEXT, b"x" * 300), Event(CLOSE, b"bye", 1000)]
+CONVERSATION = b"".join(
+    [
+        frame(TEXT, "grüß ".encode(), fin=False),
+        frame(PING, b"?"),
+        frame(CONTINUATION, b""[:0], fin=False),
+        frame(CONTINUATION, "dich €".encode()[:-1], fin=False),
+        frame(CONTINUATION, "€".encode()[-1:]),
+        frame(BINARY, bytes(range(126))),
+        frame(BINARY, b""),
+        frame(PONG, b"!" * 125),
+        frame(TEXT, b"x" * 300),
+        frame(CLOSE, b"\x03\xe8bye"),
+    ]
+)
+HEARD = [
+    Event(PING, b"?"),
+    Event(TEXT, "grüß dich €".encode()),
+    Event(BINARY, bytes(range(126))),
+    Event(BINARY, b""),
+    Event(PONG, b"!" * 125),
+    Event(TEXT, b"x" * 300),
+    Event(CLOSE, b"bye", 1000),
+]
 
 
 def test_a_cut_at_any_byte_changes_nothing() -> None:
@@ -324,6 +347,7 @@ def test_text_is_checked_exactly_as_python_does() -> None:
 
 # ---- bounds
 
+
 def test_a_silent_sender_is_held_by_what_it_sent_not_by_what_it_announced() -> None:
     decoder = FrameDecoder(1 << 20)
     data = frame(BINARY, bytes(500_000))
@@ -395,6 +419,7 @@ def test_only_bytes_are_received() -> None:
 
 
 # ---- the other direction
+
 
 @pytest.mark.parametrize("size", CLASSES)
 def test_what_is_encoded_is_what_wsproto_writes_and_reads(size: int) -> None:

@@ -47,9 +47,9 @@ def append(journal, blocks, *, synced, halves):
     head = journal.head()
     assert not journal.ended
     if not journal.begin(blocks, synced=synced, wake_fd=-1):
-        journal.append(blocks, synced=synced)   # a bucket has to be made
+        journal.append(blocks, synced=synced)  # a bucket has to be made
         return
-    assert journal.head() == head               # nothing of it is to be seen before it is on the disk
+    assert journal.head() == head  # nothing of it is to be seen before it is on the disk
     assert not journal.begin(blocks, synced=synced, wake_fd=-1)
     journal.wait()
     assert journal.ended
@@ -70,7 +70,6 @@ class FaultyStore(RocksStore):
         if self.fail == "sync":
             raise StoreError("IO error: Input/output error")
         super().sync()
-
 
     def begin_sync(self, wake_fd):
         super().begin_sync(wake_fd)
@@ -151,7 +150,7 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                 assert last >= wanted or (last == 0 and journal.forgotten_floor(retention) >= wanted)
                 assert journal.wake([name], 0)[name].last == last
                 if now < HOUR_MS * 9 and opened["silent_channels"] > 10 and not model.erased:
-                    assert last == wanted               # a day has not passed: nothing is forgotten
+                    assert last == wanted  # a day has not passed: nothing is forgotten
                     assert model.after(name, cursor) or continuous == (cursor >= wanted)
     finally:
         journal.close()
@@ -182,12 +181,12 @@ def test_a_cursor_older_than_the_floor_is_continuous_only_if_the_chain_proves_it
     journal.append([block("chained", old), block("lost", old + 1, old + 2), block("idle", old + 3)], synced=True)
     journal.maintain(2_000_000)
     assert journal.floor("w") == old + 3
-    assert journal.head() == old + 3                    # survives its entries
+    assert journal.head() == old + 3  # survives its entries
     journal.append([block("chained", new, previous=old), block("lost", new + 1, previous=old + 2)], synced=True)
-    assert journal.continuous("chained", "w", old)      # the entry after it names it
+    assert journal.continuous("chained", "w", old)  # the entry after it names it
     assert not journal.continuous("lost", "w", old + 1)
     assert journal.continuous("lost", "w", old + 2)
-    assert not journal.continuous("idle", "w", old)     # nothing held: unknown is no
+    assert not journal.continuous("idle", "w", old)  # nothing held: unknown is no
     assert journal.continuous("idle", "w", old + 3)
     journal.close()
     journal = journal_at(tmp_path, window_ms=WINDOW_MS)
@@ -204,7 +203,7 @@ def test_a_changed_layout_trusts_only_the_chain(tmp_path):
     assert not journal.continuous("a", "p24", MS)
     assert journal.continuous("a", "p24", 6 * MS)
     journal.append([block("a", 9 * MS, previous=5 * MS, retention="p24")], synced=True)
-    assert serials(read_all(journal, "a")) == [5 * MS, 9 * MS]         # merged over both classes
+    assert serials(read_all(journal, "a")) == [5 * MS, 9 * MS]  # merged over both classes
     assert serials(journal.read_before("a", 10 * MS, limit=9, budget=999)) == [9 * MS, 5 * MS]
     journal.close()
 
@@ -212,7 +211,7 @@ def test_a_changed_layout_trusts_only_the_chain(tmp_path):
 def test_the_clock_may_step_back_after_everything_expired(tmp_path):
     journal = journal_at(tmp_path)
     journal.append([block("a", 10_000 * MS)], synced=True)
-    journal.maintain(9_000_000)                          # a clock that jumped ahead drops the bucket of the head
+    journal.maintain(9_000_000)  # a clock that jumped ahead drops the bucket of the head
     floor = journal.floor("w")
     journal.append([block("a", 10_000 * MS + 1), block("b", 11_000 * MS)], synced=True)
     assert serials(read_all(journal, "a")) == [10_000 * MS + 1]
@@ -288,7 +287,7 @@ def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fau
     with pytest.raises(JournalUnavailable, match="IO error"):
         append(journal, [block("a", 4, 5, previous=2)], synced=True, halves=halves)
     stores[-1].fail = None
-    assert serials(read_all(journal, "a")) == [1, 2]                  # readers go on
+    assert serials(read_all(journal, "a")) == [1, 2]  # readers go on
     with pytest.raises(JournalUnavailable):
         append(journal, [block("a", 6)], synced=True, halves=halves)  # nothing is written before recovery
     assert not journal.statistics().available
@@ -375,7 +374,7 @@ def test_the_written_log_begins_a_new_life_when_the_machine_died(tmp_path, clean
     if clean:
         journal.close()
     else:
-        journal._store.close()                          # what a crash leaves: no mark
+        journal._store.close()  # what a crash leaves: no mark
     journal = journal_at(tmp_path, boot_id=boot)
     assert journal.series == series
     assert (journal.series_for(False) == written) == same
@@ -385,7 +384,7 @@ def test_the_written_log_begins_a_new_life_when_the_machine_died(tmp_path, clean
 @pytest.mark.parametrize(
     "bad",
     [
-        block("a", 5),                                  # not above the head
+        block("a", 5),  # not above the head
         block("a"),
         block("a", 20, previous=20),
         block("a", 30, retention="p0"),
@@ -430,7 +429,7 @@ def test_readers_beside_appends_and_retention_never_see_a_hole(tmp_path):
     for reader in readers:
         reader.join()
     assert holes == []
-    assert 0 < len(read_all(journal, "a")) <= 100        # of 600: buckets were indeed dropped
+    assert 0 < len(read_all(journal, "a")) <= 100  # of 600: buckets were indeed dropped
     journal.close()
 
 
@@ -476,7 +475,7 @@ def test_an_entry_of_a_former_class_vouches_for_nothing_after_a_change(tmp_path)
     journal.close()
     journal = journal_at(tmp_path, layout="chat=w")
     journal.append([block("a", 9 * MS, previous=5 * MS)], synced=True)
-    journal.maintain(1_000_000)                         # drops the window's 9, not yet the persisted 5
+    journal.maintain(1_000_000)  # drops the window's 9, not yet the persisted 5
     assert serials(read_all(journal, "a")) == [5 * MS]
     assert not journal.continuous("a", "w", 6 * MS)
     assert journal.continuous("a", "w", 9 * MS)
@@ -502,7 +501,7 @@ def test_a_read_that_meets_a_bucket_dropped_under_it_begins_anew(tmp_path):
         last = serial
     held = serials(read_all(journal, "a"))
     assert len(held) == 10
-    drop_at.append(300_000)                             # while the first bucket is read, more than it go
+    drop_at.append(300_000)  # while the first bucket is read, more than it go
     found = read_all(journal, "a")
     assert len(found) == 10 - 6
     assert all(two.previous == one.serial for one, two in pairwise(found))
@@ -532,7 +531,7 @@ def test_a_channel_that_fell_silent_is_continuous_after_a_restart(tmp_path):
         assert journal.forgotten_floor("w") == 0
         assert journal.continuous("never", "w", 5)
     journal.maintain(start + 2 * day)
-    assert journal.last_serial("a") == 0                # after a day it is forgotten, and known to be
+    assert journal.last_serial("a") == 0  # after a day it is forgotten, and known to be
     assert last <= journal.forgotten_floor("w") <= journal.floor("w")
     assert not journal.continuous("a", "w", last)
     assert journal._store.families() == []
@@ -602,7 +601,7 @@ def test_a_bucket_that_nobody_can_name_the_channels_of_makes_all_forgotten(tmp_p
     next(iter(journal._table)).channels = None
     monkeypatch.setattr("engine.journal.silent.channels_of", lambda *_: None)
     journal.maintain(600_000)
-    assert journal.last_serial("a") == 0                # what was remembered is not its newest any more
+    assert journal.last_serial("a") == 0  # what was remembered is not its newest any more
     assert journal.forgotten_floor("w") == 300_000 * MS
     assert not journal.continuous("a", "w", 1_000 * MS)
     journal.close()
@@ -659,7 +658,7 @@ def test_a_crash_between_any_two_steps_of_dropping_leaves_who_fell_silent_known(
     limit.append(step)
     with pytest.raises(JournalUnavailable):
         journal.maintain(1_000_000)
-    assert len(done) == step                            # of eight, and the drop is the last of them
+    assert len(done) == step  # of eight, and the drop is the last of them
     journal._store.close()
     journal = journal_at(tmp_path)
     for now in (1_000_000, 1_000_001):
@@ -676,9 +675,9 @@ def test_a_silent_channel_of_a_log_that_began_a_new_life_vouches_for_nothing(tmp
     journal.append([block("w", 1, series=written), block("s", 2, series=synced), block("z", 3)], synced=False)
     journal.maintain(1_000_000)
     assert journal.continuous("w", "w", 1)
-    journal._store.close()                              # the machine dies
+    journal._store.close()  # the machine dies
     journal = journal_at(tmp_path, boot_id="boot-2")
-    assert not journal.continuous("w", "w", 1)          # entries after it, acknowledged, may be gone
+    assert not journal.continuous("w", "w", 1)  # entries after it, acknowledged, may be gone
     assert journal.continuous("s", "w", 2)
     assert [journal.last_serial(name) for name in "ws"] == [1, 2]
     journal.close()
@@ -722,7 +721,7 @@ def test_what_was_taken_back_before_the_older_bucket_went_is_not_relied_on(tmp_p
     old, young = 1_000 * MS, 100_000 * MS
     journal.append([block("a", old, series=journal.series)], synced=True)
     journal.append([block("a", young, series=journal.series)], synced=True)
-    journal.erase("a", [young])                         # the index of its bucket still has the channel
+    journal.erase("a", [young])  # the index of its bucket still has the channel
     journal.maintain(151_000)
     journal.maintain(1_000_000)
     assert old <= journal.last_serial("a") < young
@@ -736,7 +735,7 @@ def test_a_channel_that_changed_its_class_has_the_newest_serial_of_both(tmp_path
     journal.close()
     journal = journal_at(tmp_path, layout="chat=w")
     journal.append([block("a", 9_000 * MS, previous=5_000 * MS, series=journal.series)], synced=True)
-    for now in (1_000_000, 2 * HOUR_MS):                # the window's newer entry is dropped first
+    for now in (1_000_000, 2 * HOUR_MS):  # the window's newer entry is dropped first
         journal.maintain(now)
         assert journal.last_serial("a") == 9_000 * MS
     assert read_all(journal, "a") == []
@@ -752,7 +751,7 @@ def test_an_entry_held_from_before_a_change_of_class_does_not_outlive_what_was_f
     journal.append([block("a", 9_000 * MS, previous=5_000 * MS, series=journal.series)], synced=True)
     journal.append([block("b", 1_000_000 * MS, series=journal.series)], synced=True)
     journal.maintain(500_000)
-    journal._meta.base = journal.head() - 1             # as if the layout had changed again since
+    journal._meta.base = journal.head() - 1  # as if the layout had changed again since
     assert journal.last_serial("a") == 9_000 * MS
     journal.maintain(40 * HOUR_MS)
     assert serials(read_all(journal, "a")) == [5_000 * MS]
@@ -764,7 +763,7 @@ def test_an_entry_held_from_before_a_change_of_class_does_not_outlive_what_was_f
 def test_what_would_have_to_wait_is_not_begun(tmp_path):
     """A loop begins appends: it must not stand still while a bucket is made, or until another one has been dropped."""
     journal = journal_at(tmp_path)
-    with journal._building:                     # as maintenance has it
+    with journal._building:  # as maintenance has it
         assert not journal.begin([block("a", 1)], synced=True, wake_fd=-1)
     assert not journal.begin([block("a", 1)], synced=True, wake_fd=-1)
     assert read_all(journal, "a") == []

@@ -86,7 +86,7 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(tmp_path, mod
     acknowledged = {"a": set(), "b": set()}
     for life in range(4):
         writer = start_writer(tmp_path / "journal", mode)
-        lines = [writer.stdout.readline()]                    # it is up
+        lines = [writer.stdout.readline()]  # it is up
         deadline = time.monotonic() + random.Random(life).random() / 4
         while time.monotonic() < deadline:
             lines.append(writer.stdout.readline())
@@ -153,7 +153,7 @@ def test_a_log_torn_anywhere_opens_with_an_unbroken_prefix(crashed, tmp_path):
         journal = RocksJournal(path, window_ms=4_000)
         found = check_chain(journal)
         counts.append(len(found["a"]))
-        assert len(found["a"]) == len(found["b"])                  # an append is there whole or not at all
+        assert len(found["a"]) == len(found["b"])  # an append is there whole or not at all
         journal.close()
         shutil.rmtree(path)
         whole = found
@@ -227,7 +227,7 @@ def test_a_flipped_byte_in_a_table_is_reported_and_nothing_wrong_is_read(tmp_pat
             journal.close()
         shutil.rmtree(path)
     assert reports > 40
-    assert right > 40                   # other channels are unaffected
+    assert right > 40  # other channels are unaffected
 
 
 def test_a_missing_file_is_reported(tmp_path):
@@ -252,6 +252,6 @@ def test_a_log_torn_before_another_with_records_is_a_hole(crashed, tmp_path):
     torn = newest_log(path)
     newer = torn.with_name(f"{int(torn.stem) + 1:06d}.log")
     newer.write_bytes(b"")
-    assert wal.inspect(path) is None                    # what a full disk leaves
+    assert wal.inspect(path) is None  # what a full disk leaves
     newer.write_bytes(newest_log(crashed).read_bytes())
     assert wal.inspect(path).startswith(f"{torn.name}: torn at byte")

@@ -60,7 +60,8 @@ def test_a_key_is_made_in_the_only_app_or_a_new_one_and_its_secret_shown_once(da
     assert first.partition(".")[0] == second.partition(".")[0]
     found = {key["name"]: key for key in listed(data, capsys)}
     assert found[first] == {
-        "name": first, "enabled": True, "revocableTokens": False, "capability": {"*": ["*"]}, "configured": False,
+        "name": first, "enabled": True, "revocableTokens": False, "capability": {"*": ["*"]}, "limits": {},
+            "configured": False,
     }  # fmt: skip
     assert (found[second]["capability"], found[second]["revocableTokens"]) == ({"a:*": ["publish"]}, True)
     shown = [["show", first, "--sdk", sdk] for sdk in ("js", "python", "curl")]

@@ -31,9 +31,7 @@ def logs(draw):
     """Entries, each naming the one before it."""
     serials = sorted(draw(st.sets(st.integers(1, 60), max_size=25)))
     chosen = st.tuples(st.sampled_from([0, OWN, OTHER]), st.integers(0, 40))
-    return [
-        (serial, previous, record(*draw(chosen))) for serial, previous in zip(serials, [0, *serials], strict=False)
-    ]
+    return [(serial, previous, record(*draw(chosen))) for serial, previous in zip(serials, [0, *serials], strict=False)]
 
 
 def played(encoder, entries, skip_origin):
@@ -135,16 +133,19 @@ def test_the_journal_plays_what_it_reads_across_buckets_and_classes(tmp_path, cl
             entries.append((serial, previous, record(OWN if serial % 3 == 0 else 0)))
             previous = serial
         retention = classes[step % len(classes)]
-        journal.append([Block("app:room", retention, SERIES, entries), ], synced=False)
+        journal.append(
+            [
+                Block("app:room", retention, SERIES, entries),
+            ],
+            synced=False,
+        )
     encoder, until = EntryEncoder(0, "room"), previous - 1
     for skip_origin in (0, OWN):
         cursor, frames = 0, b""
         stored = journal.read_after("app:room", 0, limit=1000, budget=1 << 30)
         assert len(stored) == 200
         while True:
-            batch = journal.play_after(
-                "app:room", cursor, encoder, until=until, budget=3000, skip_origin=skip_origin
-            )
+            batch = journal.play_after("app:room", cursor, encoder, until=until, budget=3000, skip_origin=skip_origin)
             if not batch.entries:
                 break
             assert batch.previous == cursor

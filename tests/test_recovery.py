@@ -24,9 +24,7 @@ FORMATS = ("json", "msgpack")
 SEED = 20260417  # of what is random here: the same cuts in every run, as far as threads allow
 
 
-def started(
-    channel: str, address: Address, *, count: int, **options: Any
-) -> tuple[list[Publisher], list[Subscriber]]:
+def started(channel: str, address: Address, *, count: int, **options: Any) -> tuple[list[Publisher], list[Subscriber]]:
     """Four publishers and four subscribers of both formats, the subscribers attached before anything is published."""
     formats = cycle(FORMATS)
     subscribers = [Subscriber(f"s{n}", address, channel, format=next(formats)) for n in range(4)]

@@ -43,6 +43,7 @@ steps = st.one_of(
 
 # ---- the clock
 
+
 @given(st.lists(steps, max_size=60))
 def test_serials_only_grow_whatever_the_wall_clock_does(sequence: list[tuple[str, int]]) -> None:
     clock, twin, now, before = SerialClock(), model.PlainSerialClock(), NOW, 0
@@ -82,7 +83,7 @@ def test_more_serials_than_a_millisecond_holds_carry_into_the_next() -> None:
     given_out = [clock.next(NOW) for _ in range(65_536 * 2 + 5)]
     assert given_out == list(range(NOW << 16, (NOW << 16) + 65_536 * 2 + 5))
     assert given_out[-1] >> 16 == NOW + 2
-    assert clock.next(NOW + 1) == given_out[-1] + 1            # the wall clock has not caught up yet
+    assert clock.next(NOW + 1) == given_out[-1] + 1  # the wall clock has not caught up yet
     assert clock.next(NOW + 3) == (NOW + 3) << 16
 
 
@@ -90,7 +91,7 @@ def test_a_restored_clock_gives_out_nothing_it_had_given_out() -> None:
     clock = SerialClock(NOW << 16)
     assert clock.next(NOW - 5) == (NOW << 16) + 1
     clock.restore((NOW + 9) << 16)
-    clock.restore(7)                                            # an older one does not set it back
+    clock.restore(7)  # an older one does not set it back
     assert clock.last == (NOW + 9) << 16
     assert clock.next(NOW) == ((NOW + 9) << 16) + 1
 
@@ -130,6 +131,7 @@ def test_only_whole_numbers_are_taken(value: object) -> None:
 
 
 # ---- texts
+
 
 @given(serials, series_names, st.integers(0, 999))
 @example(0, SERIES, 0)
@@ -237,6 +239,7 @@ def test_other_rooms_find_the_writer_in_c() -> None:
 
 # ---- series
 
+
 def test_a_series_is_8_letters_and_digits_and_a_serial_takes_it() -> None:
     for random in (bytes(8), b"\xff" * 8, bytes(range(16)), b"\xff" * 64):
         series = new_series(random)
@@ -257,6 +260,7 @@ def test_too_little_randomness_makes_no_series() -> None:
 
 # ---- connection ids
 
+
 @given(st.integers(1, 2**60 - 1))
 @example(1)
 @example(2**60 - 1)
@@ -268,8 +272,18 @@ def test_a_connection_id_and_its_origin_are_one_to_one(origin: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "hZ2kQ9w1A", "hZ2kQ9w1Abc", "hZ2kQ9w1A+", "hZ2kQ9w1A/", "hZ2kQ9w1A=", "hZ2kQ9w1Aé", "hZ2kQ9w1:b",
-     "hZ2kQ9w1A\x00", "AAAAAAAAAA"],
+    [
+        "",
+        "hZ2kQ9w1A",
+        "hZ2kQ9w1Abc",
+        "hZ2kQ9w1A+",
+        "hZ2kQ9w1A/",
+        "hZ2kQ9w1A=",
+        "hZ2kQ9w1Aé",
+        "hZ2kQ9w1:b",
+        "hZ2kQ9w1A\x00",
+        "AAAAAAAAAA",
+    ],
 )
 def test_what_is_no_connection_id_has_no_origin(text: str) -> None:
     with pytest.raises(ValueError, match="connection"):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine import limits
 from engine.auth.capability import Operation
 from engine.errors import StartupFailed
+from engine.quota import NOTHING_SAID, SCOPES, Quota
 from engine.settings import LARGEST, SMALLEST, Namespace, Settings, load, parse_listen
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "unbroken.example.toml"
@@ -30,13 +31,45 @@ def test_the_example_is_valid_and_shows_every_limit_with_its_default() -> None:
     settings = load(EXAMPLE)
     assert settings.limits == limits.Limits()
     shown = tomllib.loads(EXAMPLE.read_text())["limits"]
-    assert set(shown) == {known.name for known in dataclasses.fields(limits.Limits)}
-    assert settings == dataclasses.replace(Settings(), namespaces=settings.namespaces, keys=settings.keys)
+    assert set(shown) == {known.name for known in dataclasses.fields(limits.Limits)} | set(SCOPES)
+    assert set(shown["connection"]) == set(SCOPES["connection"])
+    assert settings == dataclasses.replace(
+        Settings(), namespaces=settings.namespaces, keys=settings.keys, quotas=settings.quotas
+    )
+    for scope in SCOPES:
+        assert settings.general_quota(scope).over(NOTHING_SAID) == NOTHING_SAID, (
+            "all are unlimited unless they are given"
+        )
     assert settings.namespaces["chat"].persisted_hours == 72
     assert settings.namespaces["ticker"].durability == "memory"
     root, reader = settings.keys
     assert root.name == "example.root"
     assert reader.capability.operations("news:1") == Operation.SUBSCRIBE | Operation.HISTORY
+
+
+def test_limits_are_read_for_all_of_a_kind_and_for_one(file: Path) -> None:
+    settings = read(
+        file,
+        """
+        [limits]
+        connections = 5
+        [limits.connection]
+        messages_in = 7
+        [limits.app]
+        connections = 3
+        [[apps]]
+        id = "app1"
+        limits = { connections = "unlimited", bytes_out = 9 }
+        keys = [{ key = "app1.k:s", limits = { connections = 2, connection = { messages_out = 4 } } }]
+        [namespaces.chat]
+        limits = { messages_in = 11 }
+        """,
+    )
+    assert settings.limits.connections == 5
+    assert settings.general_quota("connection") == Quota(messages_in=7)
+    assert settings.app_quotas["app1"].over(settings.general_quota("app")) == Quota(bytes_out=9)
+    assert (settings.keys[0].quota, settings.keys[0].connection_quota) == (Quota(connections=2), Quota(messages_out=4))
+    assert settings.namespaces["chat"].quota == Quota(messages_in=11)
 
 
 def test_an_empty_file_changes_nothing(file: Path) -> None:
@@ -111,6 +144,17 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
         ("[namespaces.'a:b']", "namespaces.a:b", "without colons"),
         ("apps = 5", "apps", "an array"),
         ("apps = [5]", "apps[0]", "a table"),
+        ("[limits]\nconnection = 5", "limits.connection", "a table"),
+        ("[limits.connection]\nconnections = 5", "limits.connection.connections", "no such limit"),
+        ("[limits.channel]\nmessages_in = 0", "limits.channel.messages_in", "a whole number from 1"),
+        ("[[apps]]\nid = 'a'\nlimits = { x = 1 }", "apps[0].limits.x", "no such limit"),
+        ("[[apps]]\nid = 'a'\n[[apps]]\nid = 'a'", "apps[1].id", "twice"),
+        (
+            "[[apps]]\nid='a'\nkeys=[{key='a.k:s', limits={connection={x=1}}}]",
+            "apps[0].keys[0].limits.connection.x",
+            "no",
+        ),
+        ("[namespaces.n]\nlimits = { connections = 1 }", "namespaces.n.limits.connections", "no such limit"),
         ("[[apps]]\nkeys = []", "apps[0].id", "is missing"),
         ("[[apps]]\nid = 'a'\nname = 'x'", "apps[0].name", "no such entry"),
         ("[[apps]]\nid = 'a'\nkeys = [5]", "apps[0].keys[0]", "a table"),

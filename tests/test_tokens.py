@@ -61,9 +61,7 @@ def test_a_token_says_what_it_was_issued_with(authenticator: Authenticator) -> N
     assert found.capability.text == CAPABILITY
 
 
-@pytest.mark.parametrize(
-    ("client_id", "expected"), [(None, (None, False)), ("*", (None, True)), ("x", ("x", False))]
-)
+@pytest.mark.parametrize(("client_id", "expected"), [(None, (None, False)), ("*", (None, True)), ("x", ("x", False))])
 def test_a_token_is_of_one_client_or_of_any_or_of_nobody(
     authenticator: Authenticator, client_id: str | None, expected: tuple[str | None, bool]
 ) -> None:

@@ -36,15 +36,22 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        "python -m bench.peers", description=__doc__.partition("\n")[0], epilog=EXAMPLES,
+        "python -m bench.peers",
+        description=__doc__.partition("\n")[0],
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="say what can be measured here, and measure nothing")
     parser.add_argument("--rows", metavar="N,N", help=f"these rows of {', '.join(map(str, ROWS))}")
     parser.add_argument("--peers", metavar="NAME,NAME", help=f"these of {', '.join(PEERS)}")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"{ROUNDS}; medians are taken of them")
-    parser.add_argument("--program", action="append", default=[], metavar="NAME=PATH",
-                        help="a program that is not where the system has it; may be given several times")
+    parser.add_argument(
+        "--program",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a program that is not where the system has it; may be given several times",
+    )
     parser.add_argument("--fresh", action="store_true", help="forget the results so far")
     parser.add_argument("--again", action="store_true", help="measure also what is there already")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="bench/results/peers.json")
@@ -105,9 +112,7 @@ def _list(rows: Sequence[Row], found: dict[str, tuple[str, str]], missing: dict[
         print(f"{name:18} missing: {reason}")
 
 
-def _measure(
-    wanted: Sequence[tuple[int, Row, Peer]], paths: dict[str, str], held: dict[str, Any], path: Path
-) -> int:
+def _measure(wanted: Sequence[tuple[int, Row, Peer]], paths: dict[str, str], held: dict[str, Any], path: Path) -> int:
     """Returns 1 if a run could not be made."""
     cores = sorted(os.sched_getaffinity(0))
     pinned = len(cores) > 1
@@ -142,8 +147,11 @@ def _line(figures: dict[str, Any]) -> str:
         said.append(f"{figures['server_us']:.3g} us of the server each")
     if "p50_us" in figures:
         said.append(f"p50 {figures['p50_us'] / 1000:.3g} ms, p99 {figures['p99_us'] / 1000:.3g} ms")
-    faults = [f"{figures[name]} {name}" for name in ("lost", "repeats", "inversions", "unacknowledged", "cut_off")
-              if figures[name]]
+    faults = [
+        f"{figures[name]} {name}"
+        for name in ("lost", "repeats", "inversions", "unacknowledged", "cut_off")
+        if figures[name]
+    ]
     return ", ".join(said + faults)
 
 

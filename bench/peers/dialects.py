@@ -23,7 +23,7 @@ KEY = "app.key:secret"
 @dataclass(frozen=True, slots=True)
 class Step:
     send: bytes
-    expect: bytes = b""         # b"": nothing comes back
+    expect: bytes = b""  # b"": nothing comes back
 
 
 class Dialect(Protocol):
@@ -65,7 +65,7 @@ class Unbroken:
     """Ably's protocol in JSON. One ACK may answer many publishes: it names the serials of each."""
 
     ack = b'"serials"'
-    _width = 8                  # digits of msgSerial: more than a run sends
+    _width = 8  # digits of msgSerial: more than a run sends
 
     def prepare(self, channels: Sequence[str]) -> list[Step]:
         return []
@@ -85,9 +85,11 @@ class Unbroken:
         return text_frame(json.dumps(message).encode())
 
     def template(self, channel: str, number: int, size: int) -> Template:
-        serial = b'"msgSerial":' + b"0".rjust(self._width)      # JSON lets blanks stand before a number
+        serial = b'"msgSerial":' + b"0".rjust(self._width)  # JSON lets blanks stand before a number
         content = b'{"action":15,"channel":"%b",%b,"messages":[{"data":"%b"}]}' % (
-            channel.encode(), serial, payload(size),
+            channel.encode(),
+            serial,
+            payload(size),
         )
         message = text_frame(content)
         at = message.index(serial) + len(serial) - self._width
@@ -125,8 +127,16 @@ class JetStream(Nats):
             Step(
                 self._request(
                     f"$JS.API.STREAM.CREATE.{self.stream}",
-                    {"name": self.stream, "subjects": list(channels), "storage": "file", "retention": "limits",
-                     "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "num_replicas": 1},
+                    {
+                        "name": self.stream,
+                        "subjects": list(channels),
+                        "storage": "file",
+                        "retention": "limits",
+                        "max_consumers": -1,
+                        "max_msgs": -1,
+                        "max_bytes": -1,
+                        "num_replicas": 1,
+                    },
                 ),
                 b'"did_create":true',
             ),
@@ -144,7 +154,10 @@ class JetStream(Nats):
     def read_all(self) -> bytes:
         """A push consumer from the first message on, without acknowledgements: the fastest way to read a stream."""
         config = {
-            "deliver_subject": "replayed", "deliver_policy": "all", "ack_policy": "none", "replay_policy": "instant",
+            "deliver_subject": "replayed",
+            "deliver_policy": "all",
+            "ack_policy": "none",
+            "replay_policy": "instant",
         }
         return self._request(f"$JS.API.CONSUMER.CREATE.{self.stream}", {"stream_name": self.stream, "config": config})
 
@@ -235,7 +248,7 @@ class Mqtt:
         return Template(message, "byte" if self.qos else "", len(length) + len(head))
 
     def _connect(self) -> Step:
-        content = _mqtt_text("MQTT") + b"\x04\x02\0\0" + _mqtt_text("")      # clean, kept alive without pings
+        content = _mqtt_text("MQTT") + b"\x04\x02\0\0" + _mqtt_text("")  # clean, kept alive without pings
         return Step(b"\x10" + _mqtt_length(len(content)) + content, b"\x20\x02\0\0")
 
 

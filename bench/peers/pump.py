@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parent / "pump.c"
-MARK = b"~un~" + b"0" * 28      # what stands in a template where the mark goes
+MARK = b"~un~" + b"0" * 28  # what stands in a template where the mark goes
 BUCKETS, SUB_BUCKETS = 4096, 64  # as in pump.c
 
 
@@ -26,7 +26,7 @@ class Template:
     """One publish of one publisher: the mark stands in it once, and a counter where the dialect numbers publishes."""
 
     message: bytes
-    counter: str = ""           # "": none; "decimal": the run of blanks and 0 at counter_at; "byte": one, 1 to 255
+    counter: str = ""  # "": none; "decimal": the run of blanks and 0 at counter_at; "byte": one, 1 to 255
     counter_at: int = 0
     counter_width: int = 0
 
@@ -53,7 +53,7 @@ class Load:
     seconds: float = 2.0
     warmup_seconds: float = 0.5
     count: int = 0
-    spin: bool = False          # never sleep: then a server's send pays for no wake-up of the load's core
+    spin: bool = False  # never sleep: then a server's send pays for no wake-up of the load's core
     quiet_seconds: float = 2.0
 
 
@@ -74,41 +74,72 @@ class Outcome:
     span_acked: int
     span_delivered: int
     server_seconds: float
-    load_share: float           # of one core, by the load itself
-    late_ms: float              # a schedule's longest delay before a message was handed over
-    latency: tuple[int, ...]    # counts by bucket, see ``percentile``
+    load_share: float  # of one core, by the load itself
+    late_ms: float  # a schedule's longest delay before a message was handed over
+    latency: tuple[int, ...]  # counts by bucket, see ``percentile``
     ack_latency: tuple[int, ...]
 
 
 class _Conn(Structure):
     _fields_ = (
-        ("fd", c_int32), ("role", c_int32), ("channel", c_int32), ("counter", c_int32),
-        ("size", c_uint32), ("mark_at", c_uint32), ("counter_at", c_uint32), ("counter_width", c_uint32),
+        ("fd", c_int32),
+        ("role", c_int32),
+        ("channel", c_int32),
+        ("counter", c_int32),
+        ("size", c_uint32),
+        ("mark_at", c_uint32),
+        ("counter_at", c_uint32),
+        ("counter_width", c_uint32),
         ("message", c_void_p),
     )
 
 
 class _Plan(Structure):
     _fields_ = (
-        ("conns", POINTER(_Conn)), ("ack", c_void_p), ("pids", POINTER(c_int32)),
-        ("conn_count", c_uint32), ("channels", c_uint32), ("ack_size", c_uint32), ("window", c_uint32),
-        ("pid_count", c_uint32), ("spin", c_uint32),
-        ("warmup_ns", c_uint64), ("duration_ns", c_uint64), ("count", c_uint64), ("quiet_ns", c_uint64),
+        ("conns", POINTER(_Conn)),
+        ("ack", c_void_p),
+        ("pids", POINTER(c_int32)),
+        ("conn_count", c_uint32),
+        ("channels", c_uint32),
+        ("ack_size", c_uint32),
+        ("window", c_uint32),
+        ("pid_count", c_uint32),
+        ("spin", c_uint32),
+        ("warmup_ns", c_uint64),
+        ("duration_ns", c_uint64),
+        ("count", c_uint64),
+        ("quiet_ns", c_uint64),
         ("rate", c_double),
     )
 
 
 _NUMBERS = (
-    "sent", "acked", "delivered", "expected", "lost", "repeats", "inversions", "closed", "stalled",
-    "span_ns", "span_sent", "span_acked", "span_delivered", "server_cpu_ns", "load_cpu_ns", "late_ns",
-    "latency_max", "ack_max",
+    "sent",
+    "acked",
+    "delivered",
+    "expected",
+    "lost",
+    "repeats",
+    "inversions",
+    "closed",
+    "stalled",
+    "span_ns",
+    "span_sent",
+    "span_acked",
+    "span_delivered",
+    "server_cpu_ns",
+    "load_cpu_ns",
+    "late_ns",
+    "latency_max",
+    "ack_max",
 )
 
 
 class _Result(Structure):
     _fields_ = (
         *((name, c_uint64) for name in _NUMBERS),
-        ("latency", c_uint64 * BUCKETS), ("ack_latency", c_uint64 * BUCKETS),
+        ("latency", c_uint64 * BUCKETS),
+        ("ack_latency", c_uint64 * BUCKETS),
     )
 
 
@@ -120,7 +151,7 @@ def run(ends: Sequence[End], load: Load, *, ack: bytes, pids: Sequence[int] = ()
     if not load.rate and not 0 < load.window <= 4096:
         raise ValueError("a load has a rate, or a window of 1 to 4,096")
     conns = (_Conn * len(ends))()
-    kept = []                                   # what C points to lives as long as the call
+    kept = []  # what C points to lives as long as the call
     for conn, end in zip(conns, ends, strict=True):
         conn.fd, conn.channel, conn.role = end.socket.fileno(), end.channel, int(end.template is not None)
         if end.template is not None:
@@ -134,9 +165,20 @@ def run(ends: Sequence[End], load: Load, *, ack: bytes, pids: Sequence[int] = ()
     pattern = (c_uint8 * max(1, len(ack)))(*ack)
     watched = (c_int32 * max(1, len(pids)))(*pids)
     plan = _Plan(
-        conns, cast(pattern, c_void_p), watched, len(ends), max(end.channel for end in ends) + 1, len(ack),
-        load.window, len(pids), load.spin, int(load.warmup_seconds * 1e9), int(load.seconds * 1e9), load.count,
-        int(load.quiet_seconds * 1e9), load.rate,
+        conns,
+        cast(pattern, c_void_p),
+        watched,
+        len(ends),
+        max(end.channel for end in ends) + 1,
+        len(ack),
+        load.window,
+        len(pids),
+        load.spin,
+        int(load.warmup_seconds * 1e9),
+        int(load.seconds * 1e9),
+        load.count,
+        int(load.quiet_seconds * 1e9),
+        load.rate,
     )
     result = _Result()
     if _library().pump_run(byref(plan), byref(result)):
@@ -163,8 +205,16 @@ def replay(
     span, cpu, disorder = c_uint64(), c_uint64(), c_uint64()
     watched = (c_int32 * max(1, len(pids)))(*pids)
     got = _library().pump_replay(
-        c_int32(reader.fileno()), request, c_uint32(len(request)), c_uint64(count),
-        c_uint64(int(quiet_seconds * 1e9)), watched, c_uint32(len(pids)), byref(span), byref(cpu), byref(disorder),
+        c_int32(reader.fileno()),
+        request,
+        c_uint32(len(request)),
+        c_uint64(count),
+        c_uint64(int(quiet_seconds * 1e9)),
+        watched,
+        c_uint32(len(pids)),
+        byref(span),
+        byref(cpu),
+        byref(disorder),
     )
     return int(got), span.value / 1e9, cpu.value / 1e9, disorder.value
 
@@ -196,7 +246,7 @@ def _library() -> ctypes.CDLL:
         if compiler is None:
             raise FileNotFoundError("no C compiler: install gcc, or name one in the environment's CC")
         built.parent.mkdir(exist_ok=True)
-        fresh = built.with_suffix(f".{os.getpid()}")       # two at once do not read each other's half
+        fresh = built.with_suffix(f".{os.getpid()}")  # two at once do not read each other's half
         subprocess.run((compiler, "-O2", "-shared", "-fPIC", "-o", fresh, SOURCE), check=True)
         fresh.replace(built)
     library = ctypes.CDLL(str(built))

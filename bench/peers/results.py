@@ -1,7 +1,7 @@
 """The file of results: one line for each run, written after each, so that nothing is measured twice.
 
-    {"format": 1, "commit", "machine", "versions": {peer: ...}, "missing": {peer: why},
-     "runs": [{row, peer, round, rate, server_us, p50_us, ..., lost, repeats, inversions}]}
+{"format": 1, "commit", "machine", "versions": {peer: ...}, "missing": {peer: why},
+ "runs": [{row, peer, round, rate, server_us, p50_us, ..., lost, repeats, inversions}]}
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ def continued(path: Path) -> dict[str, Any]:
     held = load(path)
     for what, now in (("commit", machine.commit()), ("machine", machine.facts())):
         if held[what] != now:
-            raise Other(f"{path.name} has results of another {what} ({held[what]}, now {now}): "
-                        "--fresh begins anew, --results FILE takes another file")
+            raise Other(
+                f"{path.name} has results of another {what} ({held[what]}, now {now}): "
+                "--fresh begins anew, --results FILE takes another file"
+            )
     return held
 
 

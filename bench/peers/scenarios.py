@@ -1,7 +1,7 @@
 """The rows of the comparison, and one measurement of one of them: a server, connections, the load, the figures.
 
-    1 fan-out, 64 in flight    2 fan-out, one in flight    3 pairs        4 ingest, 64 in flight    5 ingest, one
-    6 one publisher, one in flight                         7 ten messages a second to a thousand    8 replay"""
+1 fan-out, 64 in flight    2 fan-out, one in flight    3 pairs        4 ingest, 64 in flight    5 ingest, one
+6 one publisher, one in flight                         7 ten messages a second to a thousand    8 replay"""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ from bench.peers.pump import End, Load
 from bench.peers.servers import Peer, Running
 
 PAYLOAD_BYTES = 128
-AT_ONCE = 64                    # connections that are opened together: within every peer's backlog
+AT_ONCE = 64  # connections that are opened together: within every peer's backlog
 ANSWER_SECONDS = 20
 FAN_OUT = ("unbroken", "unbroken-memory", "nats", "redis", "nchan", "mosquitto-0", "mosquitto-1", "socketio")
-ACKNOWLEDGING = ("unbroken", "unbroken-memory", "jetstream-synced", "jetstream", "redis-stream", "nchan", "mosquitto-1",
-                 "socketio")
+ACKNOWLEDGING = (
+    "unbroken",
+    "unbroken-memory",
+    "jetstream-synced",
+    "jetstream",
+    "redis-stream",
+    "nchan",
+    "mosquitto-1",
+    "socketio",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class Row:
     publishers: int
     subscribers: int = 0
     channels: int = 1
-    unit: str = "deliveries"    # or "acks": what its throughput counts
+    unit: str = "deliveries"  # or "acks": what its throughput counts
 
 
 ROWS = {
@@ -45,14 +53,26 @@ ROWS = {
     for row in (
         Row(1, "fan-out to 1,000 subscribers, 64 in flight", FAN_OUT, Load(64), 1, 1000),
         Row(2, "fan-out to 1,000 subscribers, one in flight", FAN_OUT, Load(1, spin=True), 1, 1000),
-        Row(3, "64 publishers to 64 subscribers in pairs, 16 in flight each",
-            (*FAN_OUT[:3], "jetstream-synced", "jetstream", *FAN_OUT[3:]), Load(16), 64, 64, 64),
+        Row(
+            3,
+            "64 publishers to 64 subscribers in pairs, 16 in flight each",
+            (*FAN_OUT[:3], "jetstream-synced", "jetstream", *FAN_OUT[3:]),
+            Load(16),
+            64,
+            64,
+            64,
+        ),
         Row(4, "ingest, 16 publishers, 64 in flight each", ACKNOWLEDGING, Load(64), 16, 0, 16, unit="acks"),
         Row(5, "ingest, 64 publishers, one in flight each", ACKNOWLEDGING, Load(1, spin=True), 64, 0, 64, unit="acks"),
         Row(6, "one publisher, one in flight", ACKNOWLEDGING, Load(1, spin=True), 1, unit="acks"),
         Row(7, "10 messages a second to 1,000 subscribers", FAN_OUT, Load(rate=10, seconds=3, spin=True), 1, 1000),
-        Row(8, "replay of 100,000 stored messages to one subscriber",
-            ("unbroken-ring", "unbroken-journal", "jetstream", "redis-stream", "nchan"), Load(64), 1),
+        Row(
+            8,
+            "replay of 100,000 stored messages to one subscriber",
+            ("unbroken-ring", "unbroken-journal", "jetstream", "redis-stream", "nchan"),
+            Load(64),
+            1,
+        ),
     )
 }
 
@@ -83,8 +103,10 @@ def _flow(row: Row, peer: Peer, server: Running) -> dict[str, Any]:
         outcome = pump.run(ends, row.load, ack=dialect.ack, pids=server.pids)
         memory = server.memory_bytes()
     if not outcome.seconds:
-        raise Refused(f"it was over before it was measured: {outcome.closed} connections cut off, {outcome.sent} "
-                      f"messages sent, {outcome.acked} acknowledged, {outcome.delivered} delivered")
+        raise Refused(
+            f"it was over before it was measured: {outcome.closed} connections cut off, {outcome.sent} "
+            f"messages sent, {outcome.acked} acknowledged, {outcome.delivered} delivered"
+        )
     counted = outcome.span_acked if row.unit == "acks" else outcome.span_delivered
     figures = {
         "rate": None if row.load.rate else counted / outcome.seconds,

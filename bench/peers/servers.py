@@ -24,7 +24,7 @@ from bench.peers import dialects
 from bench.peers.dialects import Dialect
 
 HERE = Path(__file__).parent
-START_SECONDS = 15              # until the port is open: node on a busy machine takes some
+START_SECONDS = 15  # until the port is open: node on a busy machine takes some
 STOP_SECONDS = 5
 KEPT = {"KEPT": "131072"}
 
@@ -49,15 +49,37 @@ class Peer:
     fill: Mapping[str, str] = field(default_factory=dict)
     version: tuple[str, ...] = ("--version",)
     ours: bool = False
-    replayed: int = 100_000     # messages of its replay; fewer where time grows with their square
+    replayed: int = 100_000  # messages of its replay; fewer where time grows with their square
 
 
 def _ours(name: str, title: str, durability: str, stores: str, kept: str = "65536") -> Peer:
     return Peer(
-        name, title, sys.executable, "", dialects.Unbroken, "unbroken.toml",
-        ("-m", "server.cli", "serve", "--config", "@CONFIG@", "--listen", "127.0.0.1:@PORT@", "--data", "@DIR@/data",
-         "--key", dialects.KEY, "--durability", durability),
-        stores, durability == "synced", {"KEPT": kept}, ("-m", "server.cli", "--version"), ours=True,
+        name,
+        title,
+        sys.executable,
+        "",
+        dialects.Unbroken,
+        "unbroken.toml",
+        (
+            "-m",
+            "server.cli",
+            "serve",
+            "--config",
+            "@CONFIG@",
+            "--listen",
+            "127.0.0.1:@PORT@",
+            "--data",
+            "@DIR@/data",
+            "--key",
+            dialects.KEY,
+            "--durability",
+            durability,
+        ),
+        stores,
+        durability == "synced",
+        {"KEPT": kept},
+        ("-m", "server.cli", "--version"),
+        ours=True,
     )
 
 
@@ -70,22 +92,95 @@ PEERS = {
         _ours("unbroken-ring", "Unbroken, read from memory", "synced", "disk, synced", KEPT["KEPT"]),
         _ours("unbroken-journal", "Unbroken, read from disk", "synced", "disk, synced", "1024"),
         Peer("nats", "NATS", "nats-server", "nats-server", dialects.Nats, "nats.conf", _NATS, ""),
-        Peer("jetstream", "JetStream", "nats-server", "nats-server", dialects.JetStream, "jetstream.conf", _NATS,
-             "disk, synced within 2 min", fill={"SYNC": "# synced every 2 min, which is the default"}),
-        Peer("jetstream-synced", "JetStream, synced", "nats-server", "nats-server (2.10 or newer)", dialects.JetStream,
-             "jetstream.conf", _NATS, "disk, synced", synced=True, fill={"SYNC": "sync_interval: always"}),
-        Peer("redis", "Redis pub/sub", "redis-server", "redis-server", dialects.RedisPubSub, "redis.conf",
-             ("@CONFIG@",), "nothing stored"),
-        Peer("redis-stream", "Redis stream, AOF always", "redis-server", "redis-server", dialects.RedisStream,
-             "redis-stream.conf", ("@CONFIG@",), "disk, synced", synced=True),
-        Peer("nchan", "nchan", "nginx", "nginx and libnginx-mod-nchan", dialects.Nchan, "nchan.conf",
-             ("-c", "@CONFIG@"), "memory", fill=KEPT, version=("-v",), replayed=10_000),
-        Peer("mosquitto-0", "mosquitto QoS 0", "mosquitto", "mosquitto", lambda: dialects.Mqtt(0), "mosquitto.conf",
-             ("-c", "@CONFIG@"), "", version=("-h",)),
-        Peer("mosquitto-1", "mosquitto QoS 1", "mosquitto", "mosquitto", lambda: dialects.Mqtt(1), "mosquitto.conf",
-             ("-c", "@CONFIG@"), "nothing stored", version=("-h",)),
-        Peer("socketio", "Socket.IO", "node", "nodejs", dialects.SocketIO, "",
-             (str(HERE / "socketio" / "server.js"), "@PORT@"), "nothing stored"),
+        Peer(
+            "jetstream",
+            "JetStream",
+            "nats-server",
+            "nats-server",
+            dialects.JetStream,
+            "jetstream.conf",
+            _NATS,
+            "disk, synced within 2 min",
+            fill={"SYNC": "# synced every 2 min, which is the default"},
+        ),
+        Peer(
+            "jetstream-synced",
+            "JetStream, synced",
+            "nats-server",
+            "nats-server (2.10 or newer)",
+            dialects.JetStream,
+            "jetstream.conf",
+            _NATS,
+            "disk, synced",
+            synced=True,
+            fill={"SYNC": "sync_interval: always"},
+        ),
+        Peer(
+            "redis",
+            "Redis pub/sub",
+            "redis-server",
+            "redis-server",
+            dialects.RedisPubSub,
+            "redis.conf",
+            ("@CONFIG@",),
+            "nothing stored",
+        ),
+        Peer(
+            "redis-stream",
+            "Redis stream, AOF always",
+            "redis-server",
+            "redis-server",
+            dialects.RedisStream,
+            "redis-stream.conf",
+            ("@CONFIG@",),
+            "disk, synced",
+            synced=True,
+        ),
+        Peer(
+            "nchan",
+            "nchan",
+            "nginx",
+            "nginx and libnginx-mod-nchan",
+            dialects.Nchan,
+            "nchan.conf",
+            ("-c", "@CONFIG@"),
+            "memory",
+            fill=KEPT,
+            version=("-v",),
+            replayed=10_000,
+        ),
+        Peer(
+            "mosquitto-0",
+            "mosquitto QoS 0",
+            "mosquitto",
+            "mosquitto",
+            lambda: dialects.Mqtt(0),
+            "mosquitto.conf",
+            ("-c", "@CONFIG@"),
+            "",
+            version=("-h",),
+        ),
+        Peer(
+            "mosquitto-1",
+            "mosquitto QoS 1",
+            "mosquitto",
+            "mosquitto",
+            lambda: dialects.Mqtt(1),
+            "mosquitto.conf",
+            ("-c", "@CONFIG@"),
+            "nothing stored",
+            version=("-h",),
+        ),
+        Peer(
+            "socketio",
+            "Socket.IO",
+            "node",
+            "nodejs",
+            dialects.SocketIO,
+            "",
+            (str(HERE / "socketio" / "server.js"), "@PORT@"),
+            "nothing stored",
+        ),
     )
 }
 
@@ -131,7 +226,7 @@ def find(peer: Peer, programs: Mapping[str, str]) -> tuple[str, str]:
     version = number.group() if number else "?"
     if peer.name == "jetstream-synced" and tuple(map(int, version.split(".")[:2])) < (2, 10):
         raise Missing(f"nats-server {version} cannot sync each message: take 2.10 or newer, --program nats-server=PATH")
-    modules = Path(path).parent.parent / "share" / "nginx" / "modules"      # Debian's; nchan.conf looks there
+    modules = Path(path).parent.parent / "share" / "nginx" / "modules"  # Debian's; nchan.conf looks there
     if peer.name == "nchan" and not (modules / "ngx_nchan_module.so").exists():
         raise Missing("nginx has no nchan: apt install libnginx-mod-nchan")
     if peer.name == "socketio":
@@ -158,7 +253,11 @@ def running(peer: Peer, path: str, *, core: int | None) -> Iterator[Running]:
         said = (Path(directory) / "said").open("w+b")
         command = [path, *(_filled(argument, fill) for argument in peer.arguments)]
         process = subprocess.Popen(
-            command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, cwd=HERE.parent.parent,
+            command,
+            stdout=said,
+            stderr=said,
+            stdin=subprocess.DEVNULL,
+            cwd=HERE.parent.parent,
             env={**os.environ, "GOMAXPROCS": "1", "NODE_ENV": "production"},
             preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
         )

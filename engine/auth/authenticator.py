@@ -1,11 +1,11 @@
 """Credentials, wherever a request carries them, to the Identity that they stand for.
 
-    query    access_token, accessToken    a token        before    key           a key
-    header   Authorization: Bearer        a token, or base64 of it
-             Authorization: Basic         base64 of a key
+query    access_token, accessToken    a token        before    key           a key
+header   Authorization: Bearer        a token, or base64 of it
+         Authorization: Basic         base64 of a key
 
-    key      appId.keyId:secret    -> the key's capability; any clientId may be asserted
-    token    one dot               -> engine.auth.tokens         two dots or more: a JWT -> engine.auth.jwts"""
+key      appId.keyId:secret    -> the key's capability; any clientId may be asserted
+token    one dot               -> engine.auth.tokens         two dots or more: a JWT -> engine.auth.jwts"""
 
 from __future__ import annotations
 

@@ -192,9 +192,7 @@ def _inner(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str | None:
     return found[0]
 
 
-def _embedded(
-    inner: str, key: Key, expires_ms: int, keyring: Keyring, seal: TokenSeal, now_ms: int
-) -> Identity:
+def _embedded(inner: str, key: Key, expires_ms: int, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Identity:
     identity = seal.open(inner, keyring, now_ms)
     if identity.app_id != key.app_id:
         raise invalid("x-ably-token: is of another app than the JWT's key")

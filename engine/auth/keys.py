@@ -1,6 +1,6 @@
 """Apps and their API keys.
 
-    appId.keyId:secret     the key's name is appId.keyId, its value the whole text"""
+appId.keyId:secret     the key's name is appId.keyId, its value the whole text"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.auth.capability import FULL_TEXT, Capability
 from engine.errors import AuthError
+from engine.quota import NOTHING_SAID, Quota
 
 _KEY = re.compile(r"([^.:\s]{1,64})\.([^.:\s]{1,64}):([^.:\s]{1,256})")
 
@@ -37,6 +38,8 @@ class Key:
     capability: Capability = field(default_factory=lambda: Capability.parse(FULL_TEXT))
     revocable_tokens: bool = False
     enabled: bool = True
+    quota: Quota = NOTHING_SAID
+    connection_quota: Quota = NOTHING_SAID  # of each connection that comes with it
 
     @property
     def name(self) -> str:

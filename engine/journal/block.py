@@ -1,6 +1,6 @@
 """One block: what one append adds to one channel, as a key and a value. The bytes are drawn in ``ext.block``.
 
-    channel key, NUL, first serial  ->  entries       damage is reported under the name of the channel"""
+channel key, NUL, first serial  ->  entries       damage is reported under the name of the channel"""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def play(key: bytes, value: bytes, playback: Playback) -> bool:
 
 
 def _damaged(key: bytes, error: ValueError) -> JournalCorrupted:
-    channel = key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")     # the key may be what is damaged
+    channel = key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")  # the key may be what is damaged
     return JournalCorrupted(channel, str(error))

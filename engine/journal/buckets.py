@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 SERIAL_SHIFT = 16
 HOUR_MS = 3_600_000
 WINDOW = "w"
-WINDOW_PARTS = 4                # a window of 120 s is held in five buckets of 30 s
-PERSISTED_PARTS = 24            # at most a 24th more than promised is kept on disk
-MIN_LENGTH_MS = 60_000          # of a persisted bucket: creating a family costs some 5 ms
+WINDOW_PARTS = 4  # a window of 120 s is held in five buckets of 30 s
+PERSISTED_PARTS = 24  # at most a 24th more than promised is kept on disk
+MIN_LENGTH_MS = 60_000  # of a persisted bucket: creating a family costs some 5 ms
 MAX_HOURS = 24 * 366
 # Channels known per bucket, over all buckets: some 100 bytes each. A bucket that would go beyond it
 # answers "perhaps" for every channel, which costs a reader a seek of 2 us.
@@ -95,7 +95,7 @@ class BucketTable:
         return sum(map(len, self.classes()))
 
     def find(self, retention: str, at_ms: int) -> Bucket | None:
-        for bucket in reversed(self._by_class.get(retention, ())):       # nearly always the newest or the one before
+        for bucket in reversed(self._by_class.get(retention, ())):  # nearly always the newest or the one before
             if bucket.start_ms <= at_ms:
                 return bucket if at_ms < bucket.end_ms else None
         return None

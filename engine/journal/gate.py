@@ -1,7 +1,7 @@
 """Many pass side by side, unless someone has closed the gate; who closes waits until all are out.
 
-    inside = 3, closing = no      ->  enter: 4
-    inside = 3, closing = yes     ->  enter waits; the closer waits for 0"""
+inside = 3, closing = no      ->  enter: 4
+inside = 3, closing = yes     ->  enter waits; the closer waits for 0"""
 
 from __future__ import annotations
 

@@ -96,9 +96,7 @@ class MemoryJournal:
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
         kept = {
-            key: value
-            for key, value in self._notes.items()
-            if not any(begin <= key < end for begin, end in forget)
+            key: value for key, value in self._notes.items() if not any(begin <= key < end for begin, end in forget)
         }
         self._notes = kept | dict(rows)  # replaced, never changed: others may be reading it
 

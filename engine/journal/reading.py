@@ -82,7 +82,7 @@ class Reader:
                 continue
             rows = self._rows(channel, bucket)
             if bucket.first_serial <= cursor:
-                rows.seek_for_prev(block_key(prefix, cursor))           # the block that may span the cursor
+                rows.seek_for_prev(block_key(prefix, cursor))  # the block that may span the cursor
                 if not rows.valid() or not rows.key().startswith(prefix):
                     check(channel, rows)
                     rows.seek(prefix)
@@ -171,8 +171,8 @@ def channels_of(store: Store, family: str, room: int) -> set[str] | None:
                 return None
             channel = rows.key()[: -SERIAL_BYTES - 1]
             channels.add(channel.decode("utf-8"))
-            rows.seek(channel + b"\1")                  # past every key of this channel: they go on with a NUL
+            rows.seek(channel + b"\1")  # past every key of this channel: they go on with a NUL
         rows.status()
     except Exception:
-        return None             # damage is reported to whoever reads the channel that has it, not to all others
+        return None  # damage is reported to whoever reads the channel that has it, not to all others
     return channels

@@ -30,7 +30,7 @@ from ext.playback import Playback
 from ext.wire import EntryEncoder
 
 WINDOW_MS = 120_000
-PAGE_ENTRIES = 4096             # of a waking channel's window, read lazily: what its reader holds at once
+PAGE_ENTRIES = 4096  # of a waking channel's window, read lazily: what its reader holds at once
 PAGE_BYTES = MIB
 # Reopening writes: a manifest, options, what the logs had as tables. Below this nothing is closed, for
 # what is open can at least be read.
@@ -81,12 +81,12 @@ class RocksJournal:
         self._failed: str | None = None
         self._store: Store | None = None
         self._unsynced = False
-        self._begun: tuple[_Written, bool] | None = None     # and whether it is being synced
+        self._begun: tuple[_Written, bool] | None = None  # and whether it is being synced
         self._closed = False
-        self._known_classes: set[str] = set()       # retention classes that have been checked
-        self._changes = 0                           # by forget and erase: what was read before one is stale
+        self._known_classes: set[str] = set()  # retention classes that have been checked
+        self._changes = 0  # by forget and erase: what was read before one is stale
         self._head = 0
-        self._retentions: set[str] = set()          # appended to in this life: they get buckets ahead of time
+        self._retentions: set[str] = set()  # appended to in this life: they get buckets ahead of time
         self._appends = self._entries = self._bytes = self._failures = self._recoveries = 0
         self._open()
 
@@ -115,14 +115,14 @@ class RocksJournal:
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
         if not self._appending.acquire(blocking=False):
-            return False                                # maintenance has it
+            return False  # maintenance has it
         try:
             begun = self._write(blocks, make_buckets=False)
             if synced:
                 self._writable().begin_sync(wake_fd)
         except _NoBucketError:
             self._appending.release()
-            return False                                # for a thread that may wait
+            return False  # for a thread that may wait
         except StoreError as error:
             self._appending.release()
             raise self._fail(f"an append failed: {error}") from error
@@ -137,7 +137,7 @@ class RocksJournal:
         return self._begun is not None and (not self._begun[1] or self._begun_in().sync_ended)
 
     def wait(self) -> None:
-        begun = self._begun                             # another thread may be taking the outcome
+        begun = self._begun  # another thread may be taking the outcome
         if begun is not None and begun[1]:
             self._begun_in().wait_for_sync()
 
@@ -156,7 +156,7 @@ class RocksJournal:
             self._appending.release()
 
     def _begun_in(self) -> Store:
-        assert self._store is not None                  # whoever closes it needs the lock that ``begin`` has taken
+        assert self._store is not None  # whoever closes it needs the lock that ``begin`` has taken
         return self._store
 
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
@@ -167,7 +167,7 @@ class RocksJournal:
                 self._known_classes.add(block.retention)
         try:
             rows, placed, newest = self._rows_of(store, blocks, make_buckets)
-            for bucket, channel in placed:              # before the write: a reader must never miss it
+            for bucket, channel in placed:  # before the write: a reader must never miss it
                 self._table.note(bucket, channel)
             store.write(rows)
         except StoreError as error:
@@ -177,7 +177,7 @@ class RocksJournal:
         return _Written(newest, sum([len(block.entries) for block in blocks]), size)
 
     def _show(self, written: _Written) -> None:
-        self._head = written.newest                     # from here on readers see it
+        self._head = written.newest  # from here on readers see it
         self._appends += 1
         self._entries += written.entries
         self._bytes += written.size
@@ -188,7 +188,7 @@ class RocksJournal:
                 try:
                     return self._reader().after(channel, cursor, limit=limit, budget=budget)
                 except BucketGoneError:
-                    continue            # dropped meanwhile; the table, taken anew, no longer has it
+                    continue  # dropped meanwhile; the table, taken anew, no longer has it
 
     def play_after(
         self, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
@@ -202,7 +202,7 @@ class RocksJournal:
                     reader.play(channel, playback)
                     return playback
                 except BucketGoneError:
-                    continue            # begun anew, for what it has taken may now have a hole behind it
+                    continue  # begun anew, for what it has taken may now have a hole behind it
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         with self._gate:
@@ -245,7 +245,7 @@ class RocksJournal:
         since = (since_ms << SERIAL_SHIFT) - 1 if since_ms > 0 else 0
         windows = {}
         for channel in channels:
-            last = self.last_serial(channel)        # a look into a few sets and rows, for one without entries
+            last = self.last_serial(channel)  # a look into a few sets and rows, for one without entries
             windows[channel] = Window(last, self._pages(channel, since) if last else iter(()))
         return windows
 
@@ -254,7 +254,7 @@ class RocksJournal:
         begin = app_prefix.encode("utf-8")
         if not begin:
             raise ValueError("an empty prefix would drop every app")
-        end = begin[:-1] + bytes((begin[-1] + 1,))              # UTF-8 never has a byte 255
+        end = begin[:-1] + bytes((begin[-1] + 1,))  # UTF-8 never has a byte 255
         with self._appending, self._building:
             store = self._writable()
             try:
@@ -294,7 +294,7 @@ class RocksJournal:
                     try:
                         store.close()
                     except StoreError as error:
-                        self._failed = f"could not flush: {error}"      # the log has what the tables miss
+                        self._failed = f"could not flush: {error}"  # the log has what the tables miss
             self._open()
             self._failed = None
             self._recoveries += 1
@@ -315,8 +315,8 @@ class RocksJournal:
                             self._create(store, retention, at_ms)
             expired = self._take_expired(now_ms)
             for family in expired:
-                with self._building:                # one at a time: an append may have to create one
-                    if self._store is store:        # else it was reopened meanwhile, and has them again
+                with self._building:  # one at a time: an append may have to create one
+                    if self._store is store:  # else it was reopened meanwhile, and has them again
                         store.drop(family)
         except StoreError as error:
             raise JournalUnavailable(f"maintenance failed: {error}") from error
@@ -405,7 +405,7 @@ class RocksJournal:
         placed: list[tuple[Bucket, str]] = []
         last: dict[str, int] = {}
         head = newest = self._head
-        retention, family, first, end = "", "", 0, 0        # of ``bucket``; most blocks go where the one before went
+        retention, family, first, end = "", "", 0, 0  # of ``bucket``; most blocks go where the one before went
         for block in blocks:
             channel, entries = block.channel, block.entries
             before = last.get(channel, head)
@@ -514,7 +514,7 @@ class RocksJournal:
 
     def _seen(self, expired: list[Bucket]) -> tuple[BucketTable, int, int]:
         """As long as this is the same, what was read of expired buckets still holds."""
-        may_grow = any(bucket.end_serial > self._head for bucket in expired)     # after the clock has stepped back
+        may_grow = any(bucket.end_serial > self._head for bucket in expired)  # after the clock has stepped back
         return self._table, self._changes, self._head if may_grow else 0
 
     def _last_known(self, channel: str) -> tuple[int, bool]:
@@ -523,7 +523,7 @@ class RocksJournal:
         if held is not None and held.serial > self._meta.base:
             return held.serial, True
         with self._gate:
-            silent, store = self._silent, self._reader().store      # after ``held``: it is remembered before it goes
+            silent, store = self._silent, self._reader().store  # after ``held``: it is remembered before it goes
             remembered = silent.find(store, channel)
         series = self._meta.series, self._meta.written_series
         known = max(held.serial if held else 0, remembered[0] if remembered else 0)
@@ -587,7 +587,7 @@ class RocksJournal:
 def _bytes_in(directory: Path) -> int:
     total = 0
     for file in directory.iterdir():
-        with suppress(FileNotFoundError):           # RocksDB removes what it no longer needs at any time
+        with suppress(FileNotFoundError):  # RocksDB removes what it no longer needs at any time
             total += file.stat().st_size
     return total
 
@@ -601,4 +601,3 @@ def _advice(path: Path, status: str) -> str:
             f"or move the directory away to start with an empty journal"
         )
     return f"{path} could not be opened ({status}); check space, permissions and the disk, then start again"
-

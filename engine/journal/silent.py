@@ -23,13 +23,13 @@ from engine.journal.store import Row, Rows, Store, StoreError
 
 REMEMBERED_MS = 24 * HOUR_MS
 FAMILIES = 4
-FAMILY_MS = REMEMBERED_MS // FAMILIES           # so at most five are looked into, at some 1 us each
-MOST_CHANNELS = 1_000_000                       # some 60 bytes each on disk, the operator's; then the oldest go
-CHUNK = 2_000                                   # rows of one write: appends wait some 4 ms for it
+FAMILY_MS = REMEMBERED_MS // FAMILIES  # so at most five are looked into, at some 1 us each
+MOST_CHANNELS = 1_000_000  # some 60 bytes each on disk, the operator's; then the oldest go
+CHUNK = 2_000  # rows of one write: appends wait some 4 ms for it
 PREFIX = "silent-"
 COUNT_KEY = b"\0"
 LAST_SERIAL = (1 << 64) - 1
-UNKNOWN_SERIES = bytes(8)                       # of a serial that only bounds what could not be read
+UNKNOWN_SERIES = bytes(8)  # of a serial that only bounds what could not be read
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class Silent:
     def named(self, store: Store, channel: bytes, serial: int, series: str) -> list[Row]:
         """The row for a channel that a younger bucket was trusted to name, and now can't; see ``erase``."""
         if not self.families or not serial:
-            return []                                   # nothing has ever been dropped, or nothing came before
+            return []  # nothing has ever been dropped, or nothing came before
         name, value = self.families[-1].name, row_value(serial, series)
         return [(name, channel, max(value, store.get(name, channel) or b""))]
 
@@ -131,7 +131,7 @@ class Silent:
         return self.families[:gone], forgotten
 
     def remove(self, families: tuple[Family, ...], forgotten: int) -> None:
-        self.forgotten = forgotten                      # first: see ``find``
+        self.forgotten = forgotten  # first: see ``find``
         self.families = self.families[len(families) :]
 
     def forget(self, store: Store, begin: bytes, end: bytes) -> None:
@@ -172,7 +172,7 @@ def newest_entries(store: Store, bucket: Bucket, limit: int, channels: Iterable[
                 yield key, min(max(bucket.first_serial - 1, 0), limit).to_bytes(SERIAL_BYTES, "big") + UNKNOWN_SERIES
                 continue
             entry = decode(rows.key(), rows.value())[-1]
-        except Exception:                               # whatever it is: to claim too little would be wrong
+        except Exception:  # whatever it is: to claim too little would be wrong
             yield key, limit.to_bytes(SERIAL_BYTES, "big") + UNKNOWN_SERIES
         else:
             yield key, row_value(entry.serial, entry.series)

@@ -39,9 +39,9 @@ ARENA_BLOCK_BYTES = 64 * 1024
 # What a crash leaves to be replayed at start, at some 100 MB/s; reaching it flushes the oldest family.
 WAL_BYTES = 256 * MIB
 BLOCK_CACHE_BYTES = 64 * MIB
-PAGE_BYTES = 16 * 1024                  # values are blocks of many entries: bigger pages than 4 KiB, fewer index rows
+PAGE_BYTES = 16 * 1024  # values are blocks of many entries: bigger pages than 4 KiB, fewer index rows
 OPEN_FILES = 1024
-LOG_FILES = 4                           # RocksDB's own text logs, of at most LOG_BYTES
+LOG_FILES = 4  # RocksDB's own text logs, of at most LOG_BYTES
 LOG_BYTES = 4 * MIB
 
 
@@ -98,8 +98,8 @@ class FamilyRows:
         self._rows = family.iter()
 
     def __del__(self) -> None:
-        with suppress(AttributeError):          # if there never was one
-            del self._rows                      # before the family, whatever the order of slots
+        with suppress(AttributeError):  # if there never was one
+            del self._rows  # before the family, whatever the order of slots
 
     def seek(self, key: bytes) -> None:
         self._rows.seek(key)
@@ -193,7 +193,7 @@ class RocksStore:
                         batch.put(key, value, handles[family])
                 self._db.write(batch)
         finally:
-            handles.clear()         # each keeps the database open, and a failure's traceback keeps this frame
+            handles.clear()  # each keeps the database open, and a failure's traceback keeps this frame
 
     def delete_range(self, family: str, begin: bytes, end: bytes) -> None:
         with _translated():

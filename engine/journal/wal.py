@@ -20,8 +20,8 @@ BLOCK = 32 * 1024
 HEAD = Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 KNOWN_TYPES = frozenset((FULL, FIRST, MIDDLE, LAST))
-CRC32C_POLYNOMIAL = 0x82F63B78          # Castagnoli, reflected
-MASK_DELTA = 0xA282EAD8                 # RocksDB stores its checksums rotated by 15 and shifted by this
+CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
+MASK_DELTA = 0xA282EAD8  # RocksDB stores its checksums rotated by 15 and shifted by this
 
 
 def inspect(directory: Path) -> str | None:
@@ -49,13 +49,13 @@ def inspect_log(data: bytes, *, newest: bool) -> str | None:
         room = min(BLOCK - at % BLOCK, end - at)
         if room < HEAD.size:
             if at + room < end or room == BLOCK - at % BLOCK:
-                at += room                      # the padding of a block too full for another head
+                at += room  # the padding of a block too full for another head
                 continue
             return _judge_tail(data, at, newest)
         _, length, kind = unpack_head(data, at)
         if kind not in KNOWN_TYPES:
             if kind == 0 and length == 0 and not any(data[at:]):
-                return None                     # zeros to the end: allocated, never written
+                return None  # zeros to the end: allocated, never written
             return f"a record of unknown type {kind} at byte {at}"
         if length > room - HEAD.size:
             if at + room < end:

@@ -8,8 +8,8 @@ from engine.journal.port import Block, Stored
 class JournalModel:
     def __init__(self) -> None:
         self.channels: dict[str, list[Stored]] = {}
-        self.given: dict[str, list[int]] = {}           # every serial a channel ever had, dropped or not
-        self.classes: dict[int, str] = {}               # of each serial: that of its channel when it was written
+        self.given: dict[str, list[int]] = {}  # every serial a channel ever had, dropped or not
+        self.classes: dict[int, str] = {}  # of each serial: that of its channel when it was written
         self.erased = False
         self.head = 0
 

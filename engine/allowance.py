@@ -1,0 +1,188 @@
+"""Who has used how much of its quota: apps, keys, connections; channels have theirs in their log.
+
+    connection --Allowance--> its own rates, if it has any
+                              Usage of its key  \\  shared by all their connections
+                              Usage of its app  /
+
+    publish    size? then room at each of connection, channel, key, app?   none is charged unless all have room
+    deliver    the same rates, out: who has no room is served later (the plane waits, nobody refuses)
+
+Rates are those of ext/rate.pyx. A key's or app's usage lives as long as the key or app is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from engine.auth.keys import Keyring
+from engine.errors import LimitExceeded
+from engine.quota import NOTHING_SAID, Quota
+from engine.settings import Settings
+from ext.log import Log
+from ext.rate import Rate
+
+PRUNE = 10_000  # usages of keys and apps kept without being looked through
+
+
+class Usage:
+    """Of one key or one app."""
+
+    __slots__ = ("connections", "incoming", "outgoing", "quota")
+
+    def __init__(self, quota: Quota) -> None:
+        self.quota = quota
+        self.connections = 0
+        self.incoming = Rate(quota.messages_in, quota.bytes_in)
+        self.outgoing = Rate(quota.messages_out, quota.bytes_out)
+
+    def limit(self, quota: Quota) -> None:
+        """The operator has changed it; what has been used counts."""
+        self.quota = quota
+        self.incoming.limit(quota.messages_in, quota.bytes_in)
+        self.outgoing.limit(quota.messages_out, quota.bytes_out)
+
+
+class Allowance:
+    """What one connection goes by. Where connections have no rates of their own, those of a key share one."""
+
+    __slots__ = ("app", "channels", "connection", "incoming", "key", "max_message_size", "outgoing")
+
+    def __init__(self, connection: Quota, key: Usage, app: Usage, *, channels: int, max_message_size: int) -> None:
+        """``channels``, ``max_message_size``: the server's, if no quota is narrower."""
+        self.connection = connection
+        self.key = key
+        self.app = app
+        self.incoming = _rate(connection.messages_in, connection.bytes_in)
+        self.outgoing = _rate(connection.messages_out, connection.bytes_out)
+        quotas = (connection, key.quota, app.quota)
+        self.channels = _least(channels, (quota.channels_per_connection for quota in quotas))
+        self.max_message_size = _least(max_message_size, (quota.max_message_size for quota in quotas))
+
+    def admit(self, log: Log, count: int, size: int, now_ms: int) -> None:
+        """Let ``count`` messages of ``size`` bytes into the log, and charge for them.
+
+        Raises: LimitExceeded 40009, 42911, 42913, 42910: nothing has been charged.
+        """
+        self._admit(self.rates_in(log), log, count, size, now_ms)
+
+    def admit_request(self, log: Log, count: int, size: int, now_ms: int) -> None:
+        """The same for one that comes by no connection."""
+        self._admit((None, *self.rates_in(log)[1:]), log, count, size, now_ms)
+
+    def _admit(self, rates: tuple[Rate | None, ...], log: Log, count: int, size: int, now_ms: int) -> None:
+        most = min(self.max_message_size, log.most_bytes)
+        if size > most:
+            reason = f"messages: {size} bytes are more than maxMessageSize, {most}"
+            raise LimitExceeded(reason, code=40009, status=400)
+        for rate, (owner, code) in zip(rates, _OWNERS, strict=True):
+            if rate is not None and not rate.room(now_ms):
+                raise _too_fast(owner, code, rate, now_ms)
+        for rate in rates:
+            if rate is not None:
+                rate.take(now_ms, count, size)
+
+    def rates_in(self, log: Log) -> tuple[Rate | None, Rate | None, Rate, Rate]:
+        """Of the connection, the channel, the key, the app."""
+        return self.incoming, log.incoming, self.key.incoming, self.app.incoming
+
+    def rates_out(self) -> tuple[Rate, ...]:
+        """Those that may keep its subscriber waiting, now or when the operator says so."""
+        rates = (self.outgoing, self.key.outgoing, self.app.outgoing)
+        return tuple(rate for rate in rates if rate is not None and rate.limited)
+
+
+_OWNERS = (("connection", 42911), ("channel", 42913), ("key", 42910), ("app", 42910))
+
+
+class Allowances:
+    """All of them, made when they are first asked for."""
+
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        self._settings = settings
+        self._keyring = keyring
+        self._keys: dict[str, Usage] = {}
+        self._apps: dict[str, Usage] = {}
+        self._shared: dict[str, Allowance] = {}
+
+    def of(self, key_name: str, app_id: str) -> Allowance:
+        """Of a new connection; or, for what needs none, its own rates apart, of a request."""
+        found = self._shared.get(key_name)
+        if found is None:
+            key, app = (
+                self._usage(self._keys, key_name, self._quota_of_key),
+                self._usage(self._apps, app_id, self._quota_of_app),
+            )
+            bounds = self._settings.limits
+            connection = self._quota_of_connections(key_name)
+            found = Allowance(
+                connection, key, app, channels=bounds.channels_per_connection, max_message_size=bounds.max_message_size
+            )
+            if found.incoming is None and found.outgoing is None:
+                self._shared[key_name] = found
+        return found
+
+    def refresh(self) -> None:
+        """Keys have changed: take their quotas over, and forget who is not there any more."""
+        self._shared.clear()
+        for usages, quota_of in ((self._keys, self._quota_of_key), (self._apps, self._quota_of_app)):
+            for name, usage in list(usages.items()):
+                quota = quota_of(name)
+                if quota != usage.quota:
+                    usage.limit(quota)
+
+    def opened(self, allowance: Allowance) -> None:
+        """A connection has come."""
+        allowance.key.connections += 1
+        allowance.app.connections += 1
+
+    def closed(self, allowance: Allowance) -> None:
+        """It has gone."""
+        allowance.key.connections -= 1
+        allowance.app.connections -= 1
+
+    def _quota_of_connections(self, key_name: str) -> Quota:
+        key = self._keyring.get(key_name)
+        return (key.connection_quota if key else NOTHING_SAID).over(self._settings.general_quota("connection"))
+
+    def _quota_of_key(self, key_name: str) -> Quota:
+        key = self._keyring.get(key_name)
+        return (key.quota if key else NOTHING_SAID).over(self._settings.general_quota("key"))
+
+    def _quota_of_app(self, app_id: str) -> Quota:
+        return self._settings.app_quotas.get(app_id, NOTHING_SAID).over(self._settings.general_quota("app"))
+
+    def _usage(self, usages: dict[str, Usage], name: str, quota_of: Callable[[str], Quota]) -> Usage:
+        found = usages.get(name)
+        if found is None:
+            if len(usages) >= PRUNE:
+                for idle in [each for each, usage in usages.items() if not usage.connections]:
+                    del usages[idle]
+                self._shared.clear()
+            found = usages[name] = Usage(quota_of(name))
+        return found
+
+
+def check_connections(allowance: Allowance) -> None:
+    """May one more come? Raises: LimitExceeded 40150."""
+    for owner, usage in (("key", allowance.key), ("app", allowance.app)):
+        most = usage.quota.connections
+        if most and usage.connections >= most:
+            reason = f"{most} connections of this {owner} are open, the most it may have; try again when one has gone"
+            raise LimitExceeded(reason, code=40150, status=401)
+
+
+def _too_fast(owner: str, code: int, rate: Rate, now_ms: int) -> LimitExceeded:
+    allowed = [f"{rate.messages} messages"] * (rate.messages > 0) + [f"{rate.data} bytes"] * (rate.data > 0)
+    wait_ms = rate.wait_ms(now_ms)
+    return LimitExceeded(
+        f"this {owner} may publish {' and '.join(allowed)} a second; try again in {wait_ms} ms",
+        code=code,
+        retry_after_ms=wait_ms,
+    )
+
+
+def _rate(messages: int, data: int) -> Rate | None:
+    return Rate(messages, data) if messages or data else None
+
+
+def _least(most: int, narrower: Iterable[int]) -> int:
+    return min([most, *(value for value in narrower if value)])

@@ -1,0 +1,324 @@
+"""Quotas of a running server: who takes more than its share is told so, and its connection goes on."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from server.cli import main
+from tests.harness import Server, channel_path, publish, request, wait_until
+from tests.leanclient import LeanClient
+from tests.rawclient import Action, RawClient, RefusedError
+from tests.test_protocol import ended_with
+
+CONFIG = """
+[limits.key]
+channels_per_connection = 20
+
+[[apps]]
+id = "app1"
+keys = [
+    { key = "app1.slow:s", limits = { messages_in = 1 } },
+    { key = "app1.each:s", limits = { connection = { messages_in = 1, messages_out = 70000 } } },
+    { key = "app1.bytes:s", limits = { connection = { bytes_in = 50 } } },
+    { key = "app1.few:s", limits = { connections = 2 } },
+    { key = "app1.small:s", limits = { max_message_size = 100, channels_per_connection = 3 } },
+    { key = "app1.open:s", limits = { channels_per_connection = "unlimited" } },
+]
+
+[[apps]]
+id = "app2"
+limits = { messages_in = 1, connections = 1 }
+keys = ["app2.one:s", "app2.two:s"]
+
+[namespaces.calm]
+limits = { messages_in = 1, max_message_size = 50 }
+"""
+TRIES = 100  # publishes of one message at once: each would have to take a second for none to be refused
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server"), config=CONFIG) as running:
+        yield running
+    assert not running.complaints(), running.complaints()
+
+
+def until_refused(do: Callable[[int], object]) -> tuple[int, RefusedError]:
+    """How many were taken before the first that was not, and why it was not."""
+    for number in range(TRIES):
+        try:
+            do(number)
+        except RefusedError as error:
+            return number, error
+    raise AssertionError(f"{TRIES} publishes have passed a limit of one a second")
+
+
+def publish_rest(server: Server, channel: str, key: str, body: Any) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection(*server.address, timeout=20)
+    try:
+        headers = {
+            "Authorization": "Basic " + base64.b64encode(key.encode()).decode(),
+            "Content-Type": "application/json",
+            "Origin": "https://page.example",
+        }
+        connection.request("POST", channel_path(channel), json.dumps(body), headers)
+        response = connection.getresponse()
+        response.body = json.loads(response.read())  # type: ignore[attr-defined]
+        return response
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize(
+    ("key", "prefix", "code"),
+    [
+        ("app1.each:s", "", 42911),
+        ("app1.slow:s", "", 42910),
+        ("app2.one:s", "", 42910),
+        ("app1.key1:secret", "calm:", 42913),
+    ],
+)
+def test_a_publisher_that_is_too_fast_gets_a_nack_and_goes_on_when_it_was_told_to(
+    server: Server, channel: str, format: str, key: str, prefix: str, code: int
+) -> None:
+    name = prefix + channel
+    with RawClient(server.address, format=format, key=key) as client:
+        client.attach(name)
+        taken: list[str] = []
+
+        def one(number: int) -> None:
+            client.publish(name, {"data": f"m{number}"})
+            taken.append(f"m{number}")
+
+        wait_until(lambda: _passes(lambda: one(-1)), what="room after the last test")
+        _, error = until_refused(one)
+        assert (error.code, error.status) == (code, 429)
+        found = re.search(r"try again in (\d+) ms", str(error))
+        assert found is not None
+        assert int(found[1]) <= 1001
+        wait_until(lambda: _passes(lambda: one(-2)), what="room again")
+        assert [message["data"] for message in client.deliveries(name, len(taken))] == taken
+
+
+def _passes(do: Callable[[], object]) -> bool:
+    try:
+        do()
+    except RefusedError:
+        return False
+    return True
+
+
+def test_of_a_burst_what_is_within_the_limit_is_stored_in_order_and_the_rest_refused_one_by_one(
+    make_server: Callable[..., Server],
+) -> None:
+    """All in one write, so in one turn of the server: on the short way for publishes, and on the long one."""
+    server = make_server(config="[limits.connection]\nmessages_in = 100\n")
+    with LeanClient(server.address) as client, LeanClient(server.address) as reader:
+        reader.send({"action": 10, "channel": "burst"})
+        reader.expect(11)
+        client.publish("burst", *(f"m{n}" for n in range(300)))
+        answers: dict[int, int] = {}
+        while len(answers) < 300:
+            answer = client.expect(1, 2)
+            for serial in range(answer["msgSerial"], answer["msgSerial"] + answer["count"]):
+                answers[serial] = answer["action"]
+            if answer["action"] == 2:
+                assert answer["error"]["code"] == 42911
+        taken = [serial for serial, action in answers.items() if action == 1]
+        assert taken[:100] == list(range(100))
+        assert len(taken) < 300
+        got: list[str] = []
+        while len(got) < len(taken):
+            got += [message["data"] for message in reader.expect(15)["messages"]]
+        assert got == [f"m{serial}" for serial in taken]
+
+
+def test_bytes_count_as_messages_do(server: Server, channel: str) -> None:
+    with RawClient(server.address, key="app1.bytes:s") as client:
+        client.publish(channel, {"data": "x" * 60})
+        _, error = until_refused(lambda _: client.publish(channel, {"data": "x" * 60}))
+        assert (error.code, "50 bytes" in str(error)) == (42911, True)
+
+
+def test_a_request_that_is_too_fast_gets_429_and_when_to_come_back(server: Server, channel: str) -> None:
+    for _ in range(TRIES):
+        response = publish_rest(server, "calm:" + channel, "app1.key1:secret", {"data": "x"})
+        if response.status != 201:
+            break
+    assert (response.status, response.headers["X-Ably-Errorcode"], response.headers["Retry-After"]) == (
+        429,
+        "42913",
+        "1",
+    )
+    assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
+    assert response.body["error"]["code"] == 42913  # type: ignore[attr-defined]
+    assert publish_rest(server, channel, "app1.key1:secret", {"data": "x"}).status == 201
+
+
+def test_one_channel_of_a_batch_is_refused_and_the_other_is_not(server: Server, channel: str) -> None:
+    body = {"channels": ["calm:" + channel, channel], "messages": [{"data": "x"}]}
+    for _ in range(TRIES):
+        _, answer, _ = request(server.address, "POST", "/messages?v=6", body, headers={"X-Ably-Version": "6"})
+        if answer["failureCount"]:
+            break
+    assert answer["results"][0]["error"]["code"] == 42913
+    assert "serials" in answer["results"][1]
+
+
+def test_connections_beyond_those_of_a_key_or_an_app_are_told_to_come_back(server: Server) -> None:
+    with RawClient(server.address, key="app1.few:s"), RawClient(server.address, key="app1.few:s") as second:
+        with RawClient(server.address, key="app1.few:s", greet=False) as third:
+            error = ended_with(third, Action.DISCONNECTED)["error"]
+            assert (error["code"], error["statusCode"]) == (40150, 401)
+            assert "2 connections of this key" in error["message"]
+        second.close()
+        with RawClient(server.address, key="app1.few:s"):
+            pass
+    with RawClient(server.address, key="app2.one:s"), RawClient(server.address, key="app2.two:s", greet=False) as other:
+        assert "1 connections of this app" in ended_with(other, Action.DISCONNECTED)["error"]["message"]
+
+
+def test_a_connection_that_is_resumed_takes_its_own_place_and_a_lost_one_takes_none(server: Server) -> None:
+    mine: dict[str, Any] = {"address": server.address, "key": "app2.one:s"}
+    with RawClient(**mine) as first, RawClient(**mine, resume=first.connection_key) as second:
+        assert second.connection_id == first.connection_id
+        second.drop()
+        wait_until(lambda: _connects(server, "app2.one:s"), what="the place of the lost one")
+        handle = second.connection_key
+        other = RawClient(server.address, key="app2.two:s")
+        with other, RawClient(**mine, greet=False, resume=handle) as late:
+            assert ended_with(late, Action.DISCONNECTED)["error"]["code"] == 40150
+        wait_until(lambda: _greeting(**mine, resume=handle)["action"] == Action.CONNECTED, what="its place")
+        wait_until(
+            lambda: _greeting(**mine, resume=handle).get("connectionId") == first.connection_id,
+            what="what was refused for want of room is resumed",
+        )
+
+
+def _greeting(**options: Any) -> dict[str, Any]:
+    with RawClient(greet=False, **options) as client:
+        return client.receive()
+
+
+def _connects(server: Server, key: str) -> bool:
+    return bool(_greeting(address=server.address, key=key)["action"] == Action.CONNECTED)
+
+
+def test_a_key_has_its_own_size_of_messages_and_number_of_channels(server: Server, channel: str) -> None:
+    with RawClient(server.address, key="app1.small:s") as client:
+        assert client.connected["connectionDetails"]["maxMessageSize"] == 100
+        client.publish(channel, {"data": "x" * 100})
+        with pytest.raises(RefusedError) as refused:
+            client.publish(channel, {"data": "x" * 101})
+        assert (refused.value.code, refused.value.status) == (40009, 400)
+        client.publish(channel, {"data": "x"})
+        for number in range(3):
+            client.attach(f"{channel}-{number}")
+        with pytest.raises(RefusedError) as refused:
+            client.attach(f"{channel}-3")
+        assert (refused.value.code, refused.value.status) == (90010, 400)
+        client.publish(channel, {"data": "still there"})
+    response = publish_rest(server, channel, "app1.small:s", {"data": "x" * 101})
+    assert (response.status, response.headers["X-Ably-Errorcode"]) == (400, "40009")
+
+
+def test_a_namespace_has_its_own_size_of_messages(server: Server, channel: str) -> None:
+    with RawClient(server.address) as client:
+        wait_until(lambda: _passes(lambda: client.publish(f"calm:{channel}", {"data": "x" * 50})))
+        with pytest.raises(RefusedError) as refused:
+            client.publish(f"calm:{channel}", {"data": "x" * 51})
+        assert refused.value.code == 40009
+
+
+def test_unlimited_stands_above_the_general_limit(server: Server, channel: str) -> None:
+    with RawClient(server.address, key="app1.open:s") as client:
+        for number in range(30):
+            client.attach(f"{channel}-{number}")
+    with RawClient(server.address) as client:
+        for number in range(20):
+            client.attach(f"{channel}-{number}")
+        with pytest.raises(RefusedError) as refused:
+            client.attach(f"{channel}-20")
+        assert refused.value.code == 90010
+
+
+def test_a_client_is_told_the_rates_of_its_connection(server: Server) -> None:
+    with RawClient(server.address, key="app1.each:s") as client:
+        details = client.connected["connectionDetails"]
+        assert (details["maxInboundRate"], details["maxOutboundRate"]) == (1, 70000)
+    with RawClient(server.address) as client:
+        assert "maxInboundRate" not in client.connected["connectionDetails"]
+
+
+def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the_others(
+    server: Server, channel: str
+) -> None:
+    def token(name: str) -> str:
+        status, details, _ = request(
+            server.address, "POST", f"/keys/{name}/requestToken", {"keyName": name, "clientId": "me"}, key=f"{name}:s"
+        )
+        assert status in (200, 201), details
+        return str(details["token"])
+
+    with RawClient(server.address, key=None, access_token=token("app1.small")) as client:
+        assert client.connected["connectionDetails"]["maxMessageSize"] == 100
+        client.publish(channel, {"data": "x"})
+        client.send({"action": Action.AUTH, "auth": {"accessToken": token("app1.open")}})
+        assert client.expect(Action.CONNECTED)["connectionDetails"]["maxMessageSize"] == 65536
+        client.publish(channel, {"data": "x" * 101})
+        client.publish(channel, {"data": "x" * 101})
+        client.send({"action": Action.AUTH, "auth": {"accessToken": token("app1.small")}})
+        client.expect(Action.CONNECTED)
+        with pytest.raises(RefusedError):
+            client.publish(channel, {"data": "x" * 101})
+
+
+def test_limits_of_a_new_key_are_in_force_at_once_and_stay(
+    make_server: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = make_server()
+    limits = ("--limit", "connections=1", "--limit", "connection.messages_in=1")
+    assert main(["keys", "create", "--app", "app1", "--data", str(server.data), *limits]) == 0
+    key = capsys.readouterr().out.strip()
+
+    def in_force() -> None:
+        with RawClient(server.address, key=key) as client:
+            assert client.connected["connectionDetails"]["maxInboundRate"] == 1
+            until_refused(lambda _: client.publish("room", {"data": "x"}))
+            assert not _connects(server, key)
+
+    wait_until(lambda: _connects(server, key), what="the new key")
+    wait_until(lambda: _connects(server, key), what="the place of the first look")
+    in_force()
+    server.restart()
+    in_force()
+    publish(server.address, "room", {"data": "x"})
+    assert main(["keys", "list", "--data", str(server.data)]) == 0
+    assert "connections=1 connection.messages_in=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "connections",
+        "connections=",
+        "connections=0",
+        "connections=-1",
+        "sockets=5",
+        "key.connections=5",
+        "connections=x",
+    ],
+)
+def test_a_limit_that_is_none_makes_no_key(tmp_path: Any, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "create", "--data", str(tmp_path / "data"), "--limit", given]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("unbroken: --limit")

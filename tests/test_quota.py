@@ -1,0 +1,207 @@
+"""What engine.quota and engine.allowance promise: how limits are written, who is told what, and who shares what."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from engine.allowance import Allowances, check_connections
+from engine.auth.keys import Key, Keyring
+from engine.errors import LimitExceeded
+from engine.limits import Limits
+from engine.quota import NOTHING_SAID, Quota, parse_key_quotas, parse_quota
+from engine.settings import Settings
+from ext.log import Log
+from ext.rate import Rate
+
+NOW = 1_700_000_000_000
+
+
+def log(*, messages_in: int = 0, most_bytes: int | None = None) -> Log:
+    made = Log("app1:room", "series01", kept=True)
+    if messages_in:
+        made.incoming = Rate(messages_in, 0)
+    if most_bytes is not None:
+        made.most_bytes = most_bytes
+    return made
+
+
+def allowances(*keys: Key, **quotas: Quota) -> Allowances:
+    apps = {name: quotas.pop(name) for name in list(quotas) if name.startswith("app") and name != "app"}
+    return Allowances(Settings(quotas=quotas, app_quotas=apps), Keyring(keys))
+
+
+def refusal(allowed: Allowances, where: Log, *, key: str = "app1.k", count: int = 1, size: int = 1) -> tuple[int, int]:
+    with pytest.raises(LimitExceeded) as refused:
+        allowed.of(key, "app1").admit(where, count, size, NOW)
+    return refused.value.code, refused.value.status
+
+
+# written down
+
+
+def test_it_is_written_down_entry_by_entry() -> None:
+    quota = parse_quota({"messages_in": 5, "bytes_out": "unlimited", "connections": 7}, "key")
+    assert quota == Quota(messages_in=5, bytes_out=-1, connections=7)
+    assert quota.given == {"messages_in": 5, "bytes_out": "unlimited", "connections": 7}
+    assert parse_quota(quota.given, "key") == quota
+    assert parse_quota({}, "channel") == NOTHING_SAID
+
+
+@pytest.mark.parametrize(
+    ("given", "scope", "said"),
+    [
+        ({"messages": 5}, "key", "messages: there is no such limit of a key; there are messages_in,"),
+        ({"connections": 5}, "channel", "connections: there is no such limit of a channel"),
+        ({"connections": 5}, "connection", "connections: there is no such limit of a connection"),
+        ({"messages_in": 0}, "app", "messages_in: must be a whole number from 1 to"),
+        ({"messages_in": -1}, "app", "messages_in: must be a whole number from 1 to"),
+        ({"messages_in": 1 << 41}, "app", "messages_in: must be a whole number from 1 to"),
+        ({"messages_in": 1.5}, "app", "messages_in: must be a whole number from 1 to"),
+        ({"messages_in": True}, "app", "messages_in: must be a whole number from 1 to"),
+        ({"messages_in": "many"}, "app", "or \"unlimited\", got 'many'"),
+    ],
+)
+def test_what_is_none_is_refused_with_its_name(given: dict[str, object], scope: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        parse_quota(given, scope)
+
+
+def test_a_key_has_limits_and_so_has_each_of_its_connections() -> None:
+    assert parse_key_quotas({"connections": 2, "connection": {"messages_in": 3}}) == (
+        Quota(connections=2),
+        Quota(messages_in=3),
+    )
+    with pytest.raises(ValueError, match=r"^connection\.connections: there is no such limit"):
+        parse_key_quotas({"connection": {"connections": 2}})
+    with pytest.raises(ValueError, match=r"^connection: must be a table"):
+        parse_key_quotas({"connection": 5})
+
+
+def test_the_own_entry_stands_above_the_general_one_and_unlimited_means_it() -> None:
+    general = Quota(messages_in=5, bytes_in=6, connections=7)
+    assert parse_quota({"messages_in": 9, "bytes_in": "unlimited"}, "key").over(general) == Quota(
+        messages_in=9, connections=7
+    )
+    assert NOTHING_SAID.over(general) == general
+
+
+# in force
+
+
+def test_who_exceeds_is_told_whose_limit_it_is_and_when_to_come_back() -> None:
+    one = Quota(messages_in=1)
+    for scope, code in (("connection", 42911), ("key", 42910), ("app", 42910)):
+        allowed = allowances(**{scope: one})
+        mine = allowed.of("app1.k", "app1")
+        mine.admit(log(), 3, 10, NOW)
+        with pytest.raises(LimitExceeded) as refused:
+            mine.admit(log(), 1, 10, NOW)
+        error = refused.value
+        assert (error.code, error.status, error.retry_after_ms) == (code, 429, 2001)
+        assert str(error) == f"this {scope} may publish 1 messages a second; try again in 2001 ms"
+        mine.admit(log(), 1, 10, NOW + 2001)
+    where = log(messages_in=1)
+    mine = allowances().of("app1.k", "app1")
+    mine.admit(where, 1, 10, NOW)
+    with pytest.raises(LimitExceeded, match="this channel may publish") as refused:
+        mine.admit(where, 1, 10, NOW)
+    assert refused.value.code == 42913
+
+
+def test_nobody_is_charged_for_what_another_limit_refuses() -> None:
+    allowed = allowances(connection=Quota(messages_in=10), app=Quota(messages_in=10))
+    mine, full = allowed.of("app1.k", "app1"), log(messages_in=1)
+    mine.admit(full, 1, 1, NOW)
+    for _ in range(50):
+        with pytest.raises(LimitExceeded):
+            mine.admit(full, 1, 1, NOW)
+    for _ in range(9):
+        mine.admit(log(), 1, 1, NOW)
+
+
+def test_connections_of_a_key_share_its_rate_and_keys_of_an_app_the_apps() -> None:
+    allowed = allowances(
+        Key("app1", "k", "s", quota=Quota(messages_in=2)), app1=Quota(messages_in=3), app2=Quota(messages_in=100)
+    )
+    for _ in range(2):
+        allowed.of("app1.k", "app1").admit(log(), 1, 1, NOW)
+    assert refusal(allowed, log()) == (42910, 429)
+    allowed.of("app1.other", "app1").admit(log(), 1, 1, NOW)
+    assert refusal(allowed, log(), key="app1.other") == (42910, 429)
+    for _ in range(100):
+        allowed.of("app2.k", "app2").admit(log(), 1, 1, NOW)
+
+
+def test_connections_without_rates_of_their_own_share_one_object_and_others_do_not() -> None:
+    free = allowances()
+    assert free.of("app1.k", "app1") is free.of("app1.k", "app1")
+    bounded = allowances(connection=Quota(bytes_in=5))
+    first, second = bounded.of("app1.k", "app1"), bounded.of("app1.k", "app1")
+    first.admit(log(), 1, 5, NOW)
+    second.admit(log(), 1, 5, NOW)
+    with pytest.raises(LimitExceeded):
+        first.admit(log(), 1, 1, NOW)
+
+
+def test_a_request_is_charged_to_channel_key_and_app_only() -> None:
+    allowed = allowances(connection=Quota(messages_in=1), key=Quota(messages_in=2))
+    mine = allowed.of("app1.k", "app1")
+    mine.admit_request(log(), 1, 1, NOW)
+    mine.admit_request(log(), 1, 1, NOW)
+    with pytest.raises(LimitExceeded, match="this key may"):
+        mine.admit_request(log(), 1, 1, NOW)
+
+
+def test_the_narrowest_size_and_number_of_channels_count_and_never_more_than_the_servers() -> None:
+    key = Key("app1", "k", "s", quota=Quota(max_message_size=500, channels_per_connection=1 << 30))
+    allowed = Allowances(
+        Settings(
+            limits=Limits(channels_per_connection=50),
+            quotas={"connection": Quota(max_message_size=800), "app": Quota(channels_per_connection=20)},
+        ),
+        Keyring([key]),
+    )
+    assert (allowed.of("app1.k", "app1").max_message_size, allowed.of("app1.k", "app1").channels) == (500, 20)
+    assert (allowed.of("app1.x", "app1").max_message_size, allowed.of("app1.x", "app1").channels) == (800, 20)
+    assert refusal(allowed, log(), size=501) == (40009, 400)
+    assert refusal(allowed, log(most_bytes=100), size=101) == (40009, 400)
+    allowed.of("app1.k", "app1").admit(log(most_bytes=100), 1, 100, NOW)
+
+
+def test_connections_of_key_and_app_are_counted_together() -> None:
+    allowed = allowances(Key("app1", "k", "s", quota=Quota(connections=1)), app=Quota(connections=2))
+    first = allowed.of("app1.k", "app1")
+    check_connections(first)
+    allowed.opened(first)
+    with pytest.raises(LimitExceeded, match="1 connections of this key") as refused:
+        check_connections(first)
+    assert (refused.value.code, refused.value.status) == (40150, 401)
+    second = allowed.of("app1.x", "app1")
+    check_connections(second)
+    allowed.opened(second)
+    with pytest.raises(LimitExceeded, match="2 connections of this app"):
+        check_connections(second)
+    allowed.closed(first)
+    check_connections(first)
+
+
+def test_a_key_whose_limits_change_counts_on_from_where_it_was() -> None:
+    key = Key("app1", "k", "s", quota=Quota(messages_in=2))
+    keyring = Keyring([key])
+    allowed = Allowances(Settings(), keyring)
+    before = allowed.of("app1.k", "app1")
+    allowed.opened(before)
+    before.admit(log(), 2, 1, NOW)
+    keyring.add(replace(key, quota=Quota(messages_in=3, connections=1)))
+    allowed.refresh()
+    before.admit(log(), 1, 1, NOW)
+    with pytest.raises(LimitExceeded, match="3 messages"):
+        before.admit(log(), 1, 1, NOW)
+    with pytest.raises(LimitExceeded):
+        check_connections(allowed.of("app1.k", "app1"))
+    keyring.remove("app1.k")
+    allowed.refresh()
+    before.admit(log(), 100, 1, NOW)
