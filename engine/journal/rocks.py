@@ -318,6 +318,7 @@ class RocksJournal:
                 with self._building:  # one at a time: an append may have to create one
                     if self._store is store:  # else it was reopened meanwhile, and has them again
                         store.drop(family)
+            store.trim_log()
         except StoreError as error:
             raise JournalUnavailable(f"maintenance failed: {error}") from error
 

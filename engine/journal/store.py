@@ -8,6 +8,7 @@ becomes StoreError, once, so that nothing above has to catch everything."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,8 +42,8 @@ WAL_BYTES = 256 * MIB
 BLOCK_CACHE_BYTES = 64 * MIB
 PAGE_BYTES = 16 * 1024  # values are blocks of many entries: bigger pages than 4 KiB, fewer index rows
 OPEN_FILES = 1024
-LOG_FILES = 4  # RocksDB's own text logs, of at most LOG_BYTES
-LOG_BYTES = 4 * MIB
+LOG_BYTES = 4 * MIB  # of RocksDB's own text log; as much of what was in it before is kept beside it
+LOG_FILES = 4  # of earlier lives
 
 
 class StoreError(Exception):
@@ -83,6 +84,7 @@ class Store(Protocol):
     def sync_ended(self) -> bool: ...
     def wait_for_sync(self) -> None: ...
     def end_sync(self) -> None: ...
+    def trim_log(self) -> None: ...
     def bytes_in_memory(self) -> int: ...
     def close(self) -> None: ...
 
@@ -141,6 +143,7 @@ class RocksStore:
             raise StoreError(f"IO error: {error}") from error
         if problem is not None:
             raise StoreError(f"Corruption: {problem}")
+        self._path = path
         self._options = _options()
         with _translated():
             names = Rdict.list_cf(str(path), self._options) if (path / "CURRENT").exists() else [META]
@@ -225,6 +228,19 @@ class RocksStore:
         except OSError as error:
             raise StoreError(f"IO error: {error}") from error
 
+    def trim_log(self) -> None:
+        """Keep RocksDB's text log within its bound; the end of what was in it moves to LOG.old. Raises: StoreError."""
+        log = self._path / "LOG"
+        try:
+            if log.stat().st_blocks * 512 <= LOG_BYTES:  # its size does not shrink: RocksDB writes on from where it was
+                return
+            with log.open("rb") as file:
+                file.seek(-LOG_BYTES, os.SEEK_END)
+                (self._path / "LOG.old").write_bytes(file.read(LOG_BYTES))
+            os.truncate(log, 0)
+        except OSError as error:
+            raise StoreError(f"IO error: {error}") from error
+
     def bytes_in_memory(self) -> int:
         with _translated():
             return sum(
@@ -280,7 +296,9 @@ def _options() -> Options:
     options.set_max_total_wal_size(WAL_BYTES)
     options.set_max_open_files(OPEN_FILES)
     options.set_keep_log_file_num(LOG_FILES)
-    options.set_max_log_file_size(LOG_BYTES)
+    # RocksDB's own rotation keeps in memory the options of every family there ever was, to repeat them in a new file:
+    # some 40 KB a family, and we make one each half minute. So it is ``trim_log`` that bounds the file.
+    options.set_max_log_file_size(0)
     options.set_paranoid_checks(True)
     # A torn tail is what a crash leaves and nobody was told that it is stored; a wrong checksum before
     # it is damage and has to be reported. RocksDB's default, point in time, drops all that follows a
