@@ -80,6 +80,19 @@ class Allowance:
             if rate is not None:
                 rate.take(now_ms, count, size)
 
+    def admit_reader(self, now_ms: int) -> None:
+        """May a page of history be read? What is in it is charged for afterwards, as deliveries are.
+
+        Raises: LimitExceeded 42910.
+        """
+        for owner, usage in (("key", self.key), ("app", self.app)):
+            if not usage.outgoing.room(now_ms):
+                raise _too_fast(owner, 42910, usage.outgoing, now_ms, may="read")
+
+    def charge_reader(self, count: int, size: int, now_ms: int) -> None:
+        self.key.outgoing.take(now_ms, count, size)
+        self.app.outgoing.take(now_ms, count, size)
+
     def rates_in(self, log: Log) -> tuple[Rate | None, Rate | None, Rate, Rate]:
         """Of the connection, the channel, the key, the app."""
         return self.incoming, log.incoming, self.key.incoming, self.app.incoming
@@ -170,11 +183,11 @@ def check_connections(allowance: Allowance) -> None:
             raise LimitExceeded(reason, code=40150, status=401)
 
 
-def _too_fast(owner: str, code: int, rate: Rate, now_ms: int) -> LimitExceeded:
+def _too_fast(owner: str, code: int, rate: Rate, now_ms: int, *, may: str = "publish") -> LimitExceeded:
     allowed = [f"{rate.messages} messages"] * (rate.messages > 0) + [f"{rate.data} bytes"] * (rate.data > 0)
     wait_ms = rate.wait_ms(now_ms)
     return LimitExceeded(
-        f"this {owner} may publish {' and '.join(allowed)} a second; try again in {wait_ms} ms",
+        f"this {owner} may {may} {' and '.join(allowed)} a second; try again in {wait_ms} ms",
         code=code,
         retry_after_ms=wait_ms,
     )

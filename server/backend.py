@@ -99,6 +99,14 @@ class NodeBackend:
             authenticator.authenticate(params, authorization, self.now_ms())  # who has nothing at all is told so
         return await self._revoker.revoke(key_name, body, key)
 
+    def admit_reader(self, identity: Identity) -> None:
+        node = self._node
+        node.allowances.of(identity.key_name, identity.app_id).admit_reader(node.now_ms())
+
+    def charge_reader(self, identity: Identity, count: int, size: int) -> None:
+        node = self._node
+        node.allowances.of(identity.key_name, identity.app_id).charge_reader(count, size, node.now_ms())
+
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         connection = self._node.connections.by_key(key_text, app_id)
         return connection.id, connection.client_id

@@ -82,10 +82,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The items of a list as the wire has them (messages, names), and the links: (relation, URL)."""
+    """The items of a list as the wire has them (messages, names), and the links: (relation, URL).
+
+    ``size``: bytes of the records that were read for it.
+    """
 
     items: list[Any]
     links: list[tuple[str, str]]
+    size: int = 0
 
 
 def parse_query(params: Mapping[str, str]) -> Query:
@@ -152,7 +156,8 @@ class History:
         if more:
             stored, indexes = taken[-1]
             following = message_serial_text(stored.serial, stored.series, indexes[-1])
-        return Page(messages, query.links(resource, end, params, following))
+        size = sum(len(stored.record) for stored, _ in taken)
+        return Page(messages, query.links(resource, end, params, following), size)
 
     async def _latest_ms(self, start: int) -> int:
         """What "until now" means: the serials' clock may be ahead of the wall's, and what is stored has to show."""

@@ -79,6 +79,12 @@ class Backend(Archive, Protocol):
     ) -> list[str]:
         """Store it; the serials of its messages. If cancelled, it may be stored all the same."""
 
+    def admit_reader(self, identity: Identity) -> None:
+        """Raises: LimitExceeded 42910, when its key or app has had its share of messages for now."""
+
+    def charge_reader(self, identity: Identity, count: int, size: int) -> None:
+        """It gets so many messages, and bytes of them."""
+
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         """connectionId and concrete clientId of the live connection with this key. Raises: PubSubError 40006."""
 
@@ -228,7 +234,10 @@ class Rest:
     async def _history(self, resource: str, request: Request, variables: Variables) -> Reply:
         identity, channel = self._permitted(request, variables[0], Operation.HISTORY, "history")
         history = History(self._backend, identity.app_id, channel.name, response_format(request))
-        page = await history.page(parse_query(request.query), request.query, resource)
+        query = parse_query(request.query)
+        self._backend.admit_reader(identity)
+        page = await history.page(query, request.query, resource)
+        self._backend.charge_reader(identity, len(page.items), page.size)
         return Reply(200, page.items, [NO_CACHE], page.links)
 
     # Nobody can enter a channel's presence on this server: it has no members, and nobody has ever come or gone.

@@ -120,6 +120,12 @@ class FakeBackend:
     def series(self, app_id: str, channel: str) -> str:
         return SERIES
 
+    def admit_reader(self, identity: Identity) -> None:
+        pass
+
+    def charge_reader(self, identity: Identity, count: int, size: int) -> None:
+        pass
+
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         if key_text not in LIVE:
             raise BadRequest("connectionKey: not that of a live connection", code=40006)

@@ -27,6 +27,7 @@ keys = [
     { key = "app1.slow:s", limits = { messages_in = 1 } },
     { key = "app1.each:s", limits = { connection = { messages_in = 1, messages_out = 70000 } } },
     { key = "app1.bytes:s", limits = { connection = { bytes_in = 50 } } },
+    { key = "app1.reader:s", limits = { messages_out = 5 } },
     { key = "app1.few:s", limits = { connections = 2 } },
     { key = "app1.small:s", limits = { max_message_size = 100, channels_per_connection = 3 } },
     { key = "app1.open:s", limits = { channels_per_connection = "unlimited" } },
@@ -161,6 +162,18 @@ def test_a_request_that_is_too_fast_gets_429_and_when_to_come_back(server: Serve
     assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
     assert response.body["error"]["code"] == 42913  # type: ignore[attr-defined]
     assert publish_rest(server, channel, "app1.key1:secret", {"data": "x"}).status == 201
+
+
+def test_a_page_of_history_counts_as_deliveries_do(server: Server, channel: str) -> None:
+    publish(server.address, channel, [{"data": "x"}] * 20)
+    path = f"{channel_path(channel)}?limit=10"
+    status, page, links = request(server.address, "GET", path, key="app1.reader:s")
+    assert (status, len(page)) == (200, 10)
+    status, answer, _ = request(server.address, "GET", path, key="app1.reader:s")
+    assert (status, answer["error"]["code"]) == (429, 42910)
+    assert "this key may read 5 messages a second; try again in" in answer["error"]["message"]
+    wait_until(lambda: request(server.address, "GET", path, key="app1.reader:s")[0] == 200, what="its turn")
+    assert request(server.address, "GET", path)[0] == 200
 
 
 def test_one_channel_of_a_batch_is_refused_and_the_other_is_not(server: Server, channel: str) -> None:
