@@ -19,6 +19,7 @@ from engine.quota import NOTHING_SAID, Quota
 from engine.settings import Settings
 from ext.log import Log
 from ext.rate import Rate
+from ext.shaper import Shaper
 
 PRUNE = 10_000  # usages of keys and apps kept without being looked through
 
@@ -97,10 +98,10 @@ class Allowance:
         """Of the connection, the channel, the key, the app."""
         return self.incoming, log.incoming, self.key.incoming, self.app.incoming
 
-    def rates_out(self) -> tuple[Rate, ...]:
-        """Those that may keep its subscriber waiting, now or when the operator says so."""
-        rates = (self.outgoing, self.key.outgoing, self.app.outgoing)
-        return tuple(rate for rate in rates if rate is not None and rate.limited)
+    def shaper(self) -> Shaper | None:
+        """What may keep its subscriber waiting; None: nothing."""
+        rates = [rate for rate in (self.outgoing, self.key.outgoing, self.app.outgoing) if rate is not None]
+        return Shaper(*rates) if any(rate.limited for rate in rates) else None
 
 
 _OWNERS = (("connection", 42911), ("channel", 42913), ("key", 42910), ("app", 42910))

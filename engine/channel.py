@@ -24,6 +24,7 @@ from ext.dedup import DedupWindow
 from ext.log import Log
 from ext.rate import Rate
 from ext.ring import Ring, Stream
+from ext.shaper import Shaper
 from ext.wire import EntryEncoder
 
 
@@ -72,9 +73,11 @@ class Channel(Log):
         self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
 
     def limit(self, quota: Quota) -> None:
-        """What may be published here; delivering is bounded stream by stream."""
+        """What may be published here, and delivered from here."""
         if quota.messages_in or quota.bytes_in:
             self.incoming = Rate(quota.messages_in, quota.bytes_in)
+        if quota.messages_out or quota.bytes_out:
+            self.outgoing = Shaper(Rate(quota.messages_out, quota.bytes_out))
         if quota.max_message_size:
             self.most_bytes = quota.max_message_size
 
@@ -134,6 +137,7 @@ class Channel(Log):
         stream = self._streams.get((wire, name))
         if stream is None:
             stream = self._streams[wire, name] = Stream(self.ring, EntryEncoder(wire, name))
+            stream.shaper = self.outgoing
         return stream
 
     def has_stream_for(self, wire: int, name: str) -> bool:

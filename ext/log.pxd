@@ -22,6 +22,7 @@ cdef class Log:
     cdef public bint persisted          # beyond the continuity window
     cdef public Meter meter             # its app's; None: nobody counts
     cdef public Rate incoming           # what may be published here in a second; None: any number
+    cdef public object outgoing         # a Shaper: what may be delivered from here; None: any number
     cdef public uint64_t most_bytes     # of one publish
     cdef public bint awake
     cdef public DedupWindow dedup

@@ -6,6 +6,7 @@ from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.rate import Rate
 from ext.ring import Ring
+from ext.shaper import Shaper
 
 @final
 class Entry:
@@ -30,6 +31,7 @@ class Log:
     persisted: bool
     meter: Meter | None
     incoming: Rate | None
+    outgoing: Shaper | None
     most_bytes: int
     awake: bool
     dedup: DedupWindow

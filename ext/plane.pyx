@@ -35,6 +35,7 @@ from ext.kernel cimport (CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, E
                          msghdr, pollfd, ppoll, setsockopt, timespec)
 from ext.output cimport Out, out_init
 from ext.ring cimport Ring, Segment, Stream
+from ext.shaper cimport Shaper, wall_clock_ms
 from ext.sink cimport Sink
 
 # Kinds of event; the third member of an event is, in this order, bytes, bytes, a reason, a close code, a Subscription,
@@ -60,6 +61,8 @@ cdef enum:
     MOST_RUNS = 64          # pieces in one send
     SEND_BYTES = 256 * 1024 # of one send: what a socket buffer takes at most, usually
     SENDS_A_SLICE = 512     # then others get a turn: some 2 ms
+    SHAPED_BYTES = 16 * 1024    # the same under a rate: what passes beyond it makes the next wait for longer
+    HOLD_MS = 5             # between looks at those who wait for their turn
     ROUNDS = 4              # sends to one socket in one pump, for the same reason
     FEW_STREAMS = 16        # up to so many streams of one socket are looked through at each of its sends
     TX_HIGH = 256 * 1024    # who leaves so much of our replies unread is not read from until it has taken them
@@ -109,6 +112,8 @@ cdef class Socket:
     cdef uint64_t _told_in          # the last poll that made an event of one of its messages
     cdef int _fd
     cdef uint8_t _state
+    cdef readonly Shaper shaper     # when deliveries may leave; None: at once
+    cdef bint _held                 # they wait for that
     cdef bint _msgpack, _heartbeats, _paused, _blocked, _dirty, _want_drained, _pinged, _client
     cdef uint32_t _mask
     cdef uint32_t _at_plane
@@ -134,6 +139,12 @@ cdef class Socket:
     def deliver_to(self, Sink sink):
         """From now on its messages go to ``sink`` first (None: to nobody)."""
         self._sink = sink
+
+    def shape(self, Shaper shaper):
+        """From now on deliveries keep to its rates (None: they leave at once)."""
+        self.shaper = shaper
+        if self._state == OPEN:
+            self._plane._touch(self)
 
     def notify_drained(self):
         """Ask for one DRAINED event when everything queued has left."""
@@ -294,7 +305,8 @@ cdef class Plane:
     cdef readonly int kick_fd           # an eventfd: who writes to it ends a wait, from any thread
     cdef void** _sockets
     cdef uint32_t _count, _room, _tick_at   # _tick_at: so many have not had their tick in this round
-    cdef list _events, _dirty, _moved
+    cdef list _events, _dirty, _moved, _held
+    cdef int64_t _released_ms
     cdef uint32_t _reader_at            # how far the first of _moved has been served
     cdef uint8_t* _buffer
     cdef int64_t _now
@@ -331,6 +343,7 @@ cdef class Plane:
         self._events = []
         self._dirty = []
         self._moved = []
+        self._held = []
 
     def __dealloc__(self):
         PyMem_Free(self._buffer)
@@ -378,6 +391,11 @@ cdef class Plane:
             s._told_in = self._polls + 1            # the next poll tells; what it reads itself comes behind that
             self.kick()
         return s
+
+    @property
+    def holding(self):
+        """Are there deliveries that wait for their turn? They get it with a flush, when it has come."""
+        return len(self._held) > 0
 
     def kick(self):
         """Make the next wait for ``fd`` return at once."""
@@ -491,8 +509,10 @@ cdef class Plane:
         cdef Socket s
         cdef Stream stream
         cdef Subscription reader
-        cdef list dirty = self._dirty
-        self._dirty = []
+        cdef list dirty
+        if self._held:
+            self._release()
+        dirty, self._dirty = self._dirty, []
         for s in dirty:
             s._dirty = False
             if s._state == CLOSED:
@@ -507,7 +527,7 @@ cdef class Plane:
                 reader = <Subscription>stream.readers[self._reader_at]
                 self._reader_at += 1
                 s = reader._socket
-                if s._blocked or reader._place == stream.head:
+                if s._blocked or s._held or reader._place == stream.head:
                     continue
                 budget -= 1
                 if self._pump(s, reader if s._count > FEW_STREAMS else None):
@@ -583,6 +603,24 @@ cdef class Plane:
             s._dirty = True
             self._dirty.append(s)
 
+    cdef void _hold(self, Socket s):
+        if not s._held:
+            s._held = True
+            self._held.append(s)
+
+    cdef void _release(self):
+        """Have those looked at that wait for their turn: who has waited longest first, so that all get theirs."""
+        cdef int64_t now_ms = wall_clock_ms()
+        cdef Socket s
+        cdef list held
+        if 0 <= now_ms - self._released_ms < HOLD_MS:
+            return
+        self._released_ms = now_ms
+        held, self._held = self._held, []
+        for s in held:
+            s._held = False
+            self._touch(s)
+
     cdef void _arm(self, Socket s):
         """Tell epoll what we want to hear of this socket."""
         cdef uint32_t wanted = EPOLLOUT if s._blocked else 0
@@ -653,7 +691,7 @@ cdef class Plane:
         cdef void* readers[MOST_RUNS]
         cdef uint64_t places[MOST_RUNS]
         cdef msghdr message
-        cdef uint64_t total, start, size
+        cdef uint64_t total, start, size, most
         cdef uint32_t i, count, used
         cdef int rounds
         cdef ssize_t sent
@@ -670,7 +708,8 @@ cdef class Plane:
                 count = 1
             i = 0
             used = s._count if only is None else 1
-            while i < used and count < MOST_RUNS and total < SEND_BYTES:
+            most = SEND_BYTES if s.shaper is None else SHAPED_BYTES
+            while i < used and count < MOST_RUNS and total < most:
                 reader = <Subscription>s._subscriptions[i] if only is None else only
                 i += 1
                 start = reader._place
@@ -682,8 +721,13 @@ cdef class Plane:
                     used = s._count if only is None else 0
                     i -= 1 if only is None else 0     # another one has come to its place
                     continue
-                while count < MOST_RUNS and total < SEND_BYTES:
-                    size = reader.stream.run(start, SEND_BYTES - total, reader._skip_origin, reader._quiet_until, &start)
+                if s.shaper is not None or reader.stream.shaper is not None:
+                    if not _is_open(s, reader.stream):
+                        self._hold(s)
+                        continue
+                    most = SHAPED_BYTES
+                while count < MOST_RUNS and total < most:
+                    size = reader.stream.run(start, most - total, reader._skip_origin, reader._quiet_until, &start)
                     if size == 0:
                         if count == 0 or readers[count - 1] != <void*>reader:
                             _hand_over(reader, reader.stream.head)
@@ -724,7 +768,7 @@ cdef class Plane:
                 s._blocked = True
                 self._arm(s)
                 return False
-            if not self._more(s, only):
+            if s._held or not self._more(s, only):
                 self._after_sending(s)
                 return False
         return True
@@ -767,6 +811,8 @@ cdef class Plane:
                         segment = reader.stream.segment_at(place)
                         s._queue(&segment.data[place - segment.start], <size_t>(end - place))
                         place = end
+                if s.shaper is not None or reader.stream.shaper is not None:
+                    _charge(s, reader, place)
                 _hand_over(reader, place)
             if taken < pieces[i].iov_len:
                 return
@@ -828,6 +874,22 @@ cdef class Plane:
             self._sockets[s._at_plane] = <void*>other
             other._at_plane = s._at_plane
         Py_DECREF(s)
+
+
+cdef bint _is_open(Socket s, Stream stream):
+    cdef int64_t now_ms = wall_clock_ms()
+    return ((s.shaper is None or s.shaper.is_open(now_ms))
+            and (stream.shaper is None or (<Shaper>stream.shaper).is_open(now_ms)))
+
+
+cdef int _charge(Socket s, Subscription reader, uint64_t place) except -1:
+    """What lies before ``place`` is about to be handed over."""
+    cdef int64_t now_ms = wall_clock_ms()
+    if s.shaper is not None:
+        s.shaper.use_frames(now_ms, reader.stream, reader._place, place, reader._skip_origin)
+    if reader.stream.shaper is not None:
+        (<Shaper>reader.stream.shaper).use_frames(now_ms, reader.stream, reader._place, place, reader._skip_origin)
+    return 0
 
 
 cdef void _hand_over(Subscription reader, uint64_t place):

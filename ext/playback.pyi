@@ -14,6 +14,9 @@ class Playback:
     def entries(self) -> int:
         """How many it took, those of ``skip_origin`` included."""
     @property
+    def messages(self) -> int:
+        """How many messages its frames have."""
+    @property
     def full(self) -> bool:
         """It takes no more."""
     def __new__(cls, encoder: EntryEncoder, cursor: int, *, until: int, budget: int, skip_origin: int = 0) -> Self: ...

@@ -30,7 +30,7 @@ cdef class Playback:
 
     cdef readonly uint64_t cursor
     cdef readonly uint64_t previous
-    cdef readonly uint64_t entries
+    cdef readonly uint64_t entries, messages
     cdef readonly bint full
     cdef EntryEncoder _encoder
     cdef uint64_t _until
@@ -85,6 +85,7 @@ cdef class Playback:
         """1: taken, or before the cursor; 0: there is no room, or it is beyond what may be shown."""
         cdef const uint8_t* skip = NULL
         cdef size_t start = self._out.size
+        cdef int count
         if place.serial <= self.cursor:
             return 1
         if self.full or place.serial > self._until:
@@ -94,7 +95,7 @@ cdef class Playback:
             out_init(&self._out, self._budget + SPARE)
         if self._skip is not None:
             skip = <const uint8_t*>PyBytes_AS_STRING(self._skip)
-        self._encoder.write_stored(&self._out, place.serial, series, place.record, place.size, skip)
+        count = self._encoder.write_stored(&self._out, place.serial, series, place.record, place.size, skip)
         if self._out.size == start:
             self._passed += place.size          # a reader's own messages: reading them has a bound too
         if self._out.size + self._passed > self._budget:
@@ -105,5 +106,6 @@ cdef class Playback:
         if not self.entries:
             self.previous = place.previous
         self.entries += 1
+        self.messages += <uint64_t>count
         self.cursor = place.serial
         return 0 if self.full else 1

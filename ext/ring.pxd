@@ -33,6 +33,7 @@ cdef class Ring:
 cdef class Stream:
     cdef readonly Ring ring
     cdef readonly object encoder
+    cdef public object shaper           # a Shaper: when its readers may be served; None: at any time
     cdef readonly uint64_t first        # number of the first entry that it has a frame of
     cdef readonly uint64_t head, tail   # bytes ever appended; first byte still held
     cdef readonly uint64_t allocated    # bytes of memory in segments

@@ -1,5 +1,7 @@
 from typing import Final, Protocol, Self, final
 
+from ext.shaper import Shaper
+
 EPHEMERAL: int
 
 class Evicted(LookupError):
@@ -33,6 +35,7 @@ class _Waker(Protocol):
 class Stream:
     ring: Final[Ring]
     encoder: Final[object]
+    shaper: Shaper | None
     first: Final[int]
     head: Final[int]
     tail: Final[int]

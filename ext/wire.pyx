@@ -198,12 +198,14 @@ cdef class EntryEncoder:
         """Append the frame of a record that is no object of its own, unless the connection ``skip`` published it.
 
         ``series`` has its 8 characters; ``skip`` is the id of a connection, 10 characters, or NULL.
+        Returns how many messages the frame has; 0: there is none.
         Raises: ValueError, if the record is malformed.
         """
         cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
         cdef In source
         cdef Head head
         cdef size_t start = out.size
+        cdef int count
         if skip is not NULL:
             open_record_at(&source, record, size, &head)
             if head.connection_id.size == ID_LENGTH and memcmp(head.connection_id.data, skip, ID_LENGTH) == 0:
@@ -211,8 +213,9 @@ cdef class EntryEncoder:
         _join_position(name, serial, series)
         if reserve(out, LONGEST_HEADER):
             out.size += LONGEST_HEADER
-        self._write_record(out, serial, name, record, size)
-        return _close_frame(out, start, self.format)
+        count = self._write_record(out, serial, name, record, size)
+        _close_frame(out, start, self.format)
+        return count
 
     cdef int _write(self, Out* out, uint64_t serial, str series, bytes record) except -1:
         cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
@@ -220,7 +223,8 @@ cdef class EntryEncoder:
         return self._write_record(out, serial, name, <const uint8_t*><const char*>record, <size_t>len(record))
 
     cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size) except -1:
-        """``name`` begins with the position, and has room for the index of a message behind it."""
+        """``name`` begins with the position, and has room for the index of a message behind it. Returns how many
+        messages there are."""
         cdef In source
         cdef Head head
         cdef Fields fields
@@ -244,7 +248,7 @@ cdef class EntryEncoder:
         end_record(&source)
         if self.format == 0:
             put(out, b"]}", 2)
-        return 0
+        return <int>head.count
 
 
 # JSON

@@ -178,7 +178,7 @@ async def _serve(
     async with trio.open_nursery() as nodes:
         await nodes.start(node.run)
         configured = {key.name for key in settings.keys}
-        watch = KeyWatch(directory.apps, keyring, configured, node.clients, node.end_of_turn, node.allowances.refresh)
+        watch = KeyWatch(directory.apps, keyring, configured, node.clients, node.end_of_turn, node.keys_changed)
         nodes.start_soon(watch.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as intake:

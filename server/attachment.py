@@ -20,6 +20,8 @@ from engine.channel import Channel
 from engine.errors import BadRequest, PubSubError
 from engine.names import ChannelName
 from ext.ingest import Ingest
+from ext.shaper import Shaper
+from ext.wire import record_messages
 from server.actions import Flag
 
 if TYPE_CHECKING:
@@ -69,6 +71,11 @@ class Transport(Protocol):
     def queued(self) -> int:
         """Bytes that wait in its own queue."""
 
+    @property
+    def shaper(self) -> Shaper | None:
+        """When deliveries may be sent, and what is told of them; None: at any time."""
+
+    def shape(self, shaper: Shaper | None) -> None: ...
     def send(self, payload: bytes) -> None: ...
     def send_frames(self, frames: bytes) -> None: ...
     def notify_drained(self) -> None: ...
@@ -219,13 +226,22 @@ class Attachment:
         if place is None and channel.in_ring(cursor) and transport.queued < budget:
             self.cursor, entries = channel.ring.read_after(cursor, budget=budget, skip_origin=skip_origin)
             if entries:
-                transport.send_frames(stream.encoder.frames(entries))  # type: ignore[attr-defined]  # opaque to ext
+                frames = stream.encoder.frames(entries)  # type: ignore[attr-defined]  # opaque to ext
+                transport.send_frames(frames)
+                for shaper in shapers(transport, channel):
+                    # Entries are tuples of serial, series, record; the ring does not look into them.
+                    shaper.take_now(sum(record_messages(entry[2]) for entry in entries), len(frames))  # type: ignore[index,misc]
             place = stream.place_after(self.cursor)
         if place is None:
             return False
         self.reader = transport.subscribe(stream, place, skip_origin=skip_origin, quiet_until=stream.head)
         self.cursor = 0  # the reader's counts from here on
         return True
+
+
+def shapers(transport: Transport, channel: Channel) -> list[Shaper]:
+    """Those that have a say in what is delivered from the channel over this transport: mostly none."""
+    return [shaper for shaper in (transport.shaper, channel.outgoing) if shaper is not None]
 
 
 def unsupported_presence() -> PubSubError:

@@ -46,6 +46,7 @@ LOGGER = logging.getLogger("unbroken")
 
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
 KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
+TURN_SECONDS = 0.01  # between looks at who has waited long enough for his rate
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 SERVER_ID = "unbroken"
 
@@ -120,6 +121,7 @@ class Node:
         self.touched: list[AckQueue] = []
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
+        self._turns = trio.Event()
         self.revocations = revocations if revocations is not None else Revocations()
         self.lifetimes = Lifetimes(self.revocations, now_ms, self.end_of_turn)
 
@@ -149,6 +151,7 @@ class Node:
             nursery.start_soon(self._sweep)
             nursery.start_soon(run_plane, self.plane, self, monotonic_ms)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
+            nursery.start_soon(self._give_turns)
             nursery.start_soon(self.lifetimes.run)
             nursery.start_soon(run_tick, self.plane, self, monotonic_ms, self._on_second)
             await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
@@ -185,6 +188,8 @@ class Node:
             self.plane.kick()  # the next turn begins at once
         self._answer()
         more = self.plane.flush()
+        if self.plane.holding:
+            self._turns.set()
         if more:
             self._more_to_send.set()
             self._more_to_send = trio.Event()
@@ -250,6 +255,14 @@ class Node:
             except PubSubError as error:
                 found[channel.key] = error
         return found
+
+    async def _give_turns(self) -> None:
+        """Have those looked at whose deliveries wait because of a rate, while there are any."""
+        while True:
+            await self._turns.wait()
+            self._turns = trio.Event()
+            await trio.sleep(TURN_SECONDS)
+            self.end_of_turn()
 
     def _on_second(self) -> None:
         now_ms = self.now_ms()
@@ -349,8 +362,15 @@ class Node:
             self.allowances.closed(client.allowance)
             client.allowance = self.allowances.of(identity.key_name, identity.app_id)
             self.allowances.opened(client.allowance)
+            client.transport.shape(client.allowance.shaper())
         self.lifetimes.watch(client)
         return identity
+
+    def keys_changed(self) -> None:
+        """Their limits may be others: those of keys hold for live connections, too."""
+        self.allowances.refresh()
+        for client in self.clients:
+            client.transport.shape(client.allowance.shaper())
 
     def superseded(self, client: ClientProtocol) -> None:
         """Another transport has its connection now."""

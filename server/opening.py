@@ -126,6 +126,9 @@ def _continue_or_begin(
 def welcome(node: Node, client: ClientProtocol, transport: Transport, problem: PubSubError | None) -> None:
     """Give it its transport, and say CONNECTED."""
     client.transport = transport
+    shaper = client.allowance.shaper()
+    if shaper is not None:
+        transport.shape(shaper)
     client.connected(problem)
     node.joined(client)
 

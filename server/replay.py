@@ -24,12 +24,13 @@ from engine.journal.port import Journal, Stored
 from ext.playback import Playback
 from ext.wire import record_messages
 from server.actions import Flag
-from server.attachment import Attachment, Rewind
+from server.attachment import Attachment, Rewind, shapers
 from server.protocol import ClientProtocol
 from server.readers import Readers
 
 LOGGER = logging.getLogger("unbroken.replay")
 
+TURN_SECONDS = 1.0  # until one whose rate is used up looks again: others may share it
 RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried again
 
 
@@ -134,6 +135,11 @@ class Replay:
             if not _wants_more(client, attachment):
                 continue
             channel = attachment.channel
+            waits_ms = [shaper.wait_ms(self._now_ms()) for shaper in shapers(client.transport, channel)]
+            if any(waits_ms):
+                client.behind.appendleft(attachment)
+                self._nursery.start_soon(self._next_later, client, min(max(waits_ms) / 1000, TURN_SECONDS))
+                return
             if channel.in_ring(attachment.cursor):
                 client.deliver(attachment, attachment.cursor)
                 self._when_drained(client)
@@ -204,7 +210,10 @@ class Replay:
             elif played.previous > cursor:
                 client.discontinued(attachment, Discontinuity(channel.name, cursor, played.previous))
             else:
-                client.transport.send_frames(played.frames())
+                frames = played.frames()
+                client.transport.send_frames(frames)
+                for shaper in shapers(client.transport, channel):
+                    shaper.take_now(played.messages, len(frames))
                 client.deliver(attachment, played.cursor)
         self._when_drained(client)
 
@@ -213,6 +222,12 @@ class Replay:
         await trio.sleep(RETRY_SECONDS)
         if client.behind is not None and _wants_more(client, attachment):
             client.behind.appendleft(attachment)
+        self._next(client)
+        self._end_of_turn()
+
+    async def _next_later(self, client: ClientProtocol, seconds: float) -> None:
+        """Its turn comes then; or that of others with the same key or app, and it waits for the next."""
+        await trio.sleep(seconds)
         self._next(client)
         self._end_of_turn()
 

@@ -12,6 +12,7 @@ sends a part is not unread, and must not be closed beneath it."""
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,14 @@ from ext.ingest import Ingest
 
 if TYPE_CHECKING:
     from ext.ring import Stream
+    from ext.shaper import Shaper
     from server.handshake import Upgrade
     from server.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.tls")
 READ_BYTES = 64 * 1024  # of a stream at a time: one TLS record is 16 KiB, and others wait meanwhile
+SHAPED_BYTES = 16 * 1024  # the same where the rate is limited: what passes beyond the rate delays the next
+TURN_MS = 1_000  # between looks whether the turn of one who waits has come: others may have taken it
 QUEUE_BYTES = 256 * 1024  # who leaves so much of our replies unread is not read from
 CLOSE_SECONDS = 5.0  # for what is queued, the close frame, and the peer's half of the closing handshake
 PARTING_SECONDS = 1.0  # the same when the server ends: it has waited for its clients before, and now they wait for it
@@ -100,6 +104,7 @@ class TlsTransport:
         self.readers: set[TlsReader] = set()
         self.owner: ClientProtocol | None = None
         self.closed = False
+        self.shaper: Shaper | None = None
         self._websocket = websocket
         self._text = text
         self._heartbeat = heartbeat
@@ -151,6 +156,9 @@ class TlsTransport:
     def resume(self) -> None:
         self._paused = False
         self._regulate()
+
+    def shape(self, shaper: Shaper | None) -> None:
+        self.shaper = shaper
 
     def deliver_to(self, sink: Ingest | None) -> None:
         self._sink = sink
@@ -219,20 +227,33 @@ class TlsTransport:
                 self._want_drained = False
                 drained, self.owner.drained = self.owner.drained, None
                 drained()
-            await self._send_streams()
-            with trio.move_on_after(heartbeat_seconds) as idle:
+            turn_ms = await self._send_streams()
+            with trio.move_on_after(turn_ms / 1000 if turn_ms else heartbeat_seconds) as idle:
                 await self._news.wait()
-            if idle.cancelled_caught and self._heartbeat:
+            if idle.cancelled_caught and self._heartbeat and not turn_ms:
                 await self._send(self._heartbeat)
 
-    async def _send_streams(self) -> None:
-        """A part of what each grown stream holds for us; those that hold more are ready again."""
+    async def _send_streams(self) -> int:
+        """A part of what each grown stream holds for us; those that hold more are ready again.
+
+        Returns: 0, or how many ms to wait for the turn of those that have to.
+        """
         ready, self._ready = self._ready, {}
+        turn_ms = 0
         for reader in ready:
             if not reader.active:
                 continue
+            shapers = [each for each in (self.shaper, reader.stream.shaper) if each is not None]
+            wait_ms = max((each.wait_ms(time.time_ns() // 1_000_000) for each in shapers), default=0)
+            if wait_ms:
+                self._ready[reader] = None
+                turn_ms = min(turn_ms or wait_ms, wait_ms, TURN_MS)
+                continue
             found = reader.stream.read(
-                reader.place, budget=READ_BYTES, skip_origin=reader.skip_origin, quiet_until=reader.quiet_until
+                reader.place,
+                budget=SHAPED_BYTES if shapers else READ_BYTES,
+                skip_origin=reader.skip_origin,
+                quiet_until=reader.quiet_until,
             )
             if found is None:
                 if self.owner is not None:
@@ -243,11 +264,14 @@ class TlsTransport:
                 continue
             cursor = reader.stream.cursor_at(place)
             assert cursor is not None  # it was read just now
+            for shaper in shapers:
+                shaper.take_frames(time.time_ns() // 1_000_000, reader.stream, reader.place, place, reader.skip_origin)
             reader.place, reader.cursor = place, cursor  # handed over: the stream may let go of it while we send
             if place != reader.stream.head:
                 self.ready(reader)
             for event in FrameDecoder(LARGEST_FRAME, client_side=True).receive(b"".join(frames)):
                 await self._send(event.payload)
+        return turn_ms
 
     async def _send(self, payload: bytes) -> None:
         self._sending = True

@@ -388,3 +388,23 @@ def test_a_wake_of_one_of_many_readers_reads_that_one_only():
         assert peer.got == [b"seven"]
 
     on_transport(many)
+
+
+@pytest.mark.parametrize("limits", ["[limits.connection]", "[limits.channel]"])
+def test_deliveries_keep_to_their_rate_and_nothing_is_lost_by_it(make_server, authority, limits):
+    server = make_server(arguments=authority[0], config=f"{limits}\nmessages_out = 400\n")
+    with TlsClient(server, authority[1]) as client:
+        client.attach("room")
+        begin = time.monotonic()
+        names = [f"m{number}" for number in range(1200)]
+        for at in range(0, 1200, 100):
+            batch = [{"name": name} for name in names[at : at + 100]]
+            assert request(server.address, "POST", channel_path("room"), batch, tls=authority[1])[0] == 201
+        got = []
+        while len(got) < 1200:
+            got += [message["name"] for message in client.expect(15)["messages"]]
+        assert got == names
+        assert time.monotonic() - begin >= (1200 - 2 * 400 - 150) / 400, (
+            "a burst of a second, and then as the rate says"
+        )
+        client.publish("other", "x")
