@@ -2,6 +2,15 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
+cdef enum:                      # opcodes (RFC 6455, section 5.2)
+    OP_CONTINUATION = 0
+    OP_TEXT = 1
+    OP_BINARY = 2
+    OP_CLOSE = 8
+    OP_PING = 9
+    OP_PONG = 10
+
+
 cdef enum:
     EV_NEED_MORE = 0
     EV_TEXT = 1
@@ -36,3 +45,4 @@ cdef void decoder_init(Decoder* d, uint32_t max_message, bint client_side) noexc
 cdef void decoder_free(Decoder* d) noexcept nogil
 cdef int decoder_next(Decoder* d, uint8_t* data, size_t size, size_t* consumed, Event* event) noexcept nogil
 cdef int write_header(uint8_t* out, int opcode, uint64_t size) noexcept nogil
+cdef bytes close_body(int code, str reason)

@@ -20,18 +20,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
+from ext.mask cimport apply_mask
 from ext.utf8 cimport is_utf8
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG, ERROR = 0, 1, 2, 8, 9, 10, -1
 
 cdef enum:
-    OP_CONTINUATION = 0
-    OP_TEXT = 1
-    OP_BINARY = 2
-    OP_CLOSE = 8
-    OP_PING = 9
-    OP_PONG = 10
-
     LONGEST_HEADER = 14
     LONGEST_CONTROL = 125       # RFC 6455, section 5.5
     FIRST_PARTIAL = 256         # most frames that are cut are small; a larger one doubles its way up
@@ -93,22 +87,6 @@ cdef int _read_header(const Decoder* d, const uint8_t* data, size_t size, Header
         at += 4
     h.size = <uint8_t>at
     return 1
-
-
-cdef void _unmask(uint8_t* data, size_t size, const uint8_t* key) noexcept nogil:
-    """In place, eight bytes at a time; memcpy keeps it free of alignment traps and costs nothing."""
-    cdef uint64_t word, mask
-    cdef size_t i = 0
-    memcpy(&mask, key, 4)
-    memcpy(<uint8_t*>&mask + 4, key, 4)
-    while size - i >= 8:
-        memcpy(&word, data + i, 8)
-        word ^= mask
-        memcpy(data + i, &word, 8)
-        i += 8
-    while i < size:
-        data[i] ^= key[i & 3]
-        i += 1
 
 
 cdef bint _is_close_code(uint16_t code) noexcept nogil:
@@ -188,7 +166,7 @@ cdef int _hand_up(Decoder* d, Header* h, uint8_t* payload, Event* event) noexcep
     cdef size_t size = <size_t>h.length
     cdef uint8_t opcode
     if h.masked:
-        _unmask(payload, size, h.key)
+        apply_mask(payload, size, h.key)
     event.data = payload
     event.size = size
     event.code = 0
@@ -410,13 +388,16 @@ def encode_frame(int opcode, bytes payload not None):
     return frame
 
 
+cdef bytes close_body(int code, str reason):
+    """What a close frame says. Raises: ValueError, for a code that may not be sent (1005 and 1006 among them)."""
+    if not 0 <= code <= 0xFFFF or not _is_close_code(<uint16_t>code):
+        raise ValueError(f"{code} is no close code to send")
+    return code.to_bytes(2, "big") + reason.encode()[:LONGEST_CONTROL - 2].decode(errors="ignore").encode()
+
+
 def encode_close(int code, str reason not None=""):
     """A close frame; the reason is cut to what a control frame can carry, at a character's end.
 
-    Raises: ValueError, for a code that may not be sent (1005 and 1006 among them).
+    Raises: ValueError, for a code that may not be sent.
     """
-    cdef bytes text
-    if not 0 <= code <= 0xFFFF or not _is_close_code(<uint16_t>code):
-        raise ValueError(f"not a close code that may be sent: {code}")
-    text = reason.encode()[:LONGEST_CONTROL - 2].decode(errors="ignore").encode()
-    return encode_frame(OP_CLOSE, code.to_bytes(2, "big") + text)
+    return encode_frame(OP_CLOSE, close_body(code, reason))

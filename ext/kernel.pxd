@@ -1,5 +1,5 @@
-"""What the plane asks of Linux: epoll, poll, eventfd, sockets."""
-from libc.stdint cimport uint32_t, uint64_t
+"""What ext asks of Linux: epoll, poll, eventfd, sockets, the monotonic clock."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -59,3 +59,10 @@ cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
     ssize_t c_read "read"(int fd, void* buf, size_t count)
     ssize_t c_write "write"(int fd, const void* buf, size_t count)
+
+
+cdef inline int64_t monotonic_ns() noexcept nogil:
+    """The same clock for all processes of this machine."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec

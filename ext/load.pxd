@@ -16,9 +16,6 @@ cdef enum:
     DUE_DIGITS = 16
 
 
-cdef int64_t clock_ns() noexcept nogil
-
-
 cdef class Template:
     cdef readonly uint64_t count
     cdef bytes _before, _after, _run
@@ -55,5 +52,4 @@ cdef class Publisher:
 
     cdef bytes _frames(self, uint64_t first)
     cdef int _note(self, int64_t due_ns) except -1
-    cdef void _fill_mask(self, uint8_t* key) noexcept
     cdef bint answer(self, uint64_t first, uint64_t count, bint refused) except *

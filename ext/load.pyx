@@ -19,7 +19,8 @@ from os import urandom
 
 from ext cimport frame as codec
 from ext.histogram cimport Histogram
-from ext.kernel cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from ext.kernel cimport monotonic_ns
+from ext.mask cimport apply_mask, fill_mask
 from ext.ranges cimport Ranges
 
 MARK_BYTES = 45
@@ -30,15 +31,9 @@ cdef enum:
     LONGEST_HEADER = 14
 
 
-cdef int64_t clock_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
-
-
 def now_ns():
     """The clock of marks: monotonic, the same for all processes of this machine."""
-    return clock_ns()
+    return monotonic_ns()
 
 
 cdef void _put_hex(uint8_t* to, uint64_t value, int digits) noexcept nogil:
@@ -204,10 +199,10 @@ cdef class Publisher:
             used = codec.write_header(at, 2 if template._binary else 1, size)
             at[1] |= 128
             key = at + used
-            self._fill_mask(key)
+            fill_mask(&self._mask_state, key)
             at = key + 4
             template.write(at, n, n * self.per_publish, self._due[n & self._mask])
-            _apply_mask(at, size, key)
+            apply_mask(at, size, key)
             at += size
         return made
 
@@ -228,15 +223,6 @@ cdef class Publisher:
         self.sent += 1
         return 0
 
-    cdef void _fill_mask(self, uint8_t* key) noexcept:
-        """Four bytes that are hard to guess for who can't see them (xorshift, begun at random)."""
-        cdef uint64_t state = self._mask_state
-        state ^= state << 13
-        state ^= state >> 7
-        state ^= state << 17
-        self._mask_state = state
-        memcpy(key, &state, 4)
-
     def refuse(self, uint64_t first, uint64_t count):
         """The server has said no to these publishes."""
         if count and self.answer(first, count, True):
@@ -248,7 +234,7 @@ cdef class Publisher:
 
     cdef bint answer(self, uint64_t first, uint64_t count, bint refused) except *:
         cdef Tally tally = self._tally
-        cdef int64_t now = clock_ns(), due
+        cdef int64_t now = monotonic_ns(), due
         cdef uint64_t n
         if first != self.answered or count > self.sent - first:
             tally.stray_acks += 1
@@ -273,19 +259,3 @@ cdef class Publisher:
     def taken(self):
         """It is no longer in ``touched``."""
         self._waiting = False
-
-
-cdef void _apply_mask(uint8_t* data, size_t size, const uint8_t* key) noexcept nogil:
-    """In place, eight bytes at a time."""
-    cdef uint64_t word, mask
-    cdef size_t i = 0
-    memcpy(&mask, key, 4)
-    memcpy(<uint8_t*>&mask + 4, key, 4)
-    while size - i >= 8:
-        memcpy(&word, data + i, 8)
-        word ^= mask
-        memcpy(data + i, &word, 8)
-        i += 8
-    while i < size:
-        data[i] ^= key[i & 3]
-        i += 1

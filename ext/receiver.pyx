@@ -12,8 +12,9 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy
 
+from ext.kernel cimport monotonic_ns
 from ext.load cimport (DUE_AT, DUE_DIGITS, PUBLISHER_AT, PUBLISHER_DIGITS, RUN_BYTES, SEQUENCE_AT, SEQUENCE_DIGITS,
-                       Publisher, Tally, _MARK_BYTES, clock_ns)
+                       Publisher, Tally, _MARK_BYTES)
 from ext.ranges cimport Ranges
 from ext.sink cimport Sink
 
@@ -151,7 +152,7 @@ cdef class Receiver(Sink):
         if self._slots:
             at = _find_mark(data, left, needle)
             if at is not NULL:
-                now = clock_ns()
+                now = monotonic_ns()
                 if self._keep_serial:
                     self._note_serial(data, size)
                 while at is not NULL:

@@ -17,6 +17,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, T
 from ext.frame import encode_frame
 from ext.plane import BEHIND, BINARY, DRAINED, GONE, TEXT, VIOLATION, Plane
 from ext.ring import EPHEMERAL, Ring, Stream
+from ext.socket import Socket
 
 T0 = 1_700_000_000_000
 
@@ -473,3 +474,16 @@ def test_whatever_the_pace_every_reader_gets_an_unbroken_run(data):
         plane.close()
         while PEERS:
             PEERS.pop().socket.close()
+
+
+def test_a_socket_that_no_plane_made_is_a_closed_one():
+    alone = Socket()
+    alone.send(b"to nobody")
+    alone.notify_drained()
+    alone.close(1000)
+    alone.abort()
+    reader = alone.subscribe(Stream(Ring(4, 1 << 10), None), 0)
+    reader.stop()
+    assert alone.closed
+    assert alone.queued == 0
+    assert not reader.active

@@ -12,8 +12,9 @@ import msgpack
 import orjson
 
 from ext.load import Publisher
-from ext.plane import Plane, Socket
+from ext.plane import Plane
 from ext.receiver import Receiver
+from ext.socket import Socket
 from server.actions import Action, Flag
 
 
