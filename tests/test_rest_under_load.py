@@ -6,7 +6,7 @@
     realtime subscribers     four, cut off and resumed
     history readers          page after page, in both directions, all the while
 
-The checker holds the publishers' and subscribers' logs against the journal; what a reader saw is held against it, too."""
+The checker holds the publishers' and subscribers' logs against the journal; what readers saw is held against it."""
 
 from __future__ import annotations
 
