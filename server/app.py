@@ -25,7 +25,7 @@ from trio_websocket import WebSocketConnection
 import server
 from engine.auth.authenticator import Authenticator
 from engine.auth.keys import Keyring
-from engine.auth.requests import TokenIssuer
+from engine.auth.requests import REMEMBERED_MS, TokenIssuer
 from engine.auth.tokens import TokenSeal
 from engine.connection import Connections
 from engine.errors import JournalUnavailable, PubSubError, StartupFailed
@@ -45,6 +45,7 @@ from server.keyguard import peer_of
 from server.keywatch import KeyWatch
 from server.listener import Acceptor
 from server.node import Node, monotonic_ms, wall_clock_ms
+from server.nonces import NonceFile
 from server.opening import meet, read_query, refuse, welcome
 from server.publishing import Bounds
 from server.request import Handler
@@ -167,7 +168,9 @@ async def _serve(
         lambda entries: node.lifetimes.revoke(entries, node.clients),
         node.now_ms,
     )
-    backend = NodeBackend(node, keyring, TokenIssuer(keyring, seal, secrets.token_bytes), directory, revoker)
+    nonces = NonceFile(directory.path, REMEMBERED_MS, node.now_ms())
+    issuer = TokenIssuer(keyring, seal, secrets.token_bytes, known=nonces.known, remember=nonces.remember)
+    backend = NodeBackend(node, keyring, issuer, directory, revoker)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish))
     front = Front(node, node.keyguard.before(rest), tls)
     listeners = await _listen(settings)
@@ -203,6 +206,7 @@ async def _serve(
         node.keep_statistics()
     except JournalUnavailable as error:
         LOGGER.error("the last statistics are lost: %s", error)
+    nonces.close()
     return 0
 
 

@@ -88,7 +88,8 @@ class NodeBackend:
 
     def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
         key = self._node.authenticator.basic_key({}, authorization)
-        return self._issuer.issue(key_name, body, key, self.now_ms())
+        with_token = (authorization or "").partition(" ")[0].lower() == "bearer"
+        return self._issuer.issue(key_name, body, key, self.now_ms(), with_token=with_token)
 
     async def revoke_tokens(
         self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None

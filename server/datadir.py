@@ -4,6 +4,7 @@
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
     apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it
     revocations tokens that were taken back before their time
+    nonces      token requests that were answered in the last minutes, and nonces.old: server/nonces.py
     alive       this and earlier lives of the server, a line each: 8 hex digits, and the last ms of which it is known
     journal/    the journal
 

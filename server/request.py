@@ -137,11 +137,14 @@ def asserted_client_id(request: Request) -> str | None:
 
 
 def credentials(request: Request) -> str | None:
-    """The Authorization header, or what ``key`` in the query amounts to."""
-    authorization = request.headers.get("authorization")
+    """The Authorization header, or what ``key`` or a token in the query amounts to."""
+    authorization = request.headers.get("authorization") or None
     key = request.query.get("key")
+    token = request.query.get("access_token") or request.query.get("accessToken")
     if authorization is None and key is not None:
         return "Basic " + base64.b64encode(key.encode()).decode()
+    if authorization is None and token:
+        return f"Bearer {token}"
     return authorization
 
 

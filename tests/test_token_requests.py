@@ -263,3 +263,33 @@ def test_a_token_gets_what_is_requested_as_far_as_the_key_has_it(issuer: TokenIs
 def test_without_a_capability_the_token_has_the_keys_own_to_the_byte(issuer: TokenIssuer) -> None:
     assert issuer.issue("app1.narrow", {}, NARROW, NOW)["capability"] == NARROW.capability.text
     assert issuer.issue("app1.narrow", {"capability": None}, NARROW, NOW)["capability"] == NARROW.capability.text
+
+
+# across restarts
+
+
+def test_what_was_answered_before_is_known_and_what_is_answered_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    first = TokenIssuer(KEYS, SEAL, lambda size: b"r" * size, remember=lambda *what: told.append(what))
+    first.issue("app1.key1", ALICE, None, NOW)
+    assert told == [(ALICE["mac"], NOW + 240_000, NOW)]
+    again = TokenIssuer(KEYS, SEAL, lambda size: b"r" * size, known={str(ALICE["mac"]): NOW + 240_000})
+    assert refusal(again, ALICE) == (40105, 401)
+    assert again.issue("app1.key1", BARE, None, NOW)
+
+
+def test_no_token_is_given_out_for_what_could_not_be_remembered() -> None:
+    def full(mac: str, until_ms: int, now_ms: int) -> None:
+        raise PubSubError("the disk is full", code=50003)
+
+    issuer = TokenIssuer(KEYS, SEAL, lambda size: b"r" * size, remember=full)
+    assert refusal(issuer, ALICE) == (50003, 500)
+    assert refusal(issuer, ALICE) == (50003, 500), "it may be sent again"
+
+
+def test_a_token_makes_no_token() -> None:
+    issuer = TokenIssuer(KEYS, SEAL, lambda size: b"r" * size)
+    with pytest.raises(PubSubError) as refused:
+        issuer.issue("app1.key1", {"keyName": "app1.key1"}, None, NOW, with_token=True)
+    assert (refused.value.code, refused.value.status) == (40162, 401)
+    assert issuer.issue("app1.key1", ALICE, None, NOW, with_token=True), "a signed request needs no other credentials"

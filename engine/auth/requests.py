@@ -3,7 +3,8 @@
     keyName, ttl, capability, clientId, timestamp, nonce    each and a newline, as received -> HMAC-SHA256 -> mac
 
 Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac
-is remembered while its timestamp is acceptable (not across a restart). Source: Ably's TokenRequest specification."""
+is remembered while its timestamp is acceptable, by whoever keeps it across restarts, too. Source: Ably's specification of
+TokenRequest."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import hmac
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -25,6 +27,7 @@ DEFAULT_TTL_MS = 3_600_000
 LONGEST_TTL_MS = 86_400_000
 LONGEST_REVOCABLE_TTL_MS = 3_600_000
 CLOCK_SKEW_MS = 120_000  # a request's timestamp may be off by so much
+REMEMBERED_MS = 2 * CLOCK_SKEW_MS  # from two minutes behind our clock to two minutes ahead of it
 SHORTEST_NONCE = 16
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
 
@@ -32,18 +35,36 @@ _NUMBER = re.compile(r"-?[0-9]{1,19}")
 class TokenIssuer:
     """Answers token requests."""
 
-    def __init__(self, keyring: Keyring, seal: TokenSeal, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        seal: TokenSeal,
+        random: Callable[[int], bytes],
+        *,
+        known: Mapping[str, int] = MappingProxyType({}),
+        remember: Callable[[str, int, int], None] = lambda mac, until_ms, now_ms: None,
+    ) -> None:
+        """
+        Args:
+            known: macs that were answered before, and until when in ms each has to be known.
+            remember: is told each mac, its until and now, before its token is given out; what it raises is the answer.
+        """
         self._keyring = keyring
         self._seal = seal
         self._random = random
-        self._seen: OrderedDict[str, int] = OrderedDict()  # mac: when its timestamp ceases to be acceptable
+        self._remember = remember
+        # mac: when its timestamp ceases to be acceptable
+        self._seen: OrderedDict[str, int] = OrderedDict(sorted(known.items(), key=lambda item: item[1]))
 
-    def issue(self, key_name: str, body: object, authenticated: Key | None, now_ms: int) -> dict[str, Any]:
+    def issue(
+        self, key_name: str, body: object, authenticated: Key | None, now_ms: int, *, with_token: bool = False
+    ) -> dict[str, Any]:
         """The token's details.
 
         Args:
             key_name: from the path.
             authenticated: the key that came with the request, if one did (Basic authentication).
+            with_token: it came with a token instead, which makes no token.
         Raises: AuthError, BadRequest, LimitExceeded, with the protocol's codes.
         """
         if body is None:
@@ -56,6 +77,8 @@ class TokenIssuer:
         key = self._keyring.find(key_name)
         if "mac" in request:
             self._check_mac(key, key_name, request, now_ms)
+        elif authenticated is None and with_token:
+            raise AuthError("a token makes no token: sign the request, or send it with the key", code=40162)
         elif authenticated is None:
             raise AuthError("the request is neither signed nor sent with the key", code=40101)
         elif key is None or authenticated.name != key_name:
@@ -107,7 +130,8 @@ class TokenIssuer:
             raise AuthError("nonce: this request has been used already", code=40105)
         if len(self._seen) >= limits.NONCES:
             raise LimitExceeded("too many token requests within four minutes", code=42910)
-        self._seen[mac] = now_ms + 2 * CLOCK_SKEW_MS  # in order of arrival, so in order of expiry
+        self._remember(mac, now_ms + REMEMBERED_MS, now_ms)
+        self._seen[mac] = now_ms + REMEMBERED_MS  # in order of arrival, so in order of expiry
 
 
 def _number(request: Mapping[str, Any], field: str, default: int | None = None) -> int:

@@ -1,0 +1,79 @@
+"""Token requests that were answered, where a restart finds them: each counts once, in the next life of the server too.
+
+    nonces, nonces.old      in the data directory; a line each: until when it has to be known (ms), and its mac
+
+    remember --one write--> nonces        is it older than the window? -> it becomes nonces.old, and a new one begins
+
+What is in ``nonces.old`` has had its time when ``nonces`` has: so both are bounded by what is accepted in two windows.
+Written before the token is given out, not synced: it survives ``kill -9``; a power cut may forget the last seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from engine.errors import PubSubError, StartupFailed
+
+_LINE = re.compile(rb"([0-9]{1,15}) ([A-Za-z0-9+/=]{44})")
+
+
+class NonceFile:
+    """Of one data directory."""
+
+    def __init__(self, directory: Path, window_ms: int, now_ms: int) -> None:
+        """``window_ms``: for so long each has to be known at most. Raises: StartupFailed."""
+        self._new, self._old = directory / "nonces", directory / "nonces.old"
+        self._window_ms = window_ms
+        try:
+            found = _read(self._old) | _read(self._new)
+            self.known = {mac: until_ms for mac, until_ms in found.items() if until_ms >= now_ms}
+            # Both at once, so that a crash in between leaves the old ones, which say the same.
+            lines = b"".join(b"%d %b\n" % (until_ms, mac.encode()) for mac, until_ms in self.known.items())
+            self._descriptor = _create(self._new.with_suffix(".next"))
+            os.write(self._descriptor, lines)
+            self._new.with_suffix(".next").replace(self._new)
+            self._old.unlink(missing_ok=True)
+        except OSError as error:
+            raise StartupFailed(f"{error.filename or self._new}: cannot be used: {error.strerror}") from error
+        self._begun_ms = now_ms
+
+    def remember(self, mac: str, until_ms: int, now_ms: int) -> None:
+        """From here on a restart does not forget it, for as long as it matters.
+
+        Raises: PubSubError 50003, when it can't be written: then no token may be given out for it.
+        """
+        line = b"%d %b\n" % (until_ms, mac.encode())
+        try:
+            if not 0 <= now_ms - self._begun_ms < self._window_ms:
+                self._begin_anew(now_ms)
+            if os.write(self._descriptor, line) < len(line):
+                raise OSError(0, "the disk is full")
+        except OSError as error:
+            raise PubSubError(f"the request could not be remembered: {error.strerror}", code=50003) from error
+
+    def close(self) -> None:
+        """Calling it again does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _begin_anew(self, now_ms: int) -> None:
+        self._new.replace(self._old)
+        descriptor = _create(self._new)
+        os.close(self._descriptor)
+        self._descriptor, self._begun_ms = descriptor, now_ms
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+
+def _read(path: Path) -> dict[str, int]:
+    """What is whole in it: the last line of a crash may not be, and its request got no token."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    matches = [match for match in map(_LINE.fullmatch, lines) if match is not None]
+    return {match[2].decode(): int(match[1]) for match in matches}
