@@ -118,7 +118,7 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                 now += what
             elif kind == "maintain":
                 journal.maintain(now)
-                for retention, floor in journal._meta.floors.items():
+                for retention, floor in journal._state.meta.floors.items():
                     model.drop_up_to(retention, floor)
             elif kind in ("reopen", "layout"):
                 if kind == "layout":
@@ -339,10 +339,10 @@ def test_while_it_cannot_reopen_it_says_why_and_takes_up_again_later(tmp_path):
 def test_what_is_damaged_is_reported_for_its_channel_and_no_other(tmp_path):
     journal = journal_at(tmp_path)
     journal.append([block("bad", 1), block("good", 2)], synced=True)
-    family = next(iter(journal._table)).family
-    rows = journal._store.rows(family)
+    family = next(iter(journal._state.table)).family
+    rows = journal._state.store.rows(family)
     rows.seek(b"bad")
-    journal._store.write([(family, rows.key(), rows.value()[:-1] + b"!")])
+    journal._state.store.write([(family, rows.key(), rows.value()[:-1] + b"!")])
     with pytest.raises(JournalCorrupted, match="bad") as report:
         read_all(journal, "bad")
     assert report.value.channel == "bad"
@@ -375,7 +375,7 @@ def test_the_written_log_begins_a_new_life_when_the_machine_died(tmp_path, clean
     if clean:
         journal.close()
     else:
-        journal._store.close()  # what a crash leaves: no mark
+        journal._state.store.close()  # what a crash leaves: no mark
     journal = journal_at(tmp_path, boot_id=boot)
     assert journal.series == series
     assert (journal.series_for(False) == written) == same
@@ -535,7 +535,7 @@ def test_a_channel_that_fell_silent_is_continuous_after_a_restart(tmp_path):
     assert journal.last_serial("a") == 0  # after a day it is forgotten, and known to be
     assert last <= journal.forgotten_floor("w") <= journal.floor("w")
     assert not journal.continuous("a", "w", last)
-    assert journal._store.families() == []
+    assert journal._state.store.families() == []
     journal.close()
 
 
@@ -550,8 +550,8 @@ def test_only_what_has_no_younger_bucket_is_remembered_and_only_the_newest(tmp_p
             previous[name] = given[name] = serial
         journal.maintain(now)
         assert {name: journal.last_serial(name) for name in given} == given
-    assert journal._silent.find(journal._store, "busy") is None
-    assert [family.count for family in journal._silent.families] == [1]
+    assert journal._state.silent.find(journal._state.store, "busy") is None
+    assert [family.count for family in journal._state.silent.families] == [1]
     journal.close()
 
 
@@ -581,8 +581,8 @@ def test_so_many_silent_channels_are_remembered_and_the_oldest_go_first(tmp_path
             given[name] = now * MS + at
         journal.append([block(name, given[name], series=journal.series) for name in names], synced=False)
         journal.maintain(now)
-        assert sum(family.count for family in journal._silent.families) <= 40
-        assert len(journal._silent.families) <= 6
+        assert sum(family.count for family in journal._state.silent.families) <= 40
+        assert len(journal._state.silent.families) <= 6
         forgotten = journal.forgotten_floor("w")
         for name, serial in given.items():
             assert journal.last_serial(name) in (0, serial)
@@ -598,8 +598,8 @@ def test_a_bucket_that_nobody_can_name_the_channels_of_makes_all_forgotten(tmp_p
     journal.append([block("a", 1_000 * MS, series=journal.series)], synced=True)
     journal.maintain(200_000)
     journal.append([block("a", 300_000 * MS, previous=1_000 * MS, series=journal.series)], synced=True)
-    assert journal._silent.find(journal._store, "a") == (1_000 * MS, journal.series)
-    next(iter(journal._table)).channels = None
+    assert journal._state.silent.find(journal._state.store, "a") == (1_000 * MS, journal.series)
+    next(iter(journal._state.table)).channels = None
     monkeypatch.setattr("engine.journal.silent.channels_of", lambda *_: None)
     journal.maintain(600_000)
     assert journal.last_serial("a") == 0  # what was remembered is not its newest any more
@@ -612,10 +612,10 @@ def test_a_block_that_cannot_be_read_when_it_is_dropped_counts_as_later_than_it_
     journal = journal_at(tmp_path)
     blocks = [block(name, at, series=journal.series) for at, name in enumerate(("a", "bad"), 1)]
     journal.append([*blocks, block("z", 9 * MS, series=journal.series)], synced=True)
-    family = next(iter(journal._table)).family
-    rows = journal._store.rows(family)
+    family = next(iter(journal._state.table)).family
+    rows = journal._state.store.rows(family)
     rows.seek(b"bad")
-    journal._store.write([(family, rows.key(), rows.value()[:-1] + b"!")])
+    journal._state.store.write([(family, rows.key(), rows.value()[:-1] + b"!")])
     journal.maintain(1_000_000)
     assert journal.last_serial("a") == 1
     assert journal.last_serial("bad") == journal.head() == 9 * MS
@@ -660,7 +660,7 @@ def test_a_crash_between_any_two_steps_of_dropping_leaves_who_fell_silent_known(
     with pytest.raises(JournalUnavailable):
         journal.maintain(1_000_000)
     assert len(done) == step  # of eight, and the drop is the last of them
-    journal._store.close()
+    journal._state.store.close()
     journal = journal_at(tmp_path)
     for now in (1_000_000, 1_000_001):
         assert [journal.last_serial(name) for name in names] == [1, 2, 3, 4, 5]
@@ -676,7 +676,7 @@ def test_a_silent_channel_of_a_log_that_began_a_new_life_vouches_for_nothing(tmp
     journal.append([block("w", 1, series=written), block("s", 2, series=synced), block("z", 3)], synced=False)
     journal.maintain(1_000_000)
     assert journal.continuous("w", "w", 1)
-    journal._store.close()  # the machine dies
+    journal._state.store.close()  # the machine dies
     journal = journal_at(tmp_path, boot_id="boot-2")
     assert not journal.continuous("w", "w", 1)  # entries after it, acknowledged, may be gone
     assert journal.continuous("s", "w", 2)
@@ -705,11 +705,11 @@ def test_a_journal_of_before_the_silent_were_remembered_claims_nothing_about_the
     journal = journal_at(tmp_path)
     journal.append([block("a", 7 * MS)], synced=True)
     journal.maintain(1_000_000)
-    silent = [family for family in journal._store.families() if family.startswith("silent-")]
+    silent = [family for family in journal._state.store.families() if family.startswith("silent-")]
     for family in silent:
-        journal._store.drop(family)
-    journal._store.write([(META, b"forgotten", None)])
-    journal._store.close()
+        journal._state.store.drop(family)
+    journal._state.store.write([(META, b"forgotten", None)])
+    journal._state.store.close()
     journal = journal_at(tmp_path)
     assert silent
     assert journal.forgotten_floor("w") == journal.floor("w") == 7 * MS
@@ -740,7 +740,7 @@ def test_a_channel_that_changed_its_class_has_the_newest_serial_of_both(tmp_path
         journal.maintain(now)
         assert journal.last_serial("a") == 9_000 * MS
     assert read_all(journal, "a") == []
-    assert len(journal._silent.families) == 1
+    assert len(journal._state.silent.families) == 1
     journal.close()
 
 
@@ -752,7 +752,7 @@ def test_an_entry_held_from_before_a_change_of_class_does_not_outlive_what_was_f
     journal.append([block("a", 9_000 * MS, previous=5_000 * MS, series=journal.series)], synced=True)
     journal.append([block("b", 1_000_000 * MS, series=journal.series)], synced=True)
     journal.maintain(500_000)
-    journal._meta.base = journal.head() - 1  # as if the layout had changed again since
+    journal._state.meta.base = journal.head() - 1  # as if the layout had changed again since
     assert journal.last_serial("a") == 9_000 * MS
     journal.maintain(40 * HOUR_MS)
     assert serials(read_all(journal, "a")) == [5_000 * MS]
@@ -764,12 +764,12 @@ def test_an_entry_held_from_before_a_change_of_class_does_not_outlive_what_was_f
 def test_what_would_have_to_wait_is_not_begun(tmp_path):
     """A loop begins appends: it must not stand still while a bucket is made, or until another one has been dropped."""
     journal = journal_at(tmp_path)
-    with journal._building:  # as maintenance has it
+    with journal._state.building:  # as maintenance has it
         assert not journal.begin([block("a", 1)], synced=True, wake_fd=-1)
     assert not journal.begin([block("a", 1)], synced=True, wake_fd=-1)
     assert read_all(journal, "a") == []
     journal.append([block("a", 1)], synced=True)
-    with journal._building:
+    with journal._state.building:
         assert journal.begin([block("a", 2, previous=1)], synced=True, wake_fd=-1)
         journal.end()
     assert serials(read_all(journal, "a")) == [1, 2]

@@ -1,0 +1,108 @@
+"""What is past its retention goes, in an order in which no reader is ever told too much.
+
+    who falls silent is remembered -> floors rise, synced -> readers lose the buckets -> these are dropped
+
+Buckets of the time to come are made ahead of it: an append would have to wait for that."""
+
+from __future__ import annotations
+
+from engine.errors import JournalUnavailable
+from engine.journal.buckets import SERIAL_SHIFT, Bucket, BucketTable, bucket_length_ms
+from engine.journal.meta import floor_row, forgotten_row
+from engine.journal.silent import chunks, falling_silent, newest_entries
+from engine.journal.state import State
+from engine.journal.store import StoreError
+
+
+def maintain(state: State, now_ms: int) -> None:
+    """Also syncs what was only written, so that a power cut costs that log a second, not all its logs."""
+    try:
+        with state.building:
+            store = state.store
+            if store is None or state.failed is not None:
+                return
+            if state.table.expired(now_ms):
+                state.silent.prepare(store, now_ms)
+            for retention in sorted(state.retentions):
+                ahead = now_ms + bucket_length_ms(retention, state.window_ms)
+                for at_ms in (now_ms, ahead):
+                    if at_ms << SERIAL_SHIFT > state.head and state.table.find(retention, at_ms) is None:
+                        state.create_bucket(store, retention, at_ms)
+        expired = _take_expired(state, now_ms)
+        for family in expired:
+            with state.building:  # one at a time: an append may have to create one
+                if state.store is store:  # else it was reopened meanwhile, and has them again
+                    store.drop(family)
+        store.trim_log()
+    except StoreError as error:
+        raise JournalUnavailable(f"maintenance failed: {error}") from error
+
+
+def _take_expired(state: State, now_ms: int) -> list[str]:
+    """Remember who falls silent and raise the floors, durably; only then take the buckets from readers.
+
+    What was read without the lock is written only if nothing has changed meanwhile; else it is left
+    for the next time. Rows written early do no harm: an entry that is held comes before one remembered.
+    """
+    expired, blind = state.table.expired(now_ms), False
+    seen, found = _seen(state, expired), list[tuple[bytes, bytes]]()
+    for bucket in expired:
+        limit = min(bucket.end_serial - 1, state.head)
+        with state.gate:
+            channels = falling_silent(state.store, bucket, state.table) if state.store else None
+        if channels is None:
+            blind = True
+        for chunk in chunks(channels or [], state.silent.chunk):
+            if found and not _remember(state, found, now_ms, expired, seen):
+                return []
+            with state.gate:
+                found = list(newest_entries(state.store, bucket, limit, chunk)) if state.store else []
+    with state.appending:
+        store = state.store
+        if store is None or state.failed is not None or _seen(state, expired) != seen:
+            return []
+        try:
+            with state.building:
+                rows = state.silent.rows(store, found, now_ms)
+            spent, spent_to = state.silent.spent(now_ms, state.head, blind=blind)
+            if not expired and not spent and not state.unsynced:
+                return []
+            floors = dict(state.meta.floors)
+            for bucket in expired:
+                # Serials beyond the head are still to be given out, also after the clock has stepped back.
+                dropped_to = min(bucket.end_serial - 1, state.head)
+                floors[bucket.retention] = max(floors.get(bucket.retention, 0), dropped_to)
+            if expired or spent:
+                rows += [floor_row(*floor) for floor in floors.items()]
+                store.write([*rows, forgotten_row(spent_to)])
+            store.sync()
+            state.unsynced = False
+        except StoreError as error:
+            raise state.fail(f"the floor could not be raised: {error}") from error
+        state.meta.floors = floors
+        with state.building:
+            state.silent.remove(spent, spent_to)
+            for bucket in expired:
+                state.table.remove(bucket)
+        return [*(bucket.family for bucket in expired), *(family.name for family in spent)]
+
+
+def _remember(state: State, found: list[tuple[bytes, bytes]], now_ms: int, expired: list[Bucket], seen: object) -> bool:
+    """Write these ahead of the floor; False, if what was read no longer holds."""
+    with state.appending:
+        store = state.store
+        if store is None or state.failed is not None or _seen(state, expired) != seen:
+            return False
+        try:
+            with state.building:
+                store.write(state.silent.rows(store, found, now_ms))
+            state.unsynced = True
+        except StoreError as error:
+            raise state.fail(f"who fell silent could not be written: {error}") from error
+        return True
+
+
+def _seen(state: State, expired: list[Bucket]) -> tuple[BucketTable, int, int]:
+    """As long as this is the same, what was read of expired buckets still holds."""
+    may_grow = any(bucket.end_serial > state.head for bucket in expired)  # after the clock has stepped back
+    return state.table, state.changes, state.head if may_grow else 0

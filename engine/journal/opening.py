@@ -1,0 +1,105 @@
+"""The journal is opened, reopened after a failure, and closed.
+
+    open       store -> meta, the silent -> what has to be written first, synced -> buckets, and who is in them
+    recover    close what is open, if there is room to open it again -> open
+    close      leave the mark that nothing was lost
+
+What a failed append has left undecided, the disk decides: that is what reopening is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import disk_usage
+
+from engine.errors import JournalUnavailable
+from engine.journal.buckets import Bucket, BucketTable
+from engine.journal.meta import Meta
+from engine.journal.reading import channels_of
+from engine.journal.silent import PREFIX, Silent
+from engine.journal.state import State
+from engine.journal.store import META, MIB, Store, StoreError
+
+# Reopening writes: a manifest, options, what the logs had as tables. Below this nothing is closed, for
+# what is open can at least be read.
+REOPEN_SPARE_BYTES = 32 * MIB
+
+
+def open_journal(state: State) -> None:
+    """Raises: JournalUnavailable, with what RocksDB said and what the operator can do."""
+    store: Store | None = None
+    try:
+        store = state.open_store(state.path)
+        meta = Meta(store, state.boot_id, state.layout)
+        silent = {family for family in store.families() if family.startswith(PREFIX)}
+        buckets = [Bucket.parse(family) for family in store.families() if family not in silent]
+        state.silent = Silent(store, silent, meta.forgotten, state.most_silent)
+        store.write(meta.rows)
+        store.sync()
+    except (StoreError, ValueError) as error:
+        if store is not None:
+            try:
+                store.close()
+            except StoreError as second:
+                error.add_note(str(second))
+        raise JournalUnavailable(_advice(state.path, str(error))) from error
+    state.meta, state.head = meta, meta.head
+    state.table = BucketTable(buckets, state.window_ms, state.index_entries)
+    for bucket in buckets:
+        state.table.adopt(bucket, channels_of(store, bucket.family, state.index_entries - state.table.indexed))
+    state.store = store
+
+
+def recover(state: State) -> None:
+    """Raises: JournalUnavailable; reads go on if nothing had to be closed. Call it again later."""
+    with state.appending, state.building:
+        if state.closed:
+            raise JournalUnavailable("it is closed")
+        if state.failed is None and state.store is not None:
+            return
+        if state.store is not None:
+            _check_room(state)
+            with state.gate.closed():
+                store, state.store = state.store, None
+                try:
+                    store.close()
+                except StoreError as error:
+                    state.failed = f"could not flush: {error}"  # the log has what the tables miss
+        open_journal(state)
+        state.failed = None
+        state.recoveries += 1
+
+
+def close(state: State) -> None:
+    """Raises: JournalUnavailable, if the mark could not be left; it is closed in any case."""
+    with state.appending, state.building, state.gate.closed():
+        store, state.store, state.closed = state.store, None, True
+        if store is None:
+            return
+        try:
+            try:
+                if state.failed is None:
+                    store.write([(META, b"clean", b"1")])
+                    store.sync()
+            finally:
+                store.close()
+        except StoreError as error:
+            raise JournalUnavailable(f"could not be closed cleanly: {error}") from error
+
+
+def _check_room(state: State) -> None:
+    logs = sum(log.stat().st_size for log in state.path.glob("*.log"))
+    free = disk_usage(state.path).free
+    needed = logs + REOPEN_SPARE_BYTES
+    if free < needed:
+        raise JournalUnavailable(f"{state.failed}; {free} bytes are free, reopening may need {needed}")
+
+
+def _advice(path: Path, status: str) -> str:
+    if "lock" in status.lower() and "LOCK" in status:
+        return f"{path} is in use, by another server or still by this one ({status})"
+    if status.startswith("Corruption"):
+        return (
+            f"{path} is damaged and was left untouched ({status}); restore it from a copy, "
+            f"or move the directory away to start with an empty journal"
+        )
+    return f"{path} could not be opened ({status}); check space, permissions and the disk, then start again"

@@ -1,0 +1,84 @@
+"""What the rooms of the journal on RocksDB share, and who may change it at the same time.
+
+    appending    one writer: append, erase, forget, and taking expired buckets off the table
+    building     one changer of column families: append only when it must, maintain ahead of it
+    gate         reads pass side by side; close and recover wait until none is inside
+
+Who takes several, takes them in this order. After a failed write or sync nothing is known, so nothing is written until
+``recover`` has reopened the database and seen what the disk has. Reads go on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from engine.errors import JournalUnavailable
+from engine.journal.buckets import SERIAL_SHIFT, Bucket, BucketTable
+from engine.journal.gate import Gate
+from engine.journal.meta import Meta
+from engine.journal.reading import Reader
+from engine.journal.silent import Silent
+from engine.journal.store import Store
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """Made by ``RocksJournal``; ``opening.open_journal`` gives it what is on disk: store, meta, table, silent, head."""
+
+    path: Path
+    window_ms: int
+    layout: str
+    index_entries: int
+    most_silent: int
+    open_store: Callable[[Path], Store]
+    boot_id: str
+    appending: Lock = field(default_factory=Lock)
+    building: Lock = field(default_factory=Lock)
+    gate: Gate = field(default_factory=Gate)
+    store: Store | None = None
+    meta: Meta = field(init=False)
+    table: BucketTable = field(init=False)
+    silent: Silent = field(init=False)
+    head: int = 0  # what readers see: an append raises it when it has succeeded
+    failed: str | None = None
+    closed: bool = False
+    unsynced: bool = False
+    retentions: set[str] = field(default_factory=set)  # appended to in this life: they get buckets ahead of time
+    changes: int = 0  # by forget and erase: what was read before one is stale
+    failures: int = 0
+    recoveries: int = 0
+
+    def writable(self) -> Store:
+        """Raises: JournalUnavailable, after a failure too."""
+        if self.store is None or self.failed is not None:
+            raise self.unavailable()
+        return self.store
+
+    def readable(self) -> Store:
+        """Inside the gate. Raises: JournalUnavailable."""
+        if self.store is None:
+            raise self.unavailable()
+        return self.store
+
+    def reader(self) -> Reader:
+        """Inside the gate: of what is visible now. Raises: JournalUnavailable."""
+        return Reader(self.readable(), self.table, self.head)
+
+    def unavailable(self) -> JournalUnavailable:
+        return JournalUnavailable(self.failed or "it is closed")
+
+    def fail(self, reason: str) -> JournalUnavailable:
+        """From now on nothing is written; the error to raise."""
+        self.failed = reason
+        self.failures += 1
+        return JournalUnavailable(reason)
+
+    def create_bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
+        """Who calls has ``building``. Raises: StoreError."""
+        bucket = self.table.plan(retention, at_ms, self.meta.floors.get(retention, 0) >> SERIAL_SHIFT)
+        store.create(bucket.family)
+        self.table.add(bucket)
+        self.retentions.add(retention)
+        return bucket
