@@ -75,6 +75,8 @@ REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
 WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
+POST_CONNECTIONS = 10_000
+"""HTTP connections that are served without a task of their own. One more: it gets a task."""
 REPLAY_BYTES = 256 * KIB
 """One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
 REPLAY_THREADS = 4

@@ -384,6 +384,14 @@ cdef class Plane:
         cdef uint64_t one = 1
         c_write(self.kick_fd, &one, sizeof(one))
 
+    def listen_to(self, int fd):
+        """While ``fd`` (it stays the caller's) is readable, so is the plane's own, and no poll waits: as after a kick."""
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.ptr = NULL
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, "epoll_ctl: " + strerror(errno).decode())
+
     def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
         """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.
 
