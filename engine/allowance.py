@@ -116,6 +116,7 @@ class Allowances:
         self._keys: dict[str, Usage] = {}
         self._apps: dict[str, Usage] = {}
         self._shared: dict[str, Allowance] = {}
+        self.version = 0  # grows when what ``of`` has given may not hold any more
 
     def of(self, key_name: str, app_id: str) -> Allowance:
         """Of a new connection; or, for what needs none, its own rates apart, of a request."""
@@ -137,6 +138,7 @@ class Allowances:
     def refresh(self) -> None:
         """Keys have changed: take their quotas over, and forget who is not there any more."""
         self._shared.clear()
+        self.version += 1
         for usages, quota_of in ((self._keys, self._quota_of_key), (self._apps, self._quota_of_app)):
             for name, usage in list(usages.items()):
                 quota = quota_of(name)
@@ -171,6 +173,7 @@ class Allowances:
                 for idle in [each for each, usage in usages.items() if not usage.connections]:
                     del usages[idle]
                 self._shared.clear()
+                self.version += 1
             found = usages[name] = Usage(quota_of(name))
         return found
 

@@ -75,8 +75,13 @@ REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
 WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
+POST_CONNECTIONS = 10_000
+"""HTTP connections that are served without a task of their own. One more: it gets a task."""
 REPLAY_BYTES = 256 * KIB
 """One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
+SHAPED_BYTES = 16 * KIB
+"""The same for one who reads under a rate, and the most of a stream that is sent to it at a time: by so much a rate may
+be overdrawn, and the next has to wait for it."""
 REPLAY_THREADS = 4
 """Threads that read batches of replays. They share the interpreter: more would keep others from it for longer."""
 JOURNAL_READERS = 8

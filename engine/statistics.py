@@ -155,13 +155,13 @@ class Statistics:
             known.flows, known.opened = flows, opened
             add(known.fresh.setdefault(minute, {}), found)
 
-    def count(self, app_id: str, name: str, now_ms: int) -> None:
-        """One more of something that no meter counts."""
+    def count(self, app_id: str, name: str, now_ms: int, times: int = 1) -> None:
+        """One more, or so many, of something that no meter counts."""
         known = self._known.get(app_id)
         if known is None:
             known = self._known[app_id] = _Known(((0, 0),) * len(_FLOWS), (0, 0))
         fresh = known.fresh.setdefault(beginning("minute", now_ms), {})
-        fresh[name] = fresh.get(name, 0) + 1
+        fresh[name] = fresh.get(name, 0) + times
 
     def take(self) -> None:
         """Let ``keep`` have what has been added so far. Not while one of those that may wait is under way."""

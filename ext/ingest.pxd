@@ -2,7 +2,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.acks cimport AckQueue
-from ext.dedup cimport DedupWindow
 from ext.log cimport Log
 from ext.output cimport Out
 from ext.publish cimport Parser
@@ -28,4 +27,3 @@ cdef class Ingest(Sink):
     cdef bint _stage(self, Parser parser) except? True
     cdef bint _has_room(self, Log log, uint64_t size) noexcept
     cdef Log _find(self, Parser parser)
-    cdef bint _remember(self, DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except? True

@@ -16,13 +16,14 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from ext.acks cimport AckQueue
-from ext.dedup cimport DedupWindow, Hash
+from ext.dedup cimport Hash
 from ext.log cimport Log
 from ext.output cimport Out, out_init, put, put_array_header, put_str
 from ext.publish cimport Parser
 from ext.rate cimport Rate
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
+from ext.staging cimport decimal, remember
 
 from ext.serial import connection_origin
 
@@ -36,20 +37,6 @@ cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
 cdef Rate _UNLIMITED = Rate(0, 0)
 cdef Out _record
 out_init(&_record, RECORD_ROOM)
-
-
-cdef size_t _decimal(uint8_t* to, uint64_t value) noexcept nogil:
-    cdef uint8_t digits[20]
-    cdef size_t size = 0, i
-    while True:
-        digits[size] = <uint8_t>(48 + value % 10)
-        value //= 10
-        size += 1
-        if value == 0:
-            break
-    for i in range(size):
-        to[i] = digits[size - 1 - i]
-    return size
 
 
 @cython.final
@@ -135,11 +122,11 @@ cdef class Ingest(Sink):
         length = <size_t>len(self._connection_id)
         memcpy(base, <const char*>self._connection_id, length)
         base[length] = 58
-        length += 1 + _decimal(base + length + 1, parser.msg_serial)
+        length += 1 + decimal(base + length + 1, parser.msg_serial)
         base[length] = 58               # the id of a message begins with that, if it has none of its own
         if parser.count == 1:
             hash = (log.dedup._hash(parser.ids[0]) if parser.ids is not None
-                    else log.dedup.hash_of(base, length + 1 + _decimal(base + length + 1, 0)))
+                    else log.dedup.hash_of(base, length + 1 + decimal(base + length + 1, 0)))
             log.dedup.prefetch(hash)
         _record.size = 0
         put_array_header(&_record, 5)
@@ -158,7 +145,7 @@ cdef class Ingest(Sink):
             if log.dedup.holds(hash):
                 return False            # used before: a serial is skipped, which harms nobody
             log.dedup.take(hash, serial, 0)
-        elif not self._remember(log.dedup, parser.count, serial, base, length + 1):
+        elif not remember(log.dedup, parser.count, serial, base, length + 1):
             return False
         if self._connection_rate is not None:
             self._connection_rate.use(sequence.now_ms, parser.count, parser.size)
@@ -190,16 +177,6 @@ cdef class Ingest(Sink):
             self._name = name
             self._log = log
         return log
-
-    cdef bint _remember(self, DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except? True:
-        """Take the ids of several messages into the window, all of them or none; ``base`` has room for their indices."""
-        cdef uint32_t index
-        for index in range(count):
-            if dedup.holds(dedup.hash_of(base, size + _decimal(base + size, index))):
-                return False
-        for index in range(count):
-            dedup.take(dedup.hash_of(base, size + _decimal(base + size, index)), serial, index)
-        return True
 
 
 cdef bytes _msgpack_str(bytes text):

@@ -1,6 +1,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from ext.msgpack_input cimport In
 from ext.output cimport Out
 from ext.utf8 cimport Text
 
@@ -36,6 +37,9 @@ cdef class Parser:
     cdef list ids, client_ids   # None while none was named
 
     cdef bint parse(self, const uint8_t* data, size_t size, bint msgpack) except? True
+    cdef bint parse_messages(self, const uint8_t* data, size_t size, bint msgpack) except? True
+    cdef int _begin(self, In* source, const uint8_t* data, size_t size) except -1
+    cdef bint _complete(self) except? True
     cdef Publish publish(self)
     cdef bint add(self, Members* members) except -1
     cdef bint _add_names(self, Text* text) except -1

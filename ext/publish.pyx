@@ -142,10 +142,25 @@ cdef class Parser:
     cdef bint parse(self, const uint8_t* data, size_t size, bint msgpack) except? True:
         """Is it a plain publish? Then its parts are here; strings without escapes point into ``data``."""
         cdef In source
+        self._begin(&source, data, size)
+        if not (_parse_msgpack(&source, self) if msgpack else _parse_json(&source, self)):
+            return False
+        return self.seen & P_NEEDED == P_NEEDED and self.channel.size > 0 and self._complete()
+
+    cdef bint parse_messages(self, const uint8_t* data, size_t size, bint msgpack) except? True:
+        """The same for a message, or an array of them, by themselves: they name no channel, and no msgSerial."""
+        cdef In source
+        self._begin(&source, data, size)
+        if not (_msgpack_body(&source, self) if msgpack else _json_body(&source, self)):
+            return False
+        return self._complete()
+
+    cdef int _begin(self, In* source, const uint8_t* data, size_t size) except -1:
         source.data = data
         source.size = size
         source.at = 0
         self.channel.size = 0
+        self.msg_serial = 0
         self.seen = self.count = 0
         self.size = 0
         self.ids = self.client_ids = None
@@ -161,13 +176,13 @@ cdef class Parser:
         if self.out.data is NULL:
             out_init(&self.out, size + ROOM)
         put_byte(&self.out, 0x91)                   # an array of one, as most are
-        if not (_parse_msgpack(&source, self) if msgpack else _parse_json(&source, self)):
-            return False
+        return 0
+
+    cdef bint _complete(self) except? True:
+        """All has been read: is there a message in it, and do their ids fit together?"""
         if self.out.failed or self.scratch.failed:
             raise MemoryError("no memory for a publish")
-        if self.seen & P_NEEDED != P_NEEDED or self.channel.size == 0 or self.count == 0:
-            return False
-        return self.ids is None or self._ids_fit()
+        return self.count > 0 and (self.ids is None or self._ids_fit())
 
     cdef Publish publish(self):
         """What has been parsed, as an object."""
@@ -331,6 +346,18 @@ cdef bint _json_messages(In* source, Parser builder) except -1:
             return take(source, 93)
 
 
+cdef bint _json_body(In* source, Parser builder) except? True:
+    """One message, or an array of them, and nothing behind."""
+    skip_blank(source)
+    if source.at < source.size and source.data[source.at] == 91:
+        if not _json_messages(source, builder):
+            return False
+    elif not _json_message(source, builder):
+        return False
+    skip_blank(source)
+    return source.at == source.size
+
+
 cdef bint _parse_json(In* source, Parser builder) except? True:
     cdef Text key
     cdef uint64_t number
@@ -404,6 +431,25 @@ cdef bint _msgpack_message(In* source, Parser builder) except -1:
     return builder.add(&members)
 
 
+cdef bint _msgpack_body(In* source, Parser builder) except? True:
+    """As for JSON."""
+    cdef Item item
+    cdef size_t messages
+    if source.size == 0:
+        return False
+    if 0x90 <= source.data[0] < 0xa0 or 0xdc <= source.data[0] <= 0xdd:
+        if read_item(source, &item) != I_ARRAY:
+            return False
+        messages = item.size
+        while messages:
+            messages -= 1
+            if not _msgpack_message(source, builder):
+                return False
+    elif not _msgpack_message(source, builder):
+        return False
+    return source.at == source.size
+
+
 cdef bint _parse_msgpack(In* source, Parser builder) except? True:
     cdef Item item
     cdef size_t left, messages
@@ -448,5 +494,13 @@ def parse_publish(bytes payload not None, int format):
     """The publish that these bytes are, or None: it takes the cold path."""
     cdef Parser parser = Parser.__new__(Parser)
     if not parser.parse(<const uint8_t*><const char*>payload, <size_t>len(payload), format == 1):
+        return None
+    return parser.publish()
+
+
+def parse_messages(bytes body not None, int format):
+    """The publish that a message, or an array of them, is by itself (its channel is empty); or None, as above."""
+    cdef Parser parser = Parser.__new__(Parser)
+    if not parser.parse_messages(<const uint8_t*><const char*>body, <size_t>len(body), format == 1):
         return None
     return parser.publish()

@@ -38,7 +38,7 @@ from ext.upgrade import Request
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
 from server.datadir import DataDirectory
-from server.entrance import run_entrance, run_patience
+from server.entrance import run_entrance, run_patience, stream_of
 from server.handshake import Upgrade
 from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
@@ -47,6 +47,7 @@ from server.listener import Acceptor
 from server.node import Node, monotonic_ms, wall_clock_ms
 from server.nonces import NonceFile
 from server.opening import meet, read_query, refuse, welcome
+from server.posting import PostDesk
 from server.publishing import Bounds
 from server.request import Handler
 from server.rest import Rest
@@ -173,6 +174,8 @@ async def _serve(
     backend = NodeBackend(node, keyring, issuer, directory, revoker)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish))
     front = Front(node, node.keyguard.before(rest), tls)
+    if tls is None:
+        front.publish_at(PostDesk(node, rest, backend, keyring, front.http_limits, front.on_leaving))
     listeners = await _listen(settings)
     address = listeners[0].socket.getsockname()
     backend.address = (address[0], address[1])
@@ -195,12 +198,14 @@ async def _serve(
             for listener in listeners:
                 await listener.aclose()
             with trio.move_on_after(bounds.drain_seconds):
-                front.idle.drain()
+                front.drain()
                 await node.drain()
-                while connections.child_tasks:  # noqa: ASYNC110 - HTTP requests under way, which tell nobody when they end
+                while connections.child_tasks or front.desk:  # noqa: ASYNC110 - HTTP requests under way, which tell nobody when they end
                     await trio.sleep(0.02)
             connections.cancel_scope.cancel()
         node.plane.close()
+        if front.desk is not None:
+            front.desk.posts.close()
         nodes.cancel_scope.cancel()
     try:
         node.keep_statistics()
@@ -219,7 +224,9 @@ class Front:
         self._node = node
         self._rest = rest
         self._tls = tls is not None
-        self._http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
+        self.desk: PostDesk | None = None  # TLS connections have tasks
+        self._connections: trio.Nursery | None = None
+        self.http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
         self.acceptor = Acceptor(
             on_websocket=self._on_websocket,
             on_tls_websocket=self._on_tls_websocket,
@@ -238,6 +245,7 @@ class Front:
                 partial(trio.serve_listeners, self.acceptor.handle, [listener], handler_nursery=connections)
             )
             return
+        self._connections = connections
         bounds = self._node.settings.limits
         entrance = Entrance(
             listener.socket.fileno(),
@@ -253,11 +261,34 @@ class Front:
             self.acceptor.handle,
             self._node.end_of_turn,
             connections,
+            self._on_post,
         )
         intake.start_soon(run_patience, entrance, monotonic_ms)
 
-    async def _on_http(self, stream: trio.abc.Stream, received: bytes) -> None:
-        await serve_http(stream, received, self._rest, limits=self._http_limits, idle=self.idle)
+    def publish_at(self, desk: PostDesk) -> None:
+        """Have plain connections that begin with a publish over HTTP served there."""
+        self.desk = self._node.desk = desk
+
+    def on_leaving(self, descriptor: int, received: bytes, waited_seconds: float) -> None:
+        """One of the desk's that has sent what is not for it: it gets a task."""
+        stream = stream_of(descriptor)
+        if stream is not None:
+            assert self._connections is not None  # it has come through one of ours
+            self._connections.start_soon(self.acceptor.handle, stream, received, waited_seconds)
+
+    def drain(self) -> None:
+        """Let go of those that are idle; the others end after the response under way."""
+        self.idle.drain()
+        if self.desk is not None:
+            self.desk.drain()
+
+    def _on_post(self, descriptor: int, received: bytes) -> bool:
+        return self.desk is not None and self.desk.take(descriptor, received)
+
+    async def _on_http(self, stream: trio.abc.Stream, received: bytes, waited_seconds: float) -> None:
+        await serve_http(
+            stream, received, self._rest, limits=self.http_limits, idle=self.idle, waited_seconds=waited_seconds
+        )
 
     def _on_websocket(self, upgrade: Upgrade, stream: trio.SocketStream, received: bytes) -> None:
         """A plain one, after the library's handshake: its socket moves into the plane."""

@@ -19,6 +19,7 @@ from engine.channel import Channel
 from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.names import ChannelName
+from engine.sequencer import Completion
 from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from engine.statistics import Entries, Interval
 from ext.publish import Publish
@@ -129,16 +130,31 @@ class NodeBackend:
         client_id: str | None,
     ) -> list[str]:
         """Serials of its messages, once they are stored. If cancelled, it may be stored all the same."""
+        outcome = Outcome()
+        self.stage(identity, channel, publish, base_id, connection_id, client_id, outcome)
+        self._node.end_of_turn()
+        return await outcome.wait()
+
+    def stage(
+        self,
+        identity: Identity,
+        channel: ChannelName,
+        publish: Publish,
+        base_id: str,
+        connection_id: str | None,
+        client_id: str | None,
+        completion: Completion,
+    ) -> Channel:
+        """Have it stored, and ``completion`` told; where. Raises: LimitExceeded: then nobody is told."""
         node = self._node
         if node.hub.sequencer.pending_bytes > node.settings.limits.staged_bytes:
             raise LimitExceeded("too much waits to be stored", code=42910, status=429)
-        outcome, now_ms = Outcome(), node.now_ms()
+        now_ms = node.now_ms()
         found = node.hub.open(identity.app_id, channel.name, now_ms)
         allowance = node.allowances.of(identity.key_name, identity.app_id)
         allowance.admit_request(found, publish.count, publish.size, now_ms)
-        node.hub.stage(found, publish, base_id, connection_id, client_id, node.now_ms(), outcome)
-        node.end_of_turn()
-        return await outcome.wait()
+        node.hub.stage(found, publish, base_id, connection_id, client_id, now_ms, completion)
+        return found
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return await self._read(self._node.journal.read_after, app_id, channel, cursor, limit, budget)

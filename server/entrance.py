@@ -29,6 +29,7 @@ async def run_entrance(
     on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
     end_of_turn: Callable[[], object],
     connections: trio.Nursery,
+    on_post: Callable[[int, bytes], bool] = lambda descriptor, received: False,
 ) -> None:
     """Until cancelled; then nobody is let in any more, and those who still wait at the door are sent away.
 
@@ -36,12 +37,14 @@ async def run_entrance(
         on_websocket: takes over the descriptor, with what came behind the head.
         on_other: serves the connection in a task of ``connections``, with all that has come so far.
         end_of_turn: called after each batch.
+        on_post: takes over a connection that publishes over HTTP; False: it is none for it.
     """
     try:
         while True:
             await trio.lowlevel.wait_readable(entrance.fd)
             for descriptor, received in entrance.poll(clock_ms()):
-                _pass_on(descriptor, received, on_websocket, on_other, connections)
+                if not on_post(descriptor, received):
+                    _pass_on(descriptor, received, on_websocket, on_other, connections)
             end_of_turn()
             if entrance.starved:
                 LOGGER.error("no descriptor is left for a new connection: raise the limit on open files (ulimit -n)")
@@ -74,11 +77,17 @@ def _pass_on(
         except Exception:
             LOGGER.exception("a connection failed")
         return
+    stream = stream_of(descriptor)
+    if stream is not None:
+        connections.start_soon(on_other, stream, received)
+
+
+def stream_of(descriptor: int) -> trio.SocketStream | None:
+    """The connected socket as a stream; None: its peer is gone, and it has been closed."""
     try:
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
+        return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
     except OSError as gone:  # it was reset meanwhile
         LOGGER.debug("peer gone: %r", gone)
         if gone.errno != errno.EBADF:
             os.close(descriptor)
-        return
-    connections.start_soon(on_other, stream, received)
+        return None

@@ -80,15 +80,17 @@ async def serve_http(
     *,
     limits: HttpLimits,
     idle: IdleConnections | None = None,
+    waited_seconds: float = 0.0,
 ) -> None:
     """Serve one connection until it ends; the stream is left to the caller to close.
 
     Args:
         initial: what has been read of the first request already.
+        waited_seconds: how long ago it began: it has so much less time.
         handler: if it fails, its request is answered with 500, and the connection goes on.
     If cancelled, a response may be cut short.
     """
-    connection = _Connection(stream, handler, limits, IdleConnections() if idle is None else idle)
+    connection = _Connection(stream, handler, limits, IdleConnections() if idle is None else idle, waited_seconds)
     try:
         await connection.run(initial)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:
@@ -108,7 +110,14 @@ class _PeerGoneError(Exception):
 
 
 class _Connection:
-    def __init__(self, stream: trio.abc.Stream, handler: Handler, limits: HttpLimits, idle: IdleConnections) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        handler: Handler,
+        limits: HttpLimits,
+        idle: IdleConnections,
+        waited_seconds: float,
+    ) -> None:
         self._stream = stream
         self._handler = handler
         self._limits = limits
@@ -117,6 +126,7 @@ class _Connection:
         self._is_tls = isinstance(stream, trio.SSLStream)
         self._peer = _peer_of(stream)
         self._events = 0
+        self._waited = waited_seconds
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
 
@@ -140,7 +150,8 @@ class _Connection:
             if not data:
                 return False
             self._http.receive_data(data)
-        self._deadline = trio.current_time() + self._limits.request_seconds
+        self._deadline = trio.current_time() + self._limits.request_seconds - self._waited
+        self._waited = 0.0
         request = await self._read_request()
         head, body = await self._handle(request)
         with trio.move_on_after(self._limits.response_seconds) as scope:
@@ -231,14 +242,7 @@ class _Connection:
 
     def _head_of(self, request: Request | None, response: Response) -> h11.Response:
         """Raises: h11.LocalProtocolError, when a header is none."""
-        headers = list(response.headers)
-        if response.status != 204:  # which must not have one
-            headers.append(("Content-Length", str(len(response.body))))
-        headers.append(("Date", _date(int(time.time()))))
-        if request is None or self._idle.draining:
-            headers.append(("Connection", "close"))
-        encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
-        return h11.Response(status_code=response.status, headers=encoded)
+        return head_of(response, last=request is None or self._idle.draining)
 
     async def _send(self, head: h11.Response, body: bytes) -> None:
         events: list[h11.Event] = [head]
@@ -268,6 +272,36 @@ class _Connection:
             unread = LINGER_BYTES
             while unread > 0 and (data := await self._stream.receive_some(READ_BYTES)):
                 unread -= len(data)
+
+
+def head_of(response: Response, *, last: bool) -> h11.Response:
+    """The head that says all there is to say about this response; ``last``: the connection ends with it.
+
+    Raises: h11.LocalProtocolError, when a header is none.
+    """
+    headers = list(response.headers)
+    if response.status != 204:  # which must not have one
+        headers.append(("Content-Length", str(len(response.body))))
+    headers.append(("Date", date_now()))
+    if last:
+        headers.append(("Connection", "close"))
+    encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+    return h11.Response(status_code=response.status, headers=encoded)
+
+
+def whole_response(response: Response, *, last: bool) -> bytes:
+    """The same with the body behind it, as it goes over the wire to a peer that speaks HTTP/1.1.
+
+    Raises: h11.LocalProtocolError, when a header is none.
+    """
+    head = head_of(response, last=last)
+    lines = [b"HTTP/1.1 %d " % response.status, *(b"%s: %s" % field for field in head.headers.raw_items())]
+    return b"\r\n".join([*lines, b"", response.body])
+
+
+def date_now() -> str:
+    """The value of a Date header."""
+    return _date(int(time.time()))
 
 
 @lru_cache(1)

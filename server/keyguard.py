@@ -25,7 +25,7 @@ class KeyGuard:
     """Says whether a request may carry a key."""
 
     def __init__(self, *, anywhere: bool) -> None:
-        self._anywhere = anywhere
+        self.anywhere = anywhere
 
     def check(self, params: Mapping[str, str], authorization: str | None, peer: Callable[[], str] | None) -> None:
         """Raises: AuthError 40103.
@@ -33,7 +33,7 @@ class KeyGuard:
         Args:
             peer: tells the address at the other end of a plain connection; None: the connection has TLS.
         """
-        if self._anywhere or peer is None or not carries_key(params, authorization) or is_loopback(peer()):
+        if self.anywhere or peer is None or not carries_key(params, authorization) or is_loopback(peer()):
             return
         raise AuthError(
             "key: it must not cross a network without TLS: use https and wss, or a token; where a proxy ends TLS, "

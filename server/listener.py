@@ -29,7 +29,7 @@ class Acceptor:
         *,
         on_websocket: Callable[[Upgrade, trio.SocketStream, bytes], None],
         on_tls_websocket: Callable[..., object],
-        on_http: Callable[[trio.abc.Stream, bytes], Awaitable[None]],
+        on_http: Callable[[trio.abc.Stream, bytes, float], Awaitable[None]],
         tls: ssl.SSLContext | None,
         handshake_seconds: float,
         head_bytes: int,
@@ -45,11 +45,17 @@ class Acceptor:
         self._max_message = max_message
         self._admitted = trio.CapacityLimiter(handshakes_at_once)
 
-    async def handle(self, raw: trio.SocketStream, received: bytes = b"") -> None:
-        """Serve one connection, which has sent ``received`` so far. Whatever it does, nobody else is concerned."""
+    async def handle(self, raw: trio.SocketStream, received: bytes = b"", waited_seconds: float | None = None) -> None:
+        """Serve one connection, which has sent ``received`` so far. Whatever it does, nobody else is concerned.
+
+        Args:
+            waited_seconds: it speaks HTTP, and its request has been coming in for so long; None: it has just come.
+        """
         stream: trio.abc.Stream = raw
         try:
-            if self._tls is None:
+            if waited_seconds is not None:
+                await self._on_http(raw, received, waited_seconds)
+            elif self._tls is None:
                 await self._serve(raw, raw, received)
             else:
                 secure = trio.SSLStream(raw, self._tls, server_side=True)
@@ -83,7 +89,7 @@ class Acceptor:
         end = received.find(END_OF_HEAD)
         head = received if end < 0 else received[: end + len(END_OF_HEAD)]
         if end < 0 or not wants_upgrade(head):
-            await self._on_http(stream, received)
+            await self._on_http(stream, received, 0.0)
             return
         if plain is None:
             await serve_tls_websocket(

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -74,6 +74,19 @@ def policy_for(settings: Settings, options: Namespace | None, journal: Journal, 
     )
 
 
+class Desk(Protocol):
+    """Serves connections beside the plane, in its turns."""
+
+    def turn(self) -> None:
+        """Read what has come."""
+
+    def flush(self) -> bool:
+        """Answer what can be answered; True: another turn is wanted soon."""
+
+    def tick(self) -> None:
+        """Once a second."""
+
+
 class Node:
     """Everything of one server process; ``run`` in a nursery keeps it going."""
 
@@ -119,6 +132,7 @@ class Node:
         self._memory_series = new_series(random(16))
         self._policies: dict[Policy, Policy] = {}  # a million channels share a few
         self.touched: list[AckQueue] = []
+        self.desk: Desk | None = None  # of those that publish over HTTP
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
         self._turns = trio.Event()
@@ -179,6 +193,11 @@ class Node:
         """Before any work: what is published in this turn is of now."""
         self.hub.sequencer.now_ms = self.now_ms()
 
+    def arrivals(self) -> None:
+        """In the plane's turn: what has come to those that it listens to."""
+        if self.desk is not None:
+            self.desk.turn()
+
     def end_of_turn(self) -> bool:
         """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
         if self.hub.waking:
@@ -187,6 +206,8 @@ class Node:
         if self.committer.turn():
             self.plane.kick()  # the next turn begins at once
         self._answer()
+        if self.desk is not None and self.desk.flush():
+            self.plane.kick()
         more = self.plane.flush()
         if self.plane.holding:
             self._turns.set()
@@ -268,6 +289,8 @@ class Node:
         now_ms = self.now_ms()
         self.connections.expire(now_ms)
         self.statistics.look(now_ms)
+        if self.desk is not None:
+            self.desk.tick()
         self.end_of_turn()
 
     async def _sweep(self) -> None:

@@ -31,6 +31,9 @@ class Turns(Protocol):
 
     def begin_turn(self) -> None: ...
 
+    def arrivals(self) -> None:
+        """See to those whose bytes the plane does not read, but listens to."""
+
     def end_of_turn(self) -> bool:
         """True: there is more to send, so that no time is to be lost."""
 
@@ -55,6 +58,7 @@ async def run_plane(plane: Plane, turns: Turns, clock_ms: Callable[[], int]) -> 
                 except Exception:  # a bug met by one client's message: it is told, nobody else notices
                     LOGGER.exception("a connection failed")
                     _give_up(client)
+            turns.arrivals()
             nothing = plane.woken <= 0
             more = turns.end_of_turn()
             if (nothing and not more) or time.perf_counter() >= leave:

@@ -39,6 +39,7 @@ from server.attachment import (
     granted_modes,
     parse_rewind,
     requested_modes,
+    shapers,
     unsupported_presence,
 )
 
@@ -544,7 +545,8 @@ class ClientProtocol:
         if not attachment.modes & Flag.SUBSCRIBE:
             return True
         skip = 0 if attachment.echo else self.origin
-        if attachment.read_from(cursor, self.transport, self.wire, skip, limits.REPLAY_BYTES):
+        budget = limits.SHAPED_BYTES if shapers(self.transport, attachment.channel) else limits.REPLAY_BYTES
+        if attachment.read_from(cursor, self.transport, self.wire, skip, budget):
             return True
         if self.behind is None:
             self.behind = deque()

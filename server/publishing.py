@@ -20,9 +20,10 @@ from engine.auth.tokens import Identity, check_message_client_id
 from engine.errors import PubSubError
 from engine.message import publish_from
 from engine.names import ChannelName, parse_channel
-from ext.publish import Publish
+from ext.publish import Publish, parse_messages
 from server.request import (
     FORM,
+    MEDIA_TYPES,
     Request,
     bad_request,
     decode_body,
@@ -66,13 +67,25 @@ class RestPublish:
 class Messages:
     """The messages of a request, as they came; what a record holds of them is made once, for however many channels."""
 
-    def __init__(self, wire: int, values: list[object], params: Mapping[str, str], bounds: Bounds) -> None:
-        """``wire``: the format whose rules for binary payloads they follow."""
+    def __init__(
+        self,
+        wire: int,
+        values: list[object],
+        params: Mapping[str, str],
+        bounds: Bounds,
+        plain: Publish | None = None,
+    ) -> None:
+        """
+        Args:
+            wire: the format whose rules for binary payloads they follow.
+            plain: what ``values`` would come to, where it is known already: then they are not looked at.
+        """
+        self.plain = plain
         self.values = values
         self._wire = wire
         self._params = params
         self._bounds = bounds
-        self._made: Publish | PubSubError | None = None
+        self._made: Publish | PubSubError | None = plain
 
     def publish(self) -> Publish:
         """Raises: PubSubError, as ``publish_from``."""
@@ -105,10 +118,15 @@ def check_publish(
     operations = identity.capability.operations(channel.name)
     if not operations & Operation.PUBLISH:
         raise PubSubError(f"the credentials do not permit publish on {channel.name!r}", code=40160, status=401)
-    connection_id, client_id = _on_behalf(messages.values, identity, behalf)
-    for message in messages.values:
-        if isinstance(message, dict) and isinstance(message.get("clientId"), str):
-            _check_client_id(identity, client_id, message["clientId"])
+    if messages.plain is not None:
+        connection_id, client_id = None, None if identity.wildcard else identity.client_id
+        for named in messages.plain.client_ids or ():
+            check_message_client_id(identity, named)
+    else:
+        connection_id, client_id = _on_behalf(messages.values, identity, behalf)
+        for message in messages.values:
+            if isinstance(message, dict) and isinstance(message.get("clientId"), str):
+                _check_client_id(identity, client_id, message["clientId"])
     publish = messages.publish()
     if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
         raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
@@ -118,6 +136,20 @@ def check_publish(
         raise bad_request("_forceNack: refused as asked", code=40099)
     base_id, message_id = _ids(publish)
     return RestPublish(channel, publish, base_id, message_id, connection_id, client_id)
+
+
+def read_publish(request: Request, bounds: Bounds) -> Messages:
+    """The messages of a request: plain ones in one pass over their bytes, all others as ``read_messages`` has them.
+
+    Raises: PubSubError, as ``read_messages``.
+    """
+    wire = MEDIA_TYPES.get(media_type(request.headers.get("content-type", "")))
+    if wire is not None and request.query.get("enveloped") != "false":
+        plain = parse_messages(request.body, wire)
+        if plain is not None and plain.count <= bounds.messages:
+            return Messages(wire, [], request.query, bounds, plain)
+    wire, values = read_messages(request)
+    return Messages(wire, values, request.query, bounds)
 
 
 def body_wire(request: Request) -> int:

@@ -163,6 +163,7 @@ class Replay:
         channel, cursor = attachment.channel, attachment.cursor
         encoder = channel.stream(client.wire, attachment.name.full).encoder
         skip_origin = 0 if attachment.echo else client.origin
+        budget = limits.SHAPED_BYTES if shapers(client.transport, channel) else limits.REPLAY_BYTES
         journal, until = self._journal, channel.head  # what is beyond it, no reader of the stream has seen either
 
         def read() -> tuple[Playback, bool]:
@@ -171,7 +172,7 @@ class Replay:
                 cursor,
                 encoder,  # type: ignore[arg-type]  # opaque to the ring
                 until=until,
-                budget=limits.REPLAY_BYTES,
+                budget=budget,
                 skip_origin=skip_origin,
             )
             nothing = not played.entries and journal.continuous(channel.key, channel.policy.retention, cursor)

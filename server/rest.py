@@ -29,7 +29,7 @@ from server.batch import batch_reply, counted, parse_channels, parse_specs, publ
 from server.channels import page_of, parse_enumeration, status
 from server.history import CARRIED, Archive, History, parse_limit, parse_query
 from server.openapi import document
-from server.publishing import Bounds, Messages, body_wire, check_publish, read_messages
+from server.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_publish
 from server.reply import Reply, preflight, refusal, respond, response_format
 from server.request import (
     Request,
@@ -157,6 +157,10 @@ class Rest:
             reply = refusal(error)
             if isinstance(error, MethodNotAllowed):
                 reply = replace(reply, headers=[*reply.headers, ("Allow", error.allow)])
+        return self.finish(request, reply)
+
+    def finish(self, request: Request, reply: Reply) -> Response:
+        """Count the request, and put its answer in the form that it wants."""
         if request.asker.app_id is not None:
             self._backend.count_request(request.asker.app_id, _counted_as(request, reply.status))
         return respond(request, reply)
@@ -199,15 +203,28 @@ class Rest:
 
     async def _publish(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
-        wire, values = await _apart(read_messages, request)
-        messages = Messages(wire, values, request.query, self._bounds)
+        messages = await _apart(self._read, request)
         return Reply(201, await self._publish_on(request, identity, messages, variables[0]))
+
+    def checked_publish(self, request: Request, variables: Variables) -> tuple[Identity, RestPublish]:
+        """Who publishes what, ready to be stored: all that a publish of a few messages does before it waits.
+
+        Raises: PubSubError, as a handler.
+        """
+        identity = self._authenticate(request)
+        return identity, self._checked(request, identity, self._read(request), variables[0])
+
+    def _read(self, request: Request) -> Messages:
+        return read_publish(request, self._bounds)
+
+    def _checked(self, request: Request, identity: Identity, messages: Messages, channel: str) -> RestPublish:
+        behalf = partial(self._behalf, identity.app_id)
+        return check_publish(request, messages, channel, identity, self._bounds, behalf)
 
     async def _publish_on(
         self, request: Request, identity: Identity, messages: Messages, channel: str
     ) -> dict[str, object]:
-        behalf = partial(self._behalf, identity.app_id)
-        ready = check_publish(request, messages, channel, identity, self._bounds, behalf)
+        ready = self._checked(request, identity, messages, channel)
         serials = await self._backend.publish(
             identity,
             ready.channel,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from engine import limits
 from ext.frame import FrameDecoder
 from ext.ingest import Ingest
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("unbroken.tls")
 READ_BYTES = 64 * 1024  # of a stream at a time: one TLS record is 16 KiB, and others wait meanwhile
-SHAPED_BYTES = 16 * 1024  # the same where the rate is limited: what passes beyond the rate delays the next
 TURN_MS = 1_000  # between looks whether the turn of one who waits has come: others may have taken it
 QUEUE_BYTES = 256 * 1024  # who leaves so much of our replies unread is not read from
 CLOSE_SECONDS = 5.0  # for what is queued, the close frame, and the peer's half of the closing handshake
@@ -251,7 +251,7 @@ class TlsTransport:
                 continue
             found = reader.stream.read(
                 reader.place,
-                budget=SHAPED_BYTES if shapers else READ_BYTES,
+                budget=limits.SHAPED_BYTES if shapers else READ_BYTES,
                 skip_origin=reader.skip_origin,
                 quiet_until=reader.quiet_until,
             )

@@ -56,6 +56,7 @@ class Keyring:
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self._keys: dict[str, Key] = {}
+        self.version = 0  # grows with every change: who remembers what a key may do looks here whether it still holds
         for key in keys:
             self.add(key)
 
@@ -67,16 +68,19 @@ class Keyring:
 
     def add(self, key: Key) -> None:
         self._keys[key.name] = key
+        self.version += 1
 
     def remove(self, name: str) -> None:
         """Forget this key. Nothing, if there is none."""
         self._keys.pop(name, None)
+        self.version += 1
 
     def remove_app(self, app_id: str) -> list[Key]:
         """Forget the app's keys; returns them."""
         gone = [key for key in self._keys.values() if key.app_id == app_id]
         for key in gone:
             del self._keys[key.name]
+        self.version += 1
         return gone
 
     def has_app(self, app_id: str) -> bool:

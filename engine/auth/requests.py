@@ -3,8 +3,8 @@
     keyName, ttl, capability, clientId, timestamp, nonce    each and a newline, as received -> HMAC-SHA256 -> mac
 
 Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac
-is remembered while its timestamp is acceptable, by whoever keeps it across restarts, too. Source: Ably's specification of
-TokenRequest."""
+is remembered while its timestamp is acceptable, by whoever keeps it across restarts, too. Source: Ably's
+specification of TokenRequest."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ class Revocations:
     def __init__(self, entries: Iterable[Revocation] = ()) -> None:
         self._found: dict[str, dict[tuple[str, str], list[Revocation]]] = {}
         self._count = 0
+        self.version = 0  # grows with every one that is added
         for entry in entries:
             self._keep(entry)
 
@@ -111,6 +112,7 @@ class Revocations:
                 del self._found[key_name]
 
     def _keep(self, entry: Revocation) -> None:
+        self.version += 1
         targets = self._found.setdefault(entry.key_name, {})
         kept = targets.setdefault((entry.kind, entry.value), [])
         if any(other.covers(entry) for other in kept):

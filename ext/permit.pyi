@@ -1,0 +1,34 @@
+from collections.abc import Callable
+from typing import Final, final
+
+from ext.log import Log
+from ext.rate import Rate
+from ext.sequence import Sequence
+
+@final
+class Place:
+    def __init__(self, log: Log, opening: bytes) -> None: ...
+
+@final
+class Permit:
+    app_id: Final[str]
+    good_until_ms: Final[int]
+    def __init__(
+        self,
+        sequence: Sequence,
+        app_id: str,
+        head: bytes,
+        refuse: Callable[[object], bytes],
+        *,
+        msgpack_in: bool,
+        msgpack_out: bool,
+        client_id: str | None,
+        wildcard: bool,
+        key: Rate,
+        app: Rate,
+        most_bytes: int,
+        most_messages: int,
+        most_pending: int,
+        good_until_ms: int,
+    ) -> None: ...
+    def grant(self, target: str, place: Place) -> None: ...
