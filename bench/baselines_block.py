@@ -25,21 +25,6 @@ MAX_BYTES = 256 * 1024
 _stored = partial(tuple.__new__, Stored)
 
 
-def channel_prefix(channel: str) -> bytes:
-    """The bytes with which the keys of a channel begin, and no other keys do.
-
-    Raises: ValueError, if the channel key has a NUL in it or is no UTF-8 text.
-    """
-    encoded = channel.encode("utf-8")
-    if b"\0" in encoded:
-        raise ValueError("a channel key cannot have a NUL in it")
-    return encoded + b"\0"
-
-
-def block_key(prefix: bytes, serial: int) -> bytes:
-    return prefix + serial.to_bytes(SERIAL_BYTES, "big")
-
-
 def key_channel(key: bytes) -> str:
     """The channel of a key, for messages also when its bytes are damaged."""
     return key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")

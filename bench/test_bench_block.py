@@ -3,6 +3,7 @@
 import pytest
 
 from bench import baselines_block as plain
+from engine.journal.block import block_key, channel_prefix
 from engine.journal.port import Stored
 from ext import block
 
@@ -14,10 +15,10 @@ def entries_of(count):
 
 
 def plain_encode(entries):
-    prefix = plain.channel_prefix(CHANNEL)
+    prefix = channel_prefix(CHANNEL)
     rows = []
     for part in plain.split(entries):
-        key = plain.block_key(prefix, part[0][0])
+        key = block_key(prefix, part[0][0])
         rows.append((key, plain.encode(key, SERIES, part)))
     return rows
 

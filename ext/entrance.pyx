@@ -16,10 +16,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, strerror
 
 from ext.kernel cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK,
-                         accept4, c_close, c_recv, epoll_create1, epoll_ctl, epoll_event, epoll_wait)
-
-cdef extern from "<string.h>" nogil:
-    void* memmem(const void* haystack, size_t length, const char* needle, size_t size)
+                         accept4, c_close, c_recv, epoll_create1, epoll_ctl, epoll_event, epoll_wait, memmem)
 
 cdef enum:
     READY_EVENTS = 256

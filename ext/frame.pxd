@@ -10,6 +10,8 @@ cdef enum:                      # opcodes (RFC 6455, section 5.2)
     OP_PING = 9
     OP_PONG = 10
 
+    LONGEST_HEADER = 14         # of a masked frame
+
 
 cdef enum:
     EV_NEED_MORE = 0
@@ -45,4 +47,5 @@ cdef void decoder_init(Decoder* d, uint32_t max_message, bint client_side) noexc
 cdef void decoder_free(Decoder* d) noexcept nogil
 cdef int decoder_next(Decoder* d, uint8_t* data, size_t size, size_t* consumed, Event* event) noexcept nogil
 cdef int write_header(uint8_t* out, int opcode, uint64_t size) noexcept nogil
+cdef int write_masked_header(uint8_t* out, int opcode, uint64_t size, uint64_t* mask_state) noexcept nogil
 cdef bytes close_body(int code, str reason)

@@ -20,13 +20,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from ext.mask cimport apply_mask
+from ext.mask cimport apply_mask, fill_mask
 from ext.utf8 cimport is_utf8
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG, ERROR = 0, 1, 2, 8, 9, 10, -1
 
 cdef enum:
-    LONGEST_HEADER = 14
     LONGEST_CONTROL = 125       # RFC 6455, section 5.5
     FIRST_PARTIAL = 256         # most frames that are cut are small; a larger one doubles its way up
     LARGEST_LIMIT = 0x7FFFFFFF  # of max_message: sizes are 32 bits wide, and a header must fit on top
@@ -283,6 +282,14 @@ cdef int write_header(uint8_t* out, int opcode, uint64_t size) noexcept nogil:
     for i in range(8):
         out[2 + i] = <uint8_t>(size >> (8 * (7 - i)) & 255)
     return 10
+
+
+cdef int write_masked_header(uint8_t* out, int opcode, uint64_t size, uint64_t* mask_state) noexcept nogil:
+    """A client's: ``out`` has room for 14 bytes, of which the last four that it took are the key."""
+    cdef int used = write_header(out, opcode, size)
+    out[1] |= 128
+    fill_mask(mask_state, out + used)
+    return used + 4
 
 
 @cython.final

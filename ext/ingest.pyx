@@ -18,7 +18,7 @@ from libc.string cimport memcmp, memcpy
 from ext.acks cimport AckQueue
 from ext.dedup cimport Hash
 from ext.log cimport Log
-from ext.output cimport Out, out_init, put, put_array_header, put_str
+from ext.output cimport Out, bytes_of, out_init, put, put_array_header, put_str
 from ext.publish cimport Parser
 from ext.rate cimport Rate
 from ext.sequence cimport Sequence
@@ -183,10 +183,8 @@ cdef bytes _msgpack_str(bytes text):
     cdef Out out
     out_init(&out, <size_t>len(text) + 8)
     put_str(&out, <const uint8_t*><const char*>text, <size_t>len(text))
-    if out.failed:
-        raise MemoryError("no memory for a name")
     try:
-        return PyBytes_FromStringAndSize(<char*>out.data, <Py_ssize_t>out.size)
+        return bytes_of(&out, "a name")
     finally:
         PyMem_Free(out.data)
 

@@ -1,4 +1,5 @@
-"""What ext asks of Linux: epoll, poll, eventfd, sockets, the monotonic clock."""
+"""What ext asks of Linux: epoll, poll, eventfd, sockets, clocks, and where some bytes are in others."""
+from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -55,6 +56,9 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef extern from "<netinet/tcp.h>" nogil:
     int TCP_NODELAY
 
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* haystack, size_t length, const void* needle, size_t size)
+
 cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
     ssize_t c_read "read"(int fd, void* buf, size_t count)
@@ -66,3 +70,9 @@ cdef inline int64_t monotonic_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+cdef inline int64_t wall_clock_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1_000_000

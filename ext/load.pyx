@@ -20,16 +20,12 @@ from os import urandom
 from ext cimport frame as codec
 from ext.histogram cimport Histogram
 from ext.kernel cimport monotonic_ns
-from ext.mask cimport apply_mask, fill_mask
+from ext.mask cimport apply_mask
 from ext.ranges cimport Ranges
 
 MARK_BYTES = 45
 MOST_RANGES = 4_000_000     # gaps that are kept apart, of all receivers: 64 MiB; more are only counted
 MOST_EXAMPLES = 10
-
-cdef enum:
-    LONGEST_HEADER = 14
-
 
 def now_ns():
     """The clock of marks: monotonic, the same for all processes of this machine."""
@@ -188,19 +184,16 @@ cdef class Publisher:
         cdef bytes made
         cdef uint8_t* at
         cdef uint8_t* key
-        cdef int used
         for n in range(first, self.sent):
             size = template.size(n)
-            total += size + <size_t>(6 if size < 126 else 8 if size < 65536 else LONGEST_HEADER)
+            total += size + <size_t>(6 if size < 126 else 8 if size < 65536 else codec.LONGEST_HEADER)
         made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
         at = <uint8_t*>PyBytes_AS_STRING(made)
         for n in range(first, self.sent):
             size = template.size(n)
-            used = codec.write_header(at, 2 if template._binary else 1, size)
-            at[1] |= 128
-            key = at + used
-            fill_mask(&self._mask_state, key)
-            at = key + 4
+            at += codec.write_masked_header(at, codec.OP_BINARY if template._binary else codec.OP_TEXT, size,
+                                            &self._mask_state)
+            key = at - 4
             template.write(at, n, n * self.per_publish, self._due[n & self._mask])
             apply_mask(at, size, key)
             at += size

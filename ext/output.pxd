@@ -2,6 +2,7 @@
 
 Memory that cannot be had is noted in ``failed``, once, and looked at by whoever takes the bytes: so the writers below
 need no error path each."""
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Malloc, PyMem_Realloc
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -20,6 +21,13 @@ cdef inline void out_init(Out* out, size_t room) noexcept:
     out.size = 0
     out.room = room
     out.failed = out.data is NULL
+
+
+cdef inline bytes bytes_of(Out* out, str what):
+    """What has been written. Raises: MemoryError, if not all of it could be."""
+    if out.failed:
+        raise MemoryError(f"no memory for {what}")
+    return PyBytes_FromStringAndSize(<char*>out.data, <Py_ssize_t>out.size)
 
 
 cdef inline bint reserve(Out* out, size_t more) noexcept:

@@ -11,6 +11,7 @@ VIOLATION: int
 BEHIND: int
 DRAINED: int
 FAILED: int
+HEARTBEATS: tuple[bytes, bytes]
 
 @final
 class Plane(Sockets):

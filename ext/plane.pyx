@@ -17,12 +17,11 @@ from ext cimport frame as codec
 from ext.acks cimport AckQueue
 from ext.intake cimport decode, receive
 from ext.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, IPPROTO_TCP, POLLIN, TCP_NODELAY, c_read, epoll_event,
-                         epoll_wait, monotonic_ns, pollfd, ppoll, setsockopt, timespec)
+                         epoll_wait, monotonic_ns, pollfd, ppoll, setsockopt, timespec, wall_clock_ms)
 from ext.outbox cimport waiting
 from ext.output cimport Out, out_init
 from ext.pump cimport pump
 from ext.ring cimport Stream
-from ext.shaper cimport wall_clock_ms
 from ext.sink cimport Sink
 from ext.socket cimport (CLOSED, KIND_BEHIND, KIND_BINARY, KIND_DRAINED, KIND_FAILED, KIND_GONE, KIND_TEXT, KIND_VIOLATION,
                          OPEN, Socket, Sockets, Subscription)
@@ -41,8 +40,8 @@ cdef enum:
     ACK_ROOM = 4096
     ACK_KEPT = 64 * 1024    # so much of the buffer in which ACKs are made
 
-cdef bytes _HEARTBEAT_JSON = b'\x81\x0c{"action":0}'
-cdef bytes _HEARTBEAT_MSGPACK = b"\x82\x09\x81\xa6action\x00"
+cdef tuple _HEARTBEATS = (b'{"action":0}', b"\x81\xa6action\x00")
+HEARTBEATS = _HEARTBEATS    # messages: in JSON, in msgpack
 
 
 @cython.final
@@ -254,6 +253,7 @@ cdef class Plane(Sockets):
         True: there is something to send."""
         cdef uint32_t i = self._tick_at if 0 < self._tick_at < self.count else self.count
         cdef uint32_t least
+        cdef bytes heartbeat
         cdef Socket s
         if parts == 0:
             raise ValueError("parts must be at least 1")
@@ -278,11 +278,8 @@ cdef class Plane(Sockets):
                 s.queue_frame(codec.OP_PING, NULL, 0)
                 s.touch()
             if s.heartbeats and now_ms - s.last_out >= self._heartbeat_ms and waiting(&s.outbox) <= 2:
-                if s.msgpack:
-                    s.queue(<const uint8_t*><const char*>_HEARTBEAT_MSGPACK, <size_t>len(_HEARTBEAT_MSGPACK))
-                else:
-                    s.queue(<const uint8_t*><const char*>_HEARTBEAT_JSON, <size_t>len(_HEARTBEAT_JSON))
-                s.touch()
+                heartbeat = <bytes>_HEARTBEATS[s.msgpack]
+                s.queue_message(<const uint8_t*><const char*>heartbeat, <size_t>len(heartbeat))
             elif now_ms - s.last_out >= self._heartbeat_ms and not waiting(&s.outbox):
                 s.queue_frame(codec.OP_PING, NULL, 0)
                 s.touch()

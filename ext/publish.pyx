@@ -17,22 +17,16 @@ from libc.string cimport memcmp, memset
 
 from ext.json_input cimport skip_blank, take, take_null, take_string, take_whole
 from ext.msgpack_input cimport I_ARRAY, I_BIN, I_MAP, I_NIL, I_STR, I_UINT, In, Item, read_item
-from ext.output cimport Out, out_init, put, put_array_header, put_bin_header, put_byte, put_map_header, put_str
+from ext.output cimport Out, bytes_of, out_init, put, put_array_header, put_bin_header, put_byte, put_map_header, put_str
+from ext.record cimport CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME
 from ext.utf8 cimport Text, is_utf8
 
 cdef enum:
     MESSAGE = 15
-    MOST_MESSAGES = 1000        # their index has three digits
     ROOM = 64                   # of the output, beyond what came in: it is hardly ever longer than that
     KEPT_ROOM = 256 * 1024      # buffers up to this are kept from one publish to the next
 
-    # members of a message: those that a record keeps, in its order; then what must be 0; what is dropped; what is not
-    # for this room
-    ID = 0
-    CLIENT_ID = 1
-    NAME = 2
-    DATA = 3
-    ENCODING = 4
+    # members of a message: behind those that a record keeps, what must be 0; what is dropped; what is not for this room
     ACTION = 5
     DROPPED = 6                 # size: ably-js counts it for itself
     DROPPED_TIMESTAMP = 7
@@ -222,9 +216,7 @@ cdef class Parser:
         try:
             put_array_header(&whole, self.count)
             put(&whole, self.out.data + 1, self.out.size - 1)
-            if whole.failed:
-                raise MemoryError("no memory for a publish")
-            return PyBytes_FromStringAndSize(<char*>whole.data, <Py_ssize_t>whole.size)
+            return bytes_of(&whole, "a publish")
         finally:
             PyMem_Free(whole.data)
 

@@ -10,10 +10,10 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
-from ext.kernel cimport MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, c_send, c_sendmsg, c_shutdown, iovec, msghdr
+from ext.kernel cimport MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, c_send, c_sendmsg, c_shutdown, iovec, msghdr, wall_clock_ms
 from ext.outbox cimport take_bytes, waiting
 from ext.ring cimport Ring, Segment, Stream
-from ext.shaper cimport Shaper, wall_clock_ms
+from ext.shaper cimport Shaper
 from ext.socket cimport CLOSING, KIND_BEHIND, KIND_DRAINED, SHUT, Sockets
 
 cdef enum:

@@ -12,16 +12,15 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy
 
-from ext.kernel cimport monotonic_ns
+from ext.json_input cimport take_whole
+from ext.kernel cimport memmem, monotonic_ns
 from ext.load cimport (DUE_AT, DUE_DIGITS, PUBLISHER_AT, PUBLISHER_DIGITS, RUN_BYTES, SEQUENCE_AT, SEQUENCE_DIGITS,
                        Publisher, Tally, _MARK_BYTES)
+from ext.msgpack_input cimport I_STR, I_UINT, In, Item, read_item
 from ext.ranges cimport Ranges
 from ext.sink cimport Sink
 
 from ext.load import MOST_EXAMPLES as _MOST_EXAMPLES
-
-cdef extern from "<string.h>" nogil:
-    void* memmem(const void* haystack, size_t length, const void* needle, size_t size)
 
 cdef enum:
     LONGEST_SERIAL = 128
@@ -227,84 +226,54 @@ cdef class Receiver(Sink):
     cdef void _note_serial(self, const uint8_t* data, size_t size) noexcept nogil:
         """The value that follows the key channelSerial, a short string in JSON or msgpack."""
         cdef const uint8_t* at = <const uint8_t*>memmem(data, size, b"channelSerial", 13)
-        cdef size_t left, length
+        cdef size_t length = 0
+        cdef In source
+        cdef Item item
         if at is NULL:
             return
-        at += 13
-        left = size - <size_t>(at - data)
-        if left > 3 and at[0] == 34 and at[1] == 58 and at[2] == 34:
-            at += 3
-            left -= 3
-            length = 0
-            while length < left and length < LONGEST_SERIAL and at[length] != 34:
+        source.data = at + 13
+        source.size = size - <size_t>(at + 13 - data)
+        source.at = 0
+        if source.size > 3 and memcmp(source.data, b'":"', 3) == 0:
+            item.data = source.data + 3
+            while length < source.size - 3 and length < LONGEST_SERIAL and item.data[length] != 34:
                 length += 1
-        elif left > 1 and at[0] & 0xe0 == 0xa0:
-            length = at[0] & 31
-            at += 1
-            left -= 1
-        elif left > 2 and at[0] == 0xd9:
-            length = at[1]
-            at += 2
-            left -= 2
+        elif read_item(&source, &item) == I_STR:
+            length = item.size
         else:
             return
-        if length <= left and length <= LONGEST_SERIAL:
-            memcpy(self._serial, at, length)
+        if length <= LONGEST_SERIAL:
+            memcpy(self._serial, item.data, length)
             self._serial_size = length
 
     cdef bint _take_ack(self, const uint8_t* data, size_t size, bint binary) except? True:
         """The form in which this server writes it; others are read by Python."""
         cdef uint64_t first = 0, count = 0
-        cdef size_t at
+        cdef In source
+        source.data = data
+        source.size = size
         if binary:
-            if size < 28 or memcmp(data, b"\x84\xa6action\x01\xa9msgSerial", 19) != 0:
+            if not (_skip(&source, 0, b"\x84\xa6action\x01\xa9msgSerial", 19) and _take_uint(&source, &first)
+                    and _skip(&source, source.at, b"\xa5count", 6) and _take_uint(&source, &count)):
                 return False
-            at = 19
-            if not _take_uint(data, size, &at, &first) or size - at < 7 or memcmp(data + at, b"\xa5count", 6) != 0:
-                return False
-            at += 6
-            if not _take_uint(data, size, &at, &count):
-                return False
-        else:
-            if size < 36 or memcmp(data, b'{"action":1,"msgSerial":', 24) != 0:
-                return False
-            at = 24
-            if not _take_decimal(data, size, &at, &first) or size - at < 9 or memcmp(data + at, b',"count":', 9) != 0:
-                return False
-            at += 9
-            if not _take_decimal(data, size, &at, &count):
-                return False
+        elif not (_skip(&source, 0, b'{"action":1,"msgSerial":', 24) and take_whole(&source, &first)
+                  and _skip(&source, source.at, b',"count":', 9) and take_whole(&source, &count)):
+            return False
         self.publisher.answer(first, count, False)
         return True
 
 
-cdef bint _take_decimal(const uint8_t* data, size_t size, size_t* at, uint64_t* value) noexcept nogil:
-    cdef size_t begin = at[0]
-    value[0] = 0
-    while at[0] < size and 48 <= data[at[0]] <= 57 and at[0] - begin < 18:
-        value[0] = value[0] * 10 + <uint64_t>(data[at[0]] - 48)
-        at[0] += 1
-    return at[0] > begin and at[0] < size
+cdef bint _skip(In* source, size_t at, const char* words, size_t size) noexcept nogil:
+    """Past these bytes, if they stand ``at`` that place."""
+    if source.size - at < size or memcmp(source.data + at, words, size) != 0:
+        return False
+    source.at = at + size
+    return True
 
 
-cdef bint _take_uint(const uint8_t* data, size_t size, size_t* at, uint64_t* value) noexcept nogil:
-    """A msgpack integer that is not negative."""
-    cdef uint8_t kind
-    cdef int length, i
-    if at[0] >= size:
+cdef bint _take_uint(In* source, uint64_t* value) noexcept nogil:
+    cdef Item item
+    if read_item(source, &item) != I_UINT:
         return False
-    kind = data[at[0]]
-    at[0] += 1
-    if kind < 128:
-        value[0] = kind
-        return True
-    if not 0xcc <= kind <= 0xcf:
-        return False
-    length = 1 << (kind - 0xcc)
-    if size - at[0] < <size_t>length:
-        return False
-    value[0] = 0
-    for i in range(length):
-        value[0] = value[0] << 8 | data[at[0]]
-        at[0] += 1
+    value[0] = item.number
     return True

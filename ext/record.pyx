@@ -1,13 +1,12 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
 """An entry's neutral bytes, and the questions that are asked of them without decoding them. Their form: see record.pxd."""
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from ext.msgpack_input cimport In
-from ext.output cimport Out, out_init, put, put_array_header, put_byte, put_str, put_uint
+from ext.output cimport Out, bytes_of, out_init, put, put_array_header, put_byte, put_str, put_uint
 from ext.utf8 cimport Text
 
 from ext.serial import connection_origin
@@ -29,9 +28,7 @@ def encode_record(str id not None, str connection_id, str client_id, uint64_t fl
         _put_optional(&out, client_id)
         put_uint(&out, flags)
         put(&out, <const char*>messages, <size_t>len(messages))
-        if out.failed:
-            raise MemoryError("no memory for a record")
-        return PyBytes_FromStringAndSize(<char*>out.data, <Py_ssize_t>out.size)
+        return bytes_of(&out, "a record")
     finally:
         PyMem_Free(out.data)
 

@@ -10,6 +10,3 @@ cdef class Shaper:
     cdef bint is_open(self, int64_t now_ms) noexcept
     cdef void use(self, int64_t now_ms, uint64_t count, uint64_t size) noexcept
     cdef int use_frames(self, int64_t now_ms, Stream stream, uint64_t begin, uint64_t end, uint64_t skip_origin) except -1
-
-
-cdef int64_t wall_clock_ms() noexcept nogil

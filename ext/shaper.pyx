@@ -9,7 +9,7 @@ rates of keys and apps are shared with those who know no other."""
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
-from ext.kernel cimport CLOCK_REALTIME, clock_gettime, timespec
+from ext.kernel cimport wall_clock_ms
 from ext.msgpack_input cimport In
 from ext.rate cimport Rate
 from ext.record cimport Head, open_record
@@ -80,9 +80,3 @@ cdef class Shaper:
             start = following
         self.use(now_ms, count, size)
         return 0
-
-
-cdef int64_t wall_clock_ms() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
-    return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1_000_000

@@ -23,7 +23,7 @@ from os import urandom
 from ext cimport frame as codec
 from ext.kernel cimport (EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT,
                          c_close, c_write, epoll_create1, epoll_ctl, epoll_event, eventfd)
-from ext.mask cimport apply_mask, fill_mask
+from ext.mask cimport apply_mask
 from ext.outbox cimport put_bytes, waiting
 
 
@@ -218,18 +218,16 @@ cdef class Socket:
 
     cdef int queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1:
         """One whole frame, masked if this side is the client."""
-        cdef uint8_t header[14]
-        cdef int used = codec.write_header(header, opcode, size)
-        cdef uint8_t* key
-        if not self.client:
-            put_bytes(&self.outbox, header, <size_t>used)
-            return put_bytes(&self.outbox, payload, size)
-        header[1] |= 128
-        key = header + used
-        fill_mask(&self.plane.mask_state, key)
-        put_bytes(&self.outbox, header, <size_t>used + 4)
+        cdef uint8_t header[codec.LONGEST_HEADER]
+        cdef int used
+        if self.client:
+            used = codec.write_masked_header(header, opcode, size, &self.plane.mask_state)
+        else:
+            used = codec.write_header(header, opcode, size)
+        put_bytes(&self.outbox, header, <size_t>used)
         put_bytes(&self.outbox, payload, size)
-        apply_mask(self.outbox.data + self.outbox.end - size, size, key)
+        if self.client:
+            apply_mask(self.outbox.data + self.outbox.end - size, size, header + used - 4)
         return 0
 
     cdef int queue_message(self, const uint8_t* payload, size_t size) except -1:

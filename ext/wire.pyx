@@ -9,17 +9,16 @@ A record holds text as UTF-8 and binary as it is, whatever the format it came in
 ``version`` is left out: libraries make it from serial and timestamp. This is also the public face of the rooms next door:
 publish (what comes in) and record (what is kept)."""
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, strlen
 
-from ext.frame cimport write_header
+from ext.frame cimport OP_BINARY, OP_TEXT, write_header
 from ext.msgpack_input cimport (I_ARRAY, I_BIN, I_BOOL, I_FLOAT, I_MAP, I_NEGATIVE, I_STR, I_UINT, In, Item, read_item,
                                 skip_item)
-from ext.output cimport (Out, out_init, put, put_array_header, put_base64, put_bin_header, put_byte, put_decimal,
+from ext.output cimport (Out, bytes_of, out_init, put, put_array_header, put_base64, put_bin_header, put_byte, put_decimal,
                          put_json_text, put_map_header, put_str, put_str_header, put_uint, reserve)
 from ext.record cimport (CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
                          read_message)
@@ -32,8 +31,6 @@ from ext.record import encode_record, record_ids, record_messages, record_origin
 JSON, MSGPACK = 0, 1
 
 cdef enum:
-    TEXT_FRAME = 1
-    BINARY_FRAME = 2
     LONGEST_HEADER = 10     # of a frame that is not masked
     INDEX_LENGTH = 4        # ":" and three digits
     ROOM = 512              # for what a frame has besides the record: most fit at once
@@ -115,17 +112,11 @@ cdef int _close_frame(Out* out, size_t start, int format) except -1:
     if out.failed:
         raise MemoryError("no memory for a frame")
     size = out.size - start - LONGEST_HEADER
-    used = write_header(header, TEXT_FRAME if format == 0 else BINARY_FRAME, size)
+    used = write_header(header, OP_TEXT if format == 0 else OP_BINARY, size)
     memmove(out.data + start + used, out.data + start + LONGEST_HEADER, size)
     memcpy(out.data + start, header, <size_t>used)
     out.size = start + <size_t>used + size
     return 0
-
-
-cdef bytes _taken(Out* out):
-    if out.failed:
-        raise MemoryError("no memory for a frame")
-    return PyBytes_FromStringAndSize(<char*>out.data, <Py_ssize_t>out.size)
 
 
 @cython.final
@@ -149,7 +140,7 @@ cdef class EntryEncoder:
                 _literal(&out, b"\xa6action\x0f\xa7channel")
                 put_str(&out, text, <size_t>size)
                 _literal(&out, b"\xadchannelSerial\xbe")       # a str of 30 bytes follows
-            self._prefix = _taken(&out)
+            self._prefix = bytes_of(&out, "a frame")
         finally:
             PyMem_Free(out.data)
 
@@ -159,7 +150,7 @@ cdef class EntryEncoder:
         out_init(&out, ROOM + <size_t>len(record))
         try:
             self._write(&out, serial, series, record)
-            return _taken(&out)
+            return bytes_of(&out, "a frame")
         finally:
             PyMem_Free(out.data)
 
@@ -169,7 +160,7 @@ cdef class EntryEncoder:
         out_init(&out, ROOM + <size_t>len(record))
         try:
             self.write_frame(&out, serial, series, record)
-            return _taken(&out)
+            return bytes_of(&out, "a frame")
         finally:
             PyMem_Free(out.data)
 
@@ -181,7 +172,7 @@ cdef class EntryEncoder:
         try:
             for entry in entries:
                 self.write_frame(&out, entry[0], entry[1], entry[2])
-            return _taken(&out)
+            return bytes_of(&out, "a frame")
         finally:
             PyMem_Free(out.data)
 
@@ -445,7 +436,7 @@ def ack_payload(int format, uint64_t msg_serial, list stored not None):
             put_ack_place(&out, format, following, place[0], place[1], place[2], place[3])
             following = True
         put_ack_end(&out, format)
-        return _taken(&out)
+        return bytes_of(&out, "a frame")
     finally:
         PyMem_Free(out.data)
 

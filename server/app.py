@@ -34,6 +34,7 @@ from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
 from engine.settings import Settings
 from ext.entrance import Entrance
+from ext.plane import HEARTBEATS
 from ext.upgrade import Request
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
@@ -329,7 +330,7 @@ class Front:
 
     async def _on_tls_websocket(self, upgrade: Upgrade, websocket: WebSocketConnection) -> None:
         node, greeting = self._node, read_query(upgrade.target)
-        heartbeat = (b"\x81\xa6action\x00" if greeting.wire else b'{"action":0}') if greeting.heartbeats else b""
+        heartbeat = HEARTBEATS[greeting.wire] if greeting.heartbeats else b""
         transport = TlsTransport(websocket, text=not greeting.wire, heartbeat=heartbeat)
         met = meet(node, upgrade, greeting, None)
         if isinstance(met, PubSubError):

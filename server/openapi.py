@@ -71,6 +71,15 @@ def _array(items: Json, **more: Any) -> Json:
     return {"type": "array", "items": items, **more}
 
 
+def _outcomes(each: Json) -> Json:
+    """Of a request for many things at once: how many went well, and each by itself."""
+    return {
+        "type": "object",
+        "required": ["successCount", "failureCount", "results"],
+        "properties": {"successCount": _COUNT, "failureCount": _COUNT, "results": _array(each)},
+    }
+
+
 def _one_or_many(schema: Json) -> Json:
     return {"oneOf": [schema, _array(schema, minItems=1)]}
 
@@ -154,37 +163,21 @@ _SCHEMAS: Json = {
             "messages": {"oneOf": [_ref("NewMessage"), _array(_ref("NewMessage"), minItems=1, maxItems=1000)]},
         },
     },
-    "BatchResult": {
-        "type": "object",
-        "required": ["successCount", "failureCount", "results"],
-        "properties": {
-            "successCount": _COUNT,
-            "failureCount": _COUNT,
-            "results": _array(
-                {
-                    "type": "object",
-                    "required": ["channel"],
-                    "properties": {"channel": _TEXT, "error": _ref("ErrorInfo")},
-                    "oneOf": [{"required": ["error"]}, {"required": ["messageId"]}, {"required": ["presence"]}],
-                }
-            ),
-        },
-    },
-    "Revoked": {
-        "type": "object",
-        "required": ["successCount", "failureCount", "results"],
-        "properties": {
-            "successCount": _COUNT,
-            "failureCount": _COUNT,
-            "results": _array(
-                {
-                    "type": "object",
-                    "required": ["target"],
-                    "properties": {"target": _TEXT, "appliesAt": _COUNT, "error": _ref("ErrorInfo")},
-                }
-            ),
-        },
-    },
+    "BatchResult": _outcomes(
+        {
+            "type": "object",
+            "required": ["channel"],
+            "properties": {"channel": _TEXT, "error": _ref("ErrorInfo")},
+            "oneOf": [{"required": ["error"]}, {"required": ["messageId"]}, {"required": ["presence"]}],
+        }
+    ),
+    "Revoked": _outcomes(
+        {
+            "type": "object",
+            "required": ["target"],
+            "properties": {"target": _TEXT, "appliesAt": _COUNT, "error": _ref("ErrorInfo")},
+        }
+    ),
     "ChannelDetails": {
         "type": "object",
         "required": ["channelId", "status"],

@@ -111,6 +111,19 @@ def flush(plane):
         pass
 
 
+def read_until_told(plane, peer):
+    """The plane's first events, and what the peer has read before them."""
+    events, texts = [], []
+    for _ in range(100_000):
+        texts += peer.texts()
+        events += plane.poll(T0)
+        flush(plane)
+        if events:
+            break
+        select.select([plane.fd], [], [], 0.01)
+    return events, texts
+
+
 def test_messages_come_up_in_order_with_their_kind(plane):
     peer = Peer(plane, "me")
     peer.send(TextMessage("one"))
@@ -232,14 +245,7 @@ def test_drained_is_told_once_when_everything_has_left(plane):
     peer.handle.notify_drained()
     flush(plane)
     assert plane.poll(T0) == []
-    events, texts = [], []
-    for _ in range(100_000):
-        texts += peer.texts()
-        events += plane.poll(T0)
-        flush(plane)
-        if events:
-            break
-        select.select([plane.fd], [], [], 0.01)
+    events, texts = read_until_told(plane, peer)
     assert events == [("me", DRAINED, None)]
     select.select([peer.socket], [], [], 1)
     assert texts + peer.texts() == ["x" * (1 << 20)]
@@ -314,14 +320,7 @@ def test_a_reader_that_falls_out_of_the_stream_is_told_with_its_cursor(plane):
         room.publish(1000)
         flush(plane)
     assert room.stream.allocated < 1_000_000
-    texts, events = [], []
-    for _ in range(100_000):
-        texts += peer.texts()
-        events += plane.poll(T0)
-        flush(plane)
-        if events:
-            break
-        select.select([plane.fd], [], [], 0.01)
+    events, texts = read_until_told(plane, peer)
     assert events == [("slow", BEHIND, reader)]
     assert not reader.active
     select.select([peer.socket], [], [], 1)
