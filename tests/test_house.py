@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SANS_IO = {"protocol", "wire", "attachment", "fields", "actions"}  # rooms of the server that know no sockets
+# Rooms of the server that know no sockets.
+SANS_IO = {"protocol", "accepting", "attaching", "wire", "attachment", "fields", "actions"}
 
 
 def imported(path: Path) -> set[str]:

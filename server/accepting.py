@@ -1,0 +1,162 @@
+"""What one client publishes over its connection: accepted and staged, or refused. An AckQueue has the answers.
+
+    accept       may it? is it within its bounds? -> hub.stage, with a receipt       (a plain one, from bytes)
+    on_message   the same for one that is not plain
+    _grant       once yes has been said to a channel, plain publishes to it take the short way (ext/ingest.pyx)
+    revoke       when that may have changed: AUTH, ATTACH, DETACH
+
+All of it is a part of the client's state machine (server/protocol.py): synchronous, sans-IO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine import limits
+from engine.auth.capability import Operation
+from engine.auth.tokens import check_message_client_id
+from engine.channel import Channel
+from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError
+from engine.message import check_count, publish_from
+from engine.names import ChannelName, parse_channel
+from ext.acks import AckQueue
+from ext.ingest import Ingest
+from ext.publish import Publish
+from server import fields
+from server.actions import Flag
+from server.attachment import unsupported_presence
+
+if TYPE_CHECKING:
+    from server.protocol import ClientProtocol
+
+
+def on_message(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    msg_serial = fields.integer(message, "msgSerial", limit=1 << 63)
+    try:
+        text = fields.text(message, "channel")
+        _may_publish(client, text)  # who may not is told that, and not what else is wrong
+        publish = publish_from(
+            text,
+            msg_serial,
+            message.get("messages"),
+            wire_format,
+            fields.mapping(message, "params"),
+            max_messages=client.services.hub.settings.limits.messages_per_publish,
+        )
+    except PubSubError as error:
+        _answers(client).expect(msg_serial, 0).refused(error)
+        return
+    accept(client, publish)
+
+
+def on_presence(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    _answers(client).expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(unsupported_presence())
+
+
+def on_unsupported(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    refusal = BadRequest("this kind of message is not available on this server", code=40000)
+    _answers(client).expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(refusal)
+
+
+def accept(client: ClientProtocol, publish: Publish) -> None:
+    acks = _answers(client)
+    receipt = acks.expect(publish.msg_serial, len(publish.messages))
+    hub = client.services.hub
+    if not acks.paused and (
+        acks.bytes > limits.UNANSWERED_BYTES or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
+    ):
+        acks.paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
+        client.transport.pause()
+    try:
+        name, operations = _may_publish(client, publish.channel)
+        if publish.client_ids is not None:
+            for client_id in publish.client_ids:
+                check_message_client_id(client.identity, client_id)
+        if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
+            raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
+        bounds = hub.settings.limits
+        check_count(publish.count, bounds.messages_per_publish)
+        maximum = client.allowance.max_message_size
+        if publish.size > maximum:
+            raise LimitExceeded(
+                f"messages: {publish.size} bytes are more than maxMessageSize, {maximum}", code=40009, status=400
+            )
+        if publish.params is not None and publish.params.get("_forceNack") in (True, "true"):
+            raise BadRequest("params._forceNack: refused as asked", code=40099)
+        now_ms = client.services.now_ms()
+        channel = hub.open(client.identity.app_id, name.name, now_ms)
+        client.allowance.admit(channel, publish.count, publish.size, now_ms)
+    except PubSubError as error:
+        receipt.refused(error)
+        return
+    _grant(client, publish.channel, channel)
+    connection = client.connection
+    base_id = f"{connection.id}:{publish.msg_serial}"
+    hub.stage(channel, publish, base_id, connection.id, client.identity.client_id, now_ms, receipt)
+
+
+def _grant(client: ClientProtocol, text: str, channel: Channel) -> None:
+    """What is published to this channel from now on need not come here, if it is plain."""
+    if client.ingest is None:
+        bounds = client.services.hub.settings.limits
+        client.ingest = Ingest(
+            client.services.hub.sequencer,
+            _answers(client),
+            client.connection.id,
+            client.identity.client_id,
+            most_bytes=client.allowance.max_message_size,
+            most_messages=bounds.messages_per_publish,
+            most_unanswered=limits.UNANSWERED_BYTES,
+            most_pending=bounds.staged_bytes,
+        )
+        bound(client, client.ingest)
+        _answers(client).transport = client.transport
+        client.transport.deliver_to(client.ingest)
+    client.ingest.grant(text, channel)
+
+
+def bound(client: ClientProtocol, ingest: Ingest) -> None:
+    allowance = client.allowance
+    ingest.bound(
+        allowance.incoming,
+        allowance.key.incoming,
+        allowance.app.incoming,
+        most_bytes=allowance.max_message_size,
+    )
+
+
+def revoke(client: ClientProtocol, text: str) -> None:
+    """What may be done on the channel is to be looked at anew."""
+    if client.ingest is not None:
+        client.ingest.revoke(text)
+
+
+def _may_publish(client: ClientProtocol, text: str) -> tuple[ChannelName, int]:
+    """The channel's name, and what this identity may do there. Raises: PubSubError, if it is not publishing."""
+    name, operations = _context(client, text)
+    if not operations & Operation.PUBLISH:
+        raise AuthError(f"the credentials do not permit publish on {name.name!r}", code=40160)
+    attachment = client.attachments.get(text)
+    if attachment is not None and not attachment.modes & Flag.PUBLISH:
+        raise AuthError("the channel is attached without the publish mode", code=40165)
+    return name, operations
+
+
+def _context(client: ClientProtocol, text: str) -> tuple[ChannelName, int]:
+    """The channel's name, and what this identity may do there; remembered, as each publish may ask for it."""
+    contexts = client.contexts
+    if contexts is None:
+        contexts = client.contexts = {}
+    found = contexts.get(text)
+    if found is None:
+        name = parse_channel(text)
+        if len(contexts) >= limits.REMEMBERED_NAMES:
+            contexts.clear()
+        found = contexts[text] = (name, client.identity.capability.operations(name.name))
+    return found
+
+
+def _answers(client: ClientProtocol) -> AckQueue:
+    if client.acks is None:
+        client.acks = AckQueue(client.wire, client.services.touched)
+        client.acks.owner = client
+    return client.acks

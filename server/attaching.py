@@ -1,0 +1,302 @@
+"""One client comes to a channel and leaves it: ATTACH, DETACH, SYNC, and from where it reads.
+
+    on_attach -> attach: may it, and how? -> channel awake -> place: where does it begin? -> attached: ATTACHED, deliver
+                                                                                              |  in one step, no await
+    what else is asked of the channel meanwhile waits, in its own order (``busy``)            v
+                                                             live, or read on for it by server/replay.py (``behind``)
+
+All of it is a part of the client's state machine (server/protocol.py): synchronous, sans-IO."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from engine import limits
+from engine.channel import Channel
+from engine.errors import AuthError, Discontinuity, LimitExceeded, PubSubError
+from engine.names import ChannelName, parse_channel
+from ext.serial import parse_serial, serial_text
+from server import accepting, fields
+from server.actions import Action, Flag
+from server.attachment import (
+    Attachment,
+    Rewind,
+    channel_params,
+    granted_modes,
+    parse_rewind,
+    requested_modes,
+    shapers,
+)
+
+if TYPE_CHECKING:
+    from server.protocol import ClientProtocol
+
+
+def on_attach(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    text = fields.text(message, "channel")
+    _in_turn(client, text, lambda: _attach(client, text, message))
+
+
+def on_detach(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    text = fields.text(message, "channel")
+
+    def detach() -> None:
+        _leave(client, text)
+        client.send({"action": Action.DETACHED, "channel": text})
+
+    attachment = client.attachments.get(text)
+    if attachment is not None and client.busy is not None and text in client.busy:
+        _in_turn(client, text, detach)
+    else:
+        detach()
+
+
+def on_sync(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    text = fields.text(message, "channel")
+    if text in client.attachments:  # nobody is present: a complete, empty set
+        sync = f"s{client.services.now_ms()}:"
+        client.send({"action": Action.SYNC, "channel": text, "channelSerial": sync, "presence": []})
+
+
+def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
+    try:
+        name, operations = _permitted(client, text)
+        flags = fields.integer(message, "flags", limit=1 << 32, default=0)
+        params = channel_params(name, message.get("params"))
+        rewind = parse_rewind(params)
+        requested = requested_modes(flags, params)
+        granted = granted_modes(requested, operations)
+        if not granted:
+            raise AuthError(f"the credentials do not permit attaching to {name.name!r} so", code=40160)
+        earlier = client.attachments.get(text)
+        most = client.allowance.channels
+        if earlier is None and len(client.attachments) >= most:
+            raise LimitExceeded(
+                f"the connection is attached to {most} channels, the most allowed", code=90010, status=400
+            )
+        serial = fields.optional_text(message, "channelSerial")
+        fresh = earlier is None and serial is None and not flags & Flag.ATTACH_RESUME
+        channel = client.services.hub.open(client.identity.app_id, name.name, client.services.now_ms())
+    except PubSubError as error:
+        _refuse_channel(client, text, error)
+        return
+    name = channel.shared_name(name)
+    text = name.full
+    attachment = Attachment(name, channel)
+    if earlier is not None:  # it ends, so that what is being read for it is not handed out beside the new one's
+        _leave(client, text)
+        if earlier.modes & Flag.SUBSCRIBE:
+            attachment.cursor = earlier.cursor
+    accepting.revoke(client, text)
+    client.attachments[text] = attachment
+    attachment.requested = requested
+    attachment.modes = granted
+    attachment.params = params
+    attachment.echo = client.echo and params.get("echo") != "false"
+    _begin(client, text)
+    again = serial is None and bool(flags & Flag.ATTACH_RESUME)
+    client.services.hub.when_awake(
+        channel, lambda: _place(client, attachment, serial, rewind if fresh else None, again)
+    )
+
+
+def _place(
+    client: ClientProtocol, attachment: Attachment, serial: str | None, rewind: Rewind | None, again: bool
+) -> None:
+    """The channel is awake: find where the attachment begins to read."""
+    if not (client.open and attachment.active):
+        return
+    channel = attachment.channel
+    if channel.failure is not None:
+        _unattachable(client, attachment, channel.failure)
+        return
+    if serial is not None:
+        cursor = _cursor_of(client, channel, serial)
+        if cursor is None:
+            _lost(client, attachment)
+        elif channel.in_ring(cursor):
+            _attached(client, attachment, cursor, resumed=True)
+        else:
+            position = cursor
+
+            def located(held: bool) -> None:
+                if client.open and attachment.active:
+                    if held:
+                        _attached(client, attachment, position, resumed=True)
+                    else:
+                        _lost(client, attachment)
+
+            client.services.locate(client, attachment, cursor, located)
+    elif rewind is not None:
+
+        def rewound(cursor: int, cut: bool) -> None:
+            if client.open and attachment.active:
+                error = None
+                if cut:
+                    error = PubSubError("less is held than the rewind asked for", code=90004, status=404)
+                _attached(client, attachment, cursor, resumed=False, error=error)
+
+        client.services.rewound(client, attachment, rewind, rewound)
+    elif attachment.cursor:  # attached already: it reads on from where it was
+        _attached(client, attachment, attachment.cursor, resumed=again)
+    else:
+        _attached(client, attachment, channel.head, resumed=False)
+
+
+def _unattachable(client: ClientProtocol, attachment: Attachment, error: PubSubError) -> None:
+    """Its log cannot be read just now; the client tries again by itself."""
+    text = attachment.name.full
+    _leave(client, text)
+    client.send({"action": Action.DETACHED, "channel": text, "error": error.info()})
+    _finish(client, text)
+
+
+def _cursor_of(client: ClientProtocol, channel: Channel, text: str) -> int | None:
+    """The cursor, if it is one of this very log and not ahead of it."""
+    try:
+        serial, series = parse_serial(text)
+    except ValueError:
+        return None
+    newest = max(client.services.hub.sequencer.clock.last, client.services.now_ms() << 16)
+    return serial if series == channel.policy.series and serial <= newest else None
+
+
+def _lost(client: ClientProtocol, attachment: Attachment) -> None:
+    """Continuity is lost, and the client is told so; it goes on from now."""
+    error = PubSubError("messages after the channelSerial are no longer held", code=90003, status=404)
+    _attached(client, attachment, attachment.channel.head, resumed=False, error=error)
+
+
+def _attached(
+    client: ClientProtocol, attachment: Attachment, cursor: int, *, resumed: bool, error: PubSubError | None = None
+) -> None:
+    """Say ATTACHED, then deliver from the cursor on; one indivisible step."""
+    channel, text = attachment.channel, attachment.name.full
+    if attachment.modes & Flag.SUBSCRIBE and not channel.has_stream_for(client.wire, text):
+        most = limits.STREAMS_PER_CHANNEL
+        error = LimitExceeded(f"the channel is followed under {most} names and formats, the most it may be")
+        _refuse_channel(client, text, error)
+        return
+    flags = int(attachment.modes)
+    if resumed:
+        flags |= Flag.RESUMED
+    if cursor < channel.ring.head and attachment.modes & Flag.SUBSCRIBE:
+        flags |= Flag.HAS_BACKLOG
+    message: dict[str, Any] = {
+        "action": Action.ATTACHED,
+        "channel": text,
+        "channelSerial": serial_text(cursor, channel.policy.series),
+        "flags": flags,
+    }
+    if attachment.params:
+        message["params"] = attachment.params
+    if error is not None:
+        message["error"] = error.info()
+    client.send(message)
+    deliver(client, attachment, cursor)
+    _finish(client, text)
+
+
+def deliver(client: ClientProtocol, attachment: Attachment, cursor: int) -> bool:
+    """Go live if everything after the cursor is at hand, else have it read on behind the scenes."""
+    attachment.cursor = cursor
+    if not attachment.modes & Flag.SUBSCRIBE:
+        return True
+    skip = 0 if attachment.echo else client.origin
+    budget = limits.SHAPED_BYTES if shapers(client.transport, attachment.channel) else limits.REPLAY_BYTES
+    if attachment.read_from(cursor, client.transport, client.wire, skip, budget):
+        return True
+    if client.behind is None:
+        client.behind = deque()
+    if attachment not in client.behind:
+        client.behind.append(attachment)
+    client.services.catch_up(client, attachment)
+    return False
+
+
+def fell_behind(client: ClientProtocol, reader: object) -> None:
+    """A reader was so slow that the stream no longer holds what comes next for it."""
+    for attachment in client.attachments.values():
+        if attachment.reader is reader:
+            attachment.stop_reading()
+            deliver(client, attachment, attachment.cursor)
+            return
+
+
+def discontinued(client: ClientProtocol, attachment: Attachment, lag: Discontinuity) -> None:
+    """What comes next for it is held nowhere any more: tell, and go on from now."""
+    if client.open and attachment.active:
+        error = PubSubError(str(lag), code=90003, status=404)
+        _attached(client, attachment, attachment.channel.head, resumed=False, error=error)
+
+
+def _permitted(client: ClientProtocol, text: str) -> tuple[ChannelName, int]:
+    """The same for one who attaches, which is rarely asked again."""
+    name = parse_channel(text)
+    return name, client.identity.capability.operations(name.name)
+
+
+def _in_turn(client: ClientProtocol, text: str, step: Callable[[], None]) -> None:
+    """Do it now, or after the ATTACH of this channel that is still being worked on."""
+    waiting = client.busy.get(text) if client.busy is not None else None
+    if waiting is None:
+        step()
+    elif len(waiting) < limits.WAITING_STEPS:
+        waiting.append(step)
+    else:
+        _refuse_channel(client, text, LimitExceeded("too many requests wait for this channel", code=42910, status=429))
+
+
+def _begin(client: ClientProtocol, text: str) -> None:
+    if client.busy is None:
+        client.busy = {}
+    client.busy[text] = deque()
+
+
+def _finish(client: ClientProtocol, text: str) -> None:
+    """The ATTACH has been answered: go on with what waited for it."""
+    if client.busy is None:
+        return
+    waiting = client.busy.pop(text, None)
+    while waiting and client.open:
+        waiting.popleft()()
+        if client.busy and text in client.busy:  # another ATTACH, which has to wait itself
+            client.busy[text].extend(waiting)
+            return
+    if not client.busy:
+        client.busy = None  # most connections attach once, and then sit still
+
+
+def _leave(client: ClientProtocol, text: str) -> None:
+    """End the attachment, if there is one."""
+    accepting.revoke(client, text)
+    attachment = client.attachments.pop(text, None)
+    if attachment is not None:
+        attachment.end()
+        if client.behind and attachment in client.behind:  # else one that comes and goes would fill it
+            client.behind.remove(attachment)
+
+
+def _refuse_channel(client: ClientProtocol, text: str, error: PubSubError) -> None:
+    _leave(client, text)
+    client.send({"action": Action.ERROR, "channel": text, "error": error.info()})
+    _finish(client, text)
+
+
+def regrant(client: ClientProtocol) -> None:
+    """Its credentials have changed: what it may do on the channels that it is attached to."""
+    for text, attachment in list(client.attachments.items()):
+        _, operations = _permitted(client, text)
+        modes = granted_modes(attachment.requested, operations)
+        if not modes:
+            error = AuthError(f"the new credentials do not permit {attachment.name.name!r}", code=40160)
+            _refuse_channel(client, text, error)
+        elif modes != attachment.modes:
+            had = attachment.modes & Flag.SUBSCRIBE
+            attachment.modes = modes
+            if had and not modes & Flag.SUBSCRIBE:
+                attachment.stop_reading()
+            elif modes & Flag.SUBSCRIBE and not had and not (client.busy and text in client.busy):
+                deliver(client, attachment, attachment.channel.head)
