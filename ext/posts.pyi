@@ -1,16 +1,8 @@
 from collections.abc import Callable
 from typing import Final, Self, final
 
-from ext.permit import Permit, Place
-
-@final
-class Caller:
-    peer: Final[str]
-    trusted: Final[bool]
-    def expect(self, permit: Permit, place: Place, message_id: str) -> None: ...
-    def reply(self, response: bytes) -> None: ...
-    def accepted(self, serial: int, series: str, index: int, count: int) -> None: ...
-    def refused(self, error: object) -> None: ...
+from ext.caller import Caller
+from ext.permit import Permit
 
 @final
 class Posts:

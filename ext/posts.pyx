@@ -19,9 +19,9 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy, memmove, strerror
+from libc.string cimport memcmp, strerror
 
+from ext.caller cimport ASKED, CLOSED, READING, SENDING, Caller
 from ext.head cimport H_DECIDING, Head, headers_of, read_head
 from ext.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
                          EPOLL_CTL_MOD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, TCP_NODELAY, c_close, c_recv, c_send,
@@ -40,77 +40,7 @@ cdef enum:
     OUT_ROOM = 4096
     OUT_KEPT = 64 * 1024
 
-    READING = 0
-    ASKED = 1
-    SENDING = 2
-    CLOSED = 3
-
     LEAVES = -2                 # what _consider says of those that are for others
-
-
-@cython.final
-@cython.no_gc_clear
-cdef class Caller:
-    """One connection; a ``Completion`` for the sequencer. Made by ``Posts.take``."""
-
-    cdef Posts _posts
-    cdef int _fd
-    cdef uint8_t _state
-    cdef readonly bint trusted      # a key may come over it
-    cdef bint _ended                # the peer will send no more
-    cdef bint _touched, _queued     # it is in the list of those that have something to say; that have more to be read
-    cdef uint32_t _at, _mask
-    cdef readonly str peer
-    cdef int64_t _since_ms          # of what it is doing: being idle, sending a request, taking an answer
-    cdef uint8_t* _held
-    cdef size_t _used, _room
-    cdef size_t _searched           # bytes of ``held`` in which no head ends
-    cdef size_t _wanted             # bytes of the request, once its head is there
-    cdef size_t _taken              # bytes of the request that Python has been asked about
-    # what to answer
-    cdef Permit _permit
-    cdef Place _place
-    cdef bytes _message_id, _reply
-    cdef object _error
-    cdef uint64_t _serial
-    cdef str _series
-    cdef uint32_t _first, _count
-    cdef size_t _sent               # of ``reply``, while SENDING
-
-    def expect(self, Permit permit not None, Place place not None, str message_id not None):
-        """What it has asked for is staged, or about to be: it is told in this manner once it is accepted or refused."""
-        self._permit = permit
-        self._place = place
-        self._message_id = message_id.encode()
-
-    def reply(self, bytes response not None):
-        """What it has asked for is answered with this, whole."""
-        self._reply = response
-        self._touch()
-
-    def accepted(self, uint64_t serial, str series not None, uint32_t index, uint32_t count):
-        """Stored: its messages have ``serial``, from ``index`` on."""
-        self._serial = serial
-        self._series = series
-        self._first = index
-        self._count = count
-        self._touch()
-
-    def refused(self, error not None):
-        """Not stored, for this reason."""
-        self._error = error
-        self._touch()
-
-    cdef int _touch(self) except -1:
-        if not self._touched and self._state == ASKED:
-            self._touched = True
-            self._posts._told.append(self)
-        return 0
-
-    def __dealloc__(self):
-        free(self._held)
-        if self._fd >= 0:
-            c_close(self._fd)
 
 
 @cython.final
@@ -189,7 +119,7 @@ cdef class Posts:
         if self._draining or <uint32_t>len(self._callers) >= self._most:
             return False
         caller = Caller.__new__(Caller)
-        caller._posts = self
+        caller._told = self._told
         caller._fd = -1
         caller.peer = peer
         caller.trusted = trusted
@@ -197,7 +127,7 @@ cdef class Posts:
         caller._mask = EPOLLIN
         event.events = EPOLLIN
         event.data.ptr = <void*>caller
-        self._append(caller, <const uint8_t*><const char*>received, <size_t>len(received))
+        caller.append(<const uint8_t*><const char*>received, <size_t>len(received))
         if epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
             return False
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
@@ -265,7 +195,8 @@ cdef class Posts:
             return permits
         day = date()
         while self._told:
-            told, self._told = self._told, []
+            told = self._told[:]
+            self._told.clear()          # the list itself is known to all of them
             for caller in told:
                 caller._touched = False
                 if caller._state != ASKED:
@@ -359,32 +290,6 @@ cdef class Posts:
             self._ready.append(caller)
         return 0
 
-    cdef int _append(self, Caller caller, const uint8_t* data, size_t size) except -1:
-        cdef size_t room
-        cdef uint8_t* grown
-        if size == 0:
-            return 0
-        if caller._room - caller._used < size:
-            room = max(caller._room * 2, caller._used + size)
-            grown = <uint8_t*>realloc(caller._held, room)
-            if grown is NULL:
-                raise MemoryError("no memory for a request")
-            caller._held = grown
-            caller._room = room
-        memcpy(caller._held + caller._used, data, size)
-        caller._used += size
-        return 0
-
-    cdef void _drop(self, Caller caller, size_t size) noexcept:
-        """The first bytes of what is held have been dealt with."""
-        caller._used -= size
-        if caller._used:
-            memmove(caller._held, caller._held + size, caller._used)
-        else:
-            free(caller._held)          # most connections are idle most of the time
-            caller._held = NULL
-            caller._room = 0
-
     cdef void _arm(self, Caller caller, uint32_t wanted) noexcept:
         cdef epoll_event event
         if wanted != caller._mask:
@@ -413,11 +318,11 @@ cdef class Posts:
         if caller._state == READING and caller._used == 0:
             caller._since_ms = self._now
             done = self._consider(caller, self._buffer, <size_t>size)
-            self._append(caller, self._buffer + (done if done > 0 else 0), <size_t>(size - done if done > 0 else size))
+            caller.append(self._buffer + (done if done > 0 else 0), <size_t>(size - done if done > 0 else size))
             if done == LEAVES:
                 self.hand_over(caller)
         else:
-            self._append(caller, self._buffer, <size_t>size)
+            caller.append(self._buffer, <size_t>size)
             if caller._state == READING and not caller._queued:
                 self._consider_held(caller)
         if (caller._state == ASKED or caller._state == SENDING) and caller._used > caller._taken + BEHIND_BYTES:
@@ -429,7 +334,7 @@ cdef class Posts:
         if done == LEAVES:
             self.hand_over(caller)
         elif done:
-            self._drop(caller, <size_t>done)
+            caller.drop(<size_t>done)
         elif caller._ended and caller._state == READING:
             self._close(caller)
         return 0
@@ -521,7 +426,7 @@ cdef class Posts:
                     out_init(&self._out, OUT_ROOM)
             data = <const char*>self._out.data
             size = self._out.size
-        self._drop(caller, caller._taken)
+        caller.drop(caller._taken)
         caller._taken = 0
         caller._permit = None
         caller._place = None
@@ -583,7 +488,5 @@ cdef class Posts:
             self._callers[caller._at] = last
             last._at = caller._at
         caller._state = CLOSED
-        free(caller._held)
-        caller._held = NULL
-        caller._used = caller._room = 0
+        caller.drop(caller._used)
         caller._reply = None

@@ -226,6 +226,8 @@ class NodeBackend:
             "batches": node.committer.batches,
             "failedBatches": node.committer.failures,
         }
+        if node.desk is not None:
+            details |= node.desk.statistics()
         uptime = (node.now_ms() - node.started_ms) / 1000
         return Health(server.VERSION, uptime, node.settings.durability, tuple(reasons), details)
 

@@ -86,6 +86,9 @@ class Desk(Protocol):
     def tick(self) -> None:
         """Once a second."""
 
+    def statistics(self) -> dict[str, int]:
+        """What it has to tell about itself."""
+
 
 class Node:
     """Everything of one server process; ``run`` in a nursery keeps it going."""

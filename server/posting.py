@@ -20,8 +20,9 @@ from engine import limits
 from engine.auth.keys import Keyring
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
+from ext.caller import Caller
 from ext.permit import Permit, Place
-from ext.posts import Caller, Posts
+from ext.posts import Posts
 from server.backend import NodeBackend
 from server.http import HttpLimits, date_now, whole_response
 from server.keyguard import is_loopback, peer_of
@@ -109,6 +110,11 @@ class PostDesk:
         """Once a second: those who take too long."""
         self.posts.tick(monotonic_ms())
         self._see_off()
+
+    def statistics(self) -> dict[str, int]:
+        """Connections there are; requests that were served without Python, and with it."""
+        posts = self.posts
+        return {"publishers": len(posts), "plainPublishes": posts.served, "askedPublishes": posts.asked}
 
     def drain(self) -> None:
         """Take nobody any more, let go of those that are idle, and end the others with their answers."""
