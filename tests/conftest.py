@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before anybody imports them: their assertions should say what was compared, as those of tests do.
 pytest.register_assert_rewrite("tests.harness", "tests.rawclient", "tests.sdk.contract", "tests.sdk.driving")
@@ -15,6 +16,8 @@ from tests.harness import Server  # noqa: E402
 from tests.proxy import ChaosProxy  # noqa: E402
 
 _numbers = itertools.count(1)
+# For tests/sanitize.sh: what is checked so closely takes its time.
+settings.register_profile("sanitized", deadline=None)
 
 
 @pytest.fixture(scope="session")
