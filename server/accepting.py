@@ -49,12 +49,31 @@ def on_message(client: ClientProtocol, message: dict[str, Any], wire_format: int
 
 
 def on_presence(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
-    _answers(client).expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(unsupported_presence())
+    _decline(client, message, Operation.PRESENCE, "presence", unsupported_presence())
 
 
-def on_unsupported(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
-    refusal = BadRequest("this kind of message is not available on this server", code=40000)
-    _answers(client).expect(fields.integer(message, "msgSerial", limit=1 << 63), 0).refused(refusal)
+def on_annotation(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    _decline(client, message, Operation.ANNOTATION_PUBLISH, "annotation-publish", _unsupported())
+
+
+def on_object(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    _decline(client, message, Operation.OBJECT_PUBLISH, "object-publish", _unsupported())
+
+
+def _unsupported() -> PubSubError:
+    return BadRequest("this kind of message is not available on this server", code=40000)
+
+
+def _decline(client: ClientProtocol, message: dict[str, Any], operation: int, named: str, refusal: PubSubError) -> None:
+    """NACK what this server does not have; who may not even do it is told that."""
+    receipt = _answers(client).expect(fields.integer(message, "msgSerial", limit=1 << 63), 0)
+    try:
+        name = parse_channel(fields.text(message, "channel"))
+        if not client.identity.capability.permits(name.name, operation):
+            refusal = AuthError(f"the credentials do not permit {named} on {name.name!r}", code=40160)
+    except PubSubError as error:
+        refusal = error
+    receipt.refused(refusal)
 
 
 def accept(client: ClientProtocol, publish: Publish) -> None:

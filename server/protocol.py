@@ -275,6 +275,6 @@ _ACTIONS: dict[int, Callable[[ClientProtocol, dict[str, Any], int], None]] = {
     Action.MESSAGE: accepting.on_message,
     Action.SYNC: attaching.on_sync,
     Action.AUTH: ClientProtocol._on_auth,
-    Action.ANNOTATION: accepting.on_unsupported,
-    Action.OBJECT: accepting.on_unsupported,
+    Action.ANNOTATION: accepting.on_annotation,
+    Action.OBJECT: accepting.on_object,
 }
