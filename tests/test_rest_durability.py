@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Server, channel_path, history, request
+from tests.restclient import RestClient
 
 MIB = 1 << 20
 PADDING = "." * 20_000
@@ -65,3 +66,17 @@ def test_what_was_answered_is_there_after_a_kill_at_once(
         assert request(server.address, "POST", path, body, headers={"X-Ably-Version": "6"})[0] == 201
         server.restart()
         assert [message["name"] for message in history(server.address, channel)] == marks * (life + 1)
+
+
+def test_what_was_published_before_a_kill_is_known_when_it_is_sent_again(
+    make_server: Callable[..., Server], channel: str
+) -> None:
+    server = make_server()
+    array, single = [{"id": f"b:{n}", "data": str(n)} for n in range(2)], {"id": "one", "data": "2"}
+    with RestClient(server.address) as rest:
+        first = [rest.publish(channel, body) for body in (array, single)]
+    server.restart()
+    for packed in (False, True):
+        with RestClient(server.address, packed=packed, short=packed) as rest:
+            assert [rest.publish(channel, body) for body in (array, single)] == first
+    assert [message["data"] for message in history(server.address, channel)] == ["0", "1", "2"]
