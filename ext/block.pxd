@@ -1,4 +1,4 @@
-"""Reading a block in place, for rooms that want no object per entry.
+"""Blocks, for rooms that want no object per entry: made (``encode_rows``), and read in place.
 
     open_block -> OpenBlock, then next_place -> Place as often as its count says, then end_block
 
@@ -25,3 +25,5 @@ cdef struct Place:
 cdef int open_block(OpenBlock* block, bytes key, bytes value) except -1
 cdef int next_place(OpenBlock* block, Place* place) except -1
 cdef int end_block(OpenBlock* block) except -1
+cdef size_t encode_rows(list rows, object family, const char* channel, size_t length, const char* series,
+                        size_t series_length, tuple entries, size_t start, size_t stop, uint64_t before) except 0

@@ -123,16 +123,19 @@ cdef void _write(uint8_t* value, const uint8_t* key, size_t key_size, const uint
     _put(value + SUM_AT, _sum(_sum(VERSION, key, key_size), value + SUM_FROM, size - SUM_FROM), 4)
 
 
-cdef tuple _row(bytes channel, const uint8_t* series, const Entry* entries, size_t count, size_t record_bytes):
-    cdef size_t length = <size_t>PyBytes_GET_SIZE(channel), size = HEAD + ENTRY * count + record_bytes
+cdef size_t _row(list rows, object family, const char* channel, size_t length, const char* series,
+                 const Entry* entries, size_t count, size_t record_bytes) except 0:
+    """Append a row; returns the size of its value."""
+    cdef size_t size = HEAD + ENTRY * count + record_bytes
     cdef bytes key = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(length + 1 + SERIAL))
     cdef bytes value = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
     cdef uint8_t* at = <uint8_t*>PyBytes_AS_STRING(key)
-    memcpy(at, PyBytes_AS_STRING(channel), length)
+    memcpy(at, channel, length)
     at[length] = 0
     _put(at + length + 1, entries[0].serial, SERIAL)
-    _write(<uint8_t*>PyBytes_AS_STRING(value), at, length + 1 + SERIAL, series, entries, count, size)
-    return key, value
+    _write(<uint8_t*>PyBytes_AS_STRING(value), at, length + 1 + SERIAL, <const uint8_t*>series, entries, count, size)
+    rows.append((key, value) if family is None else (family, key, value))
+    return size
 
 
 cdef int _take(Entry* into, object entry, uint64_t before) except -1:
@@ -166,41 +169,49 @@ def encode(bytes channel not None, bytes series not None, entries, before):
     Raises: ValueError, the channel key has a NUL in it, the series has not 8 bytes, there is no entry, a serial does
         not follow the one before it, or a record is too big. TypeError, something is of another type.
     """
-    cdef Entry few[8]                   # most blocks have one entry or two
-    cdef Entry* block = few
-    cdef uint64_t last
-    cdef size_t total, count = 0, size = 0, n = 0
     cdef list rows = []
     cdef tuple held = tuple(entries)    # a tuple cannot change, nor let go of its records, while they are borrowed
-    total = <size_t>PyTuple_GET_SIZE(held)
-    if total == 0:
+    encode_rows(rows, None, PyBytes_AS_STRING(channel), <size_t>PyBytes_GET_SIZE(channel), PyBytes_AS_STRING(series),
+                <size_t>PyBytes_GET_SIZE(series), held, 0, <size_t>PyTuple_GET_SIZE(held),
+                PyLong_AsUnsignedLongLong(before))
+    return rows
+
+
+cdef size_t encode_rows(list rows, object family, const char* channel, size_t length, const char* series,
+                        size_t series_length, tuple entries, size_t start, size_t stop, uint64_t before) except 0:
+    """Append the rows of these entries, from ``start`` up to ``stop``; returns the bytes of their values.
+
+    Args:
+        family: what stands before key and value in a row; None: nothing.
+    """
+    cdef Entry few[8]                   # most blocks have one entry or two
+    cdef Entry* block = few
+    cdef Entry entry
+    cdef size_t total = stop - start, count = 0, size = 0, bytes_in_all = 0, n
+    if stop <= start:
         raise ValueError("a block without entries")
-    if PyBytes_GET_SIZE(series) != SERIES:
-        raise ValueError(f"a series has 8 characters, got {series!r}")
-    if memchr(PyBytes_AS_STRING(channel), 0, <size_t>PyBytes_GET_SIZE(channel)) is not NULL:
+    if series_length != SERIES:
+        raise ValueError(f"a series has 8 characters, got {series[:series_length]!r}")
+    if memchr(channel, 0, length) is not NULL:
         raise ValueError("a channel key cannot have a NUL in it")
-    last = PyLong_AsUnsignedLongLong(before)
     if total > 8:
         block = <Entry*>PyMem_Malloc(min(total, <size_t>_MAX_ENTRIES) * sizeof(Entry))
         if block is NULL:
             raise MemoryError(f"no memory for {total} entries")
-    cdef Entry entry
-    cdef const uint8_t* name = <const uint8_t*>PyBytes_AS_STRING(series)
     try:
-        for n in range(total):
-            _take(&entry, <object>PyTuple_GET_ITEM(held, <Py_ssize_t>n), last)
-            last = entry.serial
+        for n in range(start, stop):
+            _take(&entry, <object>PyTuple_GET_ITEM(entries, <Py_ssize_t>n), before)
+            before = entry.serial
             if count and (count == _MAX_ENTRIES or size + entry.size > _MAX_BYTES):
-                rows.append(_row(channel, name, block, count, size))
+                bytes_in_all += _row(rows, family, channel, length, series, block, count, size)
                 count = size = 0
             block[count] = entry
             count += 1
             size += entry.size
-        rows.append(_row(channel, name, block, count, size))
+        return bytes_in_all + _row(rows, family, channel, length, series, block, count, size)
     finally:
         if block is not few:
             PyMem_Free(block)
-    return rows
 
 
 def decode(bytes key not None, bytes value not None, make):

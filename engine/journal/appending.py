@@ -9,16 +9,15 @@ sees."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.journal.block import encode
 from engine.journal.buckets import SERIAL_SHIFT, Bucket, retention_ms
 from engine.journal.meta import head_row
 from engine.journal.port import Block
 from engine.journal.state import State
 from engine.journal.store import Row, Store, StoreError
+from ext.rows import Rows
 
 
 class _Written(NamedTuple):
@@ -102,21 +101,26 @@ class Appending:
         return self._state.store
 
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
+        """Nothing is noted before it is certain that all can be stored: a bucket is trusted to have what is noted of it.
+
+        Raises: ValueError; _NoBucketError, one is missing that is not to be made; JournalUnavailable.
+        """
         store = self._state.writable()
-        for block in blocks:
-            if block.retention not in self._known_classes:
-                retention_ms(block.retention, self._state.window_ms)
-                self._known_classes.add(block.retention)
+
+        def find(retention: str, serial: int) -> tuple[Bucket, str, int, int, set[str] | None]:
+            bucket = self._bucket(store, retention, serial >> SERIAL_SHIFT, make_buckets)
+            return bucket, bucket.family, bucket.first_serial, bucket.end_serial, bucket.channels
+
         try:
-            rows, placed, newest = self._rows_of(store, blocks, make_buckets)
-            for bucket, channel in placed:  # before the write: a reader must never miss it
+            found = Rows(blocks, self._state.head, find)
+            rows: list[Row] = [*found.rows, head_row(found.newest)]
+            for bucket, channel in found.placed:  # before the write: a reader must never miss it
                 self._state.table.note(bucket, channel)
             store.write(rows)
         except StoreError as error:
             raise self._state.fail(f"an append failed: {error}") from error
         self._state.unsynced = True
-        size = sum([len(row[2]) for row in rows if row[2] is not None])
-        return _Written(newest, sum([len(block.entries) for block in blocks]), size)
+        return _Written(found.newest, found.entries, found.bytes)
 
     def _show(self, written: _Written) -> None:
         self._state.head = written.newest  # from here on readers see it
@@ -124,48 +128,10 @@ class Appending:
         self.entries += written.entries
         self.bytes += written.size
 
-    def _rows_of(
-        self, store: Store, blocks: Sequence[Block], make_buckets: bool
-    ) -> tuple[list[Row], list[tuple[Bucket, str]], int]:
-        """What to write; which channels will be new in which buckets; the newest serial.
-
-        Raises: ValueError; _NoBucketError, one is missing that is not to be made. Nothing is noted then, for a bucket
-        is trusted to have what is noted of it.
-        """
-        rows: list[Row] = []
-        placed: list[tuple[Bucket, str]] = []
-        last: dict[str, int] = {}
-        head = newest = self._state.head
-        retention, family, first, end = "", "", 0, 0  # of ``bucket``; most blocks go where the one before went
-        for block in blocks:
-            channel, entries = block.channel, block.entries
-            before = last.get(channel, head)
-            if not entries:
-                raise ValueError(f"{channel}: a block without entries")
-            while entries:
-                oldest = entries[0][0]
-                if retention != block.retention or not first <= oldest < end:
-                    if not before < oldest < 1 << 64:
-                        raise ValueError(f"{channel}: serial {oldest} does not follow {before}")
-                    bucket = self._bucket(store, block.retention, oldest >> SERIAL_SHIFT, make_buckets)
-                    retention, family = bucket.retention, bucket.family
-                    first, end = bucket.first_serial, bucket.end_serial
-                here = entries
-                if entries[-1][0] >= end:
-                    here = entries[: bisect_left(entries, (end,))]
-                for key, value in encode(channel, block.series, here, before):
-                    rows.append((family, key, value))
-                if (known := bucket.channels) is not None and channel not in known:
-                    placed.append((bucket, channel))
-                before = here[-1][0]
-                entries = entries[len(here) :]
-            last[channel] = before
-            if before > newest:
-                newest = before
-        rows.append(head_row(newest))
-        return rows, placed, newest
-
     def _bucket(self, store: Store, retention: str, at_ms: int, make: bool) -> Bucket:
+        if retention not in self._known_classes:
+            retention_ms(retention, self._state.window_ms)
+            self._known_classes.add(retention)
         bucket = self._state.table.find(retention, at_ms)
         if bucket is None and not make:
             raise _NoBucketError

@@ -185,18 +185,22 @@ class RocksStore:
         """
         batch = WriteBatch(raw_mode=True)
         handles: dict[str, ColumnFamily] = {}
+        last, handle = "", None
         try:
             with _translated():
                 for family, key, value in rows:
-                    if family not in handles:
-                        handles[family] = self._db.get_column_family_handle(family)
+                    if family is not last:  # most go where the one before went
+                        if family not in handles:
+                            handles[family] = self._db.get_column_family_handle(family)
+                        last, handle = family, handles[family]
                     if value is None:
-                        batch.delete(key, handles[family])
+                        batch.delete(key, handle)
                     else:
-                        batch.put(key, value, handles[family])
+                        batch.put(key, value, handle)
                 self._db.write(batch)
         finally:
             handles.clear()  # each keeps the database open, and a failure's traceback keeps this frame
+            handle = None
 
     def delete_range(self, family: str, begin: bytes, end: bytes) -> None:
         with _translated():

@@ -1,0 +1,16 @@
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, final
+
+@final
+class Rows:
+    rows: Final[list[tuple[str, bytes, bytes]]]
+    placed: Final[list[tuple[Any, str]]]
+    newest: Final[int]
+    entries: Final[int]
+    bytes: Final[int]
+    def __init__(
+        self,
+        blocks: Iterable[tuple[str, str, str, Sequence[tuple[int, int, bytes]]]],
+        head: int,
+        find: Callable[[str, int], tuple[Any, str, int, int, set[str] | None]],
+    ) -> None: ...
