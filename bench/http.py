@@ -57,12 +57,12 @@ def served(executable: Path) -> Iterator[Server]:
             yield server
 
 
-def run(server: Server, path: str, connections: int, seconds: float, messages: int) -> Run:
+def run(server: Server, path: str, connections: int, seconds: int, messages: int) -> Run:
     """Raises: RuntimeError, when a request was refused or wrk had something else to complain of."""
     told = {"UNBROKEN_KEY": base64.b64encode(KEY.encode()).decode(), "UNBROKEN_PATH": path}
     told["UNBROKEN_MESSAGES"] = str(messages)
     last = max(os.sched_getaffinity(0))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(SCRIPT), server.url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(SCRIPT), server.url]
     before = cpu_seconds(server.pid)
     done = subprocess.run(
         command,
@@ -124,7 +124,7 @@ def fill(server: Server, count: int) -> list[tuple[str, str]]:
 
 
 def measure(
-    executables: dict[str, Path], seconds: float, rounds: int, messages: int
+    executables: dict[str, Path], seconds: int, rounds: int, messages: int
 ) -> dict[str, dict[str, list[Run]]]:
     """By workload, then by server: the runs, one of each server in turns."""
     results: dict[str, dict[str, list[Run]]] = {}
@@ -140,7 +140,7 @@ def measure(
                     note(f"POST 1, {connections} connections", name, one)
                 note("POST 100, 16 connections", name, run(server, channel_path("arrays"), 16, seconds, 100))
                 for workload, path in fill(server, messages) if messages else []:
-                    note(workload, name, run(server, path, 1, seconds / 2, 0))
+                    note(workload, name, run(server, path, 1, seconds, 0))
     return results
 
 
@@ -158,7 +158,7 @@ def table(results: dict[str, dict[str, list[Run]]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Publishing and reading over HTTP, measured with wrk.")
     parser.add_argument("--other", type=Path, help="another checkout, built, to be measured in turns with this one")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each run (default 4)")
+    parser.add_argument("--seconds", type=int, default=4, help="whole ones, of each run (default 4)")
     parser.add_argument("--rounds", type=int, default=3, help="of all runs (default 3)")
     parser.add_argument("--messages", type=int, default=1_000_000, help="in the channel that is read; 0: read nothing")
     given = parser.parse_args()
