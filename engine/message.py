@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -222,16 +223,20 @@ def _check_ids(ids: list[str], count: int) -> None:
                 )
 
 
-def messages_from(record: bytes, serial: int, series: str, wire: int) -> list[dict[str, Any]]:
-    """The complete messages of an entry, oldest first, with data and encoding as this format writes them.
+def messages_from(
+    record: bytes, serial: int, series: str, wire: int, indexes: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """The complete messages of an entry, with data and encoding as this format writes them.
 
+    Args:
+        indexes: of those that are wanted, in the order in which they are wanted; None: all, oldest first.
     Raises: ValueError, if the record is malformed.
     """
     ids = record_ids(record)
     _, connection_id, default_client_id, _, kept = msgpack.unpackb(record, raw=False)
     return [
-        _complete(message, ids[index], connection_id, default_client_id, serial, series, index, wire)
-        for index, message in enumerate(kept)
+        _complete(kept[index], ids[index], connection_id, default_client_id, serial, series, index, wire)
+        for index in (range(len(kept)) if indexes is None else indexes)
     ]
 
 

@@ -166,13 +166,18 @@ class NodeBackend:
         self, read: Callable[..., list[Stored]], app_id: str, channel: str, cursor: int, limit: int, budget: int
     ) -> list[Stored]:
         node, key = self._node, f"{app_id}:{channel}"
+        backwards = read == node.journal.read_before
         if node.policy_of(app_id, channel).durability == "memory":
-            return self._read_ring(key, cursor, limit, backwards=read == node.journal.read_before)
+            return self._read_ring(key, cursor, limit, backwards=backwards)
+        if backwards:
+            found = self._read_ring(key, cursor, limit, backwards=True)
+            if found:  # the newest are in memory too, and need no thread; what lies before them is asked for next
+                return found
         work = partial(read, key, cursor, limit=limit, budget=budget)
         return await trio.to_thread.run_sync(work, limiter=self._readers)
 
     def _read_ring(self, key: str, cursor: int, limit: int, *, backwards: bool) -> list[Stored]:
-        """What is nowhere else than in memory; nothing, when the channel is asleep."""
+        """What of it is in memory; nothing, when the channel is asleep."""
         channel = self._node.hub.channels.get(key)
         if channel is None or not channel.awake:
             return []

@@ -150,8 +150,7 @@ class History:
             taken, more = await self._take(query, edge, earliest << 16, _after(end))
         messages: list[dict[str, Any]] = []
         for stored, indexes in taken:
-            whole = messages_from(stored.record, stored.serial, stored.series, self._wire)
-            messages += [whole[index] for index in indexes]
+            messages += messages_from(stored.record, stored.serial, stored.series, self._wire, indexes)
         following = None
         if more:
             stored, indexes = taken[-1]

@@ -18,6 +18,7 @@ import orjson
 
 from engine import limits
 from engine.auth.keys import Keyring
+from engine.auth.revocation import Revocations
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
 from ext.caller import Caller
@@ -177,7 +178,6 @@ class PostDesk:
         if permit is not None and now_ms < permit.good_until_ms:
             return permit
         allowance = node.allowances.of(identity.key_name, identity.app_id)
-        ends = [identity.expires_ms, node.revocations.applies_at(identity)]
         accepted = respond(request, Reply(201, {}))
         template = Request("POST", request.path, {}, request.headers, b"", False, request.peer, request.asker)
         permit = Permit(
@@ -194,7 +194,7 @@ class PostDesk:
             most_bytes=min(self._bounds.size, allowance.max_message_size),
             most_messages=self._bounds.messages,
             most_pending=node.settings.limits.staged_bytes,
-            good_until_ms=min((end for end in ends if end is not None), default=FOREVER_MS),
+            good_until_ms=good_until(identity, node.revocations),
         )
         self.posts.grant(key, permit)
         return permit
@@ -206,6 +206,12 @@ class PostDesk:
 
     def _whole(self, response: Response) -> bytes:
         return whole_response(response, last=self._draining)
+
+
+def good_until(identity: Identity, revocations: Revocations) -> int:
+    """The first time, in ms, at which its credentials are not good any more, as far as is known now."""
+    ends = (identity.expires_ms, revocations.applies_at(identity))
+    return min((end for end in ends if end is not None), default=FOREVER_MS)
 
 
 def _date() -> bytes:

@@ -48,7 +48,9 @@ class Server:
         arguments: Sequence[str] = (),
         port: int = 0,
         before_exec: Callable[[], None] | None = None,
+        executable: Path | None = None,
     ) -> None:
+        self.executable = executable or Path(sys.executable).with_name("unbroken")
         self.before_exec = before_exec  # runs in the child, before it becomes the server
         self.directory = directory
         self.data = directory / "data"
@@ -79,7 +81,7 @@ class Server:
     def start(self) -> Self:
         """Start it and wait until it says that it is ready. Raises: RuntimeError, with what it said on stderr."""
         assert self.process is None, "it is running"
-        command = [str(Path(sys.executable).with_name("unbroken")), "serve", "--listen", f"127.0.0.1:{self.port}"]
+        command = [str(self.executable), "serve", "--listen", f"127.0.0.1:{self.port}"]
         command += ["--data", str(self.data), "--key", self._key, *self._arguments]
         with self._stderr.open("a") as stderr:
             self.process = subprocess.Popen(

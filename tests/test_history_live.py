@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 from tests.harness import PAGE, Server, history, publish, request, wait_until
@@ -72,3 +72,15 @@ def test_pages_are_those_of_the_first_ones_moment_while_messages_arrive(server: 
     assert [message["data"] for message in history(server.address, channel, limit=PAGE)] == [
         str(n) for n in range(publisher.count)
     ]
+
+
+def test_what_is_in_memory_and_what_is_not_any_more_are_one_history(make_server: Callable[..., Server]) -> None:
+    server = make_server(config="[limits]\nring_entries_per_channel = 16\n")
+    for n in range(40):
+        extras = {"extras": {"ephemeral": True}} if n % 5 == 4 else {}
+        publish(server.address, "room", {"data": str(n), **extras})
+    kept = [str(n) for n in range(40) if n % 5 != 4]
+    for limit in (1, 7, 16, 100):
+        for direction, expected in (("forwards", kept), ("backwards", kept[::-1])):
+            found = [data for page in pages(server, "room", f"limit={limit}&direction={direction}") for data in page]
+            assert found == expected
