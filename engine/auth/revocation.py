@@ -8,8 +8,8 @@
 A token that can be revoked lives an hour at most, so after that a revocation has nothing left to say. Revocations of
 one target are kept as far as none covers another: one covers those that concern no younger tokens and apply no sooner.
 
-A JWT says in whole seconds when it was issued (unless its maker gives fractions). One of the very second of a revocation
-may be older than that, and so counts as revoked: who asks for a new one has it a second later.
+A JWT says in whole seconds when it was issued (unless its maker gives fractions). One of the very second of a
+revocation may be older than that, and so counts as revoked: who asks for a new one has it a second later.
 
 Source: Ably's token revocation."""
 
