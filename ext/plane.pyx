@@ -36,6 +36,7 @@ cdef enum:
     HOLD_MS = 5             # between looks at those who wait for their turn
     FEW_STREAMS = 16        # up to so many streams of one socket are looked through at each of its sends
     STALLED_FACTOR = 4      # times as long as for silence, for a peer that leaves bytes unread
+    LOOKS = 4               # at what is ready, one after the other while each finds something
     GATHER_NS = 100_000     # between looks at what has arrived, while it has to wait in any case
     ACK_ROOM = 4096
     ACK_KEPT = 64 * 1024    # so much of the buffer in which ACKs are made
@@ -103,16 +104,24 @@ cdef class Plane(Sockets):
 
         Waits up to ``wait_us`` microseconds for the first of it, without the GIL. With ``gather`` it waits for a kick,
         while there is only work for sinks: for one who can't do anything with that before. What arrives meanwhile is
-        taken in from time to time, many at once, rather than at a wake-up each.
+        taken in from time to time, many at once, rather than at a wake-up each. Without it, who sends while others
+        are read is read as well: those who were answered together come back one after the other, for the same batch.
         What poll returned before must have been dealt with: a sink may be handed what came after it.
         """
         cdef int64_t until = monotonic_ns() + 1000 * <int64_t>wait_us if wait_us > 0 else 0, left
         cdef bint kicked = False
+        cdef uint64_t before, first = self.messages_in
+        cdef int looks = 0
         self.now = now_ms
         self.polls += 1
         self.woken = 0
         while True:
-            kicked = self._turn()
+            before = self.messages_in
+            kicked |= self._turn()
+            looks += 1
+            if (self.messages_in != before and self.messages_in - first < READY_EVENTS and looks < LOOKS
+                    and not gather and not self.events):
+                continue
             if kicked or self.events or self.dirty or (self.woken and not gather) or wait_us <= 0:
                 break
             left = until - monotonic_ns()
