@@ -123,9 +123,7 @@ def fill(server: Server, count: int) -> list[tuple[str, str]]:
     ]
 
 
-def measure(
-    executables: dict[str, Path], seconds: int, rounds: int, messages: int
-) -> dict[str, dict[str, list[Run]]]:
+def measure(executables: dict[str, Path], seconds: int, rounds: int, messages: int) -> dict[str, dict[str, list[Run]]]:
     """By workload, then by server: the runs, one of each server in turns."""
     results: dict[str, dict[str, list[Run]]] = {}
 

@@ -286,10 +286,25 @@ class Front:
     def _on_post(self, descriptor: int, received: bytes) -> bool:
         return self.desk is not None and self.desk.take(descriptor, received)
 
-    async def _on_http(self, stream: trio.abc.Stream, received: bytes, waited_seconds: float) -> None:
+    async def _on_http(self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None) -> None:
+        # Who has left the desk does not go there again: what it sends may well stay as it is, and moving has its price.
+        on_publish = partial(self._move, stream) if waited_seconds is None else (lambda received: False)
         await serve_http(
-            stream, received, self._rest, limits=self.http_limits, idle=self.idle, waited_seconds=waited_seconds
+            stream,
+            received,
+            self._rest,
+            limits=self.http_limits,
+            idle=self.idle,
+            waited_seconds=waited_seconds or 0.0,
+            elsewhere=on_publish,
         )
+
+    def _move(self, stream: trio.abc.Stream, received: bytes) -> bool:
+        """One that has begun with other requests and publishes now, as libraries do that get a token first."""
+        if not isinstance(stream, trio.SocketStream) or not self._on_post(stream.socket.fileno(), received):
+            return False
+        stream.socket.detach()
+        return True
 
     def _on_websocket(self, upgrade: Upgrade, stream: trio.SocketStream, received: bytes) -> None:
         """A plain one, after the library's handshake: its socket moves into the plane."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -81,16 +81,19 @@ async def serve_http(
     limits: HttpLimits,
     idle: IdleConnections | None = None,
     waited_seconds: float = 0.0,
+    elsewhere: Callable[[bytes], bool] = lambda received: False,
 ) -> None:
     """Serve one connection until it ends; the stream is left to the caller to close.
 
     Args:
         initial: what has been read of the first request already.
         waited_seconds: how long ago it began: it has so much less time.
+        elsewhere: told the first bytes of each further request; True: it has taken the connection over.
         handler: if it fails, its request is answered with 500, and the connection goes on.
     If cancelled, a response may be cut short.
     """
-    connection = _Connection(stream, handler, limits, IdleConnections() if idle is None else idle, waited_seconds)
+    idle = IdleConnections() if idle is None else idle
+    connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere)
     try:
         await connection.run(initial)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:
@@ -117,6 +120,7 @@ class _Connection:
         limits: HttpLimits,
         idle: IdleConnections,
         waited_seconds: float,
+        elsewhere: Callable[[bytes], bool],
     ) -> None:
         self._stream = stream
         self._handler = handler
@@ -127,6 +131,7 @@ class _Connection:
         self._peer = _peer_of(stream)
         self._events = 0
         self._waited = waited_seconds
+        self._elsewhere = elsewhere
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
 
@@ -147,7 +152,7 @@ class _Connection:
         """Serve one; False when there is none, or none can follow it."""
         if not self._http.trailing_data[0]:
             data = await self._idle.wait(self._stream, self._limits.idle_seconds)
-            if not data:
+            if not data or self._elsewhere(data):
                 return False
             self._http.receive_data(data)
         self._deadline = trio.current_time() + self._limits.request_seconds - self._waited

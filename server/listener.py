@@ -29,7 +29,7 @@ class Acceptor:
         *,
         on_websocket: Callable[[Upgrade, trio.SocketStream, bytes], None],
         on_tls_websocket: Callable[..., object],
-        on_http: Callable[[trio.abc.Stream, bytes, float], Awaitable[None]],
+        on_http: Callable[[trio.abc.Stream, bytes, float | None], Awaitable[None]],
         tls: ssl.SSLContext | None,
         handshake_seconds: float,
         head_bytes: int,
@@ -89,7 +89,7 @@ class Acceptor:
         end = received.find(END_OF_HEAD)
         head = received if end < 0 else received[: end + len(END_OF_HEAD)]
         if end < 0 or not wants_upgrade(head):
-            await self._on_http(stream, received, 0.0)
+            await self._on_http(stream, received, None)
             return
         if plain is None:
             await serve_tls_websocket(

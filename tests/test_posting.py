@@ -1,6 +1,6 @@
 """The running server answers a publish over HTTP alike, whichever way it goes: in the plane's turn, or by the library.
 
-A connection whose first request is another one stays with the library for good: so the same bytes can be sent both
+A connection that has once sent an unusual publish stays with the library for good: so the same bytes can be sent both
 ways."""
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Wire:
         self.socket = socket.create_connection(address, timeout=10)
         self.buffer = h11.Connection(h11.CLIENT)
         if slow:
-            self.socket.sendall(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert self.answer()[0] == 200
+            self.socket.sendall(b"POST /channels/x/messages?x=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            assert self.answer()[0] == 401
 
     def __enter__(self):
         return self
@@ -99,6 +99,22 @@ def test_the_usual_publish_goes_by_no_task_and_the_first_of_its_kind_is_looked_a
                 assert wire.answer()[0] == 201
     assert served(server) == (plain + 9, asked + 1)
     assert [message["data"] for message in history(server.address, channel)] == list("01234") * 2
+
+
+def test_who_begins_with_something_else_publishes_as_fast_and_who_was_unusual_stays_where_it_is(server, channel):
+    before = sum(served(server))
+    with Wire(server.address) as mixed, Wire(server.address, slow=True) as odd:
+        mixed.send(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert mixed.answer()[0] == 200
+        for wire in (mixed, odd, mixed, odd):
+            wire.send(usual(channel, {"data": "x"}))
+            assert wire.answer()[0] == 201
+        assert sum(served(server)) == before + 2
+        mixed.send(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert mixed.answer()[0] == 200
+        mixed.send(usual(channel, {"data": "x"}))
+        assert mixed.answer()[0] == 201
+        assert sum(served(server)) == before + 2
 
 
 def comparable(answer):

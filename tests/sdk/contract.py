@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.checker import Kind, PublisherLog, Sent, SubscriberLog, check
-from tests.harness import Server, history, publish, token, wait_until
+from tests.harness import Server, history, publish, request, token, wait_until
 from tests.proxy import ChaosProxy
 from tests.rawclient import RawClient
 from tests.returning import marks_of
@@ -131,6 +131,18 @@ class SdkContract:
         got = reader.messages(channel, len(PAYLOADS))
         assert {message["name"]: message["data"] for message in got} == PAYLOADS
         assert [[message["serial"]] for message in got] == serials
+
+    def test_a_publish_by_rest_needs_no_task_on_the_server(self, driver, server, channel, packed):
+        def served() -> int:
+            _, health, _ = request(server.address, "GET", "/health")
+            return int(health["plainPublishes"] + health["askedPublishes"])
+
+        before = served()
+        for n in range(3):
+            driver.rest_publish(server.port, channel, {"name": str(n), "data": text("x")}, binary=packed)
+        driver.rest_publish(server.port, channel, *[{"name": "n", "data": text("x")}] * 3, binary=packed)
+        assert served() == before + 4
+        assert [message["name"] for message in history(server.address, channel)] == ["0", "1", "2", "n", "n", "n"]
 
     def test_what_is_absent_stays_absent_and_what_is_empty_stays_empty(self, driver, server, channel, packed):
         publisher = driver.connect(server.port, binary=packed)
