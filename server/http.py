@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -23,9 +23,8 @@ import h11
 import trio
 
 from engine.errors import PubSubError
-from server.reply import cors_headers, encode, refusal, respond
+from server.reply import refusal, respond
 from server.request import Handler, Request, Response, bad_request, parse_target
-from server.wire import JSON
 
 LOGGER = logging.getLogger("unbroken.http")
 
@@ -130,6 +129,7 @@ class _Connection:
         self._is_tls = isinstance(stream, trio.SSLStream)
         self._peer = _peer_of(stream)
         self._events = 0
+        self._asked: Request | None = None  # the request that is coming in, as far as it is known
         self._waited = waited_seconds
         self._elsewhere = elsewhere
         self._deadline = math.inf  # of the request that is coming in
@@ -157,27 +157,31 @@ class _Connection:
             self._http.receive_data(data)
         self._deadline = trio.current_time() + self._limits.request_seconds - self._waited
         self._waited = 0.0
+        self._asked = None
         request = await self._read_request()
         head, body = await self._handle(request)
         with trio.move_on_after(self._limits.response_seconds) as scope:
-            await self._send(head, b"" if request.method == "HEAD" else body)
+            await self._send(head, body)
         return not scope.cancelled_caught and self._http.our_state in (h11.DONE, h11.MUST_CLOSE)
 
     async def _read_request(self) -> Request:
         head = await self._event()
         if not isinstance(head, h11.Request):
             raise _PeerGoneError
-        self._check_head(head)
         headers: dict[str, str] = {}
         for raw_name, raw_value in head.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        method, target = head.method.decode("ascii"), head.target.decode("ascii")
+        self._asked = Request(method, target, {}, headers, b"", self._is_tls, self._peer)
+        self._check_head(head)
         try:
-            path, query = parse_target(head.target.decode("ascii"))
+            path, query = parse_target(target)
         except ValueError as error:
             raise _RefusedError(bad_request(f"query: can't be decoded: {error}")) from error
+        self._asked = Request(method, path, query, headers, b"", self._is_tls, self._peer)
         body = await self._read_body(headers)
-        return Request(head.method.decode("ascii"), path, query, headers, body, self._is_tls, self._peer)
+        return replace(self._asked, body=body)
 
     def _check_head(self, head: h11.Request) -> None:
         """h11 looks at the size of a head only while it is incomplete: one that came in one piece is measured here."""
@@ -251,19 +255,21 @@ class _Connection:
 
     async def _send(self, head: h11.Response, body: bytes) -> None:
         events: list[h11.Event] = [head]
-        if body:
+        if body and not self._bodiless():
             events.append(h11.Data(body))
         events.append(h11.EndOfMessage())
         await self._stream.send_all(b"".join([self._http.send(event) or b"" for event in events]))
 
+    def _bodiless(self) -> bool:
+        return self._asked is not None and self._asked.method == "HEAD"
+
     async def _refuse(self, error: PubSubError) -> None:
-        """Say why, if that can still be said, and end. In JSON: the request may not have got to its headers."""
+        """Say why, if that can still be said, and end. In JSON, if the request has not got to the end of its head."""
         LOGGER.debug("a request from %s was refused: %s", self._peer, error)
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        reply = refusal(error)
-        headers = [("Content-Type", "application/json"), *reply.headers, *cors_headers(None)]
-        response = Response(reply.status, headers, encode(reply.value, JSON))
+        asked = self._asked or Request("", "", {}, {}, b"", self._is_tls, self._peer)
+        response = respond(asked, refusal(error))
         with trio.move_on_after(self._limits.response_seconds) as scope:
             await self._send(self._head_of(None, response), response.body)
         if not scope.cancelled_caught:

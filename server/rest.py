@@ -319,6 +319,7 @@ class Rest:
         return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
 
     async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
+        self._authenticate(request)  # first, so that nobody else has a body decoded
         body = await self._map(request)
         authorization = request.headers.get("authorization")
         request.asker.app_id = self._backend.app_of(variables[0])

@@ -1,0 +1,62 @@
+"""Requests that are refused before anybody looks at what they ask for: told in the form that they have asked for."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from tests.test_http import connected, drained, in_virtual_time, refusal_in
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 5001\r\n\r\n", 413),
+        (b"HEAD /?a=%ff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"HEAD /" + b"a" * 1990 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+    ],
+)
+def test_a_head_that_is_refused_is_told_so_without_a_body(sent: bytes, status: int) -> None:
+    async def main() -> None:
+        async with connected(sent) as stream:
+            received = await drained(stream)
+            assert received.startswith(b"HTTP/1.1 %d " % status)
+            assert received.endswith(b"\r\n\r\n") and received.count(b"\r\n\r\n") == 1
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\n%s\r\nContent-Length: 5001\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\n%s\r\nContent-Length: 500\r\n\r\nthe rest never comes",
+        b"POST / HTTP/1.1\r\nHost: a\r\n%s\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n",
+        b"GET /?a=%%ff HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n%s\r\nX: " + b"y" * 1950 + b"\r\n\r\n",
+    ],
+    ids=["large", "slow", "chunk", "query", "head"],
+)
+def test_a_refusal_has_the_format_and_the_origin_that_the_request_has_named(sent: bytes) -> None:
+    async def main() -> None:
+        fields = b"Accept: application/x-msgpack\r\nOrigin: https://there"
+        async with connected(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + sent % fields) as stream:
+            _, _, received = (await drained(stream)).partition(b'"body":""}')
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert b"Content-Type: application/x-msgpack\r\n" in head
+        assert b"Access-Control-Allow-Origin: https://there\r\n" in head
+        error = msgpack.unpackb(body)["error"]
+        assert b"X-Ably-Errorcode: %d\r\n" % error["code"] in head
+        assert head.startswith(b"HTTP/1.1 %d " % error["statusCode"])
+
+    in_virtual_time(main)
+
+
+def test_what_one_request_has_named_does_not_count_for_the_next() -> None:
+    async def main() -> None:
+        first = b"HEAD / HTTP/1.1\r\nHost: a\r\nAccept: application/x-msgpack\r\nOrigin: https://there\r\n\r\n"
+        async with connected(first + b"nonsense\r\n\r\n") as stream:
+            received = await drained(stream)
+            assert refusal_in(received[received.index(b"\r\n\r\n") + 4 :]) == (400, 40000)
+
+    in_virtual_time(main)
