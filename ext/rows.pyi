@@ -7,7 +7,7 @@ class Rows:
     placed: Final[list[tuple[Any, str]]]
     newest: Final[int]
     entries: Final[int]
-    bytes: Final[int]
+    size: Final[int]
     def __init__(
         self,
         blocks: Iterable[tuple[str, str, str, Sequence[tuple[int, int, bytes]]]],

@@ -23,11 +23,11 @@ cdef class Rows:
     """What an append is made of.
 
     ``rows`` are for the store; ``placed`` says which channels will be new in which buckets (bucket, channel).
-    ``newest`` is the greatest serial, ``entries`` counts them, and ``bytes`` those of the values.
+    ``newest`` is the greatest serial, ``entries`` counts them, and ``size`` the bytes of the values.
     """
 
     cdef readonly list rows, placed
-    cdef readonly uint64_t newest, entries, bytes
+    cdef readonly uint64_t newest, entries, size
 
     def __init__(self, blocks, uint64_t head, find):
         """
@@ -86,7 +86,7 @@ cdef class Rows:
         try:
             name = PyUnicode_AsUTF8AndSize(channel, &length)
             life = PyUnicode_AsUTF8AndSize(series, &series_length)
-            self.bytes += encode_rows(self.rows, family, name, <size_t>length, life, <size_t>series_length, entries,
+            self.size += encode_rows(self.rows, family, name, <size_t>length, life, <size_t>series_length, entries,
                                       start, stop, before)
         except ValueError as error:
             raise ValueError(f"{channel}: {error}") from error

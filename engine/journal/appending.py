@@ -120,7 +120,7 @@ class Appending:
         except StoreError as error:
             raise self._state.fail(f"an append failed: {error}") from error
         self._state.unsynced = True
-        return _Written(found.newest, found.entries, found.bytes)
+        return _Written(found.newest, found.entries, found.size)
 
     def _show(self, written: _Written) -> None:
         self._state.head = written.newest  # from here on readers see it
