@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from server.reply import refusal, respond
 from server.request import Handler, Request, Response, bad_request, parse_target
 
 LOGGER = logging.getLogger("unbroken.http")
+_REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser quotes what it was sent: maybe a key
 
 READ_BYTES = 16 * 1024  # at a time; bounds by how much a head can be over its limit before we see it
 EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others get their turn in between
@@ -220,7 +222,8 @@ class _Connection:
             except h11.RemoteProtocolError as error:
                 if self._ended:
                     raise _PeerGoneError from error
-                malformed = bad_request(f"malformed request: {error}", status=error.error_status_hint)
+                reason = _REPEATED.sub("", str(error))
+                malformed = bad_request(f"malformed request: {reason}", status=error.error_status_hint)
                 raise _RefusedError(malformed) from error
             if isinstance(event, h11.Event):
                 return event
