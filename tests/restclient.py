@@ -25,7 +25,7 @@ JSON, MSGPACK = "application/json", "application/x-msgpack"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``value`` is the decoded body; ``headers`` has their names in lower case, of several the last."""
+    """``value`` is the decoded body; ``headers`` has their names in lower case, several of one name are joined."""
 
     status: int
     headers: dict[str, str]
@@ -66,7 +66,9 @@ class RestClient:
         self._connection.request(method, path, body, fields)
         response = self._connection.getresponse()
         content = response.read()
-        told = {name.lower(): value for name, value in response.getheaders()}
+        told: dict[str, str] = {}
+        for name, value in response.getheaders():
+            told[name.lower()] = f"{told[name.lower()]}, {value}" if name.lower() in told else value
         assert not content or told["content-type"] in (JSON, MSGPACK), told
         value = None
         if content:

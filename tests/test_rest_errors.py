@@ -90,7 +90,9 @@ FAULTS = {
     "no such path": Fault(404, 40400, path=lambda path: path_of(path) + "/more/of/it"),
     "a slash behind": Fault(404, 40400, lambda m, p: p not in ("/channels", "/apps"), path=lambda p: path_of(p) + "/"),
     "another case": Fault(404, 40400, path=lambda path: path_of(path).upper()),
-    "a path not in UTF-8": Fault(400, 40000, lambda m, p: "{" in p, path=lambda p: path_of(p, "%ff", "%c3%28", "%80")),
+    "a path that is no UTF-8": Fault(
+        400, 40000, lambda m, p: "{" in p, path=lambda p: path_of(p, "%ff", "%c3%28", "%80")
+    ),
     "a channel that cannot be": Fault(400, 40010, of_a_channel, path=lambda p: path_of(p, "%3Aroom")),
     "a channel without a name": Fault(400, 40010, lambda m, p: of_a_channel(m, p), path=lambda p: path_of(p, "")),
     "a version that is none": Fault(400, 40017, query="?v=one"),
