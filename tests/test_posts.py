@@ -243,7 +243,7 @@ IDS = st.sampled_from(["a", "b:0", ":0", "ü:7", "a:0", "", 'q"'])
 CLIENTS = st.sampled_from(["ann", "bob", "*", ""])
 PLAIN = st.fixed_dictionaries({"data": TEXT}, optional={"name": TEXT, "encoding": st.sampled_from(["utf-8", "json"])})
 ODD = st.fixed_dictionaries(
-    {"data": st.none() | st.integers(-(1 << 63), 1 << 63) | TEXT | st.lists(st.integers(), max_size=2)},
+    {"data": st.none() | st.integers(-(1 << 63), (1 << 63) - 1) | TEXT | st.lists(st.integers(-9, 9), max_size=2)},
     optional={
         "clientId": CLIENTS,
         "id": IDS,
