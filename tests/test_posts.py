@@ -464,6 +464,35 @@ def test_who_does_not_take_its_answers_is_not_read_from_any_further():
     assert [status for status, _, _ in parse_answers(received)] == [201] * (sent + 1)
 
 
+def test_who_sends_faster_than_it_is_answered_waits_in_the_kernel():
+    desk = Desk()
+    peer = desk.connect()
+    peer.setblocking(False)
+    request = post([{"data": ""}] * 5)
+    stream, sent = request * 1000, 0
+    for _ in range(200):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += peer.send(stream[sent % len(request) :])
+        desk.turn()
+        read_all(peer, desk)
+    assert sent - len(desk.log()) * len(request) < 1 << 20
+    assert len(desk.log()) >= 100
+
+
+def test_a_request_that_is_larger_than_what_is_read_ahead_comes_in_behind_another():
+    desk = Desk()
+    peer = desk.connect()
+    large = post(b" " * 59_000 + b'{"data":"x"}', **{f"X-{n}": "x" * 100 for n in range(10)})
+    peer.setblocking(False)
+    pending = large * 5
+    while len(desk.log()) < 5:
+        with contextlib.suppress(BlockingIOError):
+            pending = pending[peer.send(pending) :] if pending else b""
+        desk.turn()
+    assert len(answers_of(peer, desk)) == 5
+
+
 def test_who_takes_no_answer_is_let_go_in_its_time():
     desk = Desk()
     fill(desk, desk.connect())
