@@ -335,8 +335,11 @@ cdef class Posts:
             self.hand_over(caller)
         elif done:
             caller.drop(<size_t>done)
-        elif caller._ended and caller._state == READING:
-            self._close(caller)
+        elif caller._state == READING:
+            if caller._ended:
+                self._close(caller)
+            else:
+                self._arm(caller, EPOLLIN)
         return 0
 
     cdef ssize_t _consider(self, Caller caller, const uint8_t* data, size_t size) except -1:
@@ -472,7 +475,7 @@ cdef class Posts:
             return 0
         if caller._used:
             self._queue(caller)
-        if not caller._ended:
+        if not caller._ended and caller._used <= BEHIND_BYTES:      # else it has enough to go on with
             self._arm(caller, EPOLLIN)
         return 0
 

@@ -38,6 +38,7 @@ LOGGER = logging.getLogger("unbroken.posting")
 
 START = b"POST /channels/"
 PATIENCE_MS = 2_000  # a request that takes longer to come in waits elsewhere, with what is left of its time
+RENEW_MS = 60_000  # permits know channels, and would hold what is left of those that have fallen asleep meanwhile
 FOREVER_MS = (1 << 63) - 1
 COUNTED_AS = "apiRequests.other.succeeded"
 
@@ -74,6 +75,7 @@ class PostDesk:
         self._on_leaving = on_leaving
         self._bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
         self._draining = False
+        self._renewed_ms = monotonic_ms()
         self._versions = self._now_versions()
         node.plane.listen_to(self.posts.fd)
 
@@ -109,7 +111,11 @@ class PostDesk:
 
     def tick(self) -> None:
         """Once a second: those who take too long."""
-        self.posts.tick(monotonic_ms())
+        now_ms = monotonic_ms()
+        if now_ms - self._renewed_ms >= RENEW_MS:
+            self._renewed_ms = now_ms
+            self.posts.revoke_all()
+        self.posts.tick(now_ms)
         self._see_off()
 
     def statistics(self) -> dict[str, int]:
@@ -155,6 +161,7 @@ class PostDesk:
             protocol_version(request)
             identity, ready = self._rest.checked_publish(request, path_segments(request.path)[1:-1])
             permit = self._permit(key, request, identity)
+            opening = _opening(ready.channel.full, response_format(request))
             log = self._backend.stage(
                 identity,
                 ready.channel,
@@ -166,7 +173,7 @@ class PostDesk:
             )
         except PubSubError as error:
             return self._rest.finish(request, refusal(error))
-        place = Place(log, _opening(ready.channel.full, response_format(request)))
+        place = Place(log, opening)
         permit.grant(request.path, place)
         caller.expect(permit, place, ready.message_id)
         return None
