@@ -23,7 +23,8 @@ KEPT = pytest.mark.parametrize("kept", ["journal", "memory"])  # the namespace s
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    config = '[namespaces.memory]\ndurability = "memory"\n[namespaces.journal]\ndurability = "written"\npersisted_hours = 1\n'
+    config = '[namespaces.memory]\ndurability = "memory"\n'
+    config += '[namespaces.journal]\ndurability = "written"\npersisted_hours = 1\n'
     with Server(tmp_path_factory.mktemp("history"), config=config) as running:
         for name in ("journal:ticks", "memory:ticks"):
             fill(running, name)
