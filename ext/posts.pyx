@@ -203,7 +203,7 @@ cdef class Posts:
                     continue
                 try:
                     permit = self._answer(caller, day)
-                    if permit is not None:
+                    if permit is not None and permit.answered == 1:     # its first one in this flush
                         permits.append(permit)
                 except Exception as error:
                     self.failures.append(error)

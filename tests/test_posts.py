@@ -209,6 +209,19 @@ def test_the_first_request_of_a_kind_is_asked_about_and_the_next_ones_are_not():
     assert answers[1][2]["Date"] == DATE.decode()
 
 
+def test_answers_are_counted_once_for_each_permit_and_flush():
+    desk = Desk()
+    peers = [desk.connect() for _ in range(5)]
+    peers[0].sendall(post({"data": "0"}))
+    desk.turn()
+    for peer in peers:
+        peer.sendall(post({"data": "1"}))
+    desk.turn(settle=False)
+    desk.sequencer.commit(desk.sequencer.take())
+    assert desk.posts.flush(lambda: DATE) == [("app1", 5)]
+    assert desk.posts.flush(lambda: DATE) == []
+
+
 def test_nothing_is_answered_before_it_is_stored():
     desk = Desk()
     peer = desk.connect(post({"data": "0"}))
