@@ -4,8 +4,8 @@
         rest.publish("room", {"data": b"\\x01"})           the body of its 201
         rest.ask("GET", "/channels/room/messages")         an Answer, whatever it is
 
-A connection that begins with a publish is served without a task of its own (server/posting.py); one that begins with
-anything else is served by the library for HTTP (server/http.py). What is answered must not depend on it."""
+The usual publish over a plain connection is served without a task (server/posting.py). Who has ever asked for something
+unusual there stays with the library for HTTP (server/http.py). What is answered must not depend on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Answer:
 
 
 class RestClient:
-    """One connection; ``short``: it begins with what is asked first, whatever that is."""
+    """One connection; not ``short``: it begins with something unusual."""
 
     def __init__(self, address: Address, *, packed: bool = False, short: bool = True, key: str | None = KEY) -> None:
         self.packed = packed
@@ -54,7 +54,7 @@ class RestClient:
             self._headers["Authorization"] = "Basic " + base64.b64encode(key.encode()).decode()
         self._connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)
         if not short:
-            assert self.ask("GET", "/time").status == 200
+            assert self.ask("POST", "/channels/x/messages?x=1", b"", authorization=None).status == 401
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str | None) -> Answer:
         """One request; bytes are sent as they are. A header given as None is left out."""
@@ -94,5 +94,5 @@ class RestClient:
         self.close()
 
 
-WAYS = pytest.mark.parametrize("short", [True, False], ids=["at once", "by a task"])
+WAYS = pytest.mark.parametrize("short", [True, False], ids=["usual", "by a task"])
 FORMATS = pytest.mark.parametrize("packed", [False, True], ids=["json", "msgpack"])

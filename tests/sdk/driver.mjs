@@ -107,6 +107,19 @@ function connection({ realtime, states }) {
   };
 }
 
+const restOf = (command) => new Ably.Rest(options(command.options));
+
+async function paged(page, show) {
+  const items = [];
+  let pages = 0;
+  while (page) {
+    pages += 1;
+    items.push(...page.items.map(show));
+    page = page.hasNext() ? await page.next() : null;
+  }
+  return { items, pages };
+}
+
 const operations = {
   async new(command) {
     const realtime = new Ably.Realtime(options(command.options));
@@ -202,21 +215,56 @@ const operations = {
   },
 
   async history(command) {
-    let page = await channelOf(command).history(command.query || {});
-    const items = [];
-    let pages = 0;
-    while (page) {
-      pages += 1;
-      items.push(...page.items.map(shown));
-      page = page.hasNext() ? await page.next() : null;
-    }
-    return { items, pages };
+    return paged(await channelOf(command).history(command.query || {}), shown);
   },
 
+  // By a client of the REST interface alone; it holds no connection, and is made for each command.
   async rest_publish(command) {
-    const rest = new Ably.Rest(options(command.options));
     const messages = command.messages.map(outgoing);
-    return rest.channels.get(command.channel).publish(messages.length === 1 ? messages[0] : messages);
+    const channel = restOf(command).channels.get(command.channel);
+    if (command.form === 'name and data') return channel.publish(messages[0].name, messages[0].data);
+    const several = command.form === 'array' || messages.length !== 1;
+    return channel.publish(several ? messages : messages[0], command.params);
+  },
+
+  async rest_history(command) {
+    return paged(await restOf(command).channels.get(command.channel).history(command.query), shown);
+  },
+
+  async rest_stats(command) {
+    return paged(await restOf(command).stats(command.query), ({ intervalId, unit, entries }) => ({ intervalId, unit, entries }));
+  },
+
+  async rest_status(command) {
+    const { channelId, status } = await restOf(command).channels.get(command.channel).status();
+    return { channelId, isActive: status.isActive, metrics: status.occupancy.metrics };
+  },
+
+  async rest_batch(command) {
+    return restOf(command).batchPublish(command.specs);
+  },
+
+  async rest_presence_batch(command) {
+    return restOf(command).batchPresence(command.channels);
+  },
+
+  async speaks(command) {
+    return command.of in operations;
+  },
+
+  async rest_time(command) {
+    return restOf(command).time();
+  },
+
+  async rest_token(command) {
+    return restOf(command).auth.requestToken(command.wanted);
+  },
+
+  async rest_request(command) {
+    const { method, path, params, body } = command;
+    const page = await restOf(command).request(method, path, 3, params ?? null, body ?? null, null);
+    const { statusCode, success, errorCode, errorMessage } = page;
+    return { status: statusCode, success, errorCode, errorMessage, ...(await paged(page, (item) => item)) };
   },
 
   async close(command) {

@@ -274,26 +274,92 @@ async def op_flooded(command: Command) -> list[dict[str, Any]]:
     return await CLIENTS[command["client"]].floods[command["prefix"]]
 
 
-async def op_history(command: Command) -> dict[str, Any]:
-    page = await channel_of(command).history(**command.get("query", {}))
-    items: list[dict[str, Any]] = []
+async def paged(page: Any, show: Callable[[Any], Any]) -> dict[str, Any]:
+    items: list[Any] = []
     pages = 0
     while page is not None:
         pages += 1
-        items += [shown(message) for message in page.items]
+        items += [show(item) for item in page.items]
         page = await page.next() if page.has_next() else None
     return {"items": items, "pages": pages}
 
 
+async def op_history(command: Command) -> dict[str, Any]:
+    return await paged(await channel_of(command).history(**command.get("query", {})), shown)
+
+
+# By a client of the REST interface alone, one for the same options.
+
+RESTS: dict[str, AblyRest] = {}
+
+
+def rest_of(command: Command) -> AblyRest:
+    name = json.dumps(command["options"])
+    if name not in RESTS:
+        RESTS[name] = AblyRest(**options(command["options"], realtime=False))
+    return RESTS[name]
+
+
 async def op_rest_publish(command: Command) -> dict[str, Any]:
-    rest = AblyRest(**options(command["options"], realtime=False))
-    try:
-        result = await rest.channels.get(command["channel"]).publish_messages(
-            [outgoing(message) for message in command["messages"]]
-        )
-    finally:
-        await rest.close()
+    messages, form = [outgoing(message) for message in command["messages"]], command.get("form")
+    rest = rest_of(command)
+    channel = rest.channels.get(command["channel"])
+    if form == "name and data":
+        result = await channel.publish(messages[0].name, messages[0].data)
+    elif form == "message":
+        result = await channel.publish_message(messages[0], params=command.get("params"))
+    else:
+        result = await channel.publish_messages(messages, params=command.get("params"))
     return {"serials": result.serials}
+
+
+async def op_rest_history(command: Command) -> dict[str, Any]:
+    rest = rest_of(command)
+    return await paged(await rest.channels.get(command["channel"]).history(**command["query"]), shown)
+
+
+async def op_rest_stats(command: Command) -> dict[str, Any]:
+    def shown_stats(stats: Any) -> dict[str, Any]:
+        return {"intervalId": stats.interval_id, "unit": stats.unit, "entries": stats.entries}
+
+    rest = rest_of(command)
+    return await paged(await rest.stats(**command["query"]), shown_stats)
+
+
+async def op_rest_status(command: Command) -> dict[str, Any]:
+    rest = rest_of(command)
+    details = await rest.channels.get(command["channel"]).status()
+    of = details.status.occupancy.metrics
+    metrics = {"connections": of.connections, "publishers": of.publishers, "subscribers": of.subscribers}
+    return {"channelId": details.channel_id, "isActive": details.status.is_active, "metrics": metrics}
+
+
+async def op_speaks(command: Command) -> bool:
+    return "op_" + command["of"] in globals()
+
+
+async def op_rest_time(command: Command) -> float:
+    rest = rest_of(command)
+    return await rest.time()
+
+
+async def op_rest_token(command: Command) -> dict[str, Any]:
+    names = {"clientId": "client_id"}
+    rest = rest_of(command)
+    wanted = {names.get(name, name): value for name, value in command["wanted"].items()}
+    details = await rest.auth.request_token(wanted)
+    return present(token=details.token, clientId=details.client_id, issued=details.issued, expires=details.expires)
+
+
+async def op_rest_request(command: Command) -> dict[str, Any]:
+    rest = rest_of(command)
+    page = await rest.request(
+        command["method"], command["path"], "3", params=command.get("params"), body=command.get("body")
+    )
+    told = present(
+        status=page.status_code, success=page.success, errorCode=page.error_code, errorMessage=page.error_message
+    )
+    return told | await paged(page, lambda item: item)
 
 
 async def op_close(command: Command) -> None:

@@ -132,6 +132,17 @@ class Driver:
         options = {"port": port, "binary": binary, "key": KEY, **credentials}
         return list(self.call("rest_publish", channel=channel, messages=messages, options=options)["serials"])
 
+    def rest(
+        self, what: str, port: int, binary: bool, *, credentials: dict[str, Any] | None = None, **fields: Any
+    ) -> Any:
+        """What a client of the REST interface alone says: history, stats, status, batch, time, token, request ..."""
+        options = {"port": port, "binary": binary, **({"key": KEY} if credentials is None else credentials)}
+        return self.call(f"rest_{what}", options=options, **fields)
+
+    def speaks(self, op: str) -> bool:
+        """Does the SDK have a method for it?"""
+        return bool(self.call("speaks", of=op))
+
     def close_clients(self) -> None:
         while self._open:
             self._open.pop().close()
