@@ -212,7 +212,7 @@ def mutate(headers, mutations):
     return bytes(request)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(headers=st.sampled_from(list(SENT.values())), mutations=st.lists(MUTATION, max_size=4))
 def test_what_is_taken_is_what_h11_takes(headers, mutations):
     request = mutate(headers, mutations)
