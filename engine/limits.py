@@ -77,6 +77,11 @@ WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
 POST_CONNECTIONS = 10_000
 """HTTP connections that are served without a task of their own. One more: it gets a task."""
+BODIES_BYTES = 128 * MIB
+"""Of all HTTP bodies together that are coming in or being answered, beyond the first BODY_FREE_BYTES of each. The
+sender of one more: 503, 50004, to be tried again. Who sends it is not known before it is whole."""
+BODY_FREE_BYTES = 64 * KIB
+"""Any one publish of the usual size fits into it, whatever others do with large ones."""
 REPLAY_BYTES = 256 * KIB
 """One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
 SHAPED_BYTES = 16 * KIB

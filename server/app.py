@@ -41,7 +41,7 @@ from server.backend import NodeBackend
 from server.datadir import DataDirectory
 from server.entrance import run_entrance, run_patience, stream_of
 from server.handshake import Upgrade
-from server.http import HttpLimits, IdleConnections, serve_http
+from server.http import Bodies, HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
 from server.keywatch import KeyWatch
 from server.listener import Acceptor
@@ -227,6 +227,7 @@ class Front:
         self._tls = tls is not None
         self.desk: PostDesk | None = None  # TLS connections have tasks
         self._connections: trio.Nursery | None = None
+        self._bodies = Bodies()
         self.http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
         self.acceptor = Acceptor(
             on_websocket=self._on_websocket,
@@ -297,6 +298,7 @@ class Front:
             idle=self.idle,
             waited_seconds=waited_seconds or 0.0,
             elsewhere=on_publish,
+            bodies=self._bodies,
         )
 
     def _move(self, stream: trio.abc.Stream, received: bytes) -> bool:

@@ -23,7 +23,8 @@ from functools import lru_cache
 import h11
 import trio
 
-from engine.errors import PubSubError
+from engine.errors import LimitExceeded, PubSubError
+from engine.limits import BODIES_BYTES, BODY_FREE_BYTES
 from server.reply import refusal, respond
 from server.request import Handler, Request, Response, bad_request, parse_target
 
@@ -74,6 +75,32 @@ class IdleConnections:
         return b""
 
 
+class Bodies:
+    """The room for large bodies, which all connections share: who has come with a request may not be known yet.
+
+    What a body has up to ``free`` bytes needs no room: so those that are slow with large ones keep nobody else out.
+    """
+
+    def __init__(self, most: int = BODIES_BYTES, free: int = BODY_FREE_BYTES) -> None:
+        self.held = 0
+        self._most, self._free = most, free
+
+    def grow(self, size: int, more: int) -> None:
+        """A body of so many bytes gets more. Raises: LimitExceeded 50004."""
+        more = self._room_for(size + more) - self._room_for(size)
+        if more > self._most - self.held:
+            told = f"the server holds as much of other requests as it may, {self._most} bytes; try again"
+            raise LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
+        self.held += more
+
+    def release(self, size: int) -> None:
+        """A body of so many bytes is not held any more."""
+        self.held -= self._room_for(size)
+
+    def _room_for(self, size: int) -> int:
+        return max(0, size - self._free)
+
+
 async def serve_http(
     stream: trio.abc.Stream,
     initial: bytes,
@@ -83,6 +110,7 @@ async def serve_http(
     idle: IdleConnections | None = None,
     waited_seconds: float = 0.0,
     elsewhere: Callable[[bytes], bool] = lambda received: False,
+    bodies: Bodies | None = None,
 ) -> None:
     """Serve one connection until it ends; the stream is left to the caller to close.
 
@@ -94,7 +122,7 @@ async def serve_http(
     If cancelled, a response may be cut short.
     """
     idle = IdleConnections() if idle is None else idle
-    connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere)
+    connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere, bodies or Bodies())
     try:
         await connection.run(initial)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:
@@ -122,6 +150,7 @@ class _Connection:
         idle: IdleConnections,
         waited_seconds: float,
         elsewhere: Callable[[bytes], bool],
+        bodies: Bodies,
     ) -> None:
         self._stream = stream
         self._handler = handler
@@ -134,6 +163,8 @@ class _Connection:
         self._asked: Request | None = None  # the request that is coming in, as far as it is known
         self._waited = waited_seconds
         self._elsewhere = elsewhere
+        self._bodies = bodies
+        self._body = bytearray()
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
 
@@ -160,8 +191,12 @@ class _Connection:
         self._deadline = trio.current_time() + self._limits.request_seconds - self._waited
         self._waited = 0.0
         self._asked = None
-        request = await self._read_request()
-        head, body = await self._handle(request)
+        try:
+            request = await self._read_request()
+            head, body = await self._handle(request)
+        finally:
+            self._bodies.release(len(self._body))
+            self._body = bytearray()
         with trio.move_on_after(self._limits.response_seconds) as scope:
             await self._send(head, body)
         return not scope.cancelled_caught and self._http.our_state in (h11.DONE, h11.MUST_CLOSE)
@@ -201,16 +236,19 @@ class _Connection:
             go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
             with self._in_time():
                 await self._stream.send_all(go_on)
-        body = bytearray()
         while True:
             event = await self._event()
             if isinstance(event, h11.EndOfMessage):
-                return bytes(body)
+                return bytes(self._body)
             if not isinstance(event, h11.Data):
                 raise _PeerGoneError
-            if len(event.data) > most - len(body):
+            if len(event.data) > most - len(self._body):
                 raise _RefusedError(too_large)
-            body += event.data
+            try:
+                self._bodies.grow(len(self._body), len(event.data))
+            except LimitExceeded as error:
+                raise _RefusedError(error) from error
+            self._body += event.data
 
     async def _event(self) -> h11.Event:
         self._events += 1

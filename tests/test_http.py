@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
-from server.http import READ_BYTES, HttpLimits, IdleConnections, serve_http
+from server.http import READ_BYTES, Bodies, HttpLimits, IdleConnections, serve_http
 from server.request import Request, Response
 
 LIMITS = HttpLimits(head_bytes=2000, body_bytes=5000, idle_seconds=60, request_seconds=20, response_seconds=10)
@@ -37,12 +37,14 @@ async def echo(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def connected(initial: bytes = b"", idle: IdleConnections | None = None) -> AsyncIterator[Stream]:
+async def connected(
+    initial: bytes = b"", idle: IdleConnections | None = None, bodies: Bodies | None = None
+) -> AsyncIterator[Stream]:
     """A client's end of a connection that is being served; at the end the server has closed."""
     client, server = memory_stream_pair()
 
     async def serve() -> None:
-        await serve_http(server, initial, echo, limits=LIMITS, idle=idle)
+        await serve_http(server, initial, echo, limits=LIMITS, idle=idle, bodies=bodies)
         await server.aclose()
 
     async with trio.open_nursery() as nursery:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgpack
 import pytest
+import trio
 
+from server.http import Bodies
 from tests.test_http import connected, drained, in_virtual_time, refusal_in
 
 
@@ -58,5 +60,54 @@ def test_what_one_request_has_named_does_not_count_for_the_next() -> None:
         async with connected(first + b"nonsense\r\n\r\n") as stream:
             received = await drained(stream)
             assert refusal_in(received[received.index(b"\r\n\r\n") + 4 :]) == (400, 40000)
+
+    in_virtual_time(main)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_bodies_share_a_room_and_who_finds_it_full_is_told_to_come_back() -> None:
+    async def main() -> None:
+        bodies = Bodies(most=5000, free=100)
+        async with (
+            connected(bodies=bodies) as slow,
+            connected(bodies=bodies) as small,
+            connected(bodies=bodies) as large,
+        ):
+            await slow.send_all(POST % 4000 + b"x" * 3999)
+            await trio.testing.wait_all_tasks_blocked()
+            assert bodies.held == 3899
+            for _ in range(2):  # what needs no room is served all the while
+                await small.send_all(POST % 100 + b"x" * 100)
+                assert b'"body":"xxx' in await small.receive_some(10_000)
+            await large.send_all(POST % 1300 + b"x" * 1300)
+            received = await drained(large)
+            assert refusal_in(received) == (503, 50004)
+            assert b"Retry-After: 1\r\n" in received
+            assert bodies.held == 3899, "a refused one holds nothing"
+            await slow.send_all(b"x")
+            assert b'"body":"xxx' in await slow.receive_some(10_000)
+            assert bodies.held == 0
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize("end", ["gone", "deadline", "malformed"])
+def test_the_room_of_a_body_that_never_comes_is_free_again(end: str) -> None:
+    async def main() -> None:
+        bodies = Bodies(most=5000, free=0)
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 1000
+        async with connected(head, bodies=bodies) as stream:
+            await trio.testing.wait_all_tasks_blocked()
+            assert bodies.held == 1000
+            if end == "gone":
+                await stream.aclose()
+                await trio.testing.wait_all_tasks_blocked()
+            else:
+                if end == "malformed":
+                    await stream.send_all(b"no end of a chunk")
+                assert refusal_in(await drained(stream)) == (408 if end == "deadline" else 400, 40000)
+        assert bodies.held == 0
 
     in_virtual_time(main)

@@ -1,0 +1,129 @@
+"""The port under a crowd of peers that behave badly over HTTP: bounded, and nobody else notices."""
+
+from __future__ import annotations
+
+import base64
+import select
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from engine.limits import BODIES_BYTES, BODY_FREE_BYTES
+from tests.harness import KEY, Server, channel_path, history, publish, rss, wait_until
+
+MIB = 1 << 20
+BASIC = b"Authorization: Basic " + base64.b64encode(KEY.encode()) + b"\r\n"
+JSON = b"Content-Type: application/json\r\n"
+
+
+def read_until(one: socket.socket, mark: bytes) -> bytes:
+    """What comes up to the mark; all there is if the peer closes before."""
+    received = b""
+    while mark not in received and (data := one.recv(65536)):
+        received += data
+    return received
+
+
+def refused(one: socket.socket) -> bool:
+    """Has it been told that there is no room?"""
+    readable, _, _ = select.select([one], [], [], 0)
+    return bool(readable) and b"50004" in read_until(one, b"}}")
+
+
+def test_slow_senders_of_large_bodies_fill_their_room_and_no_more(
+    make_server: Callable[..., Server], channel: str
+) -> None:
+    server = make_server()
+    publish(server.address, channel, {"data": "first"})
+    before = rss(server.pid)
+    size = 2 * MIB - 1
+    crowd = []
+    for number in range(90):
+        one = socket.create_connection(server.address, timeout=20)
+        crowd.append(one)
+        head = b"POST /keys/a.b/requestToken HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        one.sendall(head % size + b" " * (size - 1))
+        if number % 10 == 0:  # nobody else notices
+            publish(server.address, channel, {"data": "small"})
+            publish(server.address, channel, [{"data": "x" * 600}] * 100)
+    told: set[socket.socket] = set()
+
+    def enough_refused() -> bool:
+        told.update(one for one in crowd if one not in told and refused(one))
+        return len(crowd) - len(told) <= BODIES_BYTES // (size - BODY_FREE_BYTES) + 1
+
+    wait_until(enough_refused, what="the refusal of those that do not fit")
+    assert len(crowd) - len(told) >= BODIES_BYTES // size - 1
+    assert rss(server.pid) - before < BODIES_BYTES * 1.5
+    waiting = next(one for one in crowd if one not in told)
+    waiting.sendall(b" ")
+    assert b" 413 " in read_until(waiting, b"}}"), "whole now, and judged"
+    for one in crowd:
+        one.close()
+    assert len(history(server.address, channel)) == 1 + 9 * 101
+
+
+PUBLISH = b"POST %s HTTP/1.1\r\nHost: x\r\n" + BASIC + JSON
+BODY = b'{"data":"x"}'
+WAYS: dict[str, tuple[list[bytes], bytes, int]] = {  # pieces; what is in each answer; how many are stored
+    "keep-alive": ([PUBLISH + b"Content-Length: 12\r\n\r\n" + BODY] * 3, b'"serials"', 3),
+    "pipelining": ([(PUBLISH + b"Content-Length: 12\r\n\r\n" + BODY) * 5], b'"serials"', 5),
+    "chunks": ([PUBLISH + b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\n" + BODY[:5] + b"\r\n",
+                b"7\r\n" + BODY[5:] + b"\r\n0\r\n\r\n"], b'"serials"', 1),
+    "expect": ([PUBLISH + b"Expect: 100-continue\r\nContent-Length: 12\r\n\r\n", BODY], b'"serials"', 1),
+    "byte by byte": ([bytes([b]) for b in b"Content-Length: 12\r\n\r\n" + BODY], b'"serials"', 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_publish_is_stored_however_it_is_sent(server: Server, channel: str, way: str) -> None:
+    pieces, mark, count = WAYS[way]
+    path = channel_path(channel).encode()
+    if way == "byte by byte":
+        pieces = [PUBLISH, *pieces]
+    with socket.create_connection(server.address, timeout=20) as one:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        received = b""
+        for piece in pieces:
+            one.sendall(piece.replace(b"%s", path))
+            if way == "keep-alive":
+                received += read_until(one, mark)
+            elif way == "expect" and piece is not BODY:
+                assert read_until(one, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        while received.count(mark) < count:
+            received += one.recv(65536)
+    assert received.count(b"HTTP/1.1 201 ") == count
+    assert len(history(server.address, channel)) == count
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"Content-Length: 99999999999999999999\r\n\r\n", 413),
+        (b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
+        (b"Content-Length: -1\r\n\r\n", 400),
+        (b"Content-Length: 1e3\r\n\r\n", 400),
+        (b"Content-Length: 12\r\nContent-Length: 13\r\n\r\n", 400),
+        (b"Content-Length: 12\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 100 + b"\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n7fffffff\r\n" + b"x" * (3 * MIB), 413),
+        (b"X-Header: y\r\n" * 5000 + b"\r\n", 431),
+        (b"X-Header: " + b"y" * 40_000 + b"\r\n\r\n", 431),
+        (b"Expect: 100-continue\r\nContent-Length: 3000000\r\n\r\n", 413),
+    ],
+)
+def test_absurd_numbers_and_heads_are_refused_and_store_nothing(
+    server: Server, channel: str, sent: bytes, status: int
+) -> None:
+    before = rss(server.pid)
+    head = b"POST " + channel_path(channel).encode() + b" HTTP/1.1\r\nHost: x\r\n" + BASIC + JSON
+    for first in (b"", head + b"Content-Length: 12\r\n\r\n" + BODY):  # also behind a good one
+        with socket.create_connection(server.address, timeout=20) as one:
+            one.sendall(first + head + sent + BODY)
+            received = read_until(one, b'"error"')
+            assert received.count(b"HTTP/1.1 ") == (2 if first else 1)
+            assert received[received.rindex(b"HTTP/1.1 ") :].startswith(b"HTTP/1.1 %d " % status)
+            assert b"Connection: close" in received
+    assert rss(server.pid) - before < 20 * MIB
+    assert len(history(server.address, channel)) == 1
