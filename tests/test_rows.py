@@ -58,7 +58,8 @@ def appends(draw):
     for _ in range(draw(st.integers(1, 6))):
         channel, entries = draw(st.sampled_from(["app:a", "app:b", "app:ü ✓"])), []
         for _ in range(draw(st.integers(1, 5))):
-            serial += draw(st.sampled_from([1, 1, 3, WIDTH - serial % WIDTH, WIDTH, 3 * WIDTH]))  # some first of a bucket
+            first_of_a_bucket = WIDTH - serial % WIDTH
+            serial += draw(st.sampled_from([1, 1, 3, first_of_a_bucket, WIDTH, 3 * WIDTH]))
             entries.append((serial, last.get(channel, 0), draw(st.binary(max_size=40))))
             last[channel] = serial
         blocks.append(Block(channel, draw(st.sampled_from(["w", "p1"])), SERIES, entries))
