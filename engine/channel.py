@@ -61,6 +61,8 @@ class Channel(Log):
     def __init__(self, app_id: str, name: str, policy: Policy) -> None:
         super().__init__(f"{app_id}:{name}", policy.series, kept=policy.durability != "memory")
         self.persisted = policy.retention != "w"
+        self.retention = policy.retention
+        self.synced = policy.durability == "synced"
         self.app_id = app_id
         self.name = name
         self.policy = policy

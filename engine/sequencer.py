@@ -38,7 +38,7 @@ class Completion(Protocol):
 class Batch:
     """What one append carries: the entries by channel, and as blocks for the journal (fewer: not all are kept)."""
 
-    groups: list[tuple[Channel, list[Entry], list[tuple[int, int, bytes]]]]
+    groups: list[tuple[Channel, list[Entry]]]
     blocks: list[Block]
     synced: bool
 
@@ -116,14 +116,7 @@ class Sequencer(Sequence):
         """Everything that is pending, as one batch; None if nothing is. To be committed or undone before the next."""
         if not len(self):
             return None
-        groups = self.take_pending()
-        blocks, synced = [], False
-        for channel, _, kept in groups:
-            if kept:
-                policy = channel.policy
-                blocks.append(Block(channel.key, policy.retention, channel.series, kept))
-                synced = synced or policy.durability == "synced"
-        return Batch(groups, blocks, synced)
+        return Batch(*self.take_pending(Block))
 
     def commit(self, batch: Batch) -> list[Stream]:
         """The journal has it: show it, and tell those who published. Returns the streams that have grown."""
@@ -131,7 +124,7 @@ class Sequencer(Sequence):
 
     def undo(self, batch: Batch, error: PubSubError) -> None:
         """The journal does not have it: forget its ids, so that a retry is a first try, and refuse it."""
-        for channel, entries, _ in batch.groups:
+        for channel, entries in batch.groups:
             for entry in entries:
                 for message_id in record_ids(entry.record):
                     self.remembered -= channel.dedup.remove(message_id, entry.serial)

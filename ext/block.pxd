@@ -25,5 +25,12 @@ cdef struct Place:
 cdef int open_block(OpenBlock* block, bytes key, bytes value) except -1
 cdef int next_place(OpenBlock* block, Place* place) except -1
 cdef int end_block(OpenBlock* block) except -1
+cdef struct Item:               # an entry on its way in; whoever fills it keeps the record alive
+    uint64_t serial
+    uint64_t previous
+    const uint8_t* record
+    size_t size
+
+cdef int fill_item(Item* into, object entry) except -1
 cdef size_t encode_rows(list rows, object family, const char* channel, size_t length, const char* series,
-                        size_t series_length, tuple entries, size_t start, size_t stop, uint64_t before) except 0
+                        size_t series_length, const Item* items, size_t count, uint64_t before) except 0

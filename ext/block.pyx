@@ -47,12 +47,6 @@ cdef enum:
     SERIAL = 8
     LARGEST_RECORD = 1 << 30        # far above any limit on messages; a size is 4 bytes
 
-cdef struct Entry:
-    uint64_t serial
-    uint64_t previous
-    const uint8_t* record
-    size_t size
-
 cdef uint32_t SUMS[16][256]         # SUMS[n][byte]: what the byte adds to the sum when n bytes follow it
 
 
@@ -104,7 +98,7 @@ cdef inline uint64_t _get(const uint8_t* at, int size) noexcept nogil:
 
 
 cdef void _write(uint8_t* value, const uint8_t* key, size_t key_size, const uint8_t* series,
-                 const Entry* entries, size_t count, size_t size) noexcept nogil:
+                 const Item* entries, size_t count, size_t size) noexcept nogil:
     """The value of a block of ``size`` bytes, into memory that has as many."""
     cdef uint8_t* serials = value + HEAD
     cdef uint8_t* previous = serials + SERIAL * count
@@ -124,7 +118,7 @@ cdef void _write(uint8_t* value, const uint8_t* key, size_t key_size, const uint
 
 
 cdef size_t _row(list rows, object family, const char* channel, size_t length, const char* series,
-                 const Entry* entries, size_t count, size_t record_bytes) except 0:
+                 const Item* entries, size_t count, size_t record_bytes) except 0:
     """Append a row; returns the size of its value."""
     cdef size_t size = HEAD + ENTRY * count + record_bytes
     cdef bytes key = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(length + 1 + SERIAL))
@@ -138,7 +132,7 @@ cdef size_t _row(list rows, object family, const char* channel, size_t length, c
     return size
 
 
-cdef int _take(Entry* into, object entry, uint64_t before) except -1:
+cdef int fill_item(Item* into, object entry) except -1:
     """Look at one entry; ``into`` borrows its record. Raises: ValueError, TypeError."""
     cdef object record
     if not PyTuple_Check(entry) or PyTuple_GET_SIZE(entry) != 3:
@@ -148,15 +142,11 @@ cdef int _take(Entry* into, object entry, uint64_t before) except -1:
         into.previous = PyLong_AsUnsignedLongLong(<object>PyTuple_GET_ITEM(entry, 1))
     except OverflowError:
         raise ValueError(f"serials are of 64 bits, got {entry[0]} (previous {entry[1]})") from None
-    if into.serial <= before or into.previous >= into.serial:
-        raise ValueError(f"serial {into.serial} (previous {into.previous}) does not follow {before}")
     record = <object>PyTuple_GET_ITEM(entry, 2)
     if not PyBytes_CheckExact(record):
         raise TypeError("a record is bytes")
     into.record = <const uint8_t*>PyBytes_AS_STRING(record)
     into.size = <size_t>PyBytes_GET_SIZE(record)
-    if into.size > LARGEST_RECORD:
-        raise ValueError(f"a record of {into.size} bytes; {1 << 30} are the most")
     return 0
 
 
@@ -171,47 +161,46 @@ def encode(bytes channel not None, bytes series not None, entries, before):
     """
     cdef list rows = []
     cdef tuple held = tuple(entries)    # a tuple cannot change, nor let go of its records, while they are borrowed
-    encode_rows(rows, None, PyBytes_AS_STRING(channel), <size_t>PyBytes_GET_SIZE(channel), PyBytes_AS_STRING(series),
-                <size_t>PyBytes_GET_SIZE(series), held, 0, <size_t>PyTuple_GET_SIZE(held),
-                PyLong_AsUnsignedLongLong(before))
+    cdef size_t count = <size_t>PyTuple_GET_SIZE(held), n
+    cdef Item* items = <Item*>PyMem_Malloc((count + 1) * sizeof(Item))
+    if items is NULL:
+        raise MemoryError(f"no memory for {count} entries")
+    try:
+        for n in range(count):
+            fill_item(&items[n], <object>PyTuple_GET_ITEM(held, <Py_ssize_t>n))
+        encode_rows(rows, None, PyBytes_AS_STRING(channel), <size_t>PyBytes_GET_SIZE(channel), PyBytes_AS_STRING(series),
+                    <size_t>PyBytes_GET_SIZE(series), items, count, PyLong_AsUnsignedLongLong(before))
+    finally:
+        PyMem_Free(items)
     return rows
 
 
 cdef size_t encode_rows(list rows, object family, const char* channel, size_t length, const char* series,
-                        size_t series_length, tuple entries, size_t start, size_t stop, uint64_t before) except 0:
-    """Append the rows of these entries, from ``start`` up to ``stop``; returns the bytes of their values.
+                        size_t series_length, const Item* items, size_t count, uint64_t before) except 0:
+    """Append the rows of these entries; returns the bytes of their values. See ``encode``.
 
     Args:
         family: what stands before key and value in a row; None: nothing.
     """
-    cdef Entry few[8]                   # most blocks have one entry or two
-    cdef Entry* block = few
-    cdef Entry entry
-    cdef size_t total = stop - start, count = 0, size = 0, bytes_in_all = 0, n
-    if stop <= start:
+    cdef size_t start = 0, size = 0, bytes_in_all = 0, n
+    if count == 0:
         raise ValueError("a block without entries")
     if series_length != SERIES:
         raise ValueError(f"a series has 8 characters, got {series[:series_length]!r}")
     if memchr(channel, 0, length) is not NULL:
         raise ValueError("a channel key cannot have a NUL in it")
-    if total > 8:
-        block = <Entry*>PyMem_Malloc(min(total, <size_t>_MAX_ENTRIES) * sizeof(Entry))
-        if block is NULL:
-            raise MemoryError(f"no memory for {total} entries")
-    try:
-        for n in range(start, stop):
-            _take(&entry, <object>PyTuple_GET_ITEM(entries, <Py_ssize_t>n), before)
-            before = entry.serial
-            if count and (count == _MAX_ENTRIES or size + entry.size > _MAX_BYTES):
-                bytes_in_all += _row(rows, family, channel, length, series, block, count, size)
-                count = size = 0
-            block[count] = entry
-            count += 1
-            size += entry.size
-        return bytes_in_all + _row(rows, family, channel, length, series, block, count, size)
-    finally:
-        if block is not few:
-            PyMem_Free(block)
+    for n in range(count):
+        if items[n].serial <= before or items[n].previous >= items[n].serial:
+            raise ValueError(f"serial {items[n].serial} (previous {items[n].previous}) does not follow {before}")
+        if items[n].size > LARGEST_RECORD:
+            raise ValueError(f"a record of {items[n].size} bytes; {1 << 30} are the most")
+        before = items[n].serial
+        if n > start and (n - start == _MAX_ENTRIES or size + items[n].size > _MAX_BYTES):
+            bytes_in_all += _row(rows, family, channel, length, series, items + start, n - start, size)
+            start = n
+            size = 0
+        size += items[n].size
+    return bytes_in_all + _row(rows, family, channel, length, series, items + start, count - start, size)
 
 
 def decode(bytes key not None, bytes value not None, make):

@@ -9,6 +9,7 @@ from ext.ring cimport Ring
 cdef class Entry:
     cdef readonly Log log
     cdef readonly uint64_t serial, origin
+    cdef readonly uint64_t previous     # the serial of the one before it in its log; set when it is taken
     cdef readonly uint32_t flags, count
     cdef readonly bytes record
     cdef readonly object completion
@@ -19,6 +20,8 @@ cdef class Log:
     cdef readonly str key
     cdef public str series
     cdef public bint kept
+    cdef public bint synced             # what is kept is synced before it is visible
+    cdef public str retention           # the journal's class for it
     cdef public bint persisted          # beyond the continuity window
     cdef public Meter meter             # its app's; None: nobody counts
     cdef public Rate incoming           # what may be published here in a second; None: any number

@@ -13,6 +13,7 @@ class Entry:
     log: Final[Log]
     serial: Final[int]
     origin: Final[int]
+    previous: Final[int]
     flags: Final[int]
     count: Final[int]
     record: Final[bytes]
@@ -28,6 +29,8 @@ class Log:
     key: Final[str]
     series: str
     kept: bool
+    synced: bool
+    retention: str | None
     persisted: bool
     meter: Meter | None
     incoming: Rate | None

@@ -1,6 +1,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, final
 
+from ext.kept import Kept
+
 @final
 class Rows:
     rows: Final[list[tuple[str, bytes, bytes]]]
@@ -10,7 +12,7 @@ class Rows:
     size: Final[int]
     def __init__(
         self,
-        blocks: Iterable[tuple[str, str, str, Sequence[tuple[int, int, bytes]]]],
+        blocks: Iterable[tuple[str, str, str, Sequence[tuple[int, int, bytes]] | Kept]],
         head: int,
         find: Callable[[str, int], tuple[Any, str, int, int, set[str] | None]],
     ) -> None: ...

@@ -6,16 +6,23 @@
 
 Nothing is written here, nor noted: if a block cannot be stored, nothing has happened."""
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport Py_EQ, PyObject_RichCompareBool
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stddef cimport size_t
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
-from ext.block cimport encode_rows
+from ext.block cimport Item, encode_rows, fill_item
+from ext.kept cimport Kept
+from ext.log cimport Entry
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
-    unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFF
+
+cdef enum:
+    FEW_ITEMS = 64          # of a block: room for as many from the start
 
 
 @cython.final
@@ -28,20 +35,26 @@ cdef class Rows:
 
     cdef readonly list rows, placed
     cdef readonly uint64_t newest, entries, size
+    cdef Item* _items           # the entries of the block that is being made
+    cdef size_t _room
+
+    def __dealloc__(self):
+        PyMem_Free(self._items)
 
     def __init__(self, blocks, uint64_t head, find):
         """
         Args:
-            blocks: of each a tuple: channel key, retention class, series, entries (serial, previous, record), ascending.
+            blocks: of each a tuple: channel key, retention class, series, and entries, ascending: (serial, previous,
+                record), or a ``Kept``.
             head: all serials have to be greater.
             find: (class, serial) -> (bucket, family, first serial, end serial, known), where ``known`` are the channels
                 that need not be placed, or None: none needs to be.
         Raises: ValueError, for what no store may be asked to hold; and what ``find`` raises.
         """
         cdef dict last = {}
-        cdef tuple entries, found
-        cdef object retention = None, bucket = None, family = None, known = None, block, channel, wanted, before
-        cdef uint64_t first = 0, end = 0, oldest, newest
+        cdef tuple found
+        cdef object retention = None, bucket = None, family = None, known = None, block, channel, wanted, before, held
+        cdef uint64_t first = 0, end = 0, newest
         cdef size_t at, stop, count
         self.rows = []
         self.placed = []
@@ -51,34 +64,65 @@ cdef class Rows:
                 raise TypeError("a block is a tuple of channel, retention, series, entries")
             channel = <object>PyTuple_GET_ITEM(block, 0)
             wanted = <object>PyTuple_GET_ITEM(block, 1)
-            entries = tuple(<object>PyTuple_GET_ITEM(block, 3))     # it cannot change while it is read
+            held = <object>PyTuple_GET_ITEM(block, 3)
+            if type(held) is not Kept:
+                held = tuple(held)          # it cannot change, nor let go of its records, while they are borrowed
+            count = self._fill(channel, held)
             before = last.get(channel)
             newest = head if before is None else <uint64_t>before
-            count = <size_t>PyTuple_GET_SIZE(entries)
-            if count == 0:
-                raise ValueError(f"{channel}: a block without entries")
             at = 0
             while at < count:
-                oldest = _serial(channel, entries, at)
-                if not (first <= oldest < end and (wanted is retention
-                                                   or PyObject_RichCompareBool(wanted, retention, Py_EQ))):
-                    if oldest <= newest:
-                        raise ValueError(f"{channel}: serial {oldest} does not follow {newest}")
-                    found = find(wanted, oldest)
+                if not (first <= self._items[at].serial < end
+                        and (wanted is retention or PyObject_RichCompareBool(wanted, retention, Py_EQ))):
+                    if self._items[at].serial <= newest:
+                        raise ValueError(f"{channel}: serial {self._items[at].serial} does not follow {newest}")
+                    found = find(wanted, self._items[at].serial)
                     bucket, family, first, end, known = found
                     retention = wanted
-                stop = count if _serial(channel, entries, count - 1) < end else _split(channel, entries, at, count, end)
-                self._encode(channel, <object>PyTuple_GET_ITEM(block, 2), family, entries, at, stop, newest)
+                stop = at + 1
+                while stop < count and self._items[stop].serial < end:
+                    stop += 1
+                self._encode(channel, <object>PyTuple_GET_ITEM(block, 2), family, at, stop - at, newest)
                 if known is not None and channel not in <set?>known:
                     self.placed.append((bucket, channel))
-                newest = _serial(channel, entries, stop - 1)
+                newest = self._items[stop - 1].serial
                 at = stop
             last[channel] = newest
             self.entries += count
             if newest > self.newest:
                 self.newest = newest
 
-    cdef int _encode(self, object channel, object series, object family, tuple entries, size_t start, size_t stop,
+    cdef size_t _fill(self, object channel, object held) except 0:
+        """Look at the entries of a block where they lie; returns how many there are."""
+        cdef list entries = (<Kept>held)._entries if type(held) is Kept else None
+        cdef size_t count = <size_t>(PyList_GET_SIZE(entries) if entries is not None else PyTuple_GET_SIZE(held)), n
+        cdef Item* items
+        cdef Entry entry
+        if count == 0:
+            raise ValueError(f"{channel}: a block without entries")
+        if count > self._room:
+            items = <Item*>PyMem_Realloc(self._items, max(count, <size_t>FEW_ITEMS) * sizeof(Item))
+            if items is NULL:
+                raise MemoryError(f"no memory for {count} entries")
+            self._items = items
+            self._room = max(count, <size_t>FEW_ITEMS)
+        items = self._items
+        if entries is not None:
+            for n in range(count):
+                entry = <Entry>PyList_GET_ITEM(entries, <Py_ssize_t>n)
+                items[n].serial = entry.serial
+                items[n].previous = entry.previous
+                items[n].record = <const uint8_t*>PyBytes_AS_STRING(entry.record)
+                items[n].size = <size_t>PyBytes_GET_SIZE(entry.record)
+            return count
+        try:
+            for n in range(count):
+                fill_item(&items[n], <object>PyTuple_GET_ITEM(held, <Py_ssize_t>n))
+        except ValueError as error:
+            raise ValueError(f"{channel}: {error}") from error
+        return count
+
+    cdef int _encode(self, object channel, object series, object family, size_t start, size_t count,
                      uint64_t before) except -1:
         cdef Py_ssize_t length, series_length
         cdef const char* name
@@ -86,31 +130,8 @@ cdef class Rows:
         try:
             name = PyUnicode_AsUTF8AndSize(channel, &length)
             life = PyUnicode_AsUTF8AndSize(series, &series_length)
-            self.size += encode_rows(self.rows, family, name, <size_t>length, life, <size_t>series_length, entries,
-                                      start, stop, before)
+            self.size += encode_rows(self.rows, family, name, <size_t>length, life, <size_t>series_length,
+                                      self._items + start, count, before)
         except ValueError as error:
             raise ValueError(f"{channel}: {error}") from error
         return 0
-
-
-cdef uint64_t _serial(object channel, tuple entries, size_t at) except? 0:
-    """Of the entry at this place. What else an entry has to be is looked at where it is encoded."""
-    cdef object entry = <object>PyTuple_GET_ITEM(entries, <Py_ssize_t>at)
-    if not isinstance(entry, tuple) or PyTuple_GET_SIZE(entry) != 3:
-        raise TypeError("an entry is a tuple of serial, previous, record")
-    try:
-        return PyLong_AsUnsignedLongLong(<object>PyTuple_GET_ITEM(entry, 0))
-    except OverflowError:
-        raise ValueError(f"{channel}: serials are of 64 bits, got {entry[0]}") from None
-
-
-cdef size_t _split(object channel, tuple entries, size_t low, size_t high, uint64_t end) except 0:
-    """The place of the first entry with a serial of at least ``end``; the one at ``low`` has a smaller one."""
-    cdef size_t middle
-    while low < high:
-        middle = (low + high) // 2
-        if _serial(channel, entries, middle) < end:
-            low = middle + 1
-        else:
-            high = middle
-    return low

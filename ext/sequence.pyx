@@ -9,14 +9,14 @@
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
-cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(void* object)
-
 from ext.acks cimport Receipt
+from ext.kept cimport Kept
 from ext.log cimport Entry, Log
 from ext.meter cimport Meter
 from ext.ring cimport Stream
 from ext.serial cimport SerialClock
+
+cdef object _new_tuple = tuple.__new__      # past what a class of named fields puts before it
 
 cdef enum:
     EPHEMERAL = 1               # a flag of entries, see ext/ring.pyx
@@ -59,33 +59,48 @@ cdef class Sequence:
         self.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
         return 0
 
-    def take_pending(self):
-        """Everything that is pending, as a list of lists: the entries of one log each, and what of them is to be kept.
+    def take_pending(self, make not None):
+        """Everything that is pending, under way until ``show`` or ``settle``.
 
-        Returns: ``[(log, entries, [(serial, previous, record), ...]), ...]``; they are under way until ``show`` or
-        ``settle``.
+        Args:
+            make: a class of tuples, for what a log has for the journal: its key, its retention, its series, and a
+                ``Kept`` of entries.
+        Returns: ``[(log, entries), ...]``, what ``make`` makes of those that have something to be kept, and whether any
+            of that is to be synced.
         """
-        cdef list groups = [], kept
+        cdef list groups = [], blocks = [], kept
+        cdef bint synced = False
         cdef Log log
         cdef Entry entry
+        cdef Kept some
         cdef uint64_t previous
-        cdef tuple item
         cdef list logs = self._logs
+        if not (isinstance(make, type) and issubclass(make, tuple)):
+            raise TypeError("blocks can only be made as tuples")
         self._logs = []
         self._count = 0
         for log in logs:
             log._under_way, log._pending = log._pending, None
-            kept = []
-            if log.kept:
-                previous = log.last_stored
-                for entry in log._under_way:
-                    if not entry.flags & EPHEMERAL:
-                        item = (entry.serial, previous, entry.record)
-                        PyObject_GC_UnTrack(<void*>item)    # as in ext/log.pyx
-                        kept.append(item)
-                        previous = entry.serial
-            groups.append((log, log._under_way, kept))
-        return groups
+            groups.append((log, log._under_way))
+            if not log.kept:
+                continue
+            kept = log._under_way           # the same list, as long as there is nothing in it to be left out
+            previous = log.last_stored
+            for entry in log._under_way:
+                if entry.flags & EPHEMERAL:
+                    kept = None
+                else:
+                    entry.previous = previous
+                    previous = entry.serial
+            if kept is None:
+                kept = [entry for entry in log._under_way if not entry.flags & EPHEMERAL]
+                if not kept:
+                    continue
+            some = Kept.__new__(Kept)
+            some._entries = kept
+            blocks.append(_new_tuple(make, (log.key, log.retention, log.series, some)))
+            synced |= log.synced
+        return groups, blocks, synced
 
     def show(self, list groups not None):
         """The journal has them: make them visible, and tell those who published. Returns the streams that have grown."""

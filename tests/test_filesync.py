@@ -69,6 +69,20 @@ def test_a_log_is_old_only_after_a_sync_that_succeeded_with_a_newer_one(tmp_path
     assert sync(filesync) == 0
 
 
+def test_a_log_that_comes_between_two_syncs_is_synced_however_it_comes(tmp_path, filesync):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    unsyncable(elsewhere, "000015.log")
+    for _ in range(3):  # by now the directory is listed no more
+        assert sync(filesync) == 0
+    (elsewhere / "000015.log").rename(tmp_path / "000015.log")
+    assert sync(filesync) != 0
+    (tmp_path / "000015.log").rename(elsewhere / "000015.log")
+    assert sync(filesync) == 0
+    unsyncable(tmp_path, "000016.log")
+    assert sync(filesync) != 0
+
+
 @pytest.mark.parametrize("name", ["LOG", "000030.sst", "000030.log.old", ".log", "x30.log", "30log"])
 def test_other_files_are_left_alone(tmp_path, filesync, name):
     unsyncable(tmp_path, name)

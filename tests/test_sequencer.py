@@ -83,7 +83,7 @@ def test_each_id_has_one_outcome_whatever_fails_and_repeats(data):
                     assert before == previous and serial > max(previous, last)
                     previous = serial
         elif batch is not None:
-            for held, group, _ in batch.groups:
+            for held, group in batch.groups:
                 ids = [tuple(record_ids(entry.record)) for entry in group]
                 (models[held].commit if step == 4 else models[held].undo)(ids)
                 last = max(last, *(entry.serial for entry in group)) if step == 4 else last

@@ -101,7 +101,7 @@ class Appending:
         return self._state.store
 
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
-        """Nothing is noted before it is certain that all can be stored: a bucket is trusted to have what is noted.
+        """Nothing is noted before all is known to be storable: a bucket is trusted to have what is noted of it.
 
         Raises: ValueError; _NoBucketError, one is missing that is not to be made; JournalUnavailable.
         """

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ext.kept import Kept
 from ext.playback import Playback
 from ext.wire import EntryEncoder
 
@@ -44,7 +45,7 @@ class Block(NamedTuple):
     channel: str
     retention: str
     series: str
-    entries: Sequence[tuple[int, int, bytes]]
+    entries: Sequence[tuple[int, int, bytes]] | Kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,168 @@
+"""The rows of an append, beside a plain twin; and what can't be stored is refused with its channel's name."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.journal.port import Block
+from ext.block import MAX_BYTES, MAX_ENTRIES
+from ext.kept import Kept
+from ext.log import Entry, Log
+from ext.rows import Rows
+from ext.sequence import Sequence
+from ext.serial import SerialClock
+from tests.models import block as twin
+
+SERIES = "Aa345678"
+WIDTH = 50  # of a bucket, in serials
+EVERYTHING = ("bucket", "family", 0, 1 << 64 - 1, None)
+
+
+class Buckets:
+    """Of each class one every WIDTH serials; some channels are known in some of them."""
+
+    def __init__(self, known: dict[int, set[str] | None]) -> None:
+        self.known = known
+        self.asked: list[tuple[str, int]] = []
+
+    def find(self, retention: str, serial: int) -> tuple[object, str, int, int, set[str] | None]:
+        self.asked.append((retention, serial))
+        number = serial // WIDTH
+        name = f"{retention}-{number}"
+        return name, name, number * WIDTH, (number + 1) * WIDTH, self.known.get(number, set())
+
+
+def plain(blocks: list[Block], buckets: Buckets) -> tuple[list[tuple[str, bytes, bytes]], list[tuple[str, str]]]:
+    rows, placed = [], []
+    for block in blocks:
+        for number in sorted({entry[0] // WIDTH for entry in block.entries}):
+            here = [entry for entry in block.entries if entry[0] // WIDTH == number]
+            name = f"{block.retention}-{number}"
+            for part in twin.split(here, MAX_ENTRIES, MAX_BYTES):
+                rows.append((name, *twin.encode(block.channel.encode(), block.series.encode(), part)))
+            known = buckets.known.get(number, set())
+            if known is not None and block.channel not in known:
+                placed.append((name, block.channel))
+    return rows, placed
+
+
+@st.composite
+def appends(draw):
+    blocks, serial = [], 5
+    last: dict[str, int] = {}
+    for _ in range(draw(st.integers(1, 6))):
+        channel, entries = draw(st.sampled_from(["app:a", "app:b", "app:ü ✓"])), []
+        for _ in range(draw(st.integers(1, 5))):
+            first_of_a_bucket = WIDTH - serial % WIDTH
+            serial += draw(st.sampled_from([1, 1, 3, first_of_a_bucket, WIDTH, 3 * WIDTH]))
+            entries.append((serial, last.get(channel, 0), draw(st.binary(max_size=40))))
+            last[channel] = serial
+        blocks.append(Block(channel, draw(st.sampled_from(["w", "p1"])), SERIES, entries))
+    return blocks
+
+
+def kept(entries):
+    """The same, as a log hands it over."""
+    log = Log("app:a", SERIES, kept=True)
+    log.synced, log.retention, log.last_stored = False, "w", entries[0][1]
+    sequence = Sequence(SerialClock(), 1 << 20)
+    for serial, _, record in entries:
+        sequence.push(log, serial, record, 0, 0, 1, None)
+    _, [block], synced = sequence.take_pending(Block)
+    assert not synced
+    assert type(block) is Block
+    assert type(block.entries) is Kept
+    return block.entries
+
+
+@given(
+    blocks=appends(),
+    known=st.dictionaries(
+        st.integers(0, 20), st.one_of(st.none(), st.sets(st.sampled_from(["app:a", "app:ü ✓"]))), max_size=4
+    ),
+    as_kept=st.booleans(),
+)
+def test_the_rows_are_those_of_the_plain_twin_in_the_buckets_of_their_time(blocks, known, as_kept):
+    buckets = Buckets(known)
+    wanted, placed = plain(blocks, buckets)
+    given_blocks = blocks
+    if as_kept:  # entries of one block follow one another, as a log's do
+        chained = [all(b[1] == a[0] for a, b in zip(x.entries, x.entries[1:], strict=False)) for x in blocks]
+        given_blocks = [
+            block._replace(entries=kept(block.entries)) if follow else block
+            for block, follow in zip(blocks, chained, strict=True)
+        ]
+    found = Rows(given_blocks, 5, buckets.find)
+    assert (found.rows, found.placed) == (wanted, placed)
+    entries = [entry for block in blocks for entry in block.entries]
+    assert (found.newest, found.entries) == (entries[-1][0], len(entries))
+    assert found.size == sum(len(value) for _, _, value in wanted)
+
+
+def test_what_goes_where_the_one_before_it_went_asks_for_no_bucket():
+    buckets = Buckets({})
+    Rows([Block(f"app:{n}", "w", SERIES, [(10 + n, 0, b"")]) for n in range(30)], 5, buckets.find)
+    assert buckets.asked == [("w", 10)]
+
+
+def test_the_entries_of_a_log_are_read_as_tuples_by_everybody_else():
+    entries = kept([(7, 3, b"a"), (8, 7, b"b"), (20, 8, b"c")])
+    assert list(entries) == [(7, 3, b"a"), (8, 7, b"b"), (20, 8, b"c")]
+    assert (len(entries), entries[0], entries[-1]) == (3, (7, 3, b"a"), (20, 8, b"c"))
+    with pytest.raises(IndexError):
+        entries[3]
+    with pytest.raises(TypeError, match="entries of a log"):
+        Kept([(7, 3, b"a")])
+    assert list(Kept([Entry(Log("app:a", SERIES, kept=True), 9, b"", 0, 0, 1, None)])) == [(9, 0, b"")]
+
+
+@pytest.mark.parametrize(
+    ("block", "error", "match"),
+    [
+        (("app:a", "w", SERIES, []), ValueError, "app:a: a block without entries"),
+        (("app:a", "w", SERIES, [(5, 0, b"")]), ValueError, "app:a: serial 5 .* does not follow 5"),
+        (("app:a", "w", SERIES, [(7, 0, b""), (6, 0, b"")]), ValueError, "app:a: serial 6 .* does not follow 7"),
+        (("app:a", "w", SERIES, [(7, 7, b"")]), ValueError, "app:a: serial 7 .previous 7"),
+        (("app:a", "w", SERIES, [(1 << 64, 0, b"")]), ValueError, "app:a: serials are of 64 bits"),
+        (("app:a", "w", "short", [(7, 0, b"")]), ValueError, "app:a: a series has 8 characters"),
+        (("a\0b", "w", SERIES, [(7, 0, b"")]), ValueError, "NUL"),
+        (("a\ud800", "w", SERIES, [(7, 0, b"")]), ValueError, "surrogates not allowed"),
+        (("app:a", "w", SERIES, [(7, 0, "text")]), TypeError, "a record is bytes"),
+        (("app:a", "w", SERIES), TypeError, "a block is a tuple"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(block, error, match):
+    with pytest.raises(error, match=match):
+        Rows([("app:z", "w", SERIES, [(6, 0, b"")]), block], 5, lambda retention, serial: EVERYTHING)
+
+
+def test_what_the_search_for_a_bucket_raises_is_raised():
+    def find(retention, serial):
+        raise LookupError("no bucket")
+
+    with pytest.raises(LookupError, match="no bucket"):
+        Rows([Block("app:a", "w", SERIES, [(7, 0, b"")])], 5, find)
+
+
+def test_nothing_is_held_of_what_was_made_into_rows():
+    record = b"r" * 5000
+    blocks = [Block("app:a", "w", SERIES, [(n, 0, record) for n in range(6, 200)])]
+
+    def work():
+        for _ in range(50):
+            Rows(blocks, 5, lambda retention, serial: EVERYTHING)
+            with pytest.raises(ValueError, match="does not follow"):
+                Rows(blocks * 2, 5, lambda retention, serial: EVERYTHING)
+
+    work()
+    gc.collect()
+    before, references = sys.getallocatedblocks(), sys.getrefcount(record)
+    work()
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 100
+    assert sys.getrefcount(record) == references
