@@ -18,25 +18,21 @@ from libc.string cimport memcmp, memcpy
 from ext.acks cimport AckQueue
 from ext.dedup cimport DedupWindow, Hash
 from ext.log cimport Log
-from ext.output cimport Out, bytes_of, out_init, put, put_array_header, put_str
+from ext.output cimport Out, bytes_of, out_init, put_str
 from ext.publish cimport Parser
 from ext.rate cimport Rate
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
-from ext.staging cimport decimal, remember
+from ext.staging cimport decimal, new_record, remember
 
 from ext.serial import connection_origin
 
 cdef enum:
     MOST_NAMES = 1000           # granted at once; then they are asked for anew
     LONGEST_BASE = 64           # of "<connection id>:<msgSerial>:<index>": 10 + 1 + 20 + 1 + 3
-    RECORD_ROOM = 4096
-    KEPT_ROOM = 256 * 1024
 
 cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
 cdef Rate _UNLIMITED = Rate(0, 0)
-cdef Out _record
-out_init(&_record, RECORD_ROOM)
 
 
 @cython.final
@@ -132,18 +128,7 @@ cdef class Ingest(Sink):
             else:
                 hash = log.dedup.hash_of(base, length + 1 + decimal(base + length + 1, 0))
             log.dedup.prefetch(hash)
-        _record.size = 0
-        put_array_header(&_record, 5)
-        put_str(&_record, base, length)
-        put(&_record, <const char*>self._sender, <size_t>len(self._sender))
-        put_array_header(&_record, parser.count)
-        put(&_record, parser.out.data + 1, parser.out.size - 1)
-        if _record.failed:
-            _shrink()                           # or it would stay so
-            raise MemoryError("no memory for a record")
-        record = PyBytes_FromStringAndSize(<char*>_record.data, <Py_ssize_t>_record.size)
-        if _record.room > KEPT_ROOM:
-            _shrink()
+        record = new_record(base, length, self._sender, parser)
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
             if log.dedup.holds(hash):
@@ -208,9 +193,3 @@ cdef bytes _msgpack_str(bytes text):
         return bytes_of(&out, "a name")
     finally:
         PyMem_Free(out.data)
-
-
-cdef void _shrink():
-    """One large publish is no reason to hold so much for ever."""
-    PyMem_Free(_record.data)
-    out_init(&_record, RECORD_ROOM)

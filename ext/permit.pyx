@@ -26,7 +26,7 @@ from ext.publish cimport Parser
 from ext.rate cimport Rate
 from ext.sequence cimport Sequence
 from ext.serial cimport SERIAL_LENGTH, SERIES_LENGTH, write_serial
-from ext.staging cimport LONGEST_INDEX, decimal, remember
+from ext.staging cimport LONGEST_INDEX, decimal, new_record, remember
 from ext.utf8 cimport Text
 
 cdef enum:
@@ -36,15 +36,14 @@ cdef enum:
     BASES = 128                 # made at once: the kernel takes as long for many as for one
     LONGEST_BASE = 256          # an id of somebody's own that is longer goes the long way
     MESSAGE_SERIAL = 34         # characters
-    RECORD_ROOM = 4096
+    BODY_ROOM = 4096
     KEPT_ROOM = 256 * 1024
 
 cdef const char* BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
-cdef Out _record, _body
-out_init(&_record, RECORD_ROOM)
-out_init(&_body, RECORD_ROOM)
+cdef Out _body
+out_init(&_body, BODY_ROOM)
 cdef bytes _random = b""
 cdef size_t _random_at = 0
 
@@ -170,18 +169,7 @@ cdef class Permit:
             hash = (log.dedup.hash_of(id, <size_t>size) if id is not NULL
                     else log.dedup.hash_of(base, length + 1 + decimal(base + length + 1, 0)))
             log.dedup.prefetch(hash)
-        _record.size = 0
-        put_array_header(&_record, 5)
-        put_str(&_record, base, length)
-        put(&_record, <const char*>self._sender, <size_t>len(self._sender))
-        put_array_header(&_record, parser.count)
-        put(&_record, parser.out.data + 1, parser.out.size - 1)
-        if _record.failed:
-            _shrink(&_record)           # or it would stay so
-            raise MemoryError("no memory for a record")
-        record = PyBytes_FromStringAndSize(<char*>_record.data, <Py_ssize_t>_record.size)
-        if _record.room > KEPT_ROOM:
-            _shrink(&_record)
+        record = new_record(base, length, self._sender, parser)
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
             if log.dedup.holds(hash):
@@ -228,7 +216,8 @@ cdef class Permit:
         put(out, _body.data, _body.size)
         if _body.failed or _body.room > KEPT_ROOM:
             out.failed = out.failed or _body.failed
-            _shrink(&_body)
+            PyMem_Free(_body.data)          # one long answer is no reason to hold so much for ever
+            out_init(&_body, BODY_ROOM)
         if out.failed:
             raise MemoryError("no memory for an answer")
         self.answered += 1
@@ -273,9 +262,3 @@ cdef int _put_body(Out* out, bint msgpack, bytes opening, bytes message_id, uint
     if not msgpack:
         put(out, b"]}", 2)
     return 0
-
-
-cdef void _shrink(Out* out):
-    """One large publish is no reason to hold so much for ever."""
-    PyMem_Free(out.data)
-    out_init(out, RECORD_ROOM)

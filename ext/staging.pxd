@@ -1,8 +1,11 @@
-"""What every room that stages plain publishes does with the ids of their messages."""
+"""What every room that stages plain publishes does: the ids of their messages, and their records."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from ext.dedup cimport DedupWindow
+from ext.publish cimport Parser
 
 cdef enum:
     LONGEST_INDEX = 3           # digits: a publish has 1000 messages at most
@@ -33,3 +36,37 @@ cdef inline bint remember(DedupWindow dedup, uint32_t count, uint64_t serial, ui
     for index in range(count):
         dedup.take(dedup.hash_of(base, size + decimal(base + size, index)), serial, index)
     return True
+
+
+cdef inline bytes new_record(const uint8_t* base, size_t length, bytes sender, Parser parser):
+    """The record of a publish (its form: ext/record.pxd), written once, where it stays: all its sizes are known.
+
+    ``base``, of up to 65535 bytes: its id; ``sender``: connection id, client id and flags, packed."""
+    cdef size_t sender_size = <size_t>len(sender), size = parser.out.size - 1   # before it is room for a short header
+    cdef size_t base_head = 1 if length < 32 else 2 if length < 256 else 3, count_head = 1 if parser.count < 16 else 3
+    cdef bytes record = PyBytes_FromStringAndSize(
+        NULL, <Py_ssize_t>(1 + base_head + length + sender_size + count_head + size))
+    cdef uint8_t* to = <uint8_t*>PyBytes_AS_STRING(record)
+    to[0] = 0x95
+    if base_head == 1:
+        to[1] = <uint8_t>(0xa0 | length)
+    elif base_head == 2:
+        to[1] = 0xd9
+        to[2] = <uint8_t>length
+    else:
+        to[1] = 0xda
+        to[2] = <uint8_t>(length >> 8)
+        to[3] = <uint8_t>length
+    to += 1 + base_head
+    memcpy(to, base, length)
+    to += length
+    memcpy(to, PyBytes_AS_STRING(sender), sender_size)
+    to += sender_size
+    if count_head == 1:
+        to[0] = <uint8_t>(0x90 | parser.count)
+    else:
+        to[0] = 0xdc
+        to[1] = <uint8_t>(parser.count >> 8)
+        to[2] = <uint8_t>parser.count
+    memcpy(to + count_head, parser.out.data + 1, size)
+    return record
