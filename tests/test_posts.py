@@ -9,186 +9,34 @@ import contextlib
 import itertools
 import select
 import socket
-from functools import partial
 
-import msgpack
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
-from engine.errors import JournalUnavailable, PubSubError
-from engine.message import messages_from
-from engine.sequencer import Sequencer
-from ext.permit import Permit, Place
-from ext.posts import Posts
 from ext.rate import Rate
-from ext.serial import SerialClock
-from server.publishing import Bounds, Messages, check_publish, read_messages
-from server.reply import Reply, refusal, respond
-from server.request import Request
-from tests.test_sequencer import T0, awake
-
-JSON, MSGPACK = "application/json", "application/x-msgpack"
-DOWN = JournalUnavailable("the disk is on holiday")
-BOUNDS = Bounds(size=200, messages=5)
-TARGET = "/channels/one/messages"
-DATE = b"Sat, 21 Nov 2026 09:42:18 GMT"
-SMALL = {"head_bytes": 2000, "body_bytes": 60_000, "idle_ms": 75_000, "patience_ms": 2_000, "response_ms": 30_000}
-
-
-def post(body, kind=JSON, target=TARGET, **headers):
-    if not isinstance(body, bytes):
-        body = msgpack.packb(body) if kind == MSGPACK else orjson.dumps(body)
-    fields = {"Host": "here", "Content-Type": kind, "Accept": kind, **headers, "Content-Length": str(len(body))}
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"POST {target} HTTP/1.1\r\n{head}\r\n".encode() + body
-
-
-def parse_answers(received):
-    """(status, body, headers) of each response in these bytes, which must end with one."""
-    found = []
-    while received:
-        head, _, rest = received.partition(b"\r\n\r\n")
-        line, *lines = head.decode().split("\r\n")
-        headers = dict(field.split(": ", 1) for field in lines)
-        size = int(headers["Content-Length"])
-        body, received = rest[:size], rest[size:]
-        assert len(body) == size
-        value = msgpack.unpackb(body) if headers.get("Content-Type") == MSGPACK else orjson.loads(body)
-        found.append((int(line.split(" ")[1]), value, headers))
-    return found
-
-
-OPENED: list[socket.socket | Posts] = []
+from tests.posts_desk import (
+    DATE,
+    JSON,
+    MSGPACK,
+    TARGET,
+    Desk,
+    answers_of,
+    close_all,
+    pair,
+    parse_answers,
+    post,
+    read_all,
+)
+from tests.test_sequencer import T0
 
 
 @pytest.fixture(autouse=True)
 def _closed_in_the_end():
     yield
     close_all()
-
-
-def close_all():
-    while OPENED:
-        OPENED.pop().close()
-
-
-def pair():
-    made = socket.socketpair()
-    OPENED.extend(made)
-    return made
-
-
-class Desk:
-    """Posts, what stands behind them, and the peers at their other ends."""
-
-    def __init__(self, *, short=True, identity=None, most=10, key=None, good_until_ms=1 << 60, **bounds):
-        self.posts = Posts(most=most, **(SMALL | bounds))
-        OPENED.append(self.posts)
-        self.sequencer = Sequencer(SerialClock(), 1 << 20)
-        self.sequencer.now_ms = T0
-        self.channel = awake("one")
-        self.identity = identity or Identity("app1", "app1.key1", None, True, Capability.parse('{"*":["*"]}'))
-        self.key = key or Rate(0, 0)
-        self.good_until_ms = good_until_ms
-        self.short = short
-        self.now_ms = 0
-        self.told = 0
-        self.left = []
-        self.asked = []
-
-    def connect(self, received=b"", *, trusted=True):
-        ours, theirs = pair()
-        theirs.setblocking(False)
-        ours.settimeout(10)
-        assert self.posts.take(theirs.detach(), received, "peer", trusted, self.now_ms)
-        return ours
-
-    def turn(self, *, settle=True):
-        for caller, key, target, headers, body in self.posts.poll(self.now_ms, T0):
-            self.asked.append((key, target))
-            self._serve(caller, key, Request("POST", target, {}, headers, body, False, caller.peer))
-        if settle:
-            self.settle()
-        self.left += self.posts.take_leaving()
-        assert not self.posts.failures
-
-    def settle(self, *, kept=True):
-        batch = self.sequencer.take()
-        if batch is not None:
-            self.sequencer.commit(batch) if kept else self.sequencer.undo(batch, DOWN)
-        self.told += sum(times for _, times in self.posts.flush(lambda: DATE))
-
-    def _serve(self, caller, key, request):
-        try:
-            wire, values = read_messages(request)
-            messages = Messages(wire, values, {}, BOUNDS)
-            ready = check_publish(request, messages, "one", self.identity, BOUNDS, lambda key: ("conn1conn1", None))
-            self.sequencer.stage(
-                self.channel, ready.publish, ready.base_id, ready.connection_id, ready.client_id, T0, caller
-            )
-        except PubSubError as error:
-            caller.reply(whole(respond(request, refusal(error))))
-            return
-        refuse = partial(refused, Request("POST", request.path, {}, request.headers, b"", False, "peer"))
-        packed = request.headers["content-type"] == MSGPACK
-        permit = self.posts.permit(key) or Permit(
-            self.sequencer,
-            "app1",
-            whole(respond(request, Reply(201, {}))).partition(b"Content-Length: ")[0] + b"Content-Length: ",
-            refuse,
-            msgpack_in=packed,
-            msgpack_out=packed,
-            client_id=None if self.identity.wildcard else self.identity.client_id,
-            wildcard=self.identity.wildcard,
-            key=self.key,
-            app=Rate(0, 0),
-            most_bytes=BOUNDS.size,
-            most_messages=BOUNDS.messages,
-            most_pending=1 << 20,
-            good_until_ms=self.good_until_ms,
-        )
-        opening = b"\x83\xa7channel\xa3one\xa9messageId" if packed else b'{"channel":"one","messageId":'
-        place = Place(self.channel, opening)
-        caller.expect(permit, place, ready.message_id)
-        if self.short:
-            self.posts.grant(key, permit)
-            permit.grant(request.path, place)
-
-    def log(self):
-        _, entries = self.channel.ring.read_after(0, budget=1 << 30)
-        return [messages_from(record, serial, series, 1) for serial, series, record in entries]
-
-
-def whole(response):
-    fields = [*response.headers, ("Content-Length", str(len(response.body)))]
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return f"HTTP/1.1 {response.status} \r\n{head}\r\n".encode() + response.body
-
-
-def refused(request, error):
-    return whole(respond(request, refusal(error)))
-
-
-def read_all(peer, desk, settle=True):
-    """What there is to be read; True behind it: and then the end."""
-    received = b""
-    while select.select([peer], [], [], 0)[0]:
-        try:
-            data = peer.recv(1 << 20)
-        except ConnectionResetError:
-            return received, True
-        if not data:
-            return received, True
-        received += data
-    return received, False
-
-
-def answers_of(peer, desk):
-    return parse_answers(read_all(peer, desk)[0])
 
 
 def test_the_first_request_of_a_kind_is_asked_about_and_the_next_ones_are_not():
