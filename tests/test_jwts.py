@@ -20,6 +20,7 @@ from engine.errors import PubSubError
 from tests.jwts import jwt, segment, signed
 
 NOW = 1_700_000_000_000
+DEEP = b"[" * 1000 + b"]" * 1000  # one reader of JSON takes it, others do not
 DAY, HOUR = 86_400, 3_600
 SEAL = TokenSeal(bytes(range(32)))
 KEYS = {
@@ -114,6 +115,7 @@ def test_a_time_may_have_a_fraction() -> None:
         {"header": {"alg": "none"}},
         {"header": {"alg": None}},
         {"header": {"typ": "JWS"}},
+        {"header": {"typ": ["JWT"]}},
         {"header": {"kid": None}},
         {"header": {"kid": ""}},
         {"header": {"kid": 5}},
@@ -142,6 +144,8 @@ def test_what_is_missing_or_wrong_makes_it_invalid(claims: dict[str, Any]) -> No
         signed({"alg": "HS256", "kid": "app1.key1"}, b"{", "topsecret"),
         signed({"alg": "HS256", "kid": "app1.key1"}, b'{"exp":NaN}', "topsecret"),
         signed({"alg": "HS256", "kid": "app1.key1"}, b"[" * 5000, "topsecret"),
+        signed(b'{"alg":"HS256","kid":"app1.key1","typ":' + DEEP + b"}", {}, "topsecret"),
+        signed(b'{"alg":"HS256","kid":"app1.key1","x":' + DEEP + b"}", {}, "topsecret"),
         jwt(key="app1.key1:another", now_ms=NOW),
         make()[:-1],
         make() + "A",

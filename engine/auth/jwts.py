@@ -143,7 +143,8 @@ def _map(text: bytes, what: str) -> dict[str, Any]:
 def _key_of(header: Mapping[str, Any], keyring: Keyring) -> Key:
     if header.get("alg") != ALGORITHM:
         raise invalid(f"alg: must be {ALGORITHM}")
-    if header.get("typ") is not None and str(header["typ"]).upper() != "JWT":
+    kind = header.get("typ")
+    if kind is not None and not (isinstance(kind, str) and kind.upper() == "JWT"):
         raise invalid("typ: must be JWT")
     name = header.get("kid")
     if not isinstance(name, str) or not name:
