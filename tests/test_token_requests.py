@@ -19,6 +19,7 @@ KEY = Key("app1", "key1", "topsecret")
 NARROW = Key("app1", "narrow", "s", Capability.parse('{"channel2":["publish","subscribe"]}'))
 REVOCABLE = Key("app1", "revocable", "s", revocable_tokens=True)
 NONCE = "0123456789abcdef"
+DEEP = json.loads("[" * 900 + "]" * 900)  # as deep as a body may be, and deeper than some can follow
 KEYS = Keyring([KEY, NARROW, REVOCABLE, Key("app1", "off", "s", enabled=False)])
 SEAL = TokenSeal(bytes(32))
 ALICE = {
@@ -119,6 +120,30 @@ def test_numbers_may_be_text_and_null_is_absent(issuer: TokenIssuer) -> None:
     assert "clientId" not in details
 
 
+@pytest.mark.parametrize(
+    ("granted", "tried"),
+    [  # what an application has signed for one who may choose his clientId; what he makes of the same text
+        (
+            {"clientId": f"alice\n{NOW}\n{'x' * 16}"},
+            {"clientId": "alice", "nonce": f"{'x' * 16}\n{NOW}\n{NONCE}"},
+        ),
+        (
+            {"capability": '{"a":["publish"]}', "clientId": "\nadmin"},
+            {"capability": '{"a":["publish"]}\n', "clientId": "admin"},
+        ),
+        ({"clientId": ' \n{"*":["*"]}\nadmin'}, {"capability": ' \n\n{"*":["*"]}', "clientId": "admin"}),
+        ({"clientId": '{"*":["*"]}\nadmin'}, {"capability": '\n{"*":["*"]}', "clientId": "admin"}),
+    ],
+)
+def test_what_is_signed_can_be_read_in_one_way_only(
+    issuer: TokenIssuer, granted: dict[str, Any], tried: dict[str, Any]
+) -> None:
+    assert refusal(issuer, signed(**granted)) == (40012, 400)
+    assert refusal(issuer, {**signed(**granted), **tried})[0] in (40000, 40101)
+    pretty = json.dumps({"a": ["publish"]}, indent=2)
+    assert issuer.issue("app1.key1", signed(capability=pretty), None, NOW)["capability"] == pretty
+
+
 @pytest.mark.parametrize("off", [-CLOCK_SKEW_MS, CLOCK_SKEW_MS])
 def test_a_timestamp_may_be_two_minutes_off_and_no_more(issuer: TokenIssuer, off: int) -> None:
     assert issuer.issue("app1.key1", signed(timestamp=NOW + off), None, NOW)["issued"] == NOW
@@ -179,9 +204,19 @@ def test_requests_that_nobody_signed_are_not_remembered(issuer: TokenIssuer, mon
         ({"timestamp": True}, 40000),
         ({"mac": 5}, 40000),
         ({"ttl": "x"}, 40101),  # the mac comes first
+        ({"ttl": []}, 40003),
+        ({"ttl": DEEP}, 40003),
+        ({"clientId": DEEP}, 40012),
+        ({"clientId": b"\xff"}, 40012),
+        ({"capability": DEEP}, 40000),
+        ({"capability": {"a": DEEP}}, 40000),
+        ({"capability": {b"\xff": ["*"]}}, 40000),
+        ({"capability": b"\xff"}, 40000),
+        ({"timestamp": DEEP}, 40000),
+        ({"nonce": DEEP}, 40000),
     ],
 )
-def test_a_signed_request_needs_timestamp_and_nonce(issuer: TokenIssuer, change: dict[str, Any], code: int) -> None:
+def test_each_field_has_a_refusal_of_its_own(issuer: TokenIssuer, change: dict[str, Any], code: int) -> None:
     assert refusal(issuer, {**signed(), **change})[0] == code
 
 

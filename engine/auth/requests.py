@@ -2,12 +2,16 @@
 
     keyName, ttl, capability, clientId, timestamp, nonce    each and a newline, as received -> HMAC-SHA256 -> mac
 
+What is signed can be cut in six in one way only, else who may choose his clientId could choose where it begins or ends,
+and be somebody else. So clientId and nonce have no newline, and a capability has none at its ends.
+
 Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac
 is remembered while its timestamp is acceptable, by whoever keeps it across restarts, too. Source: Ably's
 specification of TokenRequest."""
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import re
 from collections import OrderedDict
@@ -104,18 +108,23 @@ class TokenIssuer:
     def _check_mac(self, key: Key | None, key_name: str, request: Mapping[str, Any], now_ms: int) -> None:
         timestamp = _number(request, "timestamp")
         nonce, mac = request.get("nonce"), request["mac"]
-        if not isinstance(nonce, str) or len(nonce) < SHORTEST_NONCE:
-            raise BadRequest(f"nonce: must be a string of at least {SHORTEST_NONCE} characters", code=40000)
+        if not isinstance(nonce, str) or len(nonce) < SHORTEST_NONCE or "\n" in nonce:
+            reason = f"must be a string of at least {SHORTEST_NONCE} characters, and have no newline"
+            raise BadRequest(f"nonce: {reason}", code=40000)
         if not isinstance(mac, str):
             raise BadRequest("mac: must be a string", code=40000)
-        capability = request.get("capability", "")
-        if not isinstance(capability, str):
-            capability = orjson.dumps(capability).decode()
+        client_id = _as_signed(request, "clientId", code=40012)
+        if "\n" in client_id:
+            raise BadRequest("clientId: must have no newline in a signed request", code=40012)
+        capability = _as_signed(request, "capability", code=40000)
+        inside = capability.strip(" \t\r")
+        if inside.startswith("\n") or inside.endswith("\n"):
+            raise BadRequest("capability: must have no newline at its ends in a signed request", code=40000)
         fields = (
             key_name,
-            str(request.get("ttl", "")),
+            _as_signed(request, "ttl", code=40003),
             capability,
-            str(request.get("clientId", "")),
+            client_id,
             str(request["timestamp"]),
             nonce,
         )
@@ -132,6 +141,19 @@ class TokenIssuer:
             raise LimitExceeded("too many token requests within four minutes", code=42910)
         self._remember(mac, now_ms + REMEMBERED_MS, now_ms)
         self._seen[mac] = now_ms + REMEMBERED_MS  # in order of arrival, so in order of expiry
+
+
+def _as_signed(request: Mapping[str, Any], field: str, *, code: int) -> str:
+    """What stands for it in the text that is signed. Raises: BadRequest, for what nobody can have signed."""
+    value = request.get(field, "")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    if field == "capability" and isinstance(value, dict):
+        with contextlib.suppress(TypeError):  # it is too deep, or has keys that are no text
+            return orjson.dumps(value).decode()
+    raise BadRequest(f"{field}: is of a type that it cannot have in a signed request", code=code)
 
 
 def _number(request: Mapping[str, Any], field: str, default: int | None = None) -> int:
