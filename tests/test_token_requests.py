@@ -101,7 +101,8 @@ def test_nothing_that_is_signed_can_be_changed(issuer: TokenIssuer, change: dict
 def test_the_mac_of_another_key_does_not_do(issuer: TokenIssuer) -> None:
     assert refusal(issuer, signed(Key("app1", "key1", "wrong"))) == (40101, 401)
     assert refusal(issuer, signed(Key("app1", "unknown", "x")), path="app1.unknown") == (40101, 401)
-    assert refusal(issuer, signed(Key("app1", "off", "s")), path="app1.off") == (40101, 401)
+    assert refusal(issuer, signed(Key("app1", "off", "guess")), path="app1.off") == (40101, 401)
+    assert refusal(issuer, signed(Key("app1", "off", "s")), path="app1.off") == (40131, 401)
     assert refusal(issuer, signed(Key("app1", "unknown", "-" * 32)), path="app1.unknown") == (40101, 401)
 
 
@@ -227,6 +228,9 @@ def test_the_key_itself_needs_no_signature(issuer: TokenIssuer) -> None:
     assert issuer.issue("app1.key1", {}, KEY, NOW)["issued"] == NOW
     assert issuer.issue("app1.key1", None, KEY, NOW)["issued"] == NOW
     assert issuer.issue("app1.key1", {"clientId": "*"}, KEY, NOW)["clientId"] == "*"
+    assert issuer.issue("app1.key1", {"timestamp": NOW - CLOCK_SKEW_MS}, KEY, NOW)["issued"] == NOW
+    assert refusal(issuer, {"timestamp": NOW - CLOCK_SKEW_MS - 1}, key=KEY) == (40104, 401)
+    assert refusal(issuer, {"timestamp": "today"}, key=KEY) == (40000, 400)
 
 
 def test_without_signature_and_key_there_is_no_token(issuer: TokenIssuer) -> None:

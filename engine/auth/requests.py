@@ -23,7 +23,7 @@ import orjson
 
 from engine import limits
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, Keyring
+from engine.auth.keys import Key, Keyring, revoked
 from engine.auth.tokens import TokenSeal, check_client_id, sign
 from engine.errors import AuthError, BadRequest, LimitExceeded
 
@@ -78,7 +78,7 @@ class TokenIssuer:
         request = {name: value for name, value in body.items() if value is not None}
         if request.get("keyName", key_name) != key_name:
             raise AuthError("keyName: it is not the one in the path", code=40101)
-        key = self._keyring.find(key_name)
+        key = self._keyring.get(key_name)
         if "mac" in request:
             self._check_mac(key, key_name, request, now_ms)
         elif authenticated is None and with_token:
@@ -87,6 +87,8 @@ class TokenIssuer:
             raise AuthError("the request is neither signed nor sent with the key", code=40101)
         elif key is None or authenticated.name != key_name:
             raise AuthError("the request was sent with another key", code=40101)
+        elif "timestamp" in request:
+            _check_timestamp(_number(request, "timestamp"), now_ms)
         assert key is not None
         ttl = self._ttl(request, key)
         client_id = check_client_id(request["clientId"]) if "clientId" in request else None
@@ -131,8 +133,9 @@ class TokenIssuer:
         expected = sign(key.secret if key is not None else "-" * 32, fields)
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "replace")) or key is None:
             raise AuthError("mac: it is not the one of this request and key", code=40101)
-        if abs(now_ms - timestamp) > CLOCK_SKEW_MS:
-            raise AuthError("timestamp: more than two minutes from the server's clock", code=40104)
+        if not key.enabled:
+            raise revoked()
+        _check_timestamp(timestamp, now_ms)
         while self._seen and next(iter(self._seen.values())) < now_ms:
             self._seen.popitem(last=False)
         if mac in self._seen:
@@ -141,6 +144,11 @@ class TokenIssuer:
             raise LimitExceeded("too many token requests within four minutes", code=42910)
         self._remember(mac, now_ms + REMEMBERED_MS, now_ms)
         self._seen[mac] = now_ms + REMEMBERED_MS  # in order of arrival, so in order of expiry
+
+
+def _check_timestamp(timestamp: int, now_ms: int) -> None:
+    if abs(now_ms - timestamp) > CLOCK_SKEW_MS:
+        raise AuthError("timestamp: more than two minutes from the server's clock", code=40104)
 
 
 def _as_signed(request: Mapping[str, Any], field: str, *, code: int) -> str:
