@@ -389,7 +389,7 @@ class Node:
             client.allowance = self.allowances.of(identity.key_name, identity.app_id)
             self.allowances.opened(client.allowance)
             client.transport.shape(client.allowance.shaper())
-        self.lifetimes.watch(client)
+        self.lifetimes.watch(client, renewed=True)
         return identity
 
     def keys_changed(self) -> None:

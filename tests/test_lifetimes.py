@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,11 +28,13 @@ class Client:
         issued_ms = None if expires_ms is None else START
         self.identity = Identity("app1", "app1.key1", client_id, False, CAPABILITY, expires_ms, issued_ms)
         self.open = True
+        self.answer: Callable[[], None] = lambda: None
         self.events: list[tuple[str | int, int]] = []
         self._house = house
 
     def ask_for_credentials(self) -> None:
         self.events.append(("asked", self._house.now_ms() - START))
+        self.answer()
 
     def disconnect(self, error: PubSubError) -> None:
         self.events.append((error.code, self._house.now_ms() - START))
@@ -178,6 +181,20 @@ def test_a_revocation_ends_whom_it_is_about_when_it_applies() -> None:
         for client in (warned, late):
             assert client.events == [("asked", 1_000), (40141, 31_000)]
         assert bob.events == []
+
+    run(scenario)
+
+
+def test_who_comes_again_with_what_is_revoked_is_asked_once_a_second_and_not_without_end() -> None:
+    async def scenario(house: House) -> None:
+        stubborn, late = house.client(3_600_000), house.client(3_600_000)
+        stubborn.answer = lambda: house.lifetimes.watch(stubborn, renewed=True)
+        await house.lifetimes.revoke([house.revoke("x", 3_500)], [stubborn])
+        await trio.sleep(1.5)
+        house.lifetimes.watch(late, renewed=True)
+        await trio.sleep(60)
+        assert stubborn.events == [*(("asked", at) for at in (0, 1_000, 2_000, 3_000)), (40141, 3_500)]
+        assert late.events == [("asked", 2_500), (40141, 3_500)]
 
     run(scenario)
 
