@@ -180,6 +180,14 @@ def test_new_credentials_must_be_those_of_the_same_client(
         assert found == [None if told == ANY else told] * 2
 
 
+def test_new_credentials_must_be_those_of_the_same_app(make_server: Any) -> None:
+    server = make_server(config='[[apps]]\nid = "app2"\nkeys = ["app2.key1:topsecret"]\n')
+    with RawClient(server.address, key=None, access_token=jwt(client_id="x")) as client:
+        auth(client, jwt(key="app2.key1:topsecret", client_id="x"))
+        error = ended_with(client, Action.ERROR)["error"]
+        assert (error["code"], error["statusCode"]) == (40102, 401)
+
+
 @pytest.mark.parametrize("kind", ["token", "jwt"])
 def test_less_rights_end_what_they_no_longer_permit_and_nothing_else(server: Server, channel: str, kind: str) -> None:
     def narrowed(rights: dict[str, list[str]]) -> str:

@@ -82,6 +82,8 @@ def test_it_is_of_one_client_or_of_any_or_of_nobody(claim: str | None, expected:
 
 def test_it_says_by_what_it_may_be_revoked() -> None:
     assert opened(make("revocable", revocation_key="group")).revocation_key == "group"
+    for client_id in ("alice", "*", None):  # whom it was made for counts, whoever uses it
+        assert opened(make("revocable", client_id=client_id)).token_client_id == client_id
 
 
 def test_what_other_parties_have_put_into_it_does_not_matter() -> None:
@@ -222,6 +224,12 @@ def test_one_with_a_token_inside_is_whom_the_token_says(place: str) -> None:
     assert (found.client_id, found.key_name) == ("alice", "app1.key1")
     assert found.capability.text == '{"inner":["publish"]}'
     assert found.expires_ms == NOW + 60_000
+
+
+def test_one_with_a_token_inside_may_end_before_it_and_be_revoked_by_a_key_of_its_own() -> None:
+    found = opened(make(token=sealed(), ttl=10, revocation_key="group"))
+    assert (found.issued_ms, found.expires_ms, found.revocation_key) == (NOW, NOW + 10_000, "group")
+    assert (found.client_id, found.token_client_id) == ("alice", "alice")
 
 
 def test_what_is_around_a_token_is_checked_all_the_same() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from server.cli import main
 from tests.harness import Server, channel_path, publish, request, wait_until
+from tests.jwts import jwt
 from tests.leanclient import LeanClient
 from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import ended_with
@@ -289,11 +290,7 @@ def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the
     server: Server, channel: str
 ) -> None:
     def token(name: str) -> str:
-        status, details, _ = request(
-            server.address, "POST", f"/keys/{name}/requestToken", {"keyName": name, "clientId": "me"}, key=f"{name}:s"
-        )
-        assert status in (200, 201), details
-        return str(details["token"])
+        return jwt(key=f"{name}:s", client_id="me")
 
     with RawClient(server.address, key=None, access_token=token("app1.small")) as client:
         assert client.connected["connectionDetails"]["maxMessageSize"] == 100
@@ -306,6 +303,15 @@ def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the
         client.expect(Action.CONNECTED)
         with pytest.raises(RefusedError):
             client.publish(channel, {"data": "x" * 101})
+
+
+def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server: Server) -> None:
+    few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
+    with RawClient(server.address, key=None, access_token=few) as client, RawClient(server.address, key="app1.few:s"):
+        for token, free in ((slow, True), (few, False), (few, False), (slow, True)):
+            client.send({"action": Action.AUTH, "auth": {"accessToken": token}})
+            assert ("maxInboundRate" in client.expect(Action.CONNECTED)["connectionDetails"]) == free
+            wait_until(lambda free=free: _connects(server, "app1.few:s") == free, what="its place")
 
 
 def test_limits_of_a_new_key_are_in_force_at_once_and_stay(

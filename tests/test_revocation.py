@@ -23,7 +23,7 @@ from server.revoking import Revoker, dump, read
 from tests.harness import Server, request
 from tests.jwts import jwt
 from tests.rawclient import Action, RawClient
-from tests.test_protocol import ended_with, refusal
+from tests.test_protocol import ended_with, refusal, until_pong
 
 NOW = 1_700_000_000_000
 HOUR = 3_600_000
@@ -360,6 +360,8 @@ def test_with_a_margin_the_client_is_asked_for_another_token_and_may_go_on(own: 
         assert answer["appliesAt"] - answer["issuedBefore"] == 30_000
         assert client.expect(Action.AUTH) == {"action": 17}
         client.publish("x", {"data": "still in"})
+        client.send({"action": 17, "auth": {"accessToken": old}})
+        assert [message["action"] for message in until_pong(client)] == [Action.CONNECTED], "and not asked at once"
         client.send({"action": 17, "auth": {"accessToken": token(own, clientId="carol")}})
         client.expect(Action.CONNECTED)
         assert rest_code(own, old) == 200

@@ -1,5 +1,6 @@
 """What engine.auth.requests promises: a token for who holds the key, once per request, with no more than it has."""
 
+import hmac
 import json
 from typing import Any
 
@@ -104,6 +105,20 @@ def test_the_mac_of_another_key_does_not_do(issuer: TokenIssuer) -> None:
     assert refusal(issuer, signed(Key("app1", "off", "guess")), path="app1.off") == (40101, 401)
     assert refusal(issuer, signed(Key("app1", "off", "s")), path="app1.off") == (40131, 401)
     assert refusal(issuer, signed(Key("app1", "unknown", "-" * 32)), path="app1.unknown") == (40101, 401)
+
+
+def test_macs_are_compared_in_constant_time_for_unknown_keys_too(
+    issuer: TokenIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    equal = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append(other) or equal(one, other))
+    token = issuer.issue("app1.key1", ALICE, None, NOW)["token"]
+    refusal(issuer, {**ALICE, "mac": "x"})
+    refusal(issuer, {**ALICE, "keyName": "app1.nobody", "mac": "y"}, path="app1.nobody")
+    assert compared == [str(ALICE["mac"]).encode(), b"x", b"y"]
+    assert SEAL.open(token, KEYS, NOW)
+    assert len(compared) == 4 and len(compared[3]) == 32
 
 
 def test_the_key_is_the_one_in_the_path(issuer: TokenIssuer) -> None:
