@@ -305,13 +305,17 @@ def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the
             client.publish(channel, {"data": "x" * 101})
 
 
-def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server: Server) -> None:
+def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server: Server, channel: str) -> None:
     few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
     with RawClient(server.address, key=None, access_token=few) as client, RawClient(server.address, key="app1.few:s"):
+        for number in range(10):  # which opens the short way for more
+            client.publish(channel, {"name": f"m{number}"})
         for token, free in ((slow, True), (few, False), (few, False), (slow, True)):
             client.send({"action": Action.AUTH, "auth": {"accessToken": token}})
             assert ("maxInboundRate" in client.expect(Action.CONNECTED)["connectionDetails"]) == free
             wait_until(lambda free=free: _connects(server, "app1.few:s") == free, what="its place")
+        _, refused = until_refused(lambda _: client.publish(channel, {"data": "x"}))
+        assert refused.code == 42911
 
 
 def test_limits_of_a_new_key_are_in_force_at_once_and_stay(

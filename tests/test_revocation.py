@@ -353,6 +353,20 @@ def test_live_connections_and_rest_end_and_others_go_on(own: Server, kind: str) 
     assert rest_code(own, other) == rest_code(own, make()) == 200
 
 
+def test_a_token_of_anybody_ends_for_whom_it_is_revoked_and_for_nobody_else(own: Server) -> None:
+    wild = token(own, clientId="*")
+
+    def as_whom(client_id: str) -> RawClient:
+        return RawClient(own.address, key=None, access_token=wild, clientId=client_id)
+
+    with as_whom("frank") as frank, as_whom("grace") as grace:
+        revoke(own, "clientId:frank")
+        assert ended_with(frank, Action.DISCONNECTED)["error"]["code"] == 40141
+        grace.publish("x", {"data": "y"})
+    assert refusal(own.address, key=None, access_token=wild, clientId="frank") == (40141, 401)
+    assert rest_code(own, wild) == 200
+
+
 def test_with_a_margin_the_client_is_asked_for_another_token_and_may_go_on(own: Server) -> None:
     old = token(own, clientId="carol")
     with connect(own, old) as client:
