@@ -90,9 +90,9 @@ class Lifetimes:
 
         If cancelled, some have not been looked at.
         """
-        new = list(entries)
+        new = Revocations(entries)
         for number, client in enumerate(list(clients)):
-            if client.open and any(entry.concerns(client.identity) for entry in new):
+            if client.open and new.applies_at(client.identity) is not None:
                 self.watch(client)
             if number % SLICE == SLICE - 1:
                 await trio.lowlevel.checkpoint()

@@ -41,12 +41,6 @@ class Revocation:
         """Of the same target: does it say all that the other one does?"""
         return self.issued_before >= other.issued_before and self.applies_at <= other.applies_at
 
-    def concerns(self, identity: Identity) -> bool:
-        """Is it about this one's token?"""
-        if identity.issued_ms is None or identity.issued_ms >= self.issued_before:
-            return False
-        return identity.key_name == self.key_name and (self.kind, self.value) in _targets(identity)
-
 
 def parse_target(text: str) -> tuple[str, str]:
     """Kind and value. Raises: BadRequest 40000."""
