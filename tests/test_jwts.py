@@ -15,6 +15,7 @@ from engine.auth.authenticator import Authenticator
 from engine.auth.capability import Capability, Operation
 from engine.auth.jwts import open_jwt
 from engine.auth.keys import Key, Keyring
+from engine.auth.rates import CLAIM, WHOLE, Pace
 from engine.auth.tokens import LONGEST_CREDENTIAL, Identity, TokenSeal
 from engine.errors import PubSubError
 from tests.jwts import jwt, segment, signed
@@ -211,6 +212,62 @@ def test_garbage_is_refused_as_what_it_looks_like(text: str) -> None:
     with pytest.raises(PubSubError) as refused:
         Authenticator(KEYRING, SEAL).token(text, NOW)
     assert refused.value.code == (40144 if text.count(".") >= 2 else 40101)
+
+
+# rates
+
+
+RATES = {"room:1": 10, "room:*": 0.5, "room:*:x": 3, "*": 7, "[*]*": 100, "foo*": 2}
+
+
+@pytest.mark.parametrize(
+    ("channel", "expected"),
+    [
+        ("room:1", 10_000),
+        ("room:2", 500),
+        ("room:2:y", 500),
+        ("room:2:x", 3_000),
+        ("foo*", 2_000),
+        ("foobar", 7_000),
+        ("[meta]room:1", 100_000),
+    ],
+)
+@pytest.mark.parametrize("inner", [False, True])
+def test_of_the_rates_that_it_names_the_closest_counts(channel: str, expected: int, inner: bool) -> None:
+    claims = {CLAIM + resource: rate for resource, rate in RATES.items()}
+    for ordered in (claims, dict(reversed(claims.items()))):
+        found = opened(make(token=sealed() if inner else None, **ordered)).rates
+        assert found is not None
+        assert found.of(channel) == expected
+    only = opened(make(**{CLAIM + "room:*": 1})).rates
+    assert only is not None and only.of("room") is None
+    assert opened(make(**{"ably.limits.other": 5})).rates is None
+
+
+@pytest.mark.parametrize("rate", [0, -1, 0.0004, 1 << 31, "5", True, None, [], {}])
+def test_a_rate_is_a_number_above_nothing(rate: object) -> None:
+    header = {"alg": "HS256", "kid": "app1.key1"}
+    claims = {"iat": NOW // 1000, "exp": NOW // 1000 + 9, CLAIM + "room": rate}
+    assert refusal(signed(header, claims, "topsecret")) == (40000, 400)
+
+
+def test_rates_are_of_resources_and_not_too_many() -> None:
+    assert refusal(make(**{CLAIM: 5})) == (40000, 400)
+    many = {f"{CLAIM}{number}": 1 for number in range(limits.CAPABILITY_RESOURCES + 1)}
+    assert refusal(make(**many)) == (40000, 400)
+
+
+def test_rates_of_more_channels_than_are_remembered_let_nobody_publish_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REMEMBERED_NAMES", 2)
+    pace = Pace()
+    for channel in ("a", "b"):
+        pace.rate(channel, WHOLE, NOW).take(NOW, 0, WHOLE)
+    for channel in ("a", "b", "c"):
+        with pytest.raises(PubSubError, match="token") as refused:
+            pace.rate(channel, WHOLE, NOW)
+        assert (refused.value.code, refused.value.status) == (42911, 429)
+    assert pace.rate("a", 2 * WHOLE, NOW).room(NOW), "a faster rate holds at once"
+    assert pace.rate("c", WHOLE, NOW + 1_001).room(NOW + 1_001)
 
 
 # a token of ours inside

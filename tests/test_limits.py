@@ -318,6 +318,33 @@ def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server:
         assert refused.code == 42911
 
 
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_a_jwt_has_its_holder_publish_no_faster_than_it_says(server: Server, channel: str, format: str) -> None:
+    def token(**rates: float) -> str:
+        claim = "ably.limits.publish.perAttachment.maxRate."
+        return jwt(**{f"{claim}{channel}:{name}": rate for name, rate in rates.items()})
+
+    def refused_at(client: RawClient, name: str) -> int:
+        many, error = until_refused(lambda _: client.publish(f"{channel}:{name}", {"data": "x"}))
+        assert (error.code, error.status) == (42911, 429)
+        return many
+
+    with RawClient(server.address, key=None, access_token=token(slow=0.1, fast=8), format=format) as client:
+        assert refused_at(client, "slow") == 1
+        for number in range(TRIES):
+            client.publish(f"{channel}:other", {"name": f"m{number}"})
+        assert refused_at(client, "fast") >= 8
+        with pytest.raises(RefusedError, match=r"0\.1 messages a second.*try again in [89]"):
+            client.publish(f"{channel}:slow", {"data": "x"})
+        for rates, fast in (({"slow": 0.1}, TRIES), ({"slow": 0.1, "other": 2}, 0)):
+            client.send({"action": Action.AUTH, "auth": {"accessToken": token(**rates)}})
+            client.expect(Action.CONNECTED)
+            assert refused_at(client, "slow") == 0, "coming again with a token makes nobody faster"
+            for _ in range(fast):
+                client.publish(f"{channel}:fast", {"data": "x"})
+        assert refused_at(client, "other") >= 2  # and soon, though it had the short way before
+
+
 def test_limits_of_a_new_key_are_in_force_at_once_and_stay(
     make_server: Callable[..., Server], capsys: pytest.CaptureFixture[str]
 ) -> None:

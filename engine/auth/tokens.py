@@ -20,6 +20,7 @@ import msgpack
 from engine import limits
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring, revoked
+from engine.auth.rates import PublishRates
 from engine.auth.sealing import derive_key
 from engine.errors import AuthError, BadRequest
 
@@ -33,7 +34,7 @@ class Identity:
 
     ``client_id`` None and ``wildcard``: any may be asserted, message by message. None without it: anonymous.
     ``issued_ms``: of the token; None: it is the key itself (Basic authentication). ``token_client_id``: whom the token
-    was issued to, ``*`` included; ``client_id`` may be another then.
+    was issued to, ``*`` included; ``client_id`` may be another then. ``rates``: at which it may publish, if it says so.
     """
 
     app_id: str
@@ -45,6 +46,7 @@ class Identity:
     issued_ms: int | None = None
     revocation_key: str | None = None
     token_client_id: str | None = None
+    rates: PublishRates | None = None
 
     @property
     def told_client_id(self) -> str | None:
