@@ -70,6 +70,22 @@ def by_rest(server: Server, kind: str, of_token: str | None, asserted: str | Non
     return headers
 
 
+def test_an_upgrade_may_carry_credentials_in_its_header(server: Server) -> None:
+    for kind, of_token, asserted, expected in WHO:
+        authorization = by_rest(server, kind, of_token, None)["Authorization"]
+        options: dict[str, Any] = {"key": None, "authorization": authorization}
+        if asserted is not None:
+            options["clientId"] = asserted
+        if isinstance(expected, int):
+            assert refusal(server.address, **options)[0] == expected
+        else:
+            with RawClient(server.address, **options) as client:
+                assert client.connected["connectionDetails"].get("clientId") == expected
+    assert refusal(server.address, key=None, authorization="Bearer nonsense") == (40101, 401)
+    with RawClient(server.address, key=None, authorization="Basic nonsense", access_token=jwt(client_id="x")) as client:
+        assert client.connected["connectionDetails"]["clientId"] == "x", "the query comes before the header"
+
+
 def publish(server: Server, headers: dict[str, str], channel: str, **message: Any) -> tuple[int, int]:
     status, body, _ = request(server.address, "POST", channel_path(channel), {"data": "d", **message}, headers=headers)
     return status, 0 if status == 201 else int(body["error"]["code"])
