@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from engine import limits
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, Keyring
-from engine.auth.requests import CLOCK_SKEW_MS, DEFAULT_TTL_MS, LONGEST_TTL_MS, TokenIssuer
+from engine.auth.keys import LONGEST_TTL_MS, Key, Keyring
+from engine.auth.requests import CLOCK_SKEW_MS, DEFAULT_TTL_MS, TokenIssuer
 from engine.auth.tokens import TokenSeal, sign
 from engine.errors import PubSubError
 

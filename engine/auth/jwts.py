@@ -29,7 +29,7 @@ from engine import limits
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring, revoked
 from engine.auth.rates import parse_rates
-from engine.auth.requests import CLOCK_SKEW_MS, LONGEST_REVOCABLE_TTL_MS, LONGEST_TTL_MS
+from engine.auth.requests import CLOCK_SKEW_MS
 from engine.auth.tokens import LONGEST_CREDENTIAL, Identity, TokenSeal, check_client_id
 from engine.errors import AuthError, BadRequest
 
@@ -173,9 +173,8 @@ def _times(claims: Mapping[str, Any], key: Key, now_ms: int) -> tuple[int, int]:
         raise AuthError("token: nbf lies more than two minutes ahead of the server's clock", code=40104)
     if now_ms >= expires_ms:
         raise AuthError("token: it has expired", code=40142)
-    longest_ms = LONGEST_REVOCABLE_TTL_MS if key.revocable_tokens else LONGEST_TTL_MS
-    if expires_ms - issued_ms > longest_ms:
-        raise invalid(f"exp: must be at most {longest_ms // 1000} seconds after iat")
+    if expires_ms - issued_ms > key.longest_ttl_ms:
+        raise invalid(f"exp: must be at most {key.longest_ttl_ms // 1000} seconds after iat")
     return issued_ms, expires_ms
 
 

@@ -23,13 +23,11 @@ import orjson
 
 from engine import limits
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, Keyring, revoked
+from engine.auth.keys import LONGEST_TTL_MS, Key, Keyring, revoked
 from engine.auth.tokens import TokenSeal, check_client_id, sign
 from engine.errors import AuthError, BadRequest, LimitExceeded
 
 DEFAULT_TTL_MS = 3_600_000
-LONGEST_TTL_MS = 86_400_000
-LONGEST_REVOCABLE_TTL_MS = 3_600_000
 CLOCK_SKEW_MS = 120_000  # a request's timestamp may be off by so much
 REMEMBERED_MS = 2 * CLOCK_SKEW_MS  # from two minutes behind our clock to two minutes ahead of it
 SHORTEST_NONCE = 16
@@ -105,7 +103,7 @@ class TokenIssuer:
         ttl = _number(request, "ttl", default=DEFAULT_TTL_MS)
         if not 0 < ttl <= LONGEST_TTL_MS:
             raise BadRequest(f"ttl: must be from 1 to {LONGEST_TTL_MS} ms, got {ttl}", code=40003)
-        return min(ttl, LONGEST_REVOCABLE_TTL_MS) if key.revocable_tokens else ttl
+        return min(ttl, key.longest_ttl_ms)
 
     def _check_mac(self, key: Key | None, key_name: str, request: Mapping[str, Any], now_ms: int) -> None:
         timestamp = _number(request, "timestamp")

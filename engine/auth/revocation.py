@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine import limits
-from engine.auth.requests import LONGEST_REVOCABLE_TTL_MS
+from engine.auth.keys import LONGEST_REVOCABLE_TTL_MS
 from engine.auth.tokens import Identity
 from engine.errors import AuthError, BadRequest, LimitExceeded
 
