@@ -118,6 +118,10 @@ def test_keys_of_the_configuration_are_listed_and_left_to_it(data: Path, tmp_pat
     assert made.startswith("conf.")
     found = {key["name"]: key["configured"] for key in listed(data, capsys, "--config", str(config))}
     assert found == {"conf.k": True, made: False}
+    with AppsFile(data).changing() as apps:
+        apps["conf"]["keys"].append({**apps["conf"]["keys"][0], "id": "k", "enabled": False})
+    found = {key["name"]: key["enabled"] for key in listed(data, capsys, "--config", str(config))}
+    assert found == {"conf.k": True, made: True}, "what the configuration says of it counts"
     assert keys(data, "revoke", "conf.k", "--config", str(config)) == 1
     said = complaint(capsys)
     assert "enabled = false" in said and "topsecret" not in said
@@ -218,9 +222,11 @@ def test_a_key_that_is_taken_out_of_the_file_ends_and_one_of_the_configuration_s
             keys[:] = [key for key in keys if f"app2.{key['id']}" != name]
             apps[app_id] = {"keys": [{**keys[0], "id": key_id, "secret": "another", "enabled": False}]}
         assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
+        bystander.publish("x", {"data": "y"})
+    for _ in range(2):
         assert [status(server, key) for key in (gone, taken)] == [(401, 40101)] * 2
         assert [status(server, key) for key in (mine, harness.KEY)] == [(200, 0)] * 2
-        bystander.publish("x", {"data": "y"})
+        server.restart()
 
 
 def test_provisioning_and_the_command_do_not_lose_each_others_apps(make_server: Any) -> None:
