@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from engine.auth.revocation import Revocation, Revocations
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
 from server.lifetimes import HINT_MS, SPARE, Lifetimes
+from server.node import Node
 
 START = 1_700_000_000_000
 CAPABILITY = Capability.parse(FULL_TEXT)
@@ -147,6 +150,21 @@ def test_who_has_gone_is_not_spoken_to() -> None:
         await trio.sleep(10)
         assert gone.events == superseded.events == []
         assert not len(house.lifetimes)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("end", [Node.superseded, partial(Node.ended, closed=True), partial(Node.ended, closed=False)])
+def test_the_server_keeps_nobody_whose_transport_is_gone(end: Any) -> None:
+    async def scenario(house: House) -> None:
+        client: Any = house.client(3_600_000)
+        client.allowance = client.connection = None
+        others = SimpleNamespace(lost=lambda *of: None, closed=lambda *of: None)
+        node: Any = SimpleNamespace(clients={client}, _present=set(), lifetimes=house.lifetimes, now_ms=house.now_ms)
+        node.connections = node.allowances = others
+        node.superseded = partial(Node.superseded, node)
+        end(node, client)
+        assert not node.clients and not len(house.lifetimes)
 
     run(scenario)
 
