@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import limits
 from engine.auth.capability import Operation
+from engine.auth.rates import WHOLE, Pace
 from engine.auth.tokens import check_message_client_id
 from engine.channel import Channel
 from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError
@@ -21,6 +22,7 @@ from engine.names import ChannelName, parse_channel
 from ext.acks import AckQueue
 from ext.ingest import Ingest
 from ext.publish import Publish
+from ext.rate import Rate
 from server import fields
 from server.actions import Flag
 from server.attachment import unsupported_presence
@@ -103,14 +105,29 @@ def accept(client: ClientProtocol, publish: Publish) -> None:
             raise BadRequest("params._forceNack: refused as asked", code=40099)
         now_ms = client.services.now_ms()
         channel = hub.open(client.identity.app_id, name.name, now_ms)
+        own = _own_rate(client, name.name, now_ms)
         client.allowance.admit(channel, publish.count, publish.size, now_ms)
     except PubSubError as error:
         receipt.refused(error)
         return
-    _grant(client, publish.channel, channel)
+    if own is None:
+        _grant(client, publish.channel, channel)
+    else:  # the short way does not know of it
+        own.take(now_ms, 0, publish.count * WHOLE)
     connection = client.connection
     base_id = f"{connection.id}:{publish.msg_serial}"
     hub.stage(channel, publish, base_id, connection.id, client.identity.client_id, now_ms, receipt)
+
+
+def _own_rate(client: ClientProtocol, channel: str, now_ms: int) -> Rate | None:
+    """The one that its token has for this channel, if any, with room for a publish. Raises: LimitExceeded 42911."""
+    rates = client.identity.rates
+    thousandths = rates.of(channel) if rates is not None else None
+    if thousandths is None:
+        return None
+    if client.pace is None:
+        client.pace = Pace()
+    return client.pace.rate(channel, thousandths, now_ms)
 
 
 def _grant(client: ClientProtocol, text: str, channel: Channel) -> None:

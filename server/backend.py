@@ -95,10 +95,7 @@ class NodeBackend:
     async def revoke_tokens(
         self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
     ) -> dict[str, object]:
-        authenticator = self._node.authenticator
-        key = authenticator.basic_key(params, authorization)
-        if key is None:
-            authenticator.authenticate(params, authorization, self.now_ms())  # who has nothing at all is told so
+        key = self._node.authenticator.basic_key(params, authorization)
         return await self._revoker.revoke(key_name, body, key)
 
     def admit_reader(self, identity: Identity) -> None:

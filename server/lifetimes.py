@@ -20,6 +20,7 @@ from engine.errors import AuthError, PubSubError
 from server.protocol import ClientProtocol
 
 HINT_MS = 30_000  # before a token expires its client is asked for a new one, as the SDKs expect
+AGAIN_MS = 1_000  # after it has come with one that is revoked, too: a JWT's second is over then
 LOOK_SECONDS = 1.0
 SLICE = 5_000  # clients looked at in one go when something is revoked: some ms
 SPARE = 1_000  # outdated places in the heap, beside as many as there are clients, before it is made anew
@@ -52,16 +53,19 @@ class Lifetimes:
             if self.look(self._now_ms()):
                 self._end_of_turn()
 
-    def watch(self, client: ClientProtocol) -> None:
-        """It has come, or has new credentials."""
+    def watch(self, client: ClientProtocol, *, renewed: bool = False) -> None:
+        """It has come, or has new credentials (``renewed``).
+
+        Who is asked for others and comes with the same is asked again after a while: at once, it would go on for ever.
+        """
         identity, now_ms = client.identity, self._now_ms()
         if identity.expires_ms is None:
             self.forget(client)
             return
         applies_at = self._revocations.applies_at(identity)
         if applies_at is not None and applies_at < identity.expires_ms:
-            self._plan(client, applies_at)
-            if applies_at > now_ms:
+            self._plan(client, min(applies_at, now_ms + AGAIN_MS) if renewed else applies_at)
+            if applies_at > now_ms and not renewed:
                 client.ask_for_credentials()
         else:
             hint_ms = identity.expires_ms - HINT_MS
@@ -86,9 +90,9 @@ class Lifetimes:
 
         If cancelled, some have not been looked at.
         """
-        new = list(entries)
+        new = Revocations(entries)
         for number, client in enumerate(list(clients)):
-            if client.open and any(entry.concerns(client.identity) for entry in new):
+            if client.open and new.applies_at(client.identity) is not None:
                 self.watch(client)
             if number % SLICE == SLICE - 1:
                 await trio.lowlevel.checkpoint()

@@ -389,7 +389,7 @@ class Node:
             client.allowance = self.allowances.of(identity.key_name, identity.app_id)
             self.allowances.opened(client.allowance)
             client.transport.shape(client.allowance.shaper())
-        self.lifetimes.watch(client)
+        self.lifetimes.watch(client, renewed=True)
         return identity
 
     def keys_changed(self) -> None:
@@ -400,13 +400,13 @@ class Node:
 
     def superseded(self, client: ClientProtocol) -> None:
         """Another transport has its connection now."""
+        self.lifetimes.forget(client)  # else it would be kept until its token ends
         if client in self.clients:
             self.clients.remove(client)
             self.allowances.closed(client.allowance)
 
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
         self.superseded(client)
-        self.lifetimes.forget(client)
         if client.connection in self._present:
             self._present.discard(client.connection)
             self.hub.meter(client.identity.app_id).connections.remove()

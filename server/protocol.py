@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from engine import limits
 from engine.allowance import Allowance
+from engine.auth.rates import Pace
 from engine.auth.tokens import Identity
 from engine.connection import Connection
 from engine.errors import BadRequest, Discontinuity, LimitExceeded, PubSubError
@@ -85,6 +86,7 @@ class ClientProtocol:
         "ingest",
         "open",
         "origin",
+        "pace",
         "services",
         "transport",
         "wire",
@@ -119,6 +121,7 @@ class ClientProtocol:
         self.drained: Callable[[], None] | None = None
         self.attachments: dict[str, Attachment] = {}
         self.busy: dict[str, deque[Callable[[], None]]] | None = None  # channels whose ATTACH is not answered yet
+        self.pace: Pace | None = None  # from its first publish on, if its token says how often it may
         self.contexts: dict[str, tuple[ChannelName, int]] | None = None  # names that it published to unattached
 
     # in

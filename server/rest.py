@@ -65,7 +65,9 @@ class Backend(Archive, Protocol):
     async def revoke_tokens(
         self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
     ) -> dict[str, object]:
-        """Take back tokens of this key; the result for each target, once it is stored."""
+        """Take back tokens of this key; the result for each target, once it is stored.
+
+        Who asks has been authenticated, with it or otherwise."""
 
     async def publish(
         self,
@@ -319,7 +321,7 @@ class Rest:
         return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
 
     async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
-        self._authenticate(request)  # first, so that nobody else has a body decoded
+        self._authenticate(request)  # first: who has nothing at all is told so, and has no body decoded
         body = await self._map(request)
         authorization = request.headers.get("authorization")
         request.asker.app_id = self._backend.app_of(variables[0])

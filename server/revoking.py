@@ -16,8 +16,7 @@ import orjson
 import trio
 
 from engine import limits
-from engine.auth.keys import Key
-from engine.auth.requests import LONGEST_REVOCABLE_TTL_MS
+from engine.auth.keys import LONGEST_REVOCABLE_TTL_MS, Key
 from engine.auth.revocation import Revocation, Revocations, outlived, parse_target
 from engine.errors import AuthError, BadRequest, PubSubError, StartupFailed
 

@@ -79,7 +79,14 @@ class RawClient:
     """
 
     def __init__(
-        self, address: Address, *, format: str = "json", key: str | None = KEY, greet: bool = True, **params: str
+        self,
+        address: Address,
+        *,
+        format: str = "json",
+        key: str | None = KEY,
+        greet: bool = True,
+        authorization: str | None = None,
+        **params: str,
     ) -> None:
         query = {"format": format, "v": "6", **({} if key is None else {"key": key}), **params}
         self.format = format
@@ -96,7 +103,9 @@ class RawClient:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             target = "/?" + urllib.parse.urlencode(query)
-            self._write(self._ws.send(Request(host=f"{address[0]}:{address[1]}", target=target)))
+            headers = [] if authorization is None else [(b"authorization", authorization.encode())]
+            request = Request(host=f"{address[0]}:{address[1]}", target=target, extra_headers=headers)
+            self._write(self._ws.send(request))
             deadline = time.monotonic() + PATIENCE
             while not self._upgraded:
                 self._read(deadline)

@@ -70,6 +70,22 @@ def by_rest(server: Server, kind: str, of_token: str | None, asserted: str | Non
     return headers
 
 
+def test_an_upgrade_may_carry_credentials_in_its_header(server: Server) -> None:
+    for kind, of_token, asserted, expected in WHO:
+        authorization = by_rest(server, kind, of_token, None)["Authorization"]
+        options: dict[str, Any] = {"key": None, "authorization": authorization}
+        if asserted is not None:
+            options["clientId"] = asserted
+        if isinstance(expected, int):
+            assert refusal(server.address, **options)[0] == expected
+        else:
+            with RawClient(server.address, **options) as client:
+                assert client.connected["connectionDetails"].get("clientId") == expected
+    assert refusal(server.address, key=None, authorization="Bearer nonsense") == (40101, 401)
+    with RawClient(server.address, key=None, authorization="Basic nonsense", access_token=jwt(client_id="x")) as client:
+        assert client.connected["connectionDetails"]["clientId"] == "x", "the query comes before the header"
+
+
 def publish(server: Server, headers: dict[str, str], channel: str, **message: Any) -> tuple[int, int]:
     status, body, _ = request(server.address, "POST", channel_path(channel), {"data": "d", **message}, headers=headers)
     return status, 0 if status == 201 else int(body["error"]["code"])
@@ -178,6 +194,14 @@ def test_new_credentials_must_be_those_of_the_same_client(
         client.publish(channel, {"data": "after"})
         found = [message.get("clientId") for message in client.deliveries(channel, 2)]
         assert found == [None if told == ANY else told] * 2
+
+
+def test_new_credentials_must_be_those_of_the_same_app(make_server: Any) -> None:
+    server = make_server(config='[[apps]]\nid = "app2"\nkeys = ["app2.key1:topsecret"]\n')
+    with RawClient(server.address, key=None, access_token=jwt(client_id="x")) as client:
+        auth(client, jwt(key="app2.key1:topsecret", client_id="x"))
+        error = ended_with(client, Action.ERROR)["error"]
+        assert (error["code"], error["statusCode"]) == (40102, 401)
 
 
 @pytest.mark.parametrize("kind", ["token", "jwt"])

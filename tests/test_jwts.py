@@ -15,11 +15,13 @@ from engine.auth.authenticator import Authenticator
 from engine.auth.capability import Capability, Operation
 from engine.auth.jwts import open_jwt
 from engine.auth.keys import Key, Keyring
+from engine.auth.rates import CLAIM, WHOLE, Pace
 from engine.auth.tokens import LONGEST_CREDENTIAL, Identity, TokenSeal
 from engine.errors import PubSubError
 from tests.jwts import jwt, segment, signed
 
 NOW = 1_700_000_000_000
+DEEP = b"[" * 1000 + b"]" * 1000  # one reader of JSON takes it, others do not
 DAY, HOUR = 86_400, 3_600
 SEAL = TokenSeal(bytes(range(32)))
 KEYS = {
@@ -81,6 +83,8 @@ def test_it_is_of_one_client_or_of_any_or_of_nobody(claim: str | None, expected:
 
 def test_it_says_by_what_it_may_be_revoked() -> None:
     assert opened(make("revocable", revocation_key="group")).revocation_key == "group"
+    for client_id in ("alice", "*", None):  # whom it was made for counts, whoever uses it
+        assert opened(make("revocable", client_id=client_id)).token_client_id == client_id
 
 
 def test_what_other_parties_have_put_into_it_does_not_matter() -> None:
@@ -114,6 +118,7 @@ def test_a_time_may_have_a_fraction() -> None:
         {"header": {"alg": "none"}},
         {"header": {"alg": None}},
         {"header": {"typ": "JWS"}},
+        {"header": {"typ": ["JWT"]}},
         {"header": {"kid": None}},
         {"header": {"kid": ""}},
         {"header": {"kid": 5}},
@@ -142,6 +147,8 @@ def test_what_is_missing_or_wrong_makes_it_invalid(claims: dict[str, Any]) -> No
         signed({"alg": "HS256", "kid": "app1.key1"}, b"{", "topsecret"),
         signed({"alg": "HS256", "kid": "app1.key1"}, b'{"exp":NaN}', "topsecret"),
         signed({"alg": "HS256", "kid": "app1.key1"}, b"[" * 5000, "topsecret"),
+        signed(b'{"alg":"HS256","kid":"app1.key1","typ":' + DEEP + b"}", {}, "topsecret"),
+        signed(b'{"alg":"HS256","kid":"app1.key1","x":' + DEEP + b"}", {}, "topsecret"),
         jwt(key="app1.key1:another", now_ms=NOW),
         make()[:-1],
         make() + "A",
@@ -207,6 +214,62 @@ def test_garbage_is_refused_as_what_it_looks_like(text: str) -> None:
     assert refused.value.code == (40144 if text.count(".") >= 2 else 40101)
 
 
+# rates
+
+
+RATES = {"room:1": 10, "room:*": 0.5, "room:*:x": 3, "*": 7, "[*]*": 100, "foo*": 2}
+
+
+@pytest.mark.parametrize(
+    ("channel", "expected"),
+    [
+        ("room:1", 10_000),
+        ("room:2", 500),
+        ("room:2:y", 500),
+        ("room:2:x", 3_000),
+        ("foo*", 2_000),
+        ("foobar", 7_000),
+        ("[meta]room:1", 100_000),
+    ],
+)
+@pytest.mark.parametrize("inner", [False, True])
+def test_of_the_rates_that_it_names_the_closest_counts(channel: str, expected: int, inner: bool) -> None:
+    claims = {CLAIM + resource: rate for resource, rate in RATES.items()}
+    for ordered in (claims, dict(reversed(claims.items()))):
+        found = opened(make(token=sealed() if inner else None, **ordered)).rates
+        assert found is not None
+        assert found.of(channel) == expected
+    only = opened(make(**{CLAIM + "room:*": 1})).rates
+    assert only is not None and only.of("room") is None
+    assert opened(make(**{"ably.limits.other": 5})).rates is None
+
+
+@pytest.mark.parametrize("rate", [0, -1, 0.0004, 1 << 31, "5", True, None, [], {}])
+def test_a_rate_is_a_number_above_nothing(rate: object) -> None:
+    header = {"alg": "HS256", "kid": "app1.key1"}
+    claims = {"iat": NOW // 1000, "exp": NOW // 1000 + 9, CLAIM + "room": rate}
+    assert refusal(signed(header, claims, "topsecret")) == (40000, 400)
+
+
+def test_rates_are_of_resources_and_not_too_many() -> None:
+    assert refusal(make(**{CLAIM: 5})) == (40000, 400)
+    many = {f"{CLAIM}{number}": 1 for number in range(limits.CAPABILITY_RESOURCES + 1)}
+    assert refusal(make(**many)) == (40000, 400)
+
+
+def test_rates_of_more_channels_than_are_remembered_let_nobody_publish_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REMEMBERED_NAMES", 2)
+    pace = Pace()
+    for channel in ("a", "b"):
+        pace.rate(channel, WHOLE, NOW).take(NOW, 0, WHOLE)
+    for channel in ("a", "b", "c"):
+        with pytest.raises(PubSubError, match="token") as refused:
+            pace.rate(channel, WHOLE, NOW)
+        assert (refused.value.code, refused.value.status) == (42911, 429)
+    assert pace.rate("a", 2 * WHOLE, NOW).room(NOW), "a faster rate holds at once"
+    assert pace.rate("c", WHOLE, NOW + 1_001).room(NOW + 1_001)
+
+
 # a token of ours inside
 
 
@@ -218,6 +281,12 @@ def test_one_with_a_token_inside_is_whom_the_token_says(place: str) -> None:
     assert (found.client_id, found.key_name) == ("alice", "app1.key1")
     assert found.capability.text == '{"inner":["publish"]}'
     assert found.expires_ms == NOW + 60_000
+
+
+def test_one_with_a_token_inside_may_end_before_it_and_be_revoked_by_a_key_of_its_own() -> None:
+    found = opened(make(token=sealed(), ttl=10, revocation_key="group"))
+    assert (found.issued_ms, found.expires_ms, found.revocation_key) == (NOW, NOW + 10_000, "group")
+    assert (found.client_id, found.token_client_id) == ("alice", "alice")
 
 
 def test_what_is_around_a_token_is_checked_all_the_same() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,10 @@ from server.handshake import Upgrade
 from server.keyguard import KeyGuard, carries_key, is_loopback, peer_of
 from server.opening import meet, read_query
 from server.request import Request, Response
+from tests import harness
 from tests.harness import request
-from tests.rawclient import RawClient
+from tests.jwts import jwt
+from tests.rawclient import RawClient, RefusedError
 from tests.rest_server import code_of
 
 KEY = "app1.key1:secret"
@@ -126,3 +129,67 @@ def test_on_this_machine_a_key_works_over_plain_connections(server: Any) -> None
     assert request(server.address, "GET", "/channels/x/messages")[0] == 200
     with RawClient(server.address) as client:
         assert client.connection_id
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All connect from the last of these, an address of this machine that is none of loopback.
+
+    To find it no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((FAR, 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        found = [str(probe.getsockname()[0])]
+    connect = socket.create_connection
+    monkeypatch.setattr(
+        socket, "create_connection", lambda address, timeout=20, *rest: connect(address, timeout, (found[-1], 0))
+    )
+    return found
+
+
+PUBLISH = ("POST", "/channels/x/messages", {"data": "x"})
+WAYS = [PUBLISH, ("GET", "/channels/x/messages", None), ("POST", "/keys/app1.key1/requestToken", {})]
+
+
+def outcome(server: Any, way: tuple[str, str, Any], query: str = "", **headers: str) -> int:
+    """The code of the refusal; 0: done."""
+    method, path, body = way
+    status, answer, _ = request(server.address, method, path + query, body, headers=headers)
+    return 0 if status < 300 else int(answer["error"]["code"])
+
+
+def test_from_another_address_a_key_is_refused_whichever_way_it_comes_and_a_token_is_not(
+    server: Any, source: list[str]
+) -> None:
+    source.append("127.0.0.1")
+    assert [outcome(server, PUBLISH) for _ in range(3)] == [0, 0, 0]  # what goes the short way here does not there
+    source.pop()
+    for way in WAYS:
+        assert outcome(server, way) == 40103
+        assert outcome(server, way, f"?key={harness.KEY}", Authorization="") == 40103
+    with pytest.raises(RefusedError, match="40103"):
+        RawClient(server.address)
+    token = "Bearer " + jwt()
+    assert [outcome(server, way, Authorization=token) for way in WAYS[:2]] == [0, 0]
+    with RawClient(server.address, key=None, access_token=jwt()) as client:
+        client.publish("x", {"data": "y"})
+    connection = http.client.HTTPConnection(*server.address, timeout=20)
+    basic = "Basic " + base64.b64encode(harness.KEY.encode()).decode()
+    for authorization, expected in ((token, 201), (basic, 401), (token, 201), (basic, 401)):
+        headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        connection.request("POST", "/channels/x/messages", b'{"data":"x"}', headers)
+        response = connection.getresponse()
+        response.read()
+        assert response.status == expected
+    connection.close()
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize("options", [{"config": "tls_ended_by_proxy = true"}, {"arguments": ["--dev"]}], ids=str)
+def test_behind_a_proxy_that_ends_tls_and_in_development_it_is_let_in(make_server: Any, options: Any) -> None:
+    server = make_server(**options)
+    assert [outcome(server, way) for way in WAYS] == [0, 0, 0]
+    with RawClient(server.address) as client:
+        client.publish("x", {"data": "y"})

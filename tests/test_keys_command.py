@@ -13,6 +13,7 @@ import pytest
 
 from server.apps import AppsFile
 from server.cli import main
+from tests import harness
 from tests.harness import Server, request, wait_until
 from tests.jwts import jwt
 from tests.rawclient import Action, RawClient
@@ -117,6 +118,10 @@ def test_keys_of_the_configuration_are_listed_and_left_to_it(data: Path, tmp_pat
     assert made.startswith("conf.")
     found = {key["name"]: key["configured"] for key in listed(data, capsys, "--config", str(config))}
     assert found == {"conf.k": True, made: False}
+    with AppsFile(data).changing() as apps:
+        apps["conf"]["keys"].append({**apps["conf"]["keys"][0], "id": "k", "enabled": False})
+    found = {key["name"]: key["enabled"] for key in listed(data, capsys, "--config", str(config))}
+    assert found == {"conf.k": True, made: True}, "what the configuration says of it counts"
     assert keys(data, "revoke", "conf.k", "--config", str(config)) == 1
     said = complaint(capsys)
     assert "enabled = false" in said and "topsecret" not in said
@@ -201,6 +206,27 @@ def test_a_file_that_is_damaged_while_the_server_runs_changes_nothing(make_serve
     with RawClient(server.address, key=key) as client:
         file.write_bytes(whole.replace(b'"enabled": true', b'"enabled": false'))
         assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
+
+
+def test_a_key_that_is_taken_out_of_the_file_ends_and_one_of_the_configuration_stands_above_it(
+    make_server: Any,
+) -> None:
+    server = make_server()
+    mine, gone = (cli(server, "create", "--app", "app2") for _ in range(2))
+    wait_until(lambda: status(server, gone) == (200, 0), what="the new keys")
+    app_id, _, key_id = harness.KEY.partition(":")[0].partition(".")
+    taken, name = f"{app_id}.{key_id}:another", gone.partition(":")[0]
+    with RawClient(server.address, key=gone) as client, RawClient(server.address) as bystander:
+        with AppsFile(server.data).changing() as apps:
+            keys = apps["app2"]["keys"]
+            keys[:] = [key for key in keys if f"app2.{key['id']}" != name]
+            apps[app_id] = {"keys": [{**keys[0], "id": key_id, "secret": "another", "enabled": False}]}
+        assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
+        bystander.publish("x", {"data": "y"})
+    for _ in range(2):
+        assert [status(server, key) for key in (gone, taken)] == [(401, 40101)] * 2
+        assert [status(server, key) for key in (mine, harness.KEY)] == [(200, 0)] * 2
+        server.restart()
 
 
 def test_provisioning_and_the_command_do_not_lose_each_others_apps(make_server: Any) -> None:

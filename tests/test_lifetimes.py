@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from engine.auth.revocation import Revocation, Revocations
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
 from server.lifetimes import HINT_MS, SPARE, Lifetimes
+from server.node import Node
 
 START = 1_700_000_000_000
 CAPABILITY = Capability.parse(FULL_TEXT)
@@ -27,11 +31,13 @@ class Client:
         issued_ms = None if expires_ms is None else START
         self.identity = Identity("app1", "app1.key1", client_id, False, CAPABILITY, expires_ms, issued_ms)
         self.open = True
+        self.answer: Callable[[], None] = lambda: None
         self.events: list[tuple[str | int, int]] = []
         self._house = house
 
     def ask_for_credentials(self) -> None:
         self.events.append(("asked", self._house.now_ms() - START))
+        self.answer()
 
     def disconnect(self, error: PubSubError) -> None:
         self.events.append((error.code, self._house.now_ms() - START))
@@ -148,6 +154,21 @@ def test_who_has_gone_is_not_spoken_to() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("end", [Node.superseded, partial(Node.ended, closed=True), partial(Node.ended, closed=False)])
+def test_the_server_keeps_nobody_whose_transport_is_gone(end: Any) -> None:
+    async def scenario(house: House) -> None:
+        client: Any = house.client(3_600_000)
+        client.allowance = client.connection = None
+        others = SimpleNamespace(lost=lambda *of: None, closed=lambda *of: None)
+        node: Any = SimpleNamespace(clients={client}, _present=set(), lifetimes=house.lifetimes, now_ms=house.now_ms)
+        node.connections = node.allowances = others
+        node.superseded = partial(Node.superseded, node)
+        end(node, client)
+        assert not node.clients and not len(house.lifetimes)
+
+    run(scenario)
+
+
 def test_a_clock_that_is_set_forward_is_followed() -> None:
     async def main() -> None:
         ahead = 0
@@ -178,6 +199,20 @@ def test_a_revocation_ends_whom_it_is_about_when_it_applies() -> None:
         for client in (warned, late):
             assert client.events == [("asked", 1_000), (40141, 31_000)]
         assert bob.events == []
+
+    run(scenario)
+
+
+def test_who_comes_again_with_what_is_revoked_is_asked_once_a_second_and_not_without_end() -> None:
+    async def scenario(house: House) -> None:
+        stubborn, late = house.client(3_600_000), house.client(3_600_000)
+        stubborn.answer = lambda: house.lifetimes.watch(stubborn, renewed=True)
+        await house.lifetimes.revoke([house.revoke("x", 3_500)], [stubborn])
+        await trio.sleep(1.5)
+        house.lifetimes.watch(late, renewed=True)
+        await trio.sleep(60)
+        assert stubborn.events == [*(("asked", at) for at in (0, 1_000, 2_000, 3_000)), (40141, 3_500)]
+        assert late.events == [("asked", 2_500), (40141, 3_500)]
 
     run(scenario)
 

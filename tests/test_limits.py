@@ -13,6 +13,7 @@ import pytest
 
 from server.cli import main
 from tests.harness import Server, channel_path, publish, request, wait_until
+from tests.jwts import jwt
 from tests.leanclient import LeanClient
 from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import ended_with
@@ -289,11 +290,7 @@ def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the
     server: Server, channel: str
 ) -> None:
     def token(name: str) -> str:
-        status, details, _ = request(
-            server.address, "POST", f"/keys/{name}/requestToken", {"keyName": name, "clientId": "me"}, key=f"{name}:s"
-        )
-        assert status in (200, 201), details
-        return str(details["token"])
+        return jwt(key=f"{name}:s", client_id="me")
 
     with RawClient(server.address, key=None, access_token=token("app1.small")) as client:
         assert client.connected["connectionDetails"]["maxMessageSize"] == 100
@@ -306,6 +303,46 @@ def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the
         client.expect(Action.CONNECTED)
         with pytest.raises(RefusedError):
             client.publish(channel, {"data": "x" * 101})
+
+
+def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server: Server, channel: str) -> None:
+    few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
+    with RawClient(server.address, key=None, access_token=few) as client, RawClient(server.address, key="app1.few:s"):
+        for number in range(10):  # which opens the short way for more
+            client.publish(channel, {"name": f"m{number}"})
+        for token, free in ((slow, True), (few, False), (few, False), (slow, True)):
+            client.send({"action": Action.AUTH, "auth": {"accessToken": token}})
+            assert ("maxInboundRate" in client.expect(Action.CONNECTED)["connectionDetails"]) == free
+            wait_until(lambda free=free: _connects(server, "app1.few:s") == free, what="its place")
+        _, refused = until_refused(lambda _: client.publish(channel, {"data": "x"}))
+        assert refused.code == 42911
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_a_jwt_has_its_holder_publish_no_faster_than_it_says(server: Server, channel: str, format: str) -> None:
+    def token(**rates: float) -> str:
+        claim = "ably.limits.publish.perAttachment.maxRate."
+        return jwt(**{f"{claim}{channel}:{name}": rate for name, rate in rates.items()})
+
+    def refused_at(client: RawClient, name: str) -> int:
+        many, error = until_refused(lambda _: client.publish(f"{channel}:{name}", {"data": "x"}))
+        assert (error.code, error.status) == (42911, 429)
+        return many
+
+    with RawClient(server.address, key=None, access_token=token(slow=0.1, fast=8), format=format) as client:
+        assert refused_at(client, "slow") == 1
+        for number in range(TRIES):
+            client.publish(f"{channel}:other", {"name": f"m{number}"})
+        assert refused_at(client, "fast") >= 8
+        with pytest.raises(RefusedError, match=r"0\.1 messages a second.*try again in [89]"):
+            client.publish(f"{channel}:slow", {"data": "x"})
+        for rates, fast in (({"slow": 0.1}, TRIES), ({"slow": 0.1, "other": 2}, 0)):
+            client.send({"action": Action.AUTH, "auth": {"accessToken": token(**rates)}})
+            client.expect(Action.CONNECTED)
+            assert refused_at(client, "slow") == 0, "coming again with a token makes nobody faster"
+            for _ in range(fast):
+                client.publish(f"{channel}:fast", {"data": "x"})
+        assert refused_at(client, "other") >= 2  # and soon, though it had the short way before
 
 
 def test_limits_of_a_new_key_are_in_force_at_once_and_stay(

@@ -47,6 +47,7 @@ def test_two_files_take_turns_and_never_forget_too_early(tmp_path: Path) -> None
         assert size <= 2 * (WINDOW // 1_000 + 1) * 59
     expected = {mac(number) for number in range(1000 - WINDOW // 1_000 - 1, 1000)}
     assert set(opened(tmp_path, now_ms).known) == expected
+    assert {os.stat(tmp_path / name).st_mode & 0o777 for name in os.listdir(tmp_path)} == {0o600}
     file.close()
 
 
@@ -95,12 +96,14 @@ def test_a_signed_request_counts_once_across_a_kill(make_server) -> None:
         return status, answer["error"]["code"] if status >= 300 else 0
 
     now_ms = request(server.address, "GET", "/time")[1][0]
-    body = {"keyName": name, "timestamp": now_ms, "nonce": "0123456789abcdef"}
-    body["mac"] = sign(secret, (name, "", "", "", str(now_ms), "0123456789abcdef"))
-    assert ask(body)[0] in (200, 201)
-    assert ask(body) == (401, 40105)
+    bodies = []
+    for nonce in ("0123456789abcdef", "0123456789abcdeg", "0123456789abcdeh"):
+        mac = sign(secret, (name, "", "", "", str(now_ms), nonce))
+        bodies.append({"keyName": name, "timestamp": now_ms, "nonce": nonce, "mac": mac})
+        assert ask(bodies[-1])[0] in (200, 201)
+        assert ask(bodies[-1]) == (401, 40105)
     server.restart()
-    assert ask(body) == (401, 40105)
+    assert [ask(body) for body in bodies] == [(401, 40105)] * 3
 
 
 def test_a_token_is_told_that_it_makes_no_token(server) -> None:

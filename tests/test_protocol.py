@@ -360,9 +360,9 @@ def test_a_new_token_of_somebody_else_or_of_nobody_ends_the_connection(server, c
 def test_at_its_tokens_end_a_connection_is_dropped_hinted_at_30_s_before_and_renewed_goes_on(server):
     tokens = [short_token(server.address, ttl) for ttl in (1000, 31_000, 1000)]
     with (
-        RawClient(server.address, key=None, access_token=tokens[0]) as brief,
+        RawClient(server.address, key=None, access_token=tokens[0]) as renewed,
         RawClient(server.address, key=None, access_token=tokens[1]) as hinted,
-        RawClient(server.address, key=None, access_token=tokens[2]) as renewed,
+        RawClient(server.address, key=None, access_token=tokens[2]) as brief,  # after its end renewed's would be past
     ):
         auth(renewed, make_token(server.address, CAPABLE))
         renewed.expect(Action.CONNECTED)

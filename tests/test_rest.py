@@ -55,6 +55,7 @@ def test_a_token_request_is_judged_by_its_own_headers(server: Server) -> None:
     response = server.ask("POST", "/keys/app1.key1/requestToken", {"ttl": None}, who=None, accept=MSGPACK)
     assert (response.status, header(response, "content-type")) == (200, MSGPACK)
     assert value_of(response)["keyName"] == "app1.key1"
+    assert header(response, "cache-control") == "no-store", "it is a secret"
     server.ask("POST", "/keys/app1.key1/requestToken?key=app1.key1:secret", who=None)
     basic = f"Basic {b64('app1.key1:secret')}"
     assert server.backend.token_requests == [("app1.key1", {"ttl": None}, None), ("app1.key1", {}, basic)]

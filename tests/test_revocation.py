@@ -23,7 +23,7 @@ from server.revoking import Revoker, dump, read
 from tests.harness import Server, request
 from tests.jwts import jwt
 from tests.rawclient import Action, RawClient
-from tests.test_protocol import ended_with, refusal
+from tests.test_protocol import ended_with, refusal, until_pong
 
 NOW = 1_700_000_000_000
 HOUR = 3_600_000
@@ -38,6 +38,15 @@ def holder(client_id: str | None = None, *, issued: int = NOW - 1, capability: s
 
 
 # which tokens
+
+
+def concerns(entry: Revocation, who: Identity) -> bool:
+    """Is it about this one's token? Plainly, as the protocol has it."""
+    if who.issued_ms is None or who.issued_ms >= entry.issued_before or who.key_name != entry.key_name:
+        return False
+    if entry.kind == "client":
+        return entry.value in (who.client_id, who.token_client_id)
+    return entry.value == who.revocation_key if entry.kind == "key" else entry.value in who.capability.names
 
 
 @pytest.mark.parametrize(
@@ -55,7 +64,7 @@ def holder(client_id: str | None = None, *, issued: int = NOW - 1, capability: s
 )
 def test_these_are_meant(target: str, who: Identity) -> None:
     entry = Revocation(KEY.name, *parse_target(target), NOW, NOW)
-    assert entry.concerns(who)
+    assert concerns(entry, who)
     assert Revocations([entry]).applies_at(who) == NOW
     with pytest.raises(AuthError) as refused:
         Revocations([entry]).check(who, NOW)
@@ -79,7 +88,7 @@ def test_these_are_meant(target: str, who: Identity) -> None:
 )
 def test_these_are_not_meant(target: str, who: Identity) -> None:
     entry = Revocation(KEY.name, *parse_target(target), NOW, NOW)
-    assert not entry.concerns(who)
+    assert not concerns(entry, who)
     assert Revocations([entry]).applies_at(who) is None
 
 
@@ -112,7 +121,7 @@ def test_what_is_kept_says_exactly_what_was_revoked(revoked: list[Revocation], t
     for found in (kept, read(dump(kept), NOW)):
         for who in tried:
             assert found.applies_at(who) == min(
-                (entry.applies_at for entry in revoked if entry.concerns(who)), default=None
+                (entry.applies_at for entry in revoked if concerns(entry, who)), default=None
             )
 
 
@@ -206,6 +215,13 @@ def test_each_target_has_its_result_in_its_place() -> None:
     found = [(entry.kind, entry.value) for entry in asked.effects[0]]
     assert found == [("client", "bob"), ("channel", "a:b"), ("key", "r")]
     assert set(read(asked.stored[-1], NOW)) == set(asked.effects[0]) == set(asked.revocations)
+
+
+def test_each_request_lets_go_of_those_that_have_had_their_time() -> None:
+    asked = Asked()
+    asked.revocations.add(Revocation(KEY.name, "client", "old", NOW - HOUR, NOW - HOUR), NOW - HOUR)
+    asked.ask({"targets": ["clientId:new"]})
+    assert [entry.value for entry in asked.revocations] == ["new"]
 
 
 def test_a_time_before_which_and_a_margin_may_be_given() -> None:
@@ -353,6 +369,20 @@ def test_live_connections_and_rest_end_and_others_go_on(own: Server, kind: str) 
     assert rest_code(own, other) == rest_code(own, make()) == 200
 
 
+def test_a_token_of_anybody_ends_for_whom_it_is_revoked_and_for_nobody_else(own: Server) -> None:
+    wild = token(own, clientId="*")
+
+    def as_whom(client_id: str) -> RawClient:
+        return RawClient(own.address, key=None, access_token=wild, clientId=client_id)
+
+    with as_whom("frank") as frank, as_whom("grace") as grace:
+        revoke(own, "clientId:frank")
+        assert ended_with(frank, Action.DISCONNECTED)["error"]["code"] == 40141
+        grace.publish("x", {"data": "y"})
+    assert refusal(own.address, key=None, access_token=wild, clientId="frank") == (40141, 401)
+    assert rest_code(own, wild) == 200
+
+
 def test_with_a_margin_the_client_is_asked_for_another_token_and_may_go_on(own: Server) -> None:
     old = token(own, clientId="carol")
     with connect(own, old) as client:
@@ -360,6 +390,8 @@ def test_with_a_margin_the_client_is_asked_for_another_token_and_may_go_on(own: 
         assert answer["appliesAt"] - answer["issuedBefore"] == 30_000
         assert client.expect(Action.AUTH) == {"action": 17}
         client.publish("x", {"data": "still in"})
+        client.send({"action": 17, "auth": {"accessToken": old}})
+        assert [message["action"] for message in until_pong(client)] == [Action.CONNECTED], "and not asked at once"
         client.send({"action": 17, "auth": {"accessToken": token(own, clientId="carol")}})
         client.expect(Action.CONNECTED)
         assert rest_code(own, old) == 200

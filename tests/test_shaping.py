@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.harness import Server, publish
-from tests.rawclient import RawClient
+from tests.jwts import jwt
+from tests.rawclient import Action, RawClient
 
 RATE = 800
 # The ring is small, so that who has to wait for long is served from the journal in between.
@@ -90,6 +91,17 @@ def test_connections_of_one_key_share_its_rate(server: Server, channel: str) -> 
         for client in (one, two):
             assert taken(client, channel, COUNT // 2) == sent
         assert time.monotonic() - begin >= (COUNT - 2 * RATE - 2 * SEND) / RATE
+
+
+def test_a_rate_comes_with_new_credentials(server: Server, channel: str) -> None:
+    with RawClient(server.address) as client:
+        client.attach(channel)
+        client.send({"action": Action.AUTH, "auth": {"accessToken": jwt(key="app1.gentle:s", client_id="*")}})
+        client.expect(Action.CONNECTED)
+        begin = time.monotonic()
+        sent = pour(server, channel)
+        assert taken(client, channel, COUNT) == sent
+        assert time.monotonic() - begin >= (COUNT - 2 * RATE - SEND) / RATE
 
 
 def test_bytes_count_as_messages_do(server: Server, channel: str) -> None:

@@ -1,5 +1,6 @@
 """What engine.auth.requests promises: a token for who holds the key, once per request, with no more than it has."""
 
+import hmac
 import json
 from typing import Any
 
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from engine import limits
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, Keyring
-from engine.auth.requests import CLOCK_SKEW_MS, DEFAULT_TTL_MS, LONGEST_TTL_MS, TokenIssuer
+from engine.auth.keys import LONGEST_TTL_MS, Key, Keyring
+from engine.auth.requests import CLOCK_SKEW_MS, DEFAULT_TTL_MS, TokenIssuer
 from engine.auth.tokens import TokenSeal, sign
 from engine.errors import PubSubError
 
@@ -19,6 +20,7 @@ KEY = Key("app1", "key1", "topsecret")
 NARROW = Key("app1", "narrow", "s", Capability.parse('{"channel2":["publish","subscribe"]}'))
 REVOCABLE = Key("app1", "revocable", "s", revocable_tokens=True)
 NONCE = "0123456789abcdef"
+DEEP = json.loads("[" * 900 + "]" * 900)  # as deep as a body may be, and deeper than some can follow
 KEYS = Keyring([KEY, NARROW, REVOCABLE, Key("app1", "off", "s", enabled=False)])
 SEAL = TokenSeal(bytes(32))
 ALICE = {
@@ -100,8 +102,23 @@ def test_nothing_that_is_signed_can_be_changed(issuer: TokenIssuer, change: dict
 def test_the_mac_of_another_key_does_not_do(issuer: TokenIssuer) -> None:
     assert refusal(issuer, signed(Key("app1", "key1", "wrong"))) == (40101, 401)
     assert refusal(issuer, signed(Key("app1", "unknown", "x")), path="app1.unknown") == (40101, 401)
-    assert refusal(issuer, signed(Key("app1", "off", "s")), path="app1.off") == (40101, 401)
+    assert refusal(issuer, signed(Key("app1", "off", "guess")), path="app1.off") == (40101, 401)
+    assert refusal(issuer, signed(Key("app1", "off", "s")), path="app1.off") == (40131, 401)
     assert refusal(issuer, signed(Key("app1", "unknown", "-" * 32)), path="app1.unknown") == (40101, 401)
+
+
+def test_macs_are_compared_in_constant_time_for_unknown_keys_too(
+    issuer: TokenIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    equal = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append(other) or equal(one, other))
+    token = issuer.issue("app1.key1", ALICE, None, NOW)["token"]
+    refusal(issuer, {**ALICE, "mac": "x"})
+    refusal(issuer, {**ALICE, "keyName": "app1.nobody", "mac": "y"}, path="app1.nobody")
+    assert compared == [str(ALICE["mac"]).encode(), b"x", b"y"]
+    assert SEAL.open(token, KEYS, NOW)
+    assert len(compared) == 4 and len(compared[3]) == 32
 
 
 def test_the_key_is_the_one_in_the_path(issuer: TokenIssuer) -> None:
@@ -117,6 +134,30 @@ def test_numbers_may_be_text_and_null_is_absent(issuer: TokenIssuer) -> None:
     assert details["expires"] == NOW + 5000
     assert details["capability"] == '{"*":["*"]}'
     assert "clientId" not in details
+
+
+@pytest.mark.parametrize(
+    ("granted", "tried"),
+    [  # what an application has signed for one who may choose his clientId; what he makes of the same text
+        (
+            {"clientId": f"alice\n{NOW}\n{'x' * 16}"},
+            {"clientId": "alice", "nonce": f"{'x' * 16}\n{NOW}\n{NONCE}"},
+        ),
+        (
+            {"capability": '{"a":["publish"]}', "clientId": "\nadmin"},
+            {"capability": '{"a":["publish"]}\n', "clientId": "admin"},
+        ),
+        ({"clientId": ' \n{"*":["*"]}\nadmin'}, {"capability": ' \n\n{"*":["*"]}', "clientId": "admin"}),
+        ({"clientId": '{"*":["*"]}\nadmin'}, {"capability": '\n{"*":["*"]}', "clientId": "admin"}),
+    ],
+)
+def test_what_is_signed_can_be_read_in_one_way_only(
+    issuer: TokenIssuer, granted: dict[str, Any], tried: dict[str, Any]
+) -> None:
+    assert refusal(issuer, signed(**granted)) == (40012, 400)
+    assert refusal(issuer, {**signed(**granted), **tried})[0] in (40000, 40101)
+    pretty = json.dumps({"a": ["publish"]}, indent=2)
+    assert issuer.issue("app1.key1", signed(capability=pretty), None, NOW)["capability"] == pretty
 
 
 @pytest.mark.parametrize("off", [-CLOCK_SKEW_MS, CLOCK_SKEW_MS])
@@ -179,9 +220,19 @@ def test_requests_that_nobody_signed_are_not_remembered(issuer: TokenIssuer, mon
         ({"timestamp": True}, 40000),
         ({"mac": 5}, 40000),
         ({"ttl": "x"}, 40101),  # the mac comes first
+        ({"ttl": []}, 40003),
+        ({"ttl": DEEP}, 40003),
+        ({"clientId": DEEP}, 40012),
+        ({"clientId": b"\xff"}, 40012),
+        ({"capability": DEEP}, 40000),
+        ({"capability": {"a": DEEP}}, 40000),
+        ({"capability": {b"\xff": ["*"]}}, 40000),
+        ({"capability": b"\xff"}, 40000),
+        ({"timestamp": DEEP}, 40000),
+        ({"nonce": DEEP}, 40000),
     ],
 )
-def test_a_signed_request_needs_timestamp_and_nonce(issuer: TokenIssuer, change: dict[str, Any], code: int) -> None:
+def test_each_field_has_a_refusal_of_its_own(issuer: TokenIssuer, change: dict[str, Any], code: int) -> None:
     assert refusal(issuer, {**signed(), **change})[0] == code
 
 
@@ -192,6 +243,9 @@ def test_the_key_itself_needs_no_signature(issuer: TokenIssuer) -> None:
     assert issuer.issue("app1.key1", {}, KEY, NOW)["issued"] == NOW
     assert issuer.issue("app1.key1", None, KEY, NOW)["issued"] == NOW
     assert issuer.issue("app1.key1", {"clientId": "*"}, KEY, NOW)["clientId"] == "*"
+    assert issuer.issue("app1.key1", {"timestamp": NOW - CLOCK_SKEW_MS}, KEY, NOW)["issued"] == NOW
+    assert refusal(issuer, {"timestamp": NOW - CLOCK_SKEW_MS - 1}, key=KEY) == (40104, 401)
+    assert refusal(issuer, {"timestamp": "today"}, key=KEY) == (40000, 400)
 
 
 def test_without_signature_and_key_there_is_no_token(issuer: TokenIssuer) -> None:

@@ -91,6 +91,24 @@ def test_a_token_ends_with_its_key(authenticator: Authenticator, keyring: Keyrin
     assert refusal(authenticator.token, token(ttl=1), NOW + 5) == (40101, 401)  # renewing it would not help
 
 
+def test_a_token_ends_with_its_keys_secret(authenticator: Authenticator, keyring: Keyring) -> None:
+    sealed = token()
+    keyring.add(dataclasses.replace(KEY, secret="another"))
+    assert refusal(authenticator.token, sealed, NOW) == (40101, 401)
+    keyring.add(KEY)
+    assert authenticator.token(sealed, NOW).key_name == KEY.name
+
+
+def test_no_token_of_a_key_with_revocable_ones_outlives_its_revocation(
+    authenticator: Authenticator, keyring: Keyring
+) -> None:
+    """Nor does one that was made before its key became such a key."""
+    sealed = token(ttl=86_400_000)
+    keyring.add(dataclasses.replace(KEY, revocable_tokens=True))
+    assert authenticator.token(sealed, NOW + 3_599_999).expires_ms == NOW + 3_600_000
+    assert refusal(authenticator.token, sealed, NOW + 3_600_000) == (40142, 401)
+
+
 @given(at=st.integers(0, 1 << 12), bit=st.integers(0, 7))
 def test_no_bit_of_a_token_can_be_changed(at: int, bit: int) -> None:
     app_id, _, text = token("alice").partition(".")

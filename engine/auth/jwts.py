@@ -6,6 +6,7 @@
              x-ably-capability     JSON text or a map: what it may do of what its key may; all of that without it
              x-ably-clientId       as a token's; x-ably-revocation-key: by what it may be revoked
              x-ably-token          a token of ours: who it is and what it may then come from there
+             ably.limits.publish.perAttachment.maxRate.<resource>      how often it may publish: engine/auth/rates.py
 
     three segments: checked, claims and all       five, encrypted: good for the token in its header alone
 
@@ -27,7 +28,8 @@ from jwt.exceptions import InvalidKeyError, InvalidTokenError
 from engine import limits
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring, revoked
-from engine.auth.requests import CLOCK_SKEW_MS, LONGEST_REVOCABLE_TTL_MS, LONGEST_TTL_MS
+from engine.auth.rates import parse_rates
+from engine.auth.requests import CLOCK_SKEW_MS
 from engine.auth.tokens import LONGEST_CREDENTIAL, Identity, TokenSeal, check_client_id
 from engine.errors import AuthError, BadRequest
 
@@ -58,8 +60,8 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
 
     Raises: AuthError 40144 (malformed, wrongly signed, a claim missing or wrong), 40142 (expired), 40104 (of the
         future), 40400 with status 404 (of an unknown app), 40130 (unknown key), 40131 (key revoked), 40160 (may do
-        nothing that its key may). BadRequest 40000 (capability), 40012 (clientId). With a token inside also what that
-        one is refused with.
+        nothing that its key may). BadRequest 40000 (capability, rates), 40012 (clientId). With a token inside also
+        what that one is refused with.
     """
     if len(token) > LONGEST_CREDENTIAL or not token.isascii():
         raise invalid("it is too long, or has characters that no JWT has")
@@ -78,7 +80,9 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
     inner = _inner(decoded["header"], claims)
     if inner is not None:
         identity = _embedded(inner, key, expires_ms, keyring, seal, now_ms)
-        return replace(identity, expires_ms=expires_ms, revocation_key=_revocation_key(claims))
+        return replace(
+            identity, expires_ms=expires_ms, revocation_key=_revocation_key(claims), rates=parse_rates(claims)
+        )
     capability = key.capability
     if claims.get("x-ably-capability") is not None:
         capability = capability.intersect(Capability.parse(claims["x-ably-capability"]))
@@ -96,6 +100,7 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
         issued_ms,
         _revocation_key(claims),
         client_id,
+        parse_rates(claims),
     )
 
 
@@ -143,7 +148,8 @@ def _map(text: bytes, what: str) -> dict[str, Any]:
 def _key_of(header: Mapping[str, Any], keyring: Keyring) -> Key:
     if header.get("alg") != ALGORITHM:
         raise invalid(f"alg: must be {ALGORITHM}")
-    if header.get("typ") is not None and str(header["typ"]).upper() != "JWT":
+    kind = header.get("typ")
+    if kind is not None and not (isinstance(kind, str) and kind.upper() == "JWT"):
         raise invalid("typ: must be JWT")
     name = header.get("kid")
     if not isinstance(name, str) or not name:
@@ -167,9 +173,8 @@ def _times(claims: Mapping[str, Any], key: Key, now_ms: int) -> tuple[int, int]:
         raise AuthError("token: nbf lies more than two minutes ahead of the server's clock", code=40104)
     if now_ms >= expires_ms:
         raise AuthError("token: it has expired", code=40142)
-    longest_ms = LONGEST_REVOCABLE_TTL_MS if key.revocable_tokens else LONGEST_TTL_MS
-    if expires_ms - issued_ms > longest_ms:
-        raise invalid(f"exp: must be at most {longest_ms // 1000} seconds after iat")
+    if expires_ms - issued_ms > key.longest_ttl_ms:
+        raise invalid(f"exp: must be at most {key.longest_ttl_ms // 1000} seconds after iat")
     return issued_ms, expires_ms
 
 

@@ -13,6 +13,8 @@ from engine.auth.capability import FULL_TEXT, Capability
 from engine.errors import AuthError
 from engine.quota import NOTHING_SAID, Quota
 
+LONGEST_TTL_MS = 86_400_000  # of a token
+LONGEST_REVOCABLE_TTL_MS = 3_600_000  # of one that can be revoked: so long a revocation has to be known
 _KEY = re.compile(r"([^.:\s]{1,64})\.([^.:\s]{1,64}):([^.:\s]{1,256})")
 
 
@@ -44,6 +46,11 @@ class Key:
     @property
     def name(self) -> str:
         return f"{self.app_id}.{self.key_id}"
+
+    @property
+    def longest_ttl_ms(self) -> int:
+        """Of its tokens."""
+        return LONGEST_REVOCABLE_TTL_MS if self.revocable_tokens else LONGEST_TTL_MS
 
     @property
     def text(self) -> str:

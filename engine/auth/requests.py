@@ -2,12 +2,16 @@
 
     keyName, ttl, capability, clientId, timestamp, nonce    each and a newline, as received -> HMAC-SHA256 -> mac
 
+What is signed can be cut in six in one way only, else who may choose his clientId could choose where it begins or ends,
+and be somebody else. So clientId and nonce have no newline, and a capability has none at its ends.
+
 Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac
 is remembered while its timestamp is acceptable, by whoever keeps it across restarts, too. Source: Ably's
 specification of TokenRequest."""
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import re
 from collections import OrderedDict
@@ -19,13 +23,11 @@ import orjson
 
 from engine import limits
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, Keyring
+from engine.auth.keys import LONGEST_TTL_MS, Key, Keyring, revoked
 from engine.auth.tokens import TokenSeal, check_client_id, sign
 from engine.errors import AuthError, BadRequest, LimitExceeded
 
 DEFAULT_TTL_MS = 3_600_000
-LONGEST_TTL_MS = 86_400_000
-LONGEST_REVOCABLE_TTL_MS = 3_600_000
 CLOCK_SKEW_MS = 120_000  # a request's timestamp may be off by so much
 REMEMBERED_MS = 2 * CLOCK_SKEW_MS  # from two minutes behind our clock to two minutes ahead of it
 SHORTEST_NONCE = 16
@@ -74,7 +76,7 @@ class TokenIssuer:
         request = {name: value for name, value in body.items() if value is not None}
         if request.get("keyName", key_name) != key_name:
             raise AuthError("keyName: it is not the one in the path", code=40101)
-        key = self._keyring.find(key_name)
+        key = self._keyring.get(key_name)
         if "mac" in request:
             self._check_mac(key, key_name, request, now_ms)
         elif authenticated is None and with_token:
@@ -83,6 +85,8 @@ class TokenIssuer:
             raise AuthError("the request is neither signed nor sent with the key", code=40101)
         elif key is None or authenticated.name != key_name:
             raise AuthError("the request was sent with another key", code=40101)
+        elif "timestamp" in request:
+            _check_timestamp(_number(request, "timestamp"), now_ms)
         assert key is not None
         ttl = self._ttl(request, key)
         client_id = check_client_id(request["clientId"]) if "clientId" in request else None
@@ -99,31 +103,37 @@ class TokenIssuer:
         ttl = _number(request, "ttl", default=DEFAULT_TTL_MS)
         if not 0 < ttl <= LONGEST_TTL_MS:
             raise BadRequest(f"ttl: must be from 1 to {LONGEST_TTL_MS} ms, got {ttl}", code=40003)
-        return min(ttl, LONGEST_REVOCABLE_TTL_MS) if key.revocable_tokens else ttl
+        return min(ttl, key.longest_ttl_ms)
 
     def _check_mac(self, key: Key | None, key_name: str, request: Mapping[str, Any], now_ms: int) -> None:
         timestamp = _number(request, "timestamp")
         nonce, mac = request.get("nonce"), request["mac"]
-        if not isinstance(nonce, str) or len(nonce) < SHORTEST_NONCE:
-            raise BadRequest(f"nonce: must be a string of at least {SHORTEST_NONCE} characters", code=40000)
+        if not isinstance(nonce, str) or len(nonce) < SHORTEST_NONCE or "\n" in nonce:
+            reason = f"must be a string of at least {SHORTEST_NONCE} characters, and have no newline"
+            raise BadRequest(f"nonce: {reason}", code=40000)
         if not isinstance(mac, str):
             raise BadRequest("mac: must be a string", code=40000)
-        capability = request.get("capability", "")
-        if not isinstance(capability, str):
-            capability = orjson.dumps(capability).decode()
+        client_id = _as_signed(request, "clientId", code=40012)
+        if "\n" in client_id:
+            raise BadRequest("clientId: must have no newline in a signed request", code=40012)
+        capability = _as_signed(request, "capability", code=40000)
+        inside = capability.strip(" \t\r")
+        if inside.startswith("\n") or inside.endswith("\n"):
+            raise BadRequest("capability: must have no newline at its ends in a signed request", code=40000)
         fields = (
             key_name,
-            str(request.get("ttl", "")),
+            _as_signed(request, "ttl", code=40003),
             capability,
-            str(request.get("clientId", "")),
+            client_id,
             str(request["timestamp"]),
             nonce,
         )
         expected = sign(key.secret if key is not None else "-" * 32, fields)
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "replace")) or key is None:
             raise AuthError("mac: it is not the one of this request and key", code=40101)
-        if abs(now_ms - timestamp) > CLOCK_SKEW_MS:
-            raise AuthError("timestamp: more than two minutes from the server's clock", code=40104)
+        if not key.enabled:
+            raise revoked()
+        _check_timestamp(timestamp, now_ms)
         while self._seen and next(iter(self._seen.values())) < now_ms:
             self._seen.popitem(last=False)
         if mac in self._seen:
@@ -132,6 +142,24 @@ class TokenIssuer:
             raise LimitExceeded("too many token requests within four minutes", code=42910)
         self._remember(mac, now_ms + REMEMBERED_MS, now_ms)
         self._seen[mac] = now_ms + REMEMBERED_MS  # in order of arrival, so in order of expiry
+
+
+def _check_timestamp(timestamp: int, now_ms: int) -> None:
+    if abs(now_ms - timestamp) > CLOCK_SKEW_MS:
+        raise AuthError("timestamp: more than two minutes from the server's clock", code=40104)
+
+
+def _as_signed(request: Mapping[str, Any], field: str, *, code: int) -> str:
+    """What stands for it in the text that is signed. Raises: BadRequest, for what nobody can have signed."""
+    value = request.get(field, "")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    if field == "capability" and isinstance(value, dict):
+        with contextlib.suppress(TypeError):  # it is too deep, or has keys that are no text
+            return orjson.dumps(value).decode()
+    raise BadRequest(f"{field}: is of a type that it cannot have in a signed request", code=code)
 
 
 def _number(request: Mapping[str, Any], field: str, default: int | None = None) -> int:

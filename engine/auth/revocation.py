@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine import limits
-from engine.auth.requests import LONGEST_REVOCABLE_TTL_MS
+from engine.auth.keys import LONGEST_REVOCABLE_TTL_MS
 from engine.auth.tokens import Identity
 from engine.errors import AuthError, BadRequest, LimitExceeded
 
@@ -40,12 +40,6 @@ class Revocation:
     def covers(self, other: Revocation) -> bool:
         """Of the same target: does it say all that the other one does?"""
         return self.issued_before >= other.issued_before and self.applies_at <= other.applies_at
-
-    def concerns(self, identity: Identity) -> bool:
-        """Is it about this one's token?"""
-        if identity.issued_ms is None or identity.issued_ms >= self.issued_before:
-            return False
-        return identity.key_name == self.key_name and (self.kind, self.value) in _targets(identity)
 
 
 def parse_target(text: str) -> tuple[str, str]:

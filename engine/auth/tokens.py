@@ -2,10 +2,14 @@
 
     token    appId.<base64url of sealed>  -> what it was issued with
 
-    sealed   msgpack [key name, issued ms, expires ms, clientId | nil, capability, nonce] | HMAC-SHA256 (32 bytes)
+    sealed   msgpack [key name, issued ms, expires ms, clientId | nil, capability, nonce, mark] | HMAC-SHA256 (32 bytes)
+    mark     of the key's secret, 8 bytes: a keyed hash
 
 A token carries all that it says, under the server's secret: so it needs no look-up and outlives a restart. Deleting its
-key ends it. Source: Ably's authentication, tokens and identity tables."""
+key ends it; so does giving its key another secret, which is done when somebody else has the old one. If its key has
+been made one of revocable tokens since, it ends after an hour, as revocations do.
+
+Source: Ably's authentication, tokens and identity tables."""
 
 from __future__ import annotations
 
@@ -20,10 +24,12 @@ import msgpack
 from engine import limits
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring, revoked
+from engine.auth.rates import PublishRates
 from engine.auth.sealing import derive_key
 from engine.errors import AuthError, BadRequest
 
 MAC_BYTES = 32
+MARK_BYTES = 8
 LONGEST_CREDENTIAL = 16 * 1024  # characters; a token with a large capability has some thousand
 
 
@@ -33,7 +39,7 @@ class Identity:
 
     ``client_id`` None and ``wildcard``: any may be asserted, message by message. None without it: anonymous.
     ``issued_ms``: of the token; None: it is the key itself (Basic authentication). ``token_client_id``: whom the token
-    was issued to, ``*`` included; ``client_id`` may be another then.
+    was issued to, ``*`` included; ``client_id`` may be another then. ``rates``: at which it may publish, if it says so.
     """
 
     app_id: str
@@ -45,6 +51,7 @@ class Identity:
     issued_ms: int | None = None
     revocation_key: str | None = None
     token_client_id: str | None = None
+    rates: PublishRates | None = None
 
     @property
     def told_client_id(self) -> str | None:
@@ -87,12 +94,12 @@ class TokenSeal:
     """Makes and opens tokens, with a secret that only servers of this deployment have."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = derive_key(secret, "token")
+        self._key = derive_key(secret, "token with a mark")
 
     def seal(
         self, key: Key, issued_ms: int, expires_ms: int, client_id: str | None, capability: str, nonce: bytes
     ) -> str:
-        payload = msgpack.packb([key.name, issued_ms, expires_ms, client_id, capability, nonce])
+        payload = msgpack.packb([key.name, issued_ms, expires_ms, client_id, capability, nonce, self._mark(key)])
         sealed = payload + hmac.digest(self._key, payload, "sha256")
         return f"{key.app_id}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
 
@@ -109,12 +116,13 @@ class TokenSeal:
         payload, mac = sealed[:-MAC_BYTES], sealed[-MAC_BYTES:]
         if not hmac.compare_digest(hmac.digest(self._key, payload, "sha256"), mac):
             raise unknown
-        key_name, issued_ms, expires_ms, client_id, capability, _ = msgpack.unpackb(payload)
+        key_name, issued_ms, expires_ms, client_id, capability, _, mark = msgpack.unpackb(payload)
         key = keyring.get(key_name)
-        if key is None or key.app_id != app_id:
+        if key is None or key.app_id != app_id or self._mark(key) != mark:
             raise AuthError("token: its key has been removed", code=40101)
         if not key.enabled:
             raise revoked()
+        expires_ms = min(expires_ms, issued_ms + key.longest_ttl_ms)
         if now_ms >= expires_ms:
             raise AuthError("token: it has expired", code=40142)
         wildcard = client_id == "*"
@@ -128,6 +136,9 @@ class TokenSeal:
             issued_ms,
             token_client_id=client_id,
         )
+
+    def _mark(self, key: Key) -> bytes:
+        return hmac.digest(self._key, b"mark:" + key.secret.encode(), "sha256")[:MARK_BYTES]
 
 
 def sign(secret: str, fields: tuple[str, ...]) -> str:
