@@ -306,7 +306,10 @@ cdef class Posts:
                 self._close(caller)
             return 0
         if size < 0 or (size == 0 and caller._state == READING and not caller._queued):
-            self._close(caller)
+            if size == 0 and caller._used and not events & (EPOLLHUP | EPOLLERR):
+                self.hand_over(caller)  # there is something to be said about half a request
+            else:
+                self._close(caller)
             return 0
         if size == 0:
             caller._ended = True        # it may still want to have its answers
@@ -337,7 +340,7 @@ cdef class Posts:
             caller.drop(<size_t>done)
         elif caller._state == READING:
             if caller._ended:
-                self._close(caller)
+                self.hand_over(caller)          # half a request, and no more to come
             else:
                 self._arm(caller, EPOLLIN)
         return 0

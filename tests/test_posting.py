@@ -20,7 +20,7 @@ import h11
 import httpx
 import msgpack
 import orjson
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.auth.capability import Capability
@@ -197,6 +197,7 @@ def test_the_same_request_has_the_same_answer_both_ways(server, target, body, ch
 
 @settings(max_examples=100, deadline=None)
 @given(headers=st.sampled_from(list(SENT.values())), mutations=st.lists(MUTATION, max_size=3))
+@example(headers=next(iter(SENT.values())), mutations=[("repeat", 0), ("byte", 212, 0)])  # half a request, and the end
 def test_what_is_hardly_http_has_the_same_answer_both_ways(server, headers, mutations):
     """Behind a usual request, so that a connection in the fast way meets it."""
     changed = mutate(headers, mutations)

@@ -380,16 +380,31 @@ def test_an_answer_that_is_taken_in_pieces_is_whole():
     assert [status for status, _, _ in parse_answers(received)] == [201] * 400
 
 
-def test_who_will_send_no_more_gets_its_answers_and_the_end():
+@pytest.mark.parametrize("half", [b"", post({"data": "2"})[:-1], b"POST /"])
+def test_who_will_send_no_more_gets_its_answers_and_the_end(half):
+    """Half a request leaves: there is something to be said about it."""
     desk = Desk()
-    peer = desk.connect(post({"data": "0"}) + post({"data": "1"}) + post({"data": "2"})[:-1])
+    peer = desk.connect(post({"data": "0"}) + post({"data": "1"}) + half)
     peer.shutdown(socket.SHUT_WR)
     for _ in range(6):
         desk.turn()
     received, ended = read_all(peer, desk)
-    assert [status for status, _, _ in parse_answers(received)] == [201, 201] and ended
+    assert [status for status, _, _ in parse_answers(received)] == [201, 201]
+    assert ended == (not half)
+    assert [held for _, held, _ in desk.left] == ([half] if half else [])
     assert len(desk.posts) == 0
     assert len(desk.log()) == 2
+
+
+@pytest.mark.parametrize("half", [b"", post({"data": "2"})[:-1]])
+def test_who_ends_before_anything_was_whole_leaves_with_what_there_is(half):
+    desk = Desk()
+    peer = desk.connect(half)
+    desk.turn()
+    peer.shutdown(socket.SHUT_WR)
+    desk.turn()
+    assert [held for _, held, _ in desk.left] == ([half] if half else [])
+    assert len(desk.posts) == 0
 
 
 def test_who_is_gone_while_it_is_stored_harms_nobody():
