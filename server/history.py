@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from engine.errors import PubSubError
 from engine.journal.port import Stored
@@ -77,7 +77,7 @@ class Query:
         links = [("first", base), ("current", base if self.cursor is None else base | {"cursor": self.cursor})]
         if following is not None:
             links.append(("next", base | {"cursor": following}))
-        return [(relation, f"./{resource}?{urlencode(fields)}") for relation, fields in links]
+        return [(relation, link_url(resource, fields)) for relation, fields in links]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,11 @@ class Page:
     items: list[Any]
     links: list[tuple[str, str]]
     size: int = 0
+
+
+def link_url(resource: str, fields: Mapping[str, str]) -> str:
+    """Of a page. A space is %20 in it: ably-js would take a plus for a plus, and hand it on as one."""
+    return f"./{resource}?{urlencode(fields, quote_via=quote, safe='')}"
 
 
 def parse_query(params: Mapping[str, str]) -> Query:

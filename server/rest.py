@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlencode
 
 import trio
 
@@ -27,7 +26,7 @@ from ext.publish import Publish
 from server.admin import Health, health_reply
 from server.batch import batch_reply, counted, parse_channels, parse_specs, publish_batch
 from server.channels import page_of, parse_enumeration, status
-from server.history import CARRIED, Archive, History, parse_limit, parse_query
+from server.history import CARRIED, Archive, History, link_url, parse_limit, parse_query
 from server.openapi import document
 from server.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_publish
 from server.reply import Reply, preflight, refusal, respond, response_format
@@ -263,7 +262,7 @@ class Rest:
         self._permitted(request, variables[0], Operation.SUBSCRIBE, "presence")
         base = {"limit": str(parse_limit(request.query))}
         base |= {name: request.query[name] for name in ("clientId", "connectionId", *CARRIED) if name in request.query}
-        link = f"./presence?{urlencode(base)}"
+        link = link_url("presence", base)
         return Reply(200, [], [NO_CACHE], [("first", link), ("current", link)])
 
     async def _presence_history(self, request: Request, variables: Variables) -> Reply:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote, unquote
+
 import pytest
 
 from engine.errors import BadRequest
@@ -36,6 +39,35 @@ def test_links_are_separate_headers_relative_to_the_request(server: Server, reso
     assert all(link.startswith(f"<./{resource}?limit=2&direction=backwards&start=0&end={NOW}") for link in links)
     target = links[2][1:].partition(">")[0].removeprefix("./")
     assert len(value_of(server.ask("GET", f"/channels/room:1/{target}"))) == 1
+
+
+HOSTILE = "a +b,c;d>&=/%é"
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    [
+        ("/channels", "prefix"),
+        ("/channels/room:1/messages", "format"),
+        ("/channels/room:1/presence", "clientId"),
+        ("/channels/room:1/presence/history", "v"),
+        ("/stats", "format"),
+    ],
+)
+def test_a_link_hands_any_parameter_on_through_the_parsers_of_libraries(
+    server: Server, path: str, parameter: str
+) -> None:
+    """Links are split at commas, their parameters decoded by rules to which a plus is no space (ably-js)."""
+    given = "6" if parameter == "v" else HOSTILE
+    response = server.ask("GET", f"{path}?{parameter}={quote(given, safe='')}&limit=2")
+    assert response.status == 200
+    links = [value.partition("; rel=")[0] for name, value in response.headers if name == "Link"]
+    assert len(links) == 2
+    for link in links:
+        resource, query = re.fullmatch(r"<\./(\w+)\?([^,;>+<]*)>", link).groups()  # type: ignore[union-attr]
+        assert resource == path.rpartition("/")[2]
+        fields = dict(field.split("=") for field in query.split("&"))
+        assert (unquote(fields[parameter]), fields["limit"]) == (given, "2")
 
 
 def test_channel_names_may_be_encoded(server: Server) -> None:
