@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from engine.errors import BadRequest
+from engine.errors import BadRequest, LimitExceeded
 from server.rest import TOKEN_REQUEST_BYTES
 from tests.rest_server import JSON, MSGPACK, NOW, Server, b64, code_of, header, value_of
 
@@ -234,6 +234,18 @@ def test_an_error_message_is_one_line_in_its_header(server: Server) -> None:
     assert text == "first  X-Evil: 1  \\u6f22 \u00e9"
     text.encode("latin-1")
     assert "\u6f22" in value_of(response)["error"]["message"]
+
+
+def test_who_is_to_come_back_later_is_told_when(server: Server) -> None:
+    for error, expected in (
+        (LimitExceeded("x", retry_after_ms=1001), "2"),
+        (LimitExceeded("x", retry_after_ms=1000, code=50004, status=503), "1"),
+        (LimitExceeded("nobody knows when"), "1"),
+        (LimitExceeded("never", code=40009, status=400), None),
+    ):
+        server.backend.refuses = error
+        response = server.ask("POST", "/channels/room:1/messages", {"data": "x"})
+        assert (response.status, header(response, "retry-after")) == (error.status, expected)
 
 
 # development mode
