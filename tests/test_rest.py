@@ -106,9 +106,11 @@ def test_health_says_why_not(server: Server) -> None:
 
 
 def test_the_root_says_what_this_is(server: Server) -> None:
-    response = server.ask("GET", "/", who=None, origin="https://a")
-    assert response.status == 200 and b"Unbroken" in response.body
-    assert header(response, "access-control-allow-origin") == "https://a"
+    for target in ("/", "/?envelope=json"):
+        response = server.ask("GET", target, who=None, origin="https://a")
+        assert response.status == 200 and b"Unbroken" in response.body
+        assert header(response, "access-control-allow-origin") == "https://a"
+        assert header(response, "content-type") == "text/plain"
 
 
 # routes, formats, versions, envelopes, browsers

@@ -232,7 +232,7 @@ def test_pages_joined_are_all_intervals(minutes: set[int], limit: int, backwards
 
 def test_requests_are_counted_by_their_outcome_and_the_current_interval_is_in_progress() -> None:
     server = Server()
-    server.ask("GET", "/channels/room:1/messages")
+    server.ask("GET", "/channels/requestToken")
     server.ask("GET", "/channels/room:1/messages?limit=0")
     server.ask("GET", "/channels/room:1/messages", who="writer")
     server.ask("GET", "/nothing", who=None)
