@@ -156,6 +156,16 @@ class NodeBackend:
         node.hub.stage(found, publish, base_id, connection_id, client_id, now_ms, completion)
         return found
 
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        node, found = self._node, self.channel(app_id, channel)
+        if found is not None and found.awake and found.in_ring(cursor):
+            return True
+        policy = node.policy_of(app_id, channel)
+        if policy.durability == "memory":
+            return False
+        work = partial(node.journal.continuous, f"{app_id}:{channel}", policy.retention, cursor)
+        return await trio.to_thread.run_sync(work, limiter=self._readers)
+
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return await self._read(self._node.journal.read_after, app_id, channel, cursor, limit, budget)
 

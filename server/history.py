@@ -46,6 +46,9 @@ class Archive(Protocol):
     def series(self, app_id: str, channel: str) -> str:
         """The series that the channel's log lives in now: what an attach point has to be of."""
 
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        """Is everything after the cursor still held?"""
+
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]: ...
     async def read_before(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]: ...
 
@@ -146,7 +149,7 @@ class History:
         """
         end = query.end if query.end is not None else await self._latest_ms(query.start)
         earliest = max(query.start, self._archive.retained_from(self._app_id, self._channel))
-        edge = self._first_edge(query, earliest, end)
+        edge = await self._first_edge(query, earliest, end)
         if query.cursor is not None:
             edge = await self._checked(query, query.cursor, edge)
         taken: list[tuple[Stored, range]] = []
@@ -168,7 +171,7 @@ class History:
         newest = await self._archive.read_before(self._app_id, self._channel, LAST_CURSOR, limit=1, budget=1)
         return max(self._archive.now_ms(), start, newest[0].serial >> 16 if newest else 0)
 
-    def _first_edge(self, query: Query, earliest: int, end: int) -> Edge:
+    async def _first_edge(self, query: Query, earliest: int, end: int) -> Edge:
         if not query.backwards:
             return earliest << 16, -1
         edge = _after(end), 0
@@ -185,9 +188,19 @@ class History:
             raise PubSubError(f"from_serial: {error}", code=90008, status=404) from error
         if series != self._archive.series(self._app_id, self._channel):
             raise PubSubError("from_serial: it is of an earlier life of this log", code=90008, status=404)
-        if serial >> 16 < self._archive.retained_from(self._app_id, self._channel):
-            raise PubSubError("from_serial: what lies around it is no longer held", code=90008, status=404)
+        if not await self._holds_after(serial):
+            raise PubSubError("from_serial: what came after it is no longer held", code=90008, status=404)
         return min(edge, until)
+
+    async def _holds_after(self, cursor: int) -> bool:
+        """Is everything after it still shown? Who has just attached to a quiet channel is at its last, old message."""
+        retained = self._archive.retained_from(self._app_id, self._channel)
+        if cursor >> 16 >= retained:
+            return True
+        following = await self._archive.read_after(self._app_id, self._channel, cursor, limit=1, budget=1)
+        if following and following[0].serial >> 16 < retained:
+            return False
+        return await self._archive.continuous(self._app_id, self._channel, cursor)
 
     async def _checked(self, query: Query, cursor: str, edge: Edge) -> Edge:
         """The edge that a link's cursor means, if it was a message of this very log."""

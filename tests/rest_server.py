@@ -108,6 +108,9 @@ class FakeBackend:
         self.published.append((channel, publish, base_id, connection_id, client_id))
         return [message_serial_text(serial, SERIES, index) for index in range(publish.count)]
 
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        return True
+
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return [stored for stored in self.entries if stored.serial > cursor][:limit]
 

@@ -41,6 +41,7 @@ class FakeArchive:
         self.entries: list[Stored] = []
         self.messages: list[ModelMessage] = []
         self.retained = 0
+        self.forgotten = 0  # the newest serial of those that are gone
         self.now = NOW
         self.entries_read = 0
         self.bytes_read = 0
@@ -60,6 +61,9 @@ class FakeArchive:
 
     def series(self, app_id: str, channel: str) -> str:
         return SERIES
+
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        return cursor >= self.forgotten
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return self._cut([stored for stored in self.entries if stored.serial > cursor], limit, budget)
@@ -241,8 +245,22 @@ def test_an_attach_point_is_the_newest_that_is_shown() -> None:
 def test_an_attach_point_that_proves_nothing_is_refused(text: str, why: str) -> None:
     archive = FakeArchive()
     archive.retained = NOW - 50
+    if why == "past retention":
+        archive.add((NOW - 70) << 16, 1)
     archive.add((NOW - 10) << 16, 1)
     assert refused(archive, {"from_serial": text}) == 90008, why
+
+
+def test_an_attach_point_may_be_old_if_nothing_after_it_is_gone() -> None:
+    archive = FakeArchive()
+    archive.retained = NOW - 50
+    archive.add((NOW - 100) << 16, 1)
+    attached = {"from_serial": serial_text((NOW - 100) << 16, SERIES)}
+    assert ids(page_of(archive, attached)) == []
+    archive.add((NOW - 10) << 16, 1)
+    assert ids(page_of(archive, attached)) == []
+    archive.forgotten = (NOW - 60) << 16
+    assert refused(archive, attached) == 90008
 
 
 def test_a_cursor_is_a_message_of_this_very_log() -> None:
