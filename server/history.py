@@ -211,11 +211,15 @@ class History:
         found = await self._archive.read_before(
             self._app_id, self._channel, min(serial, LAST_CURSOR - 1) + 1, limit=1, budget=1
         )
-        if found and found[0].serial == serial:
-            if found[0].series != series:
-                raise bad_request("cursor: it is of another log", code=40011)
-        elif serial >> 16 >= self._archive.retained_from(self._app_id, self._channel) or not query.backwards:
+        held = bool(found) and found[0].serial == serial
+        if held and found[0].series != series:
+            raise bad_request("cursor: it is of another log", code=40011)
+        good = held
+        if serial >> 16 < self._archive.retained_from(self._app_id, self._channel):
             # Forwards, others that came after it may have expired with it: that would be a silent gap.
+            last = held and index + 1 >= record_messages(found[0].record)
+            good = query.backwards or (last and await self._holds_after(serial))
+        if not good:
             raise bad_request("cursor: its message is no longer held", code=40011)
         return min(edge, (serial, index)) if query.backwards else max(edge, (serial, index))
 

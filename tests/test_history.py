@@ -285,6 +285,20 @@ def test_a_cursor_that_expired_ends_the_pages_backwards_and_is_refused_forwards(
     assert refused(archive, {"cursor": cursor, "direction": "forwards"}) == 40011
 
 
+def test_pages_forwards_go_on_after_a_message_that_expired_only_if_none_expired_with_it() -> None:
+    archive = FakeArchive()
+    for ago in (100, 80, 60):
+        archive.add((NOW - ago) << 16, 2)
+    params = {"direction": "forwards", "limit": "2"}
+    following = link(page_of(archive, params), "next") or {}
+    within = link(page_of(archive, params | {"limit": "1"}), "next") or {}
+    archive.retained = NOW - 90
+    assert ids(page_of(archive, following)) == ["e2:0", "e2:1"]
+    assert refused(archive, within) == 40011
+    archive.retained = NOW - 70
+    assert refused(archive, following) == 40011
+
+
 def test_entries_of_an_older_series_stay_readable_and_link_by_their_own_serials() -> None:
     archive = FakeArchive()
     archive.add((NOW - 10) << 16, 2, series=OLD_SERIES)
