@@ -106,8 +106,11 @@ class NodeBackend:
         node.allowances.of(identity.key_name, identity.app_id).admit_reader(node.now_ms())
 
     def charge_reader(self, identity: Identity, count: int, size: int) -> None:
-        node = self._node
-        node.allowances.of(identity.key_name, identity.app_id).charge_reader(count, size, node.now_ms())
+        node, now_ms = self._node, self._node.now_ms()
+        node.allowances.of(identity.key_name, identity.app_id).charge_reader(count, size, now_ms)
+        if count:
+            node.statistics.count(identity.app_id, "messages.outbound.rest.messages.count", now_ms, count)
+            node.statistics.count(identity.app_id, "messages.outbound.rest.messages.data", now_ms, size)
 
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         connection = self._node.connections.by_key(key_text, app_id)

@@ -295,16 +295,20 @@ def test_a_running_server_counts_what_it_does_and_knows_it_after_a_restart(make_
         publisher.publish("other", {"data": {"slow": "way"}})
         assert request(server.address, "POST", "/channels/p:x/messages", {"data": "c"}, key=key)[0] == 201
         reader.deliveries("p:x", 3)
+        assert len(request(server.address, "GET", "/channels/p:x/messages?limit=2", key=key)[1]) == 2
         for life in range(2):
             found = request(server.address, "GET", "/stats?unit=month", key=key)[1][0]["entries"]
             assert found["messages.inbound.realtime.messages.count"] == 3
             assert found["messages.inbound.rest.messages.count"] == 1
             assert found["messages.inbound.all.messages.count"] == 4
-            assert found["messages.outbound.all.messages.count"] == 3
+            assert found["messages.outbound.realtime.messages.count"] == 3
+            assert found["messages.outbound.rest.messages.count"] == 2
+            assert found["messages.outbound.all.messages.count"] == 5
+            assert found["messages.outbound.rest.messages.data"] > 0
             assert found["messages.persisted.all.count"] == 3
             assert (found["connections.all.peak"], found["connections.all.opened"]) == (2, 2)
             assert (found["channels.peak"], found["channels.opened"]) == (2, 2)
-            assert found["apiRequests.other.succeeded"] == 1 + life
+            assert found["apiRequests.other.succeeded"] == 2 + life
             if not life:
                 assert server.stop() == 0
                 server.start()
