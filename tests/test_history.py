@@ -257,7 +257,7 @@ def test_an_attach_point_may_be_old_if_nothing_after_it_is_gone() -> None:
     archive.add((NOW - 100) << 16, 1)
     attached = {"from_serial": serial_text((NOW - 100) << 16, SERIES)}
     assert ids(page_of(archive, attached)) == []
-    archive.add((NOW - 10) << 16, 1)
+    archive.add((NOW - 50) << 16, 1)  # the oldest that is still shown
     assert ids(page_of(archive, attached)) == []
     archive.forgotten = (NOW - 60) << 16
     assert refused(archive, attached) == 90008
