@@ -219,6 +219,16 @@ def test_what_is_past_retention_is_not_shown_though_it_is_on_disk() -> None:
         assert (ids(page), link(page, "next")) == (["e2:0"], None)
 
 
+def test_the_first_message_of_the_next_millisecond_is_outside() -> None:
+    archive = FakeArchive()
+    archive.add(NOW << 16, 1)
+    archive.add((NOW + 1) << 16, 2)
+    archive.now = NOW + 1
+    for direction in ("backwards", "forwards"):
+        assert ids(page_of(archive, {"end": str(NOW), "direction": direction})) == ["e0:0"]
+        assert ids(page_of(archive, {"start": str(NOW + 1), "limit": "1", "direction": direction}))[0][:3] == "e1:"
+
+
 def test_an_attach_point_is_the_newest_that_is_shown() -> None:
     archive = FakeArchive()
     for n in range(5):
