@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from engine.errors import BadRequest, LimitExceeded
+from server.request import parse_target
 from server.rest import TOKEN_REQUEST_BYTES
 from tests.rest_server import JSON, MSGPACK, NOW, Server, b64, code_of, header, value_of
 
@@ -90,6 +91,9 @@ def test_a_token_request_is_judged_by_its_own_headers(server: Server) -> None:
     server.ask("POST", "/keys/app1.key1/requestToken?key=app1.key1:secret", who=None)
     basic = f"Basic {b64('app1.key1:secret')}"
     assert server.backend.token_requests == [("app1.key1", {"ttl": None}, None), ("app1.key1", {}, basic)]
+    for name in ("access_token", "accessToken"):
+        server.ask("POST", f"/keys/app1.key1/requestToken?{name}=t", who=None)
+        assert server.backend.token_requests.pop()[2] == "Bearer t"
     assert code_of(server.ask("POST", "/keys/a.b/requestToken", [1], who=None)) == (400, 40000)
     assert code_of(server.ask("GET", "/keys/app1.key1/requestToken")) == (404, 40400)
     large = b" " * (TOKEN_REQUEST_BYTES + 1)
@@ -134,6 +138,22 @@ def test_the_root_says_what_this_is(server: Server) -> None:
 def test_an_unknown_route_is_not_found(server: Server, method: str, target: str) -> None:
     assert code_of(server.ask(method, target)) == (404, 40400)
     assert header(server.ask(method, target, accept=MSGPACK), "content-type") == MSGPACK
+    later = b"not available on this server" in server.ask(method, target).body
+    assert later == target.startswith("/push")
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://here:80/a/b?c=d", "/a/b", {"c": "d"}),
+        ("HTTP://here?c=d", "/", {"c": "d"}),
+        ("http://here", "/", {}),
+        ("/a://b/c?d=e://f", "/a://b/c", {"d": "e://f"}),
+        ("/a?b=1&b=2&c&d=+%2B", "/a", {"b": "2", "c": "", "d": " +"}),
+    ],
+)
+def test_a_target_may_name_its_host(target: str, path: str, query: dict[str, str]) -> None:
+    assert parse_target(target) == (path, query)
 
 
 @pytest.mark.parametrize(
