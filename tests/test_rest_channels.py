@@ -36,6 +36,9 @@ def pages(server: Server, query: str, **headers: str) -> list[Any]:
         page = value_of(response)
         items += page
         links = {value[-5:-1]: value[1:].partition(">")[0] for name, value in response.headers if name == "Link"}
+        if "cursor=" in query:
+            assert page, "the page before was the last one, and has a next one all the same"
+            assert links["rent"] == f"./channels?{query}"  # the last letters of current
         if "next" not in links:
             return items
         assert len(page) == int(dict(parse_qsl(query))["limit"])
