@@ -175,6 +175,7 @@ def test_a_fixture_is_found_by_its_time_with_all_its_roll_ups() -> None:
     (item,) = value_of(server.ask("GET", "/stats?start=2024-02-03:15:05&end=2024-02-03:15:05"))
     assert (item["intervalId"], item["unit"], item["appId"]) == ("2024-02-03:15:05", "minute", "app1")
     assert "inProgress" not in item
+    assert value_of(server.ask("GET", "/stats?start=2024-02-03:15:05&end=2024-02-03:15:05&v=3")) == [item]
     entries = item["entries"]
     for name in (
         "messages.inbound.realtime.all",
@@ -212,6 +213,23 @@ def test_larger_units_sum_up_and_take_the_largest_peak() -> None:
     assert item["intervalId"] == "2024-02-03:15"
 
 
+def test_what_is_not_over_names_its_last_minute_in_every_unit() -> None:
+    server = Server(dev=True)
+    server.ask("POST", "/stats", FIXTURE | {"intervalId": "2023-10-02:03:04"})
+    for unit in UNITS:
+        now, before = value_of(server.ask("GET", f"/stats?unit={unit}&end={NOW}"))
+        assert now["inProgress"] == interval_id("minute", NOW)
+        assert (now["intervalId"], "inProgress" in before) == (interval_id(unit, NOW), False)
+
+
+def test_what_begins_later_than_now_has_not_happened() -> None:
+    server = Server()
+    server.ask("GET", "/time")
+    response = server.ask("GET", f"/stats?start={NOW + DAY_MS}")
+    assert (response.status, value_of(response)) == (200, [])
+    assert all(f"end={NOW + DAY_MS}" in value for name, value in response.headers if name == "Link")
+
+
 @given(st.sets(st.integers(0, 59), max_size=12), st.integers(1, 5), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_pages_joined_are_all_intervals(minutes: set[int], limit: int, backwards: bool) -> None:
@@ -222,11 +240,17 @@ def test_pages_joined_are_all_intervals(minutes: set[int], limit: int, backwards
     found: list[int] = []
     for _ in range(20):
         response = server.ask("GET", target)
-        found += [int(item["intervalId"][-2:]) for item in value_of(response)]
-        following = [value for name, value in response.headers if name == "Link" and 'rel="next"' in value]
-        if not following:
+        page = value_of(response)
+        found += [int(item["intervalId"][-2:]) for item in page]
+        links = {
+            relation: url for url, relation in (value[1:].split(">") for n, value in response.headers if n == "Link")
+        }
+        if "cursor=" in target:
+            assert page, "the page before was the last one, and has a next one all the same"
+            assert links['; rel="current"'] == f".{target}"
+        if '; rel="next"' not in links:
             break
-        target = "/" + following[0][3:].partition(">")[0]
+        target = links['; rel="next"'].removeprefix(".")
     assert found == sorted(minutes, reverse=backwards)
 
 
@@ -278,6 +302,7 @@ def test_a_parameter_that_is_none_is_refused(query: str, code: int) -> None:
 def test_fixtures_that_are_none_are_refused_whole(body: object) -> None:
     server = Server(dev=True)
     assert code_of(server.ask("POST", "/stats", body)) == (400, 40000)
+    assert server.ask("POST", "/stats", [FIXTURE] * 1000).status == 201
 
 
 def test_statistics_need_their_operation_and_fixtures_development() -> None:
