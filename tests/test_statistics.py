@@ -257,7 +257,8 @@ def test_pages_joined_are_all_intervals(minutes: set[int], limit: int, backwards
 def test_requests_are_counted_by_their_outcome_and_the_current_interval_is_in_progress() -> None:
     server = Server()
     server.ask("GET", "/channels/requestToken")
-    server.ask("GET", "/channels/room:1/messages?limit=0")
+    for _ in range(2):
+        server.ask("GET", "/channels/room:1/messages?limit=0")
     server.ask("GET", "/channels/room:1/messages", who="writer")
     server.ask("GET", "/nothing", who=None)
     server.ask("POST", "/keys/app1.key1/requestToken", {}, who=None)
@@ -266,7 +267,7 @@ def test_requests_are_counted_by_their_outcome_and_the_current_interval_is_in_pr
     assert item["inProgress"] == item["intervalId"]
     entries = item["entries"]
     names = ("other.succeeded", "other.failed", "other.refused", "tokenRequests.succeeded", "all.succeeded")
-    assert [entries[f"apiRequests.{name}"] for name in names] == [1, 1, 1, 1, 2]
+    assert [entries[f"apiRequests.{name}"] for name in names] == [1, 2, 1, 1, 2]
 
 
 @pytest.mark.parametrize(
