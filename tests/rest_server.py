@@ -130,6 +130,7 @@ class FakeBackend:
         pass
 
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
+        assert isinstance(key_text, str), "a node would look into it"
         if key_text not in LIVE:
             raise BadRequest("connectionKey: not that of a live connection", code=40006)
         return LIVE[key_text]

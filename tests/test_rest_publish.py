@@ -128,6 +128,15 @@ def test_a_token_fills_in_its_client_id(server: Server) -> None:
     assert [message["clientId"] for message in server.history()] == ["alice", "alice"]
 
 
+def test_who_may_be_anybody_says_so_for_each_message(server: Server) -> None:
+    extras = {"headers": {"k": "v"}}  # what has some is looked at in another way
+    for message in ({"clientId": "bob"}, {"clientId": "bob", "extras": extras}):
+        server.publish([message, {"extras": extras}])
+        assert [found.get("clientId") for found in server.history()[:2]] == [None, "bob"]
+    refused = server.ask("POST", "/channels/room:1/messages", {"clientId": "bob", "extras": extras}, who="anonymous")
+    assert code_of(refused) == (400, 40012)
+
+
 def test_publishing_on_behalf_takes_the_connections_id_and_client(server: Server) -> None:
     server.publish({"data": "x", "connectionKey": "conn1!key"})
     server.publish({"data": "x", "connectionKey": "conn2!key"})
