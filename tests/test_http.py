@@ -38,13 +38,13 @@ async def echo(request: Request) -> Response:
 
 @asynccontextmanager
 async def connected(
-    initial: bytes = b"", idle: IdleConnections | None = None, bodies: Bodies | None = None
+    initial: bytes = b"", idle: IdleConnections | None = None, bodies: Bodies | None = None, waited_seconds: float = 0.0
 ) -> AsyncIterator[Stream]:
     """A client's end of a connection that is being served; at the end the server has closed."""
     client, server = memory_stream_pair()
 
     async def serve() -> None:
-        await serve_http(server, initial, echo, limits=LIMITS, idle=idle, bodies=bodies)
+        await serve_http(server, initial, echo, limits=LIMITS, idle=idle, bodies=bodies, waited_seconds=waited_seconds)
         await server.aclose()
 
     async with trio.open_nursery() as nursery:
@@ -370,6 +370,15 @@ def test_a_request_that_trickles_in_is_refused_at_its_deadline(head: bytes) -> N
                 assert refusal_in(await drained(stream)) == (408, 40000)
                 nursery.cancel_scope.cancel()
             assert 20 <= trio.current_time() <= 23
+
+    in_virtual_time(main)
+
+
+def test_what_a_request_has_waited_elsewhere_is_not_given_again() -> None:
+    async def main() -> None:
+        async with connected(b"GET / HTTP/1.1\r\nX: ", waited_seconds=15) as stream:
+            assert refusal_in(await drained(stream)) == (408, 40000)
+            assert 5 <= trio.current_time() <= 8
 
     in_virtual_time(main)
 
