@@ -111,6 +111,8 @@ HASHES_KEPT = 4_000
 CLIENT_ID_BYTES = 1 * KIB
 """Of a clientId: it is in tokens, too. The client: 40012."""
 CHANNEL_NAME_BYTES = 2048
+UNCOUNTED_BYTES = 1 * KIB
+"""Of a message's id, and of its encoding: max_message_size does not count them. The publisher: 40031, 40013."""
 TOMBSTONES = 100_000
 """Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""
 REVOCATION_TARGET_BYTES = 1 * KIB

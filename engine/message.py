@@ -17,6 +17,7 @@ import msgpack
 import orjson
 
 from engine.errors import BadRequest, LimitExceeded
+from engine.limits import UNCOUNTED_BYTES
 from ext.publish import Publish
 from ext.record import DEEPEST, record_ids
 from ext.serial import message_serial_text
@@ -101,9 +102,11 @@ def _neutral(message: object, field: str, wire: int) -> tuple[dict[str, Any], in
         if not text and key != "name":
             raise BadRequest(f"{field}.{key}: must not be empty", code=code)
         kept[key] = text
+    _check_uncounted(kept.get("id"), f"{field}.id", 40031)
     encoding = message.get("encoding")
     if encoding is not None and not isinstance(encoding, str):
         raise BadRequest(f"{field}.encoding: must be a string, got {type(encoding).__name__}", code=40013)
+    _check_uncounted(encoding, f"{field}.encoding", 40013)
     data, encoding = _payload(message.get("data"), encoding, field, wire)
     if data is not None:
         kept["data"] = data
@@ -113,6 +116,11 @@ def _neutral(message: object, field: str, wire: int) -> tuple[dict[str, Any], in
     if extras:
         kept["extras"] = extras
     return kept, sum(_bytes(kept.get(key)) for key in ("name", "clientId", "data"))
+
+
+def _check_uncounted(text: str | None, field: str, code: int) -> None:
+    if _bytes(text) > UNCOUNTED_BYTES:
+        raise BadRequest(f"{field}: {_bytes(text)} bytes are more than {UNCOUNTED_BYTES}", code=code)
 
 
 def _extras(extras: object, field: str) -> dict[str, Any] | None:

@@ -7,7 +7,11 @@
 
 A row has concrete entries only (``messages.inbound.realtime.messages.count``); the roll-ups with ``all`` in them are
 made when it is shown. Two rows are added by summing, but peaks by taking the larger and ``min`` the smaller. A mean is
-kept as what it is made of: ``.total`` and ``.samples``. What is lost by a crash is what was not kept yet: seconds."""
+kept as what it is made of: ``.total`` and ``.samples``. What is lost by a crash is what was not kept yet: seconds.
+
+Outbound is exact over REST. Over connections it is what is committed, times those who read the channel at that moment:
+so what one of them does not get because it is its own (echo off) counts, and what is replayed (resume, rewind, attach
+with a serial) does not. To count deliveries themselves would be work for each of them, in the plane's inner loop."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ cdef enum:
     MESSAGE = 15
     ROOM = 64                   # of the output, beyond what came in: it is hardly ever longer than that
     KEPT_ROOM = 256 * 1024      # buffers up to this are kept from one publish to the next
+    UNCOUNTED_BYTES = 1024      # of id and of encoding: with more the cold path refuses them
 
     # members of a message: behind those that a record keeps, what must be 0; what is dropped; what is not for this room
     ACTION = 5
@@ -90,7 +91,7 @@ cdef class Parser:
         for i in range(KEPT):
             present += text[i].data is not NULL
         put_map_header(&self.out, present)
-        if not self._add_names(text) or self.count == MOST_MESSAGES:
+        if not self._add_names(text) or self.count == MOST_MESSAGES or text[ENCODING].size > UNCOUNTED_BYTES:
             return False
         if text[NAME].data is not NULL:
             put(&self.out, b"\xa4name", 5)
@@ -112,7 +113,7 @@ cdef class Parser:
     cdef bint _add_names(self, Text* text) except -1:
         """Its id and clientId, which are also wanted as objects. Neither may be empty."""
         if text[ID].data is not NULL:
-            if text[ID].size == 0:
+            if text[ID].size == 0 or text[ID].size > UNCOUNTED_BYTES:
                 return False
             put(&self.out, b"\xa2id", 3)
             put_str(&self.out, text[ID].data, text[ID].size)

@@ -103,8 +103,11 @@ class NodeBackend:
         node.allowances.of(identity.key_name, identity.app_id).admit_reader(node.now_ms())
 
     def charge_reader(self, identity: Identity, count: int, size: int) -> None:
-        node = self._node
-        node.allowances.of(identity.key_name, identity.app_id).charge_reader(count, size, node.now_ms())
+        node, now_ms = self._node, self._node.now_ms()
+        node.allowances.of(identity.key_name, identity.app_id).charge_reader(count, size, now_ms)
+        if count:
+            node.statistics.count(identity.app_id, "messages.outbound.rest.messages.count", now_ms, count)
+            node.statistics.count(identity.app_id, "messages.outbound.rest.messages.data", now_ms, size)
 
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         connection = self._node.connections.by_key(key_text, app_id)
@@ -152,6 +155,16 @@ class NodeBackend:
         allowance.admit_request(found, publish.count, publish.size, now_ms)
         node.hub.stage(found, publish, base_id, connection_id, client_id, now_ms, completion)
         return found
+
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        node, found = self._node, self.channel(app_id, channel)
+        if found is not None and found.awake and found.in_ring(cursor):
+            return True
+        policy = node.policy_of(app_id, channel)
+        if policy.durability == "memory":
+            return False
+        work = partial(node.journal.continuous, f"{app_id}:{channel}", policy.retention, cursor)
+        return await trio.to_thread.run_sync(work, limiter=self._readers)
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return await self._read(self._node.journal.read_after, app_id, channel, cursor, limit, budget)

@@ -12,11 +12,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from engine.channel import Channel
 from server.actions import Flag
-from server.history import CARRIED, Page, parse_limit
+from server.history import CARRIED, Page, link_url, parse_limit
 from server.request import bad_request
 
 NAMES_SINCE_VERSION = 3  # from then on an enumeration lists names, unless it is asked otherwise
@@ -86,4 +85,4 @@ def page_of(
     if len(names) > asked.limit:
         links.append(("next", base | {"cursor": shown[-1]}))
     items: list[object] = [name if asked.by_id else status(name, find(name)) for name in shown]
-    return Page(items, [(relation, f"./channels?{urlencode(fields)}") for relation, fields in links])
+    return Page(items, [(relation, link_url("channels", fields)) for relation, fields in links])

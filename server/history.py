@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from engine.errors import PubSubError
 from engine.journal.port import Stored
@@ -45,6 +45,9 @@ class Archive(Protocol):
 
     def series(self, app_id: str, channel: str) -> str:
         """The series that the channel's log lives in now: what an attach point has to be of."""
+
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        """Is everything after the cursor still held?"""
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]: ...
     async def read_before(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]: ...
@@ -77,7 +80,7 @@ class Query:
         links = [("first", base), ("current", base if self.cursor is None else base | {"cursor": self.cursor})]
         if following is not None:
             links.append(("next", base | {"cursor": following}))
-        return [(relation, f"./{resource}?{urlencode(fields)}") for relation, fields in links]
+        return [(relation, link_url(resource, fields)) for relation, fields in links]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,11 @@ class Page:
     items: list[Any]
     links: list[tuple[str, str]]
     size: int = 0
+
+
+def link_url(resource: str, fields: Mapping[str, str]) -> str:
+    """Of a page. A space is %20 in it: ably-js would take a plus for a plus, and hand it on as one."""
+    return f"./{resource}?{urlencode(fields, quote_via=quote, safe='')}"
 
 
 def parse_query(params: Mapping[str, str]) -> Query:
@@ -141,7 +149,7 @@ class History:
         """
         end = query.end if query.end is not None else await self._latest_ms(query.start)
         earliest = max(query.start, self._archive.retained_from(self._app_id, self._channel))
-        edge = self._first_edge(query, earliest, end)
+        edge = await self._first_edge(query, earliest, end)
         if query.cursor is not None:
             edge = await self._checked(query, query.cursor, edge)
         taken: list[tuple[Stored, range]] = []
@@ -163,7 +171,7 @@ class History:
         newest = await self._archive.read_before(self._app_id, self._channel, LAST_CURSOR, limit=1, budget=1)
         return max(self._archive.now_ms(), start, newest[0].serial >> 16 if newest else 0)
 
-    def _first_edge(self, query: Query, earliest: int, end: int) -> Edge:
+    async def _first_edge(self, query: Query, earliest: int, end: int) -> Edge:
         if not query.backwards:
             return earliest << 16, -1
         edge = _after(end), 0
@@ -180,9 +188,19 @@ class History:
             raise PubSubError(f"from_serial: {error}", code=90008, status=404) from error
         if series != self._archive.series(self._app_id, self._channel):
             raise PubSubError("from_serial: it is of an earlier life of this log", code=90008, status=404)
-        if serial >> 16 < self._archive.retained_from(self._app_id, self._channel):
-            raise PubSubError("from_serial: what lies around it is no longer held", code=90008, status=404)
+        if not await self._holds_after(serial):
+            raise PubSubError("from_serial: what came after it is no longer held", code=90008, status=404)
         return min(edge, until)
+
+    async def _holds_after(self, cursor: int) -> bool:
+        """Is everything after it still shown? Who has just attached to a quiet channel is at its last, old message."""
+        retained = self._archive.retained_from(self._app_id, self._channel)
+        if cursor >> 16 >= retained:
+            return True
+        following = await self._archive.read_after(self._app_id, self._channel, cursor, limit=1, budget=1)
+        if following and following[0].serial >> 16 < retained:
+            return False
+        return await self._archive.continuous(self._app_id, self._channel, cursor)
 
     async def _checked(self, query: Query, cursor: str, edge: Edge) -> Edge:
         """The edge that a link's cursor means, if it was a message of this very log."""
@@ -193,11 +211,15 @@ class History:
         found = await self._archive.read_before(
             self._app_id, self._channel, min(serial, LAST_CURSOR - 1) + 1, limit=1, budget=1
         )
-        if found and found[0].serial == serial:
-            if found[0].series != series:
-                raise bad_request("cursor: it is of another log", code=40011)
-        elif serial >> 16 >= self._archive.retained_from(self._app_id, self._channel) or not query.backwards:
+        held = bool(found) and found[0].serial == serial
+        if held and found[0].series != series:
+            raise bad_request("cursor: it is of another log", code=40011)
+        good = held
+        if serial >> 16 < self._archive.retained_from(self._app_id, self._channel):
             # Forwards, others that came after it may have expired with it: that would be a silent gap.
+            last = held and index + 1 >= record_messages(found[0].record)
+            good = query.backwards or (last and await self._holds_after(serial))
+        if not good:
             raise bad_request("cursor: its message is no longer held", code=40011)
         return min(edge, (serial, index)) if query.backwards else max(edge, (serial, index))
 

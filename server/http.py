@@ -33,6 +33,7 @@ _REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser
 
 READ_BYTES = 16 * 1024  # at a time; bounds by how much a head can be over its limit before we see it
 EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others get their turn in between
+LENGTH_WRONG = 40008  # for a Content-Length that is none, or not the only length
 LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see _linger
 LINGER_SECONDS = 2.0
 
@@ -211,7 +212,7 @@ class _Connection:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         method, target = head.method.decode("ascii"), head.target.decode("ascii")
         self._asked = Request(method, target, {}, headers, b"", self._is_tls, self._peer)
-        self._check_head(head)
+        self._check_head(head, headers)
         try:
             path, query = parse_target(target)
         except ValueError as error:
@@ -220,12 +221,17 @@ class _Connection:
         body = await self._read_body(headers)
         return replace(self._asked, body=body)
 
-    def _check_head(self, head: h11.Request) -> None:
-        """h11 looks at the size of a head only while it is incomplete: one that came in one piece is measured here."""
+    def _check_head(self, head: h11.Request, headers: dict[str, str]) -> None:
+        """What h11 lets pass: it looks at the size of a head only while that is incomplete, and where a body has two
+        lengths, it takes one. A proxy in front may take the other, and somebody's body for the next one's request.
+        Source: RFC 9112, section 6.3."""
         size = len(head.method) + len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
         if size > self._limits.head_bytes:
             most = self._limits.head_bytes
             raise _RefusedError(bad_request(f"the request head is larger than {most} bytes", status=431))
+        if "content-length" in headers and "transfer-encoding" in headers:
+            reason = "malformed request: both Content-Length and Transfer-Encoding"
+            raise _RefusedError(bad_request(reason, LENGTH_WRONG))
 
     async def _read_body(self, headers: dict[str, str]) -> bytes:
         most = self._limits.body_bytes
@@ -261,7 +267,8 @@ class _Connection:
                 if self._ended:
                     raise _PeerGoneError from error
                 reason = _REPEATED.sub("", str(error))
-                malformed = bad_request(f"malformed request: {reason}", status=error.error_status_hint)
+                code = LENGTH_WRONG if "Content-Length" in reason else 40000
+                malformed = bad_request(f"malformed request: {reason}", code, error.error_status_hint)
                 raise _RefusedError(malformed) from error
             if isinstance(event, h11.Event):
                 return event

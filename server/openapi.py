@@ -94,7 +94,13 @@ _EVERYWHERE = (
 )
 _LIMIT = _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})
 _DIRECTION = _parameter("direction", {"enum": ["backwards", "forwards"], "default": "backwards"})
-_TIME = {"type": "integer", "minimum": 0, "maximum": (1 << 48) - 1}
+_TIME: Json = {"type": "integer", "minimum": 0, "maximum": (1 << 48) - 1}
+_MOMENT: Json = {
+    "anyOf": [
+        _TIME | {"not": {"minimum": 1000, "maximum": 9999}},  # four digits would be a year, and are refused
+        {"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2}(:\d{2}(:\d{2})?)?)?$"},
+    ]
+}
 _RANGE = (_parameter("start", _TIME, "ms, inclusive"), _parameter("end", _TIME, "ms, inclusive"), _LIMIT, _DIRECTION)
 _CURSOR = _parameter("cursor", {"type": "string"}, "as a Link has it")
 
@@ -286,7 +292,11 @@ _OPERATIONS: list[tuple[str, str, Json]] = [
         "summary": "what the app has done",
         "parameters": [
             _parameter("unit", {"enum": ["minute", "hour", "day", "month"], "default": "minute"}),
-            *_RANGE,
+            _parameter("start", _MOMENT, "ms, or an interval such as 2024-02-03:15; inclusive"),
+            _parameter("end", _MOMENT, "the same; of an interval its beginning counts"),
+            _LIMIT,
+            _DIRECTION,
+            _CURSOR,
         ],
         "responses": {"200": _answer(_array(_ref("Statistics")), "a page", links=True)},
     }),

@@ -21,6 +21,7 @@ from server.wire import JSON, MSGPACK
 CONTENT_TYPES = ("application/json", "application/x-msgpack")  # exactly so: libraries compare for equality
 ENVELOPES = {"json": JSON, "msgpack": MSGPACK}
 ERROR_TEXT = 500  # characters of a header; servers in between refuse long ones, and the body has it all
+RETRY_MS = 1000  # for a 429 of which nobody knows when it ends: what is full empties all the while
 
 ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 ALLOWED_HEADERS = (  # for a preflight that does not say what it wants
@@ -49,8 +50,11 @@ def refusal(error: PubSubError) -> Reply:
     if status == 401:
         # Not Basic: browsers would ask their user for a password.
         headers.append(("WWW-Authenticate", 'Bearer realm="unbroken"'))
-    if isinstance(error, LimitExceeded) and error.retry_after_ms is not None:
-        headers.append(("Retry-After", str(-(-error.retry_after_ms // 1000))))  # whole seconds, and none too early
+    wait_ms = error.retry_after_ms if isinstance(error, LimitExceeded) else None
+    if wait_ms is None and status == 429:
+        wait_ms = RETRY_MS
+    if wait_ms is not None:
+        headers.append(("Retry-After", str(-(-wait_ms // 1000))))  # whole seconds, and none too early
     return Reply(status, {"error": info}, headers)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlencode
 
 import trio
 
@@ -27,10 +26,10 @@ from ext.publish import Publish
 from server.admin import Health, health_reply
 from server.batch import batch_reply, counted, parse_channels, parse_specs, publish_batch
 from server.channels import page_of, parse_enumeration, status
-from server.history import CARRIED, Archive, History, parse_limit, parse_query
+from server.history import CARRIED, Archive, History, link_url, parse_limit, parse_query
 from server.openapi import document
 from server.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_publish
-from server.reply import Reply, preflight, refusal, respond, response_format
+from server.reply import Reply, cors_headers, preflight, refusal, respond, response_format
 from server.request import (
     Request,
     Response,
@@ -168,8 +167,8 @@ class Rest:
         return respond(request, reply)
 
     def _greeting(self, request: Request) -> Response:
-        answer = respond(request, Reply(200, None))  # for its CORS headers
-        return Response(200, [("Content-Type", "text/plain"), *answer.headers], GREETING)
+        cors = cors_headers(request.headers.get("origin"))
+        return Response(200, [("Content-Type", "text/plain"), *cors], GREETING)
 
     def _authenticate(self, request: Request) -> Identity:
         authorization = request.headers.get("authorization")
@@ -265,7 +264,7 @@ class Rest:
         self._permitted(request, variables[0], Operation.SUBSCRIBE, "presence")
         base = {"limit": str(parse_limit(request.query))}
         base |= {name: request.query[name] for name in ("clientId", "connectionId", *CARRIED) if name in request.query}
-        link = f"./presence?{urlencode(base)}"
+        link = link_url("presence", base)
         return Reply(200, [], [NO_CACHE], [("first", link), ("current", link)])
 
     async def _presence_history(self, request: Request, variables: Variables) -> Reply:
@@ -345,7 +344,8 @@ class Rest:
 def _counted_as(request: Request, status: int) -> str:
     """The entry of statistics for a request that was answered so; refused is what better credentials, or less haste,
     would have got."""
-    kind = "tokenRequests" if request.path.endswith("/requestToken") else "other"
+    token = request.path.startswith("/keys/") and request.path.endswith("/requestToken")
+    kind = "tokenRequests" if token else "other"
     outcome = "succeeded" if status < 400 else "refused" if status in (401, 403, 429) else "failed"
     return f"apiRequests.{kind}.{outcome}"
 

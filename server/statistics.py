@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from engine.statistics import (
     LAST_MS,
@@ -24,7 +23,7 @@ from engine.statistics import (
     rolled_up,
 )
 from engine.statistics import add as add_entries
-from server.history import CARRIED, Page, parse_limit
+from server.history import CARRIED, Page, link_url, parse_limit
 from server.request import bad_request
 
 SCHEMA = "https://schemas.ably.com/json/app-stats-0.0.5.json"  # as clients know it
@@ -108,7 +107,7 @@ def stats_page(
     if len(intervals) > query.limit:
         links.append(("next", base | {"cursor": str(shown[-1].begin_ms)}))
     items = [_item(interval, app_id, now_ms, version) for interval in shown]
-    return Page(items, [(relation, f"./stats?{urlencode(fields)}") for relation, fields in links])
+    return Page(items, [(relation, link_url("stats", fields)) for relation, fields in links])
 
 
 def _item(interval: Interval, app_id: str, now_ms: int, version: int) -> dict[str, Any]:

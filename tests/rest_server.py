@@ -108,6 +108,9 @@ class FakeBackend:
         self.published.append((channel, publish, base_id, connection_id, client_id))
         return [message_serial_text(serial, SERIES, index) for index in range(publish.count)]
 
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        return True
+
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return [stored for stored in self.entries if stored.serial > cursor][:limit]
 
@@ -127,6 +130,7 @@ class FakeBackend:
         pass
 
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
+        assert isinstance(key_text, str), "a node would look into it"
         if key_text not in LIVE:
             raise BadRequest("connectionKey: not that of a live connection", code=40006)
         return LIVE[key_text]

@@ -41,6 +41,7 @@ class FakeArchive:
         self.entries: list[Stored] = []
         self.messages: list[ModelMessage] = []
         self.retained = 0
+        self.forgotten = 0  # the newest serial of those that are gone
         self.now = NOW
         self.entries_read = 0
         self.bytes_read = 0
@@ -60,6 +61,9 @@ class FakeArchive:
 
     def series(self, app_id: str, channel: str) -> str:
         return SERIES
+
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        return cursor >= self.forgotten
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return self._cut([stored for stored in self.entries if stored.serial > cursor], limit, budget)
@@ -215,6 +219,16 @@ def test_what_is_past_retention_is_not_shown_though_it_is_on_disk() -> None:
         assert (ids(page), link(page, "next")) == (["e2:0"], None)
 
 
+def test_the_first_message_of_the_next_millisecond_is_outside() -> None:
+    archive = FakeArchive()
+    archive.add(NOW << 16, 1)
+    archive.add((NOW + 1) << 16, 2)
+    archive.now = NOW + 1
+    for direction in ("backwards", "forwards"):
+        assert ids(page_of(archive, {"end": str(NOW), "direction": direction})) == ["e0:0"]
+        assert ids(page_of(archive, {"start": str(NOW + 1), "limit": "1", "direction": direction}))[0][:3] == "e1:"
+
+
 def test_an_attach_point_is_the_newest_that_is_shown() -> None:
     archive = FakeArchive()
     for n in range(5):
@@ -241,8 +255,22 @@ def test_an_attach_point_is_the_newest_that_is_shown() -> None:
 def test_an_attach_point_that_proves_nothing_is_refused(text: str, why: str) -> None:
     archive = FakeArchive()
     archive.retained = NOW - 50
+    if why == "past retention":
+        archive.add((NOW - 70) << 16, 1)
     archive.add((NOW - 10) << 16, 1)
     assert refused(archive, {"from_serial": text}) == 90008, why
+
+
+def test_an_attach_point_may_be_old_if_nothing_after_it_is_gone() -> None:
+    archive = FakeArchive()
+    archive.retained = NOW - 50
+    archive.add((NOW - 100) << 16, 1)
+    attached = {"from_serial": serial_text((NOW - 100) << 16, SERIES)}
+    assert ids(page_of(archive, attached)) == []
+    archive.add((NOW - 50) << 16, 1)  # the oldest that is still shown
+    assert ids(page_of(archive, attached)) == []
+    archive.forgotten = (NOW - 60) << 16
+    assert refused(archive, attached) == 90008
 
 
 def test_a_cursor_is_a_message_of_this_very_log() -> None:
@@ -265,6 +293,20 @@ def test_a_cursor_that_expired_ends_the_pages_backwards_and_is_refused_forwards(
     cursor = message_serial_text((NOW - 60) << 16, SERIES, 0)
     assert page_of(archive, {"cursor": cursor}).items == []
     assert refused(archive, {"cursor": cursor, "direction": "forwards"}) == 40011
+
+
+def test_pages_forwards_go_on_after_a_message_that_expired_only_if_none_expired_with_it() -> None:
+    archive = FakeArchive()
+    for ago in (100, 80, 60):
+        archive.add((NOW - ago) << 16, 2)
+    params = {"direction": "forwards", "limit": "2"}
+    following = link(page_of(archive, params), "next") or {}
+    within = link(page_of(archive, params | {"limit": "1"}), "next") or {}
+    archive.retained = NOW - 90
+    assert ids(page_of(archive, following)) == ["e2:0", "e2:1"]
+    assert refused(archive, within) == 40011
+    archive.retained = NOW - 70
+    assert refused(archive, following) == 40011
 
 
 def test_entries_of_an_older_series_stay_readable_and_link_by_their_own_serials() -> None:

@@ -44,6 +44,9 @@ class JournalArchive:
     def series(self, app_id: str, channel: str) -> str:
         return SERIES
 
+    async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
+        return True
+
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return self.journal.read_after(f"{app_id}:{channel}", cursor, limit=limit, budget=budget)
 

@@ -57,6 +57,30 @@ def test_history_until_the_attach_and_what_is_live_are_everything_once(server: S
     assert before and live
 
 
+def test_who_attaches_to_a_quiet_channel_can_ask_for_what_was_before(make_server: Callable[..., Server]) -> None:
+    config = (
+        "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 2\n[namespaces.memory]\ndurability = 'memory'\n"
+    )
+    server = make_server(config=config)
+    channels = ("room", "memory:room", "nobody:was:ever:here")
+    with RawClient(server.address) as early, RawClient(server.address) as late:
+        for channel in channels[:2]:
+            early.attach(channel)
+            publish(server.address, channel, [{"data": "old"}])
+        wait_until(lambda: not any(history(server.address, channel) for channel in channels[:2]), what="they expire")
+        points = {channel: quote(late.attach(channel)["channelSerial"]) for channel in channels}
+        for following in ([], [{"data": "live"}]):
+            for channel, point in points.items():
+                if following:
+                    publish(server.address, channel, following)
+                answer = request(server.address, "GET", f"/channels/{channel}/messages?from_serial={point}")
+                assert answer[:2] == (200, []), channel
+        wait_until(lambda: not any(history(server.address, channel) for channel in channels), what="they expire")
+        for channel, point in points.items():
+            status, answer, _ = request(server.address, "GET", f"/channels/{channel}/messages?from_serial={point}")
+            assert (status, answer["error"]["code"]) == (404, 90008), channel
+
+
 def test_pages_are_those_of_the_first_ones_moment_while_messages_arrive(server: Server, channel: str) -> None:
     with Publisher(server, channel) as publisher:
         found: list[str] = []

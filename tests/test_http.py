@@ -38,13 +38,13 @@ async def echo(request: Request) -> Response:
 
 @asynccontextmanager
 async def connected(
-    initial: bytes = b"", idle: IdleConnections | None = None, bodies: Bodies | None = None
+    initial: bytes = b"", idle: IdleConnections | None = None, bodies: Bodies | None = None, waited_seconds: float = 0.0
 ) -> AsyncIterator[Stream]:
     """A client's end of a connection that is being served; at the end the server has closed."""
     client, server = memory_stream_pair()
 
     async def serve() -> None:
-        await serve_http(server, initial, echo, limits=LIMITS, idle=idle, bodies=bodies)
+        await serve_http(server, initial, echo, limits=LIMITS, idle=idle, bodies=bodies, waited_seconds=waited_seconds)
         await server.aclose()
 
     async with trio.open_nursery() as nursery:
@@ -266,6 +266,7 @@ def test_a_request_that_ends_too_early_gets_no_answer() -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 6\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 1000 + b"\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n", 400),
@@ -274,7 +275,7 @@ def test_a_request_that_ends_too_early_gets_no_answer() -> None:
 def test_what_is_no_http_is_refused_and_nothing_after_it_is_read(sent: bytes, status: int) -> None:
     async def main() -> None:
         async with connected(sent + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n") as stream:
-            assert refusal_in(await drained(stream)) == (status, 40000)
+            assert refusal_in(await drained(stream)) == (status, 40008 if b"Content-Length" in sent else 40000)
 
     in_virtual_time(main)
 
@@ -369,6 +370,15 @@ def test_a_request_that_trickles_in_is_refused_at_its_deadline(head: bytes) -> N
                 assert refusal_in(await drained(stream)) == (408, 40000)
                 nursery.cancel_scope.cancel()
             assert 20 <= trio.current_time() <= 23
+
+    in_virtual_time(main)
+
+
+def test_what_a_request_has_waited_elsewhere_is_not_given_again() -> None:
+    async def main() -> None:
+        async with connected(b"GET / HTTP/1.1\r\nX: ", waited_seconds=15) as stream:
+            assert refusal_in(await drained(stream)) == (408, 40000)
+            assert 5 <= trio.current_time() <= 8
 
     in_virtual_time(main)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,22 @@ def test_the_document_has_the_routes_that_there_are(dev: bool) -> None:
     assert {(method, path) for path, methods in told["paths"].items() for method in methods} == served
     assert value_of(server.ask("GET", "/openapi.json", who=None, accept=MSGPACK)) == told
     assert told["openapi"].startswith("3.1")
+
+
+def test_times_of_statistics_are_those_that_the_document_has() -> None:
+    (start,) = [each for each in DOCUMENT["paths"]["/stats"]["get"]["parameters"] if each["name"] == "start"]
+    number, text = start["schema"]["anyOf"]
+
+    def within(schema: dict[str, int], time: int) -> bool:
+        return schema["minimum"] <= time <= schema["maximum"]
+
+    times = [0, 999, 1000, 9999, 10_000, "2024-02-03:15:05", "2024-02-03:15", "2024-02-03", "2024-02", "2024", "x", -1]
+    for time in times:
+        if isinstance(time, int):
+            told = within(number, time) and not within(number["not"], time)
+        else:
+            told = re.search(text["pattern"], time) is not None
+        assert told == (Server().ask("GET", f"/stats?start={time}").status == 200), time
 
 
 @pytest.fixture(scope="module")

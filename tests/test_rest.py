@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote, unquote
+
 import pytest
 
-from engine.errors import BadRequest
+from engine.errors import BadRequest, LimitExceeded
+from server.request import parse_target
 from server.rest import TOKEN_REQUEST_BYTES
 from tests.rest_server import JSON, MSGPACK, NOW, Server, b64, code_of, header, value_of
 
@@ -38,6 +42,35 @@ def test_links_are_separate_headers_relative_to_the_request(server: Server, reso
     assert len(value_of(server.ask("GET", f"/channels/room:1/{target}"))) == 1
 
 
+HOSTILE = "a +b,c;d>&=/%é"
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    [
+        ("/channels", "prefix"),
+        ("/channels/room:1/messages", "format"),
+        ("/channels/room:1/presence", "clientId"),
+        ("/channels/room:1/presence/history", "v"),
+        ("/stats", "format"),
+    ],
+)
+def test_a_link_hands_any_parameter_on_through_the_parsers_of_libraries(
+    server: Server, path: str, parameter: str
+) -> None:
+    """Links are split at commas, their parameters decoded by rules to which a plus is no space (ably-js)."""
+    given = "6" if parameter == "v" else HOSTILE
+    response = server.ask("GET", f"{path}?{parameter}={quote(given, safe='')}&limit=2")
+    assert response.status == 200
+    links = [value.partition("; rel=")[0] for name, value in response.headers if name == "Link"]
+    assert len(links) == 2
+    for link in links:
+        resource, query = re.fullmatch(r"<\./(\w+)\?([^,;>+<]*)>", link).groups()  # type: ignore[union-attr]
+        assert resource == path.rpartition("/")[2]
+        fields = dict(field.split("=") for field in query.split("&"))
+        assert (unquote(fields[parameter]), fields["limit"]) == (given, "2")
+
+
 def test_channel_names_may_be_encoded(server: Server) -> None:
     assert server.publish({"data": "x"}, "/channels/room%3Aa%2Fb%20%C3%A9/messages")["channel"] == "room:a/b \u00e9"
     assert server.publish({"data": "x"}, "/channels/%5B%3Frewind=1%5Droom:1/messages")["channel"] == "[?rewind=1]room:1"
@@ -59,6 +92,9 @@ def test_a_token_request_is_judged_by_its_own_headers(server: Server) -> None:
     server.ask("POST", "/keys/app1.key1/requestToken?key=app1.key1:secret", who=None)
     basic = f"Basic {b64('app1.key1:secret')}"
     assert server.backend.token_requests == [("app1.key1", {"ttl": None}, None), ("app1.key1", {}, basic)]
+    for name in ("access_token", "accessToken"):
+        server.ask("POST", f"/keys/app1.key1/requestToken?{name}=t", who=None)
+        assert server.backend.token_requests.pop()[2] == "Bearer t"
     assert code_of(server.ask("POST", "/keys/a.b/requestToken", [1], who=None)) == (400, 40000)
     assert code_of(server.ask("GET", "/keys/app1.key1/requestToken")) == (404, 40400)
     large = b" " * (TOKEN_REQUEST_BYTES + 1)
@@ -75,9 +111,11 @@ def test_health_says_why_not(server: Server) -> None:
 
 
 def test_the_root_says_what_this_is(server: Server) -> None:
-    response = server.ask("GET", "/", who=None, origin="https://a")
-    assert response.status == 200 and b"Unbroken" in response.body
-    assert header(response, "access-control-allow-origin") == "https://a"
+    for target in ("/", "/?envelope=json"):
+        response = server.ask("GET", target, who=None, origin="https://a")
+        assert response.status == 200 and b"Unbroken" in response.body
+        assert header(response, "access-control-allow-origin") == "https://a"
+        assert header(response, "content-type") == "text/plain"
 
 
 # routes, formats, versions, envelopes, browsers
@@ -101,6 +139,22 @@ def test_the_root_says_what_this_is(server: Server) -> None:
 def test_an_unknown_route_is_not_found(server: Server, method: str, target: str) -> None:
     assert code_of(server.ask(method, target)) == (404, 40400)
     assert header(server.ask(method, target, accept=MSGPACK), "content-type") == MSGPACK
+    later = b"not available on this server" in server.ask(method, target).body
+    assert later == target.startswith("/push")
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://here:80/a/b?c=d", "/a/b", {"c": "d"}),
+        ("HTTP://here?c=d", "/", {"c": "d"}),
+        ("http://here", "/", {}),
+        ("/a://b/c?d=e://f", "/a://b/c", {"d": "e://f"}),
+        ("/a?b=1&b=2&c&d=+%2B", "/a", {"b": "2", "c": "", "d": " +"}),
+    ],
+)
+def test_a_target_may_name_its_host(target: str, path: str, query: dict[str, str]) -> None:
+    assert parse_target(target) == (path, query)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +257,18 @@ def test_an_error_message_is_one_line_in_its_header(server: Server) -> None:
     assert text == "first  X-Evil: 1  \\u6f22 \u00e9"
     text.encode("latin-1")
     assert "\u6f22" in value_of(response)["error"]["message"]
+
+
+def test_who_is_to_come_back_later_is_told_when(server: Server) -> None:
+    for error, expected in (
+        (LimitExceeded("x", retry_after_ms=1001), "2"),
+        (LimitExceeded("x", retry_after_ms=1000, code=50004, status=503), "1"),
+        (LimitExceeded("nobody knows when"), "1"),
+        (LimitExceeded("never", code=40009, status=400), None),
+    ):
+        server.backend.refuses = error
+        response = server.ask("POST", "/channels/room:1/messages", {"data": "x"})
+        assert (response.status, header(response, "retry-after")) == (error.status, expected)
 
 
 # development mode

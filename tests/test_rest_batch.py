@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from engine.errors import JournalUnavailable
-from server import batch as room
 from tests.rest_server import JSON, MSGPACK, Server, code_of, header, value_of
 
 
@@ -105,14 +104,28 @@ def test_older_clients_get_the_flat_form(server: Server) -> None:
         ({"channels": "", "messages": []}, 40000),
         ({"channels": [7], "messages": {}}, 40000),
         ({"channels": "a", "messages": "x"}, 40000),
-        ({"channels": ["a"] * (room.MOST_CHANNELS + 1), "messages": {}}, 40000),
-        ([{"channels": ["a"] * 100, "messages": {}}] * (room.MOST_PUBLISHES // 100 + 1), 40000),
-        ([{"channels": "a", "messages": [{}] * room.MOST_MESSAGES}, {"channels": "a", "messages": {}}], 40034),
+        ({"channels": ["a"] * 101, "messages": {}}, 40000),
+        ([{"channels": ["a"] * 91, "messages": {}}] * 11, 40000),  # 1001 publishes
+        ([{"channels": "a", "messages": [{}] * 1000}, {"channels": "a", "messages": {}}], 40034),
     ],
 )
 def test_what_is_no_batch_is_refused_whole(server: Server, body: object, code: int) -> None:
     assert code_of(server.ask("POST", "/messages", body, content_type=JSON)) == (400, code)
     assert not server.backend.published
+
+
+def test_a_batch_may_have_so_much_of_each(server: Server) -> None:
+    publish(server, {"channels": ["a"] * 100, "messages": [{}] * 1000})
+    publish(server, [{"channels": [f"c{n}" for n in range(100)], "messages": {}}] * 10)
+    assert len(stored(server)) == 100 + 1000
+    many = ",".join(["a"] * 100)
+    assert value_of(server.ask("GET", f"/presence?channels={many}"))["successCount"] == 100
+
+
+def test_results_with_errors_came_with_version_3(server: Server) -> None:
+    spec = {"channels": "a", "messages": {}}
+    assert publish(server, spec, version="3")["successCount"] == 1
+    assert [result["channel"] for result in publish(server, spec, version="2.9")] == ["a"]
 
 
 def test_a_batch_needs_credentials_before_it_is_read(server: Server) -> None:
@@ -127,7 +140,7 @@ def test_batch_presence_answers_for_each_channel(server: Server) -> None:
     assert told["results"][1]["error"]["code"] == 40010
     told = value_of(server.ask("GET", "/presence?channel=a;b&separator=;", who="writer"))
     assert [result["error"]["code"] for result in told["results"]] == [40160, 40160]
-    many = ",".join(["a"] * (room.MOST_CHANNELS + 1))
+    many = ",".join(["a"] * 101)
     for query in ("", "?channels=", f"?channels={many}"):
         assert code_of(server.ask("GET", "/presence" + query)) == (400, 40000)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.limits import UNCOUNTED_BYTES
 from tests.harness import Server, history, request
 from tests.rawclient import RawClient, RefusedError
 from tests.restclient import FORMATS, JSON, MSGPACK, WAYS, RestClient
@@ -108,6 +109,25 @@ def test_so_many_messages_and_no_more(small: Server, channel: str, rest: RestCli
     assert rest.post(channel, [{"data": "x"}] * 11).refusal == (400, 40034)
     assert stored(small, channel) == []
     assert len(rest.publish(channel, [{"data": "x"}] * 10)["serials"]) == 10
+
+
+@WAYS
+@FORMATS
+@pytest.mark.parametrize(("field", "code"), [("id", 40031), ("encoding", 40013)])
+def test_what_does_not_count_has_a_bound_of_its_own(
+    small: Server, channel: str, rest: RestClient, packed: bool, field: str, code: int
+) -> None:
+    fits = "é" * (UNCOUNTED_BYTES // 2)
+    with RawClient(small.address, format="msgpack" if packed else "json") as client:
+        for over in (fits + "x", "x" * 100_000):
+            assert rest.post(channel, {"data": "x", field: over}).refusal == (400, code)
+            with pytest.raises(RefusedError) as refused:
+                client.publish(channel, {"data": "x", field: over})
+            assert refused.value.code == code
+        assert stored(small, channel) == []
+        rest.publish(channel, {"data": "x", field: fits})
+        client.publish(f"{channel}-too", {"data": "x", field: fits})
+    assert [stored(small, name)[0][field] for name in (channel, f"{channel}-too")] == [fits] * 2
 
 
 # all or nothing

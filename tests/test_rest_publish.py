@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import msgpack
 import orjson
 import pytest
 
@@ -65,6 +66,17 @@ def test_binary_is_the_same_in_both_formats(server: Server) -> None:
         assert (message["data"], message["encoding"]) == ("AQL/", "base64")
 
 
+def test_base64_is_an_encoding_of_json_only(server: Server) -> None:
+    body = msgpack.packb({"data": "AQL/", "encoding": "base64"})
+    for kind, query in ((MSGPACK, ""), ("", "?format=msgpack"), (MSGPACK, "?format=json")):
+        server.publish(body, f"/channels/room:1/messages{query}", content_type=kind)
+        message = server.history(accept=MSGPACK)[0]
+        assert (message["data"], message["encoding"]) == ("AQL/", "base64")
+    for kind, query in ((JSON, "?format=msgpack"), ("", "")):
+        server.publish(orjson.dumps(msgpack.unpackb(body)), f"/channels/room:1/messages{query}", content_type=kind)
+        assert server.history(accept=MSGPACK)[0]["data"] == b"\x01\x02\xff"
+
+
 def test_a_form_is_a_message(server: Server) -> None:
     server.publish(b"name=a%20b&data=c%2Bd", content_type="application/x-www-form-urlencoded")
     (message,) = server.history()
@@ -85,6 +97,8 @@ def test_json_sent_as_a_form_is_refused_and_not_half_understood(server: Server) 
         (b"plain \xc3\xa9", "text/plain; charset=utf-8", "", "plain \u00e9", None),
         (b"\x00\xff", "application/octet-stream", "", b"\x00\xff", None),
         (b'{"a": [1]}', JSON, "?enveloped=false", '{"a": [1]}', "json"),
+        (b'{"data":"x"}', JSON, "?enveloped=false", '{"data":"x"}', "json"),  # as it is, though it could be a message
+        (b"\x81\xa4data\xa1x", MSGPACK, "?enveloped=false", b"\x81\xa4data\xa1x", None),
         (b"AQL/", "text/plain", "?encoding=base64", b"\x01\x02\xff", None),
         (b"", "text/plain", "", "", None),
     ],
@@ -126,6 +140,15 @@ def test_the_asserted_client_id_is_that_of_messages_which_name_none(server: Serv
 def test_a_token_fills_in_its_client_id(server: Server) -> None:
     server.publish([{"data": "x"}, {"data": "y", "clientId": "alice"}], who="alice")
     assert [message["clientId"] for message in server.history()] == ["alice", "alice"]
+
+
+def test_who_may_be_anybody_says_so_for_each_message(server: Server) -> None:
+    extras = {"headers": {"k": "v"}}  # what has some is looked at in another way
+    for message in ({"clientId": "bob"}, {"clientId": "bob", "extras": extras}):
+        server.publish([message, {"extras": extras}])
+        assert [found.get("clientId") for found in server.history()[:2]] == [None, "bob"]
+    refused = server.ask("POST", "/channels/room:1/messages", {"clientId": "bob", "extras": extras}, who="anonymous")
+    assert code_of(refused) == (400, 40012)
 
 
 def test_publishing_on_behalf_takes_the_connections_id_and_client(server: Server) -> None:
@@ -223,7 +246,10 @@ def test_what_is_no_publish_is_refused_with_its_code(server: Server, body: objec
     ],
 )
 def test_a_body_that_cannot_be_decoded_is_refused(server: Server, body: bytes, kind: str) -> None:
-    assert code_of(server.ask("POST", "/channels/room:1/messages", body, content_type=kind)) == (400, 40001)
+    for query in ("", "?enveloped=false") if kind == JSON else ("",):
+        response = server.ask("POST", f"/channels/room:1/messages{query}", body, content_type=kind)
+        assert code_of(response) == (400, 40001)
+    assert not server.backend.published
 
 
 def test_a_large_body_is_decoded_like_a_small_one(server: Server) -> None:

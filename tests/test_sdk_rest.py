@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -174,6 +175,11 @@ def test_any_request_can_be_made(driver: Driver, server: Server, channel: str, p
     told = ask("GET", path, params={"limit": "2", "direction": "forwards"})
     assert ([item["name"] for item in told["items"]], told["pages"]) == ([f"n{n}" for n in range(5)], 3)
     assert (told["status"], told["success"]) == (200, True)
+    names = [f"{channel} a,{n}+" for n in range(3)]  # a link's parameters go through the library's own parser
+    for name in names:
+        assert ask("POST", f"/channels/{quote(name)}/messages", body={"data": "x"})["status"] == 201
+    told = ask("GET", "/channels", params={"prefix": f"{channel} ", "limit": "1"})
+    assert (told["items"], told["pages"]) == (names, 3)
     told = ask("GET", "/nothing")
     assert (told["status"], told["success"], int(told["errorCode"]), told["items"]) == (
         404,

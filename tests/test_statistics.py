@@ -175,6 +175,7 @@ def test_a_fixture_is_found_by_its_time_with_all_its_roll_ups() -> None:
     (item,) = value_of(server.ask("GET", "/stats?start=2024-02-03:15:05&end=2024-02-03:15:05"))
     assert (item["intervalId"], item["unit"], item["appId"]) == ("2024-02-03:15:05", "minute", "app1")
     assert "inProgress" not in item
+    assert value_of(server.ask("GET", "/stats?start=2024-02-03:15:05&end=2024-02-03:15:05&v=3")) == [item]
     entries = item["entries"]
     for name in (
         "messages.inbound.realtime.all",
@@ -212,6 +213,23 @@ def test_larger_units_sum_up_and_take_the_largest_peak() -> None:
     assert item["intervalId"] == "2024-02-03:15"
 
 
+def test_what_is_not_over_names_its_last_minute_in_every_unit() -> None:
+    server = Server(dev=True)
+    server.ask("POST", "/stats", FIXTURE | {"intervalId": "2023-10-02:03:04"})
+    for unit in UNITS:
+        now, before = value_of(server.ask("GET", f"/stats?unit={unit}&end={NOW}"))
+        assert now["inProgress"] == interval_id("minute", NOW)
+        assert (now["intervalId"], "inProgress" in before) == (interval_id(unit, NOW), False)
+
+
+def test_what_begins_later_than_now_has_not_happened() -> None:
+    server = Server()
+    server.ask("GET", "/time")
+    response = server.ask("GET", f"/stats?start={NOW + DAY_MS}")
+    assert (response.status, value_of(response)) == (200, [])
+    assert all(f"end={NOW + DAY_MS}" in value for name, value in response.headers if name == "Link")
+
+
 @given(st.sets(st.integers(0, 59), max_size=12), st.integers(1, 5), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_pages_joined_are_all_intervals(minutes: set[int], limit: int, backwards: bool) -> None:
@@ -222,18 +240,25 @@ def test_pages_joined_are_all_intervals(minutes: set[int], limit: int, backwards
     found: list[int] = []
     for _ in range(20):
         response = server.ask("GET", target)
-        found += [int(item["intervalId"][-2:]) for item in value_of(response)]
-        following = [value for name, value in response.headers if name == "Link" and 'rel="next"' in value]
-        if not following:
+        page = value_of(response)
+        found += [int(item["intervalId"][-2:]) for item in page]
+        links = {
+            relation: url for url, relation in (value[1:].split(">") for n, value in response.headers if n == "Link")
+        }
+        if "cursor=" in target:
+            assert page, "the page before was the last one, and has a next one all the same"
+            assert links['; rel="current"'] == f".{target}"
+        if '; rel="next"' not in links:
             break
-        target = "/" + following[0][3:].partition(">")[0]
+        target = links['; rel="next"'].removeprefix(".")
     assert found == sorted(minutes, reverse=backwards)
 
 
 def test_requests_are_counted_by_their_outcome_and_the_current_interval_is_in_progress() -> None:
     server = Server()
-    server.ask("GET", "/channels/room:1/messages")
-    server.ask("GET", "/channels/room:1/messages?limit=0")
+    server.ask("GET", "/channels/requestToken")
+    for _ in range(2):
+        server.ask("GET", "/channels/room:1/messages?limit=0")
     server.ask("GET", "/channels/room:1/messages", who="writer")
     server.ask("GET", "/nothing", who=None)
     server.ask("POST", "/keys/app1.key1/requestToken", {}, who=None)
@@ -242,7 +267,7 @@ def test_requests_are_counted_by_their_outcome_and_the_current_interval_is_in_pr
     assert item["inProgress"] == item["intervalId"]
     entries = item["entries"]
     names = ("other.succeeded", "other.failed", "other.refused", "tokenRequests.succeeded", "all.succeeded")
-    assert [entries[f"apiRequests.{name}"] for name in names] == [1, 1, 1, 1, 2]
+    assert [entries[f"apiRequests.{name}"] for name in names] == [1, 2, 1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -278,6 +303,7 @@ def test_a_parameter_that_is_none_is_refused(query: str, code: int) -> None:
 def test_fixtures_that_are_none_are_refused_whole(body: object) -> None:
     server = Server(dev=True)
     assert code_of(server.ask("POST", "/stats", body)) == (400, 40000)
+    assert server.ask("POST", "/stats", [FIXTURE] * 1000).status == 201
 
 
 def test_statistics_need_their_operation_and_fixtures_development() -> None:
@@ -295,16 +321,20 @@ def test_a_running_server_counts_what_it_does_and_knows_it_after_a_restart(make_
         publisher.publish("other", {"data": {"slow": "way"}})
         assert request(server.address, "POST", "/channels/p:x/messages", {"data": "c"}, key=key)[0] == 201
         reader.deliveries("p:x", 3)
+        assert len(request(server.address, "GET", "/channels/p:x/messages?limit=2", key=key)[1]) == 2
         for life in range(2):
             found = request(server.address, "GET", "/stats?unit=month", key=key)[1][0]["entries"]
             assert found["messages.inbound.realtime.messages.count"] == 3
             assert found["messages.inbound.rest.messages.count"] == 1
             assert found["messages.inbound.all.messages.count"] == 4
-            assert found["messages.outbound.all.messages.count"] == 3
+            assert found["messages.outbound.realtime.messages.count"] == 3
+            assert found["messages.outbound.rest.messages.count"] == 2
+            assert found["messages.outbound.all.messages.count"] == 5
+            assert found["messages.outbound.rest.messages.data"] > 0
             assert found["messages.persisted.all.count"] == 3
             assert (found["connections.all.peak"], found["connections.all.opened"]) == (2, 2)
             assert (found["channels.peak"], found["channels.opened"]) == (2, 2)
-            assert found["apiRequests.other.succeeded"] == 1 + life
+            assert found["apiRequests.other.succeeded"] == 2 + life
             if not life:
                 assert server.stop() == 0
                 server.start()
