@@ -42,6 +42,11 @@ WAL_BYTES = 256 * MIB
 BLOCK_CACHE_BYTES = 64 * MIB
 PAGE_BYTES = 16 * 1024  # values are blocks of many entries: bigger pages than 4 KiB, fewer index rows
 OPEN_FILES = 1024
+# Tables of a family before they are merged. A family is written for a quarter of a window and then never again; merged
+# at RocksDB's own four, what one second of high load has written is rewritten several times while it lasts. A read
+# looks into each of them: some 10 us for a page.
+TABLES_UNMERGED = 16
+TABLES_SLOWDOWN, TABLES_STOP = 48, 64  # merging has fallen behind: writes are slowed down, and held
 LOG_BYTES = 4 * MIB  # of RocksDB's own text log; as much of what was in it before is kept beside it
 LOG_FILES = 4  # of earlier lives
 
@@ -298,6 +303,9 @@ def _options() -> Options:
     options.set_db_write_buffer_size(ALL_MEMTABLES_BYTES)
     options.set_arena_block_size(ARENA_BLOCK_BYTES)
     options.set_max_total_wal_size(WAL_BYTES)
+    options.set_level_zero_file_num_compaction_trigger(TABLES_UNMERGED)
+    options.set_level_zero_slowdown_writes_trigger(TABLES_SLOWDOWN)
+    options.set_level_zero_stop_writes_trigger(TABLES_STOP)
     options.set_max_open_files(OPEN_FILES)
     options.set_keep_log_file_num(LOG_FILES)
     # RocksDB's own rotation keeps in memory the options of every family there ever was, to repeat them in a new file:
