@@ -33,6 +33,7 @@ cdef extern from "<string.h>" nogil:
     void* memmem(const void* haystack, size_t length, const char* needle, size_t size)
 
 cdef enum:
+    LOOKS = 8               # at what is ready, one after the other while each finds something
     READY_EVENTS = 256
     RECEIVE_BYTES = 128 * 1024
     BEHIND_BYTES = 64 * 1024    # that are read beyond a request which is under way; the rest waits in the kernel
@@ -142,6 +143,9 @@ cdef class Posts:
     def poll(self, int64_t now_ms, int64_t wall_ms):
         """Read what has arrived. Returns those that Python has to answer: (caller, key, target, headers, body).
 
+        Who sends while others are read is read as well: those who were answered together come back one after the
+        other, and what they publish can be in one batch.
+
         Args:
             now_ms: of a clock that only grows, as everywhere here; wall_ms: of the one by which permits end.
         ``key`` is what a permit for such requests is to be known by.
@@ -149,7 +153,8 @@ cdef class Posts:
         cdef epoll_event ready[READY_EVENTS]
         cdef Caller caller
         cdef list queued = self._ready, batch = []
-        cdef int i, n
+        cdef uint64_t before
+        cdef int i, n, looks = 0
         self._now = now_ms
         self._wall = wall_ms
         if queued:
@@ -158,12 +163,18 @@ cdef class Posts:
                 caller._queued = False
                 if caller._state == READING and caller._used:
                     self._look_at(caller, 0)
-        n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
-        for i in range(n):              # alive until the batch is through, whatever happens to it
-            batch.append(<object>ready[i].data.ptr)
-        for i in range(n):
-            caller = batch[i]
-            self._look_at(caller, ready[i].events)
+        while looks < LOOKS:
+            looks += 1
+            before = self.served
+            n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
+            for i in range(n):          # alive until the batch is through, whatever happens to it
+                batch.append(<object>ready[i].data.ptr)
+            for i in range(n):
+                caller = batch[i]
+                self._look_at(caller, ready[i].events)
+            if self.served == before or self._asks:
+                break
+            batch.clear()
         asks, self._asks = self._asks, []
         return asks
 
