@@ -16,7 +16,16 @@ HEARTBEATS: tuple[bytes, bytes]
 @final
 class Plane(Sockets):
     woken: Final[int]
-    def __new__(cls, *, max_message: int, heartbeat_ms: int, ping_ms: int, lost_ms: int, linger_ms: int) -> Self: ...
+    def __new__(
+        cls,
+        *,
+        max_message: int,
+        heartbeat_ms: int,
+        ping_ms: int,
+        lost_ms: int,
+        linger_ms: int,
+        sends_a_slice: int = 512,
+    ) -> Self: ...
     def add(
         self,
         fd: int,

@@ -52,6 +52,8 @@ cdef class Plane(Sockets):
     cdef uint32_t _tick_at              # so many have not had their tick in this round
     cdef list _moved                    # streams with new frames
     cdef uint32_t _reader_at            # how far the first of _moved has been served
+    cdef bint _moved_again              # it has new frames, for those who have been served already
+    cdef int _slice                     # sends of one flush
     cdef uint8_t* _buffer
     cdef Out _ack                       # the ACK that is being made
     cdef uint32_t _max_message
@@ -59,7 +61,9 @@ cdef class Plane(Sockets):
     cdef readonly int woken             # how many descriptors the last poll found ready
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
-                  int64_t linger_ms):
+                  int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE):
+        if sends_a_slice < 1:
+            raise ValueError(f"sends_a_slice must be at least 1, got {sends_a_slice}")
         self._buffer = <uint8_t*>PyMem_Malloc(RECEIVE_BYTES)
         if self._buffer is NULL:
             raise MemoryError("no memory for the receive buffer")
@@ -68,6 +72,7 @@ cdef class Plane(Sockets):
         self._ping_ms = ping_ms
         self._lost_ms = lost_ms
         self._linger_ms = linger_ms
+        self._slice = sends_a_slice
         out_init(&self._ack, ACK_ROOM)
         self._moved = []
 
@@ -202,13 +207,17 @@ cdef class Plane(Sockets):
         """Frames were appended to these streams: their readers get them with the next flush."""
         cdef Stream stream
         for stream in streams:
-            if not stream.moved and stream.reader_count:
+            if stream.moved:
+                # Who has had his turn in the round under way would wait for the next frame: there is another round.
+                if self._reader_at > 0 and stream is self._moved[0]:
+                    self._moved_again = True
+            elif stream.reader_count:
                 stream.moved = True
                 self._moved.append(stream)
 
     def flush(self):
         """Send what waits, a slice of it: True when more is left, for another call soon."""
-        cdef int budget = SENDS_A_SLICE
+        cdef int budget = self._slice
         cdef Socket s
         cdef Stream stream
         cdef Subscription reader
@@ -237,8 +246,12 @@ cdef class Plane(Sockets):
                     s.touch()
             if self._reader_at >= stream.reader_count:
                 self._reader_at = 0
-                stream.moved = False
                 del self._moved[0]
+                if self._moved_again:
+                    self._moved_again = False
+                    self._moved.append(stream)      # behind the others, so that one that never rests delays nobody
+                else:
+                    stream.moved = False
         if self.events:
             self.kick()                 # a send found somebody gone or behind: the next poll tells
         return bool(self.dirty) or bool(self._moved)

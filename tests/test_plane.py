@@ -88,9 +88,20 @@ def tcp_pair():
         return accepted, client
 
 
+TIMES = {"max_message": 1 << 20, "heartbeat_ms": 10_000, "ping_ms": 20_000, "lost_ms": 40_000, "linger_ms": 5_000}
+
+
 @pytest.fixture
 def plane():
-    plane = Plane(max_message=1 << 20, heartbeat_ms=10_000, ping_ms=20_000, lost_ms=40_000, linger_ms=5_000)
+    plane = Plane(**TIMES)
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+def sliced():
+    """A plane that sends to two readers, then lets others have a turn."""
+    plane = Plane(**TIMES, sends_a_slice=2)
     yield plane
     plane.close()
 
@@ -298,6 +309,37 @@ def test_many_frames_leave_in_one_send(plane):
     assert plane.sends == before + 1
 
 
+def test_what_comes_while_a_stream_is_being_served_reaches_those_who_have_been(sliced):
+    room = Room(sliced)
+    peers = [Peer(sliced, i) for i in range(5)]
+    for peer in peers:
+        peer.handle.subscribe(room.stream, 0)
+    first = room.publish()
+    assert sliced.flush()  # two of them have it
+    second = room.publish()
+    flush(sliced)
+    assert [peer.texts() for peer in peers] == [[first, second]] * 5
+
+
+def test_a_stream_that_moves_on_and_on_delays_no_other(sliced):
+    busy, quiet = Room(sliced), Room(sliced)
+    for i in range(5):
+        Peer(sliced, i).handle.subscribe(busy.stream, 0)
+    waiting = Peer(sliced, "waiting")
+    waiting.handle.subscribe(quiet.stream, 0)
+    busy.publish()
+    sent = quiet.publish()
+    for _ in range(4):
+        assert sliced.flush()
+        busy.publish()
+    assert waiting.texts() == [sent]
+
+
+def test_a_slice_has_at_least_one_send():
+    with pytest.raises(ValueError, match="sends_a_slice"):
+        Plane(**TIMES, sends_a_slice=0)
+
+
 def test_echo_off_and_ephemeral_entries_are_passed_over(plane):
     room = Room(plane)
     peer = Peer(plane, "me")
@@ -427,8 +469,9 @@ def test_a_bad_descriptor_is_refused(plane):
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_whatever_the_pace_every_reader_gets_an_unbroken_run(data):
-    """Invariant: what a reader has got is what was published since it came, without its own, up to where it stands."""
-    plane = Plane(max_message=1 << 20, heartbeat_ms=10_000, ping_ms=20_000, lost_ms=40_000, linger_ms=5_000)
+    """Invariant: what a reader has got is what was published since it came, without its own, up to where it stands; and
+    that is the head, unless it has fallen behind."""
+    plane = Plane(**TIMES, sends_a_slice=data.draw(st.sampled_from([1, 2, 512])))
     try:
         rooms = [Room(plane, max_bytes=60_000) for _ in range(3)]
         peers = [Peer(plane, i, send_buffer=data.draw(st.sampled_from([None, 20_000]))) for i in range(4)]
@@ -445,7 +488,7 @@ def test_whatever_the_pace_every_reader_gets_an_unbroken_run(data):
             elif step == 1:
                 got[peer] += peer.texts()
             elif step == 2:
-                flush(plane)
+                plane.flush()
             else:
                 origin = data.draw(st.integers(1, 2))
                 text = f"{rooms.index(room)}:" + room.publish(data.draw(st.integers(8, 20_000)), origin)
@@ -469,6 +512,8 @@ def test_whatever_the_pace_every_reader_gets_an_unbroken_run(data):
                 break
         for peer in peers:
             assert sorted(text.rstrip(".") for text in got[peer]) == due(peer)
+        for (room, _), (reader, _) in readers.items():
+            assert reader.cursor == room.count or not reader.active
     finally:
         plane.close()
         while PEERS:
