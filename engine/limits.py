@@ -69,6 +69,9 @@ TRIM_CHANNELS = 20_000
 """Channels dropped before the C library is asked to give back what it keeps of them: it walks through all memory."""
 WAKES_AT_ONCE = 1_000
 """Channels read back from the journal in one go; others wait for the next."""
+UNSENT_BYTES = 256 * KIB
+"""Of one connection, taken by the kernel and not sent yet: it would copy up to 4 MiB for everyone who does not read,
+while others wait. The reader: what is beyond it stays in the log, and is read on from there."""
 UNANSWERED_BYTES = 4 * MIB
 """Of one connection's publishes that are not stored yet. The publisher: it is not read from for a while."""
 REMEMBERED_NAMES = 1_000

@@ -23,6 +23,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 import server
+from engine import limits
 from engine.auth.authenticator import Authenticator
 from engine.auth.keys import Keyring
 from engine.auth.requests import REMEMBERED_MS, TokenIssuer
@@ -371,10 +372,13 @@ class Front:
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:
     try:
-        return await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
+        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartupFailed(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
+    for listener in listeners:  # those who come in by it inherit this, whatever their way
+        listener.socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, limits.UNSENT_BYTES)
+    return listeners
 
 
 def _say_ready(settings: Settings, address: tuple[str, int]) -> None:

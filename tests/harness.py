@@ -16,6 +16,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -178,6 +179,19 @@ def rss(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)
+
+
+def unsent(ours: Address, theirs: Address) -> int:
+    """Bytes that the kernel keeps for the other end of a connection, which has not acknowledged them."""
+
+    def as_listed(address: Address) -> str:
+        return f"{socket.inet_aton(address[0])[::-1].hex().upper()}:{address[1]:04X}"
+
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        words = line.split()
+        if words[1:3] == [as_listed(ours), as_listed(theirs)]:
+            return int(words[4].partition(":")[0], 16)
+    raise LookupError(f"no connection of {ours} with {theirs}")
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0, what: str = "the condition") -> None:

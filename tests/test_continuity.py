@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.checker import Outcome, PublisherLog, Sent, Stored, check
-from tests.harness import history, rss
+from tests.harness import history, rss, unsent
 from tests.leanclient import LeanClient, frame, subscriber_log
 
 ROUNDS = 10_000
@@ -165,6 +165,18 @@ def test_a_reader_that_stops_for_30_s_while_50_mb_go_by_costs_nothing_and_gets_e
     # A queue would hold 50 MB. What differs otherwise is in how many memtables the journal has its part of them.
     assert grown < usual + (25 << 20), f"{grown >> 20} MiB more, without the stalled reader {usual >> 20}"
     assert worst < 1.0
+
+
+def test_the_kernel_keeps_little_for_who_does_not_read(server, channel):
+    """Promise 7: it would copy megabytes for each, while others wait. What it does not take stays in the log."""
+    with LeanClient(server.address, receive_buffer=20_000) as slow, LeanClient(server.address) as publisher:
+        slow.send({"action": 10, "channel": channel})
+        slow.expect(11)
+        for _ in range(20):
+            publisher.publish(channel, *["x" * SIZE] * STEP)
+            publisher.acked(STEP)
+        assert 0 < unsent(server.address, slow.socket.getsockname()) < 1_000_000
+        assert sum(len(slow.expect(15)["messages"]) for _ in range(20 * STEP)) == 20 * STEP
 
 
 def test_a_thousand_publishers_and_readers_of_any_pace_agree_on_one_order(server, channel):
