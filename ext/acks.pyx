@@ -25,7 +25,7 @@ cdef enum:
 
 
 @cython.final
-@cython.freelist(512)
+@cython.freelist(2048)
 @cython.trashcan(True)          # a queue of many would be freed recursively, each by the one before it
 cdef class Receipt:
     """One publish, waiting for its outcome: told once, by one of the two. Made by ``AckQueue.expect``."""

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from ext.msgpack_input cimport In
-from ext.output cimport Out, out_init, plain_word
+from ext.output cimport Out, out_init, plain_block, plain_word
 from ext.utf8 cimport Text
 
 
@@ -58,6 +58,12 @@ cdef inline bint take_whole(In* source, uint64_t* value) noexcept nogil:
 cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexcept nogil:
     """From ``at`` on: where the next control character, quote or backslash is; ``size`` if there is none."""
     cdef uint64_t word
+    if size - at >= 8:                      # most strings are short names
+        memcpy(&word, data + at, 8)
+        if plain_word(word):
+            at += 8
+            while size - at >= 32 and plain_block(data + at):
+                at += 32
     while at < size:
         if size - at >= 8:
             memcpy(&word, data + at, 8)
