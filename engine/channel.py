@@ -105,9 +105,10 @@ class Channel(Log):
         """
         assert not self.awake
         self.dedup = dedup
-        self.ring = Ring(bounds[0], bounds[1], evicted)
+        self.ring = Ring(bounds[0], bounds[1], evicted, self.series)
         for serial, series, record, origin in entries:
-            self.ring.append(serial, (serial, series, record), len(record), origin)
+            own = series == self.series
+            self.ring.append(serial, record if own else (serial, series, record), len(record), origin)
         self.last_stored = last_stored
         self.head = position  # nothing of this channel is staged while it sleeps
         self.awake = True

@@ -10,9 +10,6 @@ cimport cython
 from cpython.mem cimport PyMem_Free
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
-cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(void* object)
-
 from ext.output cimport Out, out_init
 from ext.ring cimport Ring, Stream
 from ext.wire cimport EntryEncoder
@@ -27,7 +24,7 @@ out_init(&_frame, FRAME_ROOM)
 
 
 @cython.final
-@cython.freelist(512)
+@cython.freelist(2048)
 cdef class Entry:
     """An entry on its way to the journal."""
 
@@ -77,11 +74,9 @@ cdef class Log:
     cdef int show(self, uint64_t serial, bytes record, uint64_t origin, uint32_t flags) except -1:
         cdef Stream stream
         cdef str series = self.series
-        # Entries are plain tuples, because encoders take them by the list. They can be in no cycle, and a collector that
-        # looks through a million of them is felt by everybody.
-        cdef tuple entry = (serial, series, record)
-        PyObject_GC_UnTrack(<void*>entry)
-        self.ring.take(serial, entry, <uint32_t>len(record), origin, flags)
+        # A record by itself, if the ring knows the rest: a million tuples are felt by everybody, in memory and collector.
+        self.ring.take(serial, record if series is self.ring.series else (serial, series, record),
+                       <uint32_t>len(record), origin, flags)
         for stream in self.ring.streams:
             _frame.size = 0
             (<EntryEncoder?>stream.encoder).write_frame(&_frame, serial, series, record)

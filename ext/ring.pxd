@@ -23,7 +23,9 @@ cdef class Ring:
     cdef Slot* _slots
     cdef list _entries
     cdef readonly list streams
+    cdef readonly str series            # of entries that are a record alone; None: entries are anything
 
+    cdef object entry_at(self, uint64_t n)
     cdef int take(self, uint64_t serial, object entry, uint32_t size, uint64_t origin, uint32_t flags) except -1
     cdef uint64_t first_after(self, uint64_t cursor) noexcept nogil
     cdef int _grow(self) except -1

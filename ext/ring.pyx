@@ -54,7 +54,9 @@ cdef uint64_t _last_within(const Slot* slots, uint64_t mask, uint64_t first, uin
 cdef class Ring:
     """The newest entries, bounded by their number, their bytes, and by ``trim`` in age."""
 
-    def __cinit__(self, uint64_t max_entries, uint64_t max_bytes, uint64_t evicted=0):
+    def __cinit__(self, uint64_t max_entries, uint64_t max_bytes, uint64_t evicted=0, str series=None):
+        """With a ``series``, an entry that is bytes is a record of that series, and is read as ``(serial, series, record)``:
+        an object for each would be a quarter of what entries hold in memory, and few are ever read."""
         if max_entries == 0 or max_entries & (max_entries - 1):
             raise ValueError(f"max_entries must be a power of two, got {max_entries}")
         if max_entries > 1 << 30:
@@ -62,6 +64,7 @@ cdef class Ring:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self.evicted = evicted
+        self.series = series
         self.oldest = 1
         self.streams = []
 
@@ -122,7 +125,7 @@ cdef class Ring:
         for n in range(first, last + 1):
             slot = &self._slots[n & self._mask]
             if not slot.flags & _EPHEMERAL and not (skip_origin and slot.origin == skip_origin):
-                found.append(self._entries[<Py_ssize_t>(n & self._mask)])
+                found.append(self.entry_at(n))
         return self._slots[last & self._mask].serial, found
 
     def read_before(self, uint64_t cursor, *, uint64_t limit):
@@ -131,9 +134,16 @@ cdef class Ring:
         cdef uint64_t n = self.first_after(cursor - 1 if cursor else 0) - 1
         while n >= self.oldest and <uint64_t>len(found) < limit:
             if not self._slots[n & self._mask].flags & _EPHEMERAL:
-                found.append(self._entries[<Py_ssize_t>(n & self._mask)])
+                found.append(self.entry_at(n))
             n -= 1
         return found
+
+    cdef object entry_at(self, uint64_t n):
+        """As those who read it want it."""
+        cdef object entry = self._entries[<Py_ssize_t>(n & self._mask)]
+        if self.series is not None and type(entry) is bytes:
+            return self._slots[n & self._mask].serial, self.series, entry
+        return entry
 
     cdef uint64_t first_after(self, uint64_t cursor) noexcept nogil:
         """Number of the first held entry whose serial is greater; newest + 1 if there is none."""

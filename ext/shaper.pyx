@@ -72,8 +72,7 @@ cdef class Shaper:
         while start < end:
             following = stream.start_of(n + 1)
             if not skip_origin or ring._slots[n & ring._mask].origin != skip_origin:
-                # An entry is (serial, series, record), which is how encoders want it.
-                open_record(&source, (<tuple>ring._entries[<Py_ssize_t>(n & ring._mask)])[2], &head)
+                open_record(&source, (<tuple>ring.entry_at(n))[2], &head)
                 count += head.count
                 size += following - start
             n += 1

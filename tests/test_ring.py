@@ -63,6 +63,20 @@ def test_a_cursor_reads_every_entry_once_and_in_order_or_is_told(steps, capacity
     assert ring.read_before(serial + 1, limit=5) == [t.entry for t in reversed(model.held) if not t.ephemeral][:5]
 
 
+def test_records_of_the_rings_own_series_are_read_with_it_and_all_else_as_it_came():
+    ring = Ring(8, 1 << 10, 0, "series")
+    other = (2, "another", b"older")
+    ring.append(1, b"one", 3)
+    ring.append(2, other, 5)
+    ring.append(3, b"three", 5)
+    own = [(1, "series", b"one"), other, (3, "series", b"three")]
+    assert ring.read_after(0, budget=100) == (3, own)
+    assert ring.read_before(4, limit=8) == own[::-1]
+    plain = Ring(8, 1 << 10)
+    plain.append(1, b"one", 3)
+    assert plain.read_after(0, budget=100) == (1, [b"one"])
+
+
 @given(
     before=st.lists(ENTRY, max_size=20),
     after=st.lists(ENTRY, max_size=80),
