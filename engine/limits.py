@@ -33,7 +33,7 @@ class Limits:
     staged_bytes: int = 128 * MIB
     """Records on their way to the journal. Publishers: they are not read from until it has less."""
     dedup_ids: int = 64_000_000
-    """Message ids remembered, some 40 bytes each. Publishers: 42910, until older ones expire."""
+    """Message ids remembered, 16 to 40 bytes each. Publishers: 42910, until older ones expire."""
     request_body_bytes: int = 2 * MIB
     """Bytes of an HTTP request's body. The sender: 413, 40009."""
     request_head_bytes: int = 16 * KIB

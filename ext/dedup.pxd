@@ -1,10 +1,8 @@
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-
-cdef struct Hash:
-    uint64_t low
-    uint64_t high
+from ext.runs cimport Runs
+from ext.siphash cimport Hash
 
 
 cdef struct Slot:
@@ -20,9 +18,20 @@ cdef struct Table:
 
 cdef struct Bucket:                 # all zero: free for any number
     uint64_t number
-    uint64_t used                   # ids in all its tables
-    Table whole                     # until it is split
+    uint32_t used                   # ids in all of it
+    uint32_t strays                 # counted ids that are in its tables, for they had no place in a run
+    Runs* runs                      # counted ids; NULL: none
+    Table whole                     # all others, until it is split
     Table* parts                    # NULL: it is not split
+
+
+cdef struct Id:                     # a message id, and what has been found out about it
+    const uint8_t* data             # UTF-8; not ours
+    size_t size
+    uint64_t number                 # of a counted one
+    Hash who                        # the same
+    Hash hash                       # of all of it, when it has been needed
+    bint is_counted, is_hashed
 
 
 cdef class DedupWindow:
@@ -35,13 +44,27 @@ cdef class DedupWindow:
     cdef uint32_t _bucket_count
 
     cdef Hash hash_of(self, const void* data, size_t size) noexcept nogil
-    cdef void prefetch(self, Hash hash) noexcept nogil
-    cdef bint holds(self, Hash hash) noexcept nogil
-    cdef int take(self, Hash hash, uint64_t serial, uint32_t index) except -1
-    cdef Hash _hash(self, str message_id) except *
-    cdef Slot* _slot(self, Hash hash, Bucket** bucket) noexcept nogil
-    cdef uint64_t _serial(self, const Bucket* bucket, const Slot* slot) noexcept nogil
-    cdef object _answer(self, Hash hash)
+    cdef Id id_of(self, const uint8_t* data, size_t size) noexcept nogil
+    cdef void prefetch(self, Id* id) noexcept nogil
+    cdef bint holds(self, Id* id) noexcept nogil
+    cdef int take(self, Id* id, uint64_t serial, uint32_t index) except -1
+    cdef Id _id(self, str message_id) except *
+    cdef void _hash(self, Id* id) noexcept nogil
+    cdef uint64_t* _mark(self, Id* id, Bucket** bucket, Slot** slot) noexcept nogil
+    cdef uint64_t _serial(self, const Bucket* bucket, uint64_t mark) noexcept nogil
+    cdef object _answer(self, Id* id)
     cdef uint64_t _oldest(self) noexcept nogil
     cdef void _advance(self, uint64_t now_ms) noexcept nogil
     cdef void _free_all(self) noexcept nogil
+
+
+cdef inline Id counted_id(Hash who, uint64_t number, const uint8_t* data, size_t size) noexcept nogil:
+    """The id of which is known what ``ext.runs.is_counted`` would find, and the hash of its connection's id."""
+    cdef Id id
+    id.data = data
+    id.size = size
+    id.who = who
+    id.number = number
+    id.is_counted = True
+    id.is_hashed = False
+    return id

@@ -7,24 +7,28 @@
         clock - window - width        clock - window                           clock
               |   n   (may be partly past)  |     n + 1     |     n + 2     |    n + 3  |
 
-    bucket       one table; when that is big, 64 of them by the lowest bits of low, each growing on its own
+    bucket       runs, for ids that connections count by themselves (ext/runs.pxd); for all others
+                 one table; when that is big, 64 of them by the lowest bits of low, each growing on its own
     table        open addressing, Robin Hood order
         slot   [ hash, low 64 bits ][ hash, high 64 bits ][ mark ]          24 bytes
         mark   0: empty; else 1 + (serial - the least serial of the bucket << 10 | index)
         home   low's upper 32 bits * capacity >> 32: capacity need not be a power of two, and tables grow in hash order
 
-An id is kept as its SipHash-2-4 with 128 bits under a secret key: compared in full, so that a collision is as likely as
+A counted id that has no place in the runs of its bucket is a stray in its tables: while there are none, tables need not be
+asked for counted ids. Any other id is kept as its SipHash-2-4 with 128 bits under a secret key: compared in full, so that a collision is as likely as
 guessing the key, and nobody who lacks the key can look for one. No id, and no Python object per id, is kept.
 
 The clock of a window is the latest time that it has been told: by `expire`, or by the serial of an `add`."""
 cimport cython
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from ext.runs cimport Run, WHO_BYTES, add_counted, bytes_of_runs, free_runs, is_counted, mark_in, remove_counted, run_of
+from ext.siphash cimport Hash, le64toh, siphash
+
 cdef extern from "<endian.h>" nogil:
-    uint64_t le64toh(uint64_t)
     uint64_t htole64(uint64_t)
 
 cdef extern from * nogil:
@@ -36,7 +40,7 @@ cdef enum:
     INDEX_MASK = (1 << 10) - 1
     LARGEST_INDEX = 999             # an entry has at most 1,000 messages
     LARGEST_BUCKETS = 64            # every find looks into each live one
-    FIRST_CAPACITY = 4              # a quiet channel pays 96 bytes for its slots
+    FIRST_CAPACITY = 2              # a quiet channel pays 48 bytes for its slots
     DOUBLING_CAPACITY = 64          # below, tables double; from here they grow by half: 27 to 41 bytes per id
     # One table of 1,000,000 ids held up everybody for 40 ms when it grew; its 64th part takes below 1 ms.
     SPLIT_CAPACITY = 8192
@@ -46,55 +50,6 @@ cdef enum:
 cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1
 # A mark holds a serial relative to its bucket: width < 2**36 ms keeps (width << 26) + 1 well within 64 bits.
 cdef uint64_t LARGEST_WINDOW_MS = (<uint64_t>1 << 36) - 1
-
-# ---- SipHash-2-4, 128 bits: Aumasson and Bernstein, "SipHash: a fast short-input PRF", and their reference code
-
-cdef inline uint64_t _rotate(uint64_t x, int bits) noexcept nogil:
-    return x << bits | x >> (64 - bits)
-
-
-cdef inline void _sip_round(uint64_t* v) noexcept nogil:
-    v[0] += v[1]; v[1] = _rotate(v[1], 13) ^ v[0]; v[0] = _rotate(v[0], 32)
-    v[2] += v[3]; v[3] = _rotate(v[3], 16) ^ v[2]
-    v[0] += v[3]; v[3] = _rotate(v[3], 21) ^ v[0]
-    v[2] += v[1]; v[1] = _rotate(v[1], 17) ^ v[2]; v[2] = _rotate(v[2], 32)
-
-
-cdef Hash _siphash(uint64_t key0, uint64_t key1, const char* data, size_t size) noexcept nogil:
-    cdef uint64_t v[4]
-    cdef uint64_t word
-    cdef size_t at = 0
-    cdef int i
-    cdef Hash result
-    v[0] = key0 ^ <uint64_t>0x736f6d6570736575
-    v[1] = key1 ^ <uint64_t>0x646f72616e646f6d ^ 0xee           # 0xee here and 0xdd below: the 128-bit variant
-    v[2] = key0 ^ <uint64_t>0x6c7967656e657261
-    v[3] = key1 ^ <uint64_t>0x7465646279746573
-    while size - at >= 8:
-        memcpy(&word, data + at, 8)                             # any alignment
-        word = le64toh(word)
-        v[3] ^= word
-        _sip_round(v)
-        _sip_round(v)
-        v[0] ^= word
-        at += 8
-    word = 0
-    memcpy(&word, data + at, size - at)                         # 0 to 7 bytes
-    word = le64toh(word) | (<uint64_t>size << 56)
-    v[3] ^= word
-    _sip_round(v)
-    _sip_round(v)
-    v[0] ^= word
-    v[2] ^= 0xee
-    for i in range(4):
-        _sip_round(v)
-    result.low = v[0] ^ v[1] ^ v[2] ^ v[3]
-    v[1] ^= 0xdd
-    for i in range(4):
-        _sip_round(v)
-    result.high = v[0] ^ v[1] ^ v[2] ^ v[3]
-    return result
-
 
 cdef int _read_key(bytes key, uint64_t* words) except -1:
     if len(key) != 16:
@@ -109,7 +64,7 @@ def siphash128(bytes key not None, bytes data not None):
     """SipHash-2-4 of ``data``, 16 bytes, under a key of 16 bytes (else ValueError)."""
     cdef uint64_t words[2]
     _read_key(key, words)
-    cdef Hash hash = _siphash(words[0], words[1], data, <size_t>len(data))
+    cdef Hash hash = siphash(words[0], words[1], data, <size_t>len(data))
     hash.low = htole64(hash.low)
     hash.high = htole64(hash.high)
     return (<const char*>&hash)[:sizeof(Hash)]
@@ -222,6 +177,7 @@ cdef void _free_parts(Table* parts) noexcept nogil:
 
 
 cdef void _empty(Bucket* bucket) noexcept nogil:
+    free_runs(&bucket.runs)
     _free_parts(bucket.parts)
     free(bucket.whole.slots)
     memset(bucket, 0, sizeof(Bucket))
@@ -264,7 +220,6 @@ cdef bint _insert(Bucket* bucket, Slot item) noexcept nogil:
         return False
     _place(table.slots, table.capacity, item)
     table.used += 1
-    bucket.used += 1
     return True
 
 
@@ -309,7 +264,7 @@ cdef class DedupWindow:
         if self._buckets is not NULL:
             total += self._bucket_count * sizeof(Bucket)
             for i in range(self._bucket_count):
-                total += self._buckets[i].whole.capacity * sizeof(Slot)
+                total += self._buckets[i].whole.capacity * sizeof(Slot) + bytes_of_runs(self._buckets[i].runs)
                 if self._buckets[i].parts is not NULL:
                     for j in range(PARTS):
                         total += sizeof(Table) + self._buckets[i].parts[j].capacity * sizeof(Slot)
@@ -320,7 +275,8 @@ cdef class DedupWindow:
 
         Raises: UnicodeEncodeError (a ValueError), the id has a lone surrogate and so no bytes. So do all that take one.
         """
-        return self._answer(self._hash(message_id))
+        cdef Id id = self._id(message_id)
+        return self._answer(&id)
 
     def add(self, str message_id not None, uint64_t serial, uint32_t index):
         """Remember the first use of an id, and let the clock know the serial's time.
@@ -330,28 +286,33 @@ cdef class DedupWindow:
 
         Raises: ValueError, the id is held already, or index is over 999; MemoryError. Nothing is remembered then.
         """
-        cdef Hash hash = self._hash(message_id)
-        known = self._answer(hash)
+        cdef Id id = self._id(message_id)
+        known = self._answer(&id)
         if known is not None:
             raise ValueError(f"{message_id!r} is held already, with (serial, index) = {known}")
-        self.take(hash, serial, index)
+        self.take(&id, serial, index)
 
     def add_or_find(self, str message_id not None, uint64_t serial, uint32_t index):
         """As ``find``; and when that is None, as ``add``."""
-        cdef Hash hash = self._hash(message_id)
-        known = self._answer(hash)
+        cdef Id id = self._id(message_id)
+        known = self._answer(&id)
         if known is None:
-            self.take(hash, serial, index)
+            self.take(&id, serial, index)
         return known
 
     def remove(self, str message_id not None, uint64_t serial):
         """Take back an id whose write failed. False: it is not held with this very serial, and nothing has changed."""
         cdef Bucket* bucket = NULL
-        cdef Hash hash = self._hash(message_id)
-        cdef Slot* slot = self._slot(hash, &bucket)
-        if slot is NULL or self._serial(bucket, slot) != serial:
+        cdef Slot* slot = NULL
+        cdef Id id = self._id(message_id)
+        cdef uint64_t* mark = self._mark(&id, &bucket, &slot)
+        if mark is NULL or self._serial(bucket, mark[0]) != serial:
             return False
-        _take_out(_table(bucket, hash), slot)
+        if slot is NULL:
+            remove_counted(&bucket.runs, id.who, id.number)
+        else:
+            _take_out(_table(bucket, id.hash), slot)
+            bucket.strays -= id.is_counted
         bucket.used -= 1
         self._count -= 1
         if bucket.used == 0:
@@ -374,52 +335,85 @@ cdef class DedupWindow:
         return forgotten
 
     cdef Hash hash_of(self, const void* data, size_t size) noexcept nogil:
-        """What stands for the id of these bytes (UTF-8). With ``holds`` and ``take``: for those who have no str of it."""
-        return _siphash(self._key0, self._key1, <const char*>data, size)
+        """Under the key of all windows."""
+        return siphash(self._key0, self._key1, <const char*>data, size)
 
-    cdef void prefetch(self, Hash hash) noexcept nogil:
+    cdef Id id_of(self, const uint8_t* data, size_t size) noexcept nogil:
+        """The id of these bytes (UTF-8). With ``holds`` and ``take``: for those who have no str of it."""
+        cdef Id id
+        id.data = data
+        id.size = size
+        id.is_hashed = False
+        id.is_counted = is_counted(data, size, &id.number)
+        if id.is_counted:
+            id.who = self.hash_of(data, WHO_BYTES)
+        return id
+
+    cdef void prefetch(self, Id* id) noexcept nogil:
         """It will be looked for soon: have the memory brought near meanwhile."""
         cdef uint32_t i
         cdef Table* table
-        if self._buckets is not NULL:
-            for i in range(self._bucket_count):
-                if self._buckets[i].used != 0:
-                    table = _table(&self._buckets[i], hash)
-                    if table.capacity:
-                        __builtin_prefetch(&table.slots[_home(hash.low, table.capacity)])
+        if self._buckets is NULL or id.is_counted:
+            return
+        self._hash(id)
+        for i in range(self._bucket_count):
+            if self._buckets[i].used != 0:
+                table = _table(&self._buckets[i], id.hash)
+                if table.capacity:
+                    __builtin_prefetch(&table.slots[_home(id.hash.low, table.capacity)])
 
-    cdef bint holds(self, Hash hash) noexcept nogil:
+    cdef bint holds(self, Id* id) noexcept nogil:
         cdef Bucket* bucket = NULL
-        return self._slot(hash, &bucket) is not NULL
+        cdef Slot* slot = NULL
+        return self._mark(id, &bucket, &slot) is not NULL
 
-    cdef Hash _hash(self, str message_id) except *:
+    cdef Id _id(self, str message_id) except *:
         cdef Py_ssize_t size = 0
-        cdef const char* data = PyUnicode_AsUTF8AndSize(message_id, &size)
-        return _siphash(self._key0, self._key1, data, <size_t>size)
+        cdef const char* data = PyUnicode_AsUTF8AndSize(message_id, &size)      # lives as long as the str
+        return self.id_of(<const uint8_t*>data, <size_t>size)
 
-    cdef Slot* _slot(self, Hash hash, Bucket** bucket) noexcept nogil:
-        """The slot of an id, and its bucket; NULL: it is not held."""
+    cdef void _hash(self, Id* id) noexcept nogil:
+        if not id.is_hashed:
+            id.hash = self.hash_of(id.data, id.size)
+            id.is_hashed = True
+
+    cdef uint64_t* _mark(self, Id* id, Bucket** place, Slot** slot) noexcept nogil:
+        """Where the mark of an id is, and its bucket; and its slot, if it is in a table. NULL: it is not held."""
         cdef uint32_t i
-        cdef Slot* slot
+        cdef Bucket* bucket
+        cdef Run* run
+        cdef uint64_t* mark
         if self._buckets is NULL:
             return NULL
         for i in range(self._bucket_count):
-            if self._buckets[i].used != 0:
-                slot = _search(_table(&self._buckets[i], hash), hash)
-                if slot is not NULL:
-                    bucket[0] = &self._buckets[i]
-                    return slot
+            bucket = &self._buckets[i]
+            if bucket.used == 0:
+                continue
+            place[0] = bucket
+            if id.is_counted:
+                run = run_of(bucket.runs, id.who)
+                if run is not NULL:
+                    mark = mark_in(run, id.number)
+                    if mark is not NULL and mark[0] != 0:
+                        return mark
+                if bucket.strays == 0:
+                    continue
+            self._hash(id)
+            slot[0] = _search(_table(bucket, id.hash), id.hash)
+            if slot[0] is not NULL:
+                return &slot[0].mark
         return NULL
 
-    cdef uint64_t _serial(self, const Bucket* bucket, const Slot* slot) noexcept nogil:
-        return (bucket.number * self._width_ms << COUNTER_BITS) + ((slot.mark - 1) >> INDEX_BITS)
+    cdef uint64_t _serial(self, const Bucket* bucket, uint64_t mark) noexcept nogil:
+        return (bucket.number * self._width_ms << COUNTER_BITS) + ((mark - 1) >> INDEX_BITS)
 
-    cdef object _answer(self, Hash hash):
+    cdef object _answer(self, Id* id):
         cdef Bucket* bucket = NULL
-        cdef Slot* slot = self._slot(hash, &bucket)
-        if slot is NULL:
+        cdef Slot* slot = NULL
+        cdef uint64_t* mark = self._mark(id, &bucket, &slot)
+        if mark is NULL:
             return None
-        return self._serial(bucket, slot), (slot.mark - 1) & INDEX_MASK
+        return self._serial(bucket, mark[0]), (mark[0] - 1) & INDEX_MASK
 
     cdef uint64_t _oldest(self) noexcept nogil:
         """Number of the oldest bucket that is live: (n + 1) * width + window > clock."""
@@ -443,12 +437,13 @@ cdef class DedupWindow:
         if self._count == 0:
             self._free_all()                    # a channel that fell silent costs no more than a new one
 
-    cdef int take(self, Hash hash, uint64_t serial, uint32_t index) except -1:
+    cdef int take(self, Id* id, uint64_t serial, uint32_t index) except -1:
         """Remember an id that is not held."""
         if index > LARGEST_INDEX:
             raise ValueError(f"index must be 0 to {LARGEST_INDEX}, got {index}")
         cdef uint64_t ms = serial >> COUNTER_BITS, number = ms // self._width_ms
         cdef Slot item
+        cdef int taken = 0
         self._advance(ms)
         if number < self._oldest():
             self._forgotten += 1
@@ -461,10 +456,18 @@ cdef class DedupWindow:
         # Live numbers span less than the number of buckets, so whoever sits in this place has the same number.
         assert bucket.used == 0 or bucket.number == number
         bucket.number = number
-        item.hash = hash
         item.mark = 1 + ((serial - (number * self._width_ms << COUNTER_BITS)) << INDEX_BITS | index)
-        if not _insert(bucket, item):
+        if id.is_counted:
+            taken = add_counted(&bucket.runs, id.who, id.number, item.mark)
+        if taken == 0:
+            self._hash(id)
+            item.hash = id.hash
+            if _insert(bucket, item):
+                bucket.strays += id.is_counted
+                taken = 1
+        if taken != 1:
             raise MemoryError(f"no memory for more than {bucket.used} ids in one bucket")
+        bucket.used += 1
         self._count += 1
         return 0
 

@@ -2,13 +2,13 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.acks cimport AckQueue
-from ext.dedup cimport DedupWindow, Hash
 from ext.log cimport Log
 from ext.output cimport Out
 from ext.publish cimport Parser
 from ext.rate cimport Rate
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
+from ext.siphash cimport Hash
 
 
 cdef class Ingest(Sink):
@@ -24,11 +24,9 @@ cdef class Ingest(Sink):
     cdef Rate _key_rate, _app_rate
     cdef bytes _name                    # the last one that was used
     cdef Log _log
-    cdef Hash _ahead                    # of the id that the next publish will probably have
-    cdef uint64_t _ahead_serial         # if its msgSerial is this one
-    cdef bint _is_ahead                 # there is one
+    cdef Hash _who                      # of the connection's id, in all windows
+    cdef bint _is_known                 # that is known
 
     cdef bint _stage(self, Parser parser) except? True
-    cdef void _look_ahead(self, DedupWindow dedup, uint64_t msg_serial) noexcept
     cdef bint _has_room(self, Log log, uint64_t size) noexcept
     cdef Log _find(self, Parser parser)

@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from ext.acks cimport AckQueue
-from ext.dedup cimport DedupWindow, Hash
+from ext.dedup cimport Id, counted_id
 from ext.log cimport Log
 from ext.output cimport Out, bytes_of, out_init, put_str
 from ext.publish cimport Parser
@@ -31,6 +31,7 @@ cdef enum:
     MOST_NAMES = 1000           # granted at once; then they are asked for anew
     LONGEST_BASE = 64           # of "<connection id>:<msgSerial>:<index>": 10 + 1 + 20 + 1 + 3
 
+cdef uint64_t LARGEST_COUNTED = 1_000_000_000_000_000_000u     # 18 digits: with more it is text like any other
 cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
 cdef Rate _UNLIMITED = Rate(0, 0)
 
@@ -101,7 +102,7 @@ cdef class Ingest(Sink):
         cdef uint64_t serial
         cdef uint8_t base[LONGEST_BASE]
         cdef size_t length
-        cdef Hash hash
+        cdef Id id
         cdef bytes record
         cdef uint32_t size = <uint32_t>(parser.out.size)
         if parser.client_ids is not None or (parser.ids is not None and parser.count > 1):
@@ -122,19 +123,21 @@ cdef class Ingest(Sink):
         base[length] = 58               # the id of a message begins with that, if it has none of its own
         if parser.count == 1:
             if parser.ids is not None:
-                hash = log.dedup._hash(parser.ids[0])
-            elif self._is_ahead and parser.msg_serial == self._ahead_serial:
-                hash = self._ahead
+                id = log.dedup._id(parser.ids[0])
+            elif self._is_known and parser.msg_serial < LARGEST_COUNTED:
+                base[length + 1] = 48
+                id = counted_id(self._who, parser.msg_serial, base, length + 2)
             else:
-                hash = log.dedup.hash_of(base, length + 1 + decimal(base + length + 1, 0))
-            log.dedup.prefetch(hash)
+                id = log.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0))
+                self._is_known = id.is_counted      # all windows have one key
+                self._who = id.who
+            log.dedup.prefetch(&id)
         record = new_record(base, length, self._sender, parser)
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
-            if log.dedup.holds(hash):
+            if log.dedup.holds(&id):
                 return False            # used before: a serial is skipped, which harms nobody
-            log.dedup.take(hash, serial, 0)
-            self._look_ahead(log.dedup, parser.msg_serial + 1)
+            log.dedup.take(&id, serial, 0)
         elif not remember(log.dedup, parser.count, serial, base, length + 1):
             return False
         if self._connection_rate is not None:
@@ -146,22 +149,6 @@ cdef class Ingest(Sink):
         log.last_used_ms = sequence.now_ms
         sequence.put(log, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
         return True
-
-    cdef void _look_ahead(self, DedupWindow dedup, uint64_t msg_serial) noexcept:
-        """Most publishes of a connection are followed by that with the next msgSerial. Where its id will be looked for
-        is rarely in a cache, so that is asked for one publish earlier. (The hash is the same for all channels: their
-        windows have one key.)"""
-        cdef uint8_t base[LONGEST_BASE]
-        cdef size_t length = <size_t>len(self._connection_id)
-        memcpy(base, <const char*>self._connection_id, length)
-        base[length] = 58
-        length += 1 + decimal(base + length + 1, msg_serial)
-        base[length] = 58
-        base[length + 1] = 48
-        self._ahead = dedup.hash_of(base, length + 2)
-        self._ahead_serial = msg_serial
-        self._is_ahead = True
-        dedup.prefetch(self._ahead)
 
     cdef bint _has_room(self, Log log, uint64_t size) noexcept:
         """Do all quotas allow for it? They are charged once it is certain that it is staged here."""

@@ -19,7 +19,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ext.dedup cimport Hash
+from ext.dedup cimport Id
 from ext.log cimport Log
 from ext.output cimport (Out, out_init, put, put_array_header, put_byte, put_decimal, put_json_text, put_str, put_str_header)
 from ext.publish cimport Parser
@@ -146,7 +146,7 @@ cdef class Permit:
         cdef const char* id = NULL
         cdef Py_ssize_t size = 0
         cdef uint64_t serial
-        cdef Hash hash
+        cdef Id message_id
         if parser.size > self._most_bytes or parser.count > self._most_messages or not self._names_fit(parser):
             return None
         if (sequence.pending_bytes > self._most_pending or sequence.remembered + parser.count > sequence.most_remembered
@@ -166,15 +166,15 @@ cdef class Permit:
                 return None
         base[length] = 58               # the id of a message begins with that, if it has none of its own
         if parser.count == 1:
-            hash = (log.dedup.hash_of(id, <size_t>size) if id is not NULL
-                    else log.dedup.hash_of(base, length + 1 + decimal(base + length + 1, 0)))
-            log.dedup.prefetch(hash)
+            message_id = (log.dedup.id_of(<const uint8_t*>id, <size_t>size) if id is not NULL
+                          else log.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0)))
+            log.dedup.prefetch(&message_id)
         record = new_record(base, length, self._sender, parser)
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
-            if log.dedup.holds(hash):
+            if log.dedup.holds(&message_id):
                 return None             # used before: a serial is skipped, which harms nobody
-            log.dedup.take(hash, serial, 0)
+            log.dedup.take(&message_id, serial, 0)
         elif not remember(log.dedup, parser.count, serial, base, length + 1):
             return None
         if log.incoming is not None:

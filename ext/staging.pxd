@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ext.dedup cimport DedupWindow
+from ext.dedup cimport DedupWindow, Id
 from ext.publish cimport Parser
 
 cdef enum:
@@ -30,11 +30,14 @@ cdef inline bint remember(DedupWindow dedup, uint32_t count, uint64_t serial, ui
     """Take the ids ``<base><index>`` of a publish into the window, all of them or none: False, one is there already.
     Behind ``base`` there is room for an index."""
     cdef uint32_t index
+    cdef Id id
     for index in range(count):
-        if dedup.holds(dedup.hash_of(base, size + decimal(base + size, index))):
+        id = dedup.id_of(base, size + decimal(base + size, index))
+        if dedup.holds(&id):
             return False
     for index in range(count):
-        dedup.take(dedup.hash_of(base, size + decimal(base + size, index)), serial, index)
+        id = dedup.id_of(base, size + decimal(base + size, index))
+        dedup.take(&id, serial, index)
     return True
 
 
