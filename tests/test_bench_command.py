@@ -103,8 +103,9 @@ def test_what_can_not_be_reached_is_told_apart(capsys):
         closed.bind(("127.0.0.1", 0))
         assert bench(closed.getsockname()[1]) == 3
     assert "refuses connections" in capsys.readouterr().err
-    assert main(["bench", "--url", "ws://no-such-host.invalid", "--key", KEY]) == 3
-    assert "no host" in capsys.readouterr().err
+    for name in ("no-such-host.invalid", "a..b", "a" * 64 + ".invalid"):
+        assert main(["bench", "--url", f"ws://{name}", "--key", KEY]) == 3
+        assert f"no host '{name}'" in capsys.readouterr().err
 
 
 def answering(data, times):
@@ -145,11 +146,20 @@ def test_a_server_that_is_none_for_websockets_is_told(capsys):
         (("--plot", "x.pdf"), "--plot"),
         (("--prefix", "a]b"), "--prefix"),
         (("--json", "/no/such/directory/x.json"), "directory"),
+        (("--url", "ws://127.0.0.1:0"), "--url"),
+        (("--url", "ws://127.0.0.1:1/#there"), "--url"),
     ],
 )
 def test_a_wrong_option_is_named(options, named, capsys):
     assert bench(1, *options) == 2
     assert named in capsys.readouterr().err
+
+
+def test_what_stands_before_a_host_is_refused_and_not_shown(capsys):
+    assert bench(1, "--url", f"ws://{KEY}@127.0.0.1:1") == 2
+    said = capsys.readouterr().err
+    assert "--url" in said
+    assert KEY.split(":")[1] not in said
 
 
 def test_without_a_key_it_says_what_to_do(capsys, monkeypatch):

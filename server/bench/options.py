@@ -179,8 +179,10 @@ def _address(url: str) -> tuple[str, int, bool]:
         port = parts.port
     except ValueError as error:
         raise UsageError(f"--url: {error}") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-        raise UsageError(f"--url: ws://host:port or wss://host:port, got {url!r}")
+    beside = parts.username or parts.query or parts.fragment or parts.path not in ("", "/")
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or beside or port == 0:
+        got = "" if "@" in url else f", got {url!r}"  # what stands before an @ may be a secret
+        raise UsageError(f"--url: ws://host:port or wss://host:port, and nothing else{got}")
     secure = parts.scheme == "wss"
     return parts.hostname, port or (443 if secure else 80), secure
 

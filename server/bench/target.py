@@ -49,6 +49,8 @@ class Target:
                 return found
         except socket.gaierror as error:
             raise Unreachable(f"there is no host {self.host!r}: {error.strerror}") from error
+        except UnicodeError as error:  # as text it can't be asked for: a label is empty, or has more than 63 bytes
+            raise Unreachable(f"there is no host {self.host!r}: that can be no host's name") from error
         except ssl.SSLCertVerificationError as error:
             raise Unreachable(
                 f"{where}: its certificate is not trusted: {error.verify_message} (--insecure?)"
