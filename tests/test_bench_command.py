@@ -146,6 +146,7 @@ def test_a_server_that_is_none_for_websockets_is_told(capsys):
         (("--plot", "x.pdf"), "--plot"),
         (("--prefix", "a]b"), "--prefix"),
         (("--json", "/no/such/directory/x.json"), "directory"),
+        (("--csv", "/"), "/ is a directory"),
         (("--url", "ws://127.0.0.1:0"), "--url"),
         (("--url", "ws://127.0.0.1:1/#there"), "--url"),
     ],

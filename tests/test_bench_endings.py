@@ -6,14 +6,16 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 
 import pytest
 import trustme
 
 from server.bench import load as bench_load
-from server.bench import plot
+from server.bench import plot, report
 from server.bench.load import Load
+from server.bench.target import Target
 from tests.faulty_server import FaultyServer
 from tests.harness import KEY, Server
 from tests.test_bench_command import SHORT, bench
@@ -84,6 +86,55 @@ def test_ctrl_c_before_there_is_anything_and_twice_gives_no_verdict(running, int
     said = capsys.readouterr()
     assert "no verdict" in said.err
     assert "correct" not in said.out.lower()
+
+
+def test_ctrl_c_before_the_run_and_behind_it_is_told_in_a_line(running, monkeypatch, capsys, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Target, "_find", interrupted)
+        assert bench(running.port) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(report, "write_json", interrupted)
+        assert bench(running.port, "--rate", "100", "--json", str(tmp_path / "x.json"), *SHORT) == 1
+    assert capsys.readouterr().err.count("ended by hand\n") == 2
+
+
+def test_what_can_not_be_written_is_told_and_the_rest_is_written(running, capsys, tmp_path):
+    """Who asks for a file in vain learns it, and has the other figures all the same."""
+    written = tmp_path / "x.csv"
+    options = ("--rate", "200", "--json", "/dev/full", "--csv", str(written), *SHORT)
+    assert bench(running.port, *options) == 2
+    said = capsys.readouterr()
+    assert "/dev/full could not be written: No space left on device" in said.err
+    assert "correct: every acknowledged message" in said.out
+    assert written.read_text().startswith("percentile,")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_file_that_may_not_be_written_is_told_before_the_run(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert bench(1, "--json", str(tmp_path / "x.json")) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["full", "gone"])
+def test_a_report_that_nobody_can_read_is_told(running, reads):
+    command = [sys.executable, "-m", "server.cli", "bench", "--url", f"ws://127.0.0.1:{running.port}", "--key", KEY]
+    command += ["--rate", "100", "--warmup", "0", "--quiet", *SHORT]
+    if reads:
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, out = os.pipe()
+        os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(out)
+    assert done.returncode == 2
+    reason = "No space left on device" if reads else "Broken pipe"
+    assert done.stderr == f"unbroken bench: the report could not be printed: {reason}\n"
 
 
 def test_over_tls_it_measures_the_same_and_says_what_that_costs(tmp_path, capsys, monkeypatch):

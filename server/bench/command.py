@@ -6,8 +6,10 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 from server.bench import plot, report, scenarios
 from server.bench.load import Interrupted, Load, allow_descriptors, say
@@ -21,10 +23,18 @@ CORRECT, INCORRECT, USAGE, UNREACHABLE = 0, 1, 2, 3
 def main(arguments: argparse.Namespace) -> int:
     """See the epilog of the command's help for the exit statuses."""
     try:
+        return _main(arguments)
+    except KeyboardInterrupt:  # before the run: it has an end of its own; or behind it, when files are written
+        say("unbroken bench: ended by hand")
+        return INCORRECT
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    try:
         options = options_from(arguments, dict(os.environ))
         for path in (options.json, options.csv, options.plot):
-            if path is not None and not path.parent.is_dir():
-                raise UsageError(f"there is no directory {path.parent}")
+            if path is not None:
+                _check_writable(path)
         if options.plot is not None:
             plot.load_pyplot()
     except UsageError as error:
@@ -56,17 +66,50 @@ def main(arguments: argparse.Namespace) -> int:
         return INCORRECT
     finally:
         load.close()
-    print(report.table(load, figures, verdict))
-    sys.stdout.flush()
+    written = [_print(report.table(load, figures, verdict))]
     if options.json is not None:
-        report.write_json(options.json, report.document(load, figures, verdict))
+        found = report.document(load, figures, verdict)
+        written.append(_write(options.json, partial(report.write_json, options.json, found)))
     if options.csv is not None:
-        report.write_csv(options.csv, load, figures)
+        written.append(_write(options.csv, partial(report.write_csv, options.csv, load, figures)))
     if options.plot is not None:
-        plot.draw(
-            options.plot, load, figures, f"unbroken bench, {options.scenario}: {verdict.sentence().split(':')[0]}"
-        )
-    return CORRECT if verdict.clean else INCORRECT
+        title = f"unbroken bench, {options.scenario}: {verdict.sentence().split(':')[0]}"
+        written.append(_write(options.plot, partial(plot.draw, options.plot, load, figures, title)))
+    if not verdict.clean:
+        return INCORRECT
+    return CORRECT if all(written) else USAGE
+
+
+def _check_writable(path: Path) -> None:
+    """Before a long run, as far as it can be known. Raises: UsageError."""
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no directory {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory, and no file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{path} can't be written")
+
+
+def _print(text: str) -> bool:
+    """False: there is nobody who reads it (any more), which is said."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        say(f"unbroken bench: the report could not be printed: {error.strerror}")
+        with open(os.devnull, "w") as nowhere:  # for what has been kept: its end would fail once more
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return False
+    return True
+
+
+def _write(path: Path, write: Callable[[], None]) -> bool:
+    """False: it could not be written, which is said; what else was asked for is written all the same."""
+    try:
+        write()
+    except OSError as error:
+        say(f"unbroken bench: {path} could not be written: {error.strerror or error}")
+        return False
+    return True
 
 
 def _descriptors(options: Options) -> int:

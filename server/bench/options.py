@@ -32,7 +32,8 @@ scenarios and examples:
       unbroken bench --key KEY --scenario replay --count 100000
 
 exit status: 0 every acknowledged message was delivered once and in order; 1 not so, or publishes were refused, or
-the connection was lost; 2 wrong usage; 3 the server could not be reached, or did not let us in
+the connection was lost; 2 wrong usage, or what was found could not be written; 3 the server could not be reached, or
+did not let us in
 """
 
 
