@@ -29,6 +29,8 @@ FAULTS = (
     "forgetful",
     "publishes-again",
     "stall",
+    "mute",
+    "lose-and-drop",
 )
 
 
@@ -37,7 +39,8 @@ class FaultyServer:
 
     Other kinds: ``unwelcome`` and ``senseless`` greet so, ``small`` takes small messages only, ``forgetful`` resumes no
     connection, ``publishes-again`` what is sent again (and answers one publish late), ``stall`` holds everything back
-    from the fifth message on until ``release`` is called."""
+    from the fifth message on until ``release`` is called, ``mute`` greets nobody who comes back, ``lose-and-drop``
+    loses the fifth, and drops all subscribers with the tenth."""
 
     def __init__(self, fault: str) -> None:
         assert fault in FAULTS
@@ -81,6 +84,10 @@ class FaultyServer:
         if self.fault == "senseless":
             await _say(websocket, action=4, connectionId="c", connectionDetails=["connectionKey", 7])
             return
+        if self.fault == "mute" and "resume=" in request.path:
+            with suppress(ConnectionClosed):
+                await websocket.get_message()
+            return
         self._connections += 1
         details = {"connectionKey": "k", "maxMessageSize": 100 if self.fault == "small" else 65536}
         name = f"c{self._connections}" if self.fault == "forgetful" else "c"
@@ -104,7 +111,7 @@ class FaultyServer:
         struck = self._count % 10 == 5
         fault = self.fault if struck else "none"
         deliveries = [message["messages"][0]["data"]]
-        if fault in ("lose", "refuse"):
+        if fault in ("lose", "refuse", "lose-and-drop"):
             deliveries = []
         elif fault == "repeat":
             deliveries *= 2
@@ -123,6 +130,9 @@ class FaultyServer:
                     await _say(subscriber, action=15, channelSerial="s1", messages=[{"data": data}])
         if fault == "drop" and self._subscribers:
             await self._subscribers.pop().aclose()
+        if self.fault == "lose-and-drop" and self._count == 10:
+            while self._subscribers:
+                await self._subscribers.pop().aclose()
         if fault == "garbage" and self._subscribers:
             await self._subscribers[-1].send_message("{}")
         if self.fault == "publishes-again":

@@ -73,6 +73,7 @@ def test_idle_connections_are_measured_by_the_server_s_memory(running, capsys):
         ("drop", "connections lost"),
         ("garbage", "the server sent what is no protocol message"),
         ("damage", "damaged or on the wrong channel"),
+        ("lose-and-drop", "acknowledged but never delivered"),
     ],
 )
 def test_a_broken_promise_is_found_and_named(fault, named, capsys, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from server.bench import load as bench_load
-from server.bench import plot, report
+from server.bench import plot, report, scenarios
 from server.bench.load import Load
 from server.bench.target import Target
 from tests.faulty_server import FaultyServer
@@ -179,6 +179,30 @@ def test_a_server_that_fails_those_who_come_back_is_found(fault, named, capsys, 
         options = ("--scenario", "reconnect", "--rate", "200", "--subscribers", "3", "--duration", "0.6")
         assert bench(server.port, *options) == 1
     assert named in capsys.readouterr().out
+
+
+def test_who_never_comes_back_is_no_success(tmp_path, capsys, monkeypatch):
+    """Neither connected nor refused: what they have missed is not known, and no verdict may leave them out."""
+    monkeypatch.setattr(bench_load, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(scenarios, "CATCH_UP_SECONDS", 0.3)
+    found = tmp_path / "found.json"
+    with FaultyServer("mute") as server:
+        options = ("--scenario", "reconnect", "--rate", "200", "--subscribers", "3", "--duration", "0.6")
+        assert bench(server.port, *options, "--json", str(found)) == 1
+    assert "4 connections not made" in capsys.readouterr().out
+
+    def no_json(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    document = json.loads(found.read_text(), parse_constant=no_json)
+    assert document["figures"]["until all had caught up with what they missed, s"] is None
+
+
+def test_a_run_that_is_ended_says_of_whom_it_knows_nothing(capsys, interrupt):
+    interrupt(lambda load: len([c for c in load.subscribers if not c.ready]) == 3 and load.tally.delivered > 0)
+    with FaultyServer("mute") as server:
+        bench(server.port, "--scenario", "reconnect", "--rate", "200", "--subscribers", "3", "--duration", "0.6")
+    assert "4 connections were still being made: what they have missed is not known" in capsys.readouterr().out
 
 
 def test_what_a_server_owes_when_publishing_ends_is_in_the_percentiles(tmp_path, monkeypatch):

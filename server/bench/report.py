@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import platform
 from dataclasses import asdict, astuple
@@ -91,7 +92,8 @@ def document(load: Load, figures: Figures, verdict: Verdict) -> dict[str, Any]:
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
         "interrupted": load.interrupted,
         "seconds": figures.seconds,
-        "figures": figures.values,
+        # JSON has no infinity: what never happened has no number.
+        "figures": {name: value if math.isfinite(value) else None for name, value in figures.values.items()},
         "own_cpu": figures.own_cpu,
         "own_demand": figures.own_demand,
         "unsent": load.unsent,
@@ -106,7 +108,7 @@ def document(load: Load, figures: Figures, verdict: Verdict) -> dict[str, Any]:
 
 
 def write_json(path: Path, found: dict[str, Any]) -> None:
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, load: Load, figures: Figures) -> None:
@@ -158,4 +160,6 @@ def _ms(microseconds: int) -> str:
 
 
 def _number(value: float) -> str:
+    if math.isinf(value):
+        return "never"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3f}"

@@ -97,9 +97,12 @@ def judge(load: Load) -> Verdict:
         verdict.refused += publisher.refused * publisher.per_publish
         verdict.unanswered += (publisher.sent - publisher.answered) * publisher.per_publish
     verdict.acknowledged = verdict.sent - verdict.refused - verdict.unanswered
+    pending = sum(not (client.ready or client.lost) for client in load.subscribers + load.publishers)
+    if load.interrupted and pending:
+        load.noted(f"{pending} connections were still being made: what they have missed is not known")
+    else:
+        verdict.failed_connections += pending  # they had all the time that there was
     for subscriber in load.subscribers:
-        if not subscriber.ready:
-            continue  # its connection was lost, which is counted: nobody could deliver anything to it
         for publisher in by_channel.get(subscriber.receiver.channel, ()):
             _compare(verdict, subscriber, publisher)
     verdict.refused_yet_delivered = max(verdict.refused_yet_delivered - tally.unlocated, 0) + tally.refused_deliveries
@@ -111,7 +114,9 @@ def judge(load: Load) -> Verdict:
 
 
 def _compare(verdict: Verdict, subscriber: Client, publisher: Publisher) -> None:
-    """One subscriber's messages of one publisher, from the first one to the last one that was answered."""
+    """One subscriber's messages of one publisher, from the first one to the last one that was answered.
+
+    Of one that is away (which is counted) to the last one it has: nobody could deliver anything more to it."""
     receiver = subscriber.receiver
     receiver.forgive()
     expected = receiver.expected(publisher.number)
@@ -120,14 +125,15 @@ def _compare(verdict: Verdict, subscriber: Client, publisher: Publisher) -> None
     for begin, end in receiver.missing(publisher.number):
         if begin < answered:
             lost.add(begin, min(end, answered))
-    excused = receiver.forgiven(publisher.number)
-    if expected < answered:
-        tail = Ranges()
-        tail.add(expected, answered)
-        excused += tail.subtract(publisher.refused_messages)
-        for begin, end in tail:
-            lost.add(begin, end)
-    verdict.refused_yet_delivered += publisher.refused_messages.total - excused
+    if subscriber.ready:
+        excused = receiver.forgiven(publisher.number)
+        if expected < answered:
+            tail = Ranges()
+            tail.add(expected, answered)
+            excused += tail.subtract(publisher.refused_messages)
+            for begin, end in tail:
+                lost.add(begin, end)
+        verdict.refused_yet_delivered += publisher.refused_messages.total - excused
     verdict.lost += lost.total
     if lost.total and len(verdict.examples) < MOST_EXAMPLES:
         begin, end = next(iter(lost))
