@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import trustme
@@ -179,6 +180,20 @@ def test_a_server_that_fails_those_who_come_back_is_found(fault, named, capsys, 
         options = ("--scenario", "reconnect", "--rate", "200", "--subscribers", "3", "--duration", "0.6")
         assert bench(server.port, *options) == 1
     assert named in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [("--rate", "100"), ("--scenario", "idle")], ids=["throughput", "idle"])
+def test_a_process_that_ends_in_the_middle_has_no_figures_and_the_report_says_why(running, options, capsys):
+    """As when the server dies: what it has used can't be asked for any more."""
+    watched = subprocess.Popen(["sleep", "1.5"])
+    waiting = threading.Thread(target=watched.wait)  # else it would stay in the list of processes
+    waiting.start()
+    duration = ("--duration", "2", "--quiet")
+    assert bench(running.port, *options, "--server-pid", str(watched.pid), *duration) == 0
+    waiting.join()
+    said = capsys.readouterr().out
+    assert "CPU" not in said.partition("correct:")[0] and "memory" not in said.partition("correct:")[0]
+    assert f"note: process {watched.pid} has ended: nothing is known of what it used" in said
 
 
 def test_who_never_comes_back_is_no_success(tmp_path, capsys, monkeypatch):

@@ -324,7 +324,7 @@ def allow_descriptors(wanted: int) -> None:
 
 
 def cpu_seconds(pid: int | None = None) -> float:
-    """CPU time that a process has used; this one, without a pid."""
+    """CPU time that a process has used; this one, without a pid. Raises: OSError, it has ended."""
     if pid is None:
         return time.process_time()
     with open(f"/proc/{pid}/stat") as file:
@@ -343,8 +343,12 @@ def wanted_cpu_seconds() -> float:
 
 
 def resident_bytes(pid: int) -> int:
+    """Raises: OSError, it has ended."""
     with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(file.read().split()[1])
+    if not pages:  # it has, though nobody has asked for its status yet
+        raise ProcessLookupError(f"process {pid} has ended")
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def say(text: str) -> None:

@@ -54,21 +54,34 @@ def run(load: Load) -> Figures:
     return scenario(load)
 
 
+def _of_server(load: Load, look: Callable[[int], float]) -> float | None:
+    """What a look at the server's process finds. None: it was not named, or has ended, which the report says then."""
+    pid = load.options.server_pid
+    if pid is None:
+        return None
+    try:
+        return look(pid)
+    except OSError:
+        load.noted(f"process {pid} has ended: nothing is known of what it used")
+        return None
+
+
 class Meter:
     """CPU of both sides over a span of time."""
 
     def __init__(self, load: Load) -> None:
-        self._pid = load.options.server_pid
+        self._load = load
         self._began = time.monotonic()
         self._own, self._demand = cpu_seconds(), wanted_cpu_seconds()
-        self._server = cpu_seconds(self._pid) if self._pid else 0.0
+        self._server = _of_server(load, cpu_seconds)
 
     def figures(self) -> Figures:
         seconds = max(time.monotonic() - self._began, 1e-9)
         own = (cpu_seconds() - self._own) / seconds
         figures = Figures(seconds, own_cpu=own, own_demand=(wanted_cpu_seconds() - self._demand) / seconds)
-        if self._pid:
-            figures.values["server CPU, share of a core"] = (cpu_seconds(self._pid) - self._server) / seconds
+        server = _of_server(self._load, cpu_seconds)
+        if server is not None and self._server is not None:
+            figures.values["server CPU, share of a core"] = (server - self._server) / seconds
         return figures
 
 
@@ -188,8 +201,7 @@ def _published(load: Load) -> list[int]:
 
 def idle(load: Load) -> Figures:
     options = load.options
-    assert options.server_pid is not None
-    before = resident_bytes(options.server_pid)
+    before = _of_server(load, resident_bytes)
     clients = [load.add_subscriber() for _ in range(options.subscribers)]
     load.connect(clients)
     load.wait_ready(clients, seconds=CATCH_UP_SECONDS)
@@ -197,9 +209,9 @@ def idle(load: Load) -> Figures:
     meter = Meter(load)
     _sit(load, options.duration)
     figures = meter.figures()
-    figures.values["server memory, bytes for each connection"] = (resident_bytes(options.server_pid) - before) / len(
-        clients
-    )
+    after = _of_server(load, resident_bytes)
+    if before is not None and after is not None:
+        figures.values["server memory, bytes for each connection"] = (after - before) / len(clients)
     return figures
 
 
