@@ -7,4 +7,5 @@ cdef class Histogram:
     cdef readonly uint64_t largest      # exact
     cdef double _sum
 
+    cdef uint64_t _told(self, uint64_t index) noexcept nogil
     cdef void add(self, uint64_t value) noexcept nogil

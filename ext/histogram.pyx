@@ -5,7 +5,7 @@
     step           1             2               4                 each range has 1,024 counts, the first one 2,048
     index      value         1024 * shift + (value >> shift), where shift = bits of the value - 11
 
-Larger values count as the largest one that fits; ``largest`` tells the truth."""
+Larger values are counted with the largest ones that fit, and all of these are told as ``largest``, which is exact."""
 cimport cython
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
@@ -61,6 +61,11 @@ cdef class Histogram:
     def mean(self):
         return self._sum / <double>self.count if self.count else 0.0
 
+    cdef uint64_t _told(self, uint64_t index) noexcept nogil:
+        """What stands for the values that are counted there."""
+        cdef uint64_t upper = _upper(index)
+        return upper if index < COUNTS - 1 and upper < self.largest else self.largest
+
     def percentile(self, double percent):
         """The smallest value (to three digits) that so many percent of all do not exceed; 0 if there is none.
 
@@ -77,7 +82,7 @@ cdef class Histogram:
         for i in range(COUNTS):
             seen += self._counts[i]
             if seen >= wanted:
-                return min(_upper(i), self.largest)
+                return self._told(i)
         return self.largest
 
     def merge(self, Histogram other not None):
@@ -104,5 +109,5 @@ cdef class Histogram:
         for i in range(COUNTS):
             if self._counts[i]:
                 seen += self._counts[i]
-                found.append((min(_upper(i), self.largest), seen))
+                found.append((self._told(i), seen))
         return found

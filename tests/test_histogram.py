@@ -35,11 +35,22 @@ def test_percentiles_are_right_to_three_digits_however_the_values_were_gathered(
     assert all(sum(value <= step for value in values) == count for step, count in steps)
 
 
-def test_what_is_too_large_counts_as_the_largest_and_is_told_truly():
+def test_what_is_beyond_the_scale_is_told_as_the_largest_value_and_never_as_less():
+    """A report's last column is the maximum: a stall of ten minutes is none of 134 seconds."""
     histogram = Histogram()
-    histogram.record(1 << 40)
-    assert histogram.largest == 1 << 40
-    assert histogram.percentile(50) <= (1 << 27) - 1
+    for value in (5, 600_000_000, 700_000_000):
+        histogram.record(value)
+    assert histogram.largest == 700_000_000
+    assert [histogram.percentile(percent) for percent in (33, 50, 100)] == [5, 700_000_000, 700_000_000]
+    assert histogram.steps() == [(5, 1), (700_000_000, 3)]
+
+
+@given(value=st.integers(0, 1 << 40))
+def test_of_one_value_every_percentile_is_that_value(value):
+    histogram = Histogram()
+    histogram.record(value)
+    assert {histogram.percentile(percent) for percent in (0, 0.001, 50, 99.999, 100)} == {value}
+    assert histogram.steps() == [(value, 1)]
 
 
 def test_an_empty_one_and_a_cleared_one_are_alike():
