@@ -42,14 +42,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What happened in one second of a run; latencies in microseconds."""
+    """What happened in one second of a run; latencies in microseconds, None where none was measured."""
 
     at: float
     published: int
     acknowledged: int
     delivered: int
-    p50: int
-    p99: int
+    p50: int | None
+    p99: int | None
     problems: int  # since the beginning
 
 
@@ -209,8 +209,8 @@ class Load:
             round((sent - published) / seconds),
             round((tally.acknowledged - acknowledged) / seconds),
             round((tally.delivered - delivered) / seconds),
-            measured.percentile(50),
-            measured.percentile(99),
+            measured.percentile(50) if measured.count else None,
+            measured.percentile(99) if measured.count else None,
             self._problems(),
         )
         self.seconds.append(second)

@@ -118,7 +118,7 @@ def write_csv(path: Path, load: Load, figures: Figures) -> None:
         rows.writerow(["percentile", "delivery_us", "ack_us", "connecting_us"])
         connecting = figures.connecting or Histogram()
         for percent in PERCENTILES:
-            rows.writerow([percent, *(h.percentile(percent) for h in (load.latency, load.ack_latency, connecting))])
+            rows.writerow([percent, *(_at(h, percent) for h in (load.latency, load.ack_latency, connecting))])
         rows.writerow([])
         rows.writerow(["second", "published", "acknowledged", "delivered", "p50_us", "p99_us", "problems"])
         for second in load.seconds:
@@ -128,10 +128,15 @@ def write_csv(path: Path, load: Load, figures: Figures) -> None:
 def _summary(histogram: Histogram) -> dict[str, Any]:
     return {
         "count": histogram.count,
-        "mean": round(histogram.mean, 1),
-        "percentiles": {_percent(percent): histogram.percentile(percent) for percent in PERCENTILES},
+        "mean": round(histogram.mean, 1) if histogram.count else None,
+        "percentiles": {_percent(percent): _at(histogram, percent) for percent in PERCENTILES},
         "steps": histogram.steps(),
     }
+
+
+def _at(histogram: Histogram, percent: float) -> int | None:
+    """None: there is none of no values. A 0 would be read as a very good one."""
+    return histogram.percentile(percent) if histogram.count else None
 
 
 def _setting(options: Options) -> str:
@@ -155,8 +160,8 @@ def _percent(percent: float) -> str:
     return "max" if percent == 100 else f"p{percent:g}"
 
 
-def _ms(microseconds: int) -> str:
-    return f"{microseconds / 1000:8,.2f} ms"
+def _ms(microseconds: int | None) -> str:
+    return f"{'-':>8}   " if microseconds is None else f"{microseconds / 1000:8,.2f} ms"
 
 
 def _number(value: float) -> str:
