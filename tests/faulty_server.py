@@ -77,6 +77,11 @@ class FaultyServer:
             ready.put((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
 
     async def _serve(self, request: Any) -> None:
+        """One connection; whoever goes while it is spoken to ends its own, and not the server."""
+        with suppress(ConnectionClosed):
+            await self._attend(request)
+
+    async def _attend(self, request: Any) -> None:
         websocket = await request.accept()
         if self.fault == "unwelcome":
             await _say(websocket, action=9, error={"code": 40101, "message": "go away"})
@@ -85,8 +90,7 @@ class FaultyServer:
             await _say(websocket, action=4, connectionId="c", connectionDetails=["connectionKey", 7])
             return
         if self.fault == "mute" and "resume=" in request.path:
-            with suppress(ConnectionClosed):
-                await websocket.get_message()
+            await websocket.get_message()
             return
         self._connections += 1
         details = {"connectionKey": "k", "maxMessageSize": 100 if self.fault == "small" else 65536}
@@ -100,7 +104,7 @@ class FaultyServer:
                     self._subscribers.append(websocket)
                 elif message["action"] == 15:
                     await self._publish(websocket, message)
-        except ConnectionClosed:
+        finally:
             if websocket in self._subscribers:
                 self._subscribers.remove(websocket)
 

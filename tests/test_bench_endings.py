@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -168,6 +170,17 @@ def test_fields_of_the_wrong_type_are_named_as_what_they_are(capsys):
     with FaultyServer("senseless") as server:
         assert bench(server.port) == 3
     assert "no protocol message" in capsys.readouterr().err
+
+
+def test_a_faulty_server_survives_those_who_reset_while_it_greets_them():
+    """As the load tester does with one of many connections that are told nonsense."""
+    upgrade = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    with FaultyServer("senseless") as server:
+        for _ in range(50):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(f"{upgrade}Sec-WebSocket-Key: {'A' * 22}==\r\n\r\n".encode())
+                client.recv(1)  # of the answer; the greeting is still to come, or on its way
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @pytest.mark.parametrize(
