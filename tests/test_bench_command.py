@@ -142,6 +142,8 @@ def test_a_server_that_is_none_for_websockets_is_told(capsys):
         (("--scenario", "idle"), "--server-pid"),
         (("--scenario", "reconnect"), "--rate"),
         (("--ramp", "1:2"), "--ramp"),
+        (("--scenario", "replay", "--rate", "100"), "--rate, --ramp: scenario replay"),
+        (("--scenario", "storm", "--ramp", "1:2:3"), "--rate, --ramp: scenario storm"),
         (("--rate", "0"), "--rate"),
         (("--publishers", "0"), "--publishers"),
         (("--plot", "x.pdf"), "--plot"),

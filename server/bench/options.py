@@ -140,6 +140,8 @@ def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> 
         raise UsageError("--server-pid: scenario idle measures a server on this machine, and needs its process id")
     if arguments.scenario == "reconnect" and ramp is None:
         raise UsageError("--rate: scenario reconnect publishes on a schedule, and needs one")
+    if arguments.scenario not in ("throughput", "reconnect") and ramp is not None:
+        raise UsageError(f"--rate, --ramp: scenario {arguments.scenario} publishes nothing on a schedule")
     if arguments.server_pid is not None and not Path(f"/proc/{arguments.server_pid}").is_dir():
         raise UsageError(f"--server-pid: there is no process {arguments.server_pid} on this machine")
     if re.search(r"[\x00-\x1f\x7f\[\]]", arguments.prefix) or not arguments.prefix:
