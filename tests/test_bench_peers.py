@@ -419,6 +419,13 @@ def test_results_of_another_commit_are_not_mixed_with_new_ones(measured, monkeyp
     assert results.load(Path(arguments[-1]))["commit"] == "another"
 
 
+def test_results_that_can_not_be_written_are_told_and_end_it(measured, capsys):
+    asked, arguments = measured
+    assert command.main([*arguments, "--results", "/proc/none/peers.json"]) == 2
+    assert "results can't be written" in capsys.readouterr().err
+    assert asked == []
+
+
 def test_faults_of_all_rounds_are_added_up():
     held = {"runs": [{"row": 1, "peer": "nats", "round": n, "lost": n} for n in (1, 2, 3)]}
     assert results.total(held, 1, "nats", ("lost", "repeats")) == 6

@@ -86,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     try:
         return _measure(wanted, {name: path for name, (path, _) in found.items()}, held, options.results)
+    except OSError as reason:  # a run's own are in its result
+        print(f"results can't be written: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
