@@ -56,6 +56,8 @@ class Verdict:
         )
 
     def sentence(self) -> str:
+        if self.clean and not self.sent:
+            return "correct: no connection has failed or was lost; nothing was published"
         if self.clean:
             return "correct: every acknowledged message was delivered once and in order to every subscriber"
         parts = [
