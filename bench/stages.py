@@ -54,7 +54,7 @@ STAGES = (
     Stage("- ids, serial, record, entry", r"^__pyx_f_3ext_6ingest_6Ingest__stage\b"),
     Stage("take a batch", r"^__pyx_pw_3ext_8sequence_8Sequence_\d+take_pending\b"),
     Stage("journal: write", r"^rocksdb::DBImpl::Write(\(|$)", "rocksdict"),
-    Stage("journal: encode blocks", r"^__pyx_f_3ext_5block_encode_rows\b"),
+    Stage("journal: encode blocks", r"^__pyx_pw_3ext_4rows_4Rows_\d+__init__\b"),
     Stage("journal: sync (its own thread)", r"^__pyx_f_3ext_8filesync__run\b"),
     Stage("make visible: ring, streams", r"^__pyx_pw_3ext_8sequence_8Sequence_\d+show\b"),
     Stage("- make frames", r"^__pyx_f_3ext_4wire_12EntryEncoder_write_frame\b"),
