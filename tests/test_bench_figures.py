@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
+from engine.auth.keys import Key, parse_key
 from server.bench import plot
+from server.bench.load import Load
+from server.bench.options import Options
 from server.bench.report import PERCENTILES
-from tests.harness import Server
+from tests.harness import KEY, Server
 from tests.test_bench_command import bench
 
 
@@ -85,3 +90,18 @@ def test_what_was_not_measured_is_no_zero(found):
     assert int(second["p50_us"]) == document["series"][1]["p50"] > 0
     assert line(progress, "1.0 s").split()[-5:] == ["delivered/s", "p50", "-", "p99", "-"]
     assert len(curves) == 1
+
+
+def test_a_second_without_deliveries_has_no_latency_of_acks_instead():
+    """A server that acknowledges, and delivers nothing for a while, would look like a fast one."""
+    options = Options("127.0.0.1", 1, False, Key(*parse_key(KEY)))
+    load = Load(options, SimpleNamespace(secure=False))
+    try:
+        load.tally.ack_latency.record(7)
+        load._note_second(time.monotonic())
+        load.add_subscriber()
+        load.tally.ack_latency.record(7)
+        load._note_second(time.monotonic() + 1)
+    finally:
+        load.close()
+    assert [second.p50 for second in load.seconds] == [7, None]

@@ -42,7 +42,8 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What happened in one second of a run; latencies in microseconds, None where none was measured."""
+    """What happened in one second of a run. Latencies are in microseconds, of deliveries, or of ACKs where nobody
+    subscribes; None: none was measured."""
 
     at: float
     published: int
@@ -203,7 +204,7 @@ class Load:
         began, published, acknowledged, delivered = self._noted
         sent = sum(client.publisher.sent for client in self.publishers if client.publisher) * self.options.per_frame
         seconds, tally = now - began, self.tally
-        measured = tally.latency if tally.latency.count else tally.ack_latency
+        measured = tally.latency if self.subscribers else tally.ack_latency
         second = Second(
             round(now - self._began, 3),
             round((sent - published) / seconds),
