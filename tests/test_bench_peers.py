@@ -290,6 +290,27 @@ def test_a_peer_that_leaves_before_anything_is_measured_is_a_failed_run(monkeypa
         scenarios.measure(row, peer, servers.find(peer, {})[0], core=None)
 
 
+@pytest.mark.parametrize(
+    ("replayed", "expected"),
+    [
+        ([0, 1, 2, 3, 4], (5, 0, 0)),
+        ([0, 1, 3, 4], (4, 0, 0)),
+        ([0, 1, 1, 3, 4], (4, 1, 0)),  # a repeat does not make up for what was lost
+        ([0, 2, 1, 3, 4], (5, 0, 1)),
+        ([0, 2, 3, 1, 2, 4], (5, 1, 1)),
+        ([0, 1, 2, 9, 3, 4], (5, 0, 0)),  # nobody had stored it
+    ],
+)
+def test_of_a_replay_losses_repeats_and_inversions_are_told_apart(replayed, expected):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for number in replayed:
+            theirs.sendall(b"{~un~0000%08x%016x...}" % (number, 0))
+        theirs.shutdown(socket.SHUT_WR)
+        found = pump.replay(ours, b"all, please", 5)
+    assert (found.got, found.repeats, found.inversions) == expected
+
+
 @given(st.integers(0, (1 << 62) - 1))
 def test_a_latency_is_told_to_1_6_percent_and_never_too_low(nanoseconds):
     buckets = [0] * pump.BUCKETS

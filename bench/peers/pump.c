@@ -419,15 +419,18 @@ done:
     return outcome;
 }
 
-/* Replay: send the request on one socket, and count the marks that come back. Gives them; the time in ns through span. */
+/* Replay: send the request on one socket, and count the marks that come back: 0 to count - 1, each once. Gives how many
+ * of them came; the time in ns through span, and how many came again, or behind a later one. */
 uint64_t pump_replay(int32_t fd, const uint8_t *request, uint32_t size, uint64_t count, uint64_t quiet_ns,
-                     const int32_t *pids, uint32_t pid_count, uint64_t *span, uint64_t *cpu, uint64_t *disorder) {
+                     const int32_t *pids, uint32_t pid_count, uint64_t *span, uint64_t *cpu, uint64_t *repeats,
+                     uint64_t *inversions) {
     struct pump_plan plan = {.pids = pids, .pid_count = pid_count};
-    uint8_t *buffer = malloc(HEAD_ROOM + READ_BYTES);
+    uint8_t *buffer = malloc(HEAD_ROOM + READ_BYTES), *seen = calloc(count / 8 + 1, 1);
     uint64_t got = 0, next = 0, before = server_cpu_ns(&plan), start = now_ns(), last = start, kept = 0;
-    *disorder = 0;
-    if (!buffer || send(fd, request, size, MSG_NOSIGNAL) != (ssize_t)size) {
+    *repeats = *inversions = 0;
+    if (!buffer || !seen || send(fd, request, size, MSG_NOSIGNAL) != (ssize_t)size) {
         free(buffer);
+        free(seen);
         return 0;
     }
     while (got < count && now_ns() - last < quiet_ns) {
@@ -438,10 +441,16 @@ uint64_t pump_replay(int32_t fd, const uint8_t *request, uint32_t size, uint64_t
         const uint8_t *from = buffer, *stop = buffer + kept + read, *found;
         while ((found = memchr(from, '~', (size_t)(stop - from))) && stop - found >= MARK) {
             uint64_t sequence;
-            if (memcmp(found, "~un~", 4) == 0 && take_hex(found + 8, 8, &sequence)) {
-                *disorder += sequence != next;
-                next = sequence + 1;
-                got++;
+            if (memcmp(found, "~un~", 4) == 0 && take_hex(found + 8, 8, &sequence) && sequence < count) {
+                uint8_t *byte = &seen[sequence / 8], bit = (uint8_t)(1 << (sequence & 7));
+                if (*byte & bit) {
+                    ++*repeats;
+                } else {
+                    *byte |= bit;
+                    got++;
+                    *inversions += sequence < next;
+                    if (sequence >= next) next = sequence + 1;
+                }
                 from = found + MARK;
             } else {
                 from = found + 1;
@@ -453,5 +462,6 @@ uint64_t pump_replay(int32_t fd, const uint8_t *request, uint32_t size, uint64_t
     *span = last - start;
     *cpu = server_cpu_ns(&plan) - before;
     free(buffer);
+    free(seen);
     return got;
 }

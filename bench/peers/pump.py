@@ -198,11 +198,22 @@ def run(ends: Sequence[End], load: Load, *, ack: bytes, pids: Sequence[int] = ()
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How many different messages came, in how many seconds, for how many of the server's CPU."""
+
+    got: int
+    seconds: float
+    server_seconds: float
+    repeats: int
+    inversions: int
+
+
 def replay(
     reader: socket.socket, request: bytes, count: int, *, pids: Sequence[int] = (), quiet_seconds: float = 5.0
-) -> tuple[int, float, float, int]:
-    """Ask for stored messages and count them: how many, seconds, seconds of the server's CPU, how many out of turn."""
-    span, cpu, disorder = c_uint64(), c_uint64(), c_uint64()
+) -> Replayed:
+    """Ask for stored messages, numbered from 0, and count them until ``count`` have come or nothing comes any more."""
+    span, cpu, repeats, inversions = c_uint64(), c_uint64(), c_uint64(), c_uint64()
     watched = (c_int32 * max(1, len(pids)))(*pids)
     got = _library().pump_replay(
         c_int32(reader.fileno()),
@@ -214,9 +225,10 @@ def replay(
         c_uint32(len(pids)),
         byref(span),
         byref(cpu),
-        byref(disorder),
+        byref(repeats),
+        byref(inversions),
     )
-    return int(got), span.value / 1e9, cpu.value / 1e9, disorder.value
+    return Replayed(int(got), span.value / 1e9, cpu.value / 1e9, repeats.value, inversions.value)
 
 
 def bucket(nanoseconds: int) -> int:

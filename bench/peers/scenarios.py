@@ -153,18 +153,18 @@ def _replay(row: Row, peer: Peer, server: Running) -> dict[str, Any]:
         if stored.acked != peer.replayed:
             raise Refused(f"{peer.title} acknowledged {stored.acked:,} of {peer.replayed:,} messages")
         (reader,) = _open(server.port, [opening], stack)
-        got, seconds, cpu, disorder = pump.replay(reader, request, peer.replayed, pids=server.pids)
+        read = pump.replay(reader, request, peer.replayed, pids=server.pids)
         memory = server.memory_bytes()
     return {
-        "rate": got / seconds if seconds else 0.0,
-        "server_us": cpu / got * 1e6 if got else None,
-        "server_share": cpu / seconds if seconds else None,
+        "rate": read.got / read.seconds if read.seconds else 0.0,
+        "server_us": read.server_seconds / read.got * 1e6 if read.got else None,
+        "server_share": read.server_seconds / read.seconds if read.seconds else None,
         "rss_mib": memory / 2**20,
         "idle_mib": idle / 2**20,
         "sent": peer.replayed,
-        "lost": peer.replayed - got,
-        "repeats": 0,
-        "inversions": disorder,
+        "lost": peer.replayed - read.got,
+        "repeats": read.repeats,
+        "inversions": read.inversions,
         "unacknowledged": 0,
         "cut_off": 0,
     }
