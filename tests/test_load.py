@@ -157,6 +157,19 @@ def test_a_message_is_counted_from_the_moment_on_at_which_it_is_due(begin, end, 
     assert schedule.due(number + 1) > due
 
 
+@pytest.mark.parametrize("begin", [5e-324, 1e-311, 1e-200, 0.0])
+def test_a_ramp_from_next_to_nothing_begins_at_once_and_not_before(begin):
+    schedule = Schedule(Ramp(begin, 100, 2))
+    assert [schedule.due(n) for n in (0, 1, 25)] == pytest.approx([0, 0.2, 1])
+    assert schedule.due(0) == 0
+
+
+def test_a_ramp_that_is_almost_none_is_as_even_as_none():
+    """Times are good to a nanosecond; a difference of nearly equal numbers was off by milliseconds."""
+    schedule = Schedule(Ramp(1e5, 1e5 + 1e-6, 100))
+    assert all(abs(schedule.due(n) - n / 1e5) < 1e-9 for n in range(0, 100_000, 777))
+
+
 def test_a_steady_rate_is_steady():
     schedule = Schedule(Ramp(1000, 1000, 0))
     assert [round(schedule.due(n), 6) for n in (0, 1, 500, 5000)] == [0, 0.001, 0.5, 5]

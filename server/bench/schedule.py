@@ -30,7 +30,8 @@ class Schedule:
         """When message ``number`` (from 0) is due, in seconds after the beginning."""
         if number >= self._ramped:
             return self._seconds + (number - self._ramped) / self._end
+        if number == 0:
+            return 0.0
         slope = (self._end - self._begin) / self._seconds
-        if slope == 0:
-            return number / self._begin
-        return (math.sqrt(self._begin * self._begin + 2 * slope * number) - self._begin) / slope
+        # Of the two forms of the root the one without a difference: of nearly equal numbers it would keep no digit.
+        return 2 * number / (self._begin + math.sqrt(max(self._begin * self._begin + 2 * slope * number, 0.0)))
