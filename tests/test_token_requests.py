@@ -136,6 +136,14 @@ def test_numbers_may_be_text_and_null_is_absent(issuer: TokenIssuer) -> None:
     assert "clientId" not in details
 
 
+def test_an_empty_capability_is_absent_where_it_is_signed_so(issuer: TokenIssuer) -> None:
+    """ably-js sends one for ``{capability: undefined}``. Whoever has such a request could leave it out as well."""
+    body = signed(NARROW, capability="")
+    assert body["mac"] == signed(NARROW)["mac"]
+    assert issuer.issue("app1.narrow", body, None, NOW)["capability"] == NARROW.capability.text
+    assert refusal(issuer, {"capability": ""}, key=KEY) == (40000, 400), "nobody has signed that it is absent"
+
+
 @pytest.mark.parametrize(
     ("granted", "tried"),
     [  # what an application has signed for one who may choose his clientId; what he makes of the same text
