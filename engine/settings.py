@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.auth.capability import Capability
-from engine.auth.keys import Key, KeyFormatError, parse_key
+from engine.auth.keys import Key, KeyFormatError, is_app_id, parse_key
 from engine.errors import BadRequest, StartupFailed
 from engine.limits import Limits
 from engine.quota import NOTHING_SAID, SCOPES, Quota, parse_key_quotas, parse_quota
@@ -126,8 +126,9 @@ class _Entries:
             return default
         value = self._rest.pop(name)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            shown = "" if name == "key" else f", got {value!r}"  # it may be a secret in the wrong brackets
-            raise self.wrong(name, f"must be {_KINDS[kind]}{shown}")
+            # In tables and arrays there may be a key, in the wrong brackets: as in [apps] for [[apps]].
+            harmless = isinstance(value, str | int | float) and name not in _KEYS_MAY_STAND_IN
+            raise self.wrong(name, f"must be {_KINDS[kind]}" + (f", got {value!r}" if harmless else ""))
         return value
 
     def sub(self, name: str) -> _Entries:
@@ -141,6 +142,7 @@ class _Entries:
             raise self.wrong(name, "there is no such entry")
 
 
+_KEYS_MAY_STAND_IN = ("apps", "keys", "key")
 _KINDS = {int: "a whole number", str: "a string", bool: "true or false", list: "an array", dict: "a table"}
 
 
@@ -244,6 +246,8 @@ def _apps(top: _Entries, path: Path) -> tuple[tuple[Key, ...], dict[str, Quota]]
         app_id = app.take("id", str)
         if app_id is None:
             raise app.wrong("id", "is missing")
+        if not is_app_id(app_id):
+            raise app.wrong("id", "must have 1 to 64 characters, and no blanks, dots or colons")
         if app_id in quotas:
             raise app.wrong("id", f"the app {app_id!r} is there twice")
         quotas[app_id] = _quota(app, "limits", "app")  # all of them, to see who comes twice

@@ -177,6 +177,28 @@ def test_a_wrong_entry_is_named_with_file_and_reason(file: Path, text: str, entr
     assert reason in said
 
 
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("apps = 'a.k:topsecret'", "apps"),
+        ("apps = {id = 'a', keys = ['a.k:topsecret']}", "apps"),  # [apps] for [[apps]]
+        ("[[apps]]\nid = 'a'\nkeys = 'a.k:topsecret'", "apps[0].keys"),
+        ("[[apps]]\nid = 'a'\nkeys = {one = 'a.k:topsecret'}", "apps[0].keys"),
+        ("[[apps]]\nid = 'a'\nkeys = [['a.k:topsecret']]", "apps[0].keys[0]"),
+        ("[[apps]]\nid = 'a'\nkeys = [{key = ['a.k:topsecret']}]", "apps[0].keys[0].key"),
+        ("[[apps]]\nid = 'a.k:topsecret'", "apps[0].id"),
+        ("[[apps]]\nid = 'a.k:topsecret'\nkeys = ['a.k:topsecret']", "apps[0].id"),
+        ("[[apps]]\nid = ['a.k:topsecret']", "apps[0].id"),
+        ("listen = {keys = ['a.k:topsecret']}", "listen"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_not_repeated(file: Path, text: str, entry: str) -> None:
+    with pytest.raises(StartupFailed) as refused:
+        read(file, text)
+    assert str(refused.value).startswith(f"{file}: {entry}: ")
+    assert "topsecret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("text", ["x", "a = ", "[limits\n", "a = 1\na = 2"])
 def test_what_is_no_toml_is_refused(file: Path, text: str) -> None:
     with pytest.raises(StartupFailed, match="is no TOML"):

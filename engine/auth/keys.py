@@ -30,6 +30,15 @@ def parse_key(text: str) -> tuple[str, str, str]:
     return match[1], match[2], match[3]
 
 
+def is_app_id(text: str) -> bool:
+    """Can it be the first part of a key?"""
+    try:
+        parse_key(f"{text}.x:x")
+    except KeyFormatError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """An API key. Its secret is no part of its representation."""
