@@ -15,6 +15,7 @@ from engine.errors import StartupFailed
 from engine.settings import Settings, load, parse_listen
 from server import keys_command
 from server.bench.options import EXAMPLES, add_arguments
+from server.conceal import Parser, hide_arguments
 
 SERVE_EXAMPLES = """\
 examples:
@@ -27,7 +28,7 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="unbroken", description="A realtime message engine: every subscriber gets every message once, in order."
     )
     parser.add_argument("--version", action="version", version=f"unbroken {server.VERSION}")
@@ -47,8 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--key",
         metavar="appId.keyId:secret",
         action="append",
-        help="add an app with a key of full capability; may be given several times. Lists of processes show it: "
-        "the environment's UNBROKEN_KEY does the same unseen",
+        help="add an app with a key of full capability; may be given several times. Lists of processes show it "
+        "until the server has begun: the environment's UNBROKEN_KEY does the same unseen",
     )
     serve.add_argument("--dev", action="store_true", help="development: anybody may make apps (POST /apps)")
     serve.add_argument(
@@ -115,6 +116,8 @@ def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) ->
 def main(argv: list[str] | None = None) -> int:
     """0: ended as asked; 1: could not start, or failed; 2: wrong usage or configuration."""
     arguments = build_parser().parse_args(argv)
+    given = getattr(arguments, "key", None) or []  # several for `serve`, one for `bench`
+    hide_arguments([given] if isinstance(given, str) else given)
     if arguments.command == "bench":
         from server.bench.command import main as bench
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import re
 import secrets
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from server.cli import main
+from server.conceal import hide_arguments
 from tests.harness import Server, request
 from tests.jwts import jwt
 from tests.rawclient import Action, GoneError, RawClient, RefusedError
@@ -76,11 +81,61 @@ def test_what_clients_present_is_repeated_nowhere(make_server) -> None:
     server.stop()
     for each in presented:
         assert each not in seen
-    assert wrong not in listed
+        assert each not in listed
+    assert f"--key app1.key1:{'*' * 32}" in listed, "the server hides what it was given once it has begun"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--key", "app1.key1:topsecret", "--key=app2.key2:topsecret", "--ke", "app3.key3:töpsecret"],
+        ["bench", "--key", "app1.key1:topsecret"],
+    ],
+)
+def test_a_key_on_a_command_line_is_overwritten_and_nothing_else(arguments: list[str]) -> None:
+    shown = (
+        "import server.cli, server.bench.command, server.app;"
+        "look = lambda *given: print(open('/proc/self/cmdline').read(), end='') or 0;"
+        "server.app.run = server.bench.command.main = look;"
+        "server.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", shown, *arguments], capture_output=True, text=True, check=True)
+    hidden = [re.sub("t.psecret", lambda found: "*" * len(found[0].encode()), argument) for argument in arguments]
+    assert done.stdout.split("\0") == [sys.executable, "-c", shown, *hidden, ""]
+
+
+def test_where_arguments_cannot_be_overwritten_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: object, **named: object) -> object:
+        raise PermissionError
+
+    monkeypatch.setattr("builtins.open", refused)
+    hide_arguments(["app1.key1:topsecret"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["app1.key1:topsecret"],
+        ["serve", "app1.key1:topsecret"],
+        ["serve", "--kex", "app1.key1:topsecret"],
+        ["serve", "--kex=app1.key1:topsecret"],
+        ["serve", "--dev=app1.key1:topsecret"],
+        ["serve", "--durability", "app1.key1:topsecret"],
+        ["keys", "create", "app1.key1:topsecret"],
+        ["keys", "list", "--key", "app1.key1:topsecret"],
+        ["bench", "--rate", "app1.key1:topsecret"],
+    ],
+)
+def test_a_key_in_the_wrong_place_of_a_command_line_is_not_repeated(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "topsecret" not in said.out + said.err
+    assert "app1.key1:***" in said.err
 
 
 def test_a_key_of_the_environment_or_the_data_directory_is_in_no_process_list(tmp_path, monkeypatch, capsys) -> None:
-    """``--key`` is for trying things out; the help says so. What operators use shows nothing."""
     data = tmp_path / "data"
     assert main(["keys", "create", "--data", str(data)]) == 0
     secret = capsys.readouterr().out.strip().partition(":")[2]

@@ -1,0 +1,49 @@
+"""Keys that somebody has put on a command line, kept out of sight as far as that is in our hands.
+
+    unbroken serve --key app.key:secret      lists of processes:  unbroken serve --key app.key:******
+    unbroken serve app.key:secret            wrong usage:         unrecognized arguments: app.key:***
+
+A process may overwrite its own arguments, which the kernel shows to everybody. Until it has done so they are there to
+be read, and whoever started it may show them as well: so this makes up for a mistake, and UNBROKEN_KEY makes none."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+from collections.abc import Iterable
+from typing import NoReturn
+
+_KEY = re.compile(r"([^.:\s'\"=]+\.[^.:\s'\"]+):[^\s'\",]+")
+_ARGUMENTS_BEGIN = 48  # fields of /proc/self/stat, counted from 1: where our arguments lie in memory
+_ARGUMENTS_END = 49
+_BEHIND_NAME = 3  # the first field behind the name of the program, which is in brackets and may hold anything
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong without repeating what looks like a key."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_KEY.sub(r"\1:***", message))
+
+
+def hide_arguments(keys: Iterable[str]) -> None:
+    """Overwrite these texts wherever they stand in this process's arguments: all behind the first colon.
+
+    Nothing happens where the system does not allow it.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/stat", "rb") as stat:
+        fields = stat.read().rpartition(b")")[2].split()
+        begin, end = (int(fields[place - _BEHIND_NAME]) for place in (_ARGUMENTS_BEGIN, _ARGUMENTS_END))
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(begin)
+            arguments = memory.read(end - begin)
+            hidden = arguments
+            for key in map(os.fsencode, keys):
+                name, colon, secret = key.partition(b":")
+                if secret:
+                    hidden = hidden.replace(key, name + colon + b"*" * len(secret))
+            if hidden != arguments:
+                memory.seek(begin)
+                memory.write(hidden)
