@@ -2,6 +2,7 @@
 
     apps.json changed? --twice a second--> read --> Keyring       new ones are good, removed ones are not
                                                 +-> clients       of keys that are good no more: ERROR 40131
+                                                                  of keys with another secret now: ERROR 40101
 
 A file that is damaged changes nothing but the log. Keys of the configuration stand above those of the file."""
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Collection
 import trio
 
 from engine.auth.keys import Key, Keyring, revoked
-from engine.errors import StartupFailed
+from engine.errors import AuthError, StartupFailed
 from server.apps import AppsFile, keys_of
 from server.protocol import ClientProtocol
 
@@ -75,14 +76,22 @@ class KeyWatch:
 
     def _take_over(self, keys: list[Key]) -> None:
         found = {key.name: key for key in keys if key.name not in self._configured}
+        before = {name: known for name in found if (known := self._keyring.get(name)) is not None}
         for name in self._known - found.keys():
             self._keyring.remove(name)
         for key in found.values():
             self._keyring.add(key)
         self._known = set(found)
         self._changed()
-        ended = [client for client in self._clients if self._keyring.find(client.identity.key_name) is None]
+        ends: dict[str, AuthError] = {}
+        for name in {client.identity.key_name for client in self._clients}:
+            known, now = before.get(name), self._keyring.find(name)
+            if now is None:
+                ends[name] = revoked()
+            elif known is not None and known.secret != now.secret:  # somebody else may have the old one
+                ends[name] = AuthError("the key has another secret now", code=40101)
+        ended = [client for client in self._clients if client.identity.key_name in ends]
         for client in ended:
-            client.fail(revoked())
+            client.fail(ends[client.identity.key_name])
         if ended:
             self._end_of_turn()

@@ -229,6 +229,29 @@ def test_a_key_that_is_taken_out_of_the_file_ends_and_one_of_the_configuration_s
         server.restart()
 
 
+def test_a_key_that_gets_another_secret_ends_with_its_clients_and_goes_on_with_the_new_one(make_server: Any) -> None:
+    """As an operator does it who fears that somebody else has the old one."""
+    server = make_server()
+    key, other = cli(server, "create", "--app", "app2"), cli(server, "create", "--app", "app2")
+    wait_until(lambda: status(server, key) == status(server, other) == (200, 0), what="the new keys")
+    token = request(server.address, "POST", f"/keys/{key.partition(':')[0]}/requestToken", {}, key=key)[1]["token"]
+    file, (name, _, secret) = server.data / "apps.json", key.partition(":")
+    with (
+        RawClient(server.address, key=key) as by_key,
+        RawClient(server.address, key=None, access_token=token) as by_token,
+        RawClient(server.address, key=None, access_token=jwt(key=key)) as by_jwt,
+        RawClient(server.address, key=other) as bystander,
+    ):
+        file.write_bytes(file.read_bytes().replace(secret.encode(), b"another"))
+        for client in (by_key, by_token, by_jwt):
+            error = ended_with(client, Action.ERROR)["error"]
+            assert (error["code"], error["statusCode"]) == (40101, 401)
+        bystander.publish("x", {"data": "y"})
+        with RawClient(server.address, key=f"{name}:another") as anew:
+            anew.publish("x", {"data": "y"})
+    assert refusal(server.address, key=key) == refusal(server.address, key=None, access_token=token) == (40101, 401)
+
+
 def test_provisioning_and_the_command_do_not_lose_each_others_apps(make_server: Any) -> None:
     server = make_server(arguments=["--dev"])
     made = []
