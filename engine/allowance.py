@@ -155,6 +155,16 @@ class Allowances:
         allowance.key.connections -= 1
         allowance.app.connections -= 1
 
+    def moved(self, allowance: Allowance, other: Allowance) -> None:
+        """A connection goes on with another key of its app. Raises: LimitExceeded 40150; then nothing has changed."""
+        self.closed(allowance)
+        try:
+            check_connections(other)
+        except LimitExceeded:
+            self.opened(allowance)
+            raise
+        self.opened(other)
+
     def _quota_of_connections(self, key_name: str) -> Quota:
         key = self._keyring.get(key_name)
         return (key.connection_quota if key else NOTHING_SAID).over(self._settings.general_quota("connection"))

@@ -383,12 +383,12 @@ class Node:
         if identity.client_id != before.client_id or identity.wildcard != before.wildcard:
             raise AuthError("auth: the token has another clientId than the connection", code=40102)
         self.revocations.check(identity, now_ms)
-        client.identity = identity
         if identity.key_name != before.key_name:
-            self.allowances.closed(client.allowance)
-            client.allowance = self.allowances.of(identity.key_name, identity.app_id)
-            self.allowances.opened(client.allowance)
-            client.transport.shape(client.allowance.shaper())
+            allowance = self.allowances.of(identity.key_name, identity.app_id)
+            self.allowances.moved(client.allowance, allowance)
+            client.allowance = allowance
+            client.transport.shape(allowance.shaper())
+        client.identity = identity
         self.lifetimes.watch(client, renewed=True)
         return identity
 

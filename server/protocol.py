@@ -58,7 +58,7 @@ class Services(Protocol):
         """Read on for it from ring and journal until it can go live."""
 
     def reauthenticate(self, client: ClientProtocol, token: str) -> Identity:
-        """Check a token that came over the connection. Raises: AuthError."""
+        """Check a token that came over the connection. Raises: AuthError; LimitExceeded, if its key has no room."""
 
     def ended(self, client: ClientProtocol, *, closed: bool) -> None:
         """The client has said goodbye (closed), or lost its transport."""
@@ -253,7 +253,11 @@ class ClientProtocol:
 
     def _on_auth(self, message: dict[str, Any], wire_format: int) -> None:
         auth = fields.mapping(message, "auth") or {}
-        identity = self.services.reauthenticate(self, fields.text(auth, "accessToken"))
+        try:
+            identity = self.services.reauthenticate(self, fields.text(auth, "accessToken"))
+        except LimitExceeded as error:  # as who comes with such a token is told: a retry may help
+            self.disconnect(error)
+            return
         self.identity = identity
         self.contexts = None
         if self.ingest is not None:

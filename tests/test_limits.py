@@ -318,6 +318,24 @@ def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server:
         assert refused.code == 42911
 
 
+def test_a_connection_that_comes_to_a_key_without_room_is_told_to_come_back(server: Server, channel: str) -> None:
+    few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
+    with RawClient(server.address, key="app1.few:s"), RawClient(server.address, key="app1.few:s") as second:
+        with RawClient(server.address, key=None, access_token=slow) as client:
+            client.send({"action": Action.AUTH, "auth": {"accessToken": few}})
+            error = ended_with(client, Action.DISCONNECTED)["error"]
+            assert (error["code"], error["statusCode"]) == (40150, 401)
+        second.drop()
+        wait_until(lambda: _connects(server, "app1.few:s"), what="its place")
+        with RawClient(server.address, key=None, access_token=few, resume=client.connection_key) as again:
+            assert again.connection_id == client.connection_id
+            assert not _connects(server, "app1.few:s"), "it counts as often as it is there"
+    own = jwt(key="app3.one:s")
+    with RawClient(server.address, key=None, access_token=own) as only:
+        only.send({"action": Action.AUTH, "auth": {"accessToken": jwt(key="app3.two:s")}})
+        assert only.expect(Action.CONNECTED), "the one place of the app is its own"
+
+
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_a_jwt_has_its_holder_publish_no_faster_than_it_says(server: Server, channel: str, format: str) -> None:
     def token(**rates: float) -> str:

@@ -188,6 +188,18 @@ def test_connections_of_key_and_app_are_counted_together() -> None:
     check_connections(first)
 
 
+def test_a_connection_that_finds_no_room_at_another_key_stays_where_it_was() -> None:
+    allowed = allowances(Key("app1", "k", "s", quota=Quota(connections=1)), app=Quota(connections=2))
+    first, second = allowed.of("app1.k", "app1"), allowed.of("app1.x", "app1")
+    allowed.opened(first)
+    allowed.opened(second)
+    with pytest.raises(LimitExceeded, match="1 connections of this key"):
+        allowed.moved(second, first)
+    assert (first.key.connections, second.key.connections, first.app.connections) == (1, 1, 2)
+    allowed.moved(first, second)
+    assert (first.key.connections, second.key.connections, first.app.connections) == (0, 2, 2)
+
+
 def test_a_key_whose_limits_change_counts_on_from_where_it_was() -> None:
     key = Key("app1", "k", "s", quota=Quota(messages_in=2))
     keyring = Keyring([key])
