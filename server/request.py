@@ -163,6 +163,8 @@ def decode_body(request: Request) -> object:
             fields = parse_qsl(
                 request.body.decode(), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS
             )
+            if fields and fields[0][0].lstrip()[:1] in ("{", "["):  # curl -d says so; what it asks for would be lost
+                raise ValueError("it is JSON, to be sent with Content-Type: application/json")
             return dict(fields)
     except ValueError as error:
         name = "form" if wire is None else ("JSON", "msgpack")[wire]

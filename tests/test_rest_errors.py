@@ -122,6 +122,13 @@ FAULTS = {
     "a form that is no UTF-8": Fault(
         400, 40001, takes_a_body, body=b"a=%ff", kind="application/x-www-form-urlencoded"
     ),
+    "JSON that is called a form": Fault(
+        400, 40001, takes_a_body,
+        body=b' {"capability":{"a=b":["subscribe"]}}', kind="application/x-www-form-urlencoded"
+    ),
+    "an array that is called a form": Fault(
+        400, 40001, takes_a_body, body=b'[{"capability":"&"}]', kind="application/x-www-form-urlencoded"
+    ),
     "no body": Fault(400, 40001, needs_a_body, body=b"", kind=JSON),
     "a number": Fault(400, 40000, takes_a_body, body=b"7", kind=JSON),
     "a text": Fault(400, 40000, takes_a_body, body=b"\xa1x", kind=MSGPACK),
@@ -242,6 +249,15 @@ def test_who_has_no_credentials_is_told_so_before_a_body_is_looked_at(dev: Serve
         if method == "POST" and is_private(method, path) and "requestToken" not in path:
             with RestClient(dev.address, key=None) as rest:
                 assert rest.ask("POST", path_of(path), b"{").refusal == (401, 40101), path
+
+
+def test_a_form_is_good_for_a_token(dev: Server) -> None:
+    body = b"capability=%7B%22a%22%3A%5B%22subscribe%22%5D%7D&ttl=5000&clientId=zo%C3%AB"
+    with RestClient(dev.address) as rest:
+        kind = "application/x-www-form-urlencoded"
+        details = rest.ask("POST", "/keys/app1.key1/requestToken", body, content_type=kind).value
+    assert (details["clientId"], details["capability"]) == ("zoë", '{"a":["subscribe"]}')
+    assert details["expires"] - details["issued"] == 5000
 
 
 def test_an_unknown_message_of_an_error_fits_into_a_header(dev: Server) -> None:
