@@ -84,14 +84,16 @@ class KeyWatch:
         self._known = set(found)
         self._changed()
         ends: dict[str, AuthError] = {}
-        for name in {client.identity.key_name for client in self._clients}:
+        for name in {name for client in self._clients for name, _ in client.identity.made_with}:
             known, now = before.get(name), self._keyring.find(name)
             if now is None:
                 ends[name] = revoked()
             elif known is not None and known.secret != now.secret:  # somebody else may have the old one
                 ends[name] = AuthError("the key has another secret now", code=40101)
-        ended = [client for client in self._clients if client.identity.key_name in ends]
-        for client in ended:
-            client.fail(ends[client.identity.key_name])
-        if ended:
-            self._end_of_turn()
+        if not ends:
+            return
+        for client in list(self._clients):  # from which those that end are taken
+            error = next((ends[name] for name, _ in client.identity.made_with if name in ends), None)
+            if error is not None:
+                client.fail(error)
+        self._end_of_turn()

@@ -289,6 +289,13 @@ def test_one_with_a_token_inside_may_end_before_it_and_be_revoked_by_a_key_of_it
     assert (found.client_id, found.token_client_id) == ("alice", "alice")
 
 
+def test_one_with_another_keys_token_inside_needs_both_keys() -> None:
+    found = opened(make("rooms", token=sealed()))
+    assert found.made_with == (("app1.key1", NOW), ("app1.rooms", NOW))
+    for alone in (opened(make(token=sealed())), opened(make())):
+        assert alone.made_with == (("app1.key1", NOW),)
+
+
 def test_what_is_around_a_token_is_checked_all_the_same() -> None:
     good = make(token=sealed())
     assert refusal(good[:-2] + "AA") == (40144, 401)

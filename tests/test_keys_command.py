@@ -194,6 +194,20 @@ def test_a_running_server_takes_a_new_key_and_ends_a_revoked_one_with_its_client
     assert key.partition(":")[2] not in server.stderr()
 
 
+@pytest.mark.parametrize("which", ["inner", "outer"])
+def test_a_token_in_a_jwt_of_another_key_ends_with_either_key(make_server: Any, which: str) -> None:
+    server = make_server()
+    keys = {name: cli(server, "create", "--app", "app2") for name in ("inner", "outer")}
+    wait_until(lambda: all(status(server, key) == (200, 0) for key in keys.values()), what="the new keys")
+    name = keys["inner"].partition(":")[0]
+    inner = request(server.address, "POST", f"/keys/{name}/requestToken", {}, key=keys["inner"])[1]["token"]
+    credentials: dict[str, Any] = {"key": None, "access_token": jwt(key=keys["outer"], token=inner)}
+    with RawClient(server.address, **credentials) as client:
+        cli(server, "revoke", keys[which].partition(":")[0])
+        assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
+    assert refusal(server.address, **credentials) == (40131, 401)
+
+
 def test_a_file_that_is_damaged_while_the_server_runs_changes_nothing(make_server: Any) -> None:
     server = make_server()
     key = cli(server, "create", "--app", "app2")

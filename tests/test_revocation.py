@@ -42,7 +42,10 @@ def holder(client_id: str | None = None, *, issued: int = NOW - 1, capability: s
 
 def concerns(entry: Revocation, who: Identity) -> bool:
     """Is it about this one's token? Plainly, as the protocol has it."""
-    if who.issued_ms is None or who.issued_ms >= entry.issued_before or who.key_name != entry.key_name:
+    if who.issued_ms is None or not any(
+        key_name == entry.key_name and issued_ms < entry.issued_before
+        for key_name, issued_ms in ((who.key_name, who.issued_ms), who.wrapped or ("", 0))
+    ):
         return False
     if entry.kind == "client":
         return entry.value in (who.client_id, who.token_client_id)
@@ -60,6 +63,8 @@ def concerns(entry: Revocation, who: Identity) -> bool:
         ("revocationKey:group", holder(revocation_key="group")),
         ("channel:room:1", holder(capability='{"x":["*"],"room:1":["*"]}')),
         ("channel:*", holder()),
+        ("revocationKey:group", holder(revocation_key="group", key_name="app1.k", wrapped=(KEY.name, NOW - 1))),
+        ("clientId:alice", holder("alice", issued=NOW, key_name="app1.k", wrapped=(KEY.name, NOW - 1))),
     ],
 )
 def test_these_are_meant(target: str, who: Identity) -> None:
@@ -79,6 +84,7 @@ def test_these_are_meant(target: str, who: Identity) -> None:
         ("clientId:alice", holder()),
         ("clientId:alice", holder("alice", issued=NOW)),  # it is younger
         ("clientId:alice", holder("alice", key_name="app1.other")),
+        ("clientId:alice", holder("alice", key_name="app1.other", wrapped=(KEY.name, NOW))),
         ("clientId:alice", Identity("app1", KEY.name, "alice", False, KEY.capability)),  # it is no token
         ("revocationKey:group", holder("group")),
         ("revocationKey:group", holder()),
@@ -102,11 +108,14 @@ entries = st.builds(
     times,
 )
 holders = st.builds(
-    lambda client, key, issued, name: holder(client, revocation_key=key, issued=issued, key_name=name),
+    lambda client, key, issued, name, wrapped: holder(
+        client, revocation_key=key, issued=issued, key_name=name, wrapped=wrapped
+    ),
     st.sampled_from(["a", "b", None]),
     st.sampled_from(["a", "b", None]),
     times,
     st.sampled_from(["app1.rev", "app1.other"]),
+    st.none() | st.tuples(st.sampled_from(["app1.rev", "app1.other"]), times),
 )
 
 

@@ -81,7 +81,11 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
     if inner is not None:
         identity = _embedded(inner, key, expires_ms, keyring, seal, now_ms)
         return replace(
-            identity, expires_ms=expires_ms, revocation_key=_revocation_key(claims), rates=parse_rates(claims)
+            identity,
+            expires_ms=expires_ms,
+            revocation_key=_revocation_key(claims),
+            rates=parse_rates(claims),
+            wrapped=(key.name, issued_ms) if key.name != identity.key_name else None,
         )
     capability = key.capability
     if claims.get("x-ably-capability") is not None:

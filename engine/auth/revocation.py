@@ -5,6 +5,8 @@
                  key            that have it as x-ably-revocation-key
                  channel        whose capability names exactly this resource
 
+Of a token in a JWT of another key, either key's revocations count: each by when something was issued with it.
+
 A token that can be revoked lives an hour at most, so after that a revocation has nothing left to say. Revocations of
 one target are kept as far as none covers another: one covers those that concern no younger tokens and apply no sooner.
 
@@ -81,14 +83,15 @@ class Revocations:
 
     def applies_at(self, identity: Identity) -> int | None:
         """When its token ceases to be good, in ms; None: it is not revoked."""
-        targets = self._found.get(identity.key_name)
-        if targets is None or identity.issued_ms is None:
-            return None
-        issued_ms, first = identity.issued_ms, None
-        for target in _targets(identity):
-            for entry in targets.get(target, ()):
-                if issued_ms < entry.issued_before and (first is None or entry.applies_at < first):
-                    first = entry.applies_at
+        first = None
+        for key_name, issued_ms in identity.made_with:
+            targets = self._found.get(key_name)
+            if targets is None or issued_ms is None:
+                continue
+            for target in _targets(identity):
+                for entry in targets.get(target, ()):
+                    if issued_ms < entry.issued_before and (first is None or entry.applies_at < first):
+                        first = entry.applies_at
         return first
 
     def check(self, identity: Identity, now_ms: int) -> None:

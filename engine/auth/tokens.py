@@ -40,6 +40,8 @@ class Identity:
     ``client_id`` None and ``wildcard``: any may be asserted, message by message. None without it: anonymous.
     ``issued_ms``: of the token; None: it is the key itself (Basic authentication). ``token_client_id``: whom the token
     was issued to, ``*`` included; ``client_id`` may be another then. ``rates``: at which it may publish, if it says so.
+    ``wrapped``: the key of the JWT in which the token came, and when in ms that was issued; None: it came alone, or in
+    one of its own key.
     """
 
     app_id: str
@@ -52,6 +54,13 @@ class Identity:
     revocation_key: str | None = None
     token_client_id: str | None = None
     rates: PublishRates | None = None
+    wrapped: tuple[str, int] | None = None
+
+    @property
+    def made_with(self) -> tuple[tuple[str, int | None], ...]:
+        """The keys without which it would not be good, and when in ms something was issued with each."""
+        own = (self.key_name, self.issued_ms)
+        return (own,) if self.wrapped is None else (own, self.wrapped)
 
     @property
     def told_client_id(self) -> str | None:
