@@ -223,6 +223,10 @@ def test_less_rights_end_what_they_no_longer_permit_and_nothing_else(server: Ser
         client.expect(Action.ACK)
         for _ in range(2):
             assert client.expect(Action.NACK)["error"]["code"] == 40160
+        for name in (lost, mute):  # by themselves, when the short way would be free again
+            with pytest.raises(RefusedError) as refused:
+                client.publish(name, {"data": "own"})
+            assert refused.value.code == 40160
         for name in (kept, lost, mute):
             other.publish(name, {"data": "theirs"})
         assert [message["data"] for message in client.deliveries(kept, 3)] == ["granted", "own", "theirs"]

@@ -392,6 +392,15 @@ def test_a_token_of_anybody_ends_for_whom_it_is_revoked_and_for_nobody_else(own:
     assert rest_code(own, wild) == 200
 
 
+def test_a_connection_that_came_with_its_own_token_ends_with_that_of_anybody_that_it_has_now(own: Server) -> None:
+    with connect(own, token(own, clientId="heidi")) as heidi, connect(own, token(own, clientId="ivan")) as ivan:
+        heidi.send({"action": Action.AUTH, "auth": {"accessToken": token(own, clientId="*")}})
+        heidi.expect(Action.CONNECTED)
+        revoke(own, "clientId:*")
+        assert ended_with(heidi, Action.DISCONNECTED)["error"]["code"] == 40141
+        ivan.publish("x", {"data": "y"})
+
+
 def test_with_a_margin_the_client_is_asked_for_another_token_and_may_go_on(own: Server) -> None:
     old = token(own, clientId="carol")
     with connect(own, old) as client:
