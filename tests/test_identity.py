@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -194,6 +195,24 @@ def test_new_credentials_must_be_those_of_the_same_client(
         client.publish(channel, {"data": "after"})
         found = [message.get("clientId") for message in client.deliveries(channel, 2)]
         assert found == [None if told == ANY else told] * 2
+
+
+def test_a_connection_lives_as_long_as_the_newest_token_that_it_came_with(server: Server) -> None:
+    def coming(seconds: float) -> str:
+        return jwt(client_id="x", iat=time.time(), exp=time.time() + seconds)
+
+    with (
+        RawClient(server.address, key=None, access_token=coming(60)) as shorter,
+        RawClient(server.address, key=None, access_token=coming(1)) as longer,
+    ):
+        begun = time.monotonic()
+        auth(shorter, coming(1))
+        auth(longer, coming(25))  # for which nobody is asked for another
+        assert ended_with(shorter, Action.DISCONNECTED)["error"]["code"] == 40142
+        assert 0.9 < time.monotonic() - begun < 10
+        longer.expect(Action.CONNECTED)
+        longer.send({"action": Action.HEARTBEAT, "id": "later"})
+        assert longer.receive()["action"] == Action.HEARTBEAT, "neither ended nor asked"
 
 
 def test_new_credentials_must_be_those_of_the_same_app(make_server: Any) -> None:
