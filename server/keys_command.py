@@ -33,7 +33,7 @@ examples:
   unbroken keys revoke shop.4f0c1e
   unbroken keys show shop.4f0c1e --sdk python --url https://realtime.example.com
 """
-VARIABLE = "UNBROKEN_API_KEY"  # of the environment, in what is shown
+VARIABLE = "UNBROKEN_KEY"  # of the environment, in what is shown
 
 JAVASCRIPT = """\
 // npm install ably
