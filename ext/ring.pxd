@@ -17,6 +17,10 @@ cdef struct Segment:
     uint8_t data[0]
 
 
+cdef class Reader:
+    cdef uint64_t place             # in its stream: what lies before it has been handed over
+
+
 cdef class Ring:
     cdef readonly uint64_t oldest, newest, evicted, held_bytes
     cdef uint64_t _mask, _max_entries, _max_bytes
@@ -42,7 +46,7 @@ cdef class Stream:
     cdef uint64_t* _offsets             # by slot: place of the frame's first byte
     cdef Segment* _segments             # oldest
     cdef Segment* _last
-    cdef void** readers                 # the plane's subscriptions, dense; borrowed references
+    cdef void** readers                 # Readers, which are the plane's subscriptions; dense, borrowed references
     cdef uint32_t reader_count, reader_room
     cdef bint moved                     # the plane has it in its list of streams to flush
     cdef readonly set parked            # what waits for the next frame without a plane: objects with wake()
@@ -54,3 +58,5 @@ cdef class Stream:
     cdef uint64_t run(self, uint64_t place, uint64_t budget, uint64_t skip_origin, uint64_t quiet_until,
                       uint64_t* start) noexcept nogil
     cdef void trim(self) noexcept nogil
+    cdef void _drop_first(self) noexcept nogil
+    cdef void _let_go(self) noexcept

@@ -12,7 +12,8 @@
                    [ segment      ][ segment       ][ seg   ]        a frame never straddles two segments
 
 A reader at the head holds one number, its place; whoever is slow holds a smaller one. Nothing here waits, locks or
-copies a payload per reader. When an entry is evicted its frames go with it, in every stream."""
+copies a payload per reader. When an entry is evicted its frames go with it, in every stream. From FRAMES_BYTES in all
+streams on, frames that everybody has passed go before: whoever comes back for them has them made anew, of the entry."""
 cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -26,7 +27,11 @@ cdef enum:
     FIRST_SLOTS = 2                 # most channels are quiet: a ring starts small and doubles
     FIRST_SEGMENT = 2048
     LARGEST_SEGMENT = 256 * 1024    # one send takes some 200 KiB at most; larger segments would free memory too late
+    FRAMES_BYTES = 32 * 1024 * 1024 # of frames kept for those who may come back: new memory costs more than making them anew
     LARGEST_FRAME = 1 << 30         # far above any limit on messages; keeps the sum of two in 32 bits
+
+
+cdef uint64_t _all_frames = 0       # bytes of segments, in all streams
 
 
 class Evicted(LookupError):
@@ -217,6 +222,10 @@ cdef int _resize_offsets(Stream stream, uint64_t oldest, uint64_t newest, uint64
     return 0
 
 
+cdef class Reader:
+    """Reads a stream; the plane's are derived from it."""
+
+
 @cython.final
 cdef class Stream:
     """The frames of a ring's entries in one wire format, from the entry after the newest one onwards."""
@@ -232,12 +241,8 @@ cdef class Stream:
         ring.streams.append(self)
 
     def __dealloc__(self):
-        cdef Segment* segment = self._segments
-        cdef Segment* following
-        while segment is not NULL:
-            following = segment.next
-            free(segment)
-            segment = following
+        while self._segments is not NULL:
+            self._drop_first()
         free(self._offsets)
         free(self.readers)
 
@@ -257,12 +262,16 @@ cdef class Stream:
         self.take(<const uint8_t*><const char*>frame, <size_t>len(frame))
 
     cdef int take(self, const uint8_t* frame, size_t length) except -1:
+        global _all_frames
         if not 0 < length <= LARGEST_FRAME:
             raise ValueError(f"a frame has 1 to {<int>LARGEST_FRAME} bytes, got {length}")
         cdef uint32_t size = <uint32_t>length
         cdef uint64_t room
         cdef Segment* segment = self._last
+        self._offsets[self.ring.newest & self.ring._mask] = self.head
         if segment is NULL or segment.size - segment.used < size:
+            if _all_frames > FRAMES_BYTES:
+                self._let_go()
             room = FIRST_SEGMENT if segment is NULL else <uint64_t>segment.size * 2
             if room > LARGEST_SEGMENT:
                 room = LARGEST_SEGMENT
@@ -276,6 +285,7 @@ cdef class Stream:
             segment.used = 0
             segment.size = <uint32_t>room
             self.allocated += room
+            _all_frames += room
             if self._last is NULL:
                 self._segments = segment
             else:
@@ -283,7 +293,6 @@ cdef class Stream:
             self._last = segment
         memcpy(&segment.data[segment.used], frame, size)
         segment.used += size
-        self._offsets[self.ring.newest & self.ring._mask] = self.head
         self.head += size
         return 0
 
@@ -396,15 +405,34 @@ cdef class Stream:
     cdef void trim(self) noexcept nogil:
         """Give back the segments of which no frame is held any more."""
         cdef uint64_t n = self.ring.oldest if self.ring.oldest > self.first else self.first
-        cdef Segment* segment
         self.tail = self.start_of(n)
         while self._segments is not NULL and self._segments.start + self._segments.used <= self.tail:
-            segment = self._segments
-            self._segments = segment.next
-            if self._segments is NULL:
-                self._last = NULL
-            self.allocated -= segment.size
-            free(segment)
+            self._drop_first()
+
+    cdef void _drop_first(self) noexcept nogil:
+        global _all_frames
+        cdef Segment* segment = self._segments
+        self._segments = segment.next
+        if self._segments is NULL:
+            self._last = NULL
+        self.allocated -= segment.size
+        _all_frames -= segment.size
+        free(segment)
+
+    cdef void _let_go(self) noexcept:
+        """Of the segments that all readers have passed, but for the last one. (Who waits beside the plane has a place of
+        his own, which is not known here: then of none.)"""
+        cdef uint64_t passed = self.head
+        cdef uint32_t i
+        if self._segments is NULL or self._segments is self._last or self.parked:
+            return
+        for i in range(self.reader_count):
+            passed = min(passed, (<Reader>self.readers[i]).place)
+        while self._segments is not self._last and self._segments.start + self._segments.used <= passed:
+            self._drop_first()
+        if self._segments.start > self.tail:
+            self.first = self.entry_at(self._segments.start)
+            self.tail = self._segments.start
 
     def _check(self):
         cdef Segment* segment = self._segments

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ext.frame cimport Decoder
 from ext.outbox cimport Outbox
-from ext.ring cimport Stream
+from ext.ring cimport Reader, Stream
 from ext.shaper cimport Shaper
 from ext.sink cimport Sink
 
@@ -73,11 +73,10 @@ cdef class Socket:
     cdef void _leave_streams(self)
 
 
-cdef class Subscription:
+cdef class Subscription(Reader):
     cdef readonly Stream stream
     cdef readonly bint active
     cdef Socket socket
-    cdef uint64_t place
     cdef uint64_t last              # serial of the last entry before ``place``
     cdef uint64_t skip_origin
     cdef uint64_t quiet_until

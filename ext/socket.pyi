@@ -2,7 +2,7 @@ from typing import Any, Final, final
 
 from typing_extensions import disjoint_base
 
-from ext.ring import Stream
+from ext.ring import Reader, Stream
 from ext.shaper import Shaper
 from ext.sink import Sink
 
@@ -42,7 +42,7 @@ class Socket:
     def closed(self) -> bool: ...
 
 @final
-class Subscription:
+class Subscription(Reader):
     stream: Final[Stream]
     active: Final[bool]
     @property

@@ -300,7 +300,7 @@ cdef class Socket:
 
 @cython.final
 @cython.no_gc_clear
-cdef class Subscription:
+cdef class Subscription(Reader):
     """A reader of one stream on one socket. Made by ``Socket.subscribe``; it reads until ``stop``."""
 
     @property

@@ -42,6 +42,7 @@ from server.backend import NodeBackend
 from server.datadir import DataDirectory
 from server.entrance import run_entrance, run_patience, stream_of
 from server.handshake import Upgrade
+from server.heap import keep_some
 from server.http import Bodies, HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
 from server.keywatch import KeyWatch
@@ -73,6 +74,7 @@ def run(settings: Settings) -> int:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     sys.setswitchinterval(SWITCH_SECONDS)
+    keep_some()
     _raise_descriptor_limit(settings)
     tls = _tls_context(settings)
     directory = DataDirectory.open(settings.data)

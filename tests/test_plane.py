@@ -370,6 +370,43 @@ def test_a_reader_that_falls_out_of_the_stream_is_told_with_its_cursor(plane):
     assert [text.rstrip(".") for text in texts] == [str(n) for n in range(1, reader.cursor + 1)]
 
 
+def test_of_many_frames_those_that_all_have_passed_are_let_go_and_a_slow_reader_keeps_what_it_lacks(plane):
+    """Entries stay, so whoever comes back for them is served from there."""
+    room = Room(plane, max_bytes=256 << 20)
+    fast, slow = Peer(plane, "fast"), Peer(plane, "slow", send_buffer=20_000)
+    fast.handle.subscribe(room.stream, 0)
+    got = 0
+    for _ in range(1200):
+        room.publish(60_000)
+        flush(plane)
+        got += len(fast.texts())
+    while got < 1200:
+        select.select([fast.socket], [], [], 1)
+        got += len(fast.texts())
+        plane.poll(T0)
+        flush(plane)
+    assert 256 * 1024 <= room.stream.allocated < 36 << 20
+    assert len(room.ring) == 1200
+    assert room.stream.place_after(0) is None
+    assert room.stream.place_after(1199) is not None
+    room.ring._check()
+    reader = slow.handle.subscribe(room.stream, room.stream.place_after(1150))
+    for _ in range(100):
+        room.publish(60_000)
+        flush(plane)
+        got += len(fast.texts())
+    assert reader.active
+    assert room.stream.place_after(1160) is not None
+    texts, deadline = [], time.monotonic() + 20
+    while len(texts) < 150 and time.monotonic() < deadline:
+        select.select([slow.socket], [], [], 0.1)
+        texts += slow.texts()
+        got += len(fast.texts())
+        plane.poll(T0)
+        flush(plane)
+    assert [int(text.rstrip(".")) for text in texts] == list(range(1151, 1301))
+
+
 def test_a_stopped_reader_gets_nothing_more_and_others_do(plane):
     room = Room(plane)
     peers = [Peer(plane, i) for i in range(5)]

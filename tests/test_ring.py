@@ -63,6 +63,25 @@ def test_a_cursor_reads_every_entry_once_and_in_order_or_is_told(steps, capacity
     assert ring.read_before(serial + 1, limit=5) == [t.entry for t in reversed(model.held) if not t.ephemeral][:5]
 
 
+def test_frames_that_wait_for_somebody_beside_the_plane_stay_as_long_as_their_entries():
+    """His place is not known here."""
+    ring = Ring(1 << 12, 1 << 30)
+    watched, unwatched = Stream(ring, None), Stream(ring, None)
+    watched.parked.add(object())
+    for n in range(1, 801):
+        ring.append(n, "entry", 60_000)
+        for stream in ring.streams:
+            stream.append(b"x" * 60_000)
+    assert watched.allocated >= 800 * 60_000
+    assert watched.place_after(0) == 0
+    assert unwatched.allocated < 36 << 20
+    assert unwatched.place_after(0) is None
+    ring._check()
+    ring.trim(800)
+    assert watched.allocated == unwatched.allocated == 0
+    watched.parked.clear()
+
+
 def test_records_of_the_rings_own_series_are_read_with_it_and_all_else_as_it_came():
     ring = Ring(8, 1 << 10, 0, "series")
     other = (2, "another", b"older")
