@@ -83,8 +83,11 @@ POST_CONNECTIONS = 10_000
 BODIES_BYTES = 128 * MIB
 """Of all HTTP bodies together that are coming in or being answered, beyond the first BODY_FREE_BYTES of each. The
 sender of one more: 503, 50004, to be tried again. Who sends it is not known before it is whole."""
+ANSWERS_BYTES = 128 * MIB
+"""Of all HTTP answers together that are on their way, beyond the first BODY_FREE_BYTES of each. Who asks for one more:
+503, 50004, to be tried again; what has been stored is told all the same."""
 BODY_FREE_BYTES = 64 * KIB
-"""Any one publish of the usual size fits into it, whatever others do with large ones."""
+"""Any one publish of the usual size fits into it, whatever others do with large ones; so does a usual page."""
 REPLAY_BYTES = 256 * KIB
 """One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
 SHAPED_BYTES = 16 * KIB

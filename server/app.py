@@ -39,11 +39,12 @@ from ext.plane import HEARTBEATS
 from ext.upgrade import Request
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
+from server.bodies import Bodies, room_for_answers
 from server.datadir import DataDirectory
 from server.entrance import run_entrance, run_patience, stream_of
 from server.handshake import Upgrade
 from server.heap import keep_some
-from server.http import Bodies, HttpLimits, IdleConnections, serve_http
+from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
 from server.keywatch import KeyWatch
 from server.listener import Acceptor
@@ -231,6 +232,7 @@ class Front:
         self.desk: PostDesk | None = None  # TLS connections have tasks
         self._connections: trio.Nursery | None = None
         self._bodies = Bodies()
+        self._answers = room_for_answers()
         self.http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
         self.acceptor = Acceptor(
             on_websocket=self._on_websocket,
@@ -302,6 +304,7 @@ class Front:
             waited_seconds=waited_seconds or 0.0,
             elsewhere=on_publish,
             bodies=self._bodies,
+            answers=self._answers,
         )
 
     def _move(self, stream: trio.abc.Stream, received: bytes) -> bool:

@@ -24,7 +24,7 @@ import h11
 import trio
 
 from engine.errors import LimitExceeded, PubSubError
-from engine.limits import BODIES_BYTES, BODY_FREE_BYTES
+from server.bodies import Bodies, room_for_answers
 from server.reply import refusal, respond
 from server.request import Handler, Request, Response, bad_request, parse_target
 
@@ -33,6 +33,8 @@ _REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser
 
 READ_BYTES = 16 * 1024  # at a time; bounds by how much a head can be over its limit before we see it
 EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others get their turn in between
+SEND_BYTES = 64 * 1024  # at a time: TLS makes a copy of them; a body that fits goes out together with its head
+READING = ("GET", "HEAD")  # what these ask for can be asked for again
 LENGTH_WRONG = 40008  # for a Content-Length that is none, or not the only length
 LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see _linger
 LINGER_SECONDS = 2.0
@@ -76,32 +78,6 @@ class IdleConnections:
         return b""
 
 
-class Bodies:
-    """The room for large bodies, which all connections share: who has come with a request may not be known yet.
-
-    What a body has up to ``free`` bytes needs no room: so those that are slow with large ones keep nobody else out.
-    """
-
-    def __init__(self, most: int = BODIES_BYTES, free: int = BODY_FREE_BYTES) -> None:
-        self.held = 0
-        self._most, self._free = most, free
-
-    def grow(self, size: int, more: int) -> None:
-        """A body of so many bytes gets more. Raises: LimitExceeded 50004."""
-        more = self._room_for(size + more) - self._room_for(size)
-        if more > self._most - self.held:
-            told = f"the server holds as much of other requests as it may, {self._most} bytes; try again"
-            raise LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
-        self.held += more
-
-    def release(self, size: int) -> None:
-        """A body of so many bytes is not held any more."""
-        self.held -= self._room_for(size)
-
-    def _room_for(self, size: int) -> int:
-        return max(0, size - self._free)
-
-
 async def serve_http(
     stream: trio.abc.Stream,
     initial: bytes,
@@ -112,6 +88,7 @@ async def serve_http(
     waited_seconds: float = 0.0,
     elsewhere: Callable[[bytes], bool] = lambda received: False,
     bodies: Bodies | None = None,
+    answers: Bodies | None = None,
 ) -> None:
     """Serve one connection until it ends; the stream is left to the caller to close.
 
@@ -123,7 +100,8 @@ async def serve_http(
     If cancelled, a response may be cut short.
     """
     idle = IdleConnections() if idle is None else idle
-    connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere, bodies or Bodies())
+    rooms = bodies or Bodies(), answers or room_for_answers()
+    connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere, *rooms)
     try:
         await connection.run(initial)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:
@@ -152,6 +130,7 @@ class _Connection:
         waited_seconds: float,
         elsewhere: Callable[[bytes], bool],
         bodies: Bodies,
+        answers: Bodies,
     ) -> None:
         self._stream = stream
         self._handler = handler
@@ -165,6 +144,7 @@ class _Connection:
         self._waited = waited_seconds
         self._elsewhere = elsewhere
         self._bodies = bodies
+        self._answers = answers
         self._body = bytearray()
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
@@ -198,8 +178,12 @@ class _Connection:
         finally:
             self._bodies.release(len(self._body))
             self._body = bytearray()
-        with trio.move_on_after(self._limits.response_seconds) as scope:
-            await self._send(head, body)
+        head, body = self._fitting(request, head, body)
+        try:
+            with trio.move_on_after(self._limits.response_seconds) as scope:
+                await self._send(head, body)
+        finally:
+            self._answers.release(len(body))
         return not scope.cancelled_caught and self._http.our_state in (h11.DONE, h11.MUST_CLOSE)
 
     async def _read_request(self) -> Request:
@@ -297,6 +281,21 @@ class _Connection:
             response = respond(request, refusal(PubSubError("internal error", code=50000, status=500)))
             return self._head_of(request, response), response.body
 
+    def _fitting(self, request: Request, head: h11.Response, body: bytes) -> tuple[h11.Response, bytes]:
+        """The answer, for which there is room now; or one that says that there is none."""
+        if self._bodiless():
+            body = b""
+        if request.method not in READING:  # what has been done is not to be denied
+            self._answers.hold(0, len(body))
+            return head, body
+        try:
+            self._answers.grow(0, len(body))
+        except LimitExceeded as full:
+            response = respond(request, refusal(full))
+            head, body = self._head_of(request, response), response.body
+            self._answers.hold(0, len(body))
+        return head, body
+
     def _head_of(self, request: Request | None, response: Response) -> h11.Response:
         """Raises: h11.LocalProtocolError, when a header is none."""
         return head_of(response, last=request is None or self._idle.draining)
@@ -306,7 +305,12 @@ class _Connection:
         if body and not self._bodiless():
             events.append(h11.Data(body))
         events.append(h11.EndOfMessage())
-        await self._stream.send_all(b"".join([self._http.send(event) or b"" for event in events]))
+        pieces = [self._http.send(event) or b"" for event in events]
+        if len(body) <= SEND_BYTES:
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            for at in range(0, len(piece), SEND_BYTES):
+                await self._stream.send_all(memoryview(piece)[at : at + SEND_BYTES])
 
     def _bodiless(self) -> bool:
         return self._asked is not None and self._asked.method == "HEAD"

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
-from server.http import READ_BYTES, Bodies, HttpLimits, IdleConnections, serve_http
+from server.bodies import Bodies
+from server.http import READ_BYTES, HttpLimits, IdleConnections, serve_http
 from server.request import Request, Response
 
 LIMITS = HttpLimits(head_bytes=2000, body_bytes=5000, idle_seconds=60, request_seconds=20, response_seconds=10)
@@ -24,13 +25,15 @@ Stream = trio.StapledStream
 
 
 async def echo(request: Request) -> Response:
-    """What came in, told; /bug, /badheader and /empty do as they are called."""
+    """What came in, told; /bug, /badheader, /empty and /large do as they are called."""
     if request.path == "/bug":
         raise RuntimeError("planted")
     if request.path == "/badheader":
         return Response(200, [("X-Broken", "a\r\nb: c")], b"")
     if request.path == "/empty":
         return Response(204, [], b"")
+    if request.path == "/large":
+        return Response(200, [], b"x" * 100_000)
     told = {"method": request.method, "path": request.path, "query": dict(request.query), "body": request.body.decode()}
     headers = [("Content-Type", "application/json"), ("X-Seen", request.headers.get("x-say", ""))]
     return Response(200, headers, orjson.dumps(told))
@@ -38,13 +41,18 @@ async def echo(request: Request) -> Response:
 
 @asynccontextmanager
 async def connected(
-    initial: bytes = b"", idle: IdleConnections | None = None, bodies: Bodies | None = None, waited_seconds: float = 0.0
+    initial: bytes = b"",
+    idle: IdleConnections | None = None,
+    bodies: Bodies | None = None,
+    waited_seconds: float = 0.0,
+    answers: Bodies | None = None,
 ) -> AsyncIterator[Stream]:
     """A client's end of a connection that is being served; at the end the server has closed."""
     client, server = memory_stream_pair()
 
     async def serve() -> None:
-        await serve_http(server, initial, echo, limits=LIMITS, idle=idle, bodies=bodies, waited_seconds=waited_seconds)
+        rooms = {"bodies": bodies, "answers": answers}
+        await serve_http(server, initial, echo, limits=LIMITS, idle=idle, waited_seconds=waited_seconds, **rooms)
         await server.aclose()
 
     async with trio.open_nursery() as nursery:

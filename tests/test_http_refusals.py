@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
 import msgpack
 import pytest
 import trio
+from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
-from server.http import Bodies
-from tests.test_http import connected, drained, in_virtual_time, refusal_in
+from server.bodies import Bodies, room_for_answers
+from server.http import serve_http
+from tests.test_http import LIMITS, connected, drained, echo, in_virtual_time, refusal_in
 
 
 @pytest.mark.parametrize(
@@ -109,5 +115,49 @@ def test_the_room_of_a_body_that_never_comes_is_free_again(end: str) -> None:
                     await stream.send_all(b"no end of a chunk")
                 assert refusal_in(await drained(stream)) == (408 if end == "deadline" else 400, 40000)
         assert bodies.held == 0
+
+    in_virtual_time(main)
+
+
+@asynccontextmanager
+async def unread(sent: bytes, answers: Bodies) -> AsyncIterator[tuple[trio.StapledStream, trio.CancelScope]]:
+    """A client that has sent this, and takes nothing unless it is read from; and the end of its connection."""
+    client, server = lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_http, server, sent, echo, limits=LIMITS, answers=answers))
+        await wait_all_tasks_blocked()
+        yield client, nursery.cancel_scope
+        nursery.cancel_scope.cancel()
+
+
+def test_answers_share_a_room_and_who_finds_it_full_asks_again() -> None:
+    async def main() -> None:
+        answers = room_for_answers(most=100_000, free=1000)
+        large = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
+        async with unread(large, answers) as (slow, _):
+            assert answers.held == 99_000
+            async with connected(large.replace(b"large", b"small") + large, answers=answers) as other:
+                received = await other.receive_some(100_000)  # and goes on
+                assert b"/small" in received
+                while b"Retry-After: 1\r\n" not in received:
+                    received += await other.receive_some(100_000)
+                assert b"HTTP/1.1 503 " in received and b"X-Ably-Errorcode: 50004\r\n" in received
+            async with connected(b"HEAD" + large[3:], answers=answers) as other:
+                assert b"Content-Length: 100000\r\n" in await other.receive_some(100_000), "it takes no room"
+            assert answers.held == 99_000
+            async with unread(b"POST" + large[3:], answers) as (post, _):
+                assert (await post.receive_some(100)).startswith(b"HTTP/1.1 200 "), "what is done is told"
+                assert answers.held == 198_000
+            received = b""
+            while len(received) < 100_000:
+                received += await slow.receive_some(100_000)
+            await wait_all_tasks_blocked()
+            assert answers.held == 0
+        async with unread(large, answers):
+            await trio.sleep(LIMITS.response_seconds + 0.1)  # or it is let go
+            assert answers.held == 0
+        async with unread(large, answers) as (_, scope):
+            scope.cancel()
+        assert answers.held == 0
 
     in_virtual_time(main)
