@@ -99,6 +99,8 @@ JOURNAL_READERS = 8
 """Threads that read the journal at once; more readers wait."""
 LINGER_MS = 5_000
 """A peer has so long to answer our close frame; then its socket is closed."""
+PAGES_AT_ONCE = 32
+"""Pages of history that are put together at the same time, each of 1 MiB and its messages as values; others wait."""
 NONCES = 100_000
 """Token requests remembered within their window of 4 minutes, per server. The requester: 42910."""
 CAPABILITY_BYTES = 6 * KIB

@@ -5,7 +5,7 @@
             -> handler              authenticate, check, ask the backend
             -> Reply -> respond     format, envelope, CORS: server/reply.py
 
-Handlers hold no state, and know neither HTTP nor sockets. What is acknowledged here with 2xx is stored."""
+Handlers hold nothing of a request, and know neither HTTP nor sockets. What is acknowledged here with 2xx is stored."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from engine.auth.capability import Operation
 from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.errors import AuthError, PubSubError
+from engine.limits import PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
 from engine.statistics import Entries, Interval
 from ext.publish import Publish
@@ -121,6 +122,7 @@ class Rest:
     def __init__(self, backend: Backend, bounds: Bounds) -> None:
         self._backend = backend
         self._bounds = bounds
+        self._pages = trio.CapacityLimiter(PAGES_AT_ONCE)
         self.routes = Routes()
         for method, path, handle in (
             ("GET", "/time", self._time),
@@ -253,8 +255,9 @@ class Rest:
         identity, channel = self._permitted(request, variables[0], Operation.HISTORY, "history")
         history = History(self._backend, identity.app_id, channel.name, response_format(request))
         query = parse_query(request.query)
-        self._backend.admit_reader(identity)
-        page = await history.page(query, request.query, resource)
+        async with self._pages:  # else a crowd would hold what it has read of all its pages while it waits to read on
+            self._backend.admit_reader(identity)
+            page = await history.page(query, request.query, resource)
         self._backend.charge_reader(identity, len(page.items), page.size)
         return Reply(200, page.items, [NO_CACHE], page.links)
 

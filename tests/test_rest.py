@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from engine.errors import BadRequest, LimitExceeded
-from server.request import parse_target
+from engine.journal.port import Stored
+from engine.limits import PAGES_AT_ONCE
+from server.request import Request, parse_target
 from server.rest import TOKEN_REQUEST_BYTES
 from tests.rest_server import JSON, MSGPACK, NOW, Server, b64, code_of, header, value_of
 
@@ -19,6 +24,37 @@ def server() -> Server:
 
 
 # history, time, tokens, health
+
+
+def test_a_crowd_of_readers_has_its_pages_put_together_a_few_at_a_time(server: Server) -> None:
+    """What has been read for a page is held until it is whole: all of theirs together would be a flood."""
+    server.publish([{"data": "x"}])
+    reading, most = 0, 0
+    read = server.backend.read_before
+
+    async def slow_read(*arguments: Any, **bounds: int) -> list[Stored]:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await trio.sleep(1)
+        reading -= 1
+        return await read(*arguments, **bounds)
+
+    server.backend.read_before = slow_read  # type: ignore[method-assign]
+    request = Request("GET", "/channels/room:1/messages", {}, {"authorization": "Bearer root"}, b"", False, "peer")
+    answers = []
+
+    async def ask() -> None:
+        answers.append(await server.rest(request))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3 * PAGES_AT_ONCE):
+                nursery.start_soon(ask)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert most == PAGES_AT_ONCE
+    assert [len(value_of(answer)) for answer in answers] == [1] * 3 * PAGES_AT_ONCE
 
 
 def test_history_needs_its_operation_and_lists_nothing_as_an_empty_array(server: Server) -> None:
