@@ -66,6 +66,8 @@ cdef int _header(const uint8_t* name, size_t size) noexcept nogil:
         return H_VERSION if _is(name, b"x-ably-version", 14) else H_OTHER
     if size == 15:
         return H_CLIENT_ID if _is(name, b"x-ably-clientid", 15) else H_OTHER
+    if size == 16:
+        return H_UNUSUAL if _is(name, b"content-encoding", 16) else H_OTHER
     if size == 17:
         return H_UNUSUAL if _is(name, b"transfer-encoding", 17) else H_OTHER
     return H_OTHER

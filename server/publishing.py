@@ -26,6 +26,7 @@ from server.request import (
     MEDIA_TYPES,
     Request,
     bad_request,
+    check_plain,
     decode_body,
     format_parameter,
     header_text,
@@ -143,6 +144,7 @@ def read_publish(request: Request, bounds: Bounds) -> Messages:
 
     Raises: PubSubError, as ``read_messages``.
     """
+    check_plain(request)
     wire = MEDIA_TYPES.get(media_type(request.headers.get("content-type", "")))
     if wire is not None and request.query.get("enveloped") != "false":
         plain = parse_messages(request.body, wire)

@@ -113,6 +113,7 @@ def test_what_libraries_and_browsers_send_is_taken(headers):
         ("Upgrade", "h2c"),
         ("TE", "trailers"),
         ("Trailer", "X"),
+        ("Content-Encoding", "gzip"),
         ("Connection", "close"),
         ("Connection", "keep-alive, Upgrade"),
         ("Content-Length", "36"),

@@ -166,6 +166,7 @@ FIELDS = st.sampled_from(
         ("Content-Type", "image/png"),
         ("X-Ably-MessageId", "mine"),
         ("Connection", "close"),
+        ("Content-Encoding", "gzip"),
     ]
 )
 TARGETS = st.sampled_from(

@@ -307,6 +307,20 @@ def test_a_body_is_what_its_content_type_says(
     assert message["id"] == expected.get("id", message["id"])
 
 
+@WAYS
+@pytest.mark.parametrize("kind", [JSON, MSGPACK, "text/plain", "application/octet-stream"])
+def test_a_compressed_body_is_refused_and_not_stored_as_it_is(
+    small: Server, channel: str, short: bool, kind: str
+) -> None:
+    with RestClient(small.address, short=short) as rest:
+        for coding in ("gzip", "br", "identity, gzip"):
+            answer = rest.post(channel, b"{}", content_type=kind, content_encoding=coding)
+            assert answer.refusal == (415, 40001)
+        body = b"\x80" if kind == MSGPACK else b"{}"
+        rest.publish(channel, body, content_type=kind, content_encoding="identity")
+    assert len(stored(small, channel)) == 1
+
+
 # on behalf of a connection
 
 
