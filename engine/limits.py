@@ -78,6 +78,11 @@ REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
 WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
+NEWCOMERS = 4096
+"""Connections that have not sent the head of their first request; a quarter of all descriptors, if that is less. One
+more waits in the kernel's queue until there is room."""
+CROWDED_MS = 1_000
+"""While there are so many, each may take so long for its head, and not ``handshake_seconds``: it is dropped."""
 POST_CONNECTIONS = 10_000
 """HTTP connections that are served without a task of their own. One more: it gets a task."""
 BODIES_BYTES = 128 * MIB

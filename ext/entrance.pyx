@@ -7,7 +7,8 @@
                                      a limited time and with a limited head
 
 While as many wait as may, nobody is accepted: the rest of a storm stands in the kernel's queue, in the order of arrival.
-Nothing here blocks or calls back."""
+Then who waits has less time: a crowd that says nothing must not keep others out for long. Nothing here blocks or calls
+back."""
 cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stddef cimport size_t
@@ -39,16 +40,17 @@ cdef class Entrance:
     cdef bint _armed
     cdef readonly bint starved      # the last poll found no descriptor or memory for a newcomer: pause for a moment
     cdef uint32_t _most_waiting, _head_bytes, _count
-    cdef int64_t _patience_ms
+    cdef int64_t _patience_ms, _crowded_ms
     cdef Waiting** _waiting
     cdef uint8_t* _buffer
 
-    def __cinit__(self, int listener, *, uint32_t most_waiting, uint32_t head_bytes, int64_t patience_ms):
+    def __cinit__(self, int listener, *, uint32_t most_waiting, uint32_t head_bytes, int64_t patience_ms,
+                  int64_t crowded_ms):
         """
         Args:
             listener: a listening socket that does not block; it stays the caller's.
             head_bytes: a head that is longer is handed up as it is, for the caller to refuse.
-            patience_ms: how long a peer may take for its head.
+            patience_ms: how long a peer may take for its head; crowded_ms: and how long while others stand outside.
         """
         if not 0 < most_waiting < 1 << 20 or not 0 < head_bytes < 1 << 24:
             raise ValueError("most_waiting and head_bytes must be above 0 and reasonable")
@@ -59,6 +61,7 @@ cdef class Entrance:
         self._most_waiting = most_waiting
         self._head_bytes = head_bytes
         self._patience_ms = patience_ms
+        self._crowded_ms = min(crowded_ms, patience_ms)
         self._waiting = <Waiting**>malloc(most_waiting * sizeof(Waiting*))
         self._buffer = <uint8_t*>malloc(RECEIVE_BYTES)
         if self._waiting is NULL or self._buffer is NULL:
@@ -91,9 +94,10 @@ cdef class Entrance:
     def expire(self, int64_t now_ms):
         """Drop those who take too long; how many these were."""
         cdef uint32_t i = self._count, dropped = 0
+        cdef int64_t patience = self._patience_ms if self._count < self._most_waiting else self._crowded_ms
         while i:
             i -= 1                              # from behind: _drop fills a place with the last one
-            if now_ms - self._waiting[i].since_ms >= self._patience_ms:
+            if now_ms - self._waiting[i].since_ms >= patience:
                 self._drop(self._waiting[i], True)
                 dropped += 1
         if not self._armed and self._listener >= 0 and self._count < self._most_waiting:

@@ -33,6 +33,7 @@ from engine.errors import JournalUnavailable, PubSubError, StartupFailed
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
+from engine.limits import CROWDED_MS, NEWCOMERS
 from engine.settings import Settings
 from ext.entrance import Entrance
 from ext.plane import HEARTBEATS
@@ -147,6 +148,12 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def _newcomers() -> int:
+    """How many connections may be here without having said what they want."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return NEWCOMERS if soft == resource.RLIM_INFINITY else max(1, min(NEWCOMERS, soft // 4))
+
+
 async def _serve(
     settings: Settings, directory: DataDirectory, keyring: Keyring, journal: Journal, tls: ssl.SSLContext | None
 ) -> int:
@@ -256,9 +263,10 @@ class Front:
         bounds = self._node.settings.limits
         entrance = Entrance(
             listener.socket.fileno(),
-            most_waiting=HANDSHAKES_AT_ONCE,
+            most_waiting=_newcomers(),
             head_bytes=bounds.request_head_bytes,
             patience_ms=bounds.handshake_seconds * 1000,
+            crowded_ms=CROWDED_MS,
         )
         intake.start_soon(
             run_entrance,

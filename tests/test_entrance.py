@@ -19,7 +19,7 @@ class Door:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
-        bounds = {"most_waiting": 100, "head_bytes": 1000, "patience_ms": 10_000}
+        bounds = {"most_waiting": 100, "head_bytes": 1000, "patience_ms": 10_000, "crowded_ms": 1_000}
         self.entrance = Entrance(self.listener.fileno(), **(bounds | options))
         self.clients = []
 
@@ -121,6 +121,24 @@ def test_no_more_wait_than_may_and_the_others_come_in_afterwards():
     door.close()
 
 
+def test_a_crowd_that_says_nothing_keeps_others_out_for_a_moment_only():
+    door = Door(most_waiting=3)
+    silent = [door.knock() for _ in range(2)]
+    door.settle(2)
+    assert door.entrance.expire(5_000) == 0, "there is room: nobody is in a hurry"
+    silent.append(door.knock(b"GET"))
+    door.settle(3)
+    door.knock(HEAD)
+    assert door.entrance.expire(999) == 0
+    assert not select.select([door.entrance.fd], [], [], 0)[0]
+    assert door.entrance.expire(1_000) == 3
+    assert all(map(is_gone, silent))
+    [(descriptor, received)] = door.poll()
+    assert received == HEAD
+    os.close(descriptor)
+    door.close()
+
+
 def test_a_storm_is_taken_in_batches_and_nobody_is_forgotten(door):
     for _ in range(300):
         door.knock(HEAD)
@@ -182,4 +200,4 @@ def test_an_entrance_that_is_let_go_of_closes_what_it_holds(door):
 @pytest.mark.parametrize(("most_waiting", "head_bytes"), [(0, 1000), (100, 0)])
 def test_senseless_bounds_are_refused(most_waiting, head_bytes):
     with pytest.raises(ValueError, match="above 0"):
-        Entrance(0, most_waiting=most_waiting, head_bytes=head_bytes, patience_ms=1)
+        Entrance(0, most_waiting=most_waiting, head_bytes=head_bytes, patience_ms=1, crowded_ms=1)

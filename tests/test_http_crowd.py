@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import select
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
@@ -62,6 +63,18 @@ def test_slow_senders_of_large_bodies_fill_their_room_and_no_more(
     for one in crowd:
         one.close()
     assert len(history(server.address, channel)) == 1 + 9 * 101
+
+
+def test_silent_connections_keep_nobody_out(make_server: Callable[..., Server], channel: str) -> None:
+    server = make_server()
+    crowd = [socket.create_connection(server.address, timeout=20) for _ in range(300)]
+    for one in crowd[::2]:
+        one.sendall(b"GET / HTTP/1.1\r\n")
+    began = time.monotonic()
+    publish(server.address, channel, {"data": "x"})
+    assert time.monotonic() - began < 5, "they may be silent for ten seconds"
+    for one in crowd:
+        one.close()
 
 
 PUBLISH = b"POST %s HTTP/1.1\r\nHost: x\r\n" + BASIC + JSON
