@@ -1,5 +1,6 @@
 """The journal on RocksDB, step by step beside its plain twin, and when the disk fails."""
 
+import errno
 import threading
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import JournalCorrupted, JournalUnavailable
+from engine.journal import opening
 from engine.journal.buckets import HOUR_MS, Bucket
 from engine.journal.memory import MemoryJournal
 from engine.journal.store import META, RocksStore, StoreError
@@ -309,6 +311,31 @@ def test_while_it_cannot_reopen_it_says_why_and_takes_up_again_later(tmp_path):
     journal.close()
     with pytest.raises(JournalUnavailable, match="closed"):
         journal.recover()
+
+
+def test_without_a_descriptor_to_look_around_with_it_says_so_and_takes_up_again_later(tmp_path, monkeypatch):
+    stores = []
+
+    def open_store(path):
+        stores.append(FaultyStore(path))
+        return stores[-1]
+
+    def no_descriptor(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    journal = journal_at(tmp_path, open_store=open_store)
+    journal.append([block("a", 1)], synced=True)
+    stores[-1].fail = "sync"
+    with pytest.raises(JournalUnavailable):
+        journal.append([block("a", 2)], synced=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "disk_usage", no_descriptor)
+        with pytest.raises(JournalUnavailable, match="Too many open files"):
+            journal.recover()
+        assert serials(read_all(journal, "a"))[:1] == [1], "it is open all the while, and can be read"
+    journal.recover()
+    assert journal.holds("a", 1)
+    journal.close()
 
 
 def test_what_is_damaged_is_reported_for_its_channel_and_no_other(tmp_path):

@@ -87,8 +87,11 @@ def close(state: State) -> None:
 
 
 def _check_room(state: State) -> None:
-    logs = sum(log.stat().st_size for log in state.path.glob("*.log"))
-    free = disk_usage(state.path).free
+    try:
+        logs = sum(log.stat().st_size for log in state.path.glob("*.log"))
+        free = disk_usage(state.path).free
+    except OSError as error:  # no descriptor is left, or the disk does not even answer that: later, perhaps
+        raise JournalUnavailable(f"{state.failed}; and {state.path} cannot be looked at: {error.strerror}") from error
     needed = logs + REOPEN_SPARE_BYTES
     if free < needed:
         raise JournalUnavailable(f"{state.failed}; {free} bytes are free, reopening may need {needed}")
