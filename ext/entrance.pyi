@@ -5,7 +5,14 @@ class Entrance:
     fd: Final[int]
     starved: Final[bool]
     def __new__(
-        cls, listener: int, *, most_waiting: int, head_bytes: int, patience_ms: int, crowded_ms: int
+        cls,
+        listener: int,
+        *,
+        most_waiting: int,
+        head_bytes: int,
+        patience_ms: int,
+        crowded_ms: int,
+        most_descriptors: int,
     ) -> Self: ...
     def __len__(self) -> int: ...
     def poll(self, now_ms: int) -> list[tuple[int, bytes]]: ...

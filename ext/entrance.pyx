@@ -39,18 +39,21 @@ cdef class Entrance:
     cdef int _listener
     cdef bint _armed
     cdef readonly bint starved      # the last poll found no descriptor or memory for a newcomer: pause for a moment
+    cdef int _most_descriptors
     cdef uint32_t _most_waiting, _head_bytes, _count
     cdef int64_t _patience_ms, _crowded_ms
     cdef Waiting** _waiting
     cdef uint8_t* _buffer
 
     def __cinit__(self, int listener, *, uint32_t most_waiting, uint32_t head_bytes, int64_t patience_ms,
-                  int64_t crowded_ms):
+                  int64_t crowded_ms, int most_descriptors):
         """
         Args:
             listener: a listening socket that does not block; it stays the caller's.
             head_bytes: a head that is longer is handed up as it is, for the caller to refuse.
             patience_ms: how long a peer may take for its head; crowded_ms: and how long while others stand outside.
+            most_descriptors: of the process, before a newcomer is turned away. The kernel gives the smallest number that
+                is free: so those from there on are left for files.
         """
         if not 0 < most_waiting < 1 << 20 or not 0 < head_bytes < 1 << 24:
             raise ValueError("most_waiting and head_bytes must be above 0 and reasonable")
@@ -58,6 +61,7 @@ cdef class Entrance:
         if self.fd < 0:
             raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
         self._listener = listener
+        self._most_descriptors = most_descriptors
         self._most_waiting = most_waiting
         self._head_bytes = head_bytes
         self._patience_ms = patience_ms
@@ -143,6 +147,10 @@ cdef class Entrance:
                     self.starved = True
                 elif errno != EAGAIN:
                     raise OSError(errno, "accept4: " + strerror(errno).decode())
+                return 0
+            if fd >= self._most_descriptors:
+                c_close(fd)
+                self.starved = True
                 return 0
             size = c_recv(fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
             if size > 0 and (size > self._head_bytes or memmem(self._buffer, <size_t>size, b"\r\n\r\n", 4) is not NULL):

@@ -242,12 +242,14 @@ cdef class Posts:
         leaving, self._leaving = self._leaving, []
         return leaving
 
-    def tick(self, int64_t now_ms):
-        """See to those that take too long. Call it about once a second."""
+    def tick(self, int64_t now_ms, int64_t idle_ms=-1):
+        """See to those that take too long. Call it about once a second. ``idle_ms``: another one for this time."""
         cdef Py_ssize_t i = len(self._callers)
         cdef Caller caller
         cdef int64_t waited
         self._now = now_ms
+        if idle_ms < 0:
+            idle_ms = self._idle_ms
         while i:
             i -= 1                      # from behind: _forget fills a place with the last one
             caller = self._callers[i]
@@ -256,7 +258,7 @@ cdef class Posts:
                 self._close(caller)
             elif caller._state == READING and not caller._queued:
                 if caller._used == 0:
-                    if waited >= self._idle_ms:
+                    if waited >= idle_ms:
                         self._close(caller)
                 elif waited >= self._patience_ms:
                     self.hand_over(caller)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import secrets
 import signal
 import ssl
@@ -33,11 +32,12 @@ from engine.errors import JournalUnavailable, PubSubError, StartupFailed
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
-from engine.limits import CROWDED_MS, NEWCOMERS
+from engine.limits import CROWDED_MS
 from engine.settings import Settings
 from ext.entrance import Entrance
 from ext.plane import HEARTBEATS
 from ext.upgrade import Request
+from server import descriptors
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
 from server.bodies import Bodies, room_for_answers
@@ -67,7 +67,6 @@ HANDSHAKES_AT_ONCE = 256  # each is a task with buffers; the rest of a storm wai
 SWITCH_SECONDS = 0.0005  # a thread that has synced waits at most so long for the interpreter
 # Connections and entries come by the ten thousand and are freed by their counts; cycles are few.
 GC_THRESHOLDS = (50_000, 20, 50)
-SPARE_DESCRIPTORS = 512  # for the journal's files and for what is being accepted
 
 
 def run(settings: Settings) -> int:
@@ -77,7 +76,7 @@ def run(settings: Settings) -> int:
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_some()
-    _raise_descriptor_limit(settings)
+    descriptors.raise_limit(settings.limits.connections)
     tls = _tls_context(settings)
     directory = DataDirectory.open(settings.data)
     try:
@@ -137,21 +136,6 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
             f"{settings.tls_cert}, {settings.tls_key}: no usable certificate and key: {error}"
         ) from error
     return context
-
-
-def _raise_descriptor_limit(settings: Settings) -> None:
-    """Every connection is a descriptor: take as many as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.limits.connections + SPARE_DESCRIPTORS
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if most > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _newcomers() -> int:
-    """How many connections may be here without having said what they want."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return NEWCOMERS if soft == resource.RLIM_INFINITY else max(1, min(NEWCOMERS, soft // 4))
 
 
 async def _serve(
@@ -255,18 +239,17 @@ class Front:
     def open(self, listener: trio.SocketListener, intake: trio.Nursery, connections: trio.Nursery) -> None:
         """Let those in who come to this listener, until ``intake`` is cancelled; they live in ``connections``."""
         if self._tls:
-            intake.start_soon(
-                partial(trio.serve_listeners, self.acceptor.handle, [listener], handler_nursery=connections)
-            )
+            intake.start_soon(partial(trio.serve_listeners, self._handle_tls, [listener], handler_nursery=connections))
             return
         self._connections = connections
         bounds = self._node.settings.limits
         entrance = Entrance(
             listener.socket.fileno(),
-            most_waiting=_newcomers(),
+            most_waiting=descriptors.most_newcomers(),
             head_bytes=bounds.request_head_bytes,
             patience_ms=bounds.handshake_seconds * 1000,
             crowded_ms=CROWDED_MS,
+            most_descriptors=descriptors.most_for_connections(),
         )
         intake.start_soon(
             run_entrance,
@@ -277,6 +260,7 @@ class Front:
             self._node.end_of_turn,
             connections,
             self._on_post,
+            self.shed,
         )
         intake.start_soon(run_patience, entrance, monotonic_ms)
 
@@ -290,6 +274,19 @@ class Front:
         if stream is not None:
             assert self._connections is not None  # it has come through one of ours
             self._connections.start_soon(self.acceptor.handle, stream, received, waited_seconds)
+
+    async def _handle_tls(self, stream: trio.SocketStream) -> None:
+        if stream.socket.fileno() < descriptors.most_for_connections():
+            await self.acceptor.handle(stream)
+        else:
+            self.shed()
+            await stream.aclose()
+
+    def shed(self) -> None:
+        """There is no descriptor for newcomers: let go of connections that only wait for their next request."""
+        self.idle.shed(CROWDED_MS / 1000)
+        if self.desk is not None:
+            self.desk.posts.tick(monotonic_ms(), CROWDED_MS)
 
     def drain(self) -> None:
         """Let go of those that are idle; the others end after the response under way."""

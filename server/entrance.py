@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from ext.upgrade import Request, parse_upgrade
 LOGGER = logging.getLogger("unbroken.entrance")
 
 END_OF_HEAD = b"\r\n\r\n"
+TOLD_SECONDS = 10.0  # between two lines in the log about that
 STARVED_SECONDS = 0.1  # without a descriptor for a newcomer: so long until some may have become free
 
 
@@ -30,6 +32,7 @@ async def run_entrance(
     end_of_turn: Callable[[], object],
     connections: trio.Nursery,
     on_post: Callable[[int, bytes], bool] = lambda descriptor, received: False,
+    on_starved: Callable[[], object] = lambda: None,
 ) -> None:
     """Until cancelled; then nobody is let in any more, and those who still wait at the door are sent away.
 
@@ -38,7 +41,9 @@ async def run_entrance(
         on_other: serves the connection in a task of ``connections``, with all that has come so far.
         end_of_turn: called after each batch.
         on_post: takes over a connection that publishes over HTTP; False: it is none for it.
+        on_starved: called when there was no descriptor for a newcomer.
     """
+    told = -math.inf
     try:
         while True:
             await trio.lowlevel.wait_readable(entrance.fd)
@@ -47,12 +52,22 @@ async def run_entrance(
                     _pass_on(descriptor, received, on_websocket, on_other, connections)
             end_of_turn()
             if entrance.starved:
-                LOGGER.error("no descriptor is left for a new connection: raise the limit on open files (ulimit -n)")
+                told = _tell_starved(told)
+                on_starved()
                 entrance.pause()
                 await trio.sleep(STARVED_SECONDS)
                 entrance.resume()
     finally:
         entrance.stop()
+
+
+def _tell_starved(told: float) -> float:
+    """When it was last told, having told it unless that was a moment ago."""
+    now = trio.current_time()
+    if now - told < TOLD_SECONDS:
+        return told
+    LOGGER.error("no descriptor is left for a new connection: raise the limit on open files (ulimit -n)")
+    return now
 
 
 async def run_patience(entrance: Entrance, clock_ms: Callable[[], int]) -> None:

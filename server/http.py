@@ -56,7 +56,7 @@ class IdleConnections:
 
     def __init__(self) -> None:
         self.draining = False
-        self._scopes: set[trio.CancelScope] = set()
+        self._scopes: dict[trio.CancelScope, float] = {}  # since when, the longest first
 
     def __len__(self) -> int:
         return len(self._scopes)
@@ -64,17 +64,24 @@ class IdleConnections:
     def drain(self) -> None:
         """Let go of those that are idle; the others end after the response under way."""
         self.draining = True
-        for scope in self._scopes:
+        self.shed(0)
+
+    def shed(self, seconds: float) -> None:
+        """Let go of those that have been idle for so long."""
+        before = trio.current_time() - seconds
+        for scope, since in self._scopes.items():
+            if since > before:
+                break
             scope.cancel()
 
     async def wait(self, stream: trio.abc.Stream, seconds: float) -> bytes:
         """The first bytes of the next request; nothing: there will be none."""
         with trio.move_on_after(0 if self.draining else seconds) as scope:
-            self._scopes.add(scope)
+            self._scopes[scope] = trio.current_time()
             try:
                 return bytes(await stream.receive_some(READ_BYTES))
             finally:
-                self._scopes.discard(scope)
+                del self._scopes[scope]
         return b""
 
 

@@ -20,6 +20,7 @@ class Door:
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
         bounds = {"most_waiting": 100, "head_bytes": 1000, "patience_ms": 10_000, "crowded_ms": 1_000}
+        bounds["most_descriptors"] = 1 << 20
         self.entrance = Entrance(self.listener.fileno(), **(bounds | options))
         self.clients = []
 
@@ -178,6 +179,30 @@ def test_without_a_descriptor_it_says_so_and_goes_on_later(door):
     assert len(clients) == 2
 
 
+def test_descriptors_beyond_a_number_are_left_for_others():
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    filled = [os.dup(0)]  # so that the next ones follow one another
+    while filled[-1] <= highest:
+        filled.append(os.dup(0))
+    door = Door(most_descriptors=filled[-1] + 5)  # listener, epoll, client, and its other end
+    first = door.knock(b"GET")
+    door.settle(1)
+    assert not door.entrance.starved
+    second = door.knock(HEAD)
+    assert select.select([door.entrance.fd], [], [], 30)[0]
+    assert door.entrance.poll(0) == []
+    assert door.entrance.starved
+    assert is_gone(second)
+    first.close()
+    door.settle(0)
+    door.knock(HEAD)
+    [(descriptor, received)] = door.poll()
+    assert received == HEAD
+    for each in [descriptor, *filled]:
+        os.close(each)
+    door.close()
+
+
 def test_after_stop_nobody_comes_in_and_those_who_wait_are_sent_away(door):
     slow = door.knock(b"GET")
     door.settle(1)
@@ -200,4 +225,4 @@ def test_an_entrance_that_is_let_go_of_closes_what_it_holds(door):
 @pytest.mark.parametrize(("most_waiting", "head_bytes"), [(0, 1000), (100, 0)])
 def test_senseless_bounds_are_refused(most_waiting, head_bytes):
     with pytest.raises(ValueError, match="above 0"):
-        Entrance(0, most_waiting=most_waiting, head_bytes=head_bytes, patience_ms=1, crowded_ms=1)
+        Entrance(0, most_waiting=most_waiting, head_bytes=head_bytes, patience_ms=1, crowded_ms=1, most_descriptors=1)

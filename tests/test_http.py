@@ -401,6 +401,25 @@ def test_an_idle_connection_is_let_go_without_a_word() -> None:
     in_virtual_time(main)
 
 
+def test_who_has_been_idle_for_long_is_let_go_of_when_there_is_no_room() -> None:
+    async def main() -> None:
+        idle = IdleConnections()
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        async with connected(request, idle=idle) as long, connected(b"POST / HTTP/1.1\r\n", idle=idle):
+            await long.receive_some(10_000)
+            await trio.sleep(5)
+            async with connected(request, idle=idle) as fresh:
+                await fresh.receive_some(10_000)
+                await trio.sleep(1)
+                idle.shed(2)
+                assert await long.receive_some(10_000) == b""
+                await fresh.send_all(request)
+                assert b"HTTP/1.1 200" in await fresh.receive_some(10_000)
+            assert len(idle) == 0
+
+    in_virtual_time(main)
+
+
 def test_a_reader_that_does_not_read_is_let_go_after_a_while() -> None:
     async def main() -> None:
         client, server = trio.testing.lockstep_stream_pair()  # a send waits until it has been read

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
+import resource
 import select
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +78,38 @@ def test_silent_connections_keep_nobody_out(make_server: Callable[..., Server], 
     assert time.monotonic() - began < 5, "they may be silent for ten seconds"
     for one in crowd:
         one.close()
+
+
+FEW = 600
+
+
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW))
+
+
+@pytest.mark.parametrize("desk", [False, True], ids=["by tasks", "usual"])
+def test_idle_connections_do_not_take_the_last_descriptors(tmp_path: Path, desk: bool) -> None:
+    """Those are the journal's. Who is idle makes room for newcomers."""
+    with Server(tmp_path, before_exec=few_descriptors) as server:
+        crowd = []
+        for _ in range(FEW):
+            one = socket.create_connection(server.address, timeout=20)
+            request = PUBLISH % b"/channels/crowd/messages" + b"Content-Length: 12\r\n\r\n" + BODY
+            one.sendall(request if desk else b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
+            crowd.append(one)
+        assert len(os.listdir(f"/proc/{server.pid}/fd")) < FEW * 0.8
+
+        def stored() -> bool:
+            try:
+                publish(server.address, "room", {"data": "x"})
+            except OSError:  # turned away, while all of them have been there for less than a second
+                return False
+            return True
+
+        wait_until(stored, what="room for somebody else")
+        for one in crowd:
+            one.close()
+        assert not server.complaints(), server.complaints()
 
 
 PUBLISH = b"POST %s HTTP/1.1\r\nHost: x\r\n" + BASIC + JSON

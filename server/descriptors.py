@@ -1,0 +1,39 @@
+"""Descriptors of this process: how many there are, and who may have them.
+
+    |== connections: numbers below most_for_connections() ==|== spare: the journal's files, threads, what is asked ==|
+    0                                                                                               the soft limit
+
+Without its own the journal could neither write nor be reopened, so no crowd of connections may take them."""
+
+from __future__ import annotations
+
+import resource
+
+from engine.limits import NEWCOMERS
+
+SPARE_DESCRIPTORS = 1536  # RocksDB keeps up to 1,024 tables open
+
+
+def raise_limit(connections: int) -> None:
+    """Every connection is a descriptor: take as many as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 2 * SPARE_DESCRIPTORS  # once more, for files whose numbers lie among the connections'
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if most > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def most_for_connections() -> int:
+    """From this number on descriptors are left to others. Where there are few, connections get three quarters."""
+    soft = _soft_limit()
+    return soft - min(SPARE_DESCRIPTORS, soft // 4)
+
+
+def most_newcomers() -> int:
+    """How many connections may be here without having said what they want."""
+    return max(1, min(NEWCOMERS, _soft_limit() // 4))
+
+
+def _soft_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 30 if soft == resource.RLIM_INFINITY else soft
