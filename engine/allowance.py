@@ -69,17 +69,28 @@ class Allowance:
         """The same for one that comes by no connection."""
         self._admit((None, *self.rates_in(log)[1:]), log, count, size, now_ms)
 
+    def check_unopened(self, quota: Quota, size: int, now_ms: int, *, connected: bool) -> None:
+        """What ``admit`` would refuse in a channel of this quota that nobody uses, asked before it is opened for it.
+
+        Raises: LimitExceeded, as ``admit``; ``connected``: or as ``admit_request``.
+        """
+        rates = (self.incoming if connected else None, None, self.key.incoming, self.app.incoming)
+        self._check(rates, quota.max_message_size or self.max_message_size, size, now_ms)
+
     def _admit(self, rates: tuple[Rate | None, ...], log: Log, count: int, size: int, now_ms: int) -> None:
-        most = min(self.max_message_size, log.most_bytes)
+        self._check(rates, log.most_bytes, size, now_ms)
+        for rate in rates:
+            if rate is not None:
+                rate.take(now_ms, count, size)
+
+    def _check(self, rates: tuple[Rate | None, ...], most_bytes: int, size: int, now_ms: int) -> None:
+        most = min(self.max_message_size, most_bytes)
         if size > most:
             reason = f"messages: {size} bytes are more than maxMessageSize, {most}"
             raise LimitExceeded(reason, code=40009, status=400)
         for rate, (owner, code) in zip(rates, _OWNERS, strict=True):
             if rate is not None and not rate.room(now_ms):
                 raise _too_fast(owner, code, rate, now_ms)
-        for rate in rates:
-            if rate is not None:
-                rate.take(now_ms, count, size)
 
     def admit_reader(self, now_ms: int) -> None:
         """May a page of history be read? What is in it is charged for afterwards, as deliveries are.

@@ -56,12 +56,15 @@ class Hub:
         self.window_ms = settings.limits.window_seconds * 1000
         self._dedup_key = dedup_key
         self._policy_of = policy_of
-        self._quota_of = quota_of
+        self.quota_of = quota_of
         # When to look at each. In either all wait equally long, so they are in order of time.
         self._due: deque[tuple[int, Channel]] = deque()
         self._quiet: deque[tuple[int, Channel]] = deque()  # nobody has used them lately, and a look has its price
         self._quiet_ms = max(limits.CHANNEL_SWEEP_MS, self.window_ms // 2)
         self._bounds = (settings.limits.ring_entries_per_channel, settings.limits.ring_bytes_per_channel)
+
+    def is_open(self, app_id: str, name: str) -> bool:
+        return f"{app_id}:{name}" in self.channels
 
     def open(self, app_id: str, name: str, now_ms: int) -> Channel:
         """The channel, awake or waking.
@@ -77,7 +80,7 @@ class Hub:
                 )
             channel = Channel(app_id, name, self._policy_of(app_id, name))
             channel.meter = self.meter(app_id)
-            channel.limit(self._quota_of(app_id, name))
+            channel.limit(self.quota_of(app_id, name))
             channel.meter.channels.add()
             self.channels[channel.key] = channel
             self.waking.append(channel)

@@ -104,8 +104,11 @@ def accept(client: ClientProtocol, publish: Publish) -> None:
         if publish.params is not None and publish.params.get("_forceNack") in (True, "true"):
             raise BadRequest("params._forceNack: refused as asked", code=40099)
         now_ms = client.services.now_ms()
-        channel = hub.open(client.identity.app_id, name.name, now_ms)
         own = _own_rate(client, name.name, now_ms)
+        app_id = client.identity.app_id
+        if not hub.is_open(app_id, name.name):  # who is refused opens none
+            client.allowance.check_unopened(hub.quota_of(app_id, name.name), publish.size, now_ms, connected=True)
+        channel = hub.open(app_id, name.name, now_ms)
         client.allowance.admit(channel, publish.count, publish.size, now_ms)
     except PubSubError as error:
         receipt.refused(error)

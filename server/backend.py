@@ -150,8 +150,11 @@ class NodeBackend:
         if node.hub.sequencer.pending_bytes > node.settings.limits.staged_bytes:
             raise LimitExceeded("too much waits to be stored", code=42910, status=429)
         now_ms = node.now_ms()
-        found = node.hub.open(identity.app_id, channel.name, now_ms)
         allowance = node.allowances.of(identity.key_name, identity.app_id)
+        if not node.hub.is_open(identity.app_id, channel.name):  # who is refused opens none
+            quota = node.hub.quota_of(identity.app_id, channel.name)
+            allowance.check_unopened(quota, publish.size, now_ms, connected=False)
+        found = node.hub.open(identity.app_id, channel.name, now_ms)
         allowance.admit_request(found, publish.count, publish.size, now_ms)
         node.hub.stage(found, publish, base_id, connection_id, client_id, now_ms, completion)
         return found

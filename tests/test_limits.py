@@ -170,6 +170,27 @@ def test_a_request_that_is_too_fast_gets_429_and_when_to_come_back(server: Serve
     assert publish_rest(server, channel, "app1.key1:secret", {"data": "x"}).status == 201
 
 
+def test_who_is_refused_opens_no_channels(make_server: Any, channel: str) -> None:
+    """Each would cost memory, a look into the journal, and a channel in the statistics."""
+    limits = "[limits.key]\nmessages_in = 1\n[namespaces.small]\nlimits = { max_message_size = 10 }\n"
+    server = make_server(config=limits)
+    refused = 0
+    for number in range(30):
+        name = f"small:{number}" if number % 2 else f"{channel}{number}"
+        data = "x" * 11 if number % 2 else "x"
+        status, _, _ = request(server.address, "POST", channel_path(name), {"data": data})
+        refused += status in (400, 429)
+    with RawClient(server.address) as client:
+        for number in range(30):
+            try:
+                client.publish(f"{channel}-{number}", {"data": "x"})
+            except RefusedError:
+                refused += 1
+    assert refused > 40
+    _, health, _ = request(server.address, "GET", "/health")
+    assert health["channels"] == 60 - refused
+
+
 def test_a_page_of_history_counts_as_deliveries_do(server: Server, channel: str) -> None:
     publish(server.address, channel, [{"data": "x"}] * 20)
     path = f"{channel_path(channel)}?limit=10"
