@@ -337,6 +337,22 @@ def test_a_body_of_tiny_chunks_lets_others_have_their_turn() -> None:
     assert turns > 50
 
 
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_body_may_come_in_so_many_pieces(over: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs the same, however small it is."""
+    monkeypatch.setattr("server.http.MOST_PIECES", 100)
+
+    async def main() -> None:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        async with connected(head + b"1\r\nx\r\n" * (100 + over) + b"0\r\n\r\n") as stream:
+            if over:
+                assert refusal_in(await drained(stream)) == (400, 40000)
+            else:
+                assert b"x" * 100 in await stream.receive_some(10_000)
+
+    in_virtual_time(main)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
