@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import resource
 import socket
 import ssl
 import time
@@ -20,7 +22,7 @@ from websockets.sync.client import connect
 from ext.frame import encode_frame
 from ext.ring import Ring, Stream
 from server.tls import TlsTransport
-from tests.harness import KEY, channel_path, request
+from tests.harness import KEY, channel_path, request, wait_until
 
 RESUMED = 4
 PATIENCE = 20.0
@@ -408,3 +410,33 @@ def test_deliveries_keep_to_their_rate_and_nothing_is_lost_by_it(make_server, au
             "a burst of a second, and then as the rate says"
         )
         client.publish("other", "x")
+
+
+def test_idle_connections_do_not_take_the_last_descriptors(make_server, authority):
+    arguments, context = authority
+    few = 100
+    server = make_server(
+        arguments=arguments, before_exec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
+    )
+    crowd = []
+    for _ in range(few):
+        one = socket.create_connection(server.address, timeout=20)
+        crowd.append(one)
+        try:
+            one = crowd[-1] = context.wrap_socket(one, server_hostname="127.0.0.1")
+            one.sendall(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert one.recv(9) in (b"HTTP/1.1 ", b"")
+        except OSError:  # turned away
+            pass
+    assert len(os.listdir(f"/proc/{server.pid}/fd")) < few * 0.8
+
+    def stored():
+        try:
+            status, _, _ = request(server.address, "POST", channel_path("room"), {"data": "x"}, tls=context)
+        except OSError:
+            return False
+        return status == 201
+
+    wait_until(stored, what="room for somebody else")
+    for one in crowd:
+        one.close()
