@@ -1,5 +1,7 @@
 from typing import Final, Protocol, Self, final
 
+from typing_extensions import disjoint_base
+
 from ext.shaper import Shaper
 
 EPHEMERAL: int
@@ -29,6 +31,7 @@ class Ring:
     def read_after(self, cursor: int, *, budget: int, skip_origin: int = 0) -> tuple[int, list[object]]: ...
     def read_before(self, cursor: int, *, limit: int) -> list[object]: ...
 
+@disjoint_base
 class Reader: ...
 
 class _Waker(Protocol):

@@ -1,8 +1,8 @@
 """Memory that is free: kept for what comes next, or given back to the system.
 
-    under load, blocks of some 100 KiB come and go           keep_some: they are the same pages each time
-    a channel's parts lie between those of others: when all  give_back: what is free is used again in any case; this is
-    have gone, glibc keeps the pages below the top           for the machine's other processes, after a crowd has left"""
+    keep_some   under load, blocks of some 100 KiB come and go: they are the same pages each time
+    give_back   a channel's parts lie between those of others: when all have gone, glibc keeps the pages below the top.
+                They are used again in any case; this is for the machine's other processes, after a crowd has left"""
 
 from __future__ import annotations
 
