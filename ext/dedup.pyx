@@ -26,7 +26,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ext.runs cimport Run, WHO_BYTES, add_counted, bytes_of_runs, free_runs, is_counted, mark_in, remove_counted, run_of
-from ext.siphash cimport Hash, le64toh, siphash
+from ext.siphash cimport Hash, siphash
+from ext.words cimport le64toh
 
 cdef extern from "<endian.h>" nogil:
     uint64_t htole64(uint64_t)

@@ -27,6 +27,6 @@ cdef class Ingest(Sink):
     cdef Hash _who                      # of the connection's id, in all windows
     cdef bint _is_known                 # that is known
 
-    cdef bint _stage(self, Parser parser) except? True
+    cdef bint _stage(self, Parser parser) except -1
     cdef bint _has_room(self, Log log, uint64_t size) noexcept
     cdef Log _find(self, Parser parser)

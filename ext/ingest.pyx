@@ -91,12 +91,12 @@ cdef class Ingest(Sink):
         """As the plane does, for transports that are not its own: True if the message has been dealt with."""
         return self.take(<const uint8_t*><const char*>payload, <size_t>len(payload), binary)
 
-    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except? True:
+    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except -1:
         if self._logs is None or not _parser.parse(data, size, binary):
             return False
         return self._stage(_parser)
 
-    cdef bint _stage(self, Parser parser) except? True:
+    cdef bint _stage(self, Parser parser) except -1:
         cdef Sequence sequence = self._sequence
         cdef Log log
         cdef uint64_t serial

@@ -8,8 +8,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from ext.msgpack_input cimport In
-from ext.output cimport Out, out_init, plain_block, plain_word
+from ext.output cimport Out, out_init
 from ext.utf8 cimport Text
+from ext.words cimport ctz, eight_at, plain_block, unplain
 
 
 cdef inline void skip_blank(In* source) noexcept nogil:
@@ -57,21 +58,15 @@ cdef inline bint take_whole(In* source, uint64_t* value) noexcept nogil:
 
 cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexcept nogil:
     """From ``at`` on: where the next control character, quote or backslash is; ``size`` if there is none."""
-    cdef uint64_t word
-    if size - at >= 8:                      # most strings are short names
-        memcpy(&word, data + at, 8)
-        if plain_word(word):
-            at += 8
-            while size - at >= 32 and plain_block(data + at):
-                at += 32
-    while at < size:
-        if size - at >= 8:
-            memcpy(&word, data + at, 8)
-            if plain_word(word):
-                at += 8
-                continue
-        if data[at] < 32 or data[at] == 34 or data[at] == 92:
-            return at
+    cdef uint64_t found
+    while size - at >= 8:
+        found = unplain(eight_at(data + at))
+        if found:
+            return at + (<size_t>ctz(found) >> 3)       # soon, for most strings are short names
+        at += 8
+        while size - at >= 32 and plain_block(data + at):
+            at += 32
+    while at < size and data[at] >= 32 and data[at] != 34 and data[at] != 92:
         at += 1
     return at
 

@@ -8,6 +8,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ext.words cimport ctz, eight_at, plain_block, unplain
+
 
 cdef struct Out:
     uint8_t* data
@@ -158,26 +160,10 @@ cdef inline uint8_t hex_digit(uint8_t value) noexcept nogil:
     return 48 + value if value < 10 else 87 + value
 
 
-cdef inline bint plain_word(uint64_t word) noexcept nogil:
-    """Are these eight bytes all ones that JSON text may hold as they are? (No control, quote, backslash; ASCII or not.)"""
-    cdef uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u
-    cdef uint64_t quote = word ^ (ones * 34), slash = word ^ (ones * 92)
-    return not (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & high
-
-
-cdef inline bint plain_block(const uint8_t* at) noexcept nogil:
-    """The same for 32 bytes: a loop of which compilers make a few vector instructions, on any machine that has them."""
-    cdef uint8_t found = 0
-    cdef int i
-    for i in range(32):
-        found |= <uint8_t>((at[i] < 32) | (at[i] == 34) | (at[i] == 92))
-    return found == 0
-
-
 cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexcept:
     """A JSON string, quotes included; ``text`` is UTF-8."""
     cdef size_t i = 0, start = 0
-    cdef uint64_t word
+    cdef uint64_t found
     cdef uint8_t escape
     if not reserve(out, size + 2):
         return
@@ -186,10 +172,13 @@ cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexc
         i += 32
     while i < size:
         if size - i >= 8:
-            memcpy(&word, text + i, 8)
-            if plain_word(word):
+            found = unplain(eight_at(text + i))
+            if found == 0:
                 i += 8
                 continue
+            i += <size_t>ctz(found) >> 3
+        elif size >= 8 and unplain(eight_at(text + size - 8)) == 0:
+            break                               # with some that have been looked at: all the rest is plain
         escape = escape_of(text[i])
         if escape:
             put(out, text + start, i - start)

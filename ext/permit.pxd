@@ -32,7 +32,7 @@ cdef class Permit:
     cdef Place place(self, Text* target)
     cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion)
     cdef bytes _stage(self, Log log, Parser parser, object completion)
-    cdef bint _names_fit(self, Parser parser) except? True
+    cdef bint _names_fit(self, Parser parser) except -1
     cdef bint _has_room(self, Log log, uint64_t size) noexcept
     cdef int write_answer(self, Out* out, Place place, bytes message_id, uint64_t serial, str series, uint32_t first,
                           uint32_t count, bytes date, bint last) except -1

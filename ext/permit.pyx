@@ -187,7 +187,7 @@ cdef class Permit:
             return PyBytes_FromStringAndSize(id, size)
         return PyBytes_FromStringAndSize(<char*>base, <Py_ssize_t>length)
 
-    cdef bint _names_fit(self, Parser parser) except? True:
+    cdef bint _names_fit(self, Parser parser) except -1:
         """May its messages come from whom they say? The rules are those of engine.auth.tokens, for the usual names."""
         if parser.client_ids is not None:
             for name in parser.client_ids:

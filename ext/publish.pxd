@@ -36,10 +36,10 @@ cdef class Parser:
     cdef uint64_t size
     cdef list ids, client_ids   # None while none was named
 
-    cdef bint parse(self, const uint8_t* data, size_t size, bint msgpack) except? True
-    cdef bint parse_messages(self, const uint8_t* data, size_t size, bint msgpack) except? True
+    cdef bint parse(self, const uint8_t* data, size_t size, bint msgpack) except -1
+    cdef bint parse_messages(self, const uint8_t* data, size_t size, bint msgpack) except -1
     cdef int _begin(self, In* source, const uint8_t* data, size_t size) except -1
-    cdef bint _complete(self) except? True
+    cdef bint _complete(self) except -1
     cdef Publish publish(self)
     cdef bint add(self, Members* members) except -1
     cdef bint _add_names(self, Text* text) except -1

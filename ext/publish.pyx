@@ -134,7 +134,7 @@ cdef class Parser:
             self.client_ids.append(None)
         return True
 
-    cdef bint parse(self, const uint8_t* data, size_t size, bint msgpack) except? True:
+    cdef bint parse(self, const uint8_t* data, size_t size, bint msgpack) except -1:
         """Is it a plain publish? Then its parts are here; strings without escapes point into ``data``."""
         cdef In source
         self._begin(&source, data, size)
@@ -142,7 +142,7 @@ cdef class Parser:
             return False
         return self.seen & P_NEEDED == P_NEEDED and self.channel.size > 0 and self._complete()
 
-    cdef bint parse_messages(self, const uint8_t* data, size_t size, bint msgpack) except? True:
+    cdef bint parse_messages(self, const uint8_t* data, size_t size, bint msgpack) except -1:
         """The same for a message, or an array of them, by themselves: they name no channel, and no msgSerial."""
         cdef In source
         self._begin(&source, data, size)
@@ -173,7 +173,7 @@ cdef class Parser:
         put_byte(&self.out, 0x91)                   # an array of one, as most are
         return 0
 
-    cdef bint _complete(self) except? True:
+    cdef bint _complete(self) except -1:
         """All has been read: is there a message in it, and do their ids fit together?"""
         if self.out.failed or self.scratch.failed:
             raise MemoryError("no memory for a publish")
@@ -339,7 +339,7 @@ cdef bint _json_messages(In* source, Parser builder) except -1:
             return take(source, 93)
 
 
-cdef bint _json_body(In* source, Parser builder) except? True:
+cdef bint _json_body(In* source, Parser builder) except -1:
     """One message, or an array of them, and nothing behind."""
     skip_blank(source)
     if source.at < source.size and source.data[source.at] == 91:
@@ -351,7 +351,7 @@ cdef bint _json_body(In* source, Parser builder) except? True:
     return source.at == source.size
 
 
-cdef bint _parse_json(In* source, Parser builder) except? True:
+cdef bint _parse_json(In* source, Parser builder) except -1:
     cdef Text key
     cdef uint64_t number
     cdef int member
@@ -424,7 +424,7 @@ cdef bint _msgpack_message(In* source, Parser builder) except -1:
     return builder.add(&members)
 
 
-cdef bint _msgpack_body(In* source, Parser builder) except? True:
+cdef bint _msgpack_body(In* source, Parser builder) except -1:
     """As for JSON."""
     cdef Item item
     cdef size_t messages
@@ -443,7 +443,7 @@ cdef bint _msgpack_body(In* source, Parser builder) except? True:
     return source.at == source.size
 
 
-cdef bint _parse_msgpack(In* source, Parser builder) except? True:
+cdef bint _parse_msgpack(In* source, Parser builder) except -1:
     cdef Item item
     cdef size_t left, messages
     cdef int member

@@ -143,7 +143,7 @@ cdef class Receiver(Sink):
         """A message that came as an event, because it came right behind one: True, if it was a delivery or an ACK."""
         return self.take(<const uint8_t*><const char*>payload, <size_t>len(payload), binary)
 
-    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except? True:
+    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except -1:
         cdef const uint8_t* needle = <const uint8_t*><const char*>self._tally.mark
         cdef const uint8_t* at
         cdef size_t left = size
@@ -246,7 +246,7 @@ cdef class Receiver(Sink):
             memcpy(self._serial, item.data, length)
             self._serial_size = length
 
-    cdef bint _take_ack(self, const uint8_t* data, size_t size, bint binary) except? True:
+    cdef bint _take_ack(self, const uint8_t* data, size_t size, bint binary) except -1:
         """The form in which this server writes it; others are read by Python."""
         cdef uint64_t first = 0, count = 0
         cdef In source

@@ -10,6 +10,6 @@ on in the order in which they came, whoever does it."""
 cdef class Sink:
     """Takes nothing. Rooms that have a faster way for the usual message derive from it."""
 
-    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except? True:
+    cdef bint take(self, const uint8_t* data, size_t size, bint binary) except -1:
         """Deal with a message, whose bytes are lent for the time of the call; or leave it, and let False say so."""
         return False

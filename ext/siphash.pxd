@@ -1,10 +1,9 @@
 """SipHash-2-4 with 128 bits: Aumasson and Bernstein, "SipHash: a fast short-input PRF", and their reference code."""
 from libc.stddef cimport size_t
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-cdef extern from "<endian.h>" nogil:
-    uint64_t le64toh(uint64_t)
+from ext.words cimport eight_at, le64toh
 
 
 cdef struct Hash:
@@ -34,8 +33,7 @@ cdef inline Hash siphash(uint64_t key0, uint64_t key1, const char* data, size_t 
     v[2] = key0 ^ <uint64_t>0x6c7967656e657261
     v[3] = key1 ^ <uint64_t>0x7465646279746573
     while size - at >= 8:
-        memcpy(&word, data + at, 8)                             # any alignment
-        word = le64toh(word)
+        word = eight_at(<const uint8_t*>data + at)
         v[3] ^= word
         _sip_round(v)
         _sip_round(v)

@@ -26,7 +26,7 @@ cdef inline size_t decimal(uint8_t* to, uint64_t value) noexcept nogil:
     return size
 
 
-cdef inline bint remember(DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except? True:
+cdef inline bint remember(DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except -1:
     """Take the ids ``<base><index>`` of a publish into the window, all of them or none: False, one is there already.
     Behind ``base`` there is room for an index."""
     cdef uint32_t index

@@ -1,7 +1,8 @@
 """Text where it lies, as bytes; and is it UTF-8? Asked of every text frame and of every string that goes into a record."""
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t
+
+from ext.words cimport ascii_block, eight_at, is_ascii
 
 
 cdef struct Text:
@@ -9,28 +10,19 @@ cdef struct Text:
     size_t size
 
 
-cdef inline bint _is_ascii(const uint8_t* at) noexcept nogil:
-    """Of 32 bytes: a loop of which compilers make a few vector instructions, on any machine that has them."""
-    cdef uint8_t seen = 0
-    cdef int i
-    for i in range(32):
-        seen |= at[i]
-    return seen < 0x80
-
-
 cdef inline bint is_utf8(const uint8_t* data, size_t size) noexcept nogil:
     """Well-formed UTF-8: no surrogates, nothing overlong, nothing above U+10FFFF (Unicode, table 3-7)."""
     cdef size_t i = 0
-    cdef uint64_t word
     cdef uint8_t a, b
-    while size - i >= 32 and _is_ascii(data + i):
+    while size - i >= 32 and ascii_block(data + i):
         i += 32
     while i < size:
         if size - i >= 8:
-            memcpy(&word, data + i, 8)
-            if not word & 0x8080808080808080u:
+            if is_ascii(eight_at(data + i)):
                 i += 8
                 continue
+        elif size >= 8 and is_ascii(eight_at(data + size - 8)):
+            return True                 # with some that have been looked at: all the rest
         a = data[i]
         if a < 0x80:
             i += 1

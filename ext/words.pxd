@@ -1,0 +1,46 @@
+"""Text looked through many bytes at a time: is there anything in it that has to be looked at by itself?"""
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+cdef extern from "<endian.h>" nogil:
+    uint64_t le64toh(uint64_t)
+
+cdef extern from * nogil:
+    int ctz "__builtin_ctzll"(uint64_t word)        # zeros below the lowest bit that is set; the word must not be 0
+
+
+cdef inline uint64_t eight_at(const uint8_t* at) noexcept nogil:
+    """The first in the lowest bits; any alignment."""
+    cdef uint64_t word
+    memcpy(&word, at, 8)
+    return le64toh(word)
+
+
+cdef inline uint64_t unplain(uint64_t word) noexcept nogil:
+    """0, if JSON text may hold all of these eight bytes as they are (no control, quote, backslash; ASCII or not). Else the
+    lowest bit that is set is the highest of the first byte that it may not: ``ctz`` of it, by 8, is that byte's place."""
+    cdef uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u
+    cdef uint64_t quote = word ^ (ones * 34), slash = word ^ (ones * 92)
+    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & high
+
+
+cdef inline bint is_ascii(uint64_t word) noexcept nogil:
+    return not word & 0x8080808080808080u
+
+
+cdef inline bint plain_block(const uint8_t* at) noexcept nogil:
+    """Of 32 bytes, what ``unplain`` is of eight: a loop of which compilers make a few vector instructions."""
+    cdef uint8_t found = 0
+    cdef int i
+    for i in range(32):
+        found |= <uint8_t>((at[i] < 32) | (at[i] == 34) | (at[i] == 92))
+    return found == 0
+
+
+cdef inline bint ascii_block(const uint8_t* at) noexcept nogil:
+    """Of 32 bytes, in the same manner."""
+    cdef uint8_t seen = 0
+    cdef int i
+    for i in range(32):
+        seen |= at[i]
+    return seen < 0x80
