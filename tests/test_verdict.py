@@ -34,9 +34,10 @@ class Run:
                 tally=self.tally,
                 lost_connections=0,
                 failures=0,
-                publishers=[SimpleNamespace(publisher=self.publisher)],
+                publishers=[SimpleNamespace(publisher=self.publisher, ready=True)],
                 subscribers=[SimpleNamespace(receiver=receiver, ready=True) for receiver in self.receivers],
                 options=SimpleNamespace(channels=1),
+                interrupted=False,
             )
         )
 
