@@ -7,6 +7,7 @@ from ext.meter import Meter
 from ext.rate import Rate
 from ext.ring import Ring
 from ext.shaper import Shaper
+from ext.wire import EntryEncoder
 
 @final
 class Entry:
@@ -47,4 +48,7 @@ class Log:
     @property
     def staged(self) -> int: ...
     def commit(self, serial: int, record: bytes, origin: int, flags: int) -> None: ...
+    def frames_after(
+        self, cursor: int, encoder: EntryEncoder, *, budget: int, skip_origin: int = 0
+    ) -> tuple[int, bytes, int]: ...
     def staged_entry(self, serial: int) -> Entry | None: ...

@@ -10,7 +10,7 @@ cimport cython
 from cpython.mem cimport PyMem_Free
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
-from ext.output cimport Out, out_init
+from ext.output cimport Out, bytes_of, out_init
 from ext.ring cimport Ring, Stream
 from ext.wire cimport EntryEncoder
 
@@ -66,6 +66,35 @@ cdef class Log:
     def commit(self, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags):
         """Make a durable entry visible: in the ring, and framed in each format that somebody reads."""
         self.show(serial, record, origin, flags)
+
+    def frames_after(self, uint64_t cursor, EntryEncoder encoder not None, *, uint64_t budget, uint64_t skip_origin=0):
+        """For a replay: ``(serial of the last one looked at, frames of the entries after the cursor, their messages)``.
+
+        At most ``budget`` bytes of records, but at least one entry if there is any. Ephemeral ones and those of
+        ``skip_origin`` are passed over. Raises: Evicted, when something after the cursor is no longer in the ring.
+        """
+        cdef Ring ring = self.ring
+        cdef uint64_t n, first, last, messages = 0
+        cdef object entry
+        cdef tuple parts
+        cdef Out out
+        ring.span_after(cursor, budget, &first, &last)
+        if first > last:
+            return cursor, b"", 0
+        out_init(&out, FRAME_ROOM)
+        try:
+            for n in range(first, last + 1):
+                if not ring.is_replayed(n, skip_origin):
+                    continue
+                entry = ring._entries[<Py_ssize_t>(n & ring._mask)]
+                if type(entry) is bytes:        # most are: no tuple is made of them
+                    messages += encoder.write_frame(&out, ring._slots[n & ring._mask].serial, ring.series, entry)
+                else:
+                    parts = entry
+                    messages += encoder.write_frame(&out, parts[0], parts[1], parts[2])
+            return ring._slots[last & ring._mask].serial, bytes_of(&out, "frames of a replay"), messages
+        finally:
+            PyMem_Free(out.data)
 
     def staged_entry(self, uint64_t serial):
         """The staged entry with this serial, or None."""

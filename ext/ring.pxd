@@ -30,6 +30,8 @@ cdef class Ring:
     cdef readonly str series            # of entries that are a record alone; None: entries are anything
 
     cdef object entry_at(self, uint64_t n)
+    cdef int span_after(self, uint64_t cursor, uint64_t budget, uint64_t* first, uint64_t* last) except -1
+    cdef bint is_replayed(self, uint64_t n, uint64_t skip_origin) noexcept nogil
     cdef int take(self, uint64_t serial, object entry, uint32_t size, uint64_t origin, uint32_t flags) except -1
     cdef uint64_t first_after(self, uint64_t cursor) noexcept nogil
     cdef int _grow(self) except -1

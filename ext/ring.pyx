@@ -119,19 +119,30 @@ cdef class Ring:
         ``skip_origin`` are passed over (the cursor moves past them).
         Raises: Evicted, when something after the cursor is no longer held.
         """
-        if cursor < self.evicted:
-            raise Evicted(cursor, self.evicted)
-        cdef uint64_t n, first = self.first_after(cursor)        # newest + 1 at the head
-        if first > self.newest:
-            return cursor, []
-        cdef uint64_t last = _last_within(self._slots, self._mask, first, self.newest, budget)
-        cdef Slot* slot
+        cdef uint64_t n, first, last
         cdef list found = []
+        self.span_after(cursor, budget, &first, &last)
+        if first > last:
+            return cursor, []
         for n in range(first, last + 1):
-            slot = &self._slots[n & self._mask]
-            if not slot.flags & _EPHEMERAL and not (skip_origin and slot.origin == skip_origin):
+            if self.is_replayed(n, skip_origin):
                 found.append(self.entry_at(n))
         return self._slots[last & self._mask].serial, found
+
+    cdef int span_after(self, uint64_t cursor, uint64_t budget, uint64_t* first, uint64_t* last) except -1:
+        """Numbers of the entries that ``read_after`` looks at; none: ``first`` is beyond ``last``."""
+        if cursor < self.evicted:
+            raise Evicted(cursor, self.evicted)
+        first[0] = self.first_after(cursor)             # newest + 1 at the head
+        last[0] = self.newest
+        if first[0] <= self.newest:
+            last[0] = _last_within(self._slots, self._mask, first[0], self.newest, budget)
+        return 0
+
+    cdef bint is_replayed(self, uint64_t n, uint64_t skip_origin) noexcept nogil:
+        """May somebody who was not there have it?"""
+        cdef Slot* slot = &self._slots[n & self._mask]
+        return not slot.flags & _EPHEMERAL and not (skip_origin and slot.origin == skip_origin)
 
     def read_before(self, uint64_t cursor, *, uint64_t limit):
         """Up to ``limit`` held entries before ``cursor``, newest first, without the ephemeral ones."""

@@ -164,25 +164,15 @@ cdef class EntryEncoder:
         finally:
             PyMem_Free(out.data)
 
-    def frames(self, list entries not None):
-        """Frames of ``(serial, series, record)`` one behind the other, for a reader who catches up."""
-        cdef Out out
-        cdef tuple entry
-        out_init(&out, ROOM * (1 + <size_t>len(entries)))
-        try:
-            for entry in entries:
-                self.write_frame(&out, entry[0], entry[1], entry[2])
-            return bytes_of(&out, "a frame")
-        finally:
-            PyMem_Free(out.data)
-
     cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1:
-        """Leave room for the longest header, and close up what it does not need."""
+        """Leave room for the longest header, and close up what it does not need. Returns how many messages it has."""
         cdef size_t start = out.size
+        cdef int count
         if reserve(out, LONGEST_HEADER):
             out.size += LONGEST_HEADER
-        self._write(out, serial, series, record)
-        return _close_frame(out, start, self.format)
+        count = self._write(out, serial, series, record)
+        _close_frame(out, start, self.format)
+        return count
 
     cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,
                           const uint8_t* skip) except -1:

@@ -21,7 +21,6 @@ from engine.errors import BadRequest, PubSubError
 from engine.names import ChannelName
 from ext.ingest import Ingest
 from ext.shaper import Shaper
-from ext.wire import record_messages
 from server.actions import Flag
 
 if TYPE_CHECKING:
@@ -224,13 +223,16 @@ class Attachment:
         self.cursor = cursor
         place = stream.place_after(cursor)
         if place is None and channel.in_ring(cursor) and transport.queued < budget:
-            self.cursor, entries = channel.ring.read_after(cursor, budget=budget, skip_origin=skip_origin)
-            if entries:
-                frames = stream.encoder.frames(entries)  # type: ignore[attr-defined]  # opaque to ext
+            self.cursor, frames, messages = channel.frames_after(
+                cursor,
+                stream.encoder,  # type: ignore[arg-type]  # opaque to the stream
+                budget=budget,
+                skip_origin=skip_origin,
+            )
+            if frames:
                 transport.send_frames(frames)
                 for shaper in shapers(transport, channel):
-                    # Entries are tuples of serial, series, record; the ring does not look into them.
-                    shaper.take_now(sum(record_messages(entry[2]) for entry in entries), len(frames))  # type: ignore[index,misc]
+                    shaper.take_now(messages, len(frames))
             place = stream.place_after(self.cursor)
         if place is None:
             return False

@@ -333,14 +333,6 @@ def test_a_frame_says_what_the_record_says(record: bytes, wire_format: int, chan
     assert unframed(encoder.frame(serial, SERIES, record)) == (1 if wire_format == JSON else 2, payload, b"")
 
 
-@given(st.lists(st.tuples(positions, st.just(SERIES), records), max_size=5), formats)
-def test_frames_of_a_replay_are_the_live_ones_one_behind_the_other(
-    entries: list[tuple[int, str, bytes]], wire_format: int
-) -> None:
-    encoder = EntryEncoder(wire_format, "c")
-    assert encoder.frames(entries) == b"".join(encoder.frame(*entry) for entry in entries)
-
-
 @given(plain_publishes(), formats, formats, st.randoms(use_true_random=False))
 def test_what_was_published_in_one_format_is_delivered_in_the_other(
     message: dict[str, Any], wire_in: int, wire_out: int, choice: random.Random
@@ -374,7 +366,7 @@ def test_a_record_is_refused_if_and_only_if_it_is_malformed(record: bytes, data:
     right = model.is_record(bytes(damaged))
     for read in (
         lambda: EntryEncoder(JSON, "c").payload(SERIAL, SERIES, bytes(damaged)),
-        lambda: EntryEncoder(MSGPACK, "c").frames([(SERIAL, SERIES, bytes(damaged))]),
+        lambda: EntryEncoder(MSGPACK, "c").frame(SERIAL, SERIES, bytes(damaged)),
         lambda: record_ids(bytes(damaged)),
     ):
         if right:
