@@ -19,7 +19,7 @@ def by_entry(encoder, rows, skip_origin):
         for stored in block.decode(key, value)
         if not skip_origin or record_origin(stored.record) != skip_origin
     ]
-    return encoder.frames(entries)
+    return b"".join([encoder.frame(*entry) for entry in entries])
 
 
 def by_block(encoder, rows, skip_origin):
