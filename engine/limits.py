@@ -93,7 +93,7 @@ ANSWERS_BYTES = 128 * MIB
 503, 50004, to be tried again; what has been stored is told all the same."""
 BODY_FREE_BYTES = 64 * KIB
 """Any one publish of the usual size fits into it, whatever others do with large ones; so does a usual page."""
-REPLAY_BYTES = 256 * KIB
+REPLAY_BYTES = 192 * KIB
 """One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
 SHAPED_BYTES = 16 * KIB
 """The same for one who reads under a rate, and the most of a stream that is sent to it at a time: by so much a rate may

@@ -12,9 +12,9 @@ _LIBC = ctypes.CDLL(None)
 _malloc_trim = getattr(_LIBC, "malloc_trim", None)  # other C libraries have none, or need none
 _mallopt = getattr(_LIBC, "mallopt", None)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-# A batch of writes, a segment of frames, a batch of a replay: some 100 KiB to 1 MiB, again and again. glibc would map
+# A batch of writes, a segment of frames, a batch of a replay: some 100 to 600 KiB, again and again. glibc would map
 # new pages for each, which the kernel has to clear: some 1 us for each 4 KiB.
-KEPT_BLOCK_BYTES = 1536 << 10
+KEPT_BLOCK_BYTES = 768 << 10
 KEPT_FREE_BYTES = 16 << 20
 
 

@@ -25,7 +25,7 @@ def stream_of(*entries: tuple[bytes, int]) -> tuple[Stream, list[int]]:
         record = encode_record("id", None, None, 0, messages)
         entry = (number, SERIES, record)
         ring.append(number, entry, len(record), origin)
-        stream.append(encoder.frames([entry]))
+        stream.append(encoder.frame(*entry))
         places.append(stream.head)
     return stream, places
 
