@@ -32,7 +32,6 @@ from engine.errors import JournalUnavailable, PubSubError, StartupFailed
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
-from engine.limits import CROWDED_MS
 from engine.settings import Settings
 from ext.entrance import Entrance
 from ext.plane import HEARTBEATS
@@ -248,7 +247,7 @@ class Front:
             most_waiting=descriptors.most_newcomers(),
             head_bytes=bounds.request_head_bytes,
             patience_ms=bounds.handshake_seconds * 1000,
-            crowded_ms=CROWDED_MS,
+            crowded_ms=limits.CROWDED_MS,
             most_descriptors=descriptors.most_for_connections(),
         )
         intake.start_soon(
@@ -284,9 +283,9 @@ class Front:
 
     def shed(self) -> None:
         """There is no descriptor for newcomers: let go of connections that only wait for their next request."""
-        self.idle.shed(CROWDED_MS / 1000)
+        self.idle.shed(limits.CROWDED_MS / 1000)
         if self.desk is not None:
-            self.desk.posts.tick(monotonic_ms(), CROWDED_MS)
+            self.desk.posts.tick(monotonic_ms(), limits.CROWDED_MS)
 
     def drain(self) -> None:
         """Let go of those that are idle; the others end after the response under way."""
