@@ -1,20 +1,24 @@
 # cython: language_level=3
-"""The data plane: moves the bytes of plain WebSocket connections, with epoll.
+"""The data plane: moves the bytes of WebSocket connections, with epoll; those of TLS are carried to it and from it by tasks.
 
     poll     epoll says who is ready -> ext/intake.pyx -> events (a batch), beside what sinks have taken
     flush    sockets with replies, streams that moved -> ext/pump.pyx
     tick     who has been silent: heartbeats, pings, the end
     answer   what queues of ACKs have to say -> the sockets' outboxes
+    feed     what a task has read for a socket of its own -> as if it had been received; sent: it has sent what it took
 
 Nothing here blocks, unless ``poll`` is told how long it may, and nothing calls back but a sink (ext/sink.pyx): the events
 of a poll are a list, of ``(owner, kind, data)``. The kinds, and what their data is, stand in ext/socket.pxd."""
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from ext cimport frame as codec
 from ext.acks cimport AckQueue
+from ext.carrier cimport Carrier
 from ext.intake cimport decode, receive
 from ext.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, IPPROTO_TCP, POLLIN, TCP_NODELAY, c_read, epoll_event,
                          epoll_wait, monotonic_ns, pollfd, ppoll, setsockopt, timespec, wall_clock_ms)
@@ -47,7 +51,7 @@ HEARTBEATS = _HEARTBEATS    # messages: in JSON, in msgpack
 
 @cython.final
 cdef class Plane(Sockets):
-    """All plain connections of one thread. Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
+    """All connections of one thread. Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
 
     cdef uint32_t _tick_at              # so many have not had their tick in this round
     cdef list _moved                    # streams with new frames
@@ -83,26 +87,84 @@ cdef class Plane(Sockets):
     def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, bytes received=b"", int64_t now_ms,
             Sink sink=None, bint client=False):
         """Take over a connection whose handshake is done: ``fd`` (now ours to close), and what was read beyond it."""
-        cdef Socket s = Socket.__new__(Socket)
+        cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
         cdef int one = 1
-        cdef bytearray copy
-        s.plane = self
         s.fd = fd
-        s.owner = owner
-        s.msgpack = msgpack
-        s.heartbeats = heartbeats
-        s.last_in = s.last_out = self.now = now_ms
         s.sink = sink
         s.client = client
         codec.decoder_init(&s.decoder, self._max_message, client)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         self.join(s)
         if received:
-            copy = bytearray(received)  # the decoder unmasks in place
-            decode(s, <uint8_t*><char*>copy, <size_t>len(copy))
+            self._take_in(s, received)
             s.told_in = self.polls + 1              # the next poll tells; what it reads itself comes behind that
             self.kick()
         return s
+
+    def carry(self, object owner, object wake not None, *, bint msgpack, bint heartbeats, bytes received=b"",
+              int64_t now_ms):
+        """A connection whose bytes a task carries: what it has to ``take`` of the socket's ``carrier``, and what it feeds.
+
+        Args:
+            wake: called when the carrier has news for the task; from within any call to the plane or the socket.
+            received: what was read beyond the handshake.
+        """
+        cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
+        s.carrier = Carrier(wake)
+        codec.decoder_init(&s.decoder, self._max_message, False)
+        self.join(s)
+        self._take_in(s, received)
+        if self.events:
+            self.kick()
+        return s
+
+    def feed(self, Socket s not None, bytes data not None):
+        """What the peer of a carried socket has sent; nothing: it has closed. Events of it come with the next poll."""
+        if s.state == CLOSED:
+            return
+        if data:
+            self.bytes_in += <uint64_t>len(data)
+            s.last_in = self.now
+            s.pinged = False
+            self._take_in(s, data)
+        else:
+            s.lose("connection closed by the peer")
+        if self.events:
+            self.kick()
+
+    def sent(self, Socket s not None):
+        """What was taken of its carrier has left. True: the next flush has more for it."""
+        s.carrier.sent()
+        if s.state == CLOSED or not s.blocked:
+            return False
+        s.blocked = False
+        s.arm()
+        s.touch()
+        return True
+
+    def lost(self, Socket s not None, str reason not None):
+        """A carried socket has no peer any more: its owner is told, with the next poll."""
+        s.lose(reason)
+        self.kick()
+
+    cdef Socket _made(self, object owner, bint msgpack, bint heartbeats, int64_t now_ms):
+        cdef Socket s = Socket.__new__(Socket)
+        s.plane = self
+        s.owner = owner
+        s.msgpack = msgpack
+        s.heartbeats = heartbeats
+        s.last_in = s.last_out = self.now = now_ms
+        return s
+
+    cdef int _take_in(self, Socket s, bytes data) except -1:
+        """What was received by others."""
+        cdef size_t size, at = 0
+        while at < <size_t>len(data) and s.state == OPEN:
+            size = min(<size_t>len(data) - at, <size_t>RECEIVE_BYTES)
+            memcpy(self._buffer, <const char*>data + at, size)  # the decoder unmasks in place
+            decode(s, self._buffer, size)
+            at += size
+        return 0
 
     def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
         """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.

@@ -84,7 +84,9 @@ cdef bint pump(Socket s, Subscription only) except *:
         if count == 0:
             _after_sending(s)
             return False
-        if count == 1:
+        if s.carrier is not None:
+            sent = s.carrier.put(pieces, count)
+        elif count == 1:
             sent = c_send(s.fd, pieces[0].iov_base, pieces[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
         else:
             memset(&message, 0, sizeof(message))
@@ -181,7 +183,10 @@ cdef void _after_sending(Socket s) except *:
         s.plane.events.append((s.owner, KIND_DRAINED, None))
     if s.state == CLOSING:
         s.state = SHUT
-        c_shutdown(s.fd, SHUT_WR)
+        if s.carrier is None:
+            c_shutdown(s.fd, SHUT_WR)
+        else:
+            s.carrier.finish()
 
 
 cdef void _hand_over(Subscription reader, uint64_t place):

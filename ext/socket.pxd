@@ -1,6 +1,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from ext.carrier cimport Carrier
 from ext.frame cimport Decoder
 from ext.outbox cimport Outbox
 from ext.ring cimport Reader, Stream
@@ -42,6 +43,7 @@ cdef class Sockets:
     cdef uint64_t mask_state
 
     cdef int join(self, Socket s) except -1
+    cdef int watch(self, Socket s) except -1
 
 
 cdef class Socket:
@@ -51,7 +53,8 @@ cdef class Socket:
     cdef uint64_t told_in               # the last poll that made an event of one of its messages
     cdef readonly Shaper shaper         # when deliveries may leave; None: at once
     cdef bint is_held                   # they wait for that
-    cdef int fd
+    cdef int fd                         # -1: it has none, and ``carrier`` stands for it
+    cdef readonly Carrier carrier       # or None
     cdef uint8_t state
     cdef bint msgpack, heartbeats, paused, blocked, is_dirty, want_drained, pinged, client
     cdef uint32_t watched               # what epoll looks out for

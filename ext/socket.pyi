@@ -2,6 +2,7 @@ from typing import Any, Final, final
 
 from typing_extensions import disjoint_base
 
+from ext.carrier import Carrier
 from ext.ring import Reader, Stream
 from ext.shaper import Shaper
 from ext.sink import Sink
@@ -25,6 +26,7 @@ class Sockets:
 @final
 class Socket:
     owner: Final[Any]
+    carrier: Final[Carrier | None]
     def send(self, payload: bytes) -> None: ...
     def send_frames(self, frames: bytes) -> None: ...
     def deliver_to(self, sink: Sink | None) -> None: ...

@@ -10,7 +10,8 @@
 What a slow reader has not taken stays in the stream, which it shares with all others; only the rest of a frame that a short
 write cut in two is copied to the outbox, so that a place is always a frame's beginning.
 
-Nothing here sends or receives: ext/intake.pyx reads, ext/pump.pyx sends, ext/plane.pyx says when. The other side works too:
+Nothing here sends or receives: ext/intake.pyx reads, ext/pump.pyx sends, ext/plane.pyx says when. One without a descriptor
+has a carrier in its place (ext/carrier.pyx), and everything else in common with all others. The other side works too:
 a socket added as ``client`` masks what it sends, and follows no streams but may well have a sink."""
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -94,19 +95,24 @@ cdef class Sockets:
             (<Socket>self.members[self.count - 1]).abort()
 
     cdef int join(self, Socket s) except -1:
-        """From now on epoll tells of it."""
-        cdef epoll_event event
+        """From now on it is one of ours, and epoll tells of it, or who feeds it does."""
         _grow_pointers(&self.members, &self.room, self.count)
-        s.watched = event.events = EPOLLIN
-        event.data.ptr = <void*>s
-        if epoll_ctl(self.fd, EPOLL_CTL_ADD, s.fd, &event) < 0:
-            raise OSError(errno, "epoll_ctl: " + strerror(errno).decode())
+        if s.carrier is None:
+            self.watch(s)
         s.state = OPEN
         s.at = self.count
         self.members[self.count] = <void*>s
         self.count += 1
         self.accepted += 1
         Py_INCREF(s)                    # the array's reference; given back by ``remove``
+        return 0
+
+    cdef int watch(self, Socket s) except -1:
+        cdef epoll_event event
+        s.watched = event.events = EPOLLIN
+        event.data.ptr = <void*>s
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD, s.fd, &event) < 0:
+            raise OSError(errno, "epoll_ctl: " + strerror(errno).decode())
         return 0
 
 
@@ -250,12 +256,14 @@ cdef class Socket:
             self.plane.held.append(self)
 
     cdef void arm(self):
-        """Tell epoll what we want to hear of this socket."""
+        """Tell epoll (or the carrier) what we want to hear of this socket."""
         cdef uint32_t wanted = EPOLLOUT if self.blocked else 0
         cdef epoll_event event
         if self.state != OPEN or not (self.paused or waiting(&self.outbox) > OUTBOX_HIGH):
             wanted |= EPOLLIN
-        if wanted != self.watched:
+        if self.carrier is not None:
+            self.carrier.read(wanted & EPOLLIN != 0)
+        elif wanted != self.watched:
             self.watched = wanted
             event.events = wanted
             event.data.ptr = <void*>self
@@ -275,8 +283,9 @@ cdef class Socket:
             return
         self.state = CLOSED
         self._leave_streams()
-        c_close(self.fd)                # epoll forgets it with that
-        self.fd = -1
+        if self.carrier is None:
+            c_close(self.fd)            # epoll forgets it with that
+            self.fd = -1
         self.sink = None
         self.outbox.start = self.outbox.end = 0
         plane.count -= 1
@@ -284,6 +293,8 @@ cdef class Socket:
             other = <Socket>plane.members[plane.count]
             plane.members[self.at] = <void*>other
             other.at = self.at
+        if self.carrier is not None:
+            self.carrier.end()
         Py_DECREF(self)
 
     cdef void _leave_streams(self):
