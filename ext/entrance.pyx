@@ -7,8 +7,9 @@
                                      a limited time and with a limited head
 
 While as many wait as may, nobody is accepted: the rest of a storm stands in the kernel's queue, in the order of arrival.
-Then who waits has less time: a crowd that says nothing must not keep others out for long. Nothing here blocks or calls
-back."""
+Then who waits has less time: a crowd that says nothing must not keep others out for long. Who has been handed up without
+a whole head (of TLS, only the first bytes come in clear) is one of them until the caller releases him. Nothing here
+blocks or calls back."""
 cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stddef cimport size_t
@@ -37,10 +38,10 @@ cdef class Entrance:
 
     cdef readonly int fd
     cdef int _listener
-    cdef bint _armed
+    cdef bint _armed, _paused
     cdef readonly bint starved      # the last poll found no descriptor or memory for a newcomer: pause for a moment
     cdef int _most_descriptors
-    cdef uint32_t _most_waiting, _head_bytes, _count
+    cdef uint32_t _most_waiting, _head_bytes, _count, _held
     cdef int64_t _patience_ms, _crowded_ms
     cdef Waiting** _waiting
     cdef uint8_t* _buffer
@@ -50,13 +51,14 @@ cdef class Entrance:
         """
         Args:
             listener: a listening socket that does not block; it stays the caller's.
-            head_bytes: a head that is longer is handed up as it is, for the caller to refuse.
+            head_bytes: a head that is longer is handed up as it is, for the caller to refuse. 0: so is whatever comes
+                first, and each counts as a newcomer until ``release``.
             patience_ms: how long a peer may take for its head; crowded_ms: and how long while others stand outside.
             most_descriptors: of the process, before a newcomer is turned away. The kernel gives the smallest number that
                 is free: so those from there on are left for files.
         """
-        if not 0 < most_waiting < 1 << 20 or not 0 < head_bytes < 1 << 24:
-            raise ValueError("most_waiting and head_bytes must be above 0 and reasonable")
+        if not 0 < most_waiting < 1 << 20 or head_bytes >= 1 << 24:
+            raise ValueError("most_waiting must be above 0, and it and head_bytes reasonable")
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
@@ -73,8 +75,20 @@ cdef class Entrance:
         self._arm(True)
 
     def __len__(self):
-        """How many wait."""
+        """How many wait here."""
         return self._count
+
+    @property
+    def crowded(self):
+        """Are there as many newcomers as may be, those who are held included?"""
+        return self._full()
+
+    def release(self):
+        """One who was handed up without a head is no newcomer any more."""
+        if self._held == 0:
+            raise ValueError("nobody is held")
+        self._held -= 1
+        self._welcome()
 
     def poll(self, int64_t now_ms):
         """Those whose first request has arrived: ``(descriptor, bytes)``; the descriptors are the caller's to close."""
@@ -91,30 +105,30 @@ cdef class Entrance:
                 self._read(<Waiting*>ready[i].data.ptr, arrived)
         if newcomers:
             self._accept(now_ms, arrived)
-        elif not self._armed and self._listener >= 0 and self._count < self._most_waiting:
-            self._arm(True)
+        else:
+            self._welcome()
         return arrived
 
     def expire(self, int64_t now_ms):
         """Drop those who take too long; how many these were."""
         cdef uint32_t i = self._count, dropped = 0
-        cdef int64_t patience = self._patience_ms if self._count < self._most_waiting else self._crowded_ms
+        cdef int64_t patience = self._crowded_ms if self._full() else self._patience_ms
         while i:
             i -= 1                              # from behind: _drop fills a place with the last one
             if now_ms - self._waiting[i].since_ms >= patience:
                 self._drop(self._waiting[i], True)
                 dropped += 1
-        if not self._armed and self._listener >= 0 and self._count < self._most_waiting:
-            self._arm(True)
+        self._welcome()
         return dropped
 
     def pause(self):
         """Accept nobody until ``resume``."""
+        self._paused = True
         self._arm(False)
 
     def resume(self):
-        if self._listener >= 0 and self._count < self._most_waiting:
-            self._arm(True)
+        self._paused = False
+        self._welcome()
 
     def stop(self):
         """Accept nobody any more, and send those away who wait."""
@@ -122,6 +136,14 @@ cdef class Entrance:
         self._listener = -1
         while self._count:
             self._drop(self._waiting[self._count - 1], True)
+
+    cdef bint _full(self):
+        return self._count + self._held >= self._most_waiting
+
+    cdef void _welcome(self):
+        """Accept others, if there is room for them."""
+        if not self._armed and not self._paused and not self._full():
+            self._arm(True)
 
     cdef void _arm(self, bint wanted):
         cdef epoll_event event
@@ -136,7 +158,7 @@ cdef class Entrance:
         cdef int accepted, fd
         cdef ssize_t size
         for accepted in range(ACCEPTS_A_POLL):
-            if self._count >= self._most_waiting:
+            if self._full():
                 self._arm(False)
                 return 0
             fd = accept4(self._listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -155,6 +177,7 @@ cdef class Entrance:
             size = c_recv(fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
             if size > 0 and (size > self._head_bytes or memmem(self._buffer, <size_t>size, b"\r\n\r\n", 4) is not NULL):
                 arrived.append((fd, (<char*>self._buffer)[:size]))
+                self._held += self._head_bytes == 0
             elif size == 0 or (size < 0 and errno != EAGAIN and errno != EINTR):
                 c_close(fd)
             else:
@@ -206,6 +229,7 @@ cdef class Entrance:
         searched = searched - 3 if searched > 3 else 0
         if one.used > self._head_bytes or memmem(one.head + searched, one.used - searched, b"\r\n\r\n", 4) is not NULL:
             arrived.append((one.fd, (<char*>one.head)[:one.used]))
+            self._held += self._head_bytes == 0
             self._drop(one, False)
         return 0
 

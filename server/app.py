@@ -19,7 +19,6 @@ import sys
 from functools import partial
 
 import trio
-from trio_websocket import WebSocketConnection
 
 import server
 from engine import limits
@@ -34,7 +33,7 @@ from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
 from engine.settings import Settings
 from ext.entrance import Entrance
-from ext.plane import HEARTBEATS
+from ext.socket import Socket
 from ext.upgrade import Request
 from server import descriptors
 from server.apps import keys_of, new_key, stored_key
@@ -48,16 +47,19 @@ from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
 from server.keywatch import KeyWatch
 from server.listener import Acceptor
+from server.newcomers import Newcomers
 from server.node import Node, monotonic_ms, wall_clock_ms
 from server.nonces import NonceFile
-from server.opening import meet, read_query, refuse, welcome
+from server.opening import Greeting, meet, read_query, refuse, welcome
 from server.posting import PostDesk
+from server.protocol import ClientProtocol
 from server.publishing import Bounds
 from server.request import Handler
 from server.rest import Rest
 from server.revoking import Revoker
 from server.revoking import read as read_revocations
-from server.tls import TlsTransport
+from server.secure import TlsStream
+from server.tls import Carriage
 
 LOGGER = logging.getLogger("unbroken")
 
@@ -231,25 +233,22 @@ class Front:
             tls=tls,
             handshake_seconds=bounds.handshake_seconds,
             head_bytes=bounds.request_head_bytes,
-            max_message=bounds.max_frame_size,
             handshakes_at_once=HANDSHAKES_AT_ONCE,
         )
 
     def open(self, listener: trio.SocketListener, intake: trio.Nursery, connections: trio.Nursery) -> None:
         """Let those in who come to this listener, until ``intake`` is cancelled; they live in ``connections``."""
-        if self._tls:
-            intake.start_soon(partial(trio.serve_listeners, self._handle_tls, [listener], handler_nursery=connections))
-            return
         self._connections = connections
         bounds = self._node.settings.limits
         entrance = Entrance(
             listener.socket.fileno(),
             most_waiting=descriptors.most_newcomers(),
-            head_bytes=bounds.request_head_bytes,
+            head_bytes=0 if self._tls else bounds.request_head_bytes,  # of TLS no head comes in clear
             patience_ms=bounds.handshake_seconds * 1000,
             crowded_ms=limits.CROWDED_MS,
             most_descriptors=descriptors.most_for_connections(),
         )
+        newcomers = Newcomers(entrance, limits.CROWDED_MS / 1000)
         intake.start_soon(
             run_entrance,
             entrance,
@@ -258,10 +257,10 @@ class Front:
             self.acceptor.handle,
             self._node.end_of_turn,
             connections,
-            self._on_post,
+            partial(self._on_tls, newcomers) if self._tls else self._on_post,
             self.shed,
         )
-        intake.start_soon(run_patience, entrance, monotonic_ms)
+        intake.start_soon(run_patience, entrance, newcomers, monotonic_ms)
 
     def publish_at(self, desk: PostDesk) -> None:
         """Have plain connections that begin with a publish over HTTP served there."""
@@ -274,12 +273,15 @@ class Front:
             assert self._connections is not None  # it has come through one of ours
             self._connections.start_soon(self.acceptor.handle, stream, received, waited_seconds)
 
-    async def _handle_tls(self, stream: trio.SocketStream) -> None:
-        if stream.socket.fileno() < descriptors.most_for_connections():
-            await self.acceptor.handle(stream)
+    def _on_tls(self, newcomers: Newcomers, descriptor: int, received: bytes) -> bool:
+        newcomer = newcomers.arrived()
+        stream = stream_of(descriptor)
+        if stream is None:
+            newcomer.leave()
         else:
-            self.shed()
-            await stream.aclose()
+            assert self._connections is not None  # it has come through one of ours
+            self._connections.start_soon(self.acceptor.handle_tls, stream, received, newcomer)
+        return True
 
     def shed(self) -> None:
         """There is no descriptor for newcomers: let go of connections that only wait for their next request."""
@@ -348,35 +350,40 @@ class Front:
             if client is not None:
                 node.connections.lost(client.connection, None, node.now_ms())
             raise
+        self._greet(met, greeting, socket, answer)
+
+    def _greet(
+        self,
+        met: tuple[ClientProtocol, PubSubError | None] | PubSubError,
+        greeting: Greeting,
+        socket: Socket,
+        answer: bytes,
+    ) -> None:
+        """The first that it hears from us: the answer to the upgrade, and CONNECTED, or why it is refused."""
         if answer:
             socket.send_frames(answer)
         if isinstance(met, PubSubError):
             refuse(met, greeting, socket)
         else:
-            welcome(node, met[0], socket, met[1])
+            welcome(self._node, met[0], socket, met[1])
 
-    async def _on_tls_websocket(self, upgrade: Upgrade, websocket: WebSocketConnection) -> None:
+    async def _on_tls_websocket(self, upgrade: Upgrade, stream: TlsStream, answer: bytes, received: bytes) -> None:
+        """One with TLS: the plane's too, carried to it until it ends."""
         node, greeting = self._node, read_query(upgrade.target)
-        heartbeat = HEARTBEATS[greeting.wire] if greeting.heartbeats else b""
-        transport = TlsTransport(websocket, text=not greeting.wire, heartbeat=heartbeat)
         met = meet(node, upgrade, greeting, None)
-        if isinstance(met, PubSubError):
-            refuse(met, greeting, transport)
-        else:
-            transport.owner = met[0]
-            welcome(node, met[0], transport, met[1])
+        client = None if isinstance(met, PubSubError) else met[0]
+        carriage = Carriage(stream, node.plane, node.begin_turn, node.end_of_turn)
+        socket = node.plane.carry(
+            client,
+            carriage.wake,
+            msgpack=bool(greeting.wire),
+            heartbeats=greeting.heartbeats,
+            received=received if client is not None else b"",
+            now_ms=monotonic_ms(),
+        )
+        self._greet(met, greeting, socket, answer)
         node.end_of_turn()
-        try:
-            async with trio.open_nursery() as pair:
-                pair.start_soon(transport.read, node.begin_turn, node.end_of_turn)
-                await transport.write(node.settings.limits.max_idle_interval_ms * 2 / 3 / 1000)
-                pair.cancel_scope.cancel()
-        finally:
-            if transport.owner is not None:
-                transport.owner.gone()
-            for reader in list(transport.readers):
-                reader.stop()
-            node.end_of_turn()
+        await carriage.run(socket)
 
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:

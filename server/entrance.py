@@ -1,7 +1,8 @@
 """Plain connections on their way in: a batch at a time, the usual WebSocket without a task.
 
 Entrance.poll -> (descriptor, head) -> parse_upgrade --Request--> on_websocket: into the plane
-                                             +------ None ------> a task: HTTP, or whatever is unusual"""
+                                             +------ None ------> a task: HTTP, or whatever is unusual
+              -> (descriptor, first bytes of TLS) --------------> a task, which is a newcomer until its head has come"""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import trio
 
 from ext.entrance import Entrance
 from ext.upgrade import Request, parse_upgrade
+from server.newcomers import Newcomers
 
 LOGGER = logging.getLogger("unbroken.entrance")
 
@@ -40,7 +42,7 @@ async def run_entrance(
         on_websocket: takes over the descriptor, with what came behind the head.
         on_other: serves the connection in a task of ``connections``, with all that has come so far.
         end_of_turn: called after each batch.
-        on_post: takes over a connection that publishes over HTTP; False: it is none for it.
+        on_post: takes over a connection that publishes over HTTP, or any one with TLS; False: it is none for it.
         on_starved: called when there was no descriptor for a newcomer.
     """
     told = -math.inf
@@ -70,10 +72,11 @@ def _tell_starved(told: float) -> float:
     return now
 
 
-async def run_patience(entrance: Entrance, clock_ms: Callable[[], int]) -> None:
+async def run_patience(entrance: Entrance, newcomers: Newcomers, clock_ms: Callable[[], int]) -> None:
     """Drop those who take too long for their head. Until cancelled."""
     while True:
         await trio.sleep(1)
+        newcomers.expire()
         entrance.expire(clock_ms())
 
 

@@ -1,7 +1,7 @@
 """The WebSocket handshake: trio-websocket's, over a stream that gives it the request head and not a byte more.
 
     peer --head--> HeadStream --> trio-websocket --> 101 --> peer
-    peer --more--> kept aside, for whoever takes the socket over (the plane)
+    peer --more--> kept aside, for whoever takes the connection over (the plane)
 
 So the handshake is checked by a library that is nothing but that, and the frames never pass through it."""
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from trio_websocket import ConnectionClosed, wrap_server_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,3 @@ async def shake_hands(stream: trio.abc.Stream, head: bytes) -> Upgrade | None:
     except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
         upgrade = None
     return upgrade
-
-
-async def shake_hands_tls(
-    nursery: trio.Nursery, stream: trio.abc.Stream, max_message: int
-) -> tuple[Upgrade, WebSocketConnection]:
-    """The same on a stream whose frames stay with the library too; ``nursery`` runs its reader."""
-    request = await wrap_server_stream(nursery, stream, message_queue_size=16, max_message_size=max_message)
-    websocket = await request.accept()
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
-    return Upgrade(request.path, headers), websocket

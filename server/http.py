@@ -27,6 +27,7 @@ from engine.errors import LimitExceeded, PubSubError
 from server.bodies import Bodies, room_for_answers
 from server.reply import refusal, respond
 from server.request import Handler, Request, Response, bad_request, parse_target
+from server.secure import TlsStream
 
 LOGGER = logging.getLogger("unbroken.http")
 _REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser quotes what it was sent: maybe a key
@@ -145,7 +146,7 @@ class _Connection:
         self._limits = limits
         self._idle = idle
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
-        self._is_tls = isinstance(stream, trio.SSLStream)
+        self._is_tls = isinstance(stream, TlsStream)
         self._peer = _peer_of(stream)
         self._events = 0
         self._asked: Request | None = None  # the request that is coming in, as far as it is known
@@ -383,7 +384,7 @@ def _date(seconds: int) -> str:
 
 def _peer_of(stream: trio.abc.Stream) -> str:
     """The address at the other end, for the log."""
-    while isinstance(stream, trio.SSLStream):
+    if isinstance(stream, TlsStream):
         stream = stream.transport_stream
     if isinstance(stream, trio.SocketStream):
         try:

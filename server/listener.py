@@ -1,6 +1,6 @@
 """One port for everything: reads a request head, and hands the connection to whom it concerns.
 
-    accept -> (TLS) -> head -> upgrade? -> handshake -> plane (plain), or a pair of tasks (TLS)
+    accept -> (TLS) -> head -> upgrade? -> handshake -> plane: by its descriptor (plain), or carried by two tasks (TLS)
                             -> else     -> HTTP
 
 Until a connection is handed over it has a deadline and a bound on what it may send."""
@@ -10,15 +10,21 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
-from server.handshake import Upgrade, shake_hands, shake_hands_tls, wants_upgrade
-from server.tls import PrefixedStream, serve_tls_websocket
+from ext.upgrade import parse_upgrade
+from server.handshake import Upgrade, shake_hands, wants_upgrade
+from server.newcomers import Newcomer
+from server.secure import TlsStream
 
 LOGGER = logging.getLogger("unbroken.listener")
 END_OF_HEAD = b"\r\n\r\n"
 CLOSE_SECONDS = 1.0  # for a peer to take the last few bytes
+# In one pass of the loop: each step is up to a millisecond of arithmetic, and everybody else waits meanwhile.
+TLS_STEPS_AT_ONCE = 2
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 
 
 class Acceptor:
@@ -28,51 +34,51 @@ class Acceptor:
         self,
         *,
         on_websocket: Callable[[Upgrade, trio.SocketStream, bytes], None],
-        on_tls_websocket: Callable[..., object],
+        on_tls_websocket: Callable[[Upgrade, TlsStream, bytes, bytes], Awaitable[None]],
         on_http: Callable[[trio.abc.Stream, bytes, float | None], Awaitable[None]],
         tls: ssl.SSLContext | None,
         handshake_seconds: float,
         head_bytes: int,
-        max_message: int,
         handshakes_at_once: int,
     ) -> None:
+        """``on_tls_websocket`` gets the answer to the upgrade, unless that has been sent, and what came behind it."""
         self._on_websocket = on_websocket
         self._on_tls_websocket = on_tls_websocket
         self._on_http = on_http
         self._tls = tls
         self._seconds = handshake_seconds
         self._head_bytes = head_bytes
-        self._max_message = max_message
         self._admitted = trio.CapacityLimiter(handshakes_at_once)
+        self._tls_steps = trio.CapacityLimiter(TLS_STEPS_AT_ONCE)
 
     async def handle(self, raw: trio.SocketStream, received: bytes = b"", waited_seconds: float | None = None) -> None:
-        """Serve one connection, which has sent ``received`` so far. Whatever it does, nobody else is concerned.
+        """Serve one plain connection, which has sent ``received`` so far. Whatever it does, nobody else is concerned.
 
         Args:
             waited_seconds: it speaks HTTP, and its request has been coming in for so long; None: it has just come.
         """
-        stream: trio.abc.Stream = raw
+        await self._alone(partial(self._serve, raw, received, waited_seconds), raw, raw)
+
+    async def handle_tls(self, raw: trio.SocketStream, received: bytes, newcomer: Newcomer) -> None:
+        """The same for one with TLS; ``newcomer`` leaves once it has said what it wants, or has gone."""
+        assert self._tls is not None
+        stream = TlsStream(raw, self._tls)
         try:
-            if waited_seconds is not None:
-                await self._on_http(raw, received, waited_seconds)
-            elif self._tls is None:
-                await self._serve(raw, raw, received)
-            else:
-                secure = trio.SSLStream(raw, self._tls, server_side=True)
-                with trio.move_on_after(self._seconds) as scope:
-                    await secure.do_handshake()
-                if not scope.cancelled_caught:
-                    stream = secure
-                    await self._serve(secure, None, b"")
-        except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError) as gone:
+            await self._alone(partial(self._serve_tls, stream, received, newcomer), stream, raw)
+        finally:
+            newcomer.leave()
+
+    async def _alone(
+        self, serve: Callable[[], Awaitable[None]], stream: trio.abc.Stream, raw: trio.SocketStream
+    ) -> None:
+        """Whatever comes of it; at the end of it the stream is closed, unless somebody else has it now."""
+        try:
+            await serve()
+        except GONE as gone:
             LOGGER.debug("peer gone: %r", gone)
         except BaseExceptionGroup as group:
-            expected, rest = group.split((trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError))
-            if rest is not None:
-                if not all(isinstance(bug, Exception) for bug in rest.exceptions):
-                    raise
-                LOGGER.exception("a connection failed", exc_info=rest)
-            LOGGER.debug("peer gone: %r", expected)
+            if not _bugs_are_told(group):
+                raise
         except Exception:
             LOGGER.exception("a connection failed")
         finally:
@@ -81,31 +87,51 @@ class Acceptor:
                 if raw.socket.fileno() >= 0:  # else it is the plane's, or closed
                     await stream.aclose()  # with TLS its close_notify too: who reads until the end knows it for one
 
-    async def _serve(self, stream: trio.abc.Stream, plain: trio.SocketStream | None, received: bytes) -> None:
+    async def _serve(self, stream: trio.SocketStream, received: bytes, waited_seconds: float | None) -> None:
+        if waited_seconds is not None:
+            await self._on_http(stream, received, waited_seconds)
+            return
         with trio.move_on_after(self._seconds) as scope:
             received = await self._read_head(stream, received)
         if scope.cancelled_caught or not received:
             return
-        end = received.find(END_OF_HEAD)
-        head = received if end < 0 else received[: end + len(END_OF_HEAD)]
-        if end < 0 or not wants_upgrade(head):
+        head = _head_of(received)
+        if head is None:
             await self._on_http(stream, received, None)
             return
-        if plain is None:
-            await serve_tls_websocket(
-                PrefixedStream(stream, received),
-                shake_hands_tls,
-                self._on_tls_websocket,
-                self._seconds,
-                self._max_message,
-            )
+        upgrade = await self._shake_hands(stream, head)
+        if upgrade is not None:
+            self._on_websocket(upgrade, stream, received[len(head) :])
+
+    async def _serve_tls(self, stream: TlsStream, received: bytes, newcomer: Newcomer) -> None:
+        with newcomer.patience:
+            with trio.move_on_after(self._seconds) as scope:
+                await stream.handshake(received, self._tls_steps, newcomer)
+            if scope.cancelled_caught:
+                return
+            with trio.move_on_after(self._seconds) as scope, newcomer:
+                received = await self._read_head(stream, b"")
+        if scope.cancelled_caught or newcomer.patience.cancelled_caught or not received:
             return
-        upgrade = None
+        newcomer.leave()
+        head = _head_of(received)
+        if head is None:
+            await self._on_http(stream, received, None)
+            return
+        request, answer = parse_upgrade(head), b""
+        if request is not None:
+            upgrade: Upgrade | None = Upgrade(request.target, request.headers)
+            answer = request.answer
+        else:
+            upgrade = await self._shake_hands(stream, head)
+        if upgrade is not None:
+            await self._on_tls_websocket(upgrade, stream, answer, received[len(head) :])
+
+    async def _shake_hands(self, stream: trio.abc.Stream, head: bytes) -> Upgrade | None:
         async with self._admitted:
             with trio.move_on_after(self._seconds):
-                upgrade = await shake_hands(plain, head)
-        if upgrade is not None:
-            self._on_websocket(upgrade, plain, received[len(head) :])
+                return await shake_hands(stream, head)
+        return None
 
     async def _read_head(self, stream: trio.abc.Stream, begun: bytes) -> bytes:
         """Up to the end of the head and what came with it; more than the bound goes to HTTP, which refuses it."""
@@ -116,3 +142,24 @@ class Acceptor:
                 return b""
             received += data
         return bytes(received)
+
+
+def _head_of(received: bytes) -> bytes | None:
+    """The head, if it asks for a WebSocket; all else is for HTTP, which refuses what is none."""
+    end = received.find(END_OF_HEAD)
+    head = received[: end + len(END_OF_HEAD)]
+    return head if end >= 0 and wants_upgrade(head) else None
+
+
+def _bugs_are_told(group: BaseExceptionGroup[BaseException]) -> bool:
+    """What the peer has done is expected, a bug is logged. False: there is something else in it, the server's end.
+
+    In a function of its own, for the group knows the frame that has caught it, and must not be known by that.
+    """
+    expected, rest = group.split(GONE)
+    if rest is not None:
+        if not all(isinstance(bug, Exception) for bug in rest.exceptions):
+            return False
+        LOGGER.exception("a connection failed", exc_info=rest)
+    LOGGER.debug("peer gone: %r", expected)
+    return True

@@ -244,13 +244,20 @@ def publish(address: Address, channel: str, messages: Any) -> Any:
     return body
 
 
-def history(address: Address, channel: str, *, limit: int = PAGE, direction: str = "forwards") -> list[dict[str, Any]]:
+def history(
+    address: Address,
+    channel: str,
+    *,
+    limit: int = PAGE,
+    direction: str = "forwards",
+    tls: ssl.SSLContext | None = None,
+) -> list[dict[str, Any]]:
     """All that is stored in a channel, page after page."""
     path = channel_path(channel)
     following: str | None = f"{path}?limit={limit}&direction={direction}"
     messages: list[dict[str, Any]] = []
     while following is not None:
-        status, page, links = request(address, "GET", following)
+        status, page, links = request(address, "GET", following, tls=tls)
         assert status == 200, (status, page)
         assert len(page) <= limit
         messages += page

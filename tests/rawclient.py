@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import time
 import urllib.parse
 from collections import deque
@@ -86,6 +87,8 @@ class RawClient:
         key: str | None = KEY,
         greet: bool = True,
         authorization: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        receive_buffer: int = 0,
         **params: str,
     ) -> None:
         query = {"format": format, "v": "6", **({} if key is None else {"key": key}), **params}
@@ -96,12 +99,9 @@ class RawClient:
         self._partial: list[str | bytes] = []
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._upgraded = self._ended = False
+        self._socket = socket.socket()
         try:
-            self._socket = socket.create_connection(address, timeout=PATIENCE)
-        except OSError as error:
-            raise GoneError(str(error)) from error
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
+            self._connect(address, tls, receive_buffer)
             target = "/?" + urllib.parse.urlencode(query)
             headers = [] if authorization is None else [(b"authorization", authorization.encode())]
             request = Request(host=f"{address[0]}:{address[1]}", target=target, extra_headers=headers)
@@ -113,6 +113,18 @@ class RawClient:
         except BaseException:
             self._socket.close()
             raise
+
+    def _connect(self, address: Address, tls: ssl.SSLContext | None, receive_buffer: int) -> None:
+        try:
+            if receive_buffer:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self._socket.settimeout(PATIENCE)
+            self._socket.connect(address)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=address[0])
+        except OSError as error:
+            raise GoneError(str(error)) from error
 
     def _greeting(self) -> dict[str, Any]:
         first = self.receive()

@@ -8,20 +8,14 @@ import json
 import os
 import resource
 import socket
-import ssl
 import time
 
 import msgpack
 import pytest
-import trio
-import trio.testing
-import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ext.frame import encode_frame
-from ext.ring import Ring, Stream
-from server.tls import TlsTransport
+from tests import certificates
 from tests.harness import KEY, channel_path, request, wait_until
 
 RESUMED = 4
@@ -30,17 +24,11 @@ RING_BYTES = 64 * 1024
 SMALL_RING = f"[limits]\nring_bytes_per_channel = {RING_BYTES}\ndrain_seconds = 5\n"
 
 
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory):
-    """Where the server's certificate is, and what a client needs to trust it."""
-    directory, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(directory / "key.pem")
-    for n, blob in enumerate(certificate.cert_chain_pems):
-        blob.write_to_path(directory / "cert.pem", append=n > 0)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return ["--tls-cert", str(directory / "cert.pem"), "--tls-key", str(directory / "key.pem")], context
+@pytest.fixture
+def authority():
+    """The server's arguments, and what a client needs to trust it."""
+    made = certificates.authority()
+    return made.arguments, made.client
 
 
 @pytest.fixture
@@ -235,161 +223,6 @@ def test_what_is_no_tls_harms_nobody(tls_server, authority):
     secure.request("GET", "/time")
     assert secure.getresponse().status == 200
     secure.close()
-
-
-# The transport alone, with a peer that can be made to hang, and a clock that runs only when nobody else does.
-
-
-class Peer:
-    """Stands for a trio-websocket connection. It takes messages and answers pings as long as it is told to."""
-
-    def __init__(self):
-        self.got, self.pings, self.open, self.answers = [], 0, trio.Event(), True
-        self.open.set()
-        self.said = trio.Event()
-
-    async def send_message(self, message):
-        await self.open.wait()
-        self.got.append(message)
-
-    async def ping(self):
-        self.pings += 1
-        if not self.answers:
-            await trio.sleep_forever()
-
-    async def get_message(self):
-        await self.said.wait()
-        self.said = trio.Event()
-        return b""
-
-    async def aclose(self, code, reason):
-        self.got.append(code)
-
-
-def on_transport(scenario):
-    """Run it beside the transport's tasks; the time at which the writer ended, in heartbeats (None: it did not)."""
-
-    async def main():
-        peer, ended = Peer(), []
-        transport = TlsTransport(peer, text=False, heartbeat=b"")
-        async with trio.open_nursery() as nursery:
-
-            async def write():
-                await transport.write(1.0)
-                ended.append(trio.current_time() - begun)
-
-            begun = trio.current_time()
-            nursery.start_soon(write)
-            nursery.start_soon(transport.read, lambda: None, lambda: None)
-            await scenario(transport, peer)
-            nursery.cancel_scope.cancel()
-        return ended[0] if ended else None
-
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
-def test_a_silent_peer_is_pinged_and_lost_when_it_does_not_answer():
-    async def silent(transport, peer):
-        peer.answers = False
-        await trio.sleep(30)
-
-    assert on_transport(silent) == 4
-
-
-def test_a_peer_that_answers_pings_stays():
-    async def quiet(transport, peer):
-        await trio.sleep(30)
-        assert 10 <= peer.pings <= 15
-
-    assert on_transport(quiet) is None
-
-
-def test_deliveries_do_not_wait_for_a_pong():
-    async def publishes(transport, peer):
-        peer.answers = False
-        await trio.sleep(2.2)
-        assert peer.pings == 1
-        transport.send(b"news")
-        await trio.sleep(0.1)
-        assert peer.got == [b"news"]
-
-    on_transport(publishes)
-
-
-def test_a_peer_that_does_not_read_has_longer_but_not_for_ever():
-    async def stalls(transport, peer):
-        peer.open = trio.Event()
-        peer.answers = False
-        transport.send(b"unread")
-        await trio.sleep(30)
-
-    assert on_transport(stalls) == 16
-
-
-def test_goodbye_to_a_peer_that_does_not_read_is_bounded():
-    async def stalls(transport, peer):
-        peer.open = trio.Event()
-        transport.send(b"unread")
-        await trio.sleep(1)
-        transport.close(1000)
-        await trio.sleep(30)
-
-    assert on_transport(stalls) == 1 + 5
-
-
-class PlainFrames:
-    """Any encoder will do; frames are appended by hand."""
-
-
-def test_a_stream_that_is_being_sent_from_counts_as_read():
-    """Invariant: nobody may close it beneath the reader, and what it takes meanwhile is delivered."""
-
-    async def stalls_in_the_middle(transport, peer):
-        ring = Ring(1024, 1 << 20)
-        stream = Stream(ring, PlainFrames())
-        reader = transport.subscribe(stream, stream.head)
-
-        def commit(serial):
-            ring.append(serial, serial, 10)
-            stream.append(encode_frame(2, b"%d" % serial))
-            parked = list(stream.parked)  # as Channel.moved does
-            stream.parked.clear()
-            for waiter in parked:
-                waiter.wake()
-
-        peer.open = trio.Event()
-        commit(1)
-        await trio.sleep(0.1)  # the writer hangs in the first one
-        commit(2)
-        assert stream.readers_now == 1
-        with pytest.raises(ValueError, match="readers"):
-            stream.close()
-        peer.open.set()
-        await trio.sleep(0.1)
-        commit(3)
-        await trio.sleep(0.1)
-        assert peer.got == [b"1", b"2", b"3"]
-        assert reader.cursor == 3
-        reader.stop()
-        stream.close()
-
-    on_transport(stalls_in_the_middle)
-
-
-def test_a_wake_of_one_of_many_readers_reads_that_one_only():
-    async def many(transport, peer):
-        rings = [Ring(1024, 1 << 20) for _ in range(50)]
-        streams = [Stream(ring, PlainFrames()) for ring in rings]
-        readers = [transport.subscribe(stream, stream.head) for stream in streams]
-        await trio.sleep(0.1)
-        rings[7].append(1, 1, 10)
-        streams[7].append(encode_frame(2, b"seven"))
-        readers[7].wake()
-        assert list(transport._ready) == [readers[7]]
-        await trio.sleep(0.1)
-        assert peer.got == [b"seven"]
-
-    on_transport(many)
 
 
 @pytest.mark.parametrize("limits", ["[limits.connection]", "[limits.channel]"])

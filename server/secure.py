@@ -1,0 +1,157 @@
+"""TLS on the server's side of a connection, over OpenSSL's memory buffers.
+
+    peer --records--> raw --> incoming | SSLObject | read  --> receive_some
+    peer <--records-- raw <-- outgoing | SSLObject | write <-- send_all
+
+Two tasks may use it, one that receives and one that sends. It stands where trio's ``SSLStream`` could. Each of those is
+a cycle (it holds a bound method of its own), which with all that OpenSSL needs stays in memory until there is a full
+collection; this one is freed when its connection ends. And a crowd of handshakes leaves others their turn."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import AbstractContextManager, suppress
+
+import trio
+
+RECORD_BYTES = 16 * 1024  # the most that one record carries; a memory buffer keeps the room that it once had to have
+RECEIVE_BYTES = RECORD_BYTES + 512  # a whole record, with what TLS adds to it
+
+
+class TlsStream(trio.abc.HalfCloseableStream):
+    """One connection; ``handshake`` comes first.
+
+    Raises, each method: trio.BrokenResourceError, when the peer is gone or breaks the rules.
+    """
+
+    def __init__(self, raw: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
+        self.transport_stream = raw
+        self._context = context
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None  # from the first step of the handshake on
+        self._records = bytearray()  # to be sent, in the order in which they were made
+        self._lock = trio.StrictFIFOLock()  # held by who sends them
+        self._half_sent = False  # of one that was cancelled: the peer understands nothing after that
+        self._said_end = False
+
+    async def handshake(
+        self, received: bytes, turns: trio.CapacityLimiter, asking: AbstractContextManager[object]
+    ) -> None:
+        """Come to an understanding with the peer, who has sent ``received`` so far.
+
+        Args:
+            turns: held for each step: to sign takes up to a millisecond, and few may do so in one pass of the loop.
+            asking: entered whenever it is the peer's move.
+        Raises: ssl.SSLError, there is none; the peer has been told why.
+        """
+        self._incoming.write(received)
+        while True:
+            async with turns:
+                done, error = self._step()
+            # What is left to say then are tickets for another session. They leave with the first answer: who does not
+            # read before he has sent everything, or reads while he sends (OpenSSL minds), is not to be hurt by them.
+            if not (done and self._tls is not None and self._tls.version() == "TLSv1.3"):
+                await self._send_records()
+            if error is not None:
+                raise error
+            if done:
+                return
+            with asking:
+                received = bytes(await self.transport_stream.receive_some(RECEIVE_BYTES))
+            if not received:
+                raise trio.BrokenResourceError("the peer left in the middle of the handshake")
+            self._incoming.write(received)
+
+    def _step(self) -> tuple[bool, ssl.SSLError | None]:
+        """As far as it goes with what has come: whether that is to its end, or what is wrong."""
+        if self._tls is None:
+            self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False, None
+        except ssl.SSLError as error:
+            return False, error.with_traceback(None)  # whose frames would hold us, while one of them holds it
+        finally:
+            self._collect()
+        return True, None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What the peer has sent; nothing: it has said that there is no more."""
+        assert self._tls is not None, "the handshake comes first"
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                data = self._tls.read(max_bytes or RECORD_BYTES)
+            except ssl.SSLWantReadError:
+                data = None
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError(str(error)) from None
+            if self._collect():  # an answer to what only TLS itself has to know
+                await self._send_records()
+            if data is not None:
+                return data
+            received = await self.transport_stream.receive_some(RECEIVE_BYTES)
+            if received:
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """If cancelled, a part may have been sent; nothing more can be."""
+        assert self._tls is not None, "the handshake comes first"
+        with memoryview(data) as view:
+            for at in range(0, len(view), RECORD_BYTES):
+                try:
+                    self._tls.write(view[at : at + RECORD_BYTES])  # whole, for nothing bounds the buffer behind it
+                except ssl.SSLError as error:
+                    raise trio.BrokenResourceError(str(error)) from None
+                self._collect()
+        await self._send_records()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Say that nothing more comes, to TLS and to TCP; what the peer still sends can be received."""
+        self._say_end()
+        if not self._half_sent:
+            await self._send_records()
+        await self.transport_stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Say that nothing more comes, if that can be said at once, and close."""
+        try:
+            self._say_end()
+            if not self._half_sent:
+                await self._send_records()
+        except trio.BrokenResourceError:
+            pass  # who is gone need not be told
+        finally:
+            await self.transport_stream.aclose()
+
+    def _say_end(self) -> None:
+        if self._tls is None or self._said_end:
+            return
+        self._said_end = True
+        with suppress(ssl.SSLError):  # the peer has not said so yet, as always; or there was no understanding with it
+            self._tls.unwrap()
+        self._collect()
+
+    def _collect(self) -> bool:
+        """Have what was made stand behind what was made before; False: nothing was."""
+        if not self._outgoing.pending:
+            return False
+        self._records += self._outgoing.read()
+        return True
+
+    async def _send_records(self) -> None:
+        async with self._lock:
+            while self._records:
+                records, self._records = self._records, bytearray()
+                self._half_sent = True
+                await self.transport_stream.send_all(records)
+                self._half_sent = False

@@ -1,0 +1,80 @@
+"""A resume over a backlog that is in memory: in order whatever it takes to send it, and a cut within it loses nothing.
+
+the stream   has a reader already, and holds frames from some way back on
+the ring     holds more than that, and more than one batch of a replay (192 KiB)
+who resumes  gets batches made of the ring's entries, then the stream: one behind the other on its connection"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.certificates import authority
+from tests.checker import Attached, Delivered, Outcome, PublisherLog, Sent, SubscriberLog, check
+from tests.harness import history
+from tests.rawclient import RESUMED, Action, RawClient
+from tests.returning import marks_of
+
+COUNT, FIRST_READ = 1200, 400  # of 1 kB: twice a batch before anybody follows the stream, four of them behind
+
+
+@pytest.fixture(params=["plain", "tls"])
+def way(request, make_server):
+    """A server, and what a client of it needs beside its address."""
+    tls = authority() if request.param == "tls" else None
+    server = make_server(arguments=tls.arguments if tls else ())
+    return server, {"tls": tls.client} if tls else {}
+
+
+def filled(server, options, channel):
+    """The publisher's log, the position before all of it, and a client who follows the stream from FIRST_READ on."""
+    publisher = RawClient(server.address, **options)
+    begin = publisher.attach(channel, params={"modes": "publish"})["channelSerial"]
+    follower = RawClient(server.address, **options)
+    sent = publish(publisher, channel, range(FIRST_READ))
+    follower.attach(channel)
+    sent += publish(publisher, channel, range(FIRST_READ, COUNT))
+    publisher.drop()
+    return PublisherLog("publisher", sent), begin, follower
+
+
+def publish(publisher, channel, numbers):
+    """Each a publish of its own, all acknowledged."""
+    marks = [f"{number:06d}" for number in numbers]
+    for mark in marks:
+        publisher.send_messages(channel, [{"name": mark, "data": mark + "." * 1000}])
+    serials = []
+    while len(serials) < len(marks):
+        answer = publisher.expect(Action.ACK, Action.NACK)
+        assert answer["action"] == Action.ACK, answer
+        serials += [serial for result in answer["res"] for serial in result["serials"]]
+    return [Sent(mark, Outcome.ACKED, serial) for mark, serial in zip(marks, serials, strict=True)]
+
+
+def read(client, channel, events, count):
+    """Up to so many messages into ``events``; the channelSerial that came with the last one."""
+    position = None
+    for member in client.deliveries(channel, count):
+        events.append(Delivered(member["name"], member["serial"], member["channelSerial"]))
+        position = member["channelSerial"]
+    return position
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("receive_buffer", [0, 4096], ids=["fast", "slow"])
+def test_a_backlog_comes_in_order_and_a_cut_within_it_loses_nothing(way, format, receive_buffer):
+    server, options = way
+    options = options | {"format": format}
+    log, begin, follower = filled(server, options, "room")
+    events, position = [], begin
+    for cut_after in (100, 87, 187, 1, COUNT):  # a cut is where the reader stops reading: more is on its way
+        reader = RawClient(server.address, receive_buffer=receive_buffer, **options)
+        attached = reader.attach("room", channelSerial=position)
+        assert attached["flags"] & RESUMED
+        events.append(Attached(True, attached["channelSerial"]))
+        left = COUNT - sum(isinstance(event, Delivered) for event in events)
+        position = read(reader, "room", events, min(cut_after, left))
+        reader.drop()
+    follower.drop()
+    stored = marks_of(history(server.address, "room", tls=options.get("tls")))
+    report = check([log], [SubscriberLog("resumed", events)], stored)
+    assert not report.faults, str(report)
