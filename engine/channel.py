@@ -171,7 +171,8 @@ class Channel(Log):
         now_ms = max(now_ms, self.head >> 16)
         self.ring.trim(max(0, now_ms - window_ms) << 16)
         self.close_unread_streams()
-        return self.dedup.expire(now_ms)
+        in_doubt = self.first_under_way  # perhaps, under a journal that has failed: its repeats must be known
+        return self.dedup.expire(min(now_ms, in_doubt >> 16) if in_doubt else now_ms)
 
     def idle(self, now_ms: int) -> bool:
         """Can it be dropped from memory without anybody noticing? Its window has passed and nobody is attached."""

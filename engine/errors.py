@@ -7,6 +7,7 @@ PubSubError                 its ``code`` is what the client sees, and never chan
     PublishRejected         the publisher's: nothing was stored
     Discontinuity           the subscriber's: entries are gone, reading may go on from ``evicted``
     JournalUnavailable      the operator's: nothing was acknowledged; the same publish may be sent again
+    OutcomeUnknown          the publisher's: it may be stored or not; the same publish, with the same id, tells
     JournalCorrupted        the operator's: entries of one channel cannot be read; other channels can
     StartupFailed           the operator's: the server can't run so; the message says what to do
 """
@@ -89,9 +90,31 @@ class JournalUnavailable(PubSubError):
     code = 50003
     status = 503
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, unwritten: bool = False) -> None:
+        """``unwritten``: it is certain that nothing of what was asked for has been written."""
         super().__init__(f"the journal is unavailable: {reason}")
         self.reason = reason
+        self.unwritten = unwritten
+
+
+class OutcomeUnknown(PubSubError):
+    """Whether it is stored can't be known before the journal can be read again: neither an ACK nor a NACK is true.
+
+    ``message_id``: of the first message, where it can be told; with it nothing is stored twice.
+    """
+
+    code = 50003
+    status = 504
+
+    def __init__(self, reason: str, message_id: str | None = None) -> None:
+        again = "the same id" if message_id is None else f"the same ids; that of the first message is {message_id!r}"
+        super().__init__(f"it is not known whether this is stored: {reason}; to be sure, send it again with {again}")
+        self.reason = reason
+        self.message_id = message_id
+
+    def about(self, message_id: str) -> OutcomeUnknown:
+        """The same, of a publish whose first message has this id."""
+        return OutcomeUnknown(self.reason, message_id)
 
 
 class JournalCorrupted(PubSubError):

@@ -31,7 +31,7 @@ class Completion(Protocol):
         """Stored: the messages have ``serial``, from ``index`` on."""
 
     def refused(self, error: PubSubError) -> None:
-        """Not stored."""
+        """Not stored; or, if it is an OutcomeUnknown, perhaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class Sequencer(Sequence):
         if ids is None:
             ids = (base_id + ":0",) if count == 1 else tuple([f"{base_id}:{i}" for i in range(count)])
         dedup = channel.dedup
+        if self.refusing is not None and channel.kept and (not publish.ephemeral or channel.first_under_way):
+            seen = [known for known in map(dedup.find, ids) if known is not None]
+            if not seen:  # and nothing is remembered: what is in doubt must not be forgotten for what is not stored
+                completion.refused(self.refusing)
+                return
         if self.remembered + count > self.most_remembered:
             most = self.most_remembered
             completion.refused(LimitExceeded(f"the server remembers {most} message ids, the most it may", code=42910))
@@ -124,8 +129,24 @@ class Sequencer(Sequence):
 
     def undo(self, batch: Batch, error: PubSubError) -> None:
         """The journal does not have it: forget its ids, so that a retry is a first try, and refuse it."""
-        for channel, entries in batch.groups:
+        self._forget_ids(batch.groups)
+        self.settle(batch.groups, error)
+
+    def pass_by(self, error: PubSubError) -> list[Stream]:
+        """While nothing can be kept: refuse what is pending, show what needs no journal. Returns: as ``commit``."""
+        free, bound = self.part_pending()
+        self._forget_ids(bound)
+        self.refuse(bound, error)
+        return self.show(free)
+
+    def release(self, batch: Batch) -> tuple[Batch, list[Stream]]:
+        """The journal has failed: show what does not need it. Returns the rest, and the streams that have grown."""
+        free = [group for group in batch.groups if not group[0].kept]
+        rest = [group for group in batch.groups if group[0].kept]
+        return Batch(rest, batch.blocks, batch.synced), self.show(free)
+
+    def _forget_ids(self, groups: list[tuple[Channel, list[Entry]]]) -> None:
+        for channel, entries in groups:
             for entry in entries:
                 for message_id in record_ids(entry.record):
                     self.remembered -= channel.dedup.remove(message_id, entry.serial)
-        self.settle(batch.groups, error)

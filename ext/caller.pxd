@@ -29,6 +29,7 @@ cdef class Caller:
     cdef Permit _permit
     cdef Place _place
     cdef bytes _message_id, _reply
+    cdef bint _named                # the message had that id before it came; else the messages' begin with it
     cdef object _error
     cdef uint64_t _serial
     cdef str _series
@@ -37,4 +38,5 @@ cdef class Caller:
 
     cdef int append(self, const uint8_t* data, size_t size) except -1
     cdef void drop(self, size_t size) noexcept
+    cdef object whole_error(self)
     cdef int _touch(self) except -1

@@ -23,11 +23,16 @@ from ext.permit cimport Permit, Place
 cdef class Caller:
     """See above. Made by ``Posts.take``."""
 
-    def expect(self, Permit permit not None, Place place not None, str message_id not None):
-        """What it has asked for is staged, or about to be: it is told in this manner once it is accepted or refused."""
+    def expect(self, Permit permit not None, Place place not None, str message_id not None, bint named=True):
+        """What it has asked for is staged, or about to be: it is told in this manner once it is accepted or refused.
+
+        Args:
+            named: ``message_id`` is its only message's own; else the ids of its messages begin with it.
+        """
         self._permit = permit
         self._place = place
         self._message_id = message_id.encode()
+        self._named = named
 
     def reply(self, bytes response not None):
         """What it has asked for is answered with this, whole."""
@@ -46,6 +51,13 @@ cdef class Caller:
         """Not stored, for this reason."""
         self._error = error
         self._touch()
+
+    cdef object whole_error(self):
+        """The error to tell. One that speaks of a publish that may be stored names it: ``about`` its first message."""
+        about = getattr(self._error, "about", None)
+        if about is None:
+            return self._error
+        return about((self._message_id if self._named else self._message_id + b":0").decode())
 
     cdef int _touch(self) except -1:
         if not self._touched and self._state == ASKED:

@@ -111,6 +111,8 @@ cdef class Ingest(Sink):
             return False
         if self._acks.bytes > self._most_unanswered or sequence.pending_bytes > self._most_pending:
             return False
+        if sequence.refusing is not None:
+            return False
         if sequence.remembered + parser.count > sequence.most_remembered:
             return False
         log = self._find(parser)

@@ -63,6 +63,11 @@ cdef class Log:
         return (len(self._pending) if self._pending is not None else 0) + (
             len(self._under_way) if self._under_way is not None else 0)
 
+    @property
+    def first_under_way(self):
+        """The serial of the oldest entry that is; 0: there is none."""
+        return (<Entry>self._under_way[0]).serial if self._under_way else 0
+
     def commit(self, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags):
         """Make a durable entry visible: in the ring, and framed in each format that somebody reads."""
         self.show(serial, record, origin, flags)

@@ -28,6 +28,7 @@ cdef class Permit:
     cdef object refuse
     cdef dict _places               # by the target of the request
     cdef uint64_t answered          # since somebody has looked
+    cdef bint named                 # what was staged last: see Caller.expect
 
     cdef Place place(self, Text* target)
     cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion)

@@ -149,6 +149,8 @@ cdef class Permit:
         cdef Id message_id
         if parser.size > self._most_bytes or parser.count > self._most_messages or not self._names_fit(parser):
             return None
+        if sequence.refusing is not None:
+            return None
         if (sequence.pending_bytes > self._most_pending or sequence.remembered + parser.count > sequence.most_remembered
                 or not self._has_room(log, parser.size)):
             return None
@@ -183,7 +185,8 @@ cdef class Permit:
         self._app_rate.use(sequence.now_ms, parser.count, parser.size)
         log.last_used_ms = sequence.now_ms
         sequence.put(log, serial, record, 0, 0, parser.count, completion)
-        if id is not NULL and parser.count == 1:
+        self.named = id is not NULL and parser.count == 1
+        if self.named:
             return PyBytes_FromStringAndSize(id, size)
         return PyBytes_FromStringAndSize(<char*>base, <Py_ssize_t>length)
 

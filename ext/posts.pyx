@@ -396,6 +396,7 @@ cdef class Posts:
                 caller._permit = permit
                 caller._place = place
                 caller._message_id = message_id
+                caller._named = permit.named
                 self.served += 1
                 return <ssize_t>total
         caller._taken = total
@@ -429,7 +430,7 @@ cdef class Posts:
         cdef size_t size
         cdef ssize_t sent
         if caller._reply is None and caller._error is not None:
-            caller._reply = caller._permit.refuse(caller._error)
+            caller._reply = caller._permit.refuse(caller.whole_error())
         if caller._reply is not None:
             data = <const char*>caller._reply
             size = <size_t>len(caller._reply)

@@ -10,6 +10,7 @@ cdef class Sequence:
     cdef public uint64_t remembered
     cdef readonly uint64_t most_remembered
     cdef public int64_t now_ms
+    cdef public object refusing     # why nothing can be kept just now; plain publishes go the long way then. None: it can
     cdef list _logs                 # those with something pending
     cdef Py_ssize_t _count
 

@@ -4,6 +4,7 @@
     put     entry -> its log's pending, and the log into the list of those that have some
     take    pending -> under way, by log            each entry learns the serial of the one before it
     show    under way -> ring and streams, completions told           settle    completions refused
+    part    pending -> what needs no journal, and what would          refuse    ... of what was never under way
 
 ``engine.sequencer.Sequencer`` is this with the rules: what a repeat is, which ids may not be used, what is refused."""
 cimport cython
@@ -30,6 +31,7 @@ cdef class Sequence:
         self.clock = clock
         self.most_remembered = most_remembered
         self._logs = []
+        self.refusing = None
 
     def __len__(self):
         """Entries that are pending: not yet taken."""
@@ -102,6 +104,34 @@ cdef class Sequence:
             synced |= log.synced
         return groups, blocks, synced
 
+    def part_pending(self):
+        """Everything that is pending, while the journal takes nothing: what can do without it is under way until
+        ``show``, the rest is no longer staged, and is to be refused.
+
+        What needs no journal is refused, too, where something that may yet come before it is under way.
+        Returns: ``[(log, entries), ...]`` of either kind.
+        """
+        cdef list free = [], bound = [], logs = self._logs
+        cdef Log log
+        cdef Entry entry
+        cdef bint needs
+        self._logs = []
+        self._count = 0
+        for log in logs:
+            needs = log._under_way is not None
+            if log.kept and not needs:
+                for entry in log._pending:
+                    if not entry.flags & EPHEMERAL:
+                        needs = True
+                        break
+            if needs:
+                bound.append((log, log._pending))
+            else:
+                log._under_way = log._pending
+                free.append((log, log._pending))
+            log._pending = None
+        return free, bound
+
     def show(self, list groups not None):
         """The journal has them: make them visible, and tell those who published. Returns the streams that have grown."""
         cdef list moved = []
@@ -139,17 +169,58 @@ cdef class Sequence:
     def settle(self, list groups not None, error not None):
         """The journal does not have them: refuse them. Their ids are the caller's to forget, before this."""
         cdef Log log
-        cdef Entry entry
         cdef tuple group
         for group in groups:
             log = group[0]
             log._under_way = None
+        self.refuse(groups, error)
+
+    def refuse(self, list groups not None, error not None):
+        """The same for entries that were pending, and that nobody has taken."""
+        cdef Entry entry
+        cdef tuple group
+        for group in groups:
             for entry in <list>group[1]:
                 self.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
-                entry.completion.refused(error)
-                if entry.followers is not None:
-                    for completion, _, _ in entry.followers:
-                        completion.refused(error)
+                _refuse(entry, error)
+
+    def leave_open(self, list groups not None, error not None):
+        """Nobody knows yet whether the journal has them: tell those who have waited for it, who are then forgotten.
+
+        The entries stay under way: a repeat still finds its first one. Returns: how many were told.
+        """
+        cdef Entry entry
+        cdef tuple group
+        cdef Py_ssize_t told = 0
+        for group in groups:
+            for entry in <list>group[1]:
+                told += entry.completion is not _nobody
+                told += len(entry.followers) if entry.followers is not None else 0
+                _refuse(entry, error)
+                entry.completion = _nobody
+                entry.followers = None
+        return told
+
+
+@cython.final
+cdef class _Nobody:
+    """Who once waited for an outcome, and was told that it is not known."""
+
+    def accepted(self, uint64_t serial, str series, uint32_t index, uint32_t count):
+        pass
+
+    def refused(self, error):
+        pass
+
+cdef _Nobody _nobody = _Nobody()
+
+
+cdef int _refuse(Entry entry, object error) except -1:
+    entry.completion.refused(error)
+    if entry.followers is not None:
+        for completion, _, _ in entry.followers:
+            completion.refused(error)
+    return 0
 
 
 cdef int _measure(Log log, list entries, uint64_t readers) except -1:

@@ -236,6 +236,8 @@ class NodeBackend:
         reasons = []
         if node.committer.failure is not None:
             reasons.append(f"publishes are refused: {node.committer.failure}")
+        if node.committer.in_doubt:
+            reasons.append(f"of {node.committer.in_doubt} publishes it is not known whether they are stored")
         if node.draining:
             reasons.append("the server is shutting down")
         details = {

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import trio
 
 from engine.errors import PubSubError
-from server.reply import Reply
+from server.reply import Reply, told
 from server.request import bad_request
 
 MOST_CHANNELS = 100  # of one spec, and of one look at presence
@@ -87,7 +87,7 @@ async def _publish_spec(
         try:
             results[at] = await publish(channel, content)
         except PubSubError as error:
-            results[at] = {"channel": channel, "error": error.info()}
+            results[at] = {"channel": channel, **told(error)}
 
     if len(set(channels)) < len(channels):  # twice on one channel: in their order
         for at, channel in enumerate(channels):

@@ -7,9 +7,17 @@
 ``turn`` does what can be done without waiting; it is called at the end of every turn of work, and an eventfd sees to it
 that there is one when a sync has ended. So nothing here is a task, as long as the journal does what it is asked.
 
-A failed append leaves it unknown what is on the disk. So nothing goes on until the journal has been reopened and asked:
-the batch is committed if it is there after all, and undone if it is not. While the journal can't be reopened every
-publish is refused at once, readers of the ring go on, and the server says so in its health."""
+A failed append leaves it unknown what is on the disk. So the batch is in doubt until the journal has been reopened and
+asked: it is committed if it is there after all, and undone if it is not. No sooner: whoever is told "refused" and then
+finds it stored, because we died in between, was told a lie.
+
+    under way --failed--> in doubt --asked--> committed, or undone
+                             |  every DOUBT_SECONDS: who waits is told that it is unknown, and waits no longer
+                             |  the same ids again: they wait for the same outcome
+                             +-- asked after DOUBT_KEPT_SECONDS: taken back in any case
+
+What is new is refused at once while the journal can't be reopened, for it was never written; readers of the ring go on,
+and the server says so in its health."""
 
 from __future__ import annotations
 
@@ -19,7 +27,8 @@ from collections.abc import Callable
 
 import trio
 
-from engine.errors import JournalUnavailable, PubSubError
+from engine import limits
+from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
 from engine.journal.port import Journal
 from engine.sequencer import Batch, Sequencer
 from ext.ring import Stream
@@ -39,14 +48,16 @@ class Committer:
         sequencer: Sequencer,
         on_commit: Callable[[list[Stream]], None],
         wake_fd: int,
+        *,
+        doubt_kept_seconds: float = limits.DOUBT_KEPT_SECONDS,
     ) -> None:
         """
         Args:
             on_commit: told which streams have grown. Answers may be due, too.
             wake_fd: an eventfd; when it is written to, ``turn`` is to be called soon.
+            doubt_kept_seconds: what has been in doubt for longer is not stored.
         """
         self.failure: PubSubError | None = None  # why nothing can be stored just now
-        self._doubtful: Batch | None = None  # refused, but perhaps on the disk: to be erased before anything is written
         self.batches = 0
         self.failures = 0
         self._journal = journal
@@ -57,13 +68,23 @@ class Committer:
         self._under_way: Batch | None = None
         self._failed: JournalUnavailable | None = None  # of the batch under way, until it is known what became of it
         self._failing = trio.Event()
+        self._doubt_kept_seconds = doubt_kept_seconds
+        self._stored_until: float | None = None  # then what is in doubt has been so for too long
+        self._taking_back = False  # some of it may be gone already: then all of it has to go
         self._idle: trio.Event | None = None  # somebody waits for it
         self._closed = False
 
     @property
     def busy(self) -> bool:
         """A batch is under way: there will be more to do."""
-        return self._under_way is not None
+        return self._under_way is not None and self.failure is None
+
+    @property
+    def in_doubt(self) -> int:
+        """Entries of which nobody knows whether they are stored."""
+        if self.failure is None or self._under_way is None:
+            return 0
+        return sum(len(entries) for _, entries in self._under_way.groups)
 
     def turn(self) -> bool:
         """Take in an outcome that has come, or hand over what is pending.
@@ -73,7 +94,12 @@ class Committer:
         """
         while True:
             if self._under_way is not None:
-                if self._failed is not None or not self._appender.done:
+                if self._failed is not None:
+                    self._pass_by()
+                    if self.failure is not None:
+                        self._tell_idle()
+                    return False
+                if not self._appender.done:
                     return False
                 error = self._appender.take()
                 if error is not None:
@@ -86,22 +112,20 @@ class Committer:
                 self._commit(batch)
                 if len(self._sequencer) and not self._closed:
                     return True
+            self._pass_by()
             following = None if self._closed else self._sequencer.take()
             if following is None:
-                if self._idle is not None:
-                    self._idle.set()
+                self._tell_idle()
                 return False
             if not following.blocks:
                 self._commit(following)
-            elif self.failure is not None:
-                self._undo(following, self.failure)
             else:
                 self._under_way = following
                 self._appender.start(following.blocks, synced=following.synced)
 
     async def settled(self) -> None:
-        """Wait until nothing is pending or under way; at drain."""
-        while self._under_way is not None or len(self._sequencer):
+        """Wait until nothing is pending or under way, but for what is in doubt; at drain."""
+        while len(self._sequencer) or (self._under_way is not None and self.failure is None):
             self._idle = trio.Event()
             if not self.turn():
                 await self._idle.wait()
@@ -112,64 +136,101 @@ class Committer:
             while True:
                 await self._failing.wait()
                 self._failing = trio.Event()
-                with trio.CancelScope(shield=True):  # bounded: reopening ends, or fails, by itself
-                    await self._settle_failed()
-                os.eventfd_write(self._wake_fd, 1)
+                await self._settle_failed()
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):  # bounded: reopening ends, or fails, by itself
                 self._closed = True
                 await trio.to_thread.run_sync(self._appender.close)
                 self.turn()
                 if self._failed is not None:
-                    await self._settle_failed()
+                    self._begin_doubt()
+                    await self._settle()
+                    self.leave_open()
+
+    def leave_open(self) -> None:
+        """Tell those who wait for what is in doubt that its outcome is unknown: they may send it again."""
+        if self._under_way is not None and self._failed is not None:
+            unknown = OutcomeUnknown(self._failed.reason)
+            if self._sequencer.leave_open(self._under_way.groups, unknown):
+                self._on_commit([])
 
     def _commit(self, batch: Batch) -> None:
         self.batches += 1
         self._on_commit(self._sequencer.commit(batch))
 
-    def _undo(self, batch: Batch, error: PubSubError) -> None:
-        self._sequencer.undo(batch, error)
-        self._on_commit([])
+    def _tell_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.set()
+
+    def _pass_by(self) -> None:
+        """What is pending, while nothing can be written."""
+        if self.failure is not None and len(self._sequencer):
+            self._on_commit(self._sequencer.pass_by(self.failure))
 
     async def _settle_failed(self) -> None:
+        """Ask until the journal takes something again. If cancelled, something may still be in doubt."""
         assert self._under_way is not None
-        assert self._failed is not None
-        batch, error = self._under_way, self._failed
-        persisted = await self._persisted_after_all(batch, error)
-        self._under_way = self._failed = None
-        if persisted:
-            self._commit(batch)
-        else:
-            self._undo(batch, error)
-
-    async def _persisted_after_all(self, batch: Batch, error: JournalUnavailable) -> bool:
         self.failures += 1
-        LOGGER.error("append failed, %d channels concerned: %s", len(batch.blocks), error)
-        doubtful = batch.blocks[0]
-        try:
-            await trio.to_thread.run_sync(self._journal.recover)
-            return await trio.to_thread.run_sync(self._journal.holds, doubtful.channel, doubtful.entries[0][0])
-        except PubSubError as still:
-            LOGGER.error("the journal can't be reopened, publishes are refused until it can: %s", still)
-            self.failure = still
-            self._doubtful = batch
-            return False
-
-    async def recover(self) -> None:
-        """Reopen a journal that has failed, as soon as it can be done. Run beside ``run``, until cancelled."""
-        while True:
+        LOGGER.error("append failed, %d channels concerned: %s", len(self._under_way.blocks), self._failed)
+        self._begin_doubt()
+        told = trio.current_time()
+        while not await self._settle():
             await trio.sleep(RETRY_SECONDS)
+            if trio.current_time() - told >= limits.DOUBT_SECONDS:
+                told = trio.current_time()
+                self.leave_open()
+                os.eventfd_write(self._wake_fd, 1)
+
+    def _begin_doubt(self) -> None:
+        """What needs no journal is in none."""
+        assert self._under_way is not None
+        if self._stored_until is None:
+            self._stored_until = trio.current_time() + self._doubt_kept_seconds
+        self._under_way, moved = self._sequencer.release(self._under_way)
+        self._on_commit(moved)
+
+    async def _settle(self) -> bool:
+        """Reopen the journal, and do with the batch in doubt as it says; False: it could not be done."""
+        try:
+            with trio.CancelScope(shield=True):
+                persisted = await self._ask()
+        except PubSubError as still:
             if self.failure is None:
-                continue
-            try:
-                await trio.to_thread.run_sync(self._journal.recover)
-                assert self._doubtful is not None  # it is set with the failure
-                for block in self._doubtful.blocks:  # refused: what came to the disk all the same must not be seen
-                    await trio.to_thread.run_sync(
-                        self._journal.erase, block.channel, [entry[0] for entry in block.entries]
-                    )
-            except PubSubError as still:
-                self.failure = still
-            else:
-                LOGGER.warning("the journal is open again; publishes are accepted")
-                self.failure = self._doubtful = None
+                LOGGER.error("the journal can't be reopened, publishes are refused until it can: %s", still)
+            self.failure = self._sequencer.refusing = still
+            if self._failed is not None and self._failed.unwritten:
+                self._end_doubt(persisted=False)
+            os.eventfd_write(self._wake_fd, 1)
+            return False
+        if self.failure is not None:
+            LOGGER.warning("the journal is open again; publishes are accepted")
+            self.failure = self._sequencer.refusing = None
+        self._end_doubt(persisted=persisted)
+        os.eventfd_write(self._wake_fd, 1)
+        return True
+
+    async def _ask(self) -> bool:
+        """Has the journal, reopened, the batch in doubt? Raises: PubSubError, that can't be known now."""
+        await trio.to_thread.run_sync(self._journal.recover)
+        if self._under_way is None:
+            return False
+        assert self._stored_until is not None
+        blocks = self._under_way.blocks
+        if trio.current_time() > self._stored_until:
+            self._taking_back = True
+        if self._taking_back:
+            for block in blocks:
+                await trio.to_thread.run_sync(self._journal.erase, block.channel, [entry[0] for entry in block.entries])
+            return False
+        return await trio.to_thread.run_sync(self._journal.holds, blocks[0].channel, blocks[0].entries[0][0])
+
+    def _end_doubt(self, *, persisted: bool) -> None:
+        batch, error = self._under_way, self._failed
+        self._under_way = self._failed = self._stored_until = None
+        self._taking_back = False
+        if batch is not None and persisted:
+            self._commit(batch)
+        elif batch is not None:
+            assert error is not None
+            self._sequencer.undo(batch, error)
+            self._on_commit([])

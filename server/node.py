@@ -129,7 +129,13 @@ class Node:
             lost_ms=bounds.max_idle_interval_ms * 8 // 3,
             linger_ms=limits.LINGER_MS,
         )
-        self.committer = Committer(journal, self.hub.sequencer, self._committed, self.plane.kick_fd)
+        self.committer = Committer(
+            journal,
+            self.hub.sequencer,
+            self._committed,
+            self.plane.kick_fd,
+            doubt_kept_seconds=min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2),
+        )
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))
@@ -162,7 +168,6 @@ class Node:
             self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick)
             nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)
-            nursery.start_soon(self.committer.recover)
             nursery.start_soon(self._wake_channels)
             nursery.start_soon(self._keep_journal)
             nursery.start_soon(self._sweep)
@@ -188,6 +193,7 @@ class Node:
             await self.committer.settled()
         for client in list(self.clients):
             client.disconnect(reason)
+        self.committer.leave_open()  # whoever waits over HTTP
         self.end_of_turn()
         while len(self.plane):  # noqa: ASYNC110 - it is the peers that we wait for, and they tell nobody
             await trio.sleep(0.02)

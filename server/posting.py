@@ -175,7 +175,7 @@ class PostDesk:
             return self._rest.finish(request, refusal(error))
         place = Place(log, opening)
         permit.grant(request.path, place)
-        caller.expect(permit, place, ready.message_id)
+        caller.expect(permit, place, ready.message_id, ready.named)
         return None
 
     def _permit(self, key: bytes, request: Request, identity: Identity) -> Permit:

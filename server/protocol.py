@@ -20,7 +20,7 @@ from engine.allowance import Allowance
 from engine.auth.rates import Pace
 from engine.auth.tokens import Identity
 from engine.connection import Connection
-from engine.errors import BadRequest, Discontinuity, LimitExceeded, PubSubError
+from engine.errors import BadRequest, Discontinuity, LimitExceeded, OutcomeUnknown, PubSubError
 from engine.hub import Hub
 from engine.names import ChannelName
 from ext.acks import AckQueue
@@ -183,6 +183,9 @@ class ClientProtocol:
                 self.transport.send(answer)
             else:
                 number, error = answer
+                if isinstance(error, OutcomeUnknown):  # no answer is true: it comes back, and sends what has none again
+                    self.disconnect(error)
+                    return
                 self.send({"action": Action.NACK, "msgSerial": number, "count": 1, "error": error.info()})
         if acks.paused and acks.bytes <= limits.UNANSWERED_BYTES // 2:
             acks.paused = False

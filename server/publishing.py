@@ -64,6 +64,15 @@ class RestPublish:
     connection_id: str | None
     client_id: str | None
 
+    @property
+    def named(self) -> bool:
+        """Its only message has brought its id; else ``<base_id>:<n>`` are those of its messages."""
+        return self.publish.count == 1 and self.publish.ids is not None
+
+    @property
+    def first_id(self) -> str:
+        return self.message_id if self.named else f"{self.base_id}:0"
+
 
 class Messages:
     """The messages of a request, as they came; what a record holds of them is made once, for however many channels."""

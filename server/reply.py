@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgpack
 import orjson
 
-from engine.errors import LimitExceeded, PubSubError
+from engine.errors import LimitExceeded, OutcomeUnknown, PubSubError
 from server.request import MEDIA_TYPES, Request, Response, format_parameter, media_type
 from server.wire import JSON, MSGPACK
 
@@ -55,7 +55,14 @@ def refusal(error: PubSubError) -> Reply:
         wait_ms = RETRY_MS
     if wait_ms is not None:
         headers.append(("Retry-After", str(-(-wait_ms // 1000))))  # whole seconds, and none too early
-    return Reply(status, {"error": info}, headers)
+    return Reply(status, told(error), headers)
+
+
+def told(error: PubSubError) -> dict[str, object]:
+    """What a body says of an error: where a publish may be stored, by which id it is known again, too."""
+    if isinstance(error, OutcomeUnknown) and error.message_id is not None:
+        return {"error": error.info(), "messageId": error.message_id}
+    return {"error": error.info()}
 
 
 def header_value(text: str) -> str:

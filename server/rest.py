@@ -19,7 +19,7 @@ import trio
 from engine.auth.capability import Operation
 from engine.auth.tokens import Identity
 from engine.channel import Channel
-from engine.errors import AuthError, PubSubError
+from engine.errors import AuthError, OutcomeUnknown, PubSubError
 from engine.limits import PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
 from engine.statistics import Entries, Interval
@@ -228,14 +228,17 @@ class Rest:
         self, request: Request, identity: Identity, messages: Messages, channel: str
     ) -> dict[str, object]:
         ready = self._checked(request, identity, messages, channel)
-        serials = await self._backend.publish(
-            identity,
-            ready.channel,
-            ready.publish,
-            base_id=ready.base_id,
-            connection_id=ready.connection_id,
-            client_id=ready.client_id,
-        )
+        try:
+            serials = await self._backend.publish(
+                identity,
+                ready.channel,
+                ready.publish,
+                base_id=ready.base_id,
+                connection_id=ready.connection_id,
+                client_id=ready.client_id,
+            )
+        except OutcomeUnknown as unknown:
+            raise unknown.about(ready.first_id) from None
         return {"channel": ready.channel.full, "messageId": ready.message_id, "serials": serials}
 
     async def _publish_batch(self, request: Request, variables: Variables) -> Reply:

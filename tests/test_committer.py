@@ -8,11 +8,13 @@ import pytest
 import trio
 import trio.testing
 
+from engine import limits
+from engine.channel import Policy
 from engine.errors import JournalUnavailable
 from engine.sequencer import Sequencer
 from ext.serial import SerialClock
 from server.committer import Committer
-from tests.test_sequencer import awake, publish, stage
+from tests.test_sequencer import T0, awake, publish, stage
 
 
 class FailingJournal:
@@ -22,7 +24,8 @@ class FailingJournal:
         self.kept = {}
         self.failing = 0  # appends that fail from now on
         self.lies = False
-        self.unopenable = 0  # attempts to reopen that fail from now on
+        self.unopenable = self.unerasable = 0  # attempts to reopen, and to erase, that fail from now on
+        self.unwritten = False  # what fails has not touched the disk, and it is known
         self.appends = 0
 
     def append(self, blocks, *, synced):
@@ -34,7 +37,7 @@ class FailingJournal:
                 for serial, _, record in block.entries:
                     self.kept[block.channel, serial] = record
         if fails:
-            raise JournalUnavailable("no space left on device")
+            raise JournalUnavailable("no space left on device", unwritten=self.unwritten)
 
     def begin(self, blocks, *, synced, wake_fd):
         return False
@@ -48,6 +51,9 @@ class FailingJournal:
         return (channel, serial) in self.kept
 
     def erase(self, channel, serials):
+        if self.unerasable:
+            self.unerasable -= 1
+            raise JournalUnavailable("it does not take anything")
         for serial in serials:
             self.kept.pop((channel, serial), None)
 
@@ -89,7 +95,6 @@ class Bench:
 async def started(nursery):
     bench = Bench()
     nursery.start_soon(bench.committer.run)
-    nursery.start_soon(bench.committer.recover)
     nursery.start_soon(bench.turns)
     return bench
 
@@ -121,30 +126,185 @@ async def test_a_batch_that_was_stored_in_spite_of_the_failure_is_acknowledged()
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("lies", [False, True])
-def test_while_the_journal_stays_closed_publishes_are_refused_and_none_of_them_shows_up_later(lies):
-    @trio.testing.trio_test
-    async def run(autojump_clock):
-        async with trio.open_nursery() as nursery:
-            bench = await started(nursery)
-            bench.journal.failing, bench.journal.lies, bench.journal.unopenable = 1, lies, 3
-            told = [bench.publish()]
-            await bench.committer.settled()
-            assert bench.committer.failure is not None
-            appends = bench.journal.appends
-            told.append(bench.publish())
-            await bench.committer.settled()
-            assert bench.journal.appends == appends  # it is not even tried
-            assert [one.outcomes[0][0] for one in told] == ["refused", "refused"]
-            while bench.committer.failure is not None:  # noqa: ASYNC110 - it tells nobody
-                await trio.sleep(0.5)
-            told.append(bench.publish())
-            await bench.committer.settled()
-            assert told[-1].outcomes[0][0] == "accepted"
-            bench.check(*told)
-            nursery.cancel_scope.cancel()
+def on_a_clock_that_jumps(test):
+    """The journal is tried again every second, and doubts are told after some: nobody waits for that."""
 
-    run(autojump_clock=trio.testing.MockClock(autojump_threshold=0.01))
+    def run(*given):
+        @trio.testing.trio_test
+        async def begin(autojump_clock):
+            async with trio.open_nursery() as nursery:
+                bench = await started(nursery)
+                await test(bench, *given)
+                nursery.cancel_scope.cancel()
+
+        begin(autojump_clock=trio.testing.MockClock(autojump_threshold=0.01))
+
+    return run
+
+
+def kinds(*completions):
+    return [one.outcomes[-1] if one.outcomes else None for one in completions]
+
+
+async def down(bench, *, lies, tries=10**9):
+    """A batch has failed, and the journal does not open again: the publish in doubt."""
+    bench.journal.failing, bench.journal.lies, bench.journal.unopenable = 1, lies, tries
+    told = bench.publish()
+    await bench.committer.settled()
+    while bench.committer.failure is None:  # noqa: ASYNC110 - it tells nobody
+        await trio.sleep(0.01)
+    return told
+
+
+async def up(bench):
+    bench.journal.unopenable = 0
+    while bench.committer.failure is not None:  # noqa: ASYNC110 - it tells nobody
+        await trio.sleep(0.5)
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_what_is_in_doubt_is_answered_when_the_journal_can_be_asked_and_not_before(lies):
+    @on_a_clock_that_jumps
+    async def run(bench):
+        told = await down(bench, lies=lies)
+        await trio.sleep(3)
+        assert kinds(told) == [None]
+        await up(bench)
+        assert [one[0] for one in kinds(told)] == ["accepted" if lies else "refused"]
+        after = bench.publish()
+        await bench.committer.settled()
+        assert kinds(after)[0][0] == "accepted"
+        bench.check(told, after)
+
+    run()
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_what_is_new_is_refused_at_once_while_the_journal_stays_closed(lies):
+    @on_a_clock_that_jumps
+    async def run(bench):
+        doubtful = await down(bench, lies=lies)
+        appends = bench.journal.appends
+        new = [bench.publish() for _ in range(3)]
+        assert kinds(*new) == [("refused", 50003)] * 3
+        assert bench.journal.appends == appends  # it is not even tried
+        assert bench.sequencer.remembered == 1, "but for what is in doubt nothing is remembered"
+        await up(bench)
+        bench.check(doubtful, *new)
+
+    run()
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_repeat_of_what_is_in_doubt_has_its_outcome_however_late_it_comes(lies):
+    """Also when the window of ids has passed meanwhile, and others publish to the channel."""
+
+    @on_a_clock_that_jumps
+    async def run(bench):
+        first = await down(bench, lies=lies)
+        repeats, now = [], T0
+        for _ in range(30):
+            await trio.sleep(1)
+            now += 20_000
+            bench.channel.forget(now, 120_000)
+            repeats.append(stage(bench.sequencer, bench.channel, publish(), base="AAAAAAAAAB:0", now=now))
+            assert kinds(stage(bench.sequencer, bench.channel, publish("new"), now=now)) == [("refused", 50003)]
+            bench.committer.turn()
+        await up(bench)
+        outcome = "accepted" if lies else "refused"
+        told = [one.outcomes[0][0] for one in repeats]
+        unknown = told.count("unknown")
+        assert told == ["unknown"] * unknown + [outcome] * (30 - unknown)
+        assert 20 < unknown < 30
+        assert first.outcomes == [("unknown", 50003)]
+
+    run()
+
+
+def test_who_waits_too_long_is_told_that_it_is_unknown_once_and_is_forgotten():
+    @on_a_clock_that_jumps
+    async def run(bench):
+        told = await down(bench, lies=True)
+        await trio.sleep(limits.DOUBT_SECONDS + 1.5)
+        assert told.outcomes == [("unknown", 50003)]
+        [entry] = bench.committer._under_way.groups[0][1]
+        assert entry.completion is not told
+        assert entry.followers is None
+        await trio.sleep(3 * limits.DOUBT_SECONDS)
+        await up(bench)
+        assert told.outcomes == [("unknown", 50003)]
+        assert len(bench.visible()) == 1, "it was stored"
+
+    run()
+
+
+@pytest.mark.parametrize("erasing_fails", [0, 2])
+def test_what_was_in_doubt_for_too_long_is_taken_back_whole(erasing_fails):
+    @on_a_clock_that_jumps
+    async def run(bench):
+        told = await down(bench, lies=True)
+        await trio.sleep(limits.DOUBT_KEPT_SECONDS + 2)
+        late = stage(bench.sequencer, bench.channel, publish(), base="AAAAAAAAAB:0")
+        bench.journal.unerasable = erasing_fails
+        await up(bench)
+        assert kinds(told) == [("unknown", 50003)]
+        assert kinds(late) in ([("refused", 50003)], [("unknown", 50003)])
+        assert bench.visible() == set(bench.journal.kept) == set()
+        assert bench.sequencer.remembered == 0
+        again = stage(bench.sequencer, bench.channel, publish(), base="AAAAAAAAAB:0")
+        await bench.committer.settled()
+        assert kinds(again)[0][0] == "accepted", "its ids are free again"
+
+    run()
+
+
+def test_what_was_certainly_not_written_is_refused_at_once_though_the_journal_stays_closed():
+    @on_a_clock_that_jumps
+    async def run(bench):
+        bench.journal.unwritten = True
+        told = await down(bench, lies=False)
+        assert kinds(told) == [("refused", 50003)]
+        assert bench.committer.in_doubt == 0
+        await up(bench)
+        after = bench.publish()
+        await bench.committer.settled()
+        bench.check(told, after)
+
+    run()
+
+
+def test_channels_in_memory_go_on_while_others_are_in_doubt_and_in_order():
+    @on_a_clock_that_jumps
+    async def run(bench):
+        memory = awake("memory", Policy("memory", "w", 120_000, "series00"))
+        both = [stage(bench.sequencer, memory, publish("m0"))]
+        told = await down(bench, lies=False)
+        await trio.sleep(0.1)
+        for n in range(1, 4):
+            both.append(stage(bench.sequencer, memory, publish(f"m{n}")))
+            bench.committer.turn()
+        assert [one[0] for one in kinds(*both)] == ["accepted"] * 4
+        assert kinds(told) == [None]
+        channels = bench.channel, awake("free")
+        ephemeral = [stage(bench.sequencer, channel, publish("e", ephemeral=True)) for channel in channels]
+        bench.committer.turn()
+        assert [one[0] for one in kinds(*ephemeral)] == ["refused", "accepted"], "none overtakes what is in doubt"
+        assert len(memory.ring.read_after(0, budget=1 << 30)[1]) == 4
+
+    run()
+
+
+@trio.testing.trio_test
+async def test_an_end_while_something_is_in_doubt_tells_that_it_is_unknown():
+    bench = Bench()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.committer.run)
+        nursery.start_soon(bench.turns)
+        told = await down(bench, lies=True)
+        assert kinds(told) == [None]
+        nursery.cancel_scope.cancel()
+    assert told.outcomes == [("unknown", 50003)]
+    assert bench.visible() == set()
 
 
 @trio.testing.trio_test

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.channel import Channel, Policy
-from engine.errors import JournalUnavailable
+from engine.errors import JournalUnavailable, OutcomeUnknown
 from engine.sequencer import Sequencer
 from ext.dedup import DedupWindow
 from ext.publish import Publish
@@ -31,7 +31,7 @@ class Told:
         self.outcomes.append(("accepted", serial, index, count))
 
     def refused(self, error):
-        self.outcomes.append(("refused", error.code))
+        self.outcomes.append(("unknown" if isinstance(error, OutcomeUnknown) else "refused", error.code))
 
 
 def awake(name="room", policy=POLICY):

@@ -48,7 +48,7 @@ class Appending:
             begun = self._write(blocks)
             if synced:
                 try:
-                    self._state.writable().sync()
+                    self._open_store().sync()
                 except StoreError as error:
                     raise self._state.fail(f"an append failed: {error}") from error
                 self._state.unsynced = False
@@ -60,7 +60,7 @@ class Appending:
         try:
             begun = self._write(blocks, make_buckets=False)
             if synced:
-                self._state.writable().begin_sync(wake_fd)
+                self._open_store().begin_sync(wake_fd)
         except _NoBucketError:
             self._state.appending.release()
             return False  # for a thread that may wait
@@ -75,19 +75,19 @@ class Appending:
 
     @property
     def ended(self) -> bool:
-        return self._begun is not None and (not self._begun[1] or self._begun_in().sync_ended)
+        return self._begun is not None and (not self._begun[1] or self._open_store().sync_ended)
 
     def wait(self) -> None:
         begun = self._begun  # another thread may be taking the outcome
         if begun is not None and begun[1]:
-            self._begun_in().wait_for_sync()
+            self._open_store().wait_for_sync()
 
     def end(self) -> None:
         assert self._begun is not None
         begun, synced = self._begun
         try:
             if synced:
-                self._begun_in().end_sync()
+                self._open_store().end_sync()
                 self._state.unsynced = False
             self._show(begun)
         except StoreError as error:
@@ -96,14 +96,15 @@ class Appending:
             self._begun = None
             self._state.appending.release()
 
-    def _begun_in(self) -> Store:
-        assert self._state.store is not None  # whoever closes it needs the lock that ``begin`` has taken
+    def _open_store(self) -> Store:
+        assert self._state.store is not None  # whoever closes it needs the lock that we have
         return self._state.store
 
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
         """Nothing is noted before all is known to be storable: a bucket is trusted to have what is noted of it.
 
-        Raises: ValueError; _NoBucketError, one is missing that is not to be made; JournalUnavailable.
+        Raises: ValueError; _NoBucketError, one is missing that is not to be made; JournalUnavailable, which says
+        ``unwritten`` where that is certain.
         """
         store = self._state.writable()
 
@@ -116,6 +117,9 @@ class Appending:
             rows: list[Row] = [*found.rows, head_row(found.newest)]
             for bucket, channel in found.placed:  # before the write: a reader must never miss it
                 self._state.table.note(bucket, channel)
+        except StoreError as error:
+            raise self._state.fail(f"an append failed: {error}", unwritten=True) from error
+        try:
             store.write(rows)
         except StoreError as error:
             raise self._state.fail(f"an append failed: {error}") from error

@@ -67,13 +67,13 @@ class State:
         return Reader(self.readable(), self.table, self.head)
 
     def unavailable(self) -> JournalUnavailable:
-        return JournalUnavailable(self.failed or "it is closed")
+        return JournalUnavailable(self.failed or "it is closed", unwritten=True)
 
-    def fail(self, reason: str) -> JournalUnavailable:
-        """From now on nothing is written; the error to raise."""
+    def fail(self, reason: str, *, unwritten: bool = False) -> JournalUnavailable:
+        """From now on nothing is written; the error to raise. ``unwritten``: nor has anything been, of this."""
         self.failed = reason
         self.failures += 1
-        return JournalUnavailable(reason)
+        return JournalUnavailable(reason, unwritten=unwritten)
 
     def create_bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
         """Who calls has ``building``. Raises: StoreError."""
