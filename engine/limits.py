@@ -52,8 +52,16 @@ class Limits:
 
 # Fixed ones.
 
-RING_ENTRIES = 1 << 16
-"""Entries looked through for a rewind by messages in memory."""
+COUNT_AT_ONCE = 512
+"""Entries of a ring that a rewind by messages goes over in the step of its ATTACH, some 30 us. The client: it waits for
+a turn, if they are not enough."""
+COUNT_ENTRIES = 8192
+"""The same in one turn, some 0.5 ms; then others have theirs."""
+COUNT_BYTES = 1 * MIB
+"""Of blocks of the journal, gone over in one turn in a thread: some ms."""
+COUNTS_AT_ONCE = 2
+"""Turns of that at the same time; who attaches with a cursor that the ring does not have waits for one, too. Clients
+have them one after the other, one each: who wants many waits longer for all of them."""
 STREAMS_PER_CHANNEL = 32
 """Names (``[?x=y]room`` is one of its own), in each format, under which a channel is followed: each holds the frames of
 the whole ring once more. Who comes with one more: 42910 for that channel; its own name is always free."""

@@ -1,6 +1,7 @@
 """Blocks, for rooms that want no object per entry: made (``encode_rows``), and read in place.
 
     open_block -> OpenBlock, then next_place -> Place as often as its count says, then end_block
+                         or place_before -> Place, the newest first, until it says that there is none
 
 All borrow from the value; whatever is not as it was written is a ValueError."""
 from libc.stddef cimport size_t
@@ -15,6 +16,8 @@ cdef struct OpenBlock:
     const uint8_t* _record      # the next one's
     const uint8_t* _end
     size_t _taken
+    size_t _left                # for ``place_before``: entries that are still to come, and where the last of them ends
+    const uint8_t* _before
 
 cdef struct Place:
     uint64_t serial
@@ -25,6 +28,7 @@ cdef struct Place:
 cdef int open_block(OpenBlock* block, bytes key, bytes value) except -1
 cdef int next_place(OpenBlock* block, Place* place) except -1
 cdef int end_block(OpenBlock* block) except -1
+cdef bint place_before(OpenBlock* block, Place* place) except? True
 cdef struct Item:               # an entry on its way in; whoever fills it keeps the record alive
     uint64_t serial
     uint64_t previous

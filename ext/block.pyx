@@ -254,6 +254,8 @@ cdef int open_block(OpenBlock* block, bytes key, bytes value) except -1:
     block._record = block._sizes + 4 * block.count
     block._end = at + size
     block._taken = 0
+    block._left = block.count
+    block._before = block._end
     return 0
 
 
@@ -274,6 +276,25 @@ cdef int end_block(OpenBlock* block) except -1:
     if block._record != block._end:
         raise ValueError(f"records end {block._end - block._record} bytes before the block")
     return 0
+
+
+cdef bint place_before(OpenBlock* block, Place* place) except? True:
+    cdef size_t n, held
+    if block._left == 0:
+        if block._before != block._record:
+            raise ValueError(f"records begin {block._before - block._record} bytes behind the columns")
+        return False
+    n = block._left - 1
+    held = <size_t>(block._before - block._record)
+    place.serial = _get(block._serials + SERIAL * n, SERIAL)
+    place.previous = _get(block._previous + SERIAL * n, SERIAL)
+    place.size = <size_t>_get(block._sizes + 4 * n, 4)
+    if place.size > held:
+        raise ValueError(f"a record begins {place.size - held} bytes before the records do")
+    block._before -= place.size
+    place.record = block._before
+    block._left = n
+    return True
 
 
 cdef inline object _entry(object make, uint64_t serial, uint64_t previous, object series, bytes record):

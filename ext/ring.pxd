@@ -2,6 +2,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
+cdef enum:
+    EPHEMERAL_FLAG = 1      # of an entry that only those who were attached may get: no replay hands it out
+
 cdef struct Slot:
     uint64_t serial
     uint64_t origin         # who published it (0: nobody in particular); compared, never interpreted

@@ -20,10 +20,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
-EPHEMERAL = 1   # flag of an entry that only those who were attached may get: no replay hands it out
+EPHEMERAL = EPHEMERAL_FLAG
 
 cdef enum:
-    _EPHEMERAL = 1
     FIRST_SLOTS = 2                 # most channels are quiet: a ring starts small and doubles
     FIRST_SEGMENT = 2048
     LARGEST_SEGMENT = 256 * 1024    # one send takes some 200 KiB at most; larger segments would free memory too late
@@ -142,14 +141,14 @@ cdef class Ring:
     cdef bint is_replayed(self, uint64_t n, uint64_t skip_origin) noexcept nogil:
         """May somebody who was not there have it?"""
         cdef Slot* slot = &self._slots[n & self._mask]
-        return not slot.flags & _EPHEMERAL and not (skip_origin and slot.origin == skip_origin)
+        return not slot.flags & EPHEMERAL_FLAG and not (skip_origin and slot.origin == skip_origin)
 
     def read_before(self, uint64_t cursor, *, uint64_t limit):
         """Up to ``limit`` held entries before ``cursor``, newest first, without the ephemeral ones."""
         cdef list found = []
         cdef uint64_t n = self.first_after(cursor - 1 if cursor else 0) - 1
         while n >= self.oldest and <uint64_t>len(found) < limit:
-            if not self._slots[n & self._mask].flags & _EPHEMERAL:
+            if not self._slots[n & self._mask].flags & EPHEMERAL_FLAG:
                 found.append(self.entry_at(n))
             n -= 1
         return found
@@ -466,4 +465,4 @@ cdef class Stream:
 
 cdef inline bint _hidden(const Slot* slot, uint64_t place, uint64_t skip_origin, uint64_t quiet_until) noexcept nogil:
     return ((skip_origin != 0 and slot.origin == skip_origin)
-            or (place < quiet_until and slot.flags & _EPHEMERAL))
+            or (place < quiet_until and slot.flags & EPHEMERAL_FLAG))

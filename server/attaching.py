@@ -77,7 +77,7 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
                 f"the connection is attached to {most} channels, the most allowed", code=90010, status=400
             )
         serial = fields.optional_text(message, "channelSerial")
-        fresh = earlier is None and serial is None and not flags & Flag.ATTACH_RESUME
+        fresh = (earlier is None or earlier.hurried) and serial is None and not flags & Flag.ATTACH_RESUME
         channel = client.services.hub.open(client.identity.app_id, name.name, client.services.now_ms())
     except PubSubError as error:
         _refuse_channel(client, text, error)
@@ -245,6 +245,9 @@ def _in_turn(client: ClientProtocol, text: str, step: Callable[[], None]) -> Non
         step()
     elif len(waiting) < limits.WAITING_STEPS:
         waiting.append(step)
+        attachment = client.attachments.get(text)
+        if attachment is not None:
+            client.services.hurry(attachment)  # nobody wants to wait for the rewind any more
     else:
         _refuse_channel(client, text, LimitExceeded("too many requests wait for this channel", code=42910, status=429))
 

@@ -174,7 +174,7 @@ def parse_rewind(params: Mapping[str, str]) -> Rewind | None:
 class Attachment:
     """What a client has attached to."""
 
-    __slots__ = ("_modes", "active", "channel", "cursor", "echo", "name", "params", "reader", "requested")
+    __slots__ = ("_modes", "active", "channel", "cursor", "echo", "hurried", "name", "params", "reader", "requested")
 
     def __init__(self, name: ChannelName, channel: Channel) -> None:
         self.name = name
@@ -184,6 +184,7 @@ class Attachment:
         self._modes = 0  # until it has been granted some
         self.params = NO_PARAMS
         self.echo = True
+        self.hurried = False  # its rewind was not counted to the end, for its client wanted something else meanwhile
         self.reader: Reader | None = None  # while it is live
         self.cursor = 0  # while it is not: serial of the last entry handed to the transport
         channel.attached += 1

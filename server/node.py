@@ -368,12 +368,15 @@ class Node:
     def locate(
         self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
     ) -> None:
-        self.replay.locate(client, attachment, cursor, found)
+        self.replay.beginnings.locate(client, attachment, cursor, found)
 
     def rewound(
         self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, bool], None]
     ) -> None:
-        self.replay.rewound(client, attachment, rewind, found)
+        self.replay.beginnings.rewound(client, attachment, rewind, found)
+
+    def hurry(self, attachment: Attachment) -> None:
+        self.replay.beginnings.hurry(attachment)
 
     def catch_up(self, client: ClientProtocol, attachment: Attachment) -> None:
         self.replay.catch_up(client, attachment)

@@ -54,6 +54,9 @@ class Services(Protocol):
     ) -> None:
         """Tell the cursor from which a rewind begins, and whether less is held than was asked for."""
 
+    def hurry(self, attachment: Attachment) -> None:
+        """If that is still being found out: tell the head instead, at once."""
+
     def catch_up(self, client: ClientProtocol, attachment: Attachment) -> None:
         """Read on for it from ring and journal until it can go live."""
 

@@ -1,4 +1,4 @@
-"""Reading that may have to wait for the journal: where a cursor or a rewind begins, and catching up from there.
+"""Catching up, which may have to wait for the journal. Where it begins: server/beginnings.py.
 
     catch_up, one batch at a time for each client that is behind:
 
@@ -18,13 +18,12 @@ from functools import partial
 import trio
 
 from engine import limits
-from engine.channel import Channel
-from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable, PubSubError
-from engine.journal.port import Journal, Stored
+from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable
+from engine.journal.port import Journal
 from ext.playback import Playback
-from ext.wire import record_messages
 from server.actions import Flag
-from server.attachment import Attachment, Rewind, shapers
+from server.attachment import Attachment, shapers
+from server.beginnings import Beginnings, failure
 from server.protocol import ClientProtocol
 from server.readers import Readers
 
@@ -50,75 +49,8 @@ class Replay:
         self._nursery = nursery
         self._now_ms = now_ms
         self._end_of_turn = end_of_turn
-        self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
+        self.beginnings = Beginnings(journal, now_ms, kick)
         self._reading = Readers(limits.REPLAY_THREADS, kick)
-
-    # where to begin
-
-    def locate(
-        self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
-    ) -> None:
-        """Is everything after ``cursor`` still held?"""
-        self._nursery.start_soon(self._guarded, client, partial(self._locate, attachment, cursor, found))
-
-    async def _locate(self, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
-        channel = attachment.channel
-        held = channel.policy.durability != "memory" and await self._continuous(channel, cursor)
-        found(held)
-        self._end_of_turn()
-
-    def rewound(
-        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, bool], None]
-    ) -> None:
-        """The cursor from which it begins. In the same step if the ring knows."""
-        channel = attachment.channel
-        floor, cut = self._floor(channel, rewind)
-        if channel.in_ring(floor) or channel.policy.durability == "memory":
-            most = rewind.messages if rewind.messages is not None else limits.RING_ENTRIES
-            entries = channel.ring.read_before(channel.head + 1, limit=min(most, limits.RING_ENTRIES))
-            # Entries are tuples of serial, series, record; the ring does not look into them.
-            counted = [(entry[0], record_messages(entry[2])) for entry in entries]  # type: ignore[index]
-            found(_begin(counted, floor, rewind, channel.head), cut)
-            return
-        self._nursery.start_soon(self._guarded, client, partial(self._rewound, channel, rewind, floor, cut, found))
-
-    async def _rewound(
-        self, channel: Channel, rewind: Rewind, floor: int, cut: bool, found: Callable[[int, bool], None]
-    ) -> None:
-        if rewind.messages is None:
-            following = await self._read_after(channel, floor, limit=1)
-            cursor = following[0].serial - 1 if following else channel.head
-        else:
-            gathered: list[tuple[int, int]] = []  # serials, and how many messages each entry has
-            before, missing = channel.head + 1, rewind.messages
-            while missing > 0:
-                page = await trio.to_thread.run_sync(
-                    partial(
-                        self._journal.read_before,
-                        channel.key,
-                        before,
-                        limit=min(missing, 1000),
-                        budget=limits.REPLAY_BYTES,
-                    ),
-                    limiter=self._readers,
-                )
-                page = [stored for stored in page if stored.serial > floor]
-                if not page:
-                    break
-                counted = [(stored.serial, record_messages(stored.record)) for stored in page]
-                gathered += counted
-                missing -= sum(count for _, count in counted)
-                before = page[-1].serial
-            cursor = _begin(gathered, floor, rewind, channel.head)
-        found(min(cursor, channel.head), cut)
-        self._end_of_turn()
-
-    def _floor(self, channel: Channel, rewind: Rewind) -> tuple[int, bool]:
-        """Nothing at or before this serial may be handed out; and whether that is less than was asked for."""
-        now_ms = self._now_ms()
-        wanted = channel.policy.retained_ms if rewind.window_ms is None else rewind.window_ms
-        window = min(wanted, channel.policy.retained_ms)
-        return max(0, ((now_ms - window) << 16) - 1), window < wanted
 
     # catching up
 
@@ -201,7 +133,7 @@ class Replay:
             client.discontinued(attachment, Discontinuity(channel.name, cursor, channel.head))
         elif found is None:
             LOGGER.error("replay of %r failed", channel.name, exc_info=error)
-            client.disconnect(_failure(error))
+            client.disconnect(failure(error))
         else:
             played, nothing = found
             if nothing:
@@ -233,8 +165,9 @@ class Replay:
         self._end_of_turn()
 
     def take(self) -> None:
-        """Go on where batches have come from the journal meanwhile."""
+        """Go on where the journal has answered meanwhile."""
         self._reading.take()
+        self.beginnings.turn()
 
     async def run(self) -> None:
         """Until cancelled; then what has begun to be read is finished first."""
@@ -243,54 +176,8 @@ class Replay:
         finally:
             with trio.CancelScope(shield=True):  # no longer than a batch takes
                 await trio.to_thread.run_sync(self._reading.close)
-
-    async def _continuous(self, channel: Channel, cursor: int) -> bool:
-        return await trio.to_thread.run_sync(
-            self._journal.continuous, channel.key, channel.policy.retention, cursor, limiter=self._readers
-        )
-
-    async def _read_after(self, channel: Channel, cursor: int, *, limit: int) -> list[Stored]:
-        while True:
-            try:
-                page = await trio.to_thread.run_sync(
-                    partial(self._journal.read_after, channel.key, cursor, limit=limit, budget=limits.REPLAY_BYTES),
-                    limiter=self._readers,
-                )
-            except JournalUnavailable:
-                await trio.sleep(RETRY_SECONDS)  # it is being reopened; who waits here costs nothing
-                continue
-            head = channel.head
-            return [stored for stored in page if stored.serial <= head] if page and page[-1].serial > head else page
-
-    async def _guarded(self, client: ClientProtocol, work: Callable[[], object]) -> None:
-        """A failure is this client's alone."""
-        try:
-            await work()  # type: ignore[misc]  # a partial of one of our async methods
-        except PubSubError as error:
-            LOGGER.error("replay failed: %s", error)
-            client.disconnect(error)
-        except Exception as error:
-            LOGGER.exception("replay failed")
-            client.disconnect(_failure(error))
-        self._end_of_turn()
+                await trio.to_thread.run_sync(self.beginnings.close)
 
 
 def _wants_more(client: ClientProtocol, attachment: Attachment) -> bool:
     return bool(client.open and attachment.active and attachment.reader is None and attachment.modes & Flag.SUBSCRIBE)
-
-
-def _failure(error: BaseException | None) -> PubSubError:
-    if isinstance(error, PubSubError):
-        return error
-    return PubSubError("internal error while replaying", code=50000, status=500)
-
-
-def _begin(newest_first: list[tuple[int, int]], floor: int, rewind: Rewind, head: int) -> int:
-    """The cursor before the oldest of these entries that the rewind includes."""
-    cursor, messages = head, 0
-    for serial, count in newest_first:
-        if serial <= floor or (rewind.messages is not None and messages >= rewind.messages):
-            break
-        messages += count
-        cursor = serial - 1
-    return cursor

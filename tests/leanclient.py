@@ -5,6 +5,7 @@ Its frames carry the mask key 0, which is as good as any other, and leaves the b
 from __future__ import annotations
 
 import socket
+import ssl
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -36,12 +37,21 @@ def frame(message: dict[str, Any]) -> bytes:
 class LeanClient:
     """Blocking, with a timeout; ``messages`` reads what comes."""
 
-    def __init__(self, address: tuple[str, int], *, query: str = "", receive_buffer: int = 0) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        query: str = "",
+        receive_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(30)
         self.socket.connect(address)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])
         self.socket.sendall(UPGRADE.format(key=KEY, query=query).encode())
         head = b""
         while b"\r\n\r\n" not in head:

@@ -16,6 +16,7 @@ from engine.journal.port import Stored, Window
 from engine.journal.reading import BucketGoneError
 from engine.journal.state import State
 from engine.journal.store import MIB
+from ext.countback import Countback
 from ext.playback import Playback
 from ext.wire import EntryEncoder
 
@@ -54,6 +55,15 @@ def read_before(state: State, channel: str, cursor: int, *, limit: int, budget: 
                 return state.reader().before(channel, cursor, limit=limit, budget=budget)
             except BucketGoneError:
                 continue
+
+
+def count_back(state: State, channel: str, countback: Countback) -> bool:
+    with state.gate:
+        while True:
+            try:
+                return state.reader().count_back(channel, countback)
+            except BucketGoneError:
+                continue  # what it has gone over is newer than what was dropped: it goes on from there
 
 
 def last(state: State, channel: str) -> Stored | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from engine.errors import JournalCorrupted
 from engine.journal.port import Stored
 from ext import block
+from ext.countback import Countback
 from ext.playback import Playback
 
 SERIAL_BYTES = 8
@@ -60,6 +61,17 @@ def play(key: bytes, value: bytes, playback: Playback) -> bool:
     """
     try:
         return playback.take_block(key, value)
+    except ValueError as error:
+        raise _damaged(key, error) from error
+
+
+def count_back(key: bytes, value: bytes, countback: Countback) -> bool:
+    """Go over the block, newest entry first; True: the one before it is wanted, too.
+
+    Raises: JournalCorrupted, if any bit of key or value is not what was written, or a record is none.
+    """
+    try:
+        return countback.take_block(key, value)
     except ValueError as error:
         raise _damaged(key, error) from error
 

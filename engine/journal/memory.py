@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from engine.journal.buckets import retention_ms
 from engine.journal.meta import new_series
 from engine.journal.port import Block, Statistics, Stored, Window
+from ext.countback import Countback
 from ext.playback import Playback
 from ext.wire import EntryEncoder
 
@@ -59,6 +60,9 @@ class MemoryJournal:
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return []
+
+    def count_back(self, channel: str, countback: Countback) -> bool:
+        return False
 
     def last(self, channel: str) -> Stored | None:
         return None

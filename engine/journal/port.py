@@ -2,8 +2,8 @@
 
     write side   append, erase, forget, maintain, note, recover, close: one caller at a time (maintain and note may
                  run beside append; it takes what it must under a lock of its own)
-    read side    read_after, play_after, read_before, last, last_serial, wake, floor, forgotten_floor, continuous,
-                 noted: any thread, at any time
+    read side    read_after, play_after, read_before, count_back, last, last_serial, wake, floor, forgotten_floor,
+                 continuous, noted: any thread, at any time
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
 
@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ext.countback import Countback
 from ext.kept import Kept
 from ext.playback import Playback
 from ext.wire import EntryEncoder
@@ -119,6 +120,10 @@ class Journal(Protocol):
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         """Entries with serial < cursor, descending; bounded like ``read_after``."""
+
+    def count_back(self, channel: str, countback: Countback) -> bool:
+        """Have it go over the entries up to its cursor, newest first, until it stops or its budget is used up.
+        True: there is more to go over."""
 
     def last(self, channel: str) -> Stored | None:
         """The newest entry held."""

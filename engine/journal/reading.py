@@ -16,10 +16,11 @@ from itertools import chain
 from operator import attrgetter
 
 from engine.errors import JournalCorrupted, JournalUnavailable
-from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, decode, play
+from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, count_back, decode, play
 from engine.journal.buckets import Bucket, BucketTable
 from engine.journal.port import Stored
 from engine.journal.store import Rows, Store, StoreError
+from ext.countback import Countback
 from ext.playback import Playback
 
 
@@ -64,6 +65,21 @@ class Reader:
             return take(([entry] for entry in merged), limit, budget)
         return take(streams[0], limit, budget) if streams else []
 
+    def count_back(self, channel: str, countback: Countback) -> bool:
+        """Go on with it, as far as it may. True: there is more to go over."""
+        cursor = min(countback.cursor, self.visible) + 1
+        classes = [buckets for buckets in self.table.classes() if any(bucket.may_have(channel) for bucket in buckets)]
+        if len(classes) > 1:
+            streams = _non_empty([self._backward(channel, buckets, cursor) for buckets in classes])
+            for stored in merge(*map(chain.from_iterable, streams), key=_by_serial, reverse=True):
+                if not countback.take(stored.serial, stored.record):
+                    return not countback.stopped
+        for buckets in classes if len(classes) == 1 else ():
+            for key, value in self._rows_before(channel, buckets, cursor):
+                if not count_back(key, value, countback):
+                    return not countback.stopped
+        return False
+
     def _forward(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[list[Stored]]:
         for key, value in self._rows_after(channel, buckets, cursor):
             entries = decode(key, value)
@@ -94,6 +110,16 @@ class Reader:
             check(channel, rows)
 
     def _backward(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[list[Stored]]:
+        for key, value in self._rows_before(channel, buckets, cursor):
+            entries = decode(key, value)
+            if entries[-1].serial >= cursor:
+                entries = [entry for entry in entries if entry.serial < cursor]
+            entries.reverse()
+            if entries:
+                yield entries
+
+    def _rows_before(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[tuple[bytes, bytes]]:
+        """Every block that may have entries before the cursor, descending; the first may also have some after it."""
         prefix = channel_prefix(channel)
         for bucket in reversed(buckets):
             if bucket.first_serial >= cursor or not bucket.may_have(channel):
@@ -101,12 +127,7 @@ class Reader:
             rows = self._rows(channel, bucket)
             rows.seek_for_prev(block_key(prefix, cursor - 1))
             while rows.valid() and (key := rows.key()).startswith(prefix):
-                entries = decode(key, rows.value())
-                if entries[-1].serial >= cursor:
-                    entries = [entry for entry in entries if entry.serial < cursor]
-                entries.reverse()
-                if entries:
-                    yield entries
+                yield key, rows.value()
                 rows.prev()
             check(channel, rows)
 

@@ -20,6 +20,7 @@ from engine.journal.port import Block, Statistics, Stored, Window
 from engine.journal.silent import MOST_CHANNELS
 from engine.journal.state import State
 from engine.journal.store import META, RocksStore, Store, StoreError
+from ext.countback import Countback
 from ext.playback import Playback
 from ext.wire import EntryEncoder
 
@@ -94,6 +95,9 @@ class RocksJournal:
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return asking.read_before(self._state, channel, cursor, limit=limit, budget=budget)
+
+    def count_back(self, channel: str, countback: Countback) -> bool:
+        return asking.count_back(self._state, channel, countback)
 
     def last(self, channel: str) -> Stored | None:
         return asking.last(self._state, channel)
