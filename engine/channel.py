@@ -159,6 +159,11 @@ class Channel(Log):
         if self._streams:
             self._streams = {variant: stream for variant, stream in self._streams.items() if stream.readers_now} or None
 
+    @property
+    def in_memory(self) -> bool:
+        """Has it been read back? Others may still be before those who would publish now."""
+        return self.ring is not None
+
     def in_ring(self, cursor: int) -> bool:
         """Is everything after ``cursor`` in memory?"""
         return cursor >= self.ring.evicted

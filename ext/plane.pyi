@@ -17,6 +17,7 @@ HEARTBEATS: tuple[bytes, bytes]
 @final
 class Plane(Sockets):
     woken: Final[int]
+    crowded: bool
     def __new__(
         cls,
         *,

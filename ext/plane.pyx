@@ -36,6 +36,8 @@ BEHIND, DRAINED, FAILED = KIND_BEHIND, KIND_DRAINED, KIND_FAILED
 cdef enum:
     READY_EVENTS = 512      # of one poll: some 512 small frames are 1 ms of work above
     RECEIVE_BYTES = 256 * 1024
+    CROWDED_BYTES = 16 * 1024   # read of one socket at a time, while events of others wait to be looked at
+    MOST_EVENTS = 256           # of one poll, beyond those of the socket that is being read
     SENDS_A_SLICE = 512     # then others get a turn: some 2 ms
     HOLD_MS = 5             # between looks at those who wait for their turn
     FEW_STREAMS = 16        # up to so many streams of one socket are looked through at each of its sends
@@ -62,7 +64,9 @@ cdef class Plane(Sockets):
     cdef Out _ack                       # the ACK that is being made
     cdef uint32_t _max_message
     cdef int64_t _heartbeat_ms, _ping_ms, _lost_ms, _linger_ms
+    cdef uint32_t _read_at              # where among those that are ready to begin: not all may be read in a turn
     cdef readonly int woken             # how many descriptors the last poll found ready
+    cdef public bint crowded            # events of earlier polls wait: little is read of each
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
                   int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE):
@@ -204,9 +208,10 @@ cdef class Plane(Sockets):
     cdef bint _turn(self):
         """Look once at what is ready, and read it. True: there was a kick."""
         cdef epoll_event ready[READY_EVENTS]
-        cdef int i, n
+        cdef int i, n, k
         cdef uint64_t kicks
         cdef bint kicked = False
+        cdef size_t room = CROWDED_BYTES if self.crowded else RECEIVE_BYTES
         cdef Socket s
         n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
         for i in range(n):
@@ -215,17 +220,24 @@ cdef class Plane(Sockets):
                 kicked = True
                 continue
             Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is through, whatever happens to it
+        k = <int>(self._read_at % <uint32_t>n) if n > 0 else 0
+        self._read_at = 0
         for i in range(n):
-            if ready[i].data.ptr is NULL:
-                continue
-            s = <Socket>ready[i].data.ptr
-            if s.state != CLOSED and ready[i].events & EPOLLOUT:
-                s.blocked = False
-                s.arm()
-                s.touch()
-            if s.state != CLOSED and ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR):
-                receive(s, ready[i].events, self._buffer, RECEIVE_BYTES)
-            Py_DECREF(<object>ready[i].data.ptr)
+            if ready[k].data.ptr is not NULL:
+                s = <Socket>ready[k].data.ptr
+                if s.state != CLOSED and ready[k].events & EPOLLOUT:
+                    s.blocked = False
+                    s.arm()
+                    s.touch()
+                if s.state != CLOSED and ready[k].events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+                    if len(self.events) < MOST_EVENTS:
+                        if s.stalled:               # it has ended; what it has left comes behind what waits
+                            s.told_in = self.polls
+                        receive(s, ready[k].events, self._buffer, room)
+                    elif not self._read_at:
+                        self._read_at = <uint32_t>k     # there the next turn begins
+                Py_DECREF(<object>ready[k].data.ptr)
+            k = k + 1 if k + 1 < n else 0
         if n > 0:
             self.woken += n
         return kicked
@@ -354,7 +366,8 @@ cdef class Plane(Sockets):
                 continue
             # Who does not read does not see our pings. It costs nothing but its place, and TCP's own probes find out
             # whether it is still there: so it has more time.
-            if now_ms - s.last_in >= (STALLED_FACTOR * self._lost_ms if s.blocked else self._lost_ms) and not s.paused:
+            if (now_ms - s.last_in >= (STALLED_FACTOR * self._lost_ms if s.blocked else self._lost_ms)
+                    and not (s.paused or s.stalled)):
                 s.lose("no answer to pings")
                 continue
             if now_ms - s.last_in >= self._ping_ms and not s.pinged and not waiting(&s.outbox):

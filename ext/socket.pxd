@@ -57,6 +57,7 @@ cdef class Socket:
     cdef readonly Carrier carrier       # or None
     cdef uint8_t state
     cdef bint msgpack, heartbeats, paused, blocked, is_dirty, want_drained, pinged, client
+    cdef bint stalled                   # there are events of it that nobody has looked at yet: it has to wait for them
     cdef uint32_t watched               # what epoll looks out for
     cdef uint32_t at                    # where it stands among the members
     cdef Outbox outbox

@@ -191,6 +191,13 @@ cdef class Socket:
         if self.state == OPEN:
             self.arm()
 
+    def stall(self, bint waits):
+        """Its owner has (no) events that have not been looked at: it is not read from meanwhile."""
+        self.stalled = waits
+        if self.state == OPEN:
+            self.last_in = self.plane.now       # it was we who did not listen
+            self.arm()
+
     def close(self, int code, str reason=""):
         """Send what is queued, a close frame, and end. No event of this socket comes after this call.
 
@@ -259,7 +266,7 @@ cdef class Socket:
         """Tell epoll (or the carrier) what we want to hear of this socket."""
         cdef uint32_t wanted = EPOLLOUT if self.blocked else 0
         cdef epoll_event event
-        if self.state != OPEN or not (self.paused or waiting(&self.outbox) > OUTBOX_HIGH):
+        if self.state != OPEN or not (self.paused or self.stalled or waiting(&self.outbox) > OUTBOX_HIGH):
             wanted |= EPOLLIN
         if self.carrier is not None:
             self.carrier.read(wanted & EPOLLIN != 0)

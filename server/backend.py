@@ -29,6 +29,7 @@ from server.apps import namespaces_of, new_key, stored_key
 from server.channels import names_after
 from server.datadir import DataDirectory
 from server.node import Node
+from server.readers import alone
 from server.revoking import Revoker
 from server.statistics import StatsQuery
 
@@ -161,13 +162,13 @@ class NodeBackend:
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
         node, found = self._node, self.channel(app_id, channel)
-        if found is not None and found.awake and found.in_ring(cursor):
+        if found is not None and found.in_memory and found.in_ring(cursor):
             return True
         policy = node.policy_of(app_id, channel)
         if policy.durability == "memory":
             return False
         work = partial(node.journal.continuous, f"{app_id}:{channel}", policy.retention, cursor)
-        return await trio.to_thread.run_sync(work, limiter=self._readers)
+        return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return await self._read(self._node.journal.read_after, app_id, channel, cursor, limit, budget)
@@ -187,12 +188,12 @@ class NodeBackend:
             if found:  # the newest are in memory too, and need no thread; what lies before them is asked for next
                 return found
         work = partial(read, key, cursor, limit=limit, budget=budget)
-        return await trio.to_thread.run_sync(work, limiter=self._readers)
+        return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
 
     def _read_ring(self, key: str, cursor: int, limit: int, *, backwards: bool) -> list[Stored]:
         """What of it is in memory; nothing, when the channel is asleep."""
         channel = self._node.hub.channels.get(key)
-        if channel is None or not channel.awake:
+        if channel is None or not channel.in_memory:
             return []
         ring = channel.ring
         if backwards:

@@ -47,6 +47,7 @@ LOGGER = logging.getLogger("unbroken")
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
 KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
 TURN_SECONDS = 0.01  # between looks at who has waited long enough for his rate
+WAKE_SECONDS = 0.001  # of what waits for channels that wake; then others have a turn
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 SERVER_ID = "unbroken"
 
@@ -144,6 +145,7 @@ class Node:
         self.desk: Desk | None = None  # of those that publish over HTTP
         self._more_to_send = trio.Event()
         self._wakes = trio.Event()
+        self._wake_until = 0.0  # by the performance counter
         self._turns = trio.Event()
         self.revocations = revocations if revocations is not None else Revocations()
         self.lifetimes = Lifetimes(self.revocations, now_ms, self.end_of_turn)
@@ -250,24 +252,45 @@ class Node:
                 found: dict[str, ReadBack | PubSubError] = {}
                 if kept:
                     found = await trio.to_thread.run_sync(self._read_back, kept)
+                self._wake_until = time.perf_counter() + WAKE_SECONDS
+                self.begin_turn()
                 for channel in wanted:
                     result = found.get(channel.key)
                     if isinstance(result, PubSubError):
                         LOGGER.error("channel %r can't be woken: %s", channel.name, result)
-                        self._do_all(self.hub.give_up(channel, result))
+                        await self._do_all(channel, self.hub.give_up(channel, result))
                     else:
                         position = self.hub.sequencer.clock.last
                         nothing = ReadBack(self.hub.new_dedup(), [], position, position)
-                        self._do_all(self.hub.awaken(channel, result or nothing))
+                        await self._do_all(channel, self.hub.awaken(channel, result or nothing))
                 self.end_of_turn()
 
-    def _do_all(self, waiting: list[Callable[[], None]]) -> None:
-        """What clients have asked of a channel while it woke; a failure of one is not the others'."""
-        for do in waiting:
-            try:
-                do()
-            except Exception:
-                LOGGER.exception("what waited for a channel failed")
+    async def _do_all(self, channel: Channel, waiting: list[Callable[[], None]]) -> None:
+        """What clients have asked of a channel while it woke; a failure of one is not the others'.
+
+        Others have their turns in between. Then the channel sleeps on for whoever comes, who waits behind those before.
+        """
+        awake = channel.awake
+        while waiting:
+            channel.awake = awake
+            done = 0
+            for do in waiting:
+                done += 1
+                try:
+                    do()
+                except Exception:
+                    LOGGER.exception("what waited for a channel failed")
+                if time.perf_counter() > self._wake_until:
+                    break
+            else:
+                return
+            channel.awake, channel.waiting = False, waiting[done:]
+            self.end_of_turn()
+            await trio.lowlevel.checkpoint()
+            self._wake_until = time.perf_counter() + WAKE_SECONDS
+            self.begin_turn()
+            waiting, channel.waiting = channel.waiting, None
+        channel.awake = awake
 
     def _read_back(self, channels: list[Channel]) -> dict[str, ReadBack | PubSubError]:
         """In a worker thread: what the journal has of these channels, or why it can't tell."""

@@ -4,18 +4,15 @@ wait_readable -> poll -> each event to its client -> end of turn (committer, ans
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
-from engine.errors import PubSubError
-from ext.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Plane
-from server.protocol import ClientProtocol
+from ext.plane import Plane
+from server.arrivals import Arrivals
 
-LOGGER = logging.getLogger("unbroken.plane")
 # A pass through trio costs some 50 us, a poll 1 us. So once there is work we stay, and wait for more in the poll
 # itself: so long in all before everybody else has a turn,
 STAY_SECONDS = 0.001
@@ -44,34 +41,25 @@ class Turns(Protocol):
 
 async def run_plane(plane: Plane, turns: Turns, clock_ms: Callable[[], int]) -> None:
     """Until cancelled."""
+    arrivals = Arrivals()
     while True:
         await trio.lowlevel.wait_readable(plane.fd)
         leave = time.perf_counter() + STAY_SECONDS
         wait_us, busy = 0, False
         while True:
             turns.begin_turn()
-            for client, kind, data in plane.poll(clock_ms(), wait_us=wait_us, gather=busy):
-                if client is None:
-                    continue  # it was refused, and has nothing to say
-                try:
-                    _pass_on(client, kind, data)
-                except Exception:  # a bug met by one client's message: it is told, nobody else notices
-                    LOGGER.exception("a connection failed")
-                    _give_up(client)
+            arrivals.look(plane.poll(clock_ms(), wait_us=wait_us, gather=busy))
+            plane.crowded = len(arrivals) > 0
             turns.arrivals()
             nothing = plane.woken <= 0
             more = turns.end_of_turn()
+            if plane.crowded:
+                plane.kick()  # the next turn begins as soon as all others have had theirs
+                break
             if (nothing and not more) or time.perf_counter() >= leave:
                 break
             busy = turns.busy and not more  # then what arrives has to wait in any case, for the writing thread
             wait_us = 0 if more else WAIT_BUSY_US if busy else WAIT_US
-
-
-def _give_up(client: ClientProtocol) -> None:
-    try:
-        client.fail(PubSubError("internal error", code=50000, status=500))
-    except Exception:
-        LOGGER.exception("a failed connection could not be told so")
 
 
 async def run_flush(plane: Plane, wanted: Callable[[], trio.Event]) -> None:
@@ -90,21 +78,3 @@ async def run_tick(plane: Plane, turns: Turns, clock_ms: Callable[[], int], othe
             if plane.tick(clock_ms(), parts=TICK_PARTS):
                 turns.end_of_turn()
         others()
-
-
-def _pass_on(client: ClientProtocol, kind: int, data: object) -> None:
-    if kind == TEXT:
-        client.receive(data, 0)  # type: ignore[arg-type]  # bytes, with these two kinds
-    elif kind == BINARY:
-        client.receive(data, 1)  # type: ignore[arg-type]
-    elif kind == GONE:
-        client.gone()
-    elif kind == VIOLATION:
-        client.violated(data)  # type: ignore[arg-type]  # a close code
-    elif kind == BEHIND:
-        client.fell_behind(data)
-    elif kind == FAILED:
-        raise data  # type: ignore[misc]  # an exception
-    elif kind == DRAINED and client.drained is not None:
-        drained, client.drained = client.drained, None
-        drained()

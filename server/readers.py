@@ -17,6 +17,19 @@ from typing import Any
 LOGGER = logging.getLogger("unbroken.replay")
 
 Work = Callable[[], Any]
+_interpreter = threading.Lock()
+
+
+def alone(work: Work) -> Any:
+    """Its result, got while no other thread reads the journal.
+
+    All that the loop's own thread needs now and then is the interpreter; each of the threads that want it too keeps it
+    for half a millisecond or more. They can't use more than one core anyway: RocksDB is read with it held.
+    """
+    with _interpreter:
+        return work()
+
+
 Then = Callable[[Any, BaseException | None], None]  # the result, or what was raised
 
 
@@ -63,7 +76,7 @@ class Readers:
         while (job := self._jobs.get()) is not None:
             work, then = job
             try:
-                self._outcomes.append((then, work(), None))
+                self._outcomes.append((then, alone(work), None))
             except BaseException as error:  # told to whoever asked, who knows what to do
                 self._outcomes.append((then, None, error))
             del job, work, then  # or they would live until the next one

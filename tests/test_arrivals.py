@@ -1,0 +1,191 @@
+"""What clients send in bursts is looked at in turns: each client's in its order, no one after all of another's."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.events import TextMessage
+
+from ext.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Plane
+from server import arrivals as room
+from server.arrivals import Arrivals
+from tests.test_plane import T0, TIMES, Peer, flush, poll
+
+
+class Transport:
+    def __init__(self):
+        self.stalled = []
+
+    def stall(self, waits):
+        self.stalled.append(waits)
+
+
+class Client:
+    """Notes what comes, in the order of all of them."""
+
+    def __init__(self, log, name):
+        self.log, self.name = log, name
+        self.transport = Transport()
+        self.drained = None
+
+    def receive(self, payload, wire):
+        if payload == b"bug":
+            raise RuntimeError("a bug")
+        self.log.append((self.name, TEXT if wire == 0 else BINARY, payload))
+
+    def gone(self):
+        self.log.append((self.name, GONE, None))
+
+    def violated(self, code):
+        self.log.append((self.name, VIOLATION, code))
+
+    def fell_behind(self, reader):
+        self.log.append((self.name, BEHIND, reader))
+
+    def fail(self, error):
+        self.log.append((self.name, FAILED, error.code))
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """There is time for one event of each turn."""
+    monkeypatch.setattr(room, "LOOK_SECONDS", -1.0)
+
+
+EVENTS = st.tuples(st.integers(0, 3), st.sampled_from([TEXT, BINARY, VIOLATION, BEHIND]), st.integers(0, 99))
+
+
+@given(polls=st.lists(st.lists(EVENTS, max_size=12), max_size=6), seconds=st.sampled_from([-1.0, 0.0, 1.0]))
+def test_each_client_keeps_its_order_and_nothing_is_lost_whatever_the_time(polls, seconds):
+    log, clients = [], []
+    clients = [Client(log, n) for n in range(4)]
+    arrivals = Arrivals()
+    before, room.LOOK_SECONDS = room.LOOK_SECONDS, seconds
+    try:
+        sent = []
+        for events in polls:
+            arrivals.look([(clients[who], kind, data) for who, kind, data in events])
+            sent += events
+        room.LOOK_SECONDS = 1.0
+        arrivals.look([])
+    finally:
+        room.LOOK_SECONDS = before
+    assert len(arrivals) == 0
+    for n, client in enumerate(clients):
+        assert [event for event in log if event[0] == n] == [event for event in sent if event[0] == n]
+        assert client.transport.stalled == [True, False] * (len(client.transport.stalled) // 2)
+
+
+def test_who_has_sent_one_message_waits_for_one_of_each_of_the_others(monkeypatch):
+    log = []
+    greedy, modest = Client(log, "greedy"), Client(log, "modest")
+    arrivals = Arrivals()
+    monkeypatch.setattr(room, "LOOK_SECONDS", -1.0)
+    arrivals.look([(greedy, TEXT, b"%d" % n) for n in range(1000)] + [(modest, TEXT, b"x")])
+    assert log == [("greedy", TEXT, b"0")]
+    assert (greedy.transport.stalled, modest.transport.stalled) == ([True], [True])
+    monkeypatch.setattr(room, "LOOK_SECONDS", 60.0)
+    arrivals.look([])
+    assert log[1:3] == [("greedy", TEXT, b"1"), ("modest", TEXT, b"x")]
+    assert modest.transport.stalled == [True, False]
+
+
+def test_a_turn_ends_in_time_however_much_waits(monkeypatch):
+    log = []
+
+    class Slow(Client):
+        def receive(self, payload, wire):
+            time.sleep(0.0005)
+            super().receive(payload, wire)
+
+    arrivals = Arrivals()
+    events = [(Slow(log, n % 3), TEXT, b"x") for n in range(300)]
+    longest = 0.0
+    while events or len(arrivals):
+        begun = time.perf_counter()
+        arrivals.look(events)
+        longest = max(longest, time.perf_counter() - begun)
+        events = []
+    assert len(log) == 300
+    assert longest < 0.05  # 300 of them take more than 150 ms
+
+
+def test_a_bug_met_by_one_message_ends_that_client_alone(hurried, caplog):
+    log = []
+    bad, good = Client(log, "bad"), Client(log, "good")
+    arrivals = Arrivals()
+    arrivals.look([(bad, TEXT, b"bug"), (good, TEXT, b"x"), (bad, FAILED, RuntimeError("another")), (None, TEXT, b"")])
+    room.LOOK_SECONDS = 1.0
+    arrivals.look([])
+    assert log == [("bad", FAILED, 50000), ("good", TEXT, b"x"), ("bad", FAILED, 50000)]
+
+
+def test_what_was_asked_for_comes_with_drained_and_the_end_is_passed_on(hurried):
+    log = []
+    client = Client(log, "me")
+    client.drained = lambda: log.append("drained")
+    arrivals = Arrivals()
+    arrivals.look([(client, DRAINED, None), (client, DRAINED, None), (client, GONE, "gone")])
+    room.LOOK_SECONDS = 1.0
+    arrivals.look([])
+    assert log == ["drained", ("me", GONE, None)]
+
+
+# the plane's part
+
+
+@pytest.fixture
+def plane():
+    plane = Plane(**TIMES)
+    yield plane
+    plane.close()
+
+
+def test_whose_messages_wait_is_not_read_from_until_they_have_been_looked_at(plane):
+    peer, other = Peer(plane, "me"), Peer(plane, "other")
+    peer.handle.stall(True)
+    peer.send(TextMessage("one"))
+    other.send(TextMessage("two"))
+    assert poll(plane) == [("other", TEXT, b"two")]
+    assert plane.poll(T0 + TIMES["lost_ms"] * 2) == []
+    assert plane.tick(T0 + TIMES["lost_ms"] - 1) in (True, False)
+    peer.handle.stall(False)
+    assert poll(plane) == [("me", TEXT, b"one")]
+
+
+def test_whose_messages_wait_is_not_lost_for_its_silence(plane):
+    peer = Peer(plane, "me")
+    peer.handle.stall(True)
+    plane.tick(T0 + 10 * TIMES["lost_ms"])
+    plane.poll(T0 + 10 * TIMES["lost_ms"])
+    peer.handle.stall(False)
+    plane.tick(T0 + 10 * TIMES["lost_ms"] + 1000)
+    flush(plane)
+    assert not peer.handle.closed
+
+
+def test_one_poll_reads_no_more_sockets_once_it_has_many_events_and_the_next_goes_on_there(plane):
+    peers = [Peer(plane, n) for n in range(8)]
+    for peer in peers:
+        peer.socket.sendall(b"".join(peer.codec.send(TextMessage("x")) for _ in range(200)))
+    seen, most = [], 0
+    time.sleep(0.05)
+    for _ in range(8):
+        events = plane.poll(T0)
+        most = max(most, len(events))
+        seen += [owner for owner, _, _ in events]
+    assert most <= 400
+    assert [seen.count(n) for n in range(8)] == [200] * 8
+
+
+def test_in_a_crowd_little_is_read_of_each(plane):
+    peer = Peer(plane, "me")
+    peer.socket.sendall(b"".join(peer.codec.send(TextMessage("x" * 94)) for _ in range(2000)))
+    time.sleep(0.05)
+    plane.crowded = True
+    assert 100 < len(plane.poll(T0)) < 200
+    plane.crowded = False
+    assert len(poll(plane, want=1000)) > 1000
