@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from engine import limits
 from engine.channel import Channel, Policy
+from engine.directory import ChannelNames
 from engine.errors import LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.quota import NOTHING_SAID, Quota
@@ -51,6 +52,7 @@ class Hub:
         self.settings = settings
         self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
         self.channels: dict[str, Channel] = {}
+        self.names = ChannelNames()
         self.meters: dict[str, Meter] = {}  # by app
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.window_seconds * 1000
@@ -83,6 +85,7 @@ class Hub:
             channel.limit(self.quota_of(app_id, name))
             channel.meter.channels.add()
             self.channels[channel.key] = channel
+            self.names.add(channel.key)
             self.waking.append(channel)
         channel.last_used_ms = now_ms
         if not channel.scheduled:
@@ -173,6 +176,7 @@ class Hub:
         Returns what has been waiting for it, to be done now: it finds ``failure``, and says so.
         """
         if self.channels.pop(channel.key, None) is not None:
+            self.names.discard(channel.key)
             self.meter(channel.app_id).channels.remove()
         channel.failure = error
         waiting, channel.waiting = channel.waiting, None
@@ -198,6 +202,7 @@ class Hub:
                     self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
+                        self.names.discard(channel.key)
                         self.meter(channel.app_id).channels.remove()
                         channel.awake = False  # whoever still knows it has to ask for it anew
                         dropped += 1

@@ -114,13 +114,14 @@ SHAPED_BYTES = 16 * KIB
 """The same for one who reads under a rate, and the most of a stream that is sent to it at a time: by so much a rate may
 be overdrawn, and the next has to wait for it."""
 REPLAY_THREADS = 4
-"""Threads that read batches of replays. They share the interpreter: more would keep others from it for longer."""
+"""Threads for batches of replays. One at a time reads: more would keep the interpreter from the loop for longer."""
 JOURNAL_READERS = 8
-"""Threads that read the journal at once; more readers wait."""
+"""Requests over HTTP that have a thread to read the journal with; more readers wait. One thread at a time reads it."""
 LINGER_MS = 5_000
 """A peer has so long to answer our close frame; then its socket is closed."""
-PAGES_AT_ONCE = 32
-"""Pages of history that are put together at the same time, each of 1 MiB and its messages as values; others wait."""
+PAGES_AT_ONCE = 8
+"""Pages of history that are put together at the same time, each of 1 MiB, as it is stored and as it is sent; others
+wait, and whom they are for have turns. One thread makes them all: more at a time would be none sooner."""
 NONCES = 100_000
 """Token requests remembered within their window of 4 minutes, per server. The requester: 42910."""
 CAPABILITY_BYTES = 6 * KIB

@@ -26,7 +26,6 @@ from ext.publish import Publish
 from ext.serial import message_serial_text
 from server.admin import Health
 from server.apps import namespaces_of, new_key, stored_key
-from server.channels import names_after
 from server.datadir import DataDirectory
 from server.node import Node
 from server.readers import alone
@@ -35,7 +34,6 @@ from server.statistics import StatsQuery
 
 MOST_APPS = 10_000  # of development; each is a test run's
 MOST_KEYS = 100
-FEW_CHANNELS = 2_000  # are looked through in a millisecond; more of them, in a thread
 MOST_NAMESPACES = 100
 
 
@@ -74,7 +72,6 @@ class NodeBackend:
         self._issuer = issuer
         self._directory = directory
         self._readers = trio.CapacityLimiter(limits.JOURNAL_READERS)
-        self._enumerations = trio.CapacityLimiter(1)  # a second one waits for the first: each costs up to a second
         self.address: tuple[str, int] = ("127.0.0.1", 0)
         node.app_namespaces.update(namespaces_of(directory.apps.read(), directory.apps.path))
 
@@ -182,15 +179,15 @@ class NodeBackend:
         node, key = self._node, f"{app_id}:{channel}"
         backwards = read == node.journal.read_before
         if node.policy_of(app_id, channel).durability == "memory":
-            return self._read_ring(key, cursor, limit, backwards=backwards)
+            return self._read_ring(key, cursor, limit, budget, backwards=backwards)
         if backwards:
-            found = self._read_ring(key, cursor, limit, backwards=True)
+            found = self._read_ring(key, cursor, limit, budget, backwards=True)
             if found:  # the newest are in memory too, and need no thread; what lies before them is asked for next
                 return found
         work = partial(read, key, cursor, limit=limit, budget=budget)
         return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
 
-    def _read_ring(self, key: str, cursor: int, limit: int, *, backwards: bool) -> list[Stored]:
+    def _read_ring(self, key: str, cursor: int, limit: int, budget: int, *, backwards: bool) -> list[Stored]:
         """What of it is in memory; nothing, when the channel is asleep."""
         channel = self._node.hub.channels.get(key)
         if channel is None or not channel.in_memory:
@@ -199,19 +196,17 @@ class NodeBackend:
         if backwards:
             entries = ring.read_before(cursor, limit=limit)
         else:
-            _, entries = ring.read_after(max(cursor, ring.evicted), budget=1 << 40)
+            entries, cursor = [], max(cursor, ring.evicted)
+            while not entries and cursor < ring.head:  # what it looks at may all be ephemeral
+                cursor, entries = ring.read_after(cursor, budget=budget)
         # Entries are tuples of serial, series, record; the ring does not look into them.
         return [Stored(entry[0], 0, entry[1], entry[2]) for entry in entries[:limit]]  # type: ignore[index]
 
     def channel(self, app_id: str, name: str) -> Channel | None:
         return self._node.hub.channels.get(f"{app_id}:{name}")
 
-    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
-        keys = list(self._node.hub.channels)  # as they are at this moment
-        work = partial(names_after, keys, app_id, prefix, after, most)
-        if len(keys) <= FEW_CHANNELS:
-            return work()
-        return await trio.to_thread.run_sync(work, limiter=self._enumerations)
+    def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        return self._node.hub.names.after(app_id, prefix, after, most)
 
     def app_of(self, key_name: str) -> str | None:
         key = self._keyring.find(key_name)
@@ -225,7 +220,7 @@ class NodeBackend:
         async with node.statistics_turn:
             node.statistics.look(self.now_ms())
             page = partial(node.statistics.page, limit=query.limit + 1, backwards=query.backwards)
-            return await trio.to_thread.run_sync(page, app_id, query.unit, first_ms, last_ms)
+            return await trio.to_thread.run_sync(alone, partial(page, app_id, query.unit, first_ms, last_ms))
 
     async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
         node = self._node

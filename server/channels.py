@@ -1,7 +1,7 @@
 """Who uses a channel, and which channels are in use: status and enumeration.
 
     channel.modes (flags -> attachments)  --metrics-->  {"connections": 2, "subscribers": 2, "publishers": 1, ...}
-    hub.channels  --names of an app, sorted, after the cursor-->  a page
+    hub.names  --of an app, in order, after the cursor-->  a page
 
 In use are the channels in memory: somebody is attached, or something was said within the window. The cursor of a page
 is the last name of the one before: so pages neither repeat nor skip a channel that is there all the while, whatever
@@ -9,9 +9,10 @@ comes and goes in between."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import trio
 
 from engine.channel import Channel
 from server.actions import Flag
@@ -20,6 +21,7 @@ from server.request import bad_request
 
 NAMES_SINCE_VERSION = 3  # from then on an enumeration lists names, unless it is asked otherwise
 BY = ("id", "value")
+STATUSES_A_TURN = 200  # made in one go: some ms
 
 _METRICS = {
     "publishers": Flag.PUBLISH,
@@ -65,14 +67,7 @@ def parse_enumeration(params: Mapping[str, str], version: int) -> Enumeration:
     return Enumeration(params.get("prefix", ""), parse_limit(params), by == "id", params.get("cursor", ""))
 
 
-def names_after(keys: Iterable[str], app_id: str, prefix: str, after: str, most: int) -> list[str]:
-    """At most so many names of the app's channels, in order. ``keys`` are the hub's: ``<app>:<name>``."""
-    start, skip = f"{app_id}:{prefix}", len(app_id) + 1
-    names = (key[skip:] for key in keys if key.startswith(start))
-    return heapq.nsmallest(most, (name for name in names if name > after))
-
-
-def page_of(
+async def page_of(
     asked: Enumeration, names: list[str], find: Callable[[str], Channel | None], params: Mapping[str, str]
 ) -> Page:
     """A page, from its names and one more, if there is one more."""
@@ -84,5 +79,10 @@ def page_of(
     links = [("first", base), ("current", base | {"cursor": asked.after} if asked.after else base)]
     if len(names) > asked.limit:
         links.append(("next", base | {"cursor": shown[-1]}))
-    items: list[object] = [name if asked.by_id else status(name, find(name)) for name in shown]
+    items: list[object] = list(shown)
+    if not asked.by_id:
+        for at, name in enumerate(shown):
+            items[at] = status(name, find(name))
+            if at % STATUSES_A_TURN == STATUSES_A_TURN - 1:
+                await trio.lowlevel.checkpoint()
     return Page(items, [(relation, link_url("channels", fields)) for relation, fields in links])

@@ -12,7 +12,7 @@ it holds, and one step of reading more: that is how the last page is known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -29,6 +29,7 @@ MAX_LIMIT = 1000
 PAGE_BYTES = 1 << 20  # of records; then the page ends early, so that encoding it keeps nobody waiting for long
 STEP_BYTES = 1 << 16  # read at a time: one publish of the largest size. Other tasks run between two steps
 STEP_ENTRIES = 256
+PART_BYTES, PART_MESSAGES = 1 << 14, 100  # of a page, made into messages in one go: some ms at most
 LAST_MS = (1 << 48) - 1
 LAST_CURSOR = (1 << 64) - 1
 CARRIED = ("format", "envelope", "v")  # parameters that a page's links hand on as they are
@@ -85,14 +86,55 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The items of a list as the wire has them (messages, names), and the links: (relation, URL).
-
-    ``size``: bytes of the records that were read for it.
-    """
+    """The items of a list as the wire has them (names, intervals), and the links: (relation, URL)."""
 
     items: list[Any]
     links: list[tuple[str, str]]
-    size: int = 0
+
+
+Shown = tuple[Stored, range]  # an entry, and the indexes of its messages that are on the page, in their order
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """A page of messages, not made yet: as values they may take forty times as much memory as their entries."""
+
+    entries: list[Shown]
+    links: list[tuple[str, str]]
+    wire: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records that were read for it."""
+        return sum(len(stored.record) for stored, _ in self.entries)
+
+    @property
+    def count(self) -> int:
+        return sum(len(indexes) for _, indexes in self.entries)
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """All of them as values."""
+        return [message for stored, indexes in self.entries for message in self.made(stored, indexes)]
+
+    def made(self, stored: Stored, indexes: range) -> list[dict[str, Any]]:
+        return messages_from(stored.record, stored.serial, stored.series, self.wire, indexes)
+
+    def parts(self) -> Iterator[list[Shown]]:
+        """Its entries, a few at a time: what can be made without keeping anybody waiting."""
+        part: list[Shown] = []
+        size = count = 0
+        for stored, indexes in self.entries:
+            for at in range(0, len(indexes), PART_MESSAGES):
+                some = indexes[at : at + PART_MESSAGES]
+                if part and (size + len(stored.record) > PART_BYTES or count + len(some) > PART_MESSAGES):
+                    yield part
+                    part, size, count = [], 0, 0
+                part.append((stored, some))
+                size += len(stored.record)
+                count += len(some)
+        if part:
+            yield part
 
 
 def link_url(resource: str, fields: Mapping[str, str]) -> str:
@@ -142,7 +184,7 @@ class History:
         self._channel = channel
         self._wire = wire
 
-    async def page(self, query: Query, params: Mapping[str, str], resource: str) -> Page:
+    async def page(self, query: Query, params: Mapping[str, str], resource: str) -> MessagePage:
         """One page; ``resource`` is the last segment of the request's path, ``params`` its parameters.
 
         Raises: PubSubError 40011 (cursor), 90008 (from_serial); what reading raises.
@@ -152,19 +194,15 @@ class History:
         edge = await self._first_edge(query, earliest, end)
         if query.cursor is not None:
             edge = await self._checked(query, query.cursor, edge)
-        taken: list[tuple[Stored, range]] = []
+        taken: list[Shown] = []
         more = False
         if earliest <= end:
             taken, more = await self._take(query, edge, earliest << 16, _after(end))
-        messages: list[dict[str, Any]] = []
-        for stored, indexes in taken:
-            messages += messages_from(stored.record, stored.serial, stored.series, self._wire, indexes)
         following = None
         if more:
             stored, indexes = taken[-1]
             following = message_serial_text(stored.serial, stored.series, indexes[-1])
-        size = sum(len(stored.record) for stored, _ in taken)
-        return Page(messages, query.links(resource, end, params, following), size)
+        return MessagePage(taken, query.links(resource, end, params, following), self._wire)
 
     async def _latest_ms(self, start: int) -> int:
         """What "until now" means: the serials' clock may be ahead of the wall's, and what is stored has to show."""
@@ -223,14 +261,14 @@ class History:
             raise bad_request("cursor: its message is no longer held", code=40011)
         return min(edge, (serial, index)) if query.backwards else max(edge, (serial, index))
 
-    async def _take(self, query: Query, edge: Edge, low: int, high: int) -> tuple[list[tuple[Stored, range]], bool]:
+    async def _take(self, query: Query, edge: Edge, low: int, high: int) -> tuple[list[Shown], bool]:
         """Entries with the indexes to show, in reading order; and whether there are more messages in the range.
 
         Args:
             low, high: serials; the first that may be shown, and the first that may not any more. The edge bounds the
                 side where reading begins.
         """
-        taken: list[tuple[Stored, range]] = []
+        taken: list[Shown] = []
         missing, held = query.limit, 0
         serial, index = edge
         # The edge's own entry may have messages on the other side of it.

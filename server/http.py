@@ -40,6 +40,7 @@ READING = ("GET", "HEAD")  # what these ask for can be asked for again
 LENGTH_WRONG = 40008  # for a Content-Length that is none, or not the only length
 LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see _linger
 LINGER_SECONDS = 2.0
+TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # states, as Linux numbers them
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,17 @@ class _Connection:
             raise _RefusedError(bad_request(f"query: can't be decoded: {error}")) from error
         self._asked = Request(method, path, query, headers, b"", self._is_tls, self._peer)
         body = await self._read_body(headers)
-        return replace(self._asked, body=body)
+        return replace(self._asked, body=body, has_left=self._has_left)
+
+    def _has_left(self) -> bool:
+        """The peer has ended the connection, from its side at least: whoever waits for an answer does not do that."""
+        stream = self._stream
+        while isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        if not isinstance(stream, trio.SocketStream):
+            return False
+        state = stream.socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_INFO, 1)[0]
+        return state in (TCP_CLOSE, TCP_CLOSE_WAIT)
 
     def _check_head(self, head: h11.Request, headers: dict[str, str]) -> None:
         """What h11 lets pass: it looks at the size of a head only while that is incomplete, and where a body has two

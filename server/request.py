@@ -42,6 +42,7 @@ class Request:
     is_tls: bool
     peer: str
     asker: Asker = field(default_factory=Asker)
+    has_left: Callable[[], bool] = bool  # whoever sent it, as far as is known; False if nobody can tell
 
 
 @dataclass(frozen=True, slots=True)

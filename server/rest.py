@@ -27,10 +27,31 @@ from ext.publish import Publish
 from server.admin import Health, health_reply
 from server.batch import batch_reply, counted, parse_channels, parse_specs, publish_batch
 from server.channels import page_of, parse_enumeration, status
-from server.history import CARRIED, Archive, History, link_url, parse_limit, parse_query
+from server.history import (
+    CARRIED,
+    PART_BYTES,
+    Archive,
+    History,
+    MessagePage,
+    Shown,
+    link_url,
+    parse_limit,
+    parse_query,
+)
 from server.openapi import document
 from server.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_publish
-from server.reply import Reply, cors_headers, preflight, refusal, respond, response_format
+from server.readers import alone
+from server.reply import (
+    Encoded,
+    Reply,
+    cors_headers,
+    encode_each,
+    join_encoded,
+    preflight,
+    refusal,
+    respond,
+    response_format,
+)
 from server.request import (
     Request,
     Response,
@@ -42,9 +63,11 @@ from server.request import (
 )
 from server.routes import MethodNotAllowed, Routes, Variables
 from server.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
+from server.turns import Turns
 
 GREETING = b"This is Unbroken, a realtime message server. Its clients are Ably's SDKs.\n"
 TOKEN_REQUEST_BYTES = 128 * 1024  # anybody may send one; a capability is by far its largest part
+FEW_INTERVALS = 50  # of statistics: to sum them up takes 2 ms; for more of them, a thread
 APART_BYTES = 64 * 1024  # larger bodies are decoded in a thread: they can be a million tiny values
 NO_CACHE = ("Cache-Control", "no-store")  # of a reply that is stale at once, or secret
 
@@ -93,7 +116,7 @@ class Backend(Archive, Protocol):
     def channel(self, app_id: str, name: str) -> Channel | None:
         """The channel, if it is in use."""
 
-    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+    def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
         """Channels in use, in the order of their names: at most so many, all with the prefix and after that name."""
 
     def app_of(self, key_name: str) -> str | None:
@@ -122,7 +145,8 @@ class Rest:
     def __init__(self, backend: Backend, bounds: Bounds) -> None:
         self._backend = backend
         self._bounds = bounds
-        self._pages = trio.CapacityLimiter(PAGES_AT_ONCE)
+        self._pages = Turns(PAGES_AT_ONCE)
+        self._sums = Turns(1)
         self.routes = Routes()
         for method, path, handle in (
             ("GET", "/time", self._time),
@@ -258,11 +282,13 @@ class Rest:
         identity, channel = self._permitted(request, variables[0], Operation.HISTORY, "history")
         history = History(self._backend, identity.app_id, channel.name, response_format(request))
         query = parse_query(request.query)
-        async with self._pages:  # else a crowd would hold what it has read of all its pages while it waits to read on
+        # Else a crowd would hold what it has read of all its pages while it waits to read on.
+        async with self._pages.of(_asker(request, identity), request.has_left):
             self._backend.admit_reader(identity)
             page = await history.page(query, request.query, resource)
-        self._backend.charge_reader(identity, len(page.items), page.size)
-        return Reply(200, page.items, [NO_CACHE], page.links)
+            body = await _made(page)
+        self._backend.charge_reader(identity, page.count, page.size)
+        return Reply(200, body, [NO_CACHE], page.links)
 
     # Nobody can enter a channel's presence on this server: it has no members, and nobody has ever come or gone.
 
@@ -299,8 +325,8 @@ class Rest:
             raise AuthError("the credentials do not permit channel-metadata on all channels", code=40160)
         asked = parse_enumeration(request.query, protocol_version(request))
         find = partial(self._backend.channel, identity.app_id)
-        names = await self._backend.channel_names(identity.app_id, asked.prefix, asked.after, asked.limit + 1)
-        page = page_of(asked, names, find, request.query)
+        names = self._backend.channel_names(identity.app_id, asked.prefix, asked.after, asked.limit + 1)
+        page = await page_of(asked, names, find, request.query)
         return Reply(200, page.items, [NO_CACHE], page.links)
 
     async def _stats(self, request: Request, variables: Variables) -> Reply:
@@ -309,8 +335,10 @@ class Rest:
             raise AuthError("the credentials do not permit stats on all channels", code=40160)
         now_ms, version = self._backend.now_ms(), protocol_version(request)
         query = parse_stats(request.query, now_ms)
-        intervals = await self._backend.statistics(identity.app_id, query)
-        page = stats_page(query, intervals, identity.app_id, now_ms, version, request.query)
+        async with self._sums.of(_asker(request, identity), request.has_left):
+            intervals = await self._backend.statistics(identity.app_id, query)
+            make = partial(stats_page, query, intervals, identity.app_id, now_ms, version, request.query)
+            page = make() if len(intervals) <= FEW_INTERVALS else await trio.to_thread.run_sync(alone, make)
         return Reply(200, page.items, [NO_CACHE], page.links)
 
     async def _put_stats(self, request: Request, variables: Variables) -> Reply:
@@ -359,6 +387,24 @@ def _counted_as(request: Request, status: int) -> str:
 def _permit(identity: Identity, channel: ChannelName, operation: int, named: str) -> None:
     if not identity.capability.permits(channel.name, operation):
         raise AuthError(f"the credentials do not permit {named} on {channel.name!r}", code=40160)
+
+
+def _asker(request: Request, identity: Identity) -> tuple[str, str]:
+    """Whose turn a request takes: connections are one request each, so it is who is behind them that counts."""
+    return identity.key_name, request.peer
+
+
+async def _made(page: MessagePage) -> Encoded:
+    """The page's messages, encoded; in a thread when they may take long, a part at a time, which is let go of then."""
+    made: list[bytes] = []
+    for n, part in enumerate(page.parts()):
+
+        def make(part: list[Shown] = part) -> list[bytes]:
+            return encode_each((each for entry in part for each in page.made(*entry)), page.wire)
+
+        small = n == 0 and sum(len(stored.record) for stored, _ in part) <= PART_BYTES
+        made += make() if small else await trio.to_thread.run_sync(alone, make)
+    return join_encoded(made, page.wire)
 
 
 async def _apart(function: Callable[[Request], Result], request: Request) -> Result:

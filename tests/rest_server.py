@@ -13,6 +13,7 @@ import trio
 from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
 from engine.channel import Channel
+from engine.directory import ChannelNames
 from engine.errors import AuthError, BadRequest
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Stored
@@ -23,7 +24,6 @@ from ext.publish import Publish
 from ext.serial import message_serial_text
 from ext.wire import encode_record
 from server.admin import Health
-from server.channels import names_after
 from server.publishing import Bounds
 from server.request import Request, Response, parse_target
 from server.rest import Rest
@@ -138,8 +138,11 @@ class FakeBackend:
     def channel(self, app_id: str, name: str) -> Channel | None:
         return self.channels.get(f"{app_id}:{name}")
 
-    async def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
-        return names_after(self.channels, app_id, prefix, after, most)
+    def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        names = ChannelNames()
+        for key in self.channels:
+            names.add(key)
+        return names.after(app_id, prefix, after, most)
 
     def app_of(self, key_name: str) -> str | None:
         return "app1" if key_name == "app1.key1" else None

@@ -17,7 +17,7 @@ from engine.journal.port import Stored
 from ext.serial import message_serial_text, serial_text
 from ext.wire import encode_record
 from server import history as room
-from server.history import History, Page, parse_query
+from server.history import History, MessagePage, parse_query
 from tests.models.history import ModelMessage
 from tests.models.history import history as model
 
@@ -84,15 +84,15 @@ class FakeArchive:
         return found
 
 
-def page_of(archive: FakeArchive, params: dict[str, str], resource: str = "messages") -> Page:
+def page_of(archive: FakeArchive, params: dict[str, str], resource: str = "messages") -> MessagePage:
     return run(History(archive, "app", "room", 0).page(parse_query(params), params, resource))
 
 
-def ids(page: Page) -> list[str]:
+def ids(page: MessagePage) -> list[str]:
     return [str(message["id"]) for message in page.items]
 
 
-def link(page: Page, relation: str) -> dict[str, str] | None:
+def link(page: MessagePage, relation: str) -> dict[str, str] | None:
     for name, url in page.links:
         if name == relation:
             match = LINK.match(url)
@@ -376,3 +376,17 @@ def test_times_beyond_the_48_bits_of_a_serial_are_as_good_as_its_end() -> None:
         page = page_of(archive, {"end": str(10**19), "direction": direction})
         assert ids(page) == ["e0:0"]
         assert page_of(archive, {"start": str(10**19), "direction": direction}).items == []
+
+
+def test_a_page_is_made_in_parts_that_keep_nobody_waiting_and_that_joined_are_the_page() -> None:
+    archive = FakeArchive()
+    for n in range(30):
+        archive.add((NOW - n << 16) + 1 if n == 0 else (NOW << 16) + n + 1, 40 if n % 3 else 300, size=200)
+    page = page_of(archive, {"limit": "1000"})
+    assert page.count == 1000
+    parts = list(page.parts())
+    assert len(parts) > 8
+    for part in parts:
+        assert sum(len(indexes) for _, indexes in part) <= room.PART_MESSAGES
+        assert len(part) == 1 or sum(len(stored.record) for stored, _ in part) <= room.PART_BYTES
+    assert [message for part in parts for entry in part for message in page.made(*entry)] == page.items

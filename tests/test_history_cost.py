@@ -15,7 +15,7 @@ from ext.block import MAX_BYTES, MAX_ENTRIES
 from ext.serial import message_serial_text
 from ext.wire import encode_record
 from server.history import PAGE_BYTES, STEP_BYTES
-from tests.test_history import NOW, SERIES, History, Page, ids, link, parse_query, run
+from tests.test_history import NOW, SERIES, History, MessagePage, ids, link, parse_query, run
 
 ENTRIES = 60_000
 
@@ -76,7 +76,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RocksJournal]:
     made.close()
 
 
-def page(archive: JournalArchive, channel: str, params: dict[str, str]) -> Page:
+def page(archive: JournalArchive, channel: str, params: dict[str, str]) -> MessagePage:
     archive.read.clear()
     archive.bytes_read = 0
     return run(History(archive, "app", channel, 0).page(parse_query(params), params, "messages"))

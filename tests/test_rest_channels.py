@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.channel import Channel, Policy
+from engine.directory import ChannelNames
 from server.actions import Flag
 from server.attachment import Attachment
-from server.channels import metrics, names_after
+from server.channels import metrics
 from tests import harness
 from tests.harness import request
 from tests.rawclient import Action, RawClient
@@ -63,10 +65,46 @@ def test_pages_joined_are_the_apps_channels_in_order(names: set[str], limit: int
 
 
 def test_a_channel_that_comes_or_goes_between_two_pages_moves_no_other() -> None:
-    names = [f"c{n:02}" for n in range(10)]
-    first = names_after([f"a:{name}" for name in names], "a", "", "", 4)
-    changed = [f"a:{name}" for name in [*names[2:], "c00b", "c031"]]
-    assert first + names_after(changed, "a", "", first[-1], 100) == sorted([*names, "c031"])
+    names, listed = [f"c{n:02}" for n in range(10)], ChannelNames()
+    for name in names:
+        listed.add(f"a:{name}")
+    first = listed.after("a", "", "", 4)
+    for name in names[:2]:
+        listed.discard(f"a:{name}")
+    for name in ("c00b", "c031"):
+        listed.add(f"a:{name}")
+    assert first + listed.after("a", "", first[-1], 100) == sorted([*names, "c031"])
+
+
+@given(
+    keys=st.sets(st.tuples(st.sampled_from(["a", "aa", "b"]), st.text("ab:\U0001f600\uffff", min_size=1, max_size=4))),
+    prefix=st.text("ab:\U0001f600", max_size=2),
+    after=st.text("ab:\U0001f600\uffff", max_size=3),
+    most=st.integers(0, 9),
+)
+def test_names_are_found_as_if_all_had_been_looked_through(
+    keys: set[tuple[str, str]], prefix: str, after: str, most: int
+) -> None:
+    listed = ChannelNames()
+    for app, name in keys:
+        listed.add(f"{app}:{name}")
+    names = {f"{app}:{name}".removeprefix("a:") for app, name in keys if f"{app}:{name}".startswith("a:")}
+    fitting = sorted(name for name in names if name.startswith(prefix) and name > after)
+    assert listed.after("a", prefix, after, most) == fitting[:most]
+
+
+def test_a_page_of_a_million_names_costs_what_it_holds() -> None:
+    """Fails if all are looked through: that takes hundreds of milliseconds, and the loop for tens of them."""
+    listed = ChannelNames()
+    for n in range(200_000):
+        listed.add(f"app1:{n:07}")
+    fastest = 1.0
+    for after in ("", "0100000", "0199999", "x"):
+        begun = time.perf_counter()
+        found = listed.after("app1", "", after, 100)
+        fastest = min(fastest, time.perf_counter() - begun)
+        assert found[:1] == ({"": ["0000000"], "0100000": ["0100001"]}.get(after, []))
+    assert fastest < 0.005
 
 
 def test_names_or_details_as_the_version_or_the_query_says() -> None:
