@@ -36,15 +36,15 @@ class Found:
     """Of one kind."""
 
     seconds: float
-    holds: list[tuple[float, str]]  # ms and task, longest first
+    holds: list[tuple[float, float, str]]  # ms of CPU, ms by the clock, and task; the longest first
     canary: Delays
     memory: tuple[int, int, int]
 
     def __str__(self) -> str:
-        longest = ", ".join(f"{ms:.1f} {task.rpartition('.')[2]}" for ms, task in self.holds[:3]) or "none of 1 ms"
+        longest = ", ".join(f"{cpu:.1f} ({ms:.1f}) {task.rpartition('.')[2]}" for cpu, ms, task in self.holds[:3])
         before, height, after = (round(size / 1e6) for size in self.memory)
         return (
-            f"{self.seconds:6.1f} s   holds [ms]: {longest}\n         canary: {self.canary}\n"
+            f"{self.seconds:6.1f} s   holds [ms CPU (ms)]: {longest or 'none'}\n         canary: {self.canary}\n"
             f"         memory [MB]: {before} before, {height} at the height, {after} after"
         )
 
@@ -177,8 +177,8 @@ class Bench:
             delays = canary.stop()
         over.set()
         watcher.join()
-        lines = [line.partition(" ") for line in self.holds_file.read_text().splitlines()]
-        holds = sorted(((float(ms), task) for ms, _, task in lines if task), reverse=True)
+        lines = [line.split(" ", 2) for line in self.holds_file.read_text().splitlines()]
+        holds = sorted(((float(cpu), float(ms), task) for ms, cpu, task in lines), reverse=True)
         return Found(seconds, holds, delays, (before, height, rss(self.server.pid)))
 
 

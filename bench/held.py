@@ -1,8 +1,8 @@
 """The server, with a note of each step that holds its loop: python -m bench.held FILE serve ...
 
-A step is what a task does from one wait to the next; nobody else has a turn meanwhile. Those that take a millisecond
-or more are added to FILE, a line each: milliseconds, and the task's name. A thread that has the interpreter counts as
-well: whoever waits for the loop does not care why it does not come."""
+A step is what a task does from one wait to the next; nobody else has a turn meanwhile. Those of a millisecond or more
+are added to FILE, a line each: milliseconds by the clock, milliseconds of CPU, and the task's name. By the clock,
+a thread that has the interpreter counts as well, and so does whatever else the machine does meanwhile."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ class Holds(trio.abc.Instrument):
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1)
-        self._begun = 0.0
+        self._begun = self._cpu = 0.0
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._begun = time.perf_counter()
+        self._cpu = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         seconds = time.perf_counter() - self._begun
         if seconds >= LONG_SECONDS:
-            self._file.write(f"{seconds * 1000:.2f} {task.name}\n")
+            cpu = time.thread_time() - self._cpu
+            self._file.write(f"{seconds * 1000:.2f} {cpu * 1000:.2f} {task.name}\n")
 
 
 def main() -> int:

@@ -169,7 +169,7 @@ async def _serve(
     nonces = NonceFile(directory.path, REMEMBERED_MS, node.now_ms())
     issuer = TokenIssuer(keyring, seal, secrets.token_bytes, known=nonces.known, remember=nonces.remember)
     backend = NodeBackend(node, keyring, issuer, directory, revoker)
-    rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish))
+    rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish), node.pace)
     front = Front(node, node.keyguard.before(rest), tls)
     if tls is None:
         front.publish_at(PostDesk(node, rest, backend, keyring, front.http_limits, front.on_leaving))
@@ -311,6 +311,7 @@ class Front:
             elsewhere=on_publish,
             bodies=self._bodies,
             answers=self._answers,
+            pace=self._node.pace,
         )
 
     def _move(self, stream: trio.abc.Stream, received: bytes) -> bool:
@@ -372,7 +373,7 @@ class Front:
         node, greeting = self._node, read_query(upgrade.target)
         met = meet(node, upgrade, greeting, None)
         client = None if isinstance(met, PubSubError) else met[0]
-        carriage = Carriage(stream, node.plane, node.begin_turn, node.end_of_turn)
+        carriage = Carriage(stream, node.plane, node.pace, node.begin_turn, node.end_of_turn)
         socket = node.plane.carry(
             client,
             carriage.wake,

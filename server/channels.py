@@ -9,6 +9,7 @@ comes and goes in between."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import trio
 from engine.channel import Channel
 from server.actions import Flag
 from server.history import CARRIED, Page, link_url, parse_limit
+from server.pace import Pace
 from server.request import bad_request
 
 NAMES_SINCE_VERSION = 3  # from then on an enumeration lists names, unless it is asked otherwise
@@ -68,9 +70,9 @@ def parse_enumeration(params: Mapping[str, str], version: int) -> Enumeration:
 
 
 async def page_of(
-    asked: Enumeration, names: list[str], find: Callable[[str], Channel | None], params: Mapping[str, str]
+    asked: Enumeration, names: list[str], find: Callable[[str], Channel | None], params: Mapping[str, str], pace: Pace
 ) -> Page:
-    """A page, from its names and one more, if there is one more."""
+    """A page, from its names and one more, if there is one more. Details are made in turns."""
     shown = names[: asked.limit]
     base = {"limit": str(asked.limit), "by": "id" if asked.by_id else "value"}
     if asked.prefix:
@@ -82,7 +84,8 @@ async def page_of(
     items: list[object] = list(shown)
     if not asked.by_id:
         for at, name in enumerate(shown):
-            items[at] = status(name, find(name))
-            if at % STATUSES_A_TURN == STATUSES_A_TURN - 1:
+            if at % STATUSES_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
+                await pace.turn(time.perf_counter())
+            items[at] = status(name, find(name))
     return Page(items, [(relation, link_url("channels", fields)) for relation, fields in links])

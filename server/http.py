@@ -25,6 +25,7 @@ import trio
 
 from engine.errors import LimitExceeded, PubSubError
 from server.bodies import Bodies, room_for_answers
+from server.pace import Pace
 from server.reply import refusal, respond
 from server.request import Handler, Request, Response, bad_request, parse_target
 from server.secure import TlsStream
@@ -99,6 +100,7 @@ async def serve_http(
     elsewhere: Callable[[bytes], bool] = lambda received: False,
     bodies: Bodies | None = None,
     answers: Bodies | None = None,
+    pace: Pace | None = None,
 ) -> None:
     """Serve one connection until it ends; the stream is left to the caller to close.
 
@@ -107,11 +109,12 @@ async def serve_http(
         waited_seconds: how long ago it began: it has so much less time.
         elsewhere: told the first bytes of each further request; True: it has taken the connection over.
         handler: if it fails, its request is answered with 500, and the connection goes on.
+        pace: which passes of the loop its requests are served in.
     If cancelled, a response may be cut short.
     """
     idle = IdleConnections() if idle is None else idle
     rooms = bodies or Bodies(), answers or room_for_answers()
-    connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere, *rooms)
+    connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere, *rooms, pace)
     try:
         await connection.run(initial)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:
@@ -141,6 +144,7 @@ class _Connection:
         elsewhere: Callable[[bytes], bool],
         bodies: Bodies,
         answers: Bodies,
+        pace: Pace | None,
     ) -> None:
         self._stream = stream
         self._handler = handler
@@ -155,6 +159,8 @@ class _Connection:
         self._elsewhere = elsewhere
         self._bodies = bodies
         self._answers = answers
+        self._pace = pace
+        self._last = 0.0  # when it had a turn
         self._body = bytearray()
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
@@ -182,6 +188,8 @@ class _Connection:
         self._deadline = trio.current_time() + self._limits.request_seconds - self._waited
         self._waited = 0.0
         self._asked = None
+        if self._pace is not None:
+            self._last = await self._pace.turn(self._last)
         try:
             request = await self._read_request()
             head, body = await self._handle(request)

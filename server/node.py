@@ -38,6 +38,7 @@ from server.committer import Committer
 from server.heap import give_back
 from server.keyguard import KeyGuard
 from server.lifetimes import Lifetimes
+from server.pace import Pace
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
 from server.replay import Replay
@@ -130,6 +131,7 @@ class Node:
             lost_ms=bounds.max_idle_interval_ms * 8 // 3,
             linger_ms=limits.LINGER_MS,
         )
+        self.pace = Pace(self.plane.kick)
         self.committer = Committer(
             journal,
             self.hub.sequencer,
@@ -167,6 +169,7 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
+            trio.lowlevel.add_instrument(self.pace)
             self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick)
             nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)

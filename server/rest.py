@@ -9,6 +9,7 @@ Handlers hold nothing of a request, and know neither HTTP nor sockets. What is a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -39,6 +40,7 @@ from server.history import (
     parse_query,
 )
 from server.openapi import document
+from server.pace import Pace
 from server.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_publish
 from server.readers import alone
 from server.reply import (
@@ -142,8 +144,10 @@ Result = TypeVar("Result")
 class Rest:
     """Callable as a Handler: one request in, one response out."""
 
-    def __init__(self, backend: Backend, bounds: Bounds) -> None:
+    def __init__(self, backend: Backend, bounds: Bounds, pace: Pace | None = None) -> None:
+        """``pace``: which passes of the loop long answers are made in."""
         self._backend = backend
+        self._pace = pace or Pace(lambda: None)
         self._bounds = bounds
         self._pages = Turns(PAGES_AT_ONCE)
         self._sums = Turns(1)
@@ -290,6 +294,11 @@ class Rest:
         self._backend.charge_reader(identity, page.count, page.size)
         return Reply(200, body, [NO_CACHE], page.links)
 
+    async def _long(self, reply: Reply) -> Reply:
+        """It is encoded in one go, some ms."""
+        await self._pace.turn(time.perf_counter())
+        return reply
+
     # Nobody can enter a channel's presence on this server: it has no members, and nobody has ever come or gone.
 
     async def _presence(self, request: Request, variables: Variables) -> Reply:
@@ -326,8 +335,8 @@ class Rest:
         asked = parse_enumeration(request.query, protocol_version(request))
         find = partial(self._backend.channel, identity.app_id)
         names = self._backend.channel_names(identity.app_id, asked.prefix, asked.after, asked.limit + 1)
-        page = await page_of(asked, names, find, request.query)
-        return Reply(200, page.items, [NO_CACHE], page.links)
+        page = await page_of(asked, names, find, request.query, self._pace)
+        return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
 
     async def _stats(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
@@ -339,7 +348,7 @@ class Rest:
             intervals = await self._backend.statistics(identity.app_id, query)
             make = partial(stats_page, query, intervals, identity.app_id, now_ms, version, request.query)
             page = make() if len(intervals) <= FEW_INTERVALS else await trio.to_thread.run_sync(alone, make)
-        return Reply(200, page.items, [NO_CACHE], page.links)
+        return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
 
     async def _put_stats(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
