@@ -105,10 +105,11 @@ class Channel(Log):
         """
         assert not self.awake
         self.dedup = dedup
-        self.ring = Ring(bounds[0], bounds[1], evicted, self.series)
+        self.ring = Ring(bounds[0], bounds[1], evicted, self.series, self.share)
         for serial, series, record, origin in entries:
             own = series == self.series
             self.ring.append(serial, record if own else (serial, series, record), len(record), origin)
+        self.ring.budget.settle()
         self.last_stored = last_stored
         self.head = position  # nothing of this channel is staged while it sleeps
         self.awake = True

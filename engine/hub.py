@@ -21,6 +21,7 @@ from engine.journal.port import Stored
 from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Completion, Sequencer
 from engine.settings import Settings
+from ext.budget import Budget, Share
 from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
@@ -54,6 +55,8 @@ class Hub:
         self.channels: dict[str, Channel] = {}
         self.names = ChannelNames()
         self.meters: dict[str, Meter] = {}  # by app
+        self.budget = Budget(settings.limits.within(limits.MEMORY_UNKNOWN).ring_bytes)
+        self._shares: dict[str, Share] = {}  # of it, by app
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.window_seconds * 1000
         self._dedup_key = dedup_key
@@ -82,6 +85,7 @@ class Hub:
                 )
             channel = Channel(app_id, name, self._policy_of(app_id, name))
             channel.meter = self.meter(app_id)
+            channel.share = self.share(app_id)
             channel.limit(self.quota_of(app_id, name))
             channel.meter.channels.add()
             self.channels[channel.key] = channel
@@ -98,6 +102,13 @@ class Hub:
         found = self.meters.get(app_id)
         if found is None:
             found = self.meters[app_id] = Meter()
+        return found
+
+    def share(self, app_id: str) -> Share:
+        """The app's part of the memory for rings and streams."""
+        found = self._shares.get(app_id)
+        if found is None:
+            found = self._shares[app_id] = self.budget.share()
         return found
 
     def when_awake(self, channel: Channel, do: Callable[[], None]) -> None:

@@ -5,9 +5,9 @@ working depends on it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-KIB, MIB = 1 << 10, 1 << 20
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,13 @@ class Limits:
     """Bytes of records kept in memory. A reader behind it: it goes on from the journal."""
     ring_entries_per_channel: int = 1 << 16
     """Entries kept in memory; a power of two. The same."""
+    ring_bytes: int = 0
+    """Bytes in memory of all channels together: entries, and the frames that readers follow. 0: a quarter of the
+    machine's memory, LARGEST_RING_BYTES at most. What is oldest goes first, in the app that holds most. A reader behind
+    it: it goes on from the journal."""
+    bodies_bytes: int = 0
+    """Bytes of messages and requests that have come in part, of all connections together. 0: a 16th of the machine's
+    memory, BODIES_BYTES at most. The sender of one more: 503 or DISCONNECTED, 50004, to be tried again."""
     staged_bytes: int = 128 * MIB
     """Records on their way to the journal. Publishers: they are not read from until it has less."""
     dedup_ids: int = 64_000_000
@@ -49,6 +56,14 @@ class Limits:
     drain_seconds: int = 10
     """For finishing at shutdown. Clients that have not gone by then: their sockets are closed."""
 
+    def within(self, memory: int) -> Limits:
+        """These, and what is left to the machine worked out from its memory, in bytes."""
+        return replace(
+            self,
+            ring_bytes=self.ring_bytes or min(memory // 4, LARGEST_RING_BYTES),
+            bodies_bytes=self.bodies_bytes or min(memory // 16, BODIES_BYTES),
+        )
+
 
 # Fixed ones.
 
@@ -62,6 +77,10 @@ COUNT_BYTES = 1 * MIB
 COUNTS_AT_ONCE = 2
 """Turns of that at the same time; who attaches with a cursor that the ring does not have waits for one, too. Clients
 have them one after the other, one each: who wants many waits longer for all of them."""
+LARGEST_RING_BYTES = 1 * GIB
+"""Of ring_bytes, unless it is given: beyond it more memory makes few replays faster, and the journal has the rest."""
+MEMORY_UNKNOWN = 4 * GIB
+"""Taken for the machine's memory where nobody can tell it."""
 STREAMS_PER_CHANNEL = 32
 """Names (``[?x=y]room`` is one of its own), in each format, under which a channel is followed: each holds the frames of
 the whole ring once more. Who comes with one more: 42910 for that channel; its own name is always free."""
@@ -75,6 +94,9 @@ SWEEP_CHANNELS = 1_000
 SWEEP_SECONDS = 0.05
 TRIM_CHANNELS = 20_000
 """Channels dropped before the C library is asked to give back what it keeps of them: it walks through all memory."""
+TRIM_BYTES = 64 * MIB
+"""By so much what has a budget has become less, before the same is asked: it is some milliseconds each time then, for
+which those who need memory wait."""
 WAKES_AT_ONCE = 1_000
 """Channels read back from the journal in one go; others wait for the next."""
 UNSENT_BYTES = 256 * KIB
@@ -101,8 +123,7 @@ CROWDED_MS = 1_000
 POST_CONNECTIONS = 10_000
 """HTTP connections that are served without a task of their own. One more: it gets a task."""
 BODIES_BYTES = 128 * MIB
-"""Of all HTTP bodies together that are coming in or being answered, beyond the first BODY_FREE_BYTES of each. The
-sender of one more: 503, 50004, to be tried again. Who sends it is not known before it is whole."""
+"""Of bodies_bytes, unless it is given. Who sends a body is not known before it is whole."""
 ANSWERS_BYTES = 128 * MIB
 """Of all HTTP answers together that are on their way, beyond the first BODY_FREE_BYTES of each. Who asks for one more:
 503, 50004, to be tried again; what has been stored is told all the same."""

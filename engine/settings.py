@@ -34,6 +34,8 @@ SMALLEST: Mapping[str, int] = {  # else no SDK gets in, or the server is busy wi
     "max_frame_size": 1024,
     "request_head_bytes": 1024,
     "max_idle_interval_ms": 100,
+    "ring_bytes": 0,  # as the machine's memory allows
+    "bodies_bytes": 0,
 }
 LARGEST: Mapping[str, int] = {
     "max_message_size": 1 << 28,  # messages are held in memory several times

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from ext.budget cimport Share
 from ext.dedup cimport DedupWindow
 from ext.meter cimport Meter
 from ext.rate cimport Rate
@@ -24,6 +25,7 @@ cdef class Log:
     cdef public str retention           # the journal's class for it
     cdef public bint persisted          # beyond the continuity window
     cdef public Meter meter             # its app's; None: nobody counts
+    cdef public Share share             # of the memory for rings and streams, its app's; None: it is not bounded in all
     cdef public Rate incoming           # what may be published here in a second; None: any number
     cdef public object outgoing         # a Shaper: what may be delivered from here; None: any number
     cdef public uint64_t most_bytes     # of one publish

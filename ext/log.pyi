@@ -2,6 +2,7 @@ from typing import Any, Final, Self, final
 
 from typing_extensions import disjoint_base
 
+from ext.budget import Share
 from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.rate import Rate
@@ -34,6 +35,7 @@ class Log:
     retention: str | None
     persisted: bool
     meter: Meter | None
+    share: Share | None
     incoming: Rate | None
     outgoing: Shaper | None
     most_bytes: int

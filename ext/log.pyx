@@ -121,6 +121,8 @@ cdef class Log:
         self.head = serial
         if not flags & EPHEMERAL:
             self.last_stored = serial
+        if self.ring.budget.held > self.ring.budget.most:
+            self.ring.budget.make_room()
         return 0
 
     cdef Entry _find(self, uint64_t serial):

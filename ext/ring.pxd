@@ -1,5 +1,7 @@
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from ext.budget cimport Budget, Holder, Piece
 
 
 cdef enum:
@@ -12,7 +14,16 @@ cdef struct Slot:
     uint32_t flags
 
 
+cdef struct Run:            # entries that came one after the other, as one piece of the budget
+    Piece piece
+    Run* next
+    uint64_t last           # number of its last entry
+    uint64_t began          # serial of its first
+    uint64_t bytes
+
+
 cdef struct Segment:
+    Piece piece
     Segment* next
     uint64_t start          # place of its first byte in the stream
     uint32_t used
@@ -24,8 +35,11 @@ cdef class Reader:
     cdef uint64_t place             # in its stream: what lies before it has been handed over
 
 
-cdef class Ring:
+cdef class Ring(Holder):
     cdef readonly uint64_t oldest, newest, evicted, held_bytes
+    cdef readonly Budget budget
+    cdef Run* _runs                     # oldest
+    cdef Run* _last_run
     cdef uint64_t _mask, _max_entries, _max_bytes
     cdef Slot* _slots
     cdef list _entries
@@ -37,11 +51,14 @@ cdef class Ring:
     cdef bint is_replayed(self, uint64_t n, uint64_t skip_origin) noexcept nogil
     cdef int take(self, uint64_t serial, object entry, uint32_t size, uint64_t origin, uint32_t flags) except -1
     cdef uint64_t first_after(self, uint64_t cursor) noexcept nogil
-    cdef int _grow(self) except -1
-    cdef void _evict(self)
+    cdef int _resize(self, uint64_t capacity) except -1
+    cdef Run* _begin_run(self, uint64_t serial) except NULL
+    cdef void _drop_run(self) noexcept
+    cdef void _shrink(self) noexcept
+    cdef void _evict(self) noexcept
 
 
-cdef class Stream:
+cdef class Stream(Holder):
     cdef readonly Ring ring
     cdef readonly object encoder
     cdef public object shaper           # a Shaper: when its readers may be served; None: at any time
@@ -49,6 +66,8 @@ cdef class Stream:
     cdef readonly uint64_t head, tail   # bytes ever appended; first byte still held
     cdef readonly uint64_t allocated    # bytes of memory in segments
     cdef uint64_t* _offsets             # by slot: place of the frame's first byte
+    cdef uint64_t _room                 # of them
+    cdef uint64_t* _grown               # those that are about to take over, while slots become more or fewer
     cdef Segment* _segments             # oldest
     cdef Segment* _last
     cdef void** readers                 # Readers, which are the plane's subscriptions; dense, borrowed references
@@ -64,4 +83,5 @@ cdef class Stream:
                       uint64_t* start) noexcept nogil
     cdef void trim(self) noexcept nogil
     cdef void _drop_first(self) noexcept nogil
-    cdef void _let_go(self) noexcept
+    cdef void _drop_read(self) noexcept
+    cdef void _count(self, int64_t size) noexcept nogil

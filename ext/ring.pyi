@@ -2,6 +2,7 @@ from typing import Final, Protocol, Self, final
 
 from typing_extensions import disjoint_base
 
+from ext.budget import Budget, Holder, Share
 from ext.shaper import Shaper
 
 EPHEMERAL: int
@@ -15,14 +16,22 @@ class _Encoder(Protocol):
     def frame(self, serial: int, series: str, record: bytes) -> bytes: ...
 
 @final
-class Ring:
+class Ring(Holder):
     oldest: Final[int]
     newest: Final[int]
     evicted: Final[int]
     held_bytes: Final[int]
     streams: Final[list[Stream]]
     series: Final[str | None]
-    def __new__(cls, max_entries: int, max_bytes: int, evicted: int = 0, series: str | None = None) -> Self: ...
+    budget: Final[Budget]
+    def __new__(
+        cls,
+        max_entries: int,
+        max_bytes: int,
+        evicted: int = 0,
+        series: str | None = None,
+        share: Share | None = None,
+    ) -> Self: ...
     def __len__(self) -> int: ...
     @property
     def head(self) -> int: ...
@@ -38,7 +47,7 @@ class _Waker(Protocol):
     def wake(self) -> None: ...
 
 @final
-class Stream:
+class Stream(Holder):
     ring: Final[Ring]
     encoder: Final[object]
     shaper: Shaper | None

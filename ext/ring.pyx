@@ -13,12 +13,17 @@
 
 A reader at the head holds one number, its place; whoever is slow holds a smaller one. Nothing here waits, locks or
 copies a payload per reader. When an entry is evicted its frames go with it, in every stream. From FRAMES_BYTES in all
-streams on, frames that everybody has passed go before: whoever comes back for them has them made anew, of the entry."""
+streams on, frames that everybody has passed go before: whoever comes back for them has them made anew, of the entry.
+
+What rings and streams of all channels hold together has a budget (ext/budget.pyx): entries count for it in runs, frames in
+segments, and the oldest have to give way. Whoever reads them is behind then, as behind a ring that is full."""
 cimport cython
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
+
+from ext.budget cimport Piece, Share, dequeue, enqueue, unbounded
 
 EPHEMERAL = EPHEMERAL_FLAG
 
@@ -28,9 +33,10 @@ cdef enum:
     LARGEST_SEGMENT = 256 * 1024    # one send takes some 200 KiB at most; larger segments would free memory too late
     FRAMES_BYTES = 32 * 1024 * 1024 # of frames kept for those who may come back: new memory costs more than making them anew
     LARGEST_FRAME = 1 << 30         # far above any limit on messages; keeps the sum of two in 32 bits
-
-
-cdef uint64_t _all_frames = 0       # bytes of segments, in all streams
+    ENTRY_BYTES = 64                # what an entry takes beside its record: its object's head, and what rounding adds
+    SLOT_BYTES = 32                 # a Slot, and the pointer to the entry
+    RUN_BYTES = 64 * 1024           # of entries that have to give way together,
+    RUN_SERIALS = 4_000 << 16       # ... and came within 4 s
 
 
 class Evicted(LookupError):
@@ -55,12 +61,20 @@ cdef uint64_t _last_within(const Slot* slots, uint64_t mask, uint64_t first, uin
 
 
 @cython.final
-cdef class Ring:
+@cython.no_gc_clear                     # what it holds is to be told to its share when it goes
+cdef class Ring(Holder):
     """The newest entries, bounded by their number, their bytes, and by ``trim`` in age."""
 
-    def __cinit__(self, uint64_t max_entries, uint64_t max_bytes, uint64_t evicted=0, str series=None):
+    def __cinit__(self, uint64_t max_entries, uint64_t max_bytes, uint64_t evicted=0, str series=None, Share share=None):
         """With a ``series``, an entry that is bytes is a record of that series, and is read as ``(serial, series, record)``:
-        an object for each would be a quarter of what entries hold in memory, and few are ever read."""
+        an object for each would be a quarter of what entries hold in memory, and few are ever read.
+
+        Args:
+            share: of the budget that it counts for, and its streams.
+        """
+        self.share = share if share is not None else unbounded()
+        self.budget = self.share.budget
+        self.oldest = 1
         if max_entries == 0 or max_entries & (max_entries - 1):
             raise ValueError(f"max_entries must be a power of two, got {max_entries}")
         if max_entries > 1 << 30:
@@ -69,11 +83,17 @@ cdef class Ring:
         self._max_bytes = max_bytes
         self.evicted = evicted
         self.series = series
-        self.oldest = 1
         self.streams = []
 
     def __dealloc__(self):
-        free(self._slots)
+        if self.share is None:          # it was not even begun
+            return
+        while self._runs is not NULL:
+            self._drop_run()
+        self.share.release(self.held_bytes + (self.newest + 1 - self.oldest) * ENTRY_BYTES)
+        if self._slots is not NULL:
+            self.share.release((self._mask + 1) * SLOT_BYTES)
+            free(self._slots)
 
     def __len__(self):
         return <Py_ssize_t>(self.newest + 1 - self.oldest)
@@ -91,11 +111,15 @@ cdef class Ring:
         cdef uint64_t last = self._slots[self.newest & self._mask].serial if self.newest >= self.oldest else self.evicted
         if serial <= last:
             raise ValueError(f"serial {serial} does not come after {last}")
+        cdef Run* run
         if self._slots is NULL or (self.newest + 1 - self.oldest > self._mask and self._mask + 1 < self._max_entries):
-            self._grow()
+            self._resize(FIRST_SLOTS if self._slots is NULL else (self._mask + 1) * 2)
         while self.oldest <= self.newest and (self.newest + 1 - self.oldest > self._mask
                                               or self.held_bytes + size > self._max_bytes):
             self._evict()
+        run = self._last_run
+        if run is NULL or run.bytes >= RUN_BYTES or serial - run.began >= RUN_SERIALS:
+            run = self._begin_run(serial)
         self.newest += 1
         cdef Slot* slot = &self._slots[self.newest & self._mask]
         slot.serial = serial
@@ -104,12 +128,23 @@ cdef class Ring:
         slot.flags = flags
         self._entries[<Py_ssize_t>(self.newest & self._mask)] = entry
         self.held_bytes += size
+        run.last = self.newest
+        run.bytes += size + ENTRY_BYTES
+        self.share.hold(size + ENTRY_BYTES)
         return 0
 
     def trim(self, uint64_t cursor):
         """Let go of every entry up to and including ``cursor``."""
         while self.oldest <= self.newest and self._slots[self.oldest & self._mask].serial <= cursor:
             self._evict()
+        self._shrink()
+
+    cdef void let_go(self, Piece* piece) noexcept:
+        """Of the entries of this run, as many as it takes."""
+        cdef uint64_t last = (<Run*>piece).last
+        while self.oldest <= last and self.budget.held > self.budget.most:
+            self._evict()
+        self._shrink()
 
     def read_after(self, uint64_t cursor, *, uint64_t budget, uint64_t skip_origin=0):
         """The entries after ``cursor`` for a replay: ``(serial of the last one looked at, entries)``.
@@ -173,8 +208,9 @@ cdef class Ring:
                 high = middle
         return low
 
-    cdef int _grow(self) except -1:
-        cdef uint64_t n, capacity = FIRST_SLOTS if self._slots is NULL else (self._mask + 1) * 2
+    cdef int _resize(self, uint64_t capacity) except -1:
+        """Have so many slots, or as many as it may have; those that are held fit into them."""
+        cdef uint64_t n
         if capacity > self._max_entries:
             capacity = self._max_entries
         cdef Slot* slots = <Slot*>calloc(<size_t>capacity, sizeof(Slot))
@@ -182,23 +218,77 @@ cdef class Ring:
             raise MemoryError(f"no memory for {capacity} slots")
         cdef list entries = [None] * <Py_ssize_t>capacity
         cdef Stream stream
+        try:
+            for stream in self.streams:
+                stream._grown = _new_offsets(capacity)
+        except MemoryError:
+            free(slots)
+            for stream in self.streams:
+                free(stream._grown)
+                stream._grown = NULL
+            raise
         for stream in self.streams:
-            _resize_offsets(stream, self.oldest, self.newest, self._mask, capacity)
+            _swap_offsets(stream, self.oldest, self.newest, self._mask, capacity)
         for n in range(self.oldest, self.newest + 1):
             slots[n & (capacity - 1)] = self._slots[n & self._mask]
             entries[<Py_ssize_t>(n & (capacity - 1))] = self._entries[<Py_ssize_t>(n & self._mask)]
-        free(self._slots)
+        if self._slots is not NULL:
+            self.share.release((self._mask + 1) * SLOT_BYTES)
+            free(self._slots)
+        self.share.hold(capacity * SLOT_BYTES)
         self._slots = slots
         self._entries = entries
         self._mask = capacity - 1
         return 0
 
-    cdef void _evict(self):
+    cdef void _shrink(self) noexcept:
+        """Give back what a burst has left of slots. (Not where a full ring evicts: that takes them again at once.)"""
+        cdef uint64_t held = self.newest + 1 - self.oldest, capacity = self._mask + 1
+        while capacity > FIRST_SLOTS and held <= capacity // 8:
+            capacity //= 2
+        if capacity > self._mask // 2:
+            return
+        try:
+            self._resize(capacity)
+        except MemoryError:
+            pass                        # the larger ones do as well
+
+    cdef Run* _begin_run(self, uint64_t serial) except NULL:
+        cdef Run* run = <Run*>malloc(sizeof(Run))
+        if run is NULL:
+            raise MemoryError("no memory for a run of entries")
+        run.piece.holder = <void*>self
+        run.next = NULL
+        run.last = self.newest + 1      # which is about to come
+        run.began = serial
+        run.bytes = 0
+        if self._last_run is NULL:
+            self._runs = run
+        else:
+            self._last_run.next = run
+        self._last_run = run
+        enqueue(&self.share.entries_queue, &run.piece)
+        self.share.hold(sizeof(Run))
+        return run
+
+    cdef void _drop_run(self) noexcept:
+        cdef Run* run = self._runs
+        self._runs = run.next
+        if self._runs is NULL:
+            self._last_run = NULL
+        dequeue(&self.share.entries_queue, &run.piece)
+        self.share.release(sizeof(Run))
+        free(run)
+
+    cdef void _evict(self) noexcept:
         cdef Slot* slot = &self._slots[self.oldest & self._mask]
         self.evicted = slot.serial
         self.held_bytes -= slot.size
+        self.share.release(slot.size + ENTRY_BYTES)
         self._entries[<Py_ssize_t>(self.oldest & self._mask)] = None
         self.oldest += 1
+        if self._runs.last < self.oldest:
+            self._drop_run()
         cdef Stream stream
         for stream in self.streams:
             stream.trim()
@@ -217,19 +307,53 @@ cdef class Ring:
         cdef Stream stream
         for stream in self.streams:
             stream._check()
+        cdef Run* run = self._runs
+        last = self.oldest - 1
+        while run is not NULL:
+            assert run.last > last
+            last = run.last
+            assert (run.next is NULL) == (run is self._last_run)
+            run = run.next
+        assert last == self.newest
+
+    def _counted(self):
+        """Bytes of the budget that it and its streams must count for; for tests."""
+        cdef uint64_t size = self.held_bytes + (self.newest + 1 - self.oldest) * ENTRY_BYTES
+        cdef Run* run = self._runs
+        cdef Segment* segment
+        cdef Stream stream
+        while run is not NULL:
+            size += sizeof(Run)
+            run = run.next
+        if self._slots is not NULL:
+            size += (self._mask + 1) * SLOT_BYTES
+        for stream in self.streams:
+            size += stream._room * sizeof(uint64_t)
+            segment = stream._segments
+            while segment is not NULL:
+                size += sizeof(Segment) + segment.size
+                segment = segment.next
+        return size
 
 
-cdef int _resize_offsets(Stream stream, uint64_t oldest, uint64_t newest, uint64_t mask, uint64_t capacity) except -1:
-    cdef uint64_t n
+cdef uint64_t* _new_offsets(uint64_t capacity) except NULL:
     cdef uint64_t* offsets = <uint64_t*>calloc(<size_t>capacity, sizeof(uint64_t))
     if offsets is NULL:
         raise MemoryError(f"no memory for {capacity} offsets")
-    if stream._offsets is not NULL:
-        for n in range(oldest, newest + 1):
-            offsets[n & (capacity - 1)] = stream._offsets[n & mask]
-        free(stream._offsets)
-    stream._offsets = offsets
-    return 0
+    return offsets
+
+
+cdef void _swap_offsets(Stream stream, uint64_t oldest, uint64_t newest, uint64_t mask, uint64_t capacity) noexcept:
+    """The offsets that have been made for it take over."""
+    cdef uint64_t n
+    for n in range(oldest, newest + 1):
+        stream._grown[n & (capacity - 1)] = stream._offsets[n & mask]
+    free(stream._offsets)
+    stream._offsets = stream._grown
+    stream._grown = NULL
+    stream.share.release(stream._room * sizeof(uint64_t))
+    stream.share.hold(capacity * sizeof(uint64_t))
+    stream._room = capacity
 
 
 cdef class Reader:
@@ -237,22 +361,29 @@ cdef class Reader:
 
 
 @cython.final
-cdef class Stream:
+@cython.no_gc_clear
+cdef class Stream(Holder):
     """The frames of a ring's entries in one wire format, from the entry after the newest one onwards."""
 
     def __cinit__(self, Ring ring not None, object encoder):
+        self.share = ring.share
         self.ring = ring
         self.encoder = encoder
         self.first = ring.newest + 1
         self.parked = set()
         if ring._slots is NULL:
-            ring._grow()
-        _resize_offsets(self, 1, 0, ring._mask, ring._mask + 1)
+            ring._resize(FIRST_SLOTS)
+        self._offsets = _new_offsets(ring._mask + 1)
+        self._room = ring._mask + 1
+        self.share.hold(self._room * sizeof(uint64_t))
         ring.streams.append(self)
 
     def __dealloc__(self):
+        if self.share is None:
+            return
         while self._segments is not NULL:
             self._drop_first()
+        self.share.release(self._room * sizeof(uint64_t))
         free(self._offsets)
         free(self.readers)
 
@@ -261,6 +392,8 @@ cdef class Stream:
         if self.reader_count or self.parked:
             raise ValueError("the stream still has readers")
         self.ring.streams.remove(self)
+        while self._segments is not NULL:
+            self._drop_first()
 
     @property
     def readers_now(self):
@@ -272,7 +405,6 @@ cdef class Stream:
         self.take(<const uint8_t*><const char*>frame, <size_t>len(frame))
 
     cdef int take(self, const uint8_t* frame, size_t length) except -1:
-        global _all_frames
         if not 0 < length <= LARGEST_FRAME:
             raise ValueError(f"a frame has 1 to {<int>LARGEST_FRAME} bytes, got {length}")
         cdef uint32_t size = <uint32_t>length
@@ -280,8 +412,8 @@ cdef class Stream:
         cdef Segment* segment = self._last
         self._offsets[self.ring.newest & self.ring._mask] = self.head
         if segment is NULL or segment.size - segment.used < size:
-            if _all_frames > FRAMES_BYTES:
-                self._let_go()
+            if self.share.budget.frames > FRAMES_BYTES:
+                self._drop_read()
             room = FIRST_SEGMENT if segment is NULL else <uint64_t>segment.size * 2
             if room > LARGEST_SEGMENT:
                 room = LARGEST_SEGMENT
@@ -290,12 +422,14 @@ cdef class Stream:
             segment = <Segment*>malloc(sizeof(Segment) + <size_t>room)
             if segment is NULL:
                 raise MemoryError(f"no memory for a segment of {room} bytes")
+            segment.piece.holder = <void*>self
             segment.next = NULL
             segment.start = self.head
             segment.used = 0
             segment.size = <uint32_t>room
             self.allocated += room
-            _all_frames += room
+            self._count(sizeof(Segment) + room)
+            enqueue(&self.share.frames_queue, &segment.piece)
             if self._last is NULL:
                 self._segments = segment
             else:
@@ -420,16 +554,29 @@ cdef class Stream:
             self._drop_first()
 
     cdef void _drop_first(self) noexcept nogil:
-        global _all_frames
         cdef Segment* segment = self._segments
         self._segments = segment.next
         if self._segments is NULL:
             self._last = NULL
         self.allocated -= segment.size
-        _all_frames -= segment.size
+        self._count(-<int64_t>(sizeof(Segment) + segment.size))
+        dequeue(&self.share.frames_queue, &segment.piece)
         free(segment)
 
-    cdef void _let_go(self) noexcept:
+    cdef void _count(self, int64_t size) noexcept nogil:
+        self.share.hold(<uint64_t>size)         # which wraps around, if it is less than nothing
+        self.share.frames += <uint64_t>size
+        self.share.budget.frames += <uint64_t>size
+
+    cdef void let_go(self, Piece* piece) noexcept:
+        """This segment, whoever has not read it: it is the stream's oldest."""
+        cdef uint64_t end = self._segments.start + self._segments.used
+        self._drop_first()
+        if end > self.tail:
+            self.first = self.entry_at(end)
+            self.tail = end
+
+    cdef void _drop_read(self) noexcept:
         """Of the segments that all readers have passed, but for the last one. (Who waits beside the plane has a place of
         his own, which is not known here: then of none.)"""
         cdef uint64_t passed = self.head

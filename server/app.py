@@ -16,6 +16,7 @@ import secrets
 import signal
 import ssl
 import sys
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -38,11 +39,11 @@ from ext.upgrade import Request
 from server import descriptors
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
-from server.bodies import Bodies, room_for_answers
+from server.bodies import room_for_answers
 from server.datadir import DataDirectory
 from server.entrance import run_entrance, run_patience, stream_of
 from server.handshake import Upgrade
-from server.heap import keep_some
+from server.heap import keep_some, machine_bytes
 from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
 from server.keywatch import KeyWatch
@@ -77,6 +78,7 @@ def run(settings: Settings) -> int:
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_some()
+    settings = replace(settings, limits=settings.limits.within(machine_bytes() or limits.MEMORY_UNKNOWN))
     descriptors.raise_limit(settings.limits.connections)
     tls = _tls_context(settings)
     directory = DataDirectory.open(settings.data)
@@ -223,7 +225,7 @@ class Front:
         self._tls = tls is not None
         self.desk: PostDesk | None = None  # TLS connections have tasks
         self._connections: trio.Nursery | None = None
-        self._bodies = Bodies()
+        self._bodies = node.bodies
         self._answers = room_for_answers()
         self.http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
         self.acceptor = Acceptor(

@@ -241,6 +241,8 @@ class NodeBackend:
             "channels": len(node.hub.channels),
             "batches": node.committer.batches,
             "failedBatches": node.committer.failures,
+            "ringBytes": node.hub.budget.held,
+            "ringBytesMost": node.hub.budget.most,
         }
         if node.desk is not None:
             details |= node.desk.statistics()

@@ -1,12 +1,17 @@
 """Memory that is free: kept for what comes next, or given back to the system.
 
-    keep_some   under load, blocks of some 100 KiB come and go: they are the same pages each time
-    give_back   a channel's parts lie between those of others: when all have gone, glibc keeps the pages below the top.
-                They are used again in any case; this is for the machine's other processes, after a crowd has left"""
+keep_some      under load, blocks of some 100 KiB come and go: they are the same pages each time
+give_back      a channel's parts lie between those of others: when all have gone, glibc keeps the pages below the
+               top. They are used again in any case; this is for the machine's other processes, after a crowd
+machine_bytes  how much there is for us at all: what budgets are worked out from"""
 
 from __future__ import annotations
 
 import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 _LIBC = ctypes.CDLL(None)
 _malloc_trim = getattr(_LIBC, "malloc_trim", None)  # other C libraries have none, or need none
@@ -29,3 +34,53 @@ def give_back() -> None:
     """Takes some milliseconds for each 100 MB, without the interpreter; who allocates meanwhile may wait for it."""
     if _malloc_trim is not None:
         _malloc_trim(0)
+
+
+class Falling:
+    """Notices when something has become less by so many bytes since it was highest, or since this was noticed last."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._highest = 0
+
+    def by_enough(self, now: int) -> bool:
+        self._highest = max(self._highest, now)
+        if self._highest - now < self._size:
+            return False
+        self._highest = now
+        return True
+
+
+def machine_bytes(root: Path = Path("/")) -> int | None:
+    """Memory that this process may use: the machine's, or what its control groups leave of it; None: nobody tells.
+
+    Source: cgroups(7); the kernel's documentation, cgroup-v2 (memory.max) and cgroup-v1/memory (memory.limit_in_bytes).
+    """
+    known = list(_group_bytes(root))
+    with suppress(OSError, ValueError):
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((size for size in known if size > 0), default=None)
+
+
+def _group_bytes(root: Path) -> Iterator[int]:
+    """The limits of our groups and of those around them. (In a container we may see our own alone, as the root.)"""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers:
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        parts = [part for part in path.split("/") if part and part != ".."]
+        for depth in range(len(parts) + 1):
+            limit = _text(top.joinpath(*parts[:depth], name)).strip()
+            if limit.isdecimal():  # "max": there is none
+                yield int(limit)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""

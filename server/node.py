@@ -34,8 +34,9 @@ from ext.plane import Plane
 from ext.ring import Stream
 from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
+from server.bodies import Bodies
 from server.committer import Committer
-from server.heap import give_back
+from server.heap import Falling, give_back
 from server.keyguard import KeyGuard
 from server.lifetimes import Lifetimes
 from server.pace import Pace
@@ -139,6 +140,7 @@ class Node:
             self.plane.kick_fd,
             doubt_kept_seconds=min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2),
         )
+        self.bodies = Bodies(settings.limits.within(limits.MEMORY_UNKNOWN).bodies_bytes)
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))
@@ -320,6 +322,10 @@ class Node:
             await trio.sleep(TURN_SECONDS)
             self.end_of_turn()
 
+    def held_bytes(self) -> int:
+        """Of all that has a budget."""
+        return self.hub.budget.held + self.bodies.held
+
     def _on_second(self) -> None:
         now_ms = self.now_ms()
         self.connections.expire(now_ms)
@@ -330,12 +336,12 @@ class Node:
 
     async def _sweep(self) -> None:
         """Have channels forget, a few at a time; and what many have left behind, given back to the system."""
-        dropped = 0
+        dropped, falling = 0, Falling(limits.TRIM_BYTES)
         while True:
             await trio.sleep(limits.SWEEP_SECONDS if self.hub.sweep_is_due(self.now_ms()) else 1.0)
             now = self.hub.sweep(self.now_ms(), limits.SWEEP_CHANNELS)
             dropped += now
-            if not now and dropped >= limits.TRIM_CHANNELS:
+            if falling.by_enough(self.held_bytes()) or (not now and dropped >= limits.TRIM_CHANNELS):
                 dropped = 0
                 await trio.to_thread.run_sync(give_back)
 

@@ -33,6 +33,10 @@ class ModelRing:
         while self.held and self.held[0].serial <= cursor:
             self.gone += 1
 
+    def press(self, evicted: int) -> None:
+        """Others needed the memory: everything up to this serial is gone, too."""
+        self.trim(evicted)
+
     @property
     def held(self) -> list[Taken]:
         return self.taken[self.gone :]

@@ -1,0 +1,113 @@
+# cython: language_level=3
+"""How many bytes all rings and streams of the server may hold together, and who gives way when it is more.
+
+    Budget     held <= most, but for the message that is being shown
+      Share        one app's rings and streams; the one that holds most gives way, so a small one is never pressed by a large
+        frames         pieces, oldest first:  segments of streams; they can be made anew of the entries
+        entries        pieces, oldest first:  runs of a ring's entries; they can be read back from the journal
+
+A piece is let go by its holder, who knows what is in it. What is oldest goes first, whatever channel it is in: so a channel
+in which nothing happens any more is emptied before a busy one, and memory is the newest part of all logs. Holders count what
+they hold as they take it; nobody is asked to give way but by ``settle``, after a message is whole in ring and streams."""
+cimport cython
+from libc.stdint cimport UINT64_MAX, uint64_t
+
+cdef enum:
+    KEPT_FRAMES = 32 * 1024 * 1024  # of one share: those who are at the head need the newest, whoever fills rings
+    FRAMES_PART = 4                 # ... but no more than such a part of the budget
+    MOST_PIECES = 256               # in one go: some 100 us; what is too much then goes with the next message
+
+
+cdef void enqueue(Queue* queue, Piece* piece) noexcept nogil:
+    """It is the newest of all."""
+    piece.newer = NULL
+    piece.older = queue.newest
+    if queue.newest is NULL:
+        queue.oldest = piece
+    else:
+        queue.newest.newer = piece
+    queue.newest = piece
+
+
+cdef void dequeue(Queue* queue, Piece* piece) noexcept nogil:
+    if piece.older is NULL:
+        queue.oldest = piece.newer
+    else:
+        piece.older.newer = piece.newer
+    if piece.newer is NULL:
+        queue.newest = piece.older
+    else:
+        piece.newer.older = piece.older
+
+
+@cython.no_gc_clear
+cdef class Holder:
+    """What has pieces in a share: a ring, a stream."""
+
+    cdef void let_go(self, Piece* piece) noexcept:
+        """Free memory, of this piece if it is not all in use just now. It is the oldest of its kind in the share."""
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Share:
+    """One app's part of the budget. Made by ``Budget.share``."""
+
+
+@cython.final
+cdef class Budget:
+    """See above. ``most``: bytes."""
+
+    def __init__(self, uint64_t most):
+        self.most = most
+        self.kept_frames = min(<uint64_t>KEPT_FRAMES, most // FRAMES_PART)
+        self._shares = []
+
+    def share(self):
+        """Another one."""
+        cdef Share share = Share.__new__(Share)
+        share.budget = self
+        self._shares.append(share)
+        return share
+
+    def settle(self):
+        """Have what is oldest given way, if there is too much. What is shown one by one sees to it by itself."""
+        while self.held > self.most and self._oldest() is not NULL:
+            self.make_room()
+
+    cdef void make_room(self) noexcept:
+        cdef int pieces = MOST_PIECES
+        cdef Piece* piece
+        while self.held > self.most and pieces:
+            pieces -= 1
+            piece = self._oldest()
+            if piece is NULL:
+                return                  # what is left is the tables of rings that are in use
+            self.pressed += 1
+            (<Holder>piece.holder).let_go(piece)
+
+    cdef Piece* _oldest(self) noexcept:
+        """What has to go next."""
+        cdef Share share = self._victim, other
+        if share is None or share.held <= self.most // <uint64_t>len(self._shares) or _first(share) is NULL:
+            self._victim = None
+            for other in self._shares:
+                if _first(other) is not NULL and (self._victim is None or other.held > self._victim.held):
+                    self._victim = other
+            share = self._victim
+        return _first(share) if share is not None else NULL
+
+
+cdef Piece* _first(Share share) noexcept:
+    if share.frames_queue.oldest is not NULL and (share.frames > share.budget.kept_frames
+                                                  or share.entries_queue.oldest is NULL):
+        return share.frames_queue.oldest
+    return share.entries_queue.oldest
+
+
+cdef Share _UNBOUNDED = Budget(UINT64_MAX).share()
+
+
+cdef Share unbounded():
+    """For rings that belong to no server."""
+    return _UNBOUNDED

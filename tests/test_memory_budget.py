@@ -1,0 +1,138 @@
+"""Crowds that would fill all memory: their budgets hold, nobody loses anything, and others do not notice."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.canary import Canary
+from tests.harness import request, rss, wait_until
+from tests.rawclient import RESUMED, Action, RawClient
+from tests.test_tls import authority  # noqa: F401 - a fixture
+
+KIB, MIB = 1 << 10, 1 << 20
+SMALL = f"[limits]\nring_bytes = {2 * MIB}\nwindow_seconds = 60\n[namespaces.memory]\ndurability = 'memory'\n"
+WAYS = pytest.mark.parametrize(
+    ("secure", "format"), [(False, "json"), (False, "msgpack"), (True, "json"), (True, "msgpack")]
+)
+
+
+@pytest.fixture
+def serve(make_server, authority):  # noqa: F811 - as above
+    """Starts a server with this configuration; returns it, and what a client needs for it."""
+
+    def start(config, secure=False):
+        arguments = ["--durability", "written", *(authority[0] if secure else [])]
+        server = make_server(config=config, arguments=arguments)
+        return server, {"tls": authority[1]} if secure else {}
+
+    return start
+
+
+@pytest.fixture
+def crowd():
+    """Closes what is put into it."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def health(server, options):
+    return request(server.address, "GET", "/health", **options)[1]
+
+
+def flood(client, channels, count, size=30_000):
+    """So many large messages to each of the channels, all stored."""
+    for number in range(count):
+        for channel in channels:
+            client.send_messages(channel, [{"data": f"{number}." + "x" * size}])
+    missing = count * len(channels)
+    while missing:
+        answer = client.expect(Action.ACK, Action.NACK)
+        assert answer["action"] == Action.ACK, answer
+        missing -= answer["count"]
+
+
+def numbers(messages):
+    return [int(message["data"].split(".")[0]) for message in messages]
+
+
+@WAYS
+def test_rings_of_all_channels_hold_no_more_than_their_budget_and_readers_go_on_from_the_journal(serve, secure, format):
+    server, options = serve(SMALL, secure)
+    channels = [f"flood-{n}" for n in range(20)]
+    with (
+        Canary(server.address, format=format, **options) as canary,
+        RawClient(server.address, format=format, **options) as client,
+    ):
+        position = {channel: client.attach(channel)["channelSerial"] for channel in channels[:3]}
+        for channel in channels[:3]:
+            client.send({"action": Action.DETACH, "channel": channel})
+        highest = 0
+        for _ in range(3):
+            flood(client, channels, 5)
+            highest = max(highest, health(server, options)["ringBytes"])
+        assert MIB < highest <= 2 * MIB + 64 * KIB
+        for channel, serial in position.items():
+            assert client.attach(channel, channelSerial=serial)["flags"] & RESUMED
+            assert numbers(client.deliveries(channel, 15)) == [*range(5)] * 3
+    canary.check()
+
+
+@WAYS
+def test_streams_that_nobody_reads_hold_no_more_than_the_budget_and_their_readers_miss_nothing(
+    serve, crowd, secure, format
+):
+    server, options = serve(SMALL, secure)
+    names = [f"[?x={n}]stalled" for n in range(8)]
+    readers = [crowd.enter_context(RawClient(server.address, format=format, **options)) for _ in names]
+    for reader, name in zip(readers, names, strict=True):
+        reader.attach(name)
+    with Canary(server.address, format=format, **options) as canary, RawClient(server.address, **options) as client:
+        highest = 0
+        for _ in range(4):
+            flood(client, ["stalled"], 30)
+            highest = max(highest, health(server, options)["ringBytes"])
+        assert MIB < highest <= 2 * MIB + 8 * 256 * KIB
+    canary.check()
+    for reader, name in zip(readers, names, strict=True):
+        assert numbers(reader.deliveries(name, 120)) == [*range(30)] * 4
+
+
+def test_one_app_that_fills_the_budget_takes_nothing_from_another(serve):
+    """What is kept in memory alone would be lost for good."""
+    server, _ = serve("[[apps]]\nid = 'app2'\nkeys = ['app2.key1:secret']\n" + SMALL)
+    key = "app2.key1:secret"
+    with RawClient(server.address, key=key) as other, RawClient(server.address) as client:
+        serial = other.attach("memory:room")["channelSerial"]
+        for number in range(20):
+            other.publish("memory:room", {"data": f"{number}."})
+        flood(client, [f"memory:{n}" for n in range(20)], 20)
+    with RawClient(server.address, key=key) as other:
+        assert other.attach("memory:room", channelSerial=serial)["flags"] & RESUMED
+        assert numbers(other.deliveries("memory:room", 20)) == [*range(20)]
+
+
+def test_what_is_only_in_memory_and_has_given_way_is_announced_as_lost(serve):
+    server, _ = serve(SMALL)
+    with RawClient(server.address) as client:
+        serial = client.attach("memory:room")["channelSerial"]
+        client.send({"action": Action.DETACH, "channel": "memory:room"})
+        client.publish("memory:room", {"data": "0."})
+        time.sleep(0.01)
+        flood(client, [f"memory:{n}" for n in range(20)], 20)
+        attached = client.attach("memory:room", channelSerial=serial)
+        assert attached["error"]["code"] == 90003
+        assert not attached["flags"] & RESUMED
+
+
+def test_memory_that_rings_have_given_up_goes_back_to_the_system(serve):
+    server, _ = serve("[limits]\nwindow_seconds = 1\nmax_idle_interval_ms = 4000\n")
+    with RawClient(server.address) as client:
+        flood(client, ["room"], 3)
+        before = rss(server.pid)
+        channels = [f"memory:{n}" for n in range(20)]
+        flood(client, channels, 100, 60_000)
+        assert rss(server.pid) - before > 80 * MIB
+        wait_until(lambda: rss(server.pid) - before < 48 * MIB, seconds=30, what="memory given back")
