@@ -5,6 +5,7 @@
             0                                       taken                         used
 
     READING --a whole request--> ASKED --outcome--> (SENDING, while the peer does not take it all) --> READING
+       +--no room for it--> ENDING: it is told, and what it still sends is thrown away
 
 It is a ``Completion`` for the sequencer: who has published is told once, and puts itself into the list of those that have
 something to say. What is done with it is ext/posts.pyx's."""
@@ -16,6 +17,9 @@ from libc.string cimport memcpy, memmove
 
 from ext.kernel cimport c_close
 from ext.permit cimport Permit, Place
+
+cdef enum:
+    MOST_AHEAD = 64 * 1024      # of room for more than has come
 
 
 @cython.final
@@ -65,22 +69,27 @@ cdef class Caller:
             self._told.append(self)
         return 0
 
-    cdef int append(self, const uint8_t* data, size_t size) except -1:
-        """Hold these bytes too, behind the others."""
+    cdef bint append(self, const uint8_t* data, size_t size, bint must) except -1:
+        """Hold these bytes too, behind the others; False: there is no room for them. There is, if they ``must`` be held."""
         cdef size_t room
         cdef uint8_t* grown
         if size == 0:
-            return 0
+            return True
         if self._room - self._used < size:
-            room = max(self._room * 2, self._used + size)
+            room = max(self._room * 2 if self._room < MOST_AHEAD else self._room + MOST_AHEAD, self._used + size)
+            if not self._all.take(self._room, room - self._room):
+                if not must:
+                    return False
+                self._all.hold(room - self._room)
             grown = <uint8_t*>realloc(self._held, room)
             if grown is NULL:
+                self._all.release(room - self._room)
                 raise MemoryError("no memory for a request")
             self._held = grown
             self._room = room
         memcpy(self._held + self._used, data, size)
         self._used += size
-        return 0
+        return True
 
     cdef void drop(self, size_t size) noexcept:
         """The first bytes of what is held have been dealt with."""
@@ -89,10 +98,13 @@ cdef class Caller:
             memmove(self._held, self._held + size, self._used)
         else:
             free(self._held)            # most connections are idle most of the time
+            self._all.release(self._room)
             self._held = NULL
             self._room = 0
 
     def __dealloc__(self):
+        if self._room:
+            self._all.release(self._room)
         free(self._held)
         if self._fd >= 0:
             c_close(self._fd)

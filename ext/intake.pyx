@@ -12,7 +12,8 @@ from libc.string cimport strerror
 from ext cimport frame as codec
 from ext.kernel cimport EPOLLERR, EPOLLHUP, EPOLLIN, MSG_DONTWAIT, c_recv
 from ext.outbox cimport waiting
-from ext.socket cimport (KIND_BINARY, KIND_FAILED, KIND_GONE, KIND_TEXT, KIND_VIOLATION, OPEN, OUTBOX_HIGH, Sockets)
+from ext.socket cimport (CODE_NO_ROOM, KIND_BINARY, KIND_FAILED, KIND_GONE, KIND_TEXT, KIND_VIOLATION, OPEN, OUTBOX_HIGH,
+                         Sockets)
 
 
 cdef void receive(Socket s, uint32_t events, uint8_t* buffer, size_t room) except *:
@@ -42,6 +43,8 @@ cdef void decode(Socket s, uint8_t* data, size_t size) except *:
     while s.state == OPEN:
         kind = codec.decoder_next(&s.decoder, data, size, &consumed, &event)
         if kind == codec.EV_NEED_MORE:
+            if s.decoder.partial_room + s.decoder.message_room != s.counted and not s.count_parts():
+                _turn_away(s)
             return
         if kind == codec.EV_TEXT or kind == codec.EV_BINARY:
             plane.messages_in += 1
@@ -71,3 +74,13 @@ cdef void decode(Socket s, uint8_t* data, size_t size) except *:
             s.paused = True             # nothing after it can be understood; the owner says goodbye
             s.arm()
             return
+
+
+cdef int _turn_away(Socket s) except -1:
+    """There is no room for what it has sent in part: that goes at once, and its owner says goodbye."""
+    codec.decoder_free(&s.decoder)
+    s.count_parts()
+    s.plane.events.append((s.owner, KIND_VIOLATION, CODE_NO_ROOM))
+    s.paused = True
+    s.arm()
+    return 0

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any, Final, Self, final
 
 from ext.ring import Stream
+from ext.room import Room
 from ext.sink import Sink
 from ext.socket import Socket, Sockets
 
@@ -12,6 +13,7 @@ VIOLATION: int
 BEHIND: int
 DRAINED: int
 FAILED: int
+NO_ROOM: int
 HEARTBEATS: tuple[bytes, bytes]
 
 @final
@@ -27,6 +29,7 @@ class Plane(Sockets):
         lost_ms: int,
         linger_ms: int,
         sends_a_slice: int = 512,
+        parts: Room | None = None,
     ) -> Self: ...
     def add(
         self,

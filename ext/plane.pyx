@@ -26,12 +26,14 @@ from ext.outbox cimport waiting
 from ext.output cimport Out, out_init
 from ext.pump cimport pump
 from ext.ring cimport Stream
+from ext.room cimport Room
 from ext.sink cimport Sink
-from ext.socket cimport (CLOSED, KIND_BEHIND, KIND_BINARY, KIND_DRAINED, KIND_FAILED, KIND_GONE, KIND_TEXT, KIND_VIOLATION,
-                         OPEN, Socket, Sockets, Subscription)
+from ext.socket cimport (CLOSED, CODE_NO_ROOM, KIND_BEHIND, KIND_BINARY, KIND_DRAINED, KIND_FAILED, KIND_GONE, KIND_TEXT,
+                         KIND_VIOLATION, OPEN, Socket, Sockets, Subscription)
 
 TEXT, BINARY, GONE, VIOLATION = KIND_TEXT, KIND_BINARY, KIND_GONE, KIND_VIOLATION
 BEHIND, DRAINED, FAILED = KIND_BEHIND, KIND_DRAINED, KIND_FAILED
+NO_ROOM = CODE_NO_ROOM
 
 cdef enum:
     READY_EVENTS = 512      # of one poll: some 512 small frames are 1 ms of work above
@@ -69,7 +71,11 @@ cdef class Plane(Sockets):
     cdef public bint crowded            # events of earlier polls wait: little is read of each
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
-                  int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE):
+                  int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE, Room parts=None):
+        """
+        Args:
+            parts: the room for messages that have come in part, which others may share; None: they are not counted.
+        """
         if sends_a_slice < 1:
             raise ValueError(f"sends_a_slice must be at least 1, got {sends_a_slice}")
         self._buffer = <uint8_t*>PyMem_Malloc(RECEIVE_BYTES)
@@ -83,6 +89,7 @@ cdef class Plane(Sockets):
         self._slice = sends_a_slice
         out_init(&self._ack, ACK_ROOM)
         self._moved = []
+        self.parts = parts
 
     def __dealloc__(self):
         PyMem_Free(self._buffer)

@@ -8,26 +8,28 @@
     stored -> accepted -> flush: the answer, in one send -> the next request
 
     READING --a whole request--> ASKED --outcome--> (SENDING, while the peer does not take it all) --> READING
+       +--no room, late--> ENDING: Python says how it is told, and what it still sends is thrown away for a moment
 
 A connection has one request under way; what comes behind it waits in its bytes. Whoever leaves is handed up with all the
 bytes that have not been answered, for those who know HTTP as a whole; it does not come back. So this room refuses nothing
-by itself. Nothing here blocks; it calls up only for the answer that tells a failure."""
+by itself, but half a request that is late, or for which the server has no room (ext/room.pyx). Nothing here blocks; it calls up only for the answer that tells a failure."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, strerror
 
-from ext.caller cimport ASKED, CLOSED, READING, SENDING, Caller
+from ext.caller cimport ASKED, CLOSED, ENDING, READING, SENDING, Caller
 from ext.head cimport H_DECIDING, Head, headers_of, read_head
 from ext.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
-                         EPOLL_CTL_MOD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, TCP_NODELAY, c_close, c_recv, c_send,
-                         epoll_create1, epoll_ctl, epoll_event, epoll_wait, setsockopt)
+                         EPOLL_CTL_MOD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, TCP_NODELAY, c_close, c_recv,
+                         c_send, c_shutdown, epoll_create1, epoll_ctl, epoll_event, epoll_wait, setsockopt)
 from ext.output cimport Out, out_init, put, put_byte
 from ext.permit cimport Permit, Place
+from ext.room cimport Room
 
 cdef extern from "<string.h>" nogil:
     void* memmem(const void* haystack, size_t length, const char* needle, size_t size)
@@ -40,6 +42,8 @@ cdef enum:
     MOST_PERMITS = 1000         # then they are asked for anew
     OUT_ROOM = 4096
     OUT_KEPT = 64 * 1024
+    LINGER_MS = 2_000           # that one is read from which has been refused: closing at once would take the answer along
+    LINGER_BYTES = 4 * 1024 * 1024
 
     LEAVES = -2                 # what _consider says of those that are for others
 
@@ -49,7 +53,8 @@ cdef class Posts:
     """All of them. ``fd`` is readable when there is something to ``poll`` for."""
 
     cdef readonly int fd
-    cdef list _callers, _told, _ready, _leaving, _asks
+    cdef list _callers, _told, _ready, _leaving, _asks, _turned_away
+    cdef Room _room                 # for all that has come in part
     cdef public list failures       # bugs that have ended connections
     cdef dict _permits
     cdef uint8_t* _buffer
@@ -57,17 +62,18 @@ cdef class Posts:
     cdef uint32_t _most
     cdef size_t _head_bytes, _body_bytes
     cdef int64_t _idle_ms, _patience_ms, _response_ms, _now, _wall
-    cdef bint _draining
+    cdef bint _draining, _answers_late
     cdef readonly uint64_t taken, served, asked     # connections; requests without Python, and with it
 
     def __cinit__(self, *, uint32_t most, size_t head_bytes, size_t body_bytes, int64_t idle_ms, int64_t patience_ms,
-                  int64_t response_ms):
+                  int64_t response_ms, Room room=None, bint answers_late=False):
         """
         Args:
+            room: for what has come in part, which others may share.
             most: connections; who comes with one more is not taken.
             body_bytes: a request with a larger body leaves.
-            idle_ms: for the next request to begin; patience_ms: for it to be whole, then it leaves; response_ms: for
-                the peer to take an answer.
+            idle_ms: for the next request to begin; patience_ms: for it to be whole, then it leaves, or is refused here if
+                this room ``answers_late``; response_ms: for the peer to take an answer.
         """
         if not 0 < head_bytes <= 1 << 24 or not 0 < body_bytes <= 1 << 24:
             raise ValueError("head_bytes and body_bytes must be above 0 and reasonable")
@@ -80,11 +86,14 @@ cdef class Posts:
         self._idle_ms = idle_ms
         self._patience_ms = patience_ms
         self._response_ms = response_ms
+        self._answers_late = answers_late
         self._callers = []
         self._told = []
         self._ready = []
         self._leaving = []
         self._asks = []
+        self._turned_away = []
+        self._room = room if room is not None else Room(UINT64_MAX)
         self.failures = []
         self._permits = {}
         self._buffer = <uint8_t*>PyMem_Malloc(RECEIVE_BYTES)
@@ -106,7 +115,7 @@ cdef class Posts:
     @property
     def waiting(self):
         """Is there something to ``poll`` for that ``fd`` does not tell?"""
-        return bool(self._ready) or bool(self._leaving)
+        return bool(self._ready) or bool(self._leaving) or bool(self._turned_away)
 
     def take(self, int fd, bytes received not None, str peer not None, bint trusted, int64_t now_ms):
         """Serve this connection from now on (``fd`` is ours to close then), which has sent ``received`` so far; or False.
@@ -121,6 +130,7 @@ cdef class Posts:
             return False
         caller = Caller.__new__(Caller)
         caller._told = self._told
+        caller._all = self._room
         caller._fd = -1
         caller.peer = peer
         caller.trusted = trusted
@@ -128,7 +138,7 @@ cdef class Posts:
         caller._mask = EPOLLIN
         event.events = EPOLLIN
         event.data.ptr = <void*>caller
-        caller.append(<const uint8_t*><const char*>received, <size_t>len(received))
+        fits = caller.append(<const uint8_t*><const char*>received, <size_t>len(received), False)
         if epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
             return False
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
@@ -136,7 +146,9 @@ cdef class Posts:
         caller._at = <uint32_t>len(self._callers)
         self._callers.append(caller)
         self.taken += 1
-        if received:
+        if not fits:
+            self._turn_away(caller, <const uint8_t*><const char*>received, <size_t>len(received), False)
+        elif received:
             self._queue(caller)
         return True
 
@@ -242,6 +254,19 @@ cdef class Posts:
         leaving, self._leaving = self._leaving, []
         return leaving
 
+    def take_turned_away(self, Py_ssize_t most):
+        """Some of those that are to be refused: (caller, the beginning of what it has sent, is it late?); else there is
+        no room for it."""
+        found, self._turned_away = self._turned_away[:most], self._turned_away[most:]
+        return found
+
+    def refuse(self, Caller caller not None, bytes response not None):
+        """One of them is told this, whole, and that is its end."""
+        if caller._state == ENDING:
+            caller._reply = response
+            caller._sent = 0
+            self._send_last(caller)
+
     def tick(self, int64_t now_ms, int64_t idle_ms=-1):
         """See to those that take too long. Call it about once a second. ``idle_ms``: another one for this time."""
         cdef Py_ssize_t i = len(self._callers)
@@ -254,12 +279,15 @@ cdef class Posts:
             i -= 1                      # from behind: _forget fills a place with the last one
             caller = self._callers[i]
             waited = now_ms - caller._since_ms
-            if caller._state == SENDING and waited >= self._response_ms:
+            if (caller._state == SENDING and waited >= self._response_ms
+                    or caller._state == ENDING and waited >= LINGER_MS):
                 self._close(caller)
             elif caller._state == READING and not caller._queued:
                 if caller._used == 0:
                     if waited >= idle_ms:
                         self._close(caller)
+                elif waited >= self._patience_ms and self._answers_late:
+                    self._turn_away(caller, caller._held, caller._used, True)
                 elif waited >= self._patience_ms:
                     self.hand_over(caller)
 
@@ -288,6 +316,12 @@ cdef class Posts:
         try:
             if events == 0:
                 self._consider_held(caller)
+            if caller._state == ENDING:
+                if events & EPOLLOUT and caller._reply is not None:
+                    self._send_last(caller)
+                if caller._state != CLOSED and events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+                    self._throw_away(caller)
+                return 0
             if caller._state == SENDING and events & EPOLLOUT:
                 self._send_more(caller)
             if caller._state != CLOSED and events & (EPOLLIN | EPOLLHUP | EPOLLERR):
@@ -334,15 +368,49 @@ cdef class Posts:
         if caller._state == READING and caller._used == 0:
             caller._since_ms = self._now
             done = self._consider(caller, self._buffer, <size_t>size)
-            caller.append(self._buffer + (done if done > 0 else 0), <size_t>(size - done if done > 0 else size))
-            if done == LEAVES:
+            if not caller.append(self._buffer + (done if done > 0 else 0), <size_t>(size - done if done > 0 else size),
+                                 done == LEAVES or caller._state != READING):
+                self._turn_away(caller, self._buffer, <size_t>size, False)
+            elif done == LEAVES:
                 self.hand_over(caller)
-        else:
-            caller.append(self._buffer, <size_t>size)
-            if caller._state == READING and not caller._queued:
-                self._consider_held(caller)
-        if (caller._state == ASKED or caller._state == SENDING) and caller._used > caller._taken + BEHIND_BYTES:
+        elif not caller.append(self._buffer, <size_t>size, caller._state != READING):
+            self._turn_away(caller, caller._held, caller._used, False)
+        elif caller._state == READING and not caller._queued:
+            self._consider_held(caller)
+        if (caller._state == ASKED or caller._state == SENDING) and caller._used > caller._taken and (
+                caller._used > caller._taken + BEHIND_BYTES or self._room.short):
             self._arm(caller, caller._mask & ~EPOLLIN)
+        return 0
+
+    cdef int _turn_away(self, Caller caller, const uint8_t* begun, size_t size, bint late) except -1:
+        """There is no room for its request, which has begun so, or it is ``late``: what is held of it goes at once."""
+        begin = PyBytes_FromStringAndSize(<const char*>begun, <Py_ssize_t>min(size, self._head_bytes))
+        caller._state = ENDING
+        caller._since_ms = self._now
+        caller.drop(caller._used)
+        self._turned_away.append((caller, begin, late))
+        return 0
+
+    cdef int _send_last(self, Caller caller) except -1:
+        cdef size_t left = <size_t>len(caller._reply) - caller._sent
+        cdef ssize_t sent = c_send(caller._fd, <const char*>caller._reply + caller._sent, left, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if sent < 0 and errno != EAGAIN and errno != EINTR:
+            self._close(caller)
+        elif sent == <ssize_t>left:
+            caller._reply = None
+            c_shutdown(caller._fd, SHUT_WR)
+            self._arm(caller, EPOLLIN)
+        else:
+            caller._sent += <size_t>(sent if sent > 0 else 0)
+            self._arm(caller, EPOLLIN | EPOLLOUT)
+        return 0
+
+    cdef int _throw_away(self, Caller caller) except -1:
+        cdef ssize_t size = c_recv(caller._fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
+        if size > 0:
+            caller._thrown_away += <size_t>size
+        if caller._thrown_away > LINGER_BYTES or size == 0 or (size < 0 and errno != EAGAIN and errno != EINTR):
+            self._close(caller)
         return 0
 
     cdef int _consider_held(self, Caller caller) except -1:

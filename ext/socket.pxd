@@ -5,6 +5,7 @@ from ext.carrier cimport Carrier
 from ext.frame cimport Decoder
 from ext.outbox cimport Outbox
 from ext.ring cimport Reader, Stream
+from ext.room cimport Room
 from ext.shaper cimport Shaper
 from ext.sink cimport Sink
 
@@ -17,6 +18,8 @@ cdef enum:                  # kinds of event; what its third member is
     KIND_BEHIND = 5         # a Subscription
     KIND_DRAINED = 6        # None
     KIND_FAILED = 7         # an exception, of the sink: a bug
+
+    CODE_NO_ROOM = 1013     # the close code of a violation that is none: half a message, and no room for more of it
 
 
 cdef enum:                  # a socket's states
@@ -41,6 +44,7 @@ cdef class Sockets:
     cdef int64_t now                    # ms
     cdef uint64_t polls                 # how many there have been
     cdef uint64_t mask_state
+    cdef Room parts                     # for messages that have come in part; None: for any
 
     cdef int join(self, Socket s) except -1
     cdef int watch(self, Socket s) except -1
@@ -65,6 +69,7 @@ cdef class Socket:
     cdef void** subscriptions
     cdef uint32_t count, room
     cdef Decoder decoder
+    cdef uint32_t counted               # bytes of its decoder that count in the plane's room
 
     cdef int queue(self, const uint8_t* data, size_t size) except -1
     cdef int queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1
@@ -74,6 +79,7 @@ cdef class Socket:
     cdef void arm(self)
     cdef void lose(self, str reason)
     cdef void remove(self)
+    cdef bint count_parts(self) except -1
     cdef void _leave_streams(self)
 
 

@@ -295,6 +295,8 @@ cdef class Socket:
             self.fd = -1
         self.sink = None
         self.outbox.start = self.outbox.end = 0
+        codec.decoder_free(&self.decoder)
+        self.count_parts()
         plane.count -= 1
         if self.at != plane.count:
             other = <Socket>plane.members[plane.count]
@@ -303,6 +305,19 @@ cdef class Socket:
         if self.carrier is not None:
             self.carrier.end()
         Py_DECREF(self)
+
+    cdef bint count_parts(self) except -1:
+        """Count what its decoder holds by now; False: there is no room for that."""
+        cdef uint32_t size = self.decoder.partial_room + self.decoder.message_room
+        cdef Room parts = self.plane.parts
+        if parts is None or size == self.counted:
+            return True
+        if size > self.counted and not parts.take(self.counted, size - self.counted):
+            return False
+        if size < self.counted:
+            parts.held -= self.counted - size
+        self.counted = size
+        return True
 
     cdef void _leave_streams(self):
         while self.count:

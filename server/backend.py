@@ -243,6 +243,9 @@ class NodeBackend:
             "failedBatches": node.committer.failures,
             "ringBytes": node.hub.budget.held,
             "ringBytesMost": node.hub.budget.most,
+            "partBytes": node.bodies.held,
+            "partBytesMost": node.bodies.room.most,
+            "partRefusals": node.bodies.room.refused,
         }
         if node.desk is not None:
             details |= node.desk.statistics()

@@ -162,6 +162,7 @@ class _Connection:
         self._pace = pace
         self._last = 0.0  # when it had a turn
         self._body = bytearray()
+        self._unread = 0  # bytes that are held for it beside that: half a head, or what has come behind its request
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
 
@@ -177,6 +178,8 @@ class _Connection:
             await self._refuse(refused.error)
         except _PeerGoneError:
             LOGGER.debug("the peer left in the middle of a request")
+        finally:
+            self._bodies.release(self._unread)
 
     async def _next_request(self) -> bool:
         """Serve one; False when there is none, or none can follow it."""
@@ -196,6 +199,7 @@ class _Connection:
         finally:
             self._bodies.release(len(self._body))
             self._body = bytearray()
+        self._hold_unread(must=True)  # its answer may take long to leave
         head, body = self._fitting(request, head, body)
         try:
             with trio.move_on_after(self._limits.response_seconds) as scope:
@@ -204,8 +208,25 @@ class _Connection:
             self._answers.release(len(body))
         return not scope.cancelled_caught and self._http.our_state in (h11.DONE, h11.MUST_CLOSE)
 
+    def _hold_unread(self, *, must: bool) -> None:
+        """Count what the library holds for us. Raises: _RefusedError; not if that ``must`` be held."""
+        before, self._unread = self._unread, 0
+        self._bodies.release(before)
+        unread = len(self._http.trailing_data[0])
+        if must:
+            self._bodies.hold(0, unread)
+        else:
+            try:
+                self._bodies.grow(0, unread)
+            except LimitExceeded as error:
+                raise _RefusedError(error) from error
+        self._unread = unread
+
     async def _read_request(self) -> Request:
         head = await self._event()
+        if self._unread:
+            self._bodies.release(self._unread)
+            self._unread = 0
         if not isinstance(head, h11.Request):
             raise _PeerGoneError
         headers: dict[str, str] = {}
@@ -286,6 +307,8 @@ class _Connection:
             if isinstance(event, h11.Event):
                 return event
             assert event is h11.NEED_DATA  # paused it is only after a whole request, when nobody asks
+            if self._asked is None:
+                self._hold_unread(must=False)
             with self._in_time():
                 data = bytes(await self._stream.receive_some(READ_BYTES))
             self._ended = not data
@@ -297,8 +320,7 @@ class _Connection:
         with trio.move_on_at(self._deadline) as scope:
             yield
         if scope.cancelled_caught:
-            seconds = self._limits.request_seconds
-            raise _RefusedError(bad_request(f"the request took longer than {seconds:g} seconds", status=408))
+            raise _RefusedError(too_slow(self._limits.request_seconds))
 
     async def _handle(self, request: Request) -> tuple[h11.Response, bytes]:
         """The handler's response; 500 in its place when it failed, or made what is no HTTP."""
@@ -364,6 +386,11 @@ class _Connection:
             unread = LINGER_BYTES
             while unread > 0 and (data := await self._stream.receive_some(READ_BYTES)):
                 unread -= len(data)
+
+
+def too_slow(seconds: float) -> PubSubError:
+    """What is told to who takes longer than so many seconds for a request."""
+    return bad_request(f"the request took longer than {seconds:g} seconds", status=408)
 
 
 def head_of(response: Response, *, last: bool) -> h11.Response:

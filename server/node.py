@@ -125,12 +125,14 @@ class Node:
         self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of, self.quota_of)
         self.statistics = Statistics(journal, self.hub.meters, prune=not settings.dev)  # whose fixtures lie years back
         self.statistics_turn = trio.Lock()  # held by whoever has them touch the journal
+        self.bodies = Bodies(bounds.within(limits.MEMORY_UNKNOWN).bodies_bytes)
         self.plane = Plane(
             max_message=bounds.max_frame_size,
             heartbeat_ms=bounds.max_idle_interval_ms * 2 // 3,
             ping_ms=bounds.max_idle_interval_ms * 4 // 3,
             lost_ms=bounds.max_idle_interval_ms * 8 // 3,
             linger_ms=limits.LINGER_MS,
+            parts=self.bodies.room,
         )
         self.pace = Pace(self.plane.kick)
         self.committer = Committer(
@@ -140,7 +142,6 @@ class Node:
             self.plane.kick_fd,
             doubt_kept_seconds=min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2),
         )
-        self.bodies = Bodies(settings.limits.within(limits.MEMORY_UNKNOWN).bodies_bytes)
         self.replay: Replay
         self._note_alive = note_alive
         self._memory_series = new_series(random(16))

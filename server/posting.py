@@ -25,19 +25,27 @@ from ext.caller import Caller
 from ext.permit import Permit, Place
 from ext.posts import Posts
 from server.backend import NodeBackend
-from server.http import HttpLimits, date_now, whole_response
+from server.http import HttpLimits, date_now, too_slow, whole_response
 from server.keyguard import is_loopback, peer_of
 from server.node import Node, monotonic_ms
 from server.publishing import Bounds
 from server.reply import Reply, refusal, respond, response_format
-from server.request import MEDIA_TYPES, Request, Response, media_type, path_segments, protocol_version
+from server.request import (
+    MEDIA_TYPES,
+    Request,
+    Response,
+    media_type,
+    parse_target,
+    path_segments,
+    protocol_version,
+)
 from server.rest import APART_BYTES, Rest
 from server.wire import MSGPACK
 
 LOGGER = logging.getLogger("unbroken.posting")
 
 START = b"POST /channels/"
-PATIENCE_MS = 2_000  # a request that takes longer to come in waits elsewhere, with what is left of its time
+REFUSALS_A_TURN = 32  # of half requests: some 3 ms; they hold nothing while they wait for it
 RENEW_MS = 60_000  # permits know channels, and would hold what is left of those that have fallen asleep meanwhile
 FOREVER_MS = (1 << 63) - 1
 COUNTED_AS = "apiRequests.other.succeeded"
@@ -65,9 +73,12 @@ class PostDesk:
             head_bytes=http.head_bytes,
             body_bytes=min(http.body_bytes, APART_BYTES),
             idle_ms=int(http.idle_seconds * 1000),
-            patience_ms=PATIENCE_MS,
+            patience_ms=int(http.request_seconds * 1000),
             response_ms=int(http.response_seconds * 1000),
+            room=node.bodies.room,
+            answers_late=True,
         )
+        self._seconds = http.request_seconds
         self._node = node
         self._rest = rest
         self._backend = backend
@@ -101,6 +112,10 @@ class PostDesk:
             self.posts.revoke_all()
         for caller, key, target, headers, body in self.posts.poll(monotonic_ms(), self._node.hub.sequencer.now_ms):
             self._answer(caller, key, Request("POST", target, {}, headers, body, False, caller.peer))
+        for caller, begun, late in self.posts.take_turned_away(REFUSALS_A_TURN):
+            error = too_slow(self._seconds) if late else self._node.bodies.full()
+            refused = respond(_request_of(begun, caller.peer), refusal(error))
+            self.posts.refuse(caller, whole_response(refused, last=True))
         self._see_off()
 
     def flush(self) -> bool:
@@ -219,6 +234,18 @@ def good_until(identity: Identity, revocations: Revocations) -> int:
     """The first time, in ms, at which its credentials are not good any more, as far as is known now."""
     ends = (identity.expires_ms, revocations.applies_at(identity))
     return min((end for end in ends if end is not None), default=FOREVER_MS)
+
+
+def _request_of(begun: bytes, peer: str) -> Request:
+    """As far as it can be told from its beginning: enough to answer it in the form that it wants."""
+    line, *fields = begun.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    named = (field.partition(":") for field in fields)
+    headers = {name.lower(): value.strip() for name, colon, value in named if colon}
+    try:
+        path, query = parse_target(line.split(" ")[1])
+    except (IndexError, ValueError):  # it is refused in any case
+        path, query = "", {}
+    return Request("POST", path, query, headers, b"", False, peer)
 
 
 def _date() -> bytes:

@@ -25,6 +25,7 @@ from engine.hub import Hub
 from engine.names import ChannelName
 from ext.acks import AckQueue
 from ext.ingest import Ingest
+from ext.plane import NO_ROOM
 from ext.publish import parse_publish
 from ext.serial import connection_origin
 from server import accepting, attaching, fields, wire
@@ -146,8 +147,11 @@ class ClientProtocol:
             self.fail(error)
 
     def violated(self, close_code: int) -> None:
-        """The peer sent what is no WebSocket frame of ours; it can't be read any further."""
-        if close_code == 1009:
+        """The peer sent what is no frame of ours, or a part for which there is no room: nothing more can be read."""
+        if close_code == NO_ROOM:
+            told = "the server holds as many messages in part as it may; try again"
+            self.disconnect(LimitExceeded(told, code=50004, status=503))
+        elif close_code == 1009:
             self.fail(LimitExceeded("the frame is larger than maxFrameSize", code=40009, status=400), close_code)
         else:
             self.fail(BadRequest("the peer broke the WebSocket protocol", code=80013), close_code)

@@ -36,7 +36,7 @@ def fill(ring, serials, size=1000):
     data=st.data(),
 )
 def test_readers_of_rings_that_share_a_budget_get_every_frame_once_and_in_order_or_are_told(steps, most, entries, data):
-    """Invariant: whatever gives way, each ring has the newest of what it took, its streams the newest of their frames."""
+    """Invariant: whatever gives way, a ring has the newest of what it took, its streams the newest of their frames."""
     budget = Budget(most)
     drive(budget, steps, entries, data)
     gc.collect()

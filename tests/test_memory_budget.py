@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import select
+import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
+import msgpack
 import pytest
 
 from tests.canary import Canary
 from tests.harness import request, rss, wait_until
-from tests.rawclient import RESUMED, Action, RawClient
+from tests.rawclient import RESUMED, Action, GoneError, RawClient
 from tests.test_tls import authority  # noqa: F401 - a fixture
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -136,3 +140,97 @@ def test_memory_that_rings_have_given_up_goes_back_to_the_system(serve):
         flood(client, channels, 100, 60_000)
         assert rss(server.pid) - before > 80 * MIB
         wait_until(lambda: rss(server.pid) - before < 48 * MIB, seconds=30, what="memory given back")
+
+
+BODIES = f"[limits]\nbodies_bytes = {2 * MIB}\n"
+JSON, MSGPACK = b"application/json", b"application/x-msgpack"
+
+
+def connected(server, options):
+    one = socket.create_connection(server.address, timeout=20)
+    return options["tls"].wrap_socket(one, server_hostname="127.0.0.1") if options else one
+
+
+def half_post(kind, announced, sent, *, chunked=False):
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % announced
+    head = b"POST /channels/room/messages HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nAccept: %s\r\n" % (kind, kind)
+    return head + length + b"\r\n\r\n" + (b"%x\r\n" % announced if chunked else b"") + b" " * sent
+
+
+def read_answer(one):
+    """Status and code of what it has been told; None: nothing so far."""
+    if not select.select([one], [], [], 0)[0]:
+        return None
+    received = b""
+    while data := one.recv(65536):
+        received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"Retry-After: 1" in head
+    assert b"Connection: close" in head
+    value = msgpack.unpackb(body) if MSGPACK in head else json.loads(body)
+    return int(head.split(b" ")[1]), value["error"]["code"], MSGPACK in head
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK], ids=["json", "msgpack"])
+@pytest.mark.parametrize("way", ["plain", "plain, chunked", "tls", "tls, chunked"])
+def test_half_requests_hold_no_more_than_their_room_and_small_ones_are_served_all_the_while(serve, crowd, way, kind):
+    server, options = serve(BODIES, way.startswith("tls"))
+    half = half_post(kind, 50_000, 40_000, chunked="chunked" in way)
+    with Canary(server.address, **options) as canary:
+        waiting, told = [], []
+        for _ in range(100):
+            one = crowd.enter_context(connected(server, options))
+            with suppress(ConnectionError):
+                one.sendall(half)
+            waiting.append(one)
+        deadline = time.monotonic() + 20
+        while len(waiting) > 55 and time.monotonic() < deadline:
+            found = [(one, answer) for one in waiting if (answer := read_answer(one)) is not None]
+            waiting = [one for one in waiting if one not in [each for each, _ in found]]
+            told += [answer for _, answer in found]
+        assert 25 <= len(waiting) <= 55, "as many as fit"
+        assert set(told) == {(503, 50004, kind == MSGPACK)}
+        assert health(server, options)["partBytes"] <= 2 * MIB
+        for number in range(5):
+            status, _, _ = request(server.address, "POST", "/channels/room/messages", {"data": f"{number}"}, **options)
+            assert status == 201
+        for one in waiting:
+            one.close()
+        wait_until(lambda: health(server, options)["partBytes"] == 0, what="room again")
+    canary.check()
+
+
+def half_frame(size, sent, *, fragments=False):
+    """A client's frame with the mask key 0, or its first fragment."""
+    first = b"\x01" if fragments else b"\x81"
+    return first + b"\xff" + (sent if fragments else size).to_bytes(8, "big") + b"\0\0\0\0" + b" " * sent
+
+
+@pytest.mark.parametrize("fragments", [False, True], ids=["cut", "fragments"])
+@pytest.mark.parametrize(("secure", "format"), [(False, "json"), (False, "msgpack")])
+def test_half_messages_hold_no_more_than_their_room_and_their_senders_may_come_again(
+    serve, crowd, secure, format, fragments
+):
+    server, options = serve(BODIES, secure)
+    with Canary(server.address, format=format, **options) as canary:
+        clients = []
+        for _ in range(15):
+            client = crowd.enter_context(RawClient(server.address, format=format, **options))
+            with suppress(GoneError):
+                client.write(half_frame(400_000, 300_000, fragments=fragments))
+            clients.append(client)
+        wait_until(lambda: health(server, options)["partRefusals"] >= 8, what="the refusals")
+        assert 0 < health(server, options)["partBytes"] <= 2 * MIB
+        refused = 0
+        for client in clients:
+            with suppress(TimeoutError):
+                told = client.expect(Action.DISCONNECTED, seconds=0.1)
+                assert (told["error"]["code"], told["error"]["statusCode"]) == (50004, 503)
+                refused += 1
+        assert 8 <= refused <= 12
+        with RawClient(server.address, format=format, **options) as small:
+            small.publish("room", {"data": "x" * 20_000})
+        for client in clients:
+            client.drop()
+        wait_until(lambda: health(server, options)["partBytes"] == 0, what="room again")
+    canary.check()

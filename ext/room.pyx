@@ -1,0 +1,48 @@
+# cython: language_level=3
+"""How many bytes of what is incomplete the server holds for all connections together: bodies, heads, frames.
+
+    |############ held ############|                |= spare =|
+    0                                                       most
+
+Anything fits while the spare part is left. Of that, one takes so little that others of its size fit, too: a crowd that has
+filled the room with large ones, or with many, leaves some for whoever comes with a small one."""
+cimport cython
+from libc.stdint cimport uint64_t
+
+cdef enum:
+    SPARE_PART = 128        # of all: 1 MiB of the usual 128
+    OTHERS = 4              # of the same size that find room after it, in the spare part
+
+
+@cython.final
+cdef class Room:
+    """``most``: bytes."""
+
+    def __init__(self, uint64_t most):
+        self.most = most
+
+    def grow(self, uint64_t size, uint64_t more):
+        """One that holds ``size`` bytes gets more; False: it can't, there is no room."""
+        return self.take(size, more)
+
+    def hold(self, uint64_t more):
+        """The same for what has to be held, whatever there is."""
+        self.held += more
+
+    def release(self, uint64_t size):
+        """So many are not held any more."""
+        self.held -= size
+
+    @property
+    def short(self):
+        """Is nothing left but the spare part?"""
+        return self.held > self.most - self.most // SPARE_PART
+
+    cdef bint take(self, uint64_t size, uint64_t more) noexcept:
+        cdef uint64_t after = self.held + more
+        if after > self.most - self.most // SPARE_PART and (
+                after >= self.most or size + more > (self.most - after) // OTHERS):
+            self.refused += 1
+            return False
+        self.held = after
+        return True

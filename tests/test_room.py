@@ -1,0 +1,108 @@
+"""The room for what has come in part: never more than there is, and a little is left for those who come with little."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext.posts import Posts
+from ext.room import Room
+from tests.posts_desk import SMALL, close_all, pair, read_all
+
+MOST = 1 << 20
+SPARE = MOST // 128
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1 << 18), st.booleans()), max_size=60))
+def test_what_is_held_is_what_was_given_and_never_more_than_there_is(steps):
+    room, held = Room(MOST), [0] * 10
+    for who, more, leaves in steps:
+        if room.grow(held[who], more):
+            held[who] += more
+        else:
+            assert room.held + more > MOST - SPARE, "there was no room"
+        if leaves:
+            room.release(held[who])
+            held[who] = 0
+        assert room.held == sum(held) <= MOST
+
+
+@given(size=st.integers(1, 1 << 16))
+def test_whoever_has_filled_it_with_one_size_has_left_room_for_others_of_it_or_smaller_ones(size):
+    room = Room(MOST)
+    while room.grow(0, size):
+        pass
+    left = MOST - room.held
+    assert left > min(size, SPARE // 5)
+    assert room.grow(0, min(size // 8, SPARE // 16))
+
+
+def half_request(size):
+    return b"POST /channels/one/messages HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (size + 1) + b"x" * size
+
+
+def posts_with(room, **options):
+    return Posts(most=10, room=room, **(SMALL | options))
+
+
+def test_half_requests_count_until_they_are_whole_or_gone_and_who_finds_no_room_is_turned_away():
+    room = Room(100_000)
+    posts = posts_with(room, patience_ms=60_000)
+    peers = []
+    for _ in range(3):
+        ours, theirs = pair()
+        peers.append(ours)
+        assert posts.take(theirs.detach(), half_request(40_000), "peer", True, 0)
+        posts.poll(0, 0)
+    assert 80_000 < room.held < 100_000
+    (turned_away,) = posts.take_turned_away(10)
+    assert turned_away[1].startswith(b"POST /channels/one/messages HTTP/1.1\r\n")
+    assert not turned_away[2]
+    posts.refuse(turned_away[0], b"HTTP/1.1 503 \r\n\r\n")
+    assert read_all(peers[2], None) == (b"HTTP/1.1 503 \r\n\r\n", True)
+    peers[2].sendall(b"x" * 100)  # it may still be sending
+    posts.poll(1, 1)
+    assert len(posts) == 3
+    posts.tick(2_000)
+    assert len(posts) == 2, "it has had its moment"
+    peers[0].close()
+    posts.poll(2_000, 0)
+    posts.take_leaving()
+    assert 40_000 < room.held < 50_000
+    posts.close()
+    assert room.held == 0
+    close_all()
+
+
+def test_who_comes_in_pieces_finds_room_or_not_for_each_of_them():
+    room = Room(100_000)
+    posts = posts_with(room)
+    crowd = []
+    for _ in range(4):
+        ours, theirs = pair()
+        crowd.append(ours)
+        assert posts.take(theirs.detach(), half_request(50_000)[:1_000], "peer", True, 0)
+    for ours in crowd:
+        ours.sendall(b"x" * 40_000)
+        posts.poll(1, 1)
+    assert len(posts.take_turned_away(1)) == len(posts.take_turned_away(9)) == 1
+    assert room.held <= 100_000
+    posts.close()
+    assert room.held == 0
+    close_all()
+
+
+def test_one_that_is_late_is_turned_away_where_that_is_told_here():
+    room = Room(100_000)
+    posts = posts_with(room, answers_late=True)
+    _, theirs = pair()
+    assert posts.take(theirs.detach(), half_request(40_000), "peer", True, 0)
+    posts.poll(0, 0)
+    posts.tick(1_999)
+    assert not posts.take_turned_away(1)
+    posts.tick(2_000)
+    assert [late for _, _, late in posts.take_turned_away(1)] == [True]
+    assert not posts.take_leaving()
+    assert room.held == 0
+    posts.close()
+    close_all()
