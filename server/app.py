@@ -300,10 +300,10 @@ class Front:
     def _on_post(self, descriptor: int, received: bytes) -> bool:
         return self.desk is not None and self.desk.take(descriptor, received)
 
-    async def _on_http(self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None) -> None:
+    async def _on_http(self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None) -> bytes | None:
         # Who has left the desk does not go there again: what it sends may well stay as it is, and moving has its price.
         on_publish = partial(self._move, stream) if waited_seconds is None else (lambda received: False)
-        await serve_http(
+        return await serve_http(
             stream,
             received,
             self._rest,

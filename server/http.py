@@ -2,8 +2,9 @@
 
     idle --first byte--> head --> body --> handler --> response --> idle ...
     |                    |                             |
-    idle_seconds         request_seconds for both      response_seconds
-    then: close          then: 408, close              then: close
+    idle_seconds |       request_seconds for both      response_seconds
+    then: close  |       then: 408, close              then: close
+                 +-- asks for a WebSocket: handed back to the caller, whichever request of the connection it is
 
 h11 decides what is valid HTTP; here are the bounds, the clock and the bytes. A request that is none is answered with
 an error and a close, for nothing that follows it could be trusted. The peer's going away is silent."""
@@ -101,8 +102,11 @@ async def serve_http(
     bodies: Bodies | None = None,
     answers: Bodies | None = None,
     pace: Pace | None = None,
-) -> None:
+) -> bytes | None:
     """Serve one connection until it ends; the stream is left to the caller to close.
+
+    Returns: None; or, if the peer asks for a WebSocket, its request and what has come behind that: from then on the
+        connection is the caller's. Proxies keep connections and send any request over them, this one too.
 
     Args:
         initial: what has been read of the first request already.
@@ -116,9 +120,18 @@ async def serve_http(
     rooms = bodies or Bodies(), answers or room_for_answers()
     connection = _Connection(stream, handler, limits, idle, waited_seconds, elsewhere, *rooms, pace)
     try:
-        await connection.run(initial)
+        return await connection.run(initial)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as gone:
         LOGGER.debug("peer gone: %r", gone)
+        return None
+
+
+class _UpgradeError(Exception):
+    """The request asks for a WebSocket."""
+
+    def __init__(self, received: bytes) -> None:
+        super().__init__("upgrade")
+        self.received = received
 
 
 class _RefusedError(Exception):
@@ -166,7 +179,8 @@ class _Connection:
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
 
-    async def run(self, received: bytes) -> None:
+    async def run(self, received: bytes) -> bytes | None:
+        """Until the connection ends, or the peer asks for a WebSocket: its request, and what has come behind it."""
         try:
             if received:
                 self._http.receive_data(received)
@@ -178,8 +192,11 @@ class _Connection:
             await self._refuse(refused.error)
         except _PeerGoneError:
             LOGGER.debug("the peer left in the middle of a request")
+        except _UpgradeError as upgrade:
+            return upgrade.received
         finally:
             self._bodies.release(self._unread)
+        return None
 
     async def _next_request(self) -> bool:
         """Serve one; False when there is none, or none can follow it."""
@@ -236,6 +253,8 @@ class _Connection:
         method, target = head.method.decode("ascii"), head.target.decode("ascii")
         self._asked = Request(method, target, {}, headers, b"", self._is_tls, self._peer)
         self._check_head(head, headers)
+        if "websocket" in headers.get("upgrade", "").lower():
+            raise _UpgradeError(_head_as_sent(head) + self._http.trailing_data[0])
         try:
             path, query = parse_target(target)
         except ValueError as error:
@@ -391,6 +410,13 @@ class _Connection:
 def too_slow(seconds: float) -> PubSubError:
     """What is told to who takes longer than so many seconds for a request."""
     return bad_request(f"the request took longer than {seconds:g} seconds", status=408)
+
+
+def _head_as_sent(head: h11.Request) -> bytes:
+    """The bytes of a request's head, for somebody else to read."""
+    lines = [b"%s %s HTTP/%s" % (head.method, head.target, head.http_version)]
+    lines += [b"%s: %s" % field for field in head.headers.raw_items()]
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def head_of(response: Response, *, last: bool) -> h11.Response:

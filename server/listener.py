@@ -1,7 +1,8 @@
 """One port for everything: reads a request head, and hands the connection to whom it concerns.
 
     accept -> (TLS) -> head -> upgrade? -> handshake -> plane: by its descriptor (plain), or carried by two tasks (TLS)
-                            -> else     -> HTTP
+                            -> else     -> HTTP   ^
+                                            +-----+ a later request may ask for it, too: proxies keep connections
 
 Until a connection is handed over it has a deadline and a bound on what it may send."""
 
@@ -35,7 +36,7 @@ class Acceptor:
         *,
         on_websocket: Callable[[Upgrade, trio.SocketStream, bytes], None],
         on_tls_websocket: Callable[[Upgrade, TlsStream, bytes, bytes], Awaitable[None]],
-        on_http: Callable[[trio.abc.Stream, bytes, float | None], Awaitable[None]],
+        on_http: Callable[[trio.abc.Stream, bytes, float | None], Awaitable[bytes | None]],
         tls: ssl.SSLContext | None,
         handshake_seconds: float,
         head_bytes: int,
@@ -88,20 +89,18 @@ class Acceptor:
                     await stream.aclose()  # with TLS its close_notify too: who reads until the end knows it for one
 
     async def _serve(self, stream: trio.SocketStream, received: bytes, waited_seconds: float | None) -> None:
-        if waited_seconds is not None:
-            await self._on_http(stream, received, waited_seconds)
+        if waited_seconds is None:
+            with trio.move_on_after(self._seconds) as scope:
+                received = await self._read_head(stream, received)
+            if scope.cancelled_caught or not received:
+                return
+        asked = await self._asked(stream, received, waited_seconds)
+        if asked is None:
             return
-        with trio.move_on_after(self._seconds) as scope:
-            received = await self._read_head(stream, received)
-        if scope.cancelled_caught or not received:
-            return
-        head = _head_of(received)
-        if head is None:
-            await self._on_http(stream, received, None)
-            return
+        head, rest = asked
         upgrade = await self._shake_hands(stream, head)
         if upgrade is not None:
-            self._on_websocket(upgrade, stream, received[len(head) :])
+            self._on_websocket(upgrade, stream, rest)
 
     async def _serve_tls(self, stream: TlsStream, received: bytes, newcomer: Newcomer) -> None:
         with newcomer.patience:
@@ -114,10 +113,10 @@ class Acceptor:
         if scope.cancelled_caught or newcomer.patience.cancelled_caught or not received:
             return
         newcomer.leave()
-        head = _head_of(received)
-        if head is None:
-            await self._on_http(stream, received, None)
+        asked = await self._asked(stream, received, None)
+        if asked is None:
             return
+        head, rest = asked
         request, answer = parse_upgrade(head), b""
         if request is not None:
             upgrade: Upgrade | None = Upgrade(request.target, request.headers)
@@ -125,7 +124,21 @@ class Acceptor:
         else:
             upgrade = await self._shake_hands(stream, head)
         if upgrade is not None:
-            await self._on_tls_websocket(upgrade, stream, answer, received[len(head) :])
+            await self._on_tls_websocket(upgrade, stream, answer, rest)
+
+    async def _asked(
+        self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None
+    ) -> tuple[bytes, bytes] | None:
+        """The request for a WebSocket and what has come behind it, after all requests before it have been served; None:
+        there is none, and the connection has ended or is somebody else's."""
+        head = _head_of(received) if waited_seconds is None else None
+        if head is None:
+            upgrade = await self._on_http(stream, received, waited_seconds)
+            if upgrade is None:
+                return None
+            received, head = upgrade, _head_of(upgrade)
+            assert head is not None
+        return head, received[len(head) :]
 
     async def _shake_hands(self, stream: trio.abc.Stream, head: bytes) -> Upgrade | None:
         async with self._admitted:
