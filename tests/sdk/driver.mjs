@@ -63,9 +63,11 @@ const fetched = (url) => async (_params, done) => {
   }
 };
 
-function options({ port, binary, key, token, echo, clientId, recover, transportParams, authUrl, authCallback }) {
+function options({
+  port, binary, key, token, echo, clientId, recover, transportParams, authUrl, authCallback, tls = false,
+}) {
   const made = {
-    endpoint: '127.0.0.1', port, tlsPort: port, tls: false, useBinaryProtocol: binary, fallbackHosts: [],
+    endpoint: '127.0.0.1', port, tlsPort: port, tls, useBinaryProtocol: binary, fallbackHosts: [],
     disableConnectivityCheck: true, autoConnect: false, disconnectedRetryTimeout: 300, logLevel: 0,
   };
   const own = authUrl || authCallback ? undefined : key;

@@ -103,12 +103,13 @@ async def fetched(url: str) -> Any:
 def options(given: dict[str, Any], *, realtime: bool) -> dict[str, Any]:
     made: dict[str, Any] = {
         "endpoint": f"127.0.0.1:{given['port']}/" if realtime else "127.0.0.1",
-        "tls": False,
+        "tls": bool(given.get("tls")),
         "use_binary_protocol": given["binary"],
     }
     if realtime:
         made["auto_connect"] = False
-        made["connectivity_check_url"] = f"http://127.0.0.1:{given['port']}/time"
+        scheme = "https" if given.get("tls") else "http"
+        made["connectivity_check_url"] = f"{scheme}://127.0.0.1:{given['port']}/time"
         made["disconnected_retry_timeout"] = 300
         made["realtime_request_timeout"] = 3000  # a refused TCP connection is noticed by this timer only
         params = dict(given.get("transportParams") or {})
@@ -116,7 +117,7 @@ def options(given: dict[str, Any], *, realtime: bool) -> dict[str, Any]:
             params["echo"] = "false"
         made["transport_params"] = params
     else:
-        made["port"] = given["port"]
+        made["tls_port" if given.get("tls") else "port"] = given["port"]
     if given.get("token") is not None:
         made["token"] = given["token"]
     elif given.get("authUrl") is not None:

@@ -113,7 +113,7 @@ class Driver:
     def client(self, port: int, *, binary: bool = False, **options: Any) -> Client:
         """A client that is not connected yet.
 
-        Options: token, authUrl, authCallback (a URL too, asked by the callback), basic, echo, clientId, recover,
+        Options: tls, token, authUrl, authCallback (a URL too, asked by the callback), basic, echo, clientId, recover,
         transportParams.
         """
         made = Client(self, f"client{next(self._clients)}", {"port": port, "binary": binary, "key": KEY, **options})
