@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.built
+TOOLS := $(VENV)/.tools
 SOURCES := setup.py pyproject.toml $(wildcard ext/*.pyx ext/*.pxd)
 SERVE_ARGS ?=
 
@@ -14,27 +15,36 @@ $(BIN)/python:
 
 # Editable: the command runs from this checkout, and the compiled rooms lie beside their sources.
 $(STAMP): $(SOURCES) | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[test,dev,bench]'
+	$(BIN)/pip install --quiet --editable .
 	touch $@
+
+# What tests, checks and benchmarks need beside it: six times as much, which nobody has to wait for who only serves.
+EXTRAS := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	print(*sum(extras.values(), []), sep="\n")
+$(TOOLS): pyproject.toml | $(STAMP)
+	$(BIN)/python -c '$(EXTRAS)' | $(BIN)/pip install --quiet --requirement /dev/stdin
+	touch $@
+
+tools: build $(TOOLS)
 
 serve: build
 	$(BIN)/unbroken serve $(SERVE_ARGS)
 
-test: build
+test: tools
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
-bench: build
+bench: tools
 	$(BIN)/python -m bench.rooms $(BENCH_ARGS)
 
-lint: build
+lint: tools
 	$(BIN)/ruff check .
 
-types: build
+types: tools
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest ext --allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist
 
 # The browser build of the SDK in Chromium, on a page of another origin; not in `make test`, for it needs Chromium.
-browser: build
+browser: tools
 	npm install --prefix tests/sdk --no-audit --no-fund --silent
 	$(BIN)/python -m tests.browser
 
@@ -47,4 +57,4 @@ clean:
 	rm -f ext/*.c ext/*.so ext/*.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: build serve test bench browser lint types sanitize clean
+.PHONY: build tools serve test bench browser lint types sanitize clean

@@ -1,6 +1,7 @@
 """Compiles the hot rooms: every ext/*.pyx becomes the extension module ext.<name>."""
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -9,13 +10,20 @@ from setuptools import Extension, setup
 # `make sanitize` adds flags here; the default build is optimised for the machine family, not for this one machine.
 FLAGS = os.environ.get("UNBROKEN_CFLAGS", "-O3 -g0").split()
 LINK = os.environ.get("UNBROKEN_LDFLAGS", "").split()
+# What only tells about the distribution, or packs its sources, needs none of them compiled.
+COMPILES = {"sdist", "egg_info", "dist_info"}.isdisjoint(sys.argv)
 
-setup(
-    ext_modules=cythonize(
-        [
-            Extension(f"ext.{path.stem}", [str(path)], extra_compile_args=FLAGS, extra_link_args=LINK)
-            for path in sorted(Path("ext").glob("*.pyx"))
-        ],
+ROOMS = [
+    Extension(f"ext.{path.stem}", [str(path)], extra_compile_args=FLAGS, extra_link_args=LINK)
+    for path in sorted(Path("ext").glob("*.pyx"))
+]
+if not ROOMS:
+    raise SystemExit("ext/*.pyx: there are none, and without its compiled rooms nothing works")
+
+
+def compiled() -> list[Extension]:
+    return cythonize(
+        ROOMS,
         language_level=3,
         # Nothing here is pickled, and docstrings hold no doctests: the names for both stay out of the modules' faces.
         compiler_directives={
@@ -24,5 +32,7 @@ setup(
             "auto_pickle": False,
             "autotestdict": False,
         },
-    ),
-)
+    )
+
+
+setup(ext_modules=compiled() if COMPILES else ROOMS)
