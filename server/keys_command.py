@@ -36,7 +36,7 @@ examples:
 VARIABLE = "UNBROKEN_KEY"  # of the environment, in what is shown
 
 JAVASCRIPT = """\
-// npm install ably
+// npm install ably; in a file like example.mjs
 import * as Ably from 'ably';
 
 const ably = new Ably.Realtime({{
@@ -48,15 +48,25 @@ await ably.channels.get('{channel}').subscribe((message) => console.log(message.
 """
 PYTHON = """\
 # pip install ably
+import asyncio
 import os
+
 from ably import AblyRealtime
 
-ably = AblyRealtime(
-    key=os.environ["{variable}"],  # {name}:<secret>, as `unbroken keys create` printed it
-    use_token_auth=True, endpoint="{host}:{port}/", tls={python_tls},
-    connectivity_check_url="{url}/time",
-)
-await ably.channels.get("{channel}").subscribe(lambda message: print(message.name, message.data))
+
+async def main():
+    ably = AblyRealtime(
+        key=os.environ["{variable}"],  # {name}:<secret>, as `unbroken keys create` printed it
+        use_token_auth=True,
+        endpoint="{host}:{port}/",
+        tls={python_tls},
+        connectivity_check_url="{url}/time",
+    )
+    await ably.channels.get("{channel}").subscribe(lambda message: print(message.name, message.data))
+    await asyncio.Event().wait()
+
+
+asyncio.run(main())
 """
 CURL = """\
 # {variable} is {name}:<secret>, as `unbroken keys create` printed it; it goes in by standard input, unseen by others
