@@ -18,12 +18,14 @@ from dataclasses import dataclass
 
 from engine import limits
 from engine.errors import PubSubError
+from engine.journal.lives import Lives
 from engine.names import ChannelName
 from engine.quota import Quota
 from ext.dedup import DedupWindow
 from ext.log import Log
 from ext.rate import Rate
 from ext.ring import Ring, Stream
+from ext.serial import serial_text
 from ext.shaper import Shaper
 from ext.wire import EntryEncoder
 
@@ -35,7 +37,16 @@ class Policy:
     durability: str  # "synced", "written" or "memory": see engine.settings
     retention: str  # the journal's retention class
     retained_ms: int  # how far back history and rewind may reach
-    series: str  # identity of the log that this durability class writes to
+    series: str  # of the present life of the log that this durability class writes to
+    lives: Lives | None = None  # of that log, the present one included; None: there is no other
+
+    def series_of(self, serial: int) -> str:
+        """Of the life that gave out this serial, or will."""
+        return self.series if self.lives is None else self.lives.series_of(serial)
+
+    def position(self, serial: int) -> str:
+        """The text of a place in the log."""
+        return serial_text(serial, self.series_of(serial))
 
 
 class Channel(Log):
@@ -100,18 +111,20 @@ class Channel(Log):
             entries: the newest ones, oldest first: serial, series, record, origin.
             last_stored: what the next entry will have as its ``previous``.
             evicted: everything after this serial is in ``entries``.
-            position: the newest serial given out by now, in any channel.
+            position: a serial that all entries to come are after; the next life of the server will know it, too.
             bounds: the ring's: entries, bytes.
         """
         assert not self.awake
         self.dedup = dedup
-        self.ring = Ring(bounds[0], bounds[1], evicted, self.series, self.share)
+        lives = self.policy.lives
+        began = lives.began if lives else 0
+        self.ring = Ring(bounds[0], bounds[1], evicted, self.series, self.share, began, lives)
         for serial, series, record, origin in entries:
-            own = series == self.series
+            own = series == self.policy.series_of(serial)
             self.ring.append(serial, record if own else (serial, series, record), len(record), origin)
         self.ring.budget.settle()
         self.last_stored = last_stored
-        self.head = position  # nothing of this channel is staged while it sleeps
+        self.head = max(position, last_stored)  # nothing of this channel is staged while it sleeps
         self.awake = True
 
     def recount(self, before: int, after: int) -> None:

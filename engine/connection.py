@@ -14,6 +14,10 @@ asked for, which stays valid because CONNECTED may have been lost on the way. Ke
 ttl from when that life was last known: what a client missed is found by its cursors, not by its connection. What an
 earlier life knew about closed connections and older keys is gone with it.
 
+No two keys of a life have the same ms: when the clock stands still or steps back, the next one is a ms later. So a key
+newer than the newest that is noted of its life is none of it: another life went on from a copy of this data directory,
+or this one is the copy.
+
 Source for the outcomes: Ably's realtime protocol, resume and recover."""
 
 from __future__ import annotations
@@ -102,6 +106,8 @@ class Connections:
         earlier: Mapping[int, int],
         ttl_ms: int,
         limit: int,
+        newest: Mapping[int, int] | None = None,
+        note_key: Callable[[int], None] | None = None,
         random: Callable[[int], bytes] | None = None,
     ) -> None:
         """Nobody is connected.
@@ -112,6 +118,8 @@ class Connections:
             earlier: the runs before it, each with the last time in ms at which it is known to have been alive.
             ttl_ms: how long a lost connection can be resumed.
             limit: so many may be live, and so many lost; then newcomers are refused, and the longest lost forgotten.
+            newest: the ms of the newest key of each of these runs; one that is not named: there is no telling.
+            note_key: told the ms of each key, before it is given out; what outlives this run is ``newest`` of the next.
             random: gives so many random bytes; None: the system's.
         """
         self._mac_key = derive_key(secret, "connection key")
@@ -119,6 +127,9 @@ class Connections:
         self._hash = lru_cache(maxsize=limits.HASHES_KEPT)(self._hash_anew)  # most clients are of the same few
         self._life = life
         self._earlier = {run: alive_ms for run, alive_ms in earlier.items() if run != life}
+        self._earlier_newest = newest or {}
+        self._newest_ms = 0
+        self._note_key = note_key
         self._ttl_ms = ttl_ms
         self._limit = limit
         self._random = random or RandomBytes().take
@@ -152,7 +163,7 @@ class Connections:
             origin = int.from_bytes(self._random(8), "big") >> (64 - ID_BITS)
             if origin and id_text(origin) not in self._records:  # 0 says of an entry that no connection published it
                 break
-        record = Connection(id_text(origin), now_ms, 0, identity.client_id, False)
+        record = Connection(id_text(origin), self._issue(now_ms), 0, identity.client_id, False)
         self._records[record.id] = record
         return Opened(record, self._seal(record, identity))
 
@@ -184,7 +195,7 @@ class Connections:
             del self._lost[record.id]
         superseded, record.owner, record.lost_ms = record.owner, None, None
         record.used_ms = unsealed.issued_ms
-        record.issued_ms = max(now_ms, record.issued_ms + 1, unsealed.issued_ms + 1)  # the key must change
+        record.issued_ms = self._issue(max(now_ms, unsealed.issued_ms + 1))  # the key must change
         return Opened(record, self._seal(record, identity), superseded)
 
     # a transport goes
@@ -251,9 +262,17 @@ class Connections:
         return (
             alive_ms is not None
             and now_ms - alive_ms <= self._ttl_ms
+            and unsealed.issued_ms <= self._earlier_newest.get(unsealed.life, unsealed.issued_ms)
             and unsealed.connection_id not in self._records
             and unsealed.connection_id not in self._closed
         )
+
+    def _issue(self, now_ms: int) -> int:
+        """The ms of a new key, greater than that of any before it in this life."""
+        self._newest_ms = max(now_ms, self._newest_ms + 1)
+        if self._note_key is not None:
+            self._note_key(self._newest_ms)
+        return self._newest_ms
 
     def _check_room(self) -> None:
         if self.live >= self._limit:

@@ -167,14 +167,17 @@ class Hub:
                 held -= len(newest.popleft()[2])
         return ReadBack(dedup, list(newest), evicted, last_stored)
 
-    def awaken(self, channel: Channel, found: ReadBack) -> list[Callable[[], None]]:
-        """Put it into place. Returns what has been waiting for it, to be done now, in this order."""
+    def awaken(self, channel: Channel, found: ReadBack, position: int) -> list[Callable[[], None]]:
+        """Put it into place; ``position``: see ``Channel.wake``.
+
+        Returns what has been waiting for it, to be done now, in this order.
+        """
         channel.wake(
             found.dedup,
             found.newest,
             last_stored=found.last_stored,
             evicted=found.evicted,
-            position=self.sequencer.clock.last,
+            position=position,
             bounds=self._bounds,
         )
         self.sequencer.remembered += len(found.dedup)

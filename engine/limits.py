@@ -81,6 +81,9 @@ LARGEST_RING_BYTES = 1 * GIB
 """Of ring_bytes, unless it is given: beyond it more memory makes few replays faster, and the journal has the rest."""
 MEMORY_UNKNOWN = 4 * GIB
 """Taken for the machine's memory where nobody can tell it."""
+LIVES_KEPT = 1_000
+"""Lives of the server whose cursors prove something, 16 bytes each; only those that stored anything count. Who comes
+with an older cursor: 90003."""
 STREAMS_PER_CHANNEL = 32
 """Names (``[?x=y]room`` is one of its own), in each format, under which a channel is followed: each holds the frames of
 the whole ring once more. Who comes with one more: 42910 for that channel; its own name is always free."""
@@ -109,8 +112,8 @@ DOUBT_SECONDS = 8
 Then the publisher is told that the outcome is unknown (DISCONNECTED, or 504): libraries give up after 10 s."""
 DOUBT_KEPT_SECONDS = 60
 """What has been in doubt for longer is taken back, not stored, when the journal can be asked again: a repeat might come
-when its ids are forgotten. At most half a window. The publisher: 50003, to be sent again. Only one batch can be in doubt,
-so in bytes it is bounded by ``staged_bytes``."""
+when its ids are forgotten. At most half a window. The publisher: 50003, to be sent again. Only one batch can be in
+doubt, so in bytes it is bounded by ``staged_bytes``."""
 REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
 WAITING_STEPS = 100

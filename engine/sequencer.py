@@ -113,7 +113,7 @@ class Sequencer(Sequence):
     def _repeat(self, channel: Channel, known: tuple[int, int], count: int, completion: Completion) -> None:
         first = channel.staged_entry(known[0])
         if first is None:
-            completion.accepted(known[0], channel.series, known[1], count)
+            completion.accepted(known[0], channel.policy.series_of(known[0]), known[1], count)
         else:
             first.follow(completion, known[1], count)
 

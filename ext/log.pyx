@@ -93,7 +93,7 @@ cdef class Log:
                     continue
                 entry = ring._entries[<Py_ssize_t>(n & ring._mask)]
                 if type(entry) is bytes:        # most are: no tuple is made of them
-                    messages += encoder.write_frame(&out, ring._slots[n & ring._mask].serial, ring.series, entry)
+                    messages += encoder.write_frame(&out, ring._slots[n & ring._mask].serial, ring.series_at(n), entry)
                 else:
                     parts = entry
                     messages += encoder.write_frame(&out, parts[0], parts[1], parts[2])

@@ -45,8 +45,11 @@ cdef class Ring(Holder):
     cdef list _entries
     cdef readonly list streams
     cdef readonly str series            # of entries that are a record alone; None: entries are anything
+    cdef object _earlier                # tells that of one up to _began: it came before the series began; or None
+    cdef uint64_t _began
 
     cdef object entry_at(self, uint64_t n)
+    cdef str series_at(self, uint64_t n)
     cdef int span_after(self, uint64_t cursor, uint64_t budget, uint64_t* first, uint64_t* last) except -1
     cdef bint is_replayed(self, uint64_t n, uint64_t skip_origin) noexcept nogil
     cdef int take(self, uint64_t serial, object entry, uint32_t size, uint64_t origin, uint32_t flags) except -1

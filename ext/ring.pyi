@@ -15,6 +15,9 @@ class Evicted(LookupError):
 class _Encoder(Protocol):
     def frame(self, serial: int, series: str, record: bytes) -> bytes: ...
 
+class _Lives(Protocol):
+    def series_of(self, serial: int) -> str: ...
+
 @final
 class Ring(Holder):
     oldest: Final[int]
@@ -31,6 +34,8 @@ class Ring(Holder):
         evicted: int = 0,
         series: str | None = None,
         share: Share | None = None,
+        began: int = 0,
+        earlier: _Lives | None = None,
     ) -> Self: ...
     def __len__(self) -> int: ...
     @property

@@ -65,9 +65,11 @@ cdef uint64_t _last_within(const Slot* slots, uint64_t mask, uint64_t first, uin
 cdef class Ring(Holder):
     """The newest entries, bounded by their number, their bytes, and by ``trim`` in age."""
 
-    def __cinit__(self, uint64_t max_entries, uint64_t max_bytes, uint64_t evicted=0, str series=None, Share share=None):
+    def __cinit__(self, uint64_t max_entries, uint64_t max_bytes, uint64_t evicted=0, str series=None, Share share=None,
+                  uint64_t began=0, earlier=None):
         """With a ``series``, an entry that is bytes is a record of that series, and is read as ``(serial, series, record)``:
-        an object for each would be a quarter of what entries hold in memory, and few are ever read.
+        an object for each would be a quarter of what entries hold in memory, and few are ever read. Entries up to the
+        serial ``began`` are of whatever series ``earlier.series_of`` tells of theirs.
 
         Args:
             share: of the budget that it counts for, and its streams.
@@ -83,6 +85,8 @@ cdef class Ring(Holder):
         self._max_bytes = max_bytes
         self.evicted = evicted
         self.series = series
+        self._began = began
+        self._earlier = earlier
         self.streams = []
 
     def __dealloc__(self):
@@ -192,8 +196,15 @@ cdef class Ring(Holder):
         """As those who read it want it."""
         cdef object entry = self._entries[<Py_ssize_t>(n & self._mask)]
         if self.series is not None and type(entry) is bytes:
-            return self._slots[n & self._mask].serial, self.series, entry
+            return self._slots[n & self._mask].serial, self.series_at(n), entry
         return entry
+
+    cdef str series_at(self, uint64_t n):
+        """Of an entry that is a record alone."""
+        cdef uint64_t serial = self._slots[n & self._mask].serial
+        if serial > self._began or self._earlier is None:
+            return self.series
+        return <str?>self._earlier.series_of(serial)
 
     cdef uint64_t first_after(self, uint64_t cursor) noexcept nogil:
         """Number of the first held entry whose serial is greater; newest + 1 if there is none."""

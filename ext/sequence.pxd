@@ -9,6 +9,7 @@ cdef class Sequence:
     cdef public uint64_t pending_bytes
     cdef public uint64_t remembered
     cdef readonly uint64_t most_remembered
+    cdef readonly uint64_t shown    # serial of the newest entry that was made visible: what comes later is after it
     cdef public int64_t now_ms
     cdef public object refusing     # why nothing can be kept just now; plain publishes go the long way then. None: it can
     cdef list _logs                 # those with something pending

@@ -14,6 +14,8 @@ class Sequence:
     pending_bytes: int
     remembered: int
     most_remembered: Final[int]
+    @property
+    def shown(self) -> int: ...
     now_ms: int
     refusing: Any
     def __init__(self, clock: SerialClock, most_remembered: int) -> None: ...

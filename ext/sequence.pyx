@@ -30,6 +30,7 @@ cdef class Sequence:
     def __init__(self, SerialClock clock not None, uint64_t most_remembered):
         self.clock = clock
         self.most_remembered = most_remembered
+        self.shown = clock._last
         self._logs = []
         self.refusing = None
 
@@ -147,6 +148,8 @@ cdef class Sequence:
             readers = 0
             for entry in entries:
                 log.show(entry.serial, entry.record, entry.origin, entry.flags)
+            if entry.serial > self.shown:
+                self.shown = entry.serial
             for stream in log.ring.streams:
                 moved.append(stream)
                 readers += stream.reader_count + <uint64_t>len(stream.parked)

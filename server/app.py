@@ -154,6 +154,8 @@ async def _serve(
             directory.secret,
             life=directory.life,
             earlier=directory.earlier_lives,
+            newest=directory.newest_keys,
+            note_key=directory.note_key,
             ttl_ms=bounds.connection_state_seconds * 1000,
             limit=bounds.connections,
         ),

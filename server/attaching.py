@@ -17,7 +17,7 @@ from engine import limits
 from engine.channel import Channel
 from engine.errors import AuthError, Discontinuity, LimitExceeded, PubSubError
 from engine.names import ChannelName, parse_channel
-from ext.serial import parse_serial, serial_text
+from ext.serial import parse_serial
 from server import accepting, fields
 from server.actions import Action, Flag
 from server.attachment import (
@@ -154,13 +154,13 @@ def _unattachable(client: ClientProtocol, attachment: Attachment, error: PubSubE
 
 
 def _cursor_of(client: ClientProtocol, channel: Channel, text: str) -> int | None:
-    """The cursor, if it is one of this very log and not ahead of it."""
+    """The cursor, if it is one of this very log, given out by a life of it that this server knows, and not ahead."""
     try:
         serial, series = parse_serial(text)
     except ValueError:
         return None
-    newest = max(client.services.hub.sequencer.clock.last, client.services.now_ms() << 16)
-    return serial if series == channel.policy.series and serial <= newest else None
+    known = series == channel.policy.series_of(serial) and serial <= client.services.hub.sequencer.clock.last
+    return serial if known else None
 
 
 def _lost(client: ClientProtocol, attachment: Attachment) -> None:
@@ -187,7 +187,7 @@ def _attached(
     message: dict[str, Any] = {
         "action": Action.ATTACHED,
         "channel": text,
-        "channelSerial": serial_text(cursor, channel.policy.series),
+        "channelSerial": channel.policy.position(cursor),
         "flags": flags,
     }
     if attachment.params:

@@ -114,8 +114,8 @@ class NodeBackend:
     def retained_from(self, app_id: str, channel: str) -> int:
         return max(0, self.now_ms() - self._node.policy_of(app_id, channel).retained_ms)
 
-    def series(self, app_id: str, channel: str) -> str:
-        return self._node.policy_of(app_id, channel).series
+    def series_of(self, app_id: str, channel: str, serial: int) -> str:
+        return self._node.policy_of(app_id, channel).series_of(serial)
 
     async def publish(
         self,

@@ -5,18 +5,22 @@
     apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it
     revocations tokens that were taken back before their time
     nonces      token requests that were answered in the last minutes, and nonces.old: server/nonces.py
-    alive       this and earlier lives of the server, a line each: 8 hex digits, and the last ms of which it is known
+    alive       this and earlier lives of the server, a line each: 8 hex digits, the last ms of which it is known, and
+                the ms of the newest connection key that it gave out
+    issued      the newest key alone, written before it is given out: 8 hex digits, ms
     journal/    the journal
 
 Files are replaced, never changed: a crash leaves the old one or the new one. One that is damaged or missing is refused,
-not made anew, because everything that hangs on it would be lost without a word. Only ``alive`` may be: then clients are
-told that their connections can't be resumed, and lose no message by it."""
+not made anew, because everything that hangs on it would be lost without a word. Only ``alive`` and ``issued`` may be:
+then clients are told that their connections can't be resumed, and lose no message by it. ``issued`` is changed in
+place: a piece of it is as good as none."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from engine.auth.sealing import SECRET_BYTES, derive_key
@@ -24,7 +28,8 @@ from engine.errors import StartupFailed
 from server.apps import AppsFile, replace_file
 
 LIVES = 8  # that are remembered: more than can have ended within the time for which connections are kept
-_LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})")
+UNTOLD_MS = 5_000  # an older server did not note its keys: those that it gave out between two notes of being alive
+_LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})(?: ([0-9]{1,15}))?")
 
 
 class DataDirectory:
@@ -36,8 +41,14 @@ class DataDirectory:
         self.apps = AppsFile(path)
         self.secret = self._read_secret()
         self.dedup_key = derive_key(self.secret, "message ids")[:16]
-        self.earlier_lives = self._read_lives()
+        self.earlier_lives: dict[int, int] = {}
+        """Earlier runs of the server, and the last ms at which each is known to have lived; as far as it is known."""
+        self.newest_keys: dict[int, int] = {}
+        """And the ms of the newest connection key of each."""
+        self._read_lives()
         self.life = int.from_bytes(os.urandom(4), "big")
+        self._newest_key = 0
+        self._issued = -1  # open from the first key on
 
     @classmethod
     def open(cls, path: Path) -> DataDirectory:
@@ -74,6 +85,9 @@ class DataDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        if self._issued >= 0:
+            os.close(self._issued)
+            self._issued = -1
 
     def __enter__(self) -> DataDirectory:
         return self
@@ -102,20 +116,41 @@ class DataDirectory:
             )
         return secret
 
-    def _read_lives(self) -> dict[int, int]:
-        """Earlier runs of the server, and the last ms at which each is known to have lived; as far as it is known."""
+    def _read_lives(self) -> None:
+        for line in self._lines("alive"):
+            match = _LIFE.fullmatch(line)
+            if match is not None:
+                life, alive_ms = int(match[1], 16), int(match[2])
+                self.earlier_lives[life] = alive_ms
+                self.newest_keys[life] = alive_ms + UNTOLD_MS if match[3] is None else int(match[3])
+        for line in self._lines("issued"):
+            match = _LIFE.fullmatch(line)
+            if match is not None and int(match[1], 16) in self.newest_keys:
+                life = int(match[1], 16)
+                self.newest_keys[life] = max(self.newest_keys[life], int(match[2]))
+
+    def _lines(self, name: str) -> list[str]:
         try:
-            lines = (self.path / "alive").read_text("ascii").splitlines()
+            return (self.path / name).read_text("ascii").splitlines()[:LIVES]
         except (FileNotFoundError, UnicodeDecodeError):
-            return {}
-        matches = [match for match in map(_LIFE.fullmatch, lines[:LIVES]) if match is not None]
-        return {int(match[1], 16): int(match[2]) for match in matches}
+            return []
 
     def note_alive(self, now_ms: int) -> None:
         """Not synced: after a power cut connections may be a few seconds less resumable."""
-        lives = [(self.life, now_ms), *self.earlier_lives.items()][:LIVES]
-        lines = "".join(f"{life:08x} {alive_ms}\n" for life, alive_ms in lives)
+        lives = [
+            (self.life, now_ms, self._newest_key),
+            *((life, alive_ms, self.newest_keys[life]) for life, alive_ms in self.earlier_lives.items()),
+        ]
+        lines = "".join(f"{life:08x} {alive_ms} {newest}\n" for life, alive_ms, newest in lives[:LIVES])
         replace_file(self.path / "alive", lines.encode(), sync=False)
+
+    def note_key(self, issued_ms: int) -> None:
+        """A connection key is about to be given out. Not synced either: a crash of the server alone costs nothing."""
+        self._newest_key = issued_ms
+        with suppress(OSError):  # a full disk, perhaps: ``note_alive`` says so, and no client need suffer for it now
+            if self._issued < 0:
+                self._issued = os.open(self.path / "issued", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.pwrite(self._issued, f"{self.life:08x} {issued_ms:015d}\n".encode(), 0)
 
     def revocations(self) -> bytes | None:
         """As they were kept; None: none were. Raises: StartupFailed."""

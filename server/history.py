@@ -44,8 +44,8 @@ class Archive(Protocol):
     def retained_from(self, app_id: str, channel: str) -> int:
         """The time in ms before which nothing is shown, even if it is still on disk."""
 
-    def series(self, app_id: str, channel: str) -> str:
-        """The series that the channel's log lives in now: what an attach point has to be of."""
+    def series_of(self, app_id: str, channel: str, serial: int) -> str:
+        """The series of the life of the channel's log that gave out this serial: what an attach point has to be of."""
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
         """Is everything after the cursor still held?"""
@@ -224,8 +224,8 @@ class History:
                 until = min(serial, LAST_CURSOR - 1) + 1, 0
         except ValueError as error:
             raise PubSubError(f"from_serial: {error}", code=90008, status=404) from error
-        if series != self._archive.series(self._app_id, self._channel):
-            raise PubSubError("from_serial: it is of an earlier life of this log", code=90008, status=404)
+        if series != self._archive.series_of(self._app_id, self._channel, serial):
+            raise PubSubError("from_serial: it is of no life of this log that is known here", code=90008, status=404)
         if not await self._holds_after(serial):
             raise PubSubError("from_serial: what came after it is no longer held", code=90008, status=404)
         return min(edge, until)

@@ -74,6 +74,7 @@ def policy_for(settings: Settings, options: Namespace | None, journal: Journal, 
         retention=f"p{hours}" if hours else "w",
         retained_ms=max(hours * 3_600_000, window_ms),
         series=memory_series if durability == "memory" else journal.series_for(durability == "synced"),
+        lives=None if durability == "memory" else journal.lives_for(durability == "synced"),
     )
 
 
@@ -266,9 +267,10 @@ class Node:
                         LOGGER.error("channel %r can't be woken: %s", channel.name, result)
                         await self._do_all(channel, self.hub.give_up(channel, result))
                     else:
-                        position = self.hub.sequencer.clock.last
+                        kept_here = channel.policy.durability != "memory"
+                        position = self.journal.head() if kept_here else self.hub.sequencer.clock.last
                         nothing = ReadBack(self.hub.new_dedup(), [], position, position)
-                        await self._do_all(channel, self.hub.awaken(channel, result or nothing))
+                        await self._do_all(channel, self.hub.awaken(channel, result or nothing, position))
                 self.end_of_turn()
 
     async def _do_all(self, channel: Channel, waiting: list[Callable[[], None]]) -> None:
@@ -358,6 +360,8 @@ class Node:
                 if now_ms - noted >= ALIVE_SECONDS * 1000:
                     noted = now_ms
                     await trio.to_thread.run_sync(self._note_alive, now_ms)
+                    if self.committer.failure is None:
+                        await trio.to_thread.run_sync(self.journal.raise_head, self.hub.sequencer.shown)
                 if now_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
                     kept = now_ms
                     async with self.statistics_turn:
@@ -367,11 +371,12 @@ class Node:
                 LOGGER.error("maintenance failed, it is tried again: %s", error)
 
     def keep_statistics(self) -> None:
-        """All there are, at the end, when nothing else runs any more. Raises: JournalUnavailable."""
+        """All there are, and how far serials went; at the end, when nothing else runs. Raises: JournalUnavailable."""
         now_ms = self.now_ms()
         self.statistics.look(now_ms)
         self.statistics.take()
         self.statistics.keep(now_ms)
+        self.journal.raise_head(self.hub.sequencer.shown)
 
     # its clients
 

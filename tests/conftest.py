@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 # Before anybody imports them: their assertions should say what was compared, as those of tests do.
 pytest.register_assert_rewrite("tests.harness", "tests.rawclient", "tests.sdk.contract", "tests.sdk.driving")
 
+from tests import certificates  # noqa: E402
 from tests.harness import Server  # noqa: E402
 from tests.proxy import ChaosProxy  # noqa: E402
 
@@ -58,6 +60,13 @@ def make_proxy() -> Iterator[Callable[[Server], ChaosProxy]]:
     yield make
     for proxy in made:
         proxy.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> tuple[tuple[str, ...], ssl.SSLContext]:
+    """How a server is told of its certificate, and what a client needs to trust it."""
+    made = certificates.authority()
+    return made.arguments, made.client
 
 
 @pytest.fixture

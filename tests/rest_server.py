@@ -120,7 +120,7 @@ class FakeBackend:
     def retained_from(self, app_id: str, channel: str) -> int:
         return NOW - 120_000
 
-    def series(self, app_id: str, channel: str) -> str:
+    def series_of(self, app_id: str, channel: str, serial: int) -> str:
         return SERIES
 
     def admit_reader(self, identity: Identity) -> None:

@@ -223,6 +223,22 @@ def test_a_restart_in_the_same_millisecond_changes_the_key_all_the_same() -> Non
     assert after.resume(second.key, ALICE, NOW).connection is second.connection
 
 
+def test_a_key_that_its_life_is_not_known_to_have_issued_is_none_of_it() -> None:
+    """The life went on from a copy: what it gave out there means nothing here, also if its clock stood still."""
+    noted: list[int] = []
+    before = Connections(SECRET, life=1, earlier={}, ttl_ms=TTL, limit=9, note_key=noted.append, random=counting())
+    first, second = connect(before), connect(before, now=NOW - 5)
+    third = before.resume(first.key, ALICE, NOW - 7)
+    assert noted == [NOW, NOW + 1, NOW + 2]
+    for known in range(3):
+        for number, opened in enumerate((first, second, third)):
+            after = Connections(SECRET, life=2, earlier={1: NOW}, ttl_ms=TTL, limit=9, newest={1: NOW + known})
+            if number <= known:
+                assert after.resume(opened.key, ALICE, NOW).connection.id == opened.connection.id
+            else:
+                assert code(lambda: after.resume(opened.key, ALICE, NOW)) == 80005  # noqa: B023
+
+
 def test_keys_of_a_life_that_nobody_remembers_are_too_old() -> None:
     first = connect(table(life=1))
     assert code(lambda: table(life=3, earlier={2: NOW}).resume(first.key, ALICE, NOW)) == 80005

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StartupFailed
-from server.datadir import LIVES, DataDirectory
+from server.datadir import LIVES, UNTOLD_MS, DataDirectory
 
 NOW = 1_700_000_000_000
 
@@ -160,3 +160,33 @@ def test_a_damaged_note_of_lives_is_as_good_as_none(path: Path, content: bytes) 
     (path / "alive").write_bytes(content)
     with DataDirectory.open(path) as directory:
         assert directory.earlier_lives == {}
+
+
+def test_the_newest_key_of_each_life_is_known_to_the_next_ones(path: Path) -> None:
+    with DataDirectory.open(path) as first:
+        first.note_alive(NOW)
+        first.note_key(NOW + 7)
+    with DataDirectory.open(path) as second:
+        assert second.newest_keys == {first.life: NOW + 7}
+        second.note_alive(NOW + 10)
+        second.note_key(NOW + 11)
+        second.note_alive(NOW + 12)
+    with DataDirectory.open(path) as third:
+        assert third.newest_keys == {first.life: NOW + 7, second.life: NOW + 11}
+        assert third.earlier_lives == {first.life: NOW, second.life: NOW + 12}
+
+
+def test_keys_that_an_older_server_did_not_note_count_for_a_while_after_it_was_last_alive(path: Path) -> None:
+    DataDirectory.open(path).close()
+    (path / "alive").write_text(f"0000000a {NOW}\n")
+    with DataDirectory.open(path) as directory:
+        assert directory.newest_keys == {10: NOW + UNTOLD_MS}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"0000000a", b"0000000b 5\n", b"0000000a -1\n"])
+def test_a_damaged_note_of_keys_leaves_what_was_noted_before(path: Path, content: bytes) -> None:
+    DataDirectory.open(path).close()
+    (path / "alive").write_text(f"0000000a {NOW} {NOW - 9}\n")
+    (path / "issued").write_bytes(content)
+    with DataDirectory.open(path) as directory:
+        assert directory.newest_keys == {10: NOW - 9}

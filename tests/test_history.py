@@ -59,7 +59,7 @@ class FakeArchive:
     def retained_from(self, app_id: str, channel: str) -> int:
         return self.retained
 
-    def series(self, app_id: str, channel: str) -> str:
+    def series_of(self, app_id: str, channel: str, serial: int) -> str:
         return SERIES
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:

@@ -41,7 +41,7 @@ class JournalArchive:
     def retained_from(self, app_id: str, channel: str) -> int:
         return 0
 
-    def series(self, app_id: str, channel: str) -> str:
+    def series_of(self, app_id: str, channel: str, serial: int) -> str:
         return SERIES
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:

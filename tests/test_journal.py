@@ -370,17 +370,48 @@ def test_a_second_opener_is_told_that_the_directory_is_in_use(tmp_path):
         (False, "", False),
     ],
 )
-def test_the_written_log_begins_a_new_life_when_the_machine_died(tmp_path, clean, boot, same):
+def test_the_written_log_knows_no_earlier_life_when_the_machine_died(tmp_path, clean, boot, same):
     journal = journal_at(tmp_path)
     series, written = journal.series, journal.series_for(False)
     assert journal.series_for(True) == series != written
+    journal.append([block("a", 10, series=series)], synced=True)
     if clean:
         journal.close()
     else:
         journal._state.store.close()  # what a crash leaves: no mark
     journal = journal_at(tmp_path, boot_id=boot)
-    assert journal.series == series
-    assert (journal.series_for(False) == written) == same
+    assert journal.series_for(True) == journal.series not in (series, written)
+    assert journal.series_for(False) not in (series, written, journal.series)
+    assert [journal.lives_for(True).series_of(serial) for serial in (0, 10, 11)] == [series, series, journal.series]
+    assert (journal.lives_for(False).series_of(10) == written) == same
+    assert journal.lives_for(False).series_of(11) == journal.series_for(False)
+    journal.close()
+
+
+def test_a_journal_that_is_reopened_after_a_failure_goes_on_with_its_life(tmp_path):
+    journal = journal_at(tmp_path)
+    journal.append([block("a", 10, series=journal.series)], synced=True)
+    before = journal.series, journal.series_for(False)
+    journal._state.fail("as if")
+    journal.recover()
+    assert (journal.series, journal.series_for(False)) == before
+    assert journal.lives_for(True).series_of(11) == journal.series
+    journal.close()
+
+
+def test_the_head_is_raised_to_what_is_kept_elsewhere_and_never_lowered(tmp_path):
+    journal = journal_at(tmp_path)
+    journal.append([block("a", 10)], synced=True)
+    for serial in (40, 20):
+        journal.raise_head(serial)
+        assert journal.head() == 40
+    with pytest.raises(ValueError):
+        journal.append([block("a", 40, previous=10)], synced=True)
+    journal.append([block("a", 41, previous=10)], synced=True)
+    journal.close()
+    journal = journal_at(tmp_path)
+    assert journal.head() == 41
+    assert serials(read_all(journal, "a")) == [10, 41]
     journal.close()
 
 

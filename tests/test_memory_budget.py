@@ -14,7 +14,6 @@ import pytest
 from tests.canary import Canary
 from tests.harness import request, rss, wait_until
 from tests.rawclient import RESUMED, Action, GoneError, RawClient
-from tests.test_tls import authority  # noqa: F401 - a fixture
 
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = f"[limits]\nring_bytes = {2 * MIB}\nwindow_seconds = 60\n[namespaces.memory]\ndurability = 'memory'\n"
@@ -24,7 +23,7 @@ WAYS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def serve(make_server, authority):  # noqa: F811 - as above
+def serve(make_server, authority):
     """Starts a server with this configuration; returns it, and what a client needs for it."""
 
     def start(config, secure=False):

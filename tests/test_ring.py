@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +82,18 @@ def test_frames_that_wait_for_somebody_beside_the_plane_stay_as_long_as_their_en
     ring.trim(800)
     assert watched.allocated == unwatched.allocated == 0
     watched.parked.clear()
+
+
+def test_records_from_before_its_series_began_are_read_with_the_one_they_have():
+    asked = []
+    lives = SimpleNamespace(series_of=lambda serial: asked.append(serial) or f"life{serial}")
+    ring = Ring(8, 1 << 10, 0, "now", None, 2, lives)
+    for serial in (1, 2, 3):
+        ring.append(serial, b"%d" % serial, 1)
+    entries = [(1, "life1", b"1"), (2, "life2", b"2"), (3, "now", b"3")]
+    assert ring.read_after(0, budget=100) == (3, entries)
+    assert ring.read_before(9, limit=9) == entries[::-1]
+    assert asked == [1, 2, 2, 1]
 
 
 def test_records_of_the_rings_own_series_are_read_with_it_and_all_else_as_it_came():

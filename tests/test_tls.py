@@ -15,20 +15,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests import certificates
 from tests.harness import KEY, channel_path, request, wait_until
 
 RESUMED = 4
 PATIENCE = 20.0
 RING_BYTES = 64 * 1024
 SMALL_RING = f"[limits]\nring_bytes_per_channel = {RING_BYTES}\ndrain_seconds = 5\n"
-
-
-@pytest.fixture
-def authority():
-    """The server's arguments, and what a client needs to trust it."""
-    made = certificates.authority()
-    return made.arguments, made.client
 
 
 @pytest.fixture

@@ -54,6 +54,17 @@ class Appending:
                 self._state.unsynced = False
             self._show(begun)
 
+    def raise_head(self, serial: int) -> None:
+        with self._state.appending:
+            if serial <= self._state.head:
+                return
+            try:
+                self._state.writable().write([head_row(serial)])
+            except StoreError as error:
+                raise self._state.fail(f"the head could not be raised: {error}") from error
+            self._state.unsynced = True
+            self._state.head = serial
+
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
         if not self._state.appending.acquire(blocking=False):
             return False  # maintenance has it

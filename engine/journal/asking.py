@@ -118,12 +118,12 @@ def _last_known(state: State, channel: str) -> tuple[int, bool]:
     with state.gate:
         silent, store = state.silent, state.reader().store  # after ``held``: it is remembered before it goes
         remembered = silent.find(store, channel)
-    series = state.meta.series, state.meta.written_series
     known = max(held.serial if held else 0, remembered[0] if remembered else 0)
     if 0 < known <= state.meta.base:
         # From before a change of classes: a later one, of another class, may have been forgotten earlier.
         known = max(known, silent.forgotten)
-    return known, remembered is None or remembered[1] in series
+    vouches = remembered is None or remembered[1] in state.meta.synced or remembered[1] in state.meta.written
+    return known, vouches
 
 
 def _pages(state: State, channel: str, cursor: int) -> Iterator[list[Stored]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engine.journal.buckets import retention_ms
-from engine.journal.meta import new_series
+from engine.journal.lives import Lives, new_series
 from engine.journal.port import Block, Statistics, Stored, Window
 from ext.countback import Countback
 from ext.playback import Playback
@@ -20,15 +20,25 @@ class MemoryJournal:
     """See ``engine.journal.port.Journal``. A new series with every start, so no cursor outlives one."""
 
     def __init__(self) -> None:
-        self.series = new_series()
+        self._lives = Lives([new_series()])
         self._head = self._appends = self._entries = 0
         self._notes: dict[bytes, bytes] = {}
+
+    @property
+    def series(self) -> str:
+        return self._lives.series
+
+    def lives_for(self, synced: bool) -> Lives:
+        return self._lives
 
     def series_for(self, synced: bool) -> str:
         return self.series
 
     def head(self) -> int:
         return self._head
+
+    def raise_head(self, serial: int) -> None:
+        self._head = max(self._head, serial)
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
         for block in blocks:

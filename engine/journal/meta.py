@@ -1,28 +1,28 @@
 """What the journal knows about itself, in the default family.
 
     format 1 | series, written: 8 characters each | head: 8 bytes | floor:<class>, base, forgotten: 8 bytes
+    lives:series, lives:written: which lives there were, see ``lives``; the last is what series and written name
     boot: the kernel's boot id | clean: there only between a close and the next open
     note:<key>: small facts that others keep here (statistics)
     layout: which namespaces have which retention class, as text, as of the last start
 
 The head is written in the same batch as the entries, so it can never be behind them.
 
-Two series, because two promises: an entry appended synced is never lost; one merely written survives
+Two logs, because two promises: an entry appended synced is never lost; one merely written survives
 the process, not the machine. If the machine has restarted without a clean close, acknowledged
-entries of the written log may be missing, so that log begins a new life: old cursors prove nothing."""
+entries of the written log may be missing, so its earlier lives are forgotten: old cursors prove nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from secrets import choice
-from string import ascii_letters, digits
 
 from engine.errors import JournalUnavailable
+from engine.journal.lives import SERIES_LENGTH, Lives, new_series
 from engine.journal.store import META, Row, Store, StoreError
 
 FORMAT = b"1"
-SERIES_LENGTH = 8
 NOTES = b"note:"
+LIVES = b"lives:"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -50,6 +50,10 @@ def forgotten_row(serial: int) -> Row:
     return META, b"forgotten", number(serial)
 
 
+def _life_rows(key: bytes, lives: Lives) -> list[Row]:
+    return [(META, key, lives.series.encode("ascii")), (META, LIVES + key, lives.encode())]
+
+
 def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool) -> list[tuple[bytes, bytes]]:
     """Those with begin <= key < end. Raises: JournalUnavailable, when they can't be read."""
     first, past = NOTES + begin, NOTES + end
@@ -73,8 +77,12 @@ def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool
 class Meta:
     """Read at open; ``rows`` are what has to be written (synced) before anything else is."""
 
-    def __init__(self, store: Store, boot_id: str, layout: str) -> None:
-        """Raises: StoreError, also if what is there is not ours."""
+    def __init__(self, store: Store, boot_id: str, layout: str, begun: Meta | None) -> None:
+        """
+        Args:
+            begun: what was read when this life of the server began, if it is reopened; it goes on.
+        Raises: StoreError, also if what is there is not ours.
+        """
         self._store = store
         rows: list[Row] = [
             (META, b"clean", None),
@@ -85,20 +93,16 @@ class Meta:
         if found is None:
             if store.families():
                 raise StoreError("Corruption: column families without the journal's format mark")
-            self.series, self.written_series, self.head = new_series(), new_series(), 0
-            rows += [
-                (META, b"format", FORMAT),
-                (META, b"series", self.series.encode()),
-                (META, b"written", self.written_series.encode()),
-                head_row(0),
-            ]
+            if begun is not None:
+                raise StoreError("Corruption: all that this server had written is gone")
+            self.synced, self.written, self.head = Lives([new_series()]), Lives([new_series()]), 0
+            rows += [(META, b"format", FORMAT), head_row(0)]
             self.floors: dict[str, int] = {}
             self.base = self.forgotten = 0
             rows += [(META, b"base", number(0)), forgotten_row(0)]
         else:
             if found != FORMAT:
                 raise StoreError(f"Not supported: journal format {found!r}; this server reads {FORMAT!r}")
-            self.series, self.written_series = self._text(b"series"), self._text(b"written")
             self.head = self._number(b"head")
             self.base = self._number(b"base")
             self.floors = self._read_floors()
@@ -108,15 +112,22 @@ class Meta:
                 rows.append(forgotten_row(self.forgotten))
             else:
                 self.forgotten = self._number(b"forgotten")
-            same_boot = boot_id != "" and store.get(META, b"boot") == boot_id.encode()
-            if not same_boot and store.get(META, b"clean") is None:
-                self.written_series = new_series()
-                rows.append((META, b"written", self.written_series.encode()))
+            if begun is not None:
+                self.synced, self.written = begun.synced, begun.written
+            else:
+                same_boot = boot_id != "" and store.get(META, b"boot") == boot_id.encode()
+                whole = same_boot or store.get(META, b"clean") is not None
+                self.synced = self._lives(b"series").followed(self.head, new_series())
+                self.written = (
+                    self._lives(b"written").followed(self.head, new_series()) if whole else Lives([new_series()])
+                )
             if store.get(META, b"layout") != layout.encode():
                 # A channel may have moved to another class: what its old class dropped is not in the new
                 # one's floor. From here on only the chain of its entries, or a newer cursor, proves anything.
                 self.base = self.head
                 rows.append((META, b"base", number(self.base)))
+        if begun is None:
+            rows += [*_life_rows(b"series", self.synced), *_life_rows(b"written", self.written)]
         self.rows = rows
 
     def floor(self, retention: str) -> int:
@@ -134,6 +145,15 @@ class Meta:
             raise StoreError(str(error)) from error
         return floors
 
+    def _lives(self, key: bytes) -> Lives:
+        """Those of a log; where an older server has been here since, or only such, all is of the one that it knew."""
+        last, value = self._text(key), self._store.get(META, LIVES + key)
+        try:
+            lives = Lives([last]) if value is None else Lives.decode(value)
+        except ValueError as error:
+            raise StoreError(f"Corruption: the journal's lives are damaged: {error}") from error
+        return lives if lives.series == last else Lives([last])
+
     def _text(self, key: bytes) -> str:
         value = self._store.get(META, key)
         if value is None or len(value) != SERIES_LENGTH:
@@ -145,7 +165,3 @@ class Meta:
         if value is None or len(value) != 8:
             raise StoreError(f"Corruption: the journal's {key.decode()} is missing or damaged")
         return int.from_bytes(value, "big")
-
-
-def new_series() -> str:
-    return "".join(choice(ascii_letters + digits) for _ in range(SERIES_LENGTH))

@@ -24,12 +24,14 @@ from engine.journal.store import META, MIB, Store, StoreError
 REOPEN_SPARE_BYTES = 32 * MIB
 
 
-def open_journal(state: State) -> None:
-    """Raises: JournalUnavailable, with what RocksDB said and what the operator can do."""
+def open_journal(state: State, begun: Meta | None = None) -> None:
+    """``begun``: of this life of the server, which has had it open before.
+
+    Raises: JournalUnavailable, with what RocksDB said and what the operator can do."""
     store: Store | None = None
     try:
         store = state.open_store(state.path)
-        meta = Meta(store, state.boot_id, state.layout)
+        meta = Meta(store, state.boot_id, state.layout, begun)
         silent = {family for family in store.families() if family.startswith(PREFIX)}
         buckets = [Bucket.parse(family) for family in store.families() if family not in silent]
         state.silent = Silent(store, silent, meta.forgotten, state.most_silent)
@@ -64,7 +66,7 @@ def recover(state: State) -> None:
                     store.close()
                 except StoreError as error:
                     state.failed = f"could not flush: {error}"  # the log has what the tables miss
-        open_journal(state)
+        open_journal(state, state.meta)
         state.failed = None
         state.recoveries += 1
 

@@ -1,7 +1,7 @@
 """The port of the journal: what the engine may ask of a durable log of all channels.
 
-    write side   append, erase, forget, maintain, note, recover, close: one caller at a time (maintain and note may
-                 run beside append; it takes what it must under a lock of its own)
+    write side   append, erase, forget, maintain, note, raise_head, recover, close: one caller at a time (maintain, note
+                 and raise_head may run beside append; it takes what it must under a lock of its own)
     read side    read_after, play_after, read_before, count_back, last, last_serial, wake, floor, forgotten_floor,
                  continuous, noted: any thread, at any time
 
@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from engine.journal.lives import Lives
 from ext.countback import Countback
 from ext.kept import Kept
 from ext.playback import Playback
@@ -79,14 +80,22 @@ class Journal(Protocol):
 
     @property
     def series(self) -> str:
-        """The identity of the life of the synced log."""
+        """The identity of the present life of the synced log."""
+
+    def lives_for(self, synced: bool) -> Lives:
+        """Whose serials a log knows; after a power cut the written one knows no earlier ones, because
+        acknowledged entries of it may be missing."""
 
     def series_for(self, synced: bool) -> str:
-        """The series that a block appended this way has to carry; the written log lives shorter
-        lives, because a power cut may take acknowledged entries of it."""
+        """The series that a block appended this way has to carry: that of the present life."""
 
     def head(self) -> int:
-        """No serial at or below this one may be given out again; survives every retention."""
+        """No serial at or below this one may be given out again; survives every retention. A position that
+        is given out is never beyond it: the next life knows no serial beyond it as one of this."""
+
+    def raise_head(self, serial: int) -> None:
+        """Everything up to this serial has been given out, or never will be; some of it is not kept here.
+        Not synced, as ``note``."""
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
         """All blocks or none. When it returns they survive a power cut (synced) or a kill -9 (not)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from engine.journal import asking, erasing, expiring, opening
 from engine.journal.appending import Appending
 from engine.journal.buckets import INDEX_ENTRIES
+from engine.journal.lives import Lives
 from engine.journal.meta import NOTES, notes, read_boot_id
 from engine.journal.port import Block, Statistics, Stored, Window
 from engine.journal.silent import MOST_CHANNELS
@@ -59,13 +60,19 @@ class RocksJournal:
 
     @property
     def series(self) -> str:
-        return self._state.meta.series
+        return self._state.meta.synced.series
+
+    def lives_for(self, synced: bool) -> Lives:
+        return self._state.meta.synced if synced else self._state.meta.written
 
     def series_for(self, synced: bool) -> str:
-        return self._state.meta.series if synced else self._state.meta.written_series
+        return self.lives_for(synced).series
 
     def head(self) -> int:
         return self._state.head
+
+    def raise_head(self, serial: int) -> None:
+        self._appending.raise_head(serial)
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
         self._appending.append(blocks, synced=synced)

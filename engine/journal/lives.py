@@ -1,0 +1,84 @@
+"""Which life of the server gave out which serial: what makes a cursor proof of something, or of nothing.
+
+    serials   0 ... head | ... head | ... head | ...        the head as it was when the next life began
+    lives       oldest   |  another |  another | this one   each has a random name, the series of its serials
+
+A life begins with each start of the server on the data directory, and its name is on the disk before anything is given
+out. So a copy of the directory that is put back, or runs beside the original, knows the lives up to the copy, and of
+the last of them only what it had given out by then: a serial that came later has the name of a life that is unknown
+here, or lies where this directory has another one.
+
+A life that gave out nothing leaves no name behind: one that starts over and over does not use them up."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from secrets import choice
+from string import ascii_letters, digits
+
+from engine import limits
+
+SERIES_LENGTH = 8
+SERIAL_BYTES = 8
+_STEP = SERIAL_BYTES + SERIES_LENGTH
+
+
+class Lives:
+    """Of one log, up to the present one; it does not change while the server runs."""
+
+    __slots__ = ("_ends", "_names", "_set")
+
+    def __init__(self, names: Iterable[str], ends: Iterable[int] = ()) -> None:
+        """``names``, oldest first; ``ends``: the last serial of each but the present one."""
+        self._names, self._ends = tuple(names), tuple(ends)
+        assert len(self._names) == len(self._ends) + 1
+        self._set = frozenset(self._names)
+
+    @property
+    def series(self) -> str:
+        """Of this life."""
+        return self._names[-1]
+
+    @property
+    def began(self) -> int:
+        """Everything up to this serial was given out before this life."""
+        return self._ends[-1] if self._ends else 0
+
+    def __contains__(self, series: str) -> bool:
+        return series in self._set
+
+    def series_of(self, serial: int) -> str:
+        """Of the life that gave it out, or will: a cursor with another one is none of this log."""
+        return self._names[bisect_left(self._ends, serial)]
+
+    def followed(self, head: int, series: str) -> Lives:
+        """With one more life, which begins after ``head``, all that was given out by now."""
+        names, ends = self._names, self._ends
+        if ends and ends[-1] == head:  # the first is never left out: 0 is a position of its own
+            names, ends = names[:-1], ends[:-1]
+        names, ends = (*names, series), (*ends, head)
+        most = limits.LIVES_KEPT
+        return Lives(names[-most:], ends[1 - most :])
+
+    def encode(self) -> bytes:
+        """``name | (end, big-endian | name) ...``"""
+        following = zip(self._ends, self._names[1:], strict=True)
+        return self._names[0].encode("ascii") + b"".join(
+            end.to_bytes(SERIAL_BYTES, "big") + name.encode("ascii") for end, name in following
+        )
+
+    @classmethod
+    def decode(cls, value: bytes) -> Lives:
+        """Raises: ValueError."""
+        rest = len(value) - SERIES_LENGTH
+        if rest < 0 or rest % _STEP:
+            raise ValueError(f"{len(value)} bytes are no list of lives")
+        steps = range(SERIES_LENGTH, len(value), _STEP)
+        names = [value[:SERIES_LENGTH], *(value[at + SERIAL_BYTES : at + _STEP] for at in steps)]
+        ends = [int.from_bytes(value[at : at + SERIAL_BYTES], "big") for at in steps]
+        return cls([name.decode("ascii") for name in names], ends)
+
+
+def new_series() -> str:
+    return "".join(choice(ascii_letters + digits) for _ in range(SERIES_LENGTH))
