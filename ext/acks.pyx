@@ -36,6 +36,8 @@ cdef class Receipt:
 
     def refused(self, error not None):
         """Not stored, for this reason."""
+        if isinstance(error, BaseException):
+            error.__traceback__ = None          # its frames hold us, and the publish: a cycle for each that is refused
         self._error = error
         self._queue.touch()
 

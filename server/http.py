@@ -317,6 +317,7 @@ class _Connection:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
+                error.__traceback__ = None  # one of its frames holds it: with this connection it would stay for ever
                 if self._ended:
                     raise _PeerGoneError from error
                 reason = _REPEATED.sub("", str(error))

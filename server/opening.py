@@ -90,7 +90,7 @@ def meet(
         identity = node.authenticate(params, authorization, params.get("clientId"))
         return _continue_or_begin(node, identity, greeting, now_ms)
     except PubSubError as error:
-        return error
+        return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each who is refused
 
 
 def _continue_or_begin(
@@ -104,7 +104,7 @@ def _continue_or_begin(
         try:
             opened = node.connections.resume(handle, identity, now_ms)
         except PubSubError as error:
-            problem = error
+            problem = error.with_traceback(None)  # as above: it knows this frame
         else:
             if isinstance(opened.superseded, ClientProtocol):
                 opened.superseded.supersede()

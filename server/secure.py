@@ -47,14 +47,16 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """
         self._incoming.write(received)
         while True:
-            async with turns:
-                done, error = self._step()
+            try:
+                async with turns:
+                    done = self._step()
+            except ssl.SSLError:
+                await self._send_records()
+                raise
             # What is left to say then are tickets for another session. They leave with the first answer: who does not
             # read before he has sent everything, or reads while he sends (OpenSSL minds), is not to be hurt by them.
             if not (done and self._tls is not None and self._tls.version() == "TLSv1.3"):
                 await self._send_records()
-            if error is not None:
-                raise error
             if done:
                 return
             with asking:
@@ -63,19 +65,17 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError("the peer left in the middle of the handshake")
             self._incoming.write(received)
 
-    def _step(self) -> tuple[bool, ssl.SSLError | None]:
-        """As far as it goes with what has come: whether that is to its end, or what is wrong."""
+    def _step(self) -> bool:
+        """As far as it goes with what has come; True: to its end."""
         if self._tls is None:
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            return False, None
-        except ssl.SSLError as error:
-            return False, error.with_traceback(None)  # whose frames would hold us, while one of them holds it
+            return False
         finally:
             self._collect()
-        return True, None
+        return True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What the peer has sent; nothing: it has said that there is no more."""
