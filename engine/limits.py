@@ -111,7 +111,7 @@ DOUBT_SECONDS = 8
 """A publish waits so long, at most, for a journal that failed under it and may have it or not; so does a repeat of it.
 Then the publisher is told that the outcome is unknown (DISCONNECTED, or 504): libraries give up after 10 s."""
 DOUBT_KEPT_SECONDS = 60
-"""What has been in doubt for longer is taken back, not stored, when the journal can be asked again: a repeat might come
+"""What has been in doubt for longer is taken back, not stored, when the journal can be asked: a repeat might come
 when its ids are forgotten. At most half a window. The publisher: 50003, to be sent again. Only one batch can be in
 doubt, so in bytes it is bounded by ``staged_bytes``."""
 REMEMBERED_NAMES = 1_000

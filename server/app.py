@@ -87,6 +87,9 @@ def run(settings: Settings) -> int:
         directory.note_alive(wall_clock_ms())  # before any key is given out: a life that ends soon counts too
         journal = open_journal(settings)
         try:
+            _check_apps(settings, directory, keyring, journal)
+            if not len(keyring) and not settings.dev:
+                _make_first_key(directory, keyring)
             return trio.run(_serve, settings, directory, keyring, journal, tls)
         finally:
             directory.note_alive(wall_clock_ms())
@@ -113,19 +116,38 @@ def sorted_namespaces(settings: Settings) -> list:  # type: ignore[type-arg]
 
 
 def _keyring(settings: Settings, directory: DataDirectory) -> Keyring:
-    """The keys of the configuration and of the data directory; where there is none, one is made and shown."""
+    """The keys of the configuration and of the data directory."""
     file = directory.apps
-    keyring = Keyring([*keys_of(file.read(), file.path), *settings.keys])
-    if not len(keyring) and not settings.dev:
-        key = new_key(secrets.token_hex(3))
-        with file.changing() as apps:
-            apps[key.app_id] = {"keys": [stored_key(key)]}
-        keyring.add(key)
-        print(
-            f"unbroken: made the app {key.app_id} with a key of full capability, kept in {file.path}:\n    {key.text}",
-            flush=True,
+    return Keyring([*keys_of(file.read(), file.path), *settings.keys])
+
+
+def _check_apps(settings: Settings, directory: DataDirectory, keyring: Keyring, journal: Journal) -> None:
+    """Apps whose messages are here have to be known, or it is said so: a new app would never see them.
+
+    Raises: StartupFailed.
+    """
+    file = directory.apps
+    if file.path.exists() or not journal.head():
+        return
+    if file.was_lost or not (len(keyring) or settings.dev):
+        raise StartupFailed(
+            f"{file.path}: is missing, though the journal beside it holds messages of apps; restore it from a backup, "
+            "or give the keys with which the server ran before; or make a new key with "
+            f"`unbroken keys create --data {settings.data}`, with --app ID for an app whose messages are here"
         )
-    return keyring
+
+
+def _make_first_key(directory: DataDirectory, keyring: Keyring) -> None:
+    """Where there is none, one is made and shown."""
+    file = directory.apps
+    key = new_key(secrets.token_hex(3))
+    with file.changing() as apps:
+        apps[key.app_id] = {"keys": [stored_key(key)]}
+    keyring.add(key)
+    print(
+        f"unbroken: made the app {key.app_id} with a key of full capability, kept in {file.path}:\n    {key.text}",
+        flush=True,
+    )
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -63,6 +63,11 @@ class AppsFile:
         finally:
             os.close(lock)
 
+    @property
+    def was_lost(self) -> bool:
+        """It was made here once, and is not there any more."""
+        return not self.path.exists() and self.path.with_name("apps.lock").exists()
+
     def stamp(self) -> Stamp:
         """Another one whenever the file is another; None: there is none."""
         try:

@@ -1,7 +1,7 @@
 """The data directory: what outlives the server, and the lock on it.
 
     lock        held while a server runs (flock); holds its pid
-    secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids
+    secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids; their checksum, 8 bytes
     apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it
     revocations tokens that were taken back before their time
     nonces      token requests that were answered in the last minutes, and nonces.old: server/nonces.py
@@ -18,6 +18,7 @@ place: a piece of it is as good as none."""
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 from contextlib import suppress
@@ -27,6 +28,7 @@ from engine.auth.sealing import SECRET_BYTES, derive_key
 from engine.errors import StartupFailed
 from server.apps import AppsFile, replace_file
 
+CHECKSUM_BYTES = 8  # of the secret; one that has none is of an earlier version, and gets it
 LIVES = 8  # that are remembered: more than can have ended within the time for which connections are kept
 UNTOLD_MS = 5_000  # an older server did not note its keys: those that it gave out between two notes of being alive
 _LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})(?: ([0-9]{1,15}))?")
@@ -35,11 +37,11 @@ _LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})(?: ([0-9]{1,15}))?")
 class DataDirectory:
     """Locked from ``open`` until ``close``."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int, *, renew_secret: bool = False) -> None:
         self.path = path
         self._lock = lock
         self.apps = AppsFile(path)
-        self.secret = self._read_secret()
+        self.secret = self._make_secret() if renew_secret else self._read_secret()
         self.dedup_key = derive_key(self.secret, "message ids")[:16]
         self.earlier_lives: dict[int, int] = {}
         """Earlier runs of the server, and the last ms at which each is known to have lived; as far as it is known."""
@@ -51,8 +53,12 @@ class DataDirectory:
         self._issued = -1  # open from the first key on
 
     @classmethod
-    def open(cls, path: Path) -> DataDirectory:
-        """Raises: StartupFailed, when it cannot be used, or is in use."""
+    def open(cls, path: Path, *, renew_secret: bool = False) -> DataDirectory:
+        """
+        Args:
+            renew_secret: make a new one, whatever is there: what the old one has sealed becomes invalid.
+        Raises: StartupFailed, when it cannot be used, or is in use.
+        """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -72,7 +78,7 @@ class DataDirectory:
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-            return cls(path, lock)
+            return cls(path, lock, renew_secret=renew_secret)
         except OSError as error:
             os.close(lock)
             raise StartupFailed(f"{path}: cannot be used as data directory: {error.strerror}") from error
@@ -97,23 +103,29 @@ class DataDirectory:
 
     def _read_secret(self) -> bytes:
         file = self.path / "secret"
+        restore = (
+            f"restore it from a backup, or make a new one with `unbroken keys renew-secret --data {self.path}`: tokens "
+            "and connection keys issued so far become invalid by it, and no message is lost"
+        )
         try:
-            secret = file.read_bytes()
+            content = file.read_bytes()
         except FileNotFoundError:
             for remains in ("apps.json", "alive", "journal"):
                 if (self.path / remains).exists():
-                    raise StartupFailed(
-                        f"{file}: is missing, though {remains} is there; restore it from a backup (with a new secret, "
-                        f"tokens and connection keys would become invalid: remove {self.path / remains} to accept that)"
-                    ) from None
-            secret = os.urandom(SECRET_BYTES)
-            replace_file(file, secret)
-            return secret
-        if len(secret) != SECRET_BYTES:
-            raise StartupFailed(
-                f"{file}: has {len(secret)} bytes instead of {SECRET_BYTES}; restore it from a backup, "
-                "or remove it to begin with a new one (tokens and connection keys issued so far become invalid)"
-            )
+                    raise StartupFailed(f"{file}: is missing, though {remains} is there; {restore}") from None
+            return self._make_secret()
+        secret, checksum = content[:SECRET_BYTES], content[SECRET_BYTES:]
+        if len(content) not in (SECRET_BYTES, SECRET_BYTES + CHECKSUM_BYTES):
+            raise StartupFailed(f"{file}: has {len(content)} bytes instead of {SECRET_BYTES}; {restore}")
+        if not checksum:
+            replace_file(file, secret + _checksum(secret))
+        elif checksum != _checksum(secret):
+            raise StartupFailed(f"{file}: is damaged, its checksum is another; {restore}")
+        return secret
+
+    def _make_secret(self) -> bytes:
+        secret = os.urandom(SECRET_BYTES)
+        replace_file(self.path / "secret", secret + _checksum(secret))
         return secret
 
     def _read_lives(self) -> None:
@@ -164,3 +176,7 @@ class DataDirectory:
 
     def keep_revocations(self, content: bytes) -> None:
         replace_file(self.path / "revocations", content)
+
+
+def _checksum(secret: bytes) -> bytes:
+    return hashlib.sha256(b"secret" + secret).digest()[:CHECKSUM_BYTES]

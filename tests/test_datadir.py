@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StartupFailed
+from server.cli import main
 from server.datadir import LIVES, UNTOLD_MS, DataDirectory
 
 NOW = 1_700_000_000_000
@@ -50,6 +51,60 @@ def test_a_damaged_secret_is_refused_and_left_alone(path: Path, content: bytes) 
     (path / "secret").write_bytes(content)
     with pytest.raises(StartupFailed, match=f"secret: has {len(content)} bytes instead of 32"):
         DataDirectory.open(path)
+    assert (path / "secret").read_bytes() == content
+
+
+def test_a_secret_has_a_checksum_and_one_without_gets_it(path: Path) -> None:
+    with DataDirectory.open(path) as directory:
+        secret = directory.secret
+    content = (path / "secret").read_bytes()
+    assert len(content) > 32
+    (path / "secret").write_bytes(secret)  # as it was kept before
+    for _ in range(2):
+        with DataDirectory.open(path) as directory:
+            assert directory.secret == secret
+        assert (path / "secret").read_bytes() == content
+    assert mode(path / "secret") == 0o600
+
+
+def test_a_flipped_bit_in_the_secret_is_reported_and_left_alone(path: Path) -> None:
+    DataDirectory.open(path).close()
+    content = (path / "secret").read_bytes()
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (path / "secret").write_bytes(damaged)
+        with pytest.raises(StartupFailed, match=r"secret: is damaged.*renew-secret"):
+            DataDirectory.open(path)
+        assert (path / "secret").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "short"])
+def test_a_new_secret_is_made_when_it_is_asked_for_and_nothing_else_changes(path: Path, damage: str) -> None:
+    with DataDirectory.open(path) as directory:
+        old = directory.secret
+        with directory.apps.changing() as apps:
+            apps["shop"] = {"keys": []}
+    (path / "journal").mkdir()
+    if damage == "missing":
+        (path / "secret").unlink()
+    else:
+        (path / "secret").write_bytes(b"x" * 40 if damage == "flipped" else b"x")
+    with pytest.raises(StartupFailed, match=f"renew-secret --data {path}") as refused:
+        DataDirectory.open(path)
+    assert "remove" not in str(refused.value)
+    assert main(["keys", "renew-secret", "--data", str(path)]) == 0
+    with DataDirectory.open(path) as directory:
+        assert directory.secret != old
+        assert directory.apps.read() == {"shop": {"keys": []}}
+    assert (path / "journal").is_dir()
+
+
+def test_no_new_secret_is_made_while_a_server_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with DataDirectory.open(path):
+        content = (path / "secret").read_bytes()
+        assert main(["keys", "renew-secret", "--data", str(path)]) == 1
+        assert "uses this data directory" in capsys.readouterr().err
     assert (path / "secret").read_bytes() == content
 
 

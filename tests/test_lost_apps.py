@@ -1,0 +1,81 @@
+"""apps.json is gone, and the journal is not: no server goes on with other apps as if nothing had been there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.journal.port import Block
+from engine.journal.rocks import RocksJournal
+
+UNBROKEN = Path(sys.executable).with_name("unbroken")
+
+
+def start(data: Path, *arguments: str) -> tuple[int, str]:
+    """Start a server and ask it to stop once it is ready: its exit code, and all that it said."""
+    command = [str(UNBROKEN), "serve", "--listen", "127.0.0.1:0", "--data", str(data), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if " ready on " in line:
+                process.terminate()
+        return process.wait(20), said
+
+
+def publish(data: Path, app: str) -> None:
+    journal = RocksJournal(data / "journal")
+    at = journal.head() + 65536
+    journal.append([Block(f"{app}:room", "w", journal.series, [(at, 0, b"x")])], synced=True)
+    journal.close()
+
+
+def keys(data: Path, *arguments: str) -> str:
+    command = [str(UNBROKEN), "keys", *arguments, "--data", str(data)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_server_whose_apps_are_gone_says_so_and_makes_no_other_app_until_it_is_asked_to(tmp_path: Path) -> None:
+    status, said = start(tmp_path)
+    found = re.search(r"made the app (\w+)", said)
+    assert status == 0
+    assert found is not None
+    publish(tmp_path, found[1])
+    kept = (tmp_path / "apps.json").read_bytes()
+    (tmp_path / "apps.json").unlink()
+    for arguments in ([], ["--key", "other.key:secret"], ["--dev"]):
+        status, said = start(tmp_path, *arguments)
+        assert status == 1, said
+        assert "apps.json: is missing, though the journal beside it holds messages" in said
+        assert f"unbroken keys create --data {tmp_path}" in said
+        assert "remove" not in said
+        assert not (tmp_path / "apps.json").exists()
+    (tmp_path / "apps.json").write_bytes(kept)
+    assert start(tmp_path)[0] == 0
+    (tmp_path / "apps.json").unlink()
+    assert keys(tmp_path, "create", "--app", found[1]).startswith(f"{found[1]}.")
+    assert start(tmp_path)[0] == 0
+
+
+def test_a_server_that_ran_with_keys_of_its_configuration_does_not_make_an_app_beside_theirs(tmp_path: Path) -> None:
+    assert start(tmp_path, "--key", "shop.key:secret")[0] == 0
+    publish(tmp_path, "shop")
+    assert start(tmp_path, "--key", "shop.key:secret")[0] == 0, "apps.json was never needed"
+    status, said = start(tmp_path)
+    assert status == 1
+    assert "give the keys with which the server ran before" in said
+
+
+@pytest.mark.parametrize("lock", [False, True], ids=["new", "cut off before apps.json"])
+def test_where_nothing_was_ever_published_an_app_is_made_as_before(tmp_path: Path, lock: bool) -> None:
+    assert start(tmp_path, "--key", "shop.key:secret")[0] == 0
+    if lock:
+        (tmp_path / "apps.lock").touch()
+    status, said = start(tmp_path)
+    assert status == 0
+    assert "made the app" in said
