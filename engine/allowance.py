@@ -18,7 +18,7 @@ from engine.errors import LimitExceeded
 from engine.quota import NOTHING_SAID, Quota
 from engine.settings import Settings
 from ext.log import Log
-from ext.rate import Rate
+from ext.rate import Rate, charge
 from ext.shaper import Shaper
 
 PRUNE = 10_000  # usages of keys and apps kept without being looked through
@@ -81,7 +81,7 @@ class Allowance:
         self._check(rates, log.most_bytes, size, now_ms)
         for rate in rates:
             if rate is not None:
-                rate.take(now_ms, count, size)
+                rate.take(now_ms, count, charge(count, size))
 
     def _check(self, rates: tuple[Rate | None, ...], most_bytes: int, size: int, now_ms: int) -> None:
         most = min(self.max_message_size, most_bytes)
@@ -185,7 +185,7 @@ class Allowances:
         return (key.quota if key else NOTHING_SAID).over(self._settings.general_quota("key"))
 
     def _quota_of_app(self, app_id: str) -> Quota:
-        return self._settings.app_quotas.get(app_id, NOTHING_SAID).over(self._settings.general_quota("app"))
+        return self._settings.app_quota(app_id)
 
     def _usage(self, usages: dict[str, Usage], name: str, quota_of: Callable[[str], Quota]) -> Usage:
         found = usages.get(name)

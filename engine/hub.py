@@ -25,6 +25,7 @@ from ext.budget import Budget, Share
 from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
+from ext.sequence import share_of
 from ext.serial import SerialClock
 from ext.wire import record_ids, record_origin
 
@@ -78,11 +79,7 @@ class Hub:
         """
         channel = self.channels.get(f"{app_id}:{name}")
         if channel is None:
-            most = self.settings.limits.channels
-            if len(self.channels) >= most:
-                raise LimitExceeded(
-                    f"{most} channels are active, the most this server may hold", code=50004, status=503
-                )
+            self._check_channels(app_id)
             channel = Channel(app_id, name, self._policy_of(app_id, name))
             channel.meter = self.meter(app_id)
             channel.share = self.share(app_id)
@@ -97,11 +94,25 @@ class Hub:
             self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
         return channel
 
+    def _check_channels(self, app_id: str) -> None:
+        """May the app have one more? Raises: LimitExceeded."""
+        most, own = self.settings.limits.channels, self.meter(app_id).channels.now
+        if len(self.channels) >= most:
+            raise LimitExceeded(f"{most} channels are active, the most this server may hold", code=50004, status=503)
+        quota = self.settings.app_quota(app_id).channels
+        if quota and own >= quota:
+            told = f"{own} channels of app {app_id} are active, the most it may have; try again when some are not"
+            raise LimitExceeded(told, code=42910)
+        if not quota and self.sequencer.shared and own + 1 > share_of(most, len(self.channels) + 1):
+            told = f"{own} channels of app {app_id} are active, its share of {most}; try again when some are not"
+            raise LimitExceeded(told, code=50004, status=503)
+
     def meter(self, app_id: str) -> Meter:
         """What the app's doings are counted on."""
         found = self.meters.get(app_id)
         if found is None:
             found = self.meters[app_id] = Meter()
+            found.most_remembered = self.settings.app_quota(app_id).dedup_ids
         return found
 
     def share(self, app_id: str) -> Share:
@@ -180,7 +191,7 @@ class Hub:
             position=position,
             bounds=self._bounds,
         )
-        self.sequencer.remembered += len(found.dedup)
+        self.sequencer.recall(channel, len(found.dedup))
         waiting, channel.waiting = channel.waiting, None
         return waiting or []
 
@@ -213,7 +224,7 @@ class Hub:
                 if self.channels.get(channel.key) is not channel:
                     continue  # it was given up
                 if channel.awake:
-                    self.sequencer.remembered -= channel.forget(now_ms, self.window_ms)
+                    self.sequencer.forget(channel, channel.forget(now_ms, self.window_ms))
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
                         self.names.discard(channel.key)

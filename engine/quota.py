@@ -17,7 +17,7 @@ UNLIMITED = "unlimited"
 RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out")
 SCOPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {  # which entries make sense where
-        "app": (*RATES, "max_message_size", "connections", "channels_per_connection"),
+        "app": (*RATES, "max_message_size", "connections", "channels_per_connection", "channels", "dedup_ids"),
         "key": (*RATES, "max_message_size", "connections", "channels_per_connection"),
         "connection": (*RATES, "max_message_size", "channels_per_connection"),
         "channel": (*RATES, "max_message_size"),
@@ -33,7 +33,7 @@ class Quota:
     messages_in: int = 0
     """Messages published in a second. The publisher: 42911 (connection), 42913 (channel), 42910 (key, app)."""
     bytes_in: int = 0
-    """Bytes of them, counted as for max_message_size. The same."""
+    """Bytes of them, counted as for max_message_size, but 64 for each message at least. The same."""
     messages_out: int = 0
     """Messages delivered in a second. The subscriber: it gets them later, from where it was."""
     bytes_out: int = 0
@@ -44,6 +44,10 @@ class Quota:
     """Open at once. The newcomer: 40150, to come back later."""
     channels_per_connection: int = 0
     """Attachments of each connection; never more than the server's. The client: 90010 for that channel."""
+    channels: int = 0
+    """In memory at once; in place of a share of the server's. Whoever wants one more: 42910, to come back later."""
+    dedup_ids: int = 0
+    """Message ids remembered; in place of a share of the server's. The publisher: 42910, until older ones expire."""
 
     def over(self, general: Quota) -> Quota:
         """This one where it says something, else the general one. ``-1``, unlimited for certain, becomes 0."""

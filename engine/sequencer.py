@@ -73,9 +73,8 @@ class Sequencer(Sequence):
             if not seen:  # and nothing is remembered: what is in doubt must not be forgotten for what is not stored
                 completion.refused(self.refusing)
                 return
-        if self.remembered + count > self.most_remembered:
-            most = self.most_remembered
-            completion.refused(LimitExceeded(f"the server remembers {most} message ids, the most it may", code=42910))
+        if not self.admits(channel, count):
+            completion.refused(self._full(channel, count))
             return
         serial = self.clock.next(now_ms)
         if count == 1:
@@ -109,6 +108,18 @@ class Sequencer(Sequence):
         origin = connection_origin(connection_id) if connection_id is not None else 0
         channel.last_used_ms = now_ms
         self.push(channel, serial, record, origin, flags, count, completion)
+
+    def _full(self, channel: Channel, count: int) -> LimitExceeded:
+        """Why no more message ids may be remembered in this channel."""
+        most, meter = self.most_remembered, channel.meter
+        if meter is None or self.remembered + count > most:
+            told = f"the server remembers {most} message ids, the most it may"
+        elif meter.most_remembered:
+            own = meter.most_remembered
+            told = f"app {channel.app_id} has {meter.remembered} message ids remembered, {own} at most"
+        else:
+            told = f"app {channel.app_id} has {meter.remembered} message ids remembered, its share of {most}"
+        return LimitExceeded(f"{told}; try again when older ones have expired", code=42910)
 
     def _repeat(self, channel: Channel, known: tuple[int, int], count: int, completion: Completion) -> None:
         first = channel.staged_entry(known[0])
@@ -149,4 +160,4 @@ class Sequencer(Sequence):
         for channel, entries in groups:
             for entry in entries:
                 for message_id in record_ids(entry.record):
-                    self.remembered -= channel.dedup.remove(message_id, entry.serial)
+                    self.forget(channel, channel.dedup.remove(message_id, entry.serial))

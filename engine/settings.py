@@ -84,6 +84,10 @@ class Settings:
         """Of each app, key, connection or channel that has none of its own."""
         return self.quotas.get(scope, NOTHING_SAID)
 
+    def app_quota(self, app_id: str) -> Quota:
+        """Its own, else the general one."""
+        return self.app_quotas.get(app_id, NOTHING_SAID).over(self.general_quota("app"))
+
     def __post_init__(self) -> None:
         """What no single entry is to blame for. Raises: StartupFailed."""
         for space in self.namespaces.values():

@@ -20,7 +20,7 @@ from ext.dedup cimport Id, counted_id
 from ext.log cimport Log
 from ext.output cimport Out, bytes_of, out_init, put_str
 from ext.publish cimport Parser
-from ext.rate cimport Rate
+from ext.rate cimport Rate, charged
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
 from ext.staging cimport decimal, new_record, remember
@@ -105,6 +105,7 @@ cdef class Ingest(Sink):
         cdef Id id
         cdef bytes record
         cdef uint32_t size = <uint32_t>(parser.out.size)
+        cdef uint64_t size_charged = charged(parser.count, parser.size)
         if parser.client_ids is not None or (parser.ids is not None and parser.count > 1):
             return False
         if parser.size > self._most_bytes or parser.count > self._most_messages:
@@ -113,10 +114,9 @@ cdef class Ingest(Sink):
             return False
         if sequence.refusing is not None:
             return False
-        if sequence.remembered + parser.count > sequence.most_remembered:
-            return False
         log = self._find(parser)
-        if log is None or not log.awake or not self._has_room(log, parser.size):
+        if (log is None or not log.awake or not sequence.may_remember(log, parser.count)
+                or not self._has_room(log, parser.size)):
             return False
         length = <size_t>len(self._connection_id)
         memcpy(base, <const char*>self._connection_id, length)
@@ -143,11 +143,11 @@ cdef class Ingest(Sink):
         elif not remember(log.dedup, parser.count, serial, base, length + 1):
             return False
         if self._connection_rate is not None:
-            self._connection_rate.use(sequence.now_ms, parser.count, parser.size)
+            self._connection_rate.use(sequence.now_ms, parser.count, size_charged)
         if log.incoming is not None:
-            log.incoming.use(sequence.now_ms, parser.count, parser.size)
-        self._key_rate.use(sequence.now_ms, parser.count, parser.size)
-        self._app_rate.use(sequence.now_ms, parser.count, parser.size)
+            log.incoming.use(sequence.now_ms, parser.count, size_charged)
+        self._key_rate.use(sequence.now_ms, parser.count, size_charged)
+        self._app_rate.use(sequence.now_ms, parser.count, size_charged)
         log.last_used_ms = sequence.now_ms
         sequence.put(log, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
         return True

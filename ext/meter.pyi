@@ -14,4 +14,6 @@ class Gauge:
 class Meter:
     connections: Final[Gauge]
     channels: Final[Gauge]
+    remembered: int
+    most_remembered: int
     def messages(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]: ...

@@ -23,7 +23,7 @@ from ext.dedup cimport Id
 from ext.log cimport Log
 from ext.output cimport (Out, out_init, put, put_array_header, put_byte, put_decimal, put_json_text, put_str, put_str_header)
 from ext.publish cimport Parser
-from ext.rate cimport Rate
+from ext.rate cimport Rate, charged
 from ext.sequence cimport Sequence
 from ext.serial cimport SERIAL_LENGTH, SERIES_LENGTH, write_serial
 from ext.staging cimport LONGEST_INDEX, decimal, new_record, remember
@@ -145,13 +145,13 @@ cdef class Permit:
         cdef size_t length = BASE_LENGTH
         cdef const char* id = NULL
         cdef Py_ssize_t size = 0
-        cdef uint64_t serial
+        cdef uint64_t serial, size_charged = charged(parser.count, parser.size)
         cdef Id message_id
         if parser.size > self._most_bytes or parser.count > self._most_messages or not self._names_fit(parser):
             return None
         if sequence.refusing is not None:
             return None
-        if (sequence.pending_bytes > self._most_pending or sequence.remembered + parser.count > sequence.most_remembered
+        if (sequence.pending_bytes > self._most_pending or not sequence.may_remember(log, parser.count)
                 or not self._has_room(log, parser.size)):
             return None
         if parser.ids is None:
@@ -180,9 +180,9 @@ cdef class Permit:
         elif not remember(log.dedup, parser.count, serial, base, length + 1):
             return None
         if log.incoming is not None:
-            log.incoming.use(sequence.now_ms, parser.count, parser.size)
-        self._key_rate.use(sequence.now_ms, parser.count, parser.size)
-        self._app_rate.use(sequence.now_ms, parser.count, parser.size)
+            log.incoming.use(sequence.now_ms, parser.count, size_charged)
+        self._key_rate.use(sequence.now_ms, parser.count, size_charged)
+        self._app_rate.use(sequence.now_ms, parser.count, size_charged)
         log.last_used_ms = sequence.now_ms
         sequence.put(log, serial, record, 0, 0, parser.count, completion)
         self.named = id is not NULL and parser.count == 1

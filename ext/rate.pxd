@@ -1,5 +1,13 @@
 from libc.stdint cimport int64_t, uint64_t
 
+cdef enum:
+    MESSAGE_BYTES = 64      # that a message counts for at least: its id, its place and its answer are as large
+
+
+cdef inline uint64_t charged(uint64_t count, uint64_t size) noexcept nogil:
+    """Bytes that so many messages of so many bytes count for: an empty one is not nothing."""
+    return size if size > count * MESSAGE_BYTES else count * MESSAGE_BYTES
+
 
 cdef class Rate:
     cdef readonly uint64_t messages, data   # a second; 0: unlimited

@@ -1,5 +1,7 @@
 from typing import Final, final
 
+def charge(count: int, size: int) -> int: ...
+
 @final
 class Rate:
     messages: Final[int]

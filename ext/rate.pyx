@@ -13,6 +13,11 @@ from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint64_t
 
 
+def charge(uint64_t count, uint64_t size):
+    """Bytes that so many published messages of so many bytes count for under a rate: some for each, whatever is in it."""
+    return charged(count, size)
+
+
 @cython.final
 cdef class Rate:
     """``messages`` and ``data`` (bytes) in a second; 0: unlimited. Of one connection, channel, key, or app."""

@@ -22,6 +22,18 @@ cdef object _new_tuple = tuple.__new__      # past what a class of named fields 
 cdef enum:
     EPHEMERAL = 1               # a flag of entries, see ext/ring.pyx
     ENTRY_BYTES = 256           # what an entry costs beside its record, until it is visible
+    SHARES = 7                  # of an app to what nobody has taken: alone it may have 7/8, two have 7/15 each, and so on
+
+
+cdef inline uint64_t share(uint64_t most, uint64_t taken) noexcept nogil:
+    """What one app may have of ``most``, once so much is taken: the more there is free then, the more."""
+    return SHARES * (most - taken) if most > taken else 0
+
+
+def share_of(uint64_t most, uint64_t taken):
+    """What one app may have of a bound that several share, once so much is taken: one, or so much that a newcomer finds
+    some."""
+    return max(1, share(most, taken))
 
 
 cdef class Sequence:
@@ -37,6 +49,34 @@ cdef class Sequence:
     def __len__(self):
         """Entries that are pending: not yet taken."""
         return self._count
+
+    def admits(self, Log log not None, uint32_t count):
+        """May so many message ids more be remembered in this log? Not if all may hold no more, or its app."""
+        return self.may_remember(log, count)
+
+    def recall(self, Log log not None, uint64_t count):
+        """So many are remembered again: it has been read back."""
+        self.remembered += count
+        if log.meter is not None:
+            log.meter.remembered += count
+
+    def forget(self, Log log not None, uint64_t count):
+        """So many are not remembered any more."""
+        self.remembered -= count
+        if log.meter is not None:
+            log.meter.remembered -= count
+
+    cdef bint may_remember(self, Log log, uint32_t count) noexcept:
+        cdef Meter meter = log.meter
+        cdef uint64_t own
+        if self.remembered + count > self.most_remembered:
+            return False
+        if meter is None:
+            return True
+        own = meter.remembered + count
+        if meter.most_remembered:
+            return own <= meter.most_remembered
+        return not self.shared or own <= 1 or own <= share(self.most_remembered, self.remembered + count)
 
     def push(self, Log log not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
              uint32_t count, completion):
@@ -59,6 +99,8 @@ cdef class Sequence:
         log._pending.append(entry)
         self._count += 1
         self.remembered += count
+        if log.meter is not None:
+            log.meter.remembered += count
         self.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
         return 0
 

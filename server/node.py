@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import trio
 
 from engine import limits
-from engine.allowance import Allowances
+from engine.allowance import Allowance, Allowances
 from engine.auth.authenticator import Authenticator
 from engine.auth.revocation import Revocations
 from engine.auth.tokens import Identity, with_client_id
 from engine.channel import Channel, Policy
 from engine.connection import Connection, Connections
-from engine.errors import AuthError, PubSubError
+from engine.errors import AuthError, LimitExceeded, PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
 from engine.names import namespace
@@ -32,6 +32,7 @@ from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
+from ext.sequence import share_of
 from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
 from server.bodies import Bodies
@@ -124,6 +125,8 @@ class Node:
         self._present: set[Connection] = set()  # those that the meters count
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
         self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of, self.quota_of)
+        self._shared_out = -1  # the version of the keys by which that was done
+        self._share_out()
         self.statistics = Statistics(journal, self.hub.meters, prune=not settings.dev)  # whose fixtures lie years back
         self.statistics_turn = trio.Lock()  # held by whoever has them touch the journal
         self.bodies = Bodies(bounds.within(limits.MEMORY_UNKNOWN).bodies_bytes)
@@ -329,8 +332,16 @@ class Node:
         """Of all that has a budget."""
         return self.hub.budget.held + self.bodies.held
 
+    def _share_out(self) -> None:
+        """What one app alone may use up is shared as soon as there are others."""
+        keyring = self.authenticator.keyring
+        if keyring.version != self._shared_out:
+            self._shared_out = keyring.version
+            self.hub.sequencer.shared = keyring.apps() > 1
+
     def _on_second(self) -> None:
         now_ms = self.now_ms()
+        self._share_out()
         self.connections.expire(now_ms)
         self.statistics.look(now_ms)
         if self.desk is not None:
@@ -390,6 +401,14 @@ class Node:
         identity = with_client_id(self.authenticator.authenticate(params, authorization, now_ms), client_id)
         self.revocations.check(identity, now_ms)
         return identity
+
+    def check_share(self, allowance: Allowance) -> None:
+        """May its app have one connection more, though others will want some? Raises: LimitExceeded 50004."""
+        most, own = self.settings.limits.connections, allowance.app.connections
+        shared = self.hub.sequencer.shared and not allowance.app.quota.connections
+        if shared and own + 1 > share_of(most, self.connections.live + 1):
+            told = f"{own} connections of this app are open, its share of {most}; try again when some have gone"
+            raise LimitExceeded(told, code=50004, status=503)
 
     def joined(self, client: ClientProtocol) -> None:
         """It has its transport, and has been told CONNECTED."""

@@ -99,6 +99,10 @@ class Keyring:
         self.version += 1
         return gone
 
+    def apps(self) -> int:
+        """How many have keys."""
+        return len({key.app_id for key in self._keys.values()})
+
     def has_app(self, app_id: str) -> bool:
         return any(key.app_id == app_id for key in self._keys.values())
 
