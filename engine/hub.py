@@ -19,7 +19,7 @@ from engine.directory import ChannelNames
 from engine.errors import LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.quota import NOTHING_SAID, Quota
-from engine.sequencer import Completion, Sequencer
+from engine.sequencer import Completion, Sequencer, overloaded
 from engine.settings import Settings
 from ext.budget import Budget, Share
 from ext.dedup import DedupWindow
@@ -53,6 +53,7 @@ class Hub:
     ) -> None:
         self.settings = settings
         self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
+        self.sequencer.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes
         self.channels: dict[str, Channel] = {}
         self.names = ChannelNames()
         self.meters: dict[str, Meter] = {}  # by app
@@ -144,7 +145,14 @@ class Hub:
             self.sequencer.stage(channel, publish, base_id, connection_id, client_id, now_ms, completion)
             return
 
+        waiting_bytes = len(publish.messages) + limits.WAITING_BYTES
+        if self.sequencer.pending_bytes > self.sequencer.most_pending:
+            completion.refused(overloaded())
+            return
+        self.sequencer.pending_bytes += waiting_bytes
+
         def later() -> None:
+            self.sequencer.pending_bytes -= waiting_bytes
             if channel.failure is not None:
                 completion.refused(channel.failure)
             else:

@@ -38,7 +38,8 @@ class Limits:
     """Bytes of messages and requests that have come in part, of all connections together. 0: a 16th of the machine's
     memory, BODIES_BYTES at most. The sender of one more: 503 or DISCONNECTED, 50004, to be tried again."""
     staged_bytes: int = 128 * MIB
-    """Records on their way to the journal. Publishers: they are not read from until it has less."""
+    """Records on their way to the journal. Publishers: they are not read from until it has less. What still comes of
+    many at once, up to OVERSTAGED times as much, is taken; then they are told 50004, to come again."""
     dedup_ids: int = 64_000_000
     """Message ids remembered, 16 to 40 bytes each. Publishers: 42910, until older ones expire."""
     request_body_bytes: int = 2 * MIB
@@ -105,6 +106,10 @@ WAKES_AT_ONCE = 1_000
 UNSENT_BYTES = 256 * KIB
 """Of one connection, taken by the kernel and not sent yet: it would copy up to 4 MiB for everyone who does not read,
 while others wait. The reader: what is beyond it stays in the log, and is read on from there."""
+OVERSTAGED = 4
+"""Times staged_bytes: who is not read from any more may still have sent something, and requests come all the while."""
+WAITING_BYTES = 1 * KIB
+"""What a publish takes beside its messages while its channel wakes."""
 UNANSWERED_BYTES = 4 * MIB
 """Of one connection's publishes that are not stored yet. The publisher: it is not read from for a while."""
 DOUBT_SECONDS = 8
@@ -132,6 +137,9 @@ ANSWERS_BYTES = 128 * MIB
 503, 50004, to be tried again; what has been stored is told all the same."""
 BODY_FREE_BYTES = 64 * KIB
 """Any one publish of the usual size fits into it, whatever others do with large ones; so does a usual page."""
+REPLIES_BYTES = 128 * MIB
+"""Of all WebSocket connections together: replies and batches of replays that clients have not taken yet. Who leaves
+more than his part of it unread: he loses his transport, and may resume."""
 REPLAY_BYTES = 192 * KIB
 """One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
 SHAPED_BYTES = 16 * KIB

@@ -43,6 +43,12 @@ class Batch:
     synced: bool
 
 
+def overloaded() -> LimitExceeded:
+    """What is told to who publishes though he should have stopped: the disk does not keep up."""
+    told = "more is on its way to the journal than the server may hold; try again"
+    return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
+
+
 class Sequencer(Sequence):
     """The one place where entries get their serials. (Plain ones: see also ext/ingest.pyx, which does as ``stage``.)"""
 
@@ -73,6 +79,9 @@ class Sequencer(Sequence):
             if not seen:  # and nothing is remembered: what is in doubt must not be forgotten for what is not stored
                 completion.refused(self.refusing)
                 return
+        if self.pending_bytes > self.most_pending:
+            completion.refused(overloaded())
+            return
         if not self.admits(channel, count):
             completion.refused(self._full(channel, count))
             return

@@ -30,6 +30,7 @@ class Plane(Sockets):
         linger_ms: int,
         sends_a_slice: int = 512,
         parts: Room | None = None,
+        most_waiting: int = ...,
     ) -> Self: ...
     def add(
         self,

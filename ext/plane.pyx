@@ -13,7 +13,7 @@ cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ext cimport frame as codec
@@ -71,9 +71,11 @@ cdef class Plane(Sockets):
     cdef public bint crowded            # events of earlier polls wait: little is read of each
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
-                  int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE, Room parts=None):
+                  int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE, Room parts=None,
+                  uint64_t most_waiting=UINT64_MAX):
         """
         Args:
+            most_waiting: bytes of replies that peers have not taken yet, of all sockets together.
             parts: the room for messages that have come in part, which others may share; None: they are not counted.
         """
         if sends_a_slice < 1:
@@ -90,6 +92,7 @@ cdef class Plane(Sockets):
         out_init(&self._ack, ACK_ROOM)
         self._moved = []
         self.parts = parts
+        self.most_waiting = most_waiting
 
     def __dealloc__(self):
         PyMem_Free(self._buffer)
@@ -370,6 +373,9 @@ cdef class Plane(Sockets):
             if s.state != OPEN:
                 if now_ms - s.last_out >= self._linger_ms:
                     s.remove()
+                continue
+            if self.waiting > self.most_waiting and s.blocked and waiting(&s.outbox) > self.most_waiting // self.count:
+                s.lose("it leaves unread what others need the memory for")      # it may resume, and read on then
                 continue
             # Who does not read does not see our pings. It costs nothing but its place, and TCP's own probes find out
             # whether it is still there: so it has more time.

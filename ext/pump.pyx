@@ -140,6 +140,7 @@ cdef void _account(Socket s, iovec* pieces, void** readers, uint64_t* places, ui
         sent -= taken
         if readers[i] is NULL:
             take_bytes(&s.outbox, <uint32_t>taken)
+            s.plane.waiting -= taken
         elif taken:
             reader = <Subscription>readers[i]
             place = places[i] + taken

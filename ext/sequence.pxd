@@ -7,6 +7,7 @@ from ext.serial cimport SerialClock
 cdef class Sequence:
     cdef readonly SerialClock clock
     cdef public uint64_t pending_bytes
+    cdef public uint64_t most_pending   # of them; then publishes are refused
     cdef public uint64_t remembered
     cdef readonly uint64_t most_remembered
     cdef readonly uint64_t shown    # serial of the newest entry that was made visible: what comes later is after it

@@ -14,6 +14,7 @@ def share_of(most: int, taken: int) -> int: ...
 class Sequence:
     clock: Final[SerialClock]
     pending_bytes: int
+    most_pending: int
     remembered: int
     most_remembered: Final[int]
     @property

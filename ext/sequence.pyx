@@ -8,7 +8,7 @@
 
 ``engine.sequencer.Sequencer`` is this with the rules: what a repeat is, which ids may not be used, what is refused."""
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 from ext.acks cimport Receipt
 from ext.kept cimport Kept
@@ -43,6 +43,7 @@ cdef class Sequence:
         self.clock = clock
         self.most_remembered = most_remembered
         self.shown = clock._last
+        self.most_pending = UINT64_MAX
         self._logs = []
         self.refusing = None
 

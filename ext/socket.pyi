@@ -16,6 +16,7 @@ class Sockets:
     sends: Final[int]
     bytes_out: Final[int]
     accepted: Final[int]
+    waiting: Final[int]
     def __len__(self) -> int: ...
     @property
     def holding(self) -> bool: ...

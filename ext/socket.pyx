@@ -227,7 +227,9 @@ cdef class Socket:
         return self.state != OPEN
 
     cdef int queue(self, const uint8_t* data, size_t size) except -1:
-        return put_bytes(&self.outbox, data, size)
+        put_bytes(&self.outbox, data, size)
+        self.plane.waiting += size
+        return 0
 
     cdef int queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1:
         """One whole frame, masked if this side is the client."""
@@ -239,6 +241,7 @@ cdef class Socket:
             used = codec.write_header(header, opcode, size)
         put_bytes(&self.outbox, header, <size_t>used)
         put_bytes(&self.outbox, payload, size)
+        self.plane.waiting += <size_t>used + size
         if self.client:
             apply_mask(self.outbox.data + self.outbox.end - size, size, header + used - 4)
         return 0
@@ -294,6 +297,7 @@ cdef class Socket:
             c_close(self.fd)            # epoll forgets it with that
             self.fd = -1
         self.sink = None
+        plane.waiting -= waiting(&self.outbox)
         self.outbox.start = self.outbox.end = 0
         codec.decoder_free(&self.decoder)
         self.count_parts()

@@ -137,6 +137,7 @@ class Node:
             lost_ms=bounds.max_idle_interval_ms * 8 // 3,
             linger_ms=limits.LINGER_MS,
             parts=self.bodies.room,
+            most_waiting=limits.REPLIES_BYTES,
         )
         self.pace = Pace(self.plane.kick)
         self.committer = Committer(
