@@ -62,7 +62,8 @@ class Limits:
         return replace(
             self,
             ring_bytes=self.ring_bytes or min(memory // 4, LARGEST_RING_BYTES),
-            bodies_bytes=self.bodies_bytes or min(memory // 16, BODIES_BYTES),
+            bodies_bytes=self.bodies_bytes
+            or max(min(memory // 16, BODIES_BYTES), SPARE_TIMES * SPARE_PART * BODY_FREE_BYTES),
         )
 
 
@@ -133,10 +134,13 @@ POST_CONNECTIONS = 10_000
 BODIES_BYTES = 128 * MIB
 """Of bodies_bytes, unless it is given. Who sends a body is not known before it is whole."""
 ANSWERS_BYTES = 128 * MIB
-"""Of all HTTP answers together that are on their way, beyond the first BODY_FREE_BYTES of each. Who asks for one more:
-503, 50004, to be tried again; what has been stored is told all the same."""
+"""Of all HTTP answers together that are on their way. Who asks for one more: 503, 50004, to be tried again; what has been
+stored is told all the same."""
 BODY_FREE_BYTES = 64 * KIB
-"""Any one publish of the usual size fits into it, whatever others do with large ones; so does a usual page."""
+"""Any one publish of the usual size finds room, whatever others do with large ones, if nobody has set bodies_bytes to less
+than fits: so much is in the part of it that is spare."""
+SPARE_PART, SPARE_TIMES = 128, 5
+"""The spare part of a room for bodies, and how many of one size find room in it (ext/room.pyx)."""
 REPLIES_BYTES = 128 * MIB
 """Of all WebSocket connections together: replies and batches of replays that clients have not taken yet. Who leaves
 more than his part of it unread: he loses his transport, and may resume."""

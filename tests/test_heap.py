@@ -40,7 +40,7 @@ def test_the_memory_of_the_machine_is_what_the_narrowest_group_leaves_of_it(tmp_
 
 @pytest.mark.parametrize(
     ("memory", "ring", "bodies"),
-    [(512 * MIB, 128 * MIB, 32 * MIB), (2 * GIB, 512 * MIB, 128 * MIB), (256 * GIB, GIB, 128 * MIB)],
+    [(512 * MIB, 128 * MIB, 40 * MIB), (2 * GIB, 512 * MIB, 128 * MIB), (256 * GIB, GIB, 128 * MIB)],
 )
 def test_budgets_are_worked_out_from_it_unless_they_are_given(memory, ring, bodies):
     assert Limits().within(memory) == Limits(ring_bytes=ring, bodies_bytes=bodies)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.limits import SPARE_PART, SPARE_TIMES
 from ext.posts import Posts
 from ext.room import Room
 from tests.posts_desk import SMALL, close_all, pair, read_all
 
 MOST = 1 << 20
-SPARE = MOST // 128
+SPARE = MOST // SPARE_PART
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1 << 18), st.booleans()), max_size=60))
@@ -33,7 +34,7 @@ def test_whoever_has_filled_it_with_one_size_has_left_room_for_others_of_it_or_s
     while room.grow(0, size):
         pass
     left = MOST - room.held
-    assert left > min(size, SPARE // 5)
+    assert left > min(size, SPARE // SPARE_TIMES)
     assert room.grow(0, min(size // 8, SPARE // 16))
 
 
