@@ -122,6 +122,8 @@ when its ids are forgotten. At most half a window. The publisher: 50003, to be s
 doubt, so in bytes it is bounded by ``staged_bytes``."""
 REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
+PARAM_LENGTH = 1 * KIB
+"""Characters of one param of an attachment, which is kept for its life. The client: 40003 for that channel."""
 WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
 NEWCOMERS = 4096
@@ -134,11 +136,11 @@ POST_CONNECTIONS = 10_000
 BODIES_BYTES = 128 * MIB
 """Of bodies_bytes, unless it is given. Who sends a body is not known before it is whole."""
 ANSWERS_BYTES = 128 * MIB
-"""Of all HTTP answers together that are on their way. Who asks for one more: 503, 50004, to be tried again; what has been
-stored is told all the same."""
+"""Of all HTTP answers together that are on their way. Who asks for one more: 503, 50004, to be tried again; what has
+been stored is told all the same."""
 BODY_FREE_BYTES = 64 * KIB
-"""Any one publish of the usual size finds room, whatever others do with large ones, if nobody has set bodies_bytes to less
-than fits: so much is in the part of it that is spare."""
+"""Any one publish of the usual size finds room, whatever others do with large ones, unless bodies_bytes is given and is
+less than that takes: several of them fit into the part of it that is spare."""
 SPARE_PART, SPARE_TIMES = 128, 5
 """The spare part of a room for bodies, and how many of one size find room in it (ext/room.pyx)."""
 REPLIES_BYTES = 128 * MIB

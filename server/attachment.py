@@ -15,6 +15,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine import limits
 from engine.auth.capability import Operation
 from engine.channel import Channel
 from engine.errors import BadRequest, PubSubError
@@ -121,7 +122,10 @@ def _text(key: str, value: Any) -> str:
         value = int(value)
     if not isinstance(value, str | int | float):
         raise BadRequest(f"params.{key}: must be a string, got {type(value).__name__}", code=40000)
-    return str(value)
+    text = str(value)
+    if len(text) > limits.PARAM_LENGTH:
+        raise BadRequest(f"params.{key}: has more than {limits.PARAM_LENGTH} characters", code=40003)
+    return text
 
 
 def requested_modes(flags: int, params: Mapping[str, str]) -> int:

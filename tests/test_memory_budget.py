@@ -13,7 +13,7 @@ import pytest
 
 from tests.canary import Canary
 from tests.harness import request, rss, wait_until
-from tests.rawclient import RESUMED, Action, GoneError, RawClient
+from tests.rawclient import RESUMED, Action, GoneError, RawClient, RefusedError
 
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = f"[limits]\nring_bytes = {2 * MIB}\nwindow_seconds = 60\n[namespaces.memory]\ndurability = 'memory'\n"
@@ -233,3 +233,14 @@ def test_half_messages_hold_no_more_than_their_room_and_their_senders_may_come_a
             client.drop()
         wait_until(lambda: health(server, options)["partBytes"] == 0, what="room again")
     canary.check()
+
+
+@WAYS
+def test_what_an_attachment_is_asked_for_with_is_not_kept_whatever_its_length(serve, secure, format):
+    server, options = serve("", secure)
+    with RawClient(server.address, format=format, **options) as client:
+        for param in ("modes", "rewind", "rewindLimit", "echo"):
+            with pytest.raises(RefusedError) as refused:
+                client.attach("room", params={param: "subscribe," * 1000})
+            assert (refused.value.code, refused.value.status, param in str(refused.value)) == (40003, 400, True)
+        assert client.attach("room", params={"echo": "false"})["params"] == {"echo": "false"}
