@@ -71,8 +71,11 @@ cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexce
     return at
 
 
-cdef inline bint take_string(In* source, Text* text, Out* scratch) noexcept:
-    """Without escapes it stays where it is; with some it goes to the end of ``scratch``, which never moves."""
+cdef inline bint take_string(In* source, Text* text, Out* scratch, bint mend) noexcept:
+    """Without escapes it stays where it is; with some it goes to the end of ``scratch``, which never moves.
+
+    There is no UTF-8 for half a surrogate pair, as it is left where a text was cut in the middle of a character. With
+    ``mend`` U+FFFD takes its place, as encoders of UTF-8 have it; else it is no string."""
     cdef size_t start, at
     if not take(source, 34):
         return False
@@ -81,7 +84,7 @@ cdef inline bint take_string(In* source, Text* text, Out* scratch) noexcept:
     if at >= source.size:
         return False
     if source.data[at] == 92:
-        return _take_escaped(source, text, scratch, at)
+        return _take_escaped(source, text, scratch, at, mend)
     if source.data[at] != 34:
         return False
     text.data = source.data + start
@@ -90,7 +93,7 @@ cdef inline bint take_string(In* source, Text* text, Out* scratch) noexcept:
     return True
 
 
-cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at) noexcept:
+cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at, bint mend) noexcept:
     """A string that begins at ``source.at`` and has its first backslash at ``at``."""
     cdef size_t start = source.at, run
     cdef uint8_t* to
@@ -109,7 +112,7 @@ cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at) 
             return False
         if source.data[at] == 34:
             break
-        if source.data[at] != 92 or not _take_escape(source, &at, &to):
+        if source.data[at] != 92 or not _take_escape(source, &at, &to, mend):
             return False
         start = at
         at = plain_run(source.data, at, source.size)
@@ -119,8 +122,8 @@ cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at) 
     return True
 
 
-cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to) noexcept nogil:
-    """One escape, of which the backslash is at ``place``. A lone surrogate is none: there is no UTF-8 for it."""
+cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to, bint mend) noexcept nogil:
+    """One escape, of which the backslash is at ``place``."""
     cdef size_t at = place[0] + 1
     cdef uint8_t byte
     cdef int code, low
@@ -133,16 +136,19 @@ cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to) noexcept 
             return False
         code = _hex4(source.data + at)
         at += 4
-        if 0xD800 <= code <= 0xDBFF:
-            if source.size - at < 6 or source.data[at] != 92 or source.data[at + 1] != 117:
-                return False
-            low = _hex4(source.data + at + 2)
-            if not 0xDC00 <= low <= 0xDFFF:
-                return False
-            at += 6
-            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
-        elif code < 0 or 0xDC00 <= code <= 0xDFFF:
+        if code < 0:
             return False
+        if 0xD800 <= code <= 0xDFFF:
+            low = -1
+            if code <= 0xDBFF and source.size - at >= 6 and source.data[at] == 92 and source.data[at + 1] == 117:
+                low = _hex4(source.data + at + 2)
+            if 0xDC00 <= low <= 0xDFFF:
+                at += 6
+                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+            elif mend:
+                code = 0xFFFD
+            else:
+                return False
         to[0] = _write_utf8(to[0], <uint32_t>code)
     else:
         if byte == 98:                                      # b

@@ -1,13 +1,13 @@
 """Reading msgpack, an item at a time, without an object per item and never beyond the end.
 
-    item   nil, bool, integer, float | str, bin: with its bytes | array, map: only how many follow"""
+    item   nil, bool, integer, float | str, bin, ext: with its bytes | array, map: only how many follow"""
 from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
 cdef enum Kind:
-    I_BAD = 0               # cut off, or of a type that nothing here uses (ext)
+    I_BAD = 0               # cut off, or no item at all
     I_NIL = 1
     I_BOOL = 2
     I_UINT = 3
@@ -17,6 +17,7 @@ cdef enum Kind:
     I_BIN = 7
     I_ARRAY = 8
     I_MAP = 9
+    I_EXT = 10              # of whatever type: its bytes, without the type
 
 
 cdef struct In:
@@ -42,7 +43,7 @@ cdef inline uint64_t big_endian(const uint8_t* data, int size) noexcept nogil:
 
 
 cdef inline int _sized(In* source, Item* item, int kind, int width) noexcept nogil:
-    """A length of ``width`` bytes; for str and bin the bytes behind it too."""
+    """A length of ``width`` bytes; for str, bin and ext the bytes behind it too."""
     if source.size - source.at < <size_t>width:
         return I_BAD
     item.size = <size_t>big_endian(source.data + source.at, width)
@@ -51,7 +52,11 @@ cdef inline int _sized(In* source, Item* item, int kind, int width) noexcept nog
 
 
 cdef inline int _bytes(In* source, Item* item, int kind) noexcept nogil:
-    if kind == I_STR or kind == I_BIN:
+    if kind == I_EXT:                           # a byte for the type comes first
+        if source.at >= source.size:
+            return I_BAD
+        source.at += 1
+    if kind == I_STR or kind == I_BIN or kind == I_EXT:
         if item.size > source.size - source.at:
             return I_BAD
         item.data = source.data + source.at
@@ -98,6 +103,11 @@ cdef inline int _read_item(In* source, Item* item) noexcept nogil:
         return _sized(source, item, I_BIN, 1 << (byte - 0xc4))
     if 0xd9 <= byte <= 0xdb:
         return _sized(source, item, I_STR, 1 << (byte - 0xd9))
+    if 0xd4 <= byte <= 0xd8:
+        item.size = <size_t>1 << (byte - 0xd4)
+        return _bytes(source, item, I_EXT)
+    if 0xc7 <= byte <= 0xc9:
+        return _sized(source, item, I_EXT, 1 << (byte - 0xc7))
     if 0xdc <= byte <= 0xdd:
         return _sized(source, item, I_ARRAY, 2 << (byte - 0xdc))
     if 0xde <= byte <= 0xdf:
@@ -132,12 +142,14 @@ cdef inline int _read_item(In* source, Item* item) noexcept nogil:
     return I_BAD
 
 
-cdef inline bint skip_item(In* source) noexcept nogil:
-    """Pass over one item with all that is in it. False: it is cut off, or bad."""
+cdef inline bint skip_item(In* source, uint64_t* items) noexcept nogil:
+    """Pass over one item with all that is in it, keys included; ``items`` grows by how many that are. False: it is cut
+    off, or bad."""
     cdef uint64_t left = 1
     cdef Item item
     while left:
         left -= 1
+        items[0] += 1
         if read_item(source, &item) == I_BAD:
             return False
         if item.kind == I_ARRAY:

@@ -285,7 +285,7 @@ cdef inline bint _first_time(uint32_t* seen, int member, int other) noexcept nog
 # JSON
 
 cdef inline bint _text(In* source, Text* text, Out* scratch) noexcept:
-    return take_string(source, text, scratch) and is_utf8(text.data, text.size)
+    return take_string(source, text, scratch, False) and is_utf8(text.data, text.size)
 
 
 cdef bint _drop(In* source, Out* scratch) noexcept:
@@ -309,7 +309,7 @@ cdef bint _json_message(In* source, Parser builder) except -1:
     while not take(source, 125):
         if members.seen and not take(source, 44):
             return False
-        if not take_string(source, &key, &builder.scratch) or not take(source, 58):
+        if not take_string(source, &key, &builder.scratch, False) or not take(source, 58):
             return False
         member = _member(key.data, key.size)
         if not _first_time(&members.seen, member, OTHER):
@@ -360,7 +360,7 @@ cdef bint _parse_json(In* source, Parser builder) except -1:
     while not take(source, 125):
         if builder.seen and not take(source, 44):
             return False
-        if not take_string(source, &key, &builder.scratch) or not take(source, 58):
+        if not take_string(source, &key, &builder.scratch, False) or not take(source, 58):
             return False
         member = _protocol_member(key.data, key.size)
         if not _first_time(&builder.seen, member, P_OTHER):

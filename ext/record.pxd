@@ -11,7 +11,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from ext.msgpack_input cimport (I_ARRAY, I_BAD, I_BIN, I_FLOAT, I_MAP, I_NIL, I_STR, I_UINT, In, Item, read_item)
+from ext.msgpack_input cimport (I_ARRAY, I_BAD, I_BIN, I_EXT, I_FLOAT, I_MAP, I_NIL, I_STR, I_UINT, In, Item,
+                                read_item)
 from ext.utf8 cimport Text, is_utf8
 
 cdef enum:
@@ -162,7 +163,7 @@ cdef inline int _check_value(In* source, int depth) except -1:
             if item.kind == I_MAP:
                 _check_key(source)
             _check_value(source, depth + 1)
-    elif item.kind == I_BAD or (item.kind == I_FLOAT and not isfinite(item.real)):
+    elif item.kind == I_BAD or item.kind == I_EXT or (item.kind == I_FLOAT and not isfinite(item.real)):
         malformed()
     return 0
 

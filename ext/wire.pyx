@@ -434,7 +434,8 @@ def ack_payload(int format, uint64_t msg_serial, list stored not None):
 def is_msgpack(bytes payload not None):
     """Is it one whole value, and is everything that it announces there? Then decoding takes memory in proportion."""
     cdef In source
+    cdef uint64_t items = 0
     source.data = <const uint8_t*><const char*>payload
     source.size = <size_t>len(payload)
     source.at = 0
-    return skip_item(&source) and source.at == source.size
+    return skip_item(&source, &items) and source.at == source.size
