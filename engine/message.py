@@ -9,7 +9,6 @@ Source: Ably's protocol, messages, encodings and idempotent publishing."""
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,11 @@ import orjson
 
 from engine.errors import BadRequest, LimitExceeded
 from engine.limits import UNCOUNTED_BYTES
+from ext.neutral import Packer, is_finite
 from ext.publish import Publish
 from ext.record import DEEPEST, record_ids
 from ext.serial import message_serial_text
+from ext.values import Unread
 
 JSON = 0
 MOST_MESSAGES = 1000  # their index has three digits
@@ -48,172 +49,123 @@ def publish_from(
     Raises: BadRequest or LimitExceeded with the code that the protocol has for it: 40013 data, 40031 ids, 40032 extras,
     40012 clientId, 40034 too many, 93002 updates, 40000 anything else.
     """
+    if isinstance(messages, Unread):
+        raise LimitExceeded(f"messages: {messages.why}", code=40009, status=400)
     if not isinstance(messages, list):
         raise BadRequest("messages: must be an array of maps", code=40000)
     if not messages:
         raise BadRequest("messages: there is none in it", code=40000)
     check_count(len(messages), max_messages)
-    kept, ids, client_ids, size, ephemeral, privileged = [], [], [], 0, 0, False
+    packer = Packer(_to_json, base64=wire == JSON)
     for index, message in enumerate(messages):
-        neutral, extra = _neutral(message, f"messages[{index}]", wire)
-        if "id" in neutral:
-            ids.append(neutral["id"])
-        client_ids.append(neutral.get("clientId"))
-        extras = neutral.get("extras")
-        if extras is not None:
-            ephemeral += extras.get("ephemeral") is True
-            privileged = privileged or "privileged" in extras
-            extra += len(_json(extras))
-        size += extra
-        kept.append(neutral)
-    _check_ids(ids, len(kept))
-    if ephemeral not in (0, len(kept)):
+        if not (isinstance(message, dict) and packer.add(message)):
+            raise _wrong(message, f"messages[{index}]", wire)
+    _check_ids(packer.ids, packer.count)
+    if packer.ephemeral not in (0, packer.count):
         raise BadRequest("messages[].extras.ephemeral: all messages of a publish must be, or none", code=40032)
     return Publish(
         channel,
         msg_serial,
-        len(kept),
-        size,
-        tuple(ids) if ids else None,
-        tuple(client_ids) if any(client_id is not None for client_id in client_ids) else None,
-        msgpack.packb(kept, use_bin_type=True),
-        ephemeral=bool(ephemeral),
-        privileged=privileged,
+        packer.count,
+        packer.size,
+        tuple(packer.ids) if packer.ids else None,
+        tuple(packer.client_ids) if any(client_id is not None for client_id in packer.client_ids) else None,
+        packer.messages(),
+        ephemeral=bool(packer.ephemeral),
+        privileged=packer.privileged,
         params=params,
     )
 
 
-def _neutral(message: object, field: str, wire: int) -> tuple[dict[str, Any], int]:
-    """One message, only what is kept of it, in the record's order; and the bytes of its name, clientId and data."""
+def _wrong(message: object, field: str, wire: int) -> BadRequest:
+    """What is wrong with a message that a Packer did not take: the first of it, in the protocol's order."""
     if not isinstance(message, dict):
-        raise BadRequest(f"{field}: must be a map, got {type(message).__name__}", code=40000)
+        return BadRequest(f"{field}: must be a map, got {_named(message)}", code=40000)
     action = message.get("action")
     if action in _UPDATES:
-        raise BadRequest(f"{field}.action: mutable messages are not enabled", code=93002)
+        return BadRequest(f"{field}.action: mutable messages are not enabled", code=93002)
     if action not in (None, 0):
-        raise BadRequest(f"{field}.action: must be 0 for a publish", code=40000)
-    kept: dict[str, Any] = {}
-    for key, code in (("id", 40031), ("clientId", 40012), ("name", 40000)):
+        return BadRequest(f"{field}.action: must be 0 for a publish", code=40000)
+    for key, code in (("id", 40031), ("clientId", 40012), ("name", 40000), ("encoding", 40013)):
         text = message.get(key)
         if text is None:
             continue
         if not isinstance(text, str):
-            raise BadRequest(f"{field}.{key}: must be a string, got {type(text).__name__}", code=code)
-        if not text and key != "name":
-            raise BadRequest(f"{field}.{key}: must not be empty", code=code)
-        kept[key] = text
-    _check_uncounted(kept.get("id"), f"{field}.id", 40031)
-    encoding = message.get("encoding")
-    if encoding is not None and not isinstance(encoding, str):
-        raise BadRequest(f"{field}.encoding: must be a string, got {type(encoding).__name__}", code=40013)
-    _check_uncounted(encoding, f"{field}.encoding", 40013)
-    data, encoding = _payload(message.get("data"), encoding, field, wire)
-    if data is not None:
-        kept["data"] = data
-    if encoding is not None:
-        kept["encoding"] = encoding
-    extras = _extras(message.get("extras"), f"{field}.extras")
-    if extras:
-        kept["extras"] = extras
-    return kept, sum(_bytes(kept.get(key)) for key in ("name", "clientId", "data"))
+            return BadRequest(f"{field}.{key}: must be a string, got {_named(text)}", code=code)
+        if not text and key in ("id", "clientId"):
+            return BadRequest(f"{field}.{key}: must not be empty", code=code)
+        size = len(text.encode(errors="replace"))
+        if key in ("id", "encoding") and size > UNCOUNTED_BYTES:
+            return BadRequest(f"{field}.{key}: {size} bytes are more than {UNCOUNTED_BYTES}", code=code)
+        if not text.isascii() and not _is_unicode(text):
+            return BadRequest(f"{field}.{key}: it is no valid Unicode text", code=code)
+    return _wrong_data(message, field) or _wrong_extras(message.get("extras"), f"{field}.extras")
 
 
-def _check_uncounted(text: str | None, field: str, code: int) -> None:
-    if _bytes(text) > UNCOUNTED_BYTES:
-        raise BadRequest(f"{field}: {_bytes(text)} bytes are more than {UNCOUNTED_BYTES}", code=code)
+def _wrong_data(message: dict[Any, Any], field: str) -> BadRequest | None:
+    data = message.get("data")
+    if isinstance(data, dict | list):
+        if message.get("encoding"):
+            return BadRequest(f"{field}.data: a {type(data).__name__} cannot have an encoding", code=40013)
+        try:
+            _json(data)
+        except ValueError as error:
+            return BadRequest(f"{field}.data: {error}", code=40013)
+    elif isinstance(data, str):
+        if not _is_unicode(data):
+            return BadRequest(f"{field}.data: it is no valid Unicode text", code=40013)
+    elif isinstance(data, Unread):
+        return BadRequest(f"{field}.data: {data.why}", code=40013)
+    elif data is not None and not isinstance(data, bytes):
+        return BadRequest(f"{field}.data: must be a string, binary, a map or an array", code=40013)
+    return None
 
 
-def _extras(extras: object, field: str) -> dict[str, Any] | None:
-    """What is kept of them: no deltas, which are the server's to make, and no nulls, which no reader is to get."""
-    if extras is None:
-        return None
+def _wrong_extras(extras: object, field: str) -> BadRequest:
     if not isinstance(extras, dict):
-        raise BadRequest(f"{field}: must be a map, got {type(extras).__name__}", code=40032)
+        return BadRequest(f"{field}: must be a map, got {_named(extras)}", code=40032)
     try:
         _json(extras)
     except ValueError as error:
-        raise BadRequest(f"{field}: {error}", code=40032) from error
-    if _nesting(extras) > DEEPEST:
-        raise BadRequest(f"{field}: must not be nested deeper than {DEEPEST}", code=40032)
-    kept: dict[str, Any] = _without_nulls({key: value for key, value in extras.items() if key != "delta"})
-    return kept
+        return BadRequest(f"{field}: {error}", code=40032)
+    return BadRequest(f"{field}: must not be nested deeper than {DEEPEST}", code=40032)
 
 
-def _payload(data: Any, encoding: str | None, field: str, wire: int) -> tuple[str | bytes | None, str | None]:
-    if data is None:
-        return None, encoding
-    if isinstance(data, bool | int | float):
-        raise BadRequest(f"{field}.data: must be a string, binary, a map or an array", code=40013)
-    if isinstance(data, dict | list):
-        if encoding:
-            raise BadRequest(f"{field}.data: a {type(data).__name__} cannot have an encoding", code=40013)
-        try:
-            return _json(data).decode(), "json"
-        except ValueError as error:
-            raise BadRequest(f"{field}.data: {error}", code=40013) from error
-    if not isinstance(data, str | bytes):
-        raise BadRequest(f"{field}.data: must be a string, binary, a map or an array", code=40013)
-    if wire == JSON and isinstance(data, str) and encoding is not None:
-        rest, _, last = encoding.rpartition("/")
-        if last == "base64":
-            decoded = _from_base64(data)
-            if decoded is not None:
-                return decoded, rest or None
-    return data, encoding
+def _named(value: object) -> str:
+    """What it is, for who has sent it."""
+    return f"what {value.why}" if isinstance(value, Unread) else type(value).__name__
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _to_json(value: Any) -> bytes:
+    """Raises: ValueError, for what JSON has no way to say: integers beyond 64 bits, keys that are no text."""
+    try:
+        return orjson.dumps(value, default=_base64)
+    except TypeError as error:  # its JSONEncodeError is one
+        raise ValueError(str(error)) from error
 
 
 def _json(value: Any) -> bytes:
-    """Raises: ValueError, for what JSON has no way to say: NaN, integers beyond 64 bits, keys that are no text."""
-    try:
-        text = orjson.dumps(value, default=_base64)
-    except TypeError as error:  # its JSONEncodeError is one
-        raise ValueError(str(error)) from error
-    if not _finite(value):
+    """The same. Raises: ValueError, for NaN and infinity, too."""
+    text = _to_json(value)
+    if not is_finite(value):
         raise ValueError("NaN and infinity have no JSON form")
     return text
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _nesting(value: Any) -> int:
-    """How many maps and arrays there are in one another."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return 1 + max(map(_nesting, value), default=0) if isinstance(value, list) else 0
-
-
-def _without_nulls(value: Any) -> Any:
-    """Without the members of maps that are null; in an array a null has a place, and keeps it."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _base64(value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
+    if isinstance(value, Unread):
+        raise TypeError(f"something in it {value.why}")
     raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _from_base64(text: str) -> bytes | None:
-    """None, if encoding would not give this very text again. It stays as it came: its receivers may know what it is."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        return None
-    return data if base64.b64encode(data).decode() == text else None
-
-
-def _bytes(value: str | bytes | None) -> int:
-    if value is None:
-        return 0
-    return len(value.encode()) if isinstance(value, str) else len(value)
 
 
 def _check_ids(ids: list[str], count: int) -> None:

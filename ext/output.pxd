@@ -204,6 +204,17 @@ cdef inline uint8_t base64_digit(uint32_t value) noexcept nogil:
     return 43 if value == 62 else 47
 
 
+cdef inline uint32_t base64_value(uint8_t digit) noexcept nogil:
+    """Of a digit of base64; above 63: it is none."""
+    if 65 <= digit <= 90:
+        return digit - 65
+    if 97 <= digit <= 122:
+        return digit - 71
+    if 48 <= digit <= 57:
+        return digit + 4
+    return 62 if digit == 43 else 63 if digit == 47 else 255
+
+
 cdef inline void put_base64(Out* out, const uint8_t* data, size_t size) noexcept:
     """Quoted."""
     cdef size_t i = 0, at
