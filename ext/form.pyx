@@ -1,0 +1,34 @@
+# cython: language_level=3
+"""What is percent-encoded (RFC 3986, 2.1), as the bytes that are meant: paths, queries and forms."""
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+
+cdef inline int _hex(uint8_t digit) noexcept nogil:
+    if 48 <= digit <= 57:
+        return digit - 48
+    digit |= 32
+    return digit - 87 if 97 <= digit <= 102 else -1
+
+
+def unquote(bytes text not None, *, bint plus=False):
+    """An escape that is none stays as it is; ``plus``: it stands for a blank, as in queries and forms."""
+    cdef size_t size = <size_t>len(text), at = 0, to = 0
+    cdef const uint8_t* source = <const uint8_t*><const char*>text
+    cdef bytes plain = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+    cdef uint8_t* out = <uint8_t*><char*>plain
+    cdef int high, low
+    while at < size:
+        if source[at] == 37 and size - at > 2:
+            high = _hex(source[at + 1])
+            low = _hex(source[at + 2])
+            if high >= 0 and low >= 0:
+                out[to] = <uint8_t>(high << 4 | low)
+                to += 1
+                at += 3
+                continue
+        out[to] = 32 if plus and source[at] == 43 else source[at]
+        to += 1
+        at += 1
+    return plain if to == size else plain[:<Py_ssize_t>to]
