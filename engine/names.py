@@ -30,6 +30,8 @@ class ChannelName:
 def parse_channel(text: str) -> ChannelName:
     """Raises: BadRequest 40010, saying what is wrong with the name."""
     name, params = text, _NONE
+    if len(text) > limits.CHANNEL_NAME_BYTES:  # asked first: params take a while to read
+        raise _wrong(text, f"it has {len(text)} characters, more than {limits.CHANNEL_NAME_BYTES}")
     if text.startswith("["):
         end = text.find("]")
         if end < 0:
