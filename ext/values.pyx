@@ -552,13 +552,15 @@ cdef bint _begins_map(_Reader reader) noexcept:
     return byte == 123
 
 
-def is_json(bytes text not None):
-    """Is it one whole JSON value? Nothing is made of it."""
+def is_json(bytes text not None, *, uint64_t most):
+    """Is it one whole JSON value? Nothing is made of it. Raises: OverflowError, as ``decode``."""
     cdef _Reader reader = _Reader(text, False)
     cdef uint64_t items = 0
     try:
-        reader.skip(&items, UINT64_MAX)
+        reader.skip(&items, most)
         reader.end()
     except ValueError:
         return False
+    if items > most:
+        raise OverflowError(f"it has more than {most} values in it")
     return not reader.odd

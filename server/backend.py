@@ -42,11 +42,11 @@ class Outcome:
 
     def __init__(self) -> None:
         self._event = trio.Event()
-        self._serials: list[str] = []
+        self._place: tuple[int, str, int, int] = (0, "", 0, 0)
         self._error: PubSubError | None = None
 
     def accepted(self, serial: int, series: str, index: int, count: int) -> None:
-        self._serials = [message_serial_text(serial, series, n) for n in range(index, index + count)]
+        self._place = (serial, series, index, count)  # as text once it is wanted: many may be told of in one step
         self._event.set()
 
     def refused(self, error: PubSubError) -> None:
@@ -57,7 +57,8 @@ class Outcome:
         await self._event.wait()
         if self._error is not None:
             raise self._error
-        return self._serials
+        serial, series, index, count = self._place
+        return [message_serial_text(serial, series, n) for n in range(index, index + count)]
 
 
 class NodeBackend:

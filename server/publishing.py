@@ -13,14 +13,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import orjson
-
 from engine.auth.capability import Operation
 from engine.auth.tokens import Identity, check_message_client_id
 from engine.errors import PubSubError
+from engine.limits import INPUT_VALUES
 from engine.message import publish_from
 from engine.names import ChannelName, parse_channel
 from ext.publish import Publish, parse_messages
+from ext.values import is_json
 from server.request import (
     FORM,
     MEDIA_TYPES,
@@ -96,6 +96,22 @@ class Messages:
         self._params = params
         self._bounds = bounds
         self._made: Publish | PubSubError | None = plain
+        self._client_ids: set[str] | None = None
+
+    def client_ids(self) -> set[str]:
+        """Those that they name; looked for once, for however many channels."""
+        if self._client_ids is None:
+            named = self.plain.client_ids if self.plain is not None else map(_client_id, self.values)
+            self._client_ids = {client_id for client_id in named or () if client_id is not None}
+        return self._client_ids
+
+    def connection_key(self) -> object:
+        """That of the connection for which they are published; None: of none. Raises: PubSubError 40006."""
+        keys = [message.get("connectionKey") if isinstance(message, dict) else None for message in self.values]
+        for index, other in enumerate(keys):
+            if other != keys[0]:
+                raise bad_request(f"messages[{index}].connectionKey: differs from the first message's", code=40006)
+        return keys[0] if keys else None
 
     def publish(self) -> Publish:
         """Raises: PubSubError, as ``publish_from``."""
@@ -130,13 +146,12 @@ def check_publish(
         raise PubSubError(f"the credentials do not permit publish on {channel.name!r}", code=40160, status=401)
     if messages.plain is not None:
         connection_id, client_id = None, None if identity.wildcard else identity.client_id
-        for named in messages.plain.client_ids or ():
+        for named in messages.client_ids():
             check_message_client_id(identity, named)
     else:
-        connection_id, client_id = _on_behalf(messages.values, identity, behalf)
-        for message in messages.values:
-            if isinstance(message, dict) and isinstance(message.get("clientId"), str):
-                _check_client_id(identity, client_id, message["clientId"])
+        connection_id, client_id = _on_behalf(messages.connection_key(), identity, behalf)
+        for named in messages.client_ids():
+            _check_client_id(identity, client_id, named)
     publish = messages.publish()
     if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
         raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
@@ -172,7 +187,7 @@ def body_wire(request: Request) -> int:
 def read_messages(request: Request) -> tuple[int, list[object]]:
     """The format whose rules for binary payloads they follow, and the messages, unchecked inside.
 
-    Raises: PubSubError 40001 (can't be decoded), 40000 (no message in it).
+    Raises: PubSubError 40001 (can't be decoded), 40000 (no message in it), 40009 (too many values in it).
     """
     kind = media_type(request.headers.get("content-type", ""))
     if kind in RAW_TYPES or request.query.get("enveloped") == "false":
@@ -203,10 +218,11 @@ def _unenveloped(request: Request, kind: str) -> dict[str, object]:
             message[field] = value
     if kind == "application/json":
         try:
-            orjson.loads(request.body)
-        except ValueError as error:
-            raise bad_request(f"body: no valid JSON: {error}", code=40001) from error
-        message["data"] = request.body.decode()
+            if not is_json(request.body, most=INPUT_VALUES):
+                raise bad_request("body: no valid JSON", code=40001)
+            message["data"] = request.body.decode()
+        except OverflowError as error:
+            raise bad_request(f"body: {error}", code=40009) from error
         message.setdefault("encoding", "json")
     elif kind == "text/plain":
         try:
@@ -218,16 +234,16 @@ def _unenveloped(request: Request, kind: str) -> dict[str, object]:
     return message
 
 
+def _client_id(message: object) -> str | None:
+    client_id = message.get("clientId") if isinstance(message, dict) else None
+    return client_id if isinstance(client_id, str) else None
+
+
 def _on_behalf(
-    messages: list[object], identity: Identity, behalf: Callable[[str], tuple[str, str | None]]
+    key: object, identity: Identity, behalf: Callable[[str], tuple[str, str | None]]
 ) -> tuple[str | None, str | None]:
     """Whose connection it is published for, if any, and the clientId of messages that name none."""
     own = None if identity.wildcard else identity.client_id
-    keys = [message.get("connectionKey") if isinstance(message, dict) else None for message in messages]
-    key = keys[0]
-    for index, other in enumerate(keys):
-        if other != key:
-            raise bad_request(f"messages[{index}].connectionKey: differs from the first message's", code=40006)
     if key is None:
         return None, own
     if not isinstance(key, str):
