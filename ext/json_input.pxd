@@ -12,6 +12,13 @@ from ext.output cimport Out, out_init
 from ext.utf8 cimport Text
 from ext.words cimport ctz, eight_at, plain_block, unplain
 
+cdef extern from *:
+    """
+    static const unsigned char UNESCAPED[256] = {['"'] = '"', ['\\\\'] = '\\\\', ['/'] = '/', ['b'] = 8, ['f'] = 12,
+                                                 ['n'] = 10, ['r'] = 13, ['t'] = 9};
+    """
+    const uint8_t UNESCAPED[256]        # of the letter behind a backslash; 0: it is u, or none
+
 
 cdef inline void skip_blank(In* source) noexcept nogil:
     cdef uint8_t byte
@@ -112,8 +119,15 @@ cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at, 
             return False
         if source.data[at] == 34:
             break
-        if source.data[at] != 92 or not _take_escape(source, &at, &to, mend):
+        if source.data[at] != 92:
             return False
+        while at < source.size and source.data[at] == 92:       # often there are several
+            if source.size - at > 1 and UNESCAPED[source.data[at + 1]]:
+                to[0] = UNESCAPED[source.data[at + 1]]
+                to += 1
+                at += 2
+            elif not _take_escape(source, &at, &to, mend):
+                return False
         start = at
         at = plain_run(source.data, at, source.size)
     text.size = <size_t>(to - text.data)
@@ -123,48 +137,27 @@ cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at, 
 
 
 cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to, bint mend) noexcept nogil:
-    """One escape, of which the backslash is at ``place``."""
+    """One escape of a character by its number, of which the backslash is at ``place``."""
     cdef size_t at = place[0] + 1
-    cdef uint8_t byte
     cdef int code, low
-    if at >= source.size:
+    if source.size - at < 5 or source.data[at] != 117:      # u
         return False
-    byte = source.data[at]
-    at += 1
-    if byte == 117:                                         # u
-        if source.size - at < 4:
+    code = _hex4(source.data + at + 1)
+    at += 5
+    if code < 0:
+        return False
+    if 0xD800 <= code <= 0xDFFF:
+        low = -1
+        if code <= 0xDBFF and source.size - at >= 6 and source.data[at] == 92 and source.data[at + 1] == 117:
+            low = _hex4(source.data + at + 2)
+        if 0xDC00 <= low <= 0xDFFF:
+            at += 6
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+        elif mend:
+            code = 0xFFFD
+        else:
             return False
-        code = _hex4(source.data + at)
-        at += 4
-        if code < 0:
-            return False
-        if 0xD800 <= code <= 0xDFFF:
-            low = -1
-            if code <= 0xDBFF and source.size - at >= 6 and source.data[at] == 92 and source.data[at + 1] == 117:
-                low = _hex4(source.data + at + 2)
-            if 0xDC00 <= low <= 0xDFFF:
-                at += 6
-                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
-            elif mend:
-                code = 0xFFFD
-            else:
-                return False
-        to[0] = _write_utf8(to[0], <uint32_t>code)
-    else:
-        if byte == 98:                                      # b
-            byte = 8
-        elif byte == 102:                                   # f
-            byte = 12
-        elif byte == 110:                                   # n
-            byte = 10
-        elif byte == 114:                                   # r
-            byte = 13
-        elif byte == 116:                                   # t
-            byte = 9
-        elif byte != 34 and byte != 92 and byte != 47:      # quote, backslash, slash: as they are
-            return False
-        to[0][0] = byte
-        to[0] += 1
+    to[0] = _write_utf8(to[0], <uint32_t>code)
     place[0] = at
     return True
 

@@ -431,6 +431,12 @@ cdef class _Reader:
         return members
 
 
+cdef inline size_t past_digits(const uint8_t* data, size_t at, size_t size) noexcept nogil:
+    while at < size and 48 <= data[at] <= 57:
+        at += 1
+    return at
+
+
 cdef inline bint take_number(In* source, Number* number) noexcept nogil:
     """Past a number, as RFC 8259 draws it."""
     cdef const uint8_t* data = source.data
@@ -450,6 +456,8 @@ cdef inline bint take_number(In* source, Number* number) noexcept nogil:
             break
         if digits >= 1844674407370955161u and (digits > 1844674407370955161u or digit > 5):
             number.is_exact = False
+            at = past_digits(data, at, size)
+            break
         digits = digits * 10 + digit
         at += 1
     if at == start or (data[start] == 48 and at - start > 1):
@@ -465,6 +473,8 @@ cdef inline bint take_number(In* source, Number* number) noexcept nogil:
                 break
             if digits >= 1844674407370955161u:
                 number.is_exact = False
+                at = past_digits(data, at, size)
+                break
             digits = digits * 10 + digit
             at += 1
         number.exponent = -<int64_t>(at - start)
