@@ -178,6 +178,10 @@ HASHES_KEPT = 4_000
 CLIENT_ID_BYTES = 1 * KIB
 """Of a clientId: it is in tokens, too. The client: 40012."""
 CHANNEL_NAME_BYTES = 2048
+LARGE_INPUT_BYTES = 4 * KIB
+"""A frame or body of so many bytes waits for its turn if it goes the long way: up to 5 ms of work, and one at a time.
+Smaller ones take some 0.3 ms at most. Its sender waits, and is not read from meanwhile. Who lets frames and bodies be
+larger than they are by default pays some 2 ms for each MiB of text in them."""
 UNCOUNTED_BYTES = 1 * KIB
 """Of a message's id, and of its encoding: max_message_size does not count them. The publisher: 40031, 40013."""
 INPUT_VALUES = 40_000

@@ -113,14 +113,19 @@ class Messages:
                 raise bad_request(f"messages[{index}].connectionKey: differs from the first message's", code=40006)
         return keys[0] if keys else None
 
-    def publish(self) -> Publish:
-        """Raises: PubSubError, as ``publish_from``."""
+    def make(self) -> None:
+        """Make now what ``publish`` will give, or raise."""
         if self._made is None:
             try:
                 most = self._bounds.messages
                 self._made = publish_from("", 0, self.values, self._wire, dict(self._params), max_messages=most)
             except PubSubError as error:
                 self._made = error
+
+    def publish(self) -> Publish:
+        """Raises: PubSubError, as ``publish_from``."""
+        self.make()
+        assert self._made is not None
         if isinstance(self._made, PubSubError):
             raise self._made
         return self._made
@@ -163,17 +168,21 @@ def check_publish(
     return RestPublish(channel, publish, base_id, message_id, connection_id, client_id)
 
 
-def read_publish(request: Request, bounds: Bounds) -> Messages:
-    """The messages of a request: plain ones in one pass over their bytes, all others as ``read_messages`` has them.
+def read_plain(request: Request, bounds: Bounds) -> Messages | None:
+    """The messages of a request, if they are plain: read in one pass over their bytes.
 
-    Raises: PubSubError, as ``read_messages``.
+    Raises: PubSubError 40001, if nobody here can read it.
     """
     check_plain(request)
     wire = MEDIA_TYPES.get(media_type(request.headers.get("content-type", "")))
-    if wire is not None and request.query.get("enveloped") != "false":
-        plain = parse_messages(request.body, wire)
-        if plain is not None and plain.count <= bounds.messages:
-            return Messages(wire, [], request.query, bounds, plain)
+    if wire is None or request.query.get("enveloped") == "false":
+        return None
+    plain = parse_messages(request.body, wire)
+    return Messages(wire, [], request.query, bounds, plain) if plain and plain.count <= bounds.messages else None
+
+
+def read_publish(request: Request, bounds: Bounds) -> Messages:
+    """The messages of a request, whatever they are. Raises: PubSubError, as ``read_messages``."""
     wire, values = read_messages(request)
     return Messages(wire, values, request.query, bounds)
 

@@ -10,10 +10,10 @@ Handlers hold nothing of a request, and know neither HTTP nor sockets. What is a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import trio
 
@@ -21,7 +21,7 @@ from engine.auth.capability import Operation
 from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.errors import AuthError, OutcomeUnknown, PubSubError
-from engine.limits import PAGES_AT_ONCE
+from engine.limits import LARGE_INPUT_BYTES, PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
 from engine.statistics import Entries, Interval
 from ext.publish import Publish
@@ -41,7 +41,7 @@ from server.history import (
 )
 from server.openapi import document
 from server.pace import Pace
-from server.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_publish
+from server.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_plain, read_publish
 from server.readers import alone
 from server.reply import (
     Encoded,
@@ -70,7 +70,7 @@ from server.turns import Turns
 GREETING = b"This is Unbroken, a realtime message server. Its clients are Ably's SDKs.\n"
 TOKEN_REQUEST_BYTES = 128 * 1024  # anybody may send one; a capability is by far its largest part
 FEW_INTERVALS = 50  # of statistics: to sum them up takes 2 ms; for more of them, a thread
-APART_BYTES = 64 * 1024  # larger bodies are decoded in a thread: they can be a million tiny values
+APART_BYTES = 64 * 1024  # larger bodies of publishes do not take the plane's way
 NO_CACHE = ("Cache-Control", "no-store")  # of a reply that is stale at once, or secret
 
 
@@ -138,14 +138,11 @@ class Backend(Archive, Protocol):
     async def delete_app(self, app_id: str) -> None: ...
 
 
-Result = TypeVar("Result")
-
-
 class Rest:
     """Callable as a Handler: one request in, one response out."""
 
     def __init__(self, backend: Backend, bounds: Bounds, pace: Pace | None = None) -> None:
-        """``pace``: which passes of the loop long answers are made in."""
+        """``pace``: which passes of the loop large bodies are read in, and long answers made."""
         self._backend = backend
         self._pace = pace or Pace(lambda: None)
         self._bounds = bounds
@@ -218,7 +215,7 @@ class Rest:
 
     async def _map(self, request: Request) -> dict[str, object]:
         """The body as a map; nothing is an empty one."""
-        body = await _apart(decode_body, request) if request.body else {}
+        body = await self._decoded(request) if request.body else {}
         if not isinstance(body, dict):
             raise bad_request(f"body: must be a map, got {type(body).__name__}")
         return body
@@ -234,7 +231,7 @@ class Rest:
 
     async def _publish(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
-        messages = await _apart(self._read, request)
+        messages = await self._read_in_turn(request)
         return Reply(201, await self._publish_on(request, identity, messages, variables[0]))
 
     def checked_publish(self, request: Request, variables: Variables) -> tuple[Identity, RestPublish]:
@@ -246,7 +243,28 @@ class Rest:
         return identity, self._checked(request, identity, self._read(request), variables[0])
 
     def _read(self, request: Request) -> Messages:
-        return read_publish(request, self._bounds)
+        return read_plain(request, self._bounds) or read_publish(request, self._bounds)
+
+    async def _read_in_turn(self, request: Request) -> Messages:
+        """The same, where that may take longer: in its turn, and in three steps."""
+        await self._turn(request)
+        messages = read_plain(request, self._bounds)
+        if messages is None:
+            await self._turn(request)
+            messages = read_publish(request, self._bounds)
+            await self._turn(request)
+            messages.make()
+        return messages
+
+    async def _turn(self, request: Request) -> None:
+        """Before each step of the work on a large body, up to a few ms: others go on in between."""
+        if len(request.body) >= LARGE_INPUT_BYTES:
+            await self._pace.turn(time.perf_counter())
+
+    async def _decoded(self, request: Request) -> object:
+        """The body as values, in its turn. Raises: PubSubError 40001, 40009."""
+        await self._turn(request)
+        return decode_body(request)
 
     def _checked(self, request: Request, identity: Identity, messages: Messages, channel: str) -> RestPublish:
         behalf = partial(self._behalf, identity.app_id)
@@ -271,7 +289,7 @@ class Rest:
 
     async def _publish_batch(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
-        specs, several = parse_specs(await _apart(decode_body, request))
+        specs, several = parse_specs(await self._decoded(request))
         wire = body_wire(request)
 
         async def publish(channel: str, messages: Messages) -> dict[str, object]:
@@ -352,7 +370,7 @@ class Rest:
 
     async def _put_stats(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
-        await self._backend.put_statistics(identity.app_id, parse_fixtures(await _apart(decode_body, request)))
+        await self._backend.put_statistics(identity.app_id, parse_fixtures(await self._decoded(request)))
         return Reply(201, {})
 
     async def _request_token(self, request: Request, variables: Variables) -> Reply:
@@ -414,10 +432,3 @@ async def _made(page: MessagePage) -> Encoded:
         small = n == 0 and sum(len(stored.record) for stored, _ in part) <= PART_BYTES
         made += make() if small else await trio.to_thread.run_sync(alone, make)
     return join_encoded(made, page.wire)
-
-
-async def _apart(function: Callable[[Request], Result], request: Request) -> Result:
-    """The function's result; got in a worker thread when it may take long."""
-    if len(request.body) <= APART_BYTES:
-        return function(request)
-    return await trio.to_thread.run_sync(function, request)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.events import TextMessage
 
+from engine.limits import LARGE_INPUT_BYTES
 from ext.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Plane
 from server import arrivals as room
 from server.arrivals import Arrivals
@@ -55,7 +56,9 @@ def hurried(monkeypatch):
     monkeypatch.setattr(room, "LOOK_SECONDS", -1.0)
 
 
-EVENTS = st.tuples(st.integers(0, 3), st.sampled_from([TEXT, BINARY, VIOLATION, BEHIND]), st.integers(0, 99))
+LARGE = bytes(LARGE_INPUT_BYTES)
+DATA = st.one_of(st.binary(max_size=3), st.binary(max_size=3).map(lambda text: LARGE + text))
+EVENTS = st.tuples(st.integers(0, 3), st.sampled_from([TEXT, BINARY, VIOLATION, BEHIND]), DATA)
 
 
 @given(polls=st.lists(st.lists(EVENTS, max_size=12), max_size=6), seconds=st.sampled_from([-1.0, 0.0, 1.0]))
@@ -70,13 +73,27 @@ def test_each_client_keeps_its_order_and_nothing_is_lost_whatever_the_time(polls
             arrivals.look([(clients[who], kind, data) for who, kind, data in events])
             sent += events
         room.LOOK_SECONDS = 1.0
-        arrivals.look([])
+        while len(arrivals):
+            arrivals.look([])
     finally:
         room.LOOK_SECONDS = before
     assert len(arrivals) == 0
     for n, client in enumerate(clients):
         assert [event for event in log if event[0] == n] == [event for event in sent if event[0] == n]
         assert client.transport.stalled == [True, False] * (len(client.transport.stalled) // 2)
+
+
+def test_one_large_message_is_looked_at_in_a_turn_and_small_ones_wait_for_none():
+    log = []
+    crowd, quiet = [Client(log, n) for n in range(40)], Client(log, "quiet")
+    arrivals = Arrivals()
+    arrivals.look([(client, TEXT, LARGE) for client in crowd])
+    for n in range(1, 40):
+        assert len(log) == 2 * n - 1
+        arrivals.look([(quiet, TEXT, b"small"), (crowd[39], TEXT, b"behind its own")][: 1 if n < 39 else 2])
+        assert log[-2][0] == "quiet" and log[-1][2] == LARGE
+    arrivals.look([])
+    assert log[-1] == (39, TEXT, b"behind its own") and len(arrivals) == 0
 
 
 def test_who_has_sent_one_message_waits_for_one_of_each_of_the_others(monkeypatch):
