@@ -16,7 +16,12 @@ cdef extern from *:
     """
     static const unsigned char UNESCAPED[256] = {['"'] = '"', ['\\\\'] = '\\\\', ['/'] = '/', ['b'] = 8, ['f'] = 12,
                                                  ['n'] = 10, ['r'] = 13, ['t'] = 9};
+    static const unsigned char HEX[256] = {
+        [0 ... 255] = 16, ['0'] = 0, ['1'] = 1, ['2'] = 2, ['3'] = 3, ['4'] = 4, ['5'] = 5, ['6'] = 6, ['7'] = 7, ['8'] = 8,
+        ['9'] = 9, ['a'] = 10, ['b'] = 11, ['c'] = 12, ['d'] = 13, ['e'] = 14, ['f'] = 15, ['A'] = 10, ['B'] = 11,
+        ['C'] = 12, ['D'] = 13, ['E'] = 14, ['F'] = 15};
     """
+    const uint8_t HEX[256]              # of a hexadecimal digit; 16: it is none
     const uint8_t UNESCAPED[256]        # of the letter behind a backslash; 0: it is u, or none
 
 
@@ -163,17 +168,9 @@ cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to, bint mend
 
 
 cdef inline int _hex4(const uint8_t* at) noexcept nogil:
-    cdef int i, value = 0
-    cdef uint8_t byte
-    for i in range(4):
-        byte = at[i]
-        if 48 <= byte <= 57:
-            value = value << 4 | (byte - 48)
-        elif 97 <= (byte | 32) <= 102:
-            value = value << 4 | ((byte | 32) - 87)
-        else:
-            return -1
-    return value
+    """-1: these are no four hexadecimal digits."""
+    cdef int a = HEX[at[0]], b = HEX[at[1]], c = HEX[at[2]], d = HEX[at[3]]
+    return -1 if (a | b | c | d) & 16 else a << 12 | b << 8 | c << 4 | d
 
 
 cdef inline uint8_t* _write_utf8(uint8_t* to, uint32_t code) noexcept nogil:

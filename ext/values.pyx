@@ -40,6 +40,7 @@ cdef extern from "Python.h":
 cdef enum:
     DEEPEST_VALUES = 300        # maps and arrays in one another; our recursion, too. Extras go to 64, orjson writes 254
     LONGEST_NUMBER = 1024       # characters; a double has 17 digits that count, and up to 767 that could
+    SLOW_NUMBER = 4             # items that it counts as: so much longer does it take to make
     MEMBERS = 1000              # of a protocol message; it has a dozen. Others behind them are not looked at
     ODD_DEPTH = 100             # no SDK nests so deep
 
@@ -153,6 +154,8 @@ cdef class _Reader:
             elif 48 <= byte <= 57 or (byte == 45 and self._begins_number()):
                 if not take_number(source, &number):
                     return False
+                if not is_quick(&number):
+                    items[0] += SLOW_NUMBER - 1
             elif self._word() < 0:
                 return False
             while depth and take(source, self.open[depth - 1] + 2):
@@ -298,7 +301,7 @@ cdef class _Reader:
                 return PyLong_FromUnsignedLongLong(number.digits)
             if number.is_whole and number.digits <= <uint64_t>1 << 63:
                 return PyLong_FromLongLong(<int64_t>(0 - number.digits))
-            if number.digits <= <uint64_t>1 << 53 and -22 <= number.exponent <= 22:
+            if is_quick(&number):
                 # Both are doubles without an error, so their quotient has no more than one (Clinger, 1990).
                 real = <double>number.digits
                 real = real / TENS[-number.exponent] if number.exponent < 0 else real * TENS[number.exponent]
@@ -429,6 +432,11 @@ cdef class _Reader:
             if not self.msgpack and not take(source, 44):
                 break
         return members
+
+
+cdef inline bint is_quick(const Number* number) noexcept nogil:
+    """Is it an integer, or a fraction of two numbers that a double holds without an error?"""
+    return number.is_exact and (number.is_whole or (number.digits <= <uint64_t>1 << 53 and -22 <= number.exponent <= 22))
 
 
 cdef inline size_t past_digits(const uint8_t* data, size_t at, size_t size) noexcept nogil:

@@ -10,7 +10,6 @@ from tests.harness import channel_path, request
 from tests.rawclient import RawClient, RefusedError
 from tests.restclient import RestClient
 from tests.test_memory_budget import serve  # noqa: F401 - a fixture
-from tests.test_tls import authority  # noqa: F401 - a fixture
 
 ONE, TWO = "app1.key1:secret", "app2.key1:secret"
 IDS, CHANNELS, CONNECTIONS = 400, 40, 24
