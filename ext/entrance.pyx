@@ -23,6 +23,7 @@ from ext.kernel cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, M
 cdef enum:
     READY_EVENTS = 256
     ACCEPTS_A_POLL = 64         # then those who are in have their turn: some 5 ms with what follows
+    TASKS_A_POLL = 16           # of those who are handed up at their first bytes: each costs a task, not only a look
     RECEIVE_BYTES = 16 * 1024
 
 cdef struct Waiting:
@@ -97,7 +98,7 @@ cdef class Entrance:
         cdef list arrived = []
         cdef bint newcomers = False
         self.starved = False
-        n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
+        n = epoll_wait(self.fd, ready, READY_EVENTS if self._head_bytes else TASKS_A_POLL, 0)
         for i in range(n):
             if ready[i].data.ptr is NULL:
                 newcomers = True
@@ -157,7 +158,7 @@ cdef class Entrance:
     cdef int _accept(self, int64_t now_ms, list arrived) except -1:
         cdef int accepted, fd
         cdef ssize_t size
-        for accepted in range(ACCEPTS_A_POLL):
+        for accepted in range(ACCEPTS_A_POLL if self._head_bytes else TASKS_A_POLL):
             if self._full():
                 self._arm(False)
                 return 0

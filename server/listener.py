@@ -23,8 +23,8 @@ from server.secure import TlsStream
 LOGGER = logging.getLogger("unbroken.listener")
 END_OF_HEAD = b"\r\n\r\n"
 CLOSE_SECONDS = 1.0  # for a peer to take the last few bytes
-# In one pass of the loop: each step is up to a millisecond of arithmetic, and everybody else waits meanwhile.
-TLS_STEPS_AT_ONCE = 2
+# In one pass of the loop: a step is a millisecond of arithmetic, and a message of others takes some passes.
+TLS_STEPS_AT_ONCE = 1
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 
 

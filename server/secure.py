@@ -45,10 +45,12 @@ class TlsStream(trio.abc.HalfCloseableStream):
             asking: entered whenever it is the peer's move.
         Raises: ssl.SSLError, there is none; the peer has been told why.
         """
-        self._incoming.write(received)
         while True:
             try:
                 async with turns:
+                    if not received:  # in its turn, too: thousands may leave at the same moment
+                        raise trio.BrokenResourceError("the peer left in the middle of the handshake")
+                    self._incoming.write(received)
                     done = self._step()
             except ssl.SSLError:
                 await self._send_records()
@@ -60,10 +62,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
             if done:
                 return
             with asking:
-                received = bytes(await self.transport_stream.receive_some(RECEIVE_BYTES))
-            if not received:
-                raise trio.BrokenResourceError("the peer left in the middle of the handshake")
-            self._incoming.write(received)
+                try:
+                    received = bytes(await self.transport_stream.receive_some(RECEIVE_BYTES))
+                except trio.BrokenResourceError:
+                    received = b""
 
     def _step(self) -> bool:
         """As far as it goes with what has come; True: to its end."""

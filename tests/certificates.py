@@ -17,6 +17,8 @@ class Authority:
     """Of ``unbroken serve``: where its certificate is."""
     client: ssl.SSLContext
     """For clients who trust it."""
+    root: bytes
+    """What that takes, as PEM."""
 
     def server(self) -> ssl.SSLContext:
         """For a server within the test."""
@@ -38,7 +40,7 @@ def authority() -> Authority:
         blob.write_to_path(certificate, append=n > 0)
     client = ssl.create_default_context()
     root.configure_trust(client)
-    return Authority(("--tls-cert", str(certificate), "--tls-key", str(key)), client)
+    return Authority(("--tls-cert", str(certificate), "--tls-key", str(key)), client, root.cert_pem.bytes())
 
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends

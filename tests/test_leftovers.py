@@ -11,12 +11,12 @@ import os
 import signal
 import socket
 import ssl
-import struct
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.newcomers import client_hello, reset
 from tests import certificates
 from tests.harness import KEY, Server, rss, wait_until
 from tests.rawclient import GoneError, RawClient, RefusedError
@@ -41,11 +41,6 @@ class Side:
 
     def websocket(self, **params: str) -> RawClient:
         return RawClient(self.server.address, **self.options, **params)
-
-
-def reset(one: socket.socket) -> None:
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    one.close()
 
 
 def says(data: bytes, *, answered: bool = True, end=socket.socket.close):
@@ -103,14 +98,6 @@ def plain_to(data: bytes, *, end):
     return do
 
 
-def client_hello() -> bytes:
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = certificates.authority().client.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return outgoing.read()
-
-
 def get(more: bytes = b"") -> bytes:
     return b"GET /time HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n"
 
@@ -148,9 +135,10 @@ ENDINGS = {
     "no frame": speaks(raw=b"\xff\x80\0\0\0\0", end=RawClient.drop),
     "no message": speaks(raw=b"\x81\x83\0\0\0\0{x}", end=RawClient.drop),
 }
+HELLO = client_hello(certificates.authority().client)
 OF_TLS = {
-    "a handshake, aborted": plain_to(client_hello(), end=reset),
-    "a handshake, left": plain_to(client_hello(), end=socket.socket.close),
+    "a handshake, aborted": plain_to(HELLO, end=reset),
+    "a handshake, left": plain_to(HELLO, end=socket.socket.close),
     "a handshake, silent": plain_to(b"", end=reset),
     "no handshake": plain_to(b"GET / HTTP/1.1\r\n\r\n", end=socket.socket.close),
     "a handshake, and no more": says(b"", answered=False),
