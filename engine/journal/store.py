@@ -139,15 +139,17 @@ class RocksStore:
     def __init__(self, path: Path) -> None:
         """Open or create.
 
-        Raises: StoreError; nothing is held then, and nothing on disk has been thrown away.
+        Raises: StoreError; nothing is held then, and nothing on disk has been thrown away, but what was torn.
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            problem = wal.inspect(path)
+            found = wal.findings(path)
+            for log, about in found:
+                if about.problem is not None:
+                    raise StoreError(f"Corruption: {log.name}: {about.problem}")
+            wal.cut_tears(found)
         except OSError as error:
             raise StoreError(f"IO error: {error}") from error
-        if problem is not None:
-            raise StoreError(f"Corruption: {problem}")
         self._path = path
         self._options = _options()
         with _translated():
