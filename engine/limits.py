@@ -184,8 +184,8 @@ Smaller ones take some 0.3 ms at most. Its sender waits, and is not read from me
 larger than they are by default pays some 2 ms for each MiB of text in them."""
 UNCOUNTED_BYTES = 1 * KIB
 """Of a message's id, and of its encoding: max_message_size does not count them. The publisher: 40031, 40013."""
-INPUT_VALUES = 40_000
-"""Values of one input (frame or body) that are made, keys included: some 4 ms of work, for which everybody else waits.
+INPUT_VALUES = 32_000
+"""Values of one input (frame or body) that are made, keys included: some 3 ms of work, for which everybody else waits.
 They are counted before the first is made. 1,000 messages with all members and five headers each have 27,000. The
 sender: 40009 for that publish or request, however large messages may be otherwise."""
 TOMBSTONES = 100_000
