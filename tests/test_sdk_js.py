@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness import publish
 from tests.sdk.contract import SdkContract
-from tests.sdk.driving import JAVASCRIPT, PYTHON, Driver, javascript_missing, python_missing, require, structure
+from tests.sdk.driving import JAVASCRIPT, PYTHON, Driver, javascript_missing, python_missing, require, structure, text
 
 pytestmark = pytest.mark.sdk
 
@@ -34,6 +34,30 @@ class TestJavaScript(SdkContract):
         before, _ = reader.history(channel, untilAttach=True)
         names = [message["name"] for message in before[::-1] + live]
         assert names == [f"p/{number:06d}" for number in range(200)]
+
+    @pytest.mark.parametrize("way", ["realtime", "rest"])
+    def test_a_text_that_was_cut_in_an_emoji_and_undefined_are_kept_alike(self, driver, server, channel, packed, way):
+        reader, client = (driver.connect(server.port, binary=each) for each in (not packed, packed))
+        reader.subscribe(channel)
+        client.publish(channel, {"name": "first", "data": text("plain")})  # the short way is open now
+        undefined = {"undefined": True}
+        sent = [
+            {"name": "cut \ud83d", "data": text("ok \ud83d")},
+            {"name": "object", "data": structure({"a": "\ude00", "b": [1, "\ud83d"]})},
+            {"name": "undefined", "extras": {"headers": {"v": [1, undefined, 2], "w": undefined, "x": "\ud83d"}}},
+        ]
+        for message in sent:
+            if way == "rest":
+                driver.rest_publish(server.port, channel, message, binary=packed)
+            else:
+                client.publish(channel, message)
+        client.publish(channel, {"name": "last", "data": text("still here")})
+        stored, _ = reader.history(channel, direction="forwards")
+        for messages in (reader.messages(channel, 5), stored):
+            assert [message["name"] for message in messages] == ["first", "cut \ufffd", "object", "undefined", "last"]
+            assert messages[1]["data"] == text("ok \ufffd")
+            assert messages[2]["data"] == sent[1]["data"]  # the SDK has made text of it, in which it is an escape
+            assert messages[3]["extras"] == {"headers": {"v": [1, None, 2], "x": "\ufffd"}}
 
     def test_the_channel_knows_its_modes_and_params(self, driver, server, channel, packed):
         client = driver.connect(server.port, binary=packed)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.sdk.contract import SdkContract
-from tests.sdk.driving import PYTHON, python_missing
+from tests.sdk.driving import PYTHON, python_missing, text
 
 pytestmark = pytest.mark.sdk
 
@@ -20,6 +20,27 @@ class TestPython(SdkContract):
     # For the same reason: what was in flight may be sent again only behind hundreds of newer ones (seen on the wire).
     resends_in_order = False
     recovers_channels = False  # the library has no recovery keys; a connection is continued by a transport parameter
+
+    def test_a_text_that_was_cut_in_an_emoji_is_kept(self, driver, server, channel):
+        """In JSON; its packer of msgpack refuses such a text before anything is sent."""
+        readers = [driver.connect(server.port, binary=each) for each in (False, True)]
+        for reader in readers:
+            reader.subscribe(channel)
+        client = driver.connect(server.port, binary=False)
+        client.publish(channel, {"name": "first", "data": text("plain")})
+        client.publish(
+            channel, {"name": "n", "data": text("ok \ud83d"), "extras": {"headers": {"a": float("nan"), "b": "\ude00"}}}
+        )
+        driver.rest_publish(server.port, channel, {"name": "n", "data": text("ok \ud83d")}, binary=False)
+        for reader in readers:
+            stored, _ = reader.history(channel, direction="forwards")
+            for messages in (reader.messages(channel, 3), stored):
+                assert [message["data"] for message in messages] == [
+                    text("plain"),
+                    text("ok \ufffd"),
+                    text("ok \ufffd"),
+                ]
+                assert messages[1]["extras"] == {"headers": {"b": "\ufffd"}}
 
     @staticmethod
     def missing() -> str | None:

@@ -47,9 +47,18 @@ function shown(message) {
   };
 }
 
+// {"undefined": true}, anywhere in extras, stands for what JSON has no word for.
+function revived(value) {
+  if (value === null || typeof value !== 'object') return value;
+  if (value.undefined === true) return undefined;
+  if (Array.isArray(value)) return value.map(revived);
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, revived(inner)]));
+}
+
 function outgoing(message) {
-  const { data, ...rest } = message;
-  return 'data' in message ? { ...rest, data: untag(data) } : rest;
+  const { data, extras, ...rest } = message;
+  const made = extras === undefined ? rest : { ...rest, extras: revived(extras) };
+  return 'data' in message ? { ...made, data: untag(data) } : made;
 }
 
 // What an application's callback would make of what its own server has told it.
