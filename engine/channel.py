@@ -21,6 +21,7 @@ from engine.errors import PubSubError
 from engine.journal.lives import Lives
 from engine.names import ChannelName
 from engine.quota import Quota
+from engine.shares import Tally
 from ext.dedup import DedupWindow
 from ext.log import Log
 from ext.rate import Rate
@@ -66,6 +67,7 @@ class Channel(Log):
         "name",
         "policy",
         "scheduled",
+        "tally",
         "waiting",
     )
 
@@ -80,6 +82,7 @@ class Channel(Log):
         self.waiting: list[Callable[[], None]] | None = None  # while nothing waits: there may be a million of us
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
         self.attached = 0  # attachments, live or catching up
+        self.tally: Tally | None = None  # where they are counted, too
         self.modes: dict[int, int] | None = None  # how many of them have just these modes, as the protocol's flags
         self.scheduled = False
         self._plain_name: ChannelName | None = None
@@ -126,6 +129,12 @@ class Channel(Log):
         self.last_stored = last_stored
         self.head = max(position, last_stored)  # nothing of this channel is staged while it sleeps
         self.awake = True
+
+    def count_attachment(self, change: int) -> None:
+        """There is one more, or one less."""
+        self.attached += change
+        if self.tally is not None:
+            self.tally.count(self.app_id, change)
 
     def recount(self, before: int, after: int) -> None:
         """An attachment has other modes than before; 0: it is not there."""

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from engine import limits
 from engine.channel import Channel, Policy
 from engine.directory import ChannelNames
-from engine.errors import LimitExceeded, PubSubError
+from engine.errors import PubSubError
 from engine.journal.port import Stored
 from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Completion, Sequencer, overloaded
 from engine.settings import Settings
+from engine.shares import Tally, check_share
 from ext.budget import Budget, Share
 from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
-from ext.sequence import share_of
 from ext.serial import SerialClock
 from ext.wire import record_ids, record_origin
 
@@ -59,6 +59,7 @@ class Hub:
         self.meters: dict[str, Meter] = {}  # by app
         self.budget = Budget(settings.limits.within(limits.MEMORY_UNKNOWN).ring_bytes)
         self._shares: dict[str, Share] = {}  # of it, by app
+        self.attachments = Tally()
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.window_seconds * 1000
         self._dedup_key = dedup_key
@@ -84,6 +85,7 @@ class Hub:
             channel = Channel(app_id, name, self._policy_of(app_id, name))
             channel.meter = self.meter(app_id)
             channel.share = self.share(app_id)
+            channel.tally = self.attachments
             channel.limit(self.quota_of(app_id, name))
             channel.meter.channels.add()
             self.channels[channel.key] = channel
@@ -97,16 +99,26 @@ class Hub:
 
     def _check_channels(self, app_id: str) -> None:
         """May the app have one more? Raises: LimitExceeded."""
-        most, own = self.settings.limits.channels, self.meter(app_id).channels.now
-        if len(self.channels) >= most:
-            raise LimitExceeded(f"{most} channels are active, the most this server may hold", code=50004, status=503)
-        quota = self.settings.app_quota(app_id).channels
-        if quota and own >= quota:
-            told = f"{own} channels of app {app_id} are active, the most it may have; try again when some are not"
-            raise LimitExceeded(told, code=42910)
-        if not quota and self.sequencer.shared and own + 1 > share_of(most, len(self.channels) + 1):
-            told = f"{own} channels of app {app_id} are active, its share of {most}; try again when some are not"
-            raise LimitExceeded(told, code=50004, status=503)
+        check_share(
+            "channels in memory",
+            app_id,
+            own=self.meter(app_id).channels.now,
+            taken=len(self.channels),
+            most=self.settings.limits.channels,
+            shared=self.sequencer.shared,
+            quota=self.settings.app_quota(app_id).channels,
+        )
+
+    def check_attachments(self, app_id: str) -> None:
+        """May one of its clients attach to one channel more? Raises: LimitExceeded."""
+        check_share(
+            "attachments",
+            app_id,
+            own=self.attachments.of(app_id),
+            taken=self.attachments.now,
+            most=self.settings.limits.attachments,
+            shared=self.sequencer.shared,
+        )
 
     def meter(self, app_id: str) -> Meter:
         """What the app's doings are counted on."""

@@ -22,6 +22,8 @@ class Limits:
     """Messages accepted together. The publisher: 40034."""
     channels_per_connection: int = 10_000
     """Attachments. The client: 90010 for that channel."""
+    attachments: int = 4_000_000
+    """Of all connections, some 600 bytes each. The client: 50004 for that channel, to be tried again."""
     connections: int = 100_000
     """Connections of the server, those being resumed included. The newcomer: 50004, to come back later."""
     channels: int = 1_000_000

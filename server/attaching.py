@@ -76,6 +76,8 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
             raise LimitExceeded(
                 f"the connection is attached to {most} channels, the most allowed", code=90010, status=400
             )
+        if earlier is None:
+            client.services.hub.check_attachments(client.identity.app_id)
         serial = fields.optional_text(message, "channelSerial")
         fresh = (earlier is None or earlier.hurried) and serial is None and not flags & Flag.ATTACH_RESUME
         channel = client.services.hub.open(client.identity.app_id, name.name, client.services.now_ms())

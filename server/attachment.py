@@ -191,7 +191,7 @@ class Attachment:
         self.hurried = False  # its rewind was not counted to the end, for its client wanted something else meanwhile
         self.reader: Reader | None = None  # while it is live
         self.cursor = 0  # while it is not: serial of the last entry handed to the transport
-        channel.attached += 1
+        channel.count_attachment(1)
 
     @property
     def modes(self) -> int:
@@ -215,7 +215,7 @@ class Attachment:
         if self.active:
             self.stop_reading()
             self.active = False
-            self.channel.attached -= 1
+            self.channel.count_attachment(-1)
             self.channel.recount(self._modes, 0)
 
     def read_from(self, cursor: int, transport: Transport, wire: int, skip_origin: int, budget: int) -> bool:

@@ -22,17 +22,17 @@ from engine.auth.revocation import Revocations
 from engine.auth.tokens import Identity, with_client_id
 from engine.channel import Channel, Policy
 from engine.connection import Connection, Connections
-from engine.errors import AuthError, LimitExceeded, PubSubError
+from engine.errors import AuthError, PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.port import Journal
 from engine.names import namespace
 from engine.quota import NOTHING_SAID, Quota
 from engine.settings import Namespace, Settings
+from engine.shares import check_share
 from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
-from ext.sequence import share_of
 from ext.serial import SerialClock, new_series
 from server.attachment import Attachment, Rewind
 from server.bodies import Bodies
@@ -403,13 +403,17 @@ class Node:
         self.revocations.check(identity, now_ms)
         return identity
 
-    def check_share(self, allowance: Allowance) -> None:
+    def check_connections(self, app_id: str, allowance: Allowance) -> None:
         """May its app have one connection more, though others will want some? Raises: LimitExceeded 50004."""
-        most, own = self.settings.limits.connections, allowance.app.connections
-        shared = self.hub.sequencer.shared and not allowance.app.quota.connections
-        if shared and own + 1 > share_of(most, self.connections.live + 1):
-            told = f"{own} connections of this app are open, its share of {most}; try again when some have gone"
-            raise LimitExceeded(told, code=50004, status=503)
+        if not allowance.app.quota.connections:  # else that has been asked for already
+            check_share(
+                "connections",
+                app_id,
+                own=allowance.app.connections,
+                taken=self.connections.live,
+                most=self.settings.limits.connections,
+                shared=self.hub.sequencer.shared,
+            )
 
     def joined(self, client: ClientProtocol) -> None:
         """It has its transport, and has been told CONNECTED."""

@@ -111,7 +111,7 @@ def _continue_or_begin(
                 node.superseded(opened.superseded)
     try:
         check_connections(allowance)
-        node.check_share(allowance)
+        node.check_connections(identity.app_id, allowance)
     except LimitExceeded:
         if opened is not None:  # it may be resumed when there is room
             node.connections.lost(opened.connection, opened.connection.owner, now_ms)

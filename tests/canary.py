@@ -4,8 +4,8 @@ with Canary(server.address, tls=context) as canary:      a thread, 50 messages a
     ...                                                  whatever others do
 canary.check()                                           all came, once and in order, and 99 of 100 in time
 
-Beside it a process that only echoes is asked at the same pace: what that takes is the machine's doing and the test's own,
-not the server's, and is allowed for."""
+Beside it a process that only echoes is asked at the same pace: what that takes is the machine's doing and the test's
+own, not the server's, and is allowed for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ECHO = "import os\nwhile data := os.read(0, 64): os.write(1, data)"
 
 
 class Canary:
-    """``options`` are those of RawClient. Leaving it raises what has gone wrong: a message lost, repeated, out of order."""
+    """``options`` are those of RawClient. Leaving it raises what has gone wrong: a message lost, repeated, out of turn."""
 
     def __init__(self, address: Address, channel: str = "", *, pace_seconds: float = 0.02, **options: Any) -> None:
         self.delays: list[float] = []

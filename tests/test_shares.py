@@ -6,14 +6,20 @@ import pytest
 
 from ext.rate import charge
 from ext.sequence import share_of
-from tests.harness import channel_path, request
+from tests.harness import channel_path, request, wait_until
 from tests.rawclient import RawClient, RefusedError
 from tests.restclient import RestClient
 from tests.test_memory_budget import serve  # noqa: F401 - a fixture
 
 ONE, TWO = "app1.key1:secret", "app2.key1:secret"
 IDS, CHANNELS, CONNECTIONS = 400, 40, 24
-SHARED = f"[limits]\ndedup_ids = {IDS}\nchannels = {CHANNELS}\nconnections = {CONNECTIONS}\n"
+ATTACHMENTS = 64
+SHARED = f"""[limits]
+dedup_ids = {IDS}
+channels = {CHANNELS}
+connections = {CONNECTIONS}
+attachments = {ATTACHMENTS}
+"""
 APPS = "[[apps]]\nid = 'app2'\nkeys = ['app2.key1:secret']\n"
 QUOTAS = "[[apps]]\nid = 'app1'\nkeys = []\nlimits = { dedup_ids = 100, channels = 10, bytes_in = 100000 }\n"
 
@@ -122,6 +128,35 @@ def test_who_attaches_finds_room_beside_an_app_that_attaches_wherever_it_can(ser
 
 
 @formats
+def test_one_app_cannot_use_up_the_attachments_of_all_and_what_it_gives_up_is_there_again(serve, format):  # noqa: F811
+    server, _ = serve(SHARED + APPS)
+    with (
+        RawClient(server.address, key=ONE, format=format) as first,
+        RawClient(server.address, key=ONE, format=format) as again,
+        RawClient(server.address, key=TWO, format=format) as second,
+    ):
+        for number in range(ATTACHMENTS * 7 // 8):
+            (first, again)[number % 2].attach(f"room-{number // 2}")
+        for _ in range(2):
+            with pytest.raises(RefusedError, match=f"app1 has 56 attachments, its share of {ATTACHMENTS}") as refused:
+                first.attach("room-of-mine")
+            assert (refused.value.code, refused.value.status) == (50004, 503)
+        first.attach("room-0")  # attached already: it takes no room
+        second.attach("room")
+        second.send({"action": 12, "channel": "room"})
+        again.drop()
+        wait_until(lambda: attaches(first, "room-of-mine"), what="room that another has left")
+
+
+def attaches(client, channel):
+    try:
+        client.attach(channel)
+    except RefusedError:
+        return False
+    return True
+
+
+@formats
 def test_one_app_cannot_use_up_the_connections_of_all(serve, format):  # noqa: F811
     server, _ = serve(SHARED + APPS)
     crowd = [RawClient(server.address, key=ONE, format=format) for _ in range(CONNECTIONS * 7 // 8)]
@@ -149,7 +184,7 @@ def test_a_quota_takes_the_place_of_a_share(serve, way):  # noqa: F811
     first = WAYS[way](server, ONE, "json", {})
     taken, (code, reason) = until_refused(first, lambda number: f"room-{number}", {"data": "x"})
     assert (taken, code) == (10, 42910)
-    assert "10 channels of app app1 are active, the most it may have" in reason
+    assert "app app1 has 10 channels in memory, the most it may have" in reason
     taken, (code, reason) = until_refused(first, lambda _: "room-1", {"data": "x"})
     assert (taken, code) == (90, 42910)
     assert "app app1 has 100 message ids remembered, 100 at most" in reason
