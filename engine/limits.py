@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+WINDOW_PARTS = 4
+"""What is held for a time is forgotten in so many parts, each as a whole: so for a part longer than said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Limits:
     request_head_bytes: int = 16 * KIB
     """Bytes of a request's head. The sender: 431, and the connection ends."""
     window_seconds: int = 120
-    """How long every message is held, and its id remembered. Beyond it a subscriber is told of a discontinuity."""
+    """How long every message is held, and its id remembered, at least (see ``held_ms``). Beyond that a subscriber is
+    told of a discontinuity."""
     connection_state_seconds: int = 120
     """How long a lost connection can be resumed. Beyond it the client gets a fresh one, and is told."""
     max_idle_interval_ms: int = 15_000
@@ -67,6 +70,21 @@ class Limits:
             bodies_bytes=self.bodies_bytes
             or max(min(memory // 16, BODIES_BYTES), SPARE_TIMES * SPARE_PART * BODY_FREE_BYTES),
         )
+
+    @property
+    def lost_ms(self) -> int:
+        """A client of whom nothing has been heard for so long is lost, though nobody has said so."""
+        return self.max_idle_interval_ms * 8 // 3
+
+    @property
+    def held_ms(self) -> int:
+        """How long message ids are known, and messages of class ``w`` kept in the journal, which gives them back.
+
+        Whoever resumes sends again what was not acknowledged: the last that was heard of it may be as old as it takes
+        to find a connection lost, and to forget it then; and what forgets, forgets in parts (WINDOW_PARTS).
+        """
+        known_ms = max(self.window_seconds, self.connection_state_seconds) * 1000 + self.lost_ms
+        return known_ms + known_ms // WINDOW_PARTS
 
 
 # Fixed ones.
@@ -198,3 +216,11 @@ REVOCATION_TARGETS = 100
 """In one request. The requester: 40003."""
 REVOCATIONS = 10_000
 """In force at once, per server; each is forgotten after an hour. The requester: 42910."""
+CLOCK_MARKS = 4_096
+"""Of how serials and elapsed time belong together: one for each time that the wall clock was set, and more while it is
+behind. Beyond them the older ones are merged, and what they are about is held for a little longer."""
+ASLEEP_MS = 3_600_000
+"""Between two runs of the machine the wall clock alone says how much time has passed, and it may be wrong. So much of
+it is believed; beyond that nothing grows old, and is held for longer: the operator's disk."""
+SERIALS_AHEAD_MS = 100 * 366 * 24 * 3_600_000
+"""So far serials, and timestamps with them, follow a wall clock that jumps ahead. Beyond it messages bear this time."""

@@ -1,0 +1,145 @@
+"""Steady time: what has passed, whatever is done to the wall clock.
+
+    read     wall, elapsed, stalled --> steady time, and a mark in the timeline when the wall clock has been set
+
+    elapsed   of a clock that nobody sets and that runs on while the machine sleeps, in ms
+    stalled   how much of that the process did not run: nobody could reach it, so it counts for nobody
+
+Over a restart steady time goes on from where it was noted. In the same run of the machine the elapsed clock says how
+long that is ago. After another start of the machine only the wall clock can, which may be wrong: it is believed for
+up to ``limits.ASLEEP_MS``, so that what is kept for a time is rather kept for too long.
+
+Serials follow the wall clock, but never further than ``limits.SERIALS_AHEAD_MS`` beyond steady time: one that was far
+in the future for a moment must not use up all the serials there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine import limits
+from engine.timeline import LARGEST_MS, Mark, Timeline
+from ext.serial import SerialClock
+
+JUMP_MS = 1_000  # what the wall clock has moved by at once, against the elapsed one, to be called a jump
+AHEAD_MS = 1_000  # so far serials may run ahead of what the last mark says: they are taken for younger by it
+BEHIND_MS = 20  # and so far behind it: for older, so this is what two readings of clocks may be apart
+COUNTER_MASK = (1 << 16) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What the clocks said when they were last noted."""
+
+    steady_ms: int
+    wall_ms: int
+    elapsed_ms: int
+    boot_id: str
+
+    def dump(self) -> bytes:
+        return f"{self.steady_ms} {self.wall_ms} {self.elapsed_ms} {self.boot_id}".encode()
+
+    @staticmethod
+    def load(content: bytes) -> Noted:
+        """Raises: ValueError."""
+        steady, wall, elapsed, boot_id = content.decode().split(" ")
+        return Noted(int(steady), int(wall), int(elapsed), boot_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """The wall clock has been set: to ``wall_ms``, and by so much."""
+
+    by_ms: int
+    wall_ms: int
+
+
+class SteadyClock:
+    """``steady_ms`` and ``wall_ms`` are those of the last reading; the latter is what serials are made of."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        serials: SerialClock,
+        *,
+        noted: Noted | None,
+        wall_ms: int,
+        elapsed_ms: int,
+        stalled_ms: int = 0,
+        boot_id: str = "",
+        step_ms: int,
+    ) -> None:
+        """
+        Args:
+            serials: restored: above all that were given out before.
+            noted: by an earlier life with this timeline; None: there was none, so the wall clock is believed.
+            wall_ms, elapsed_ms, stalled_ms: of now. boot_id: of this run of the machine; empty: not known.
+            step_ms: of steady time between two marks while serials creep.
+        """
+        self.timeline = timeline
+        self.jumps = 0
+        self.jumped_ms = 0  # all jumps together
+        self.last_jump: Jump | None = None
+        self._serials = serials
+        self._boot_id = boot_id
+        self._step_ms = step_ms
+        known_ms = max(timeline.none_before(serials.last >> 16), timeline.marks[-1].steady_ms)
+        if not timeline.marks[-1].paced:  # the serials below it have been left out, which no journal knows
+            serials.restore((timeline.marks[-1].serial_ms << 16) - 1)
+        same_boot = noted is not None and boot_id != "" and noted.boot_id == boot_id
+        passed = 0
+        if noted is None:
+            begin = min(wall_ms, LARGEST_MS // 2)
+        elif same_boot and elapsed_ms >= noted.elapsed_ms:
+            passed = elapsed_ms - noted.elapsed_ms
+            begin = noted.steady_ms + passed
+        else:
+            passed = min(max(wall_ms - noted.wall_ms, 0), limits.ASLEEP_MS)
+            begin = noted.steady_ms + passed
+        self.steady_ms = max(begin, known_ms)
+        self._base = self.steady_ms - elapsed_ms + stalled_ms
+        self._offset = wall_ms - elapsed_ms
+        if noted is not None:
+            moved = wall_ms - noted.wall_ms - passed
+            if abs(moved) >= JUMP_MS and (same_boot or moved < 0):
+                self._jumped(moved, wall_ms)
+        self.wall_ms = 0
+        self.read(wall_ms, elapsed_ms, stalled_ms)
+
+    def read(self, wall_ms: int, elapsed_ms: int, stalled_ms: int) -> int:
+        """Take note of what the clocks say; the steady time. Before any serial is given out for this ``wall_ms``."""
+        steady_ms = max(self._base + elapsed_ms - stalled_ms, self.steady_ms)
+        self.steady_ms = steady_ms
+        self._elapsed_ms = elapsed_ms
+        moved, self._offset = wall_ms - elapsed_ms - self._offset, wall_ms - elapsed_ms
+        if abs(moved) >= JUMP_MS:
+            self._jumped(moved, wall_ms)
+        self.wall_ms = wall_ms = max(0, min(wall_ms, steady_ms + limits.SERIALS_AHEAD_MS, LARGEST_MS))
+        mark = self.timeline.marks[-1]
+        if not mark.paced or not -BEHIND_MS <= wall_ms - mark.serial_ms - steady_ms + mark.steady_ms <= AHEAD_MS:
+            self._follow(mark, wall_ms, steady_ms)
+        return steady_ms
+
+    @property
+    def ahead_ms(self) -> int:
+        """How far serials are ahead of the wall clock, because that was set back."""
+        return max(0, (self._serials.last >> 16) - self.wall_ms)
+
+    def noted(self) -> Noted:
+        """The last reading, to be kept for the next life: it goes on from there."""
+        return Noted(self.steady_ms, self._offset + self._elapsed_ms, self._elapsed_ms, self._boot_id)
+
+    def _follow(self, mark: Mark, wall_ms: int, steady_ms: int) -> None:
+        """The last mark no longer says how serials go on."""
+        last_ms = self._serials.last >> 16
+        if wall_ms > last_ms:
+            self.timeline.add(Mark(wall_ms, steady_ms, True))
+        elif mark.paced or (last_ms >= mark.serial_ms and steady_ms - mark.steady_ms >= self._step_ms):
+            # A step is a whole millisecond, so that buckets can end there. Without it, all that comes until the wall
+            # clock has caught up would be in one, and none of it would ever be old enough.
+            self._serials.restore(self._serials.last | COUNTER_MASK)
+            self.timeline.add(Mark(last_ms + 1, steady_ms, False))
+
+    def _jumped(self, by_ms: int, wall_ms: int) -> None:
+        self.jumps += 1
+        self.jumped_ms += by_ms
+        self.last_jump = Jump(by_ms, wall_ms)
