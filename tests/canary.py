@@ -24,7 +24,7 @@ ECHO = "import os\nwhile data := os.read(0, 64): os.write(1, data)"
 
 
 class Canary:
-    """``options`` are those of RawClient. Leaving it raises what has gone wrong: something lost, repeated, misplaced."""
+    """``options`` are those of RawClient. Leaving it raises what has gone wrong, be it that something was lost."""
 
     def __init__(self, address: Address, channel: str = "", *, pace_seconds: float = 0.02, **options: Any) -> None:
         self.delays: list[float] = []

@@ -123,9 +123,12 @@ class Appending:
             bucket = self._bucket(store, retention, serial >> SERIAL_SHIFT, make_buckets)
             return bucket, bucket.family, bucket.first_serial, bucket.end_serial, bucket.channels
 
+        # With the first entries after a mark, or nobody could tell after a crash how old they are.
+        marks, version = self._state.timeline_rows()
+        self._state.table.end_those_full(self._state.head)
         try:
             found = Rows(blocks, self._state.head, find)
-            rows: list[Row] = [*found.rows, head_row(found.newest)]
+            rows: list[Row] = [*found.rows, head_row(found.newest), *marks]
             for bucket, channel in found.placed:  # before the write: a reader must never miss it
                 self._state.table.note(bucket, channel)
         except StoreError as error:
@@ -134,7 +137,7 @@ class Appending:
             store.write(rows)
         except StoreError as error:
             raise self._state.fail(f"an append failed: {error}") from error
-        self._state.unsynced = True
+        self._state.unsynced, self._state.timeline_kept = True, version
         return _Written(found.newest, found.entries, found.size)
 
     def _show(self, written: _Written) -> None:

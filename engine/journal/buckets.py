@@ -1,20 +1,27 @@
 """Retention by buckets of time: a column family each, dropped whole.
 
     name     <class>-<start ms>-<end ms>      15 digits each; class w (window) or p<hours> (persisted)
-    holds    the entries with start <= serial >> 16 < end, of that class, exactly
-    of one class, buckets never overlap: ascending by start they are ascending by serial
+    holds    the entries with start <= serial >> 16 < end, of that class, exactly; where the next one of its class
+             begins before its end, up to there
+    of one class, ascending by start they are ascending by serial
 
-The extent is in the name because the length may be configured differently at the next start."""
+The extent is in the name because the length may be configured differently at the next start.
+
+The extent is one of serials, the age one of steady time (engine/timeline.py). While serials creep, because the wall
+clock was set back, a bucket is ended when it has been written to for its length, before the end in its name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
+
+from engine.limits import WINDOW_PARTS
+from engine.timeline import Timeline
 
 SERIAL_SHIFT = 16
 HOUR_MS = 3_600_000
 WINDOW = "w"
-WINDOW_PARTS = 4  # a window of 120 s is held in five buckets of 30 s
 PERSISTED_PARTS = 24  # at most a 24th more than promised is kept on disk
 MIN_LENGTH_MS = 60_000  # of a persisted bucket: creating a family costs some 5 ms
 MAX_HOURS = 24 * 366
@@ -45,10 +52,10 @@ class Bucket:
     start_ms: int
     end_ms: int
     channels: set[str] | None = field(default_factory=set)
+    family: str = ""  # its name, which stays as it is when the bucket ends sooner
 
-    @property
-    def family(self) -> str:
-        return f"{self.retention}-{self.start_ms:015d}-{self.end_ms:015d}"
+    def __post_init__(self) -> None:
+        self.family = self.family or f"{self.retention}-{self.start_ms:015d}-{self.end_ms:015d}"
 
     @property
     def first_serial(self) -> int:
@@ -77,8 +84,16 @@ class Bucket:
 class BucketTable:
     """The buckets of all classes. Readers take a class's tuple as it is; a change makes a new tuple."""
 
-    def __init__(self, buckets: Iterable[Bucket], window_ms: int, index_entries: int = INDEX_ENTRIES) -> None:
+    def __init__(
+        self,
+        buckets: Iterable[Bucket],
+        window_ms: int,
+        index_entries: int = INDEX_ENTRIES,
+        timeline: Timeline | None = None,
+    ) -> None:
         self.window_ms = window_ms
+        self._timeline = timeline if timeline is not None else Timeline()
+        self._version = -1  # of the timeline, when ``end_those_full`` last looked
         self._by_class: dict[str, tuple[Bucket, ...]] = {}
         self._index_entries = index_entries
         self.indexed = 0
@@ -100,6 +115,22 @@ class BucketTable:
                 return bucket if at_ms < bucket.end_ms else None
         return None
 
+    def end_those_full(self, head: int) -> None:
+        """While serials creep: no bucket takes any more that has been written to for its length of steady time.
+
+        Call it before serials above ``head``, the newest that is in any bucket, are put into them. Nothing that is
+        held lies beyond the new end: marks are made above all serials given out.
+        """
+        if self._version == self._timeline.version:
+            return
+        self._version = self._timeline.version
+        for retention, buckets in tuple(self._by_class.items()):
+            length = bucket_length_ms(retention, self.window_ms)
+            for bucket in buckets:
+                if bucket.end_serial > head:
+                    full_ms = self._timeline.cut(bucket.start_ms, length, head >> SERIAL_SHIFT)
+                    bucket.end_ms = min(bucket.end_ms, full_ms)
+
     def plan(self, retention: str, at_ms: int, floor_ms: int) -> Bucket:
         """A new bucket for this time, fitted between its neighbours and above what was dropped."""
         length = bucket_length_ms(retention, self.window_ms)
@@ -110,11 +141,15 @@ class BucketTable:
                 start = max(start, other.end_ms)
             elif other.start_ms > at_ms:
                 end = min(end, other.start_ms)
-        return Bucket(retention, min(max(start, floor_ms), at_ms), end)
+        start = min(max(start, floor_ms), at_ms)
+        return Bucket(retention, start, min(end, self._timeline.cut(start, length, at_ms)))
 
     def add(self, bucket: Bucket) -> None:
         others = self._by_class.get(bucket.retention, ())
-        self._by_class[bucket.retention] = tuple(sorted((*others, bucket), key=lambda each: each.start_ms))
+        buckets = tuple(sorted((*others, bucket), key=lambda each: each.start_ms))
+        for one, following in pairwise(buckets):
+            one.end_ms = min(one.end_ms, following.start_ms)
+        self._by_class[bucket.retention] = buckets
         self.indexed += len(bucket.channels or ())
 
     def remove(self, bucket: Bucket) -> None:
@@ -149,11 +184,16 @@ class BucketTable:
             self.indexed -= len(bucket.channels) - len(kept)
             bucket.channels = kept
 
-    def expired(self, now_ms: int) -> list[Bucket]:
-        """The buckets in which every entry is past its retention."""
+    def expired(self, now_ms: int, head: int) -> list[Bucket]:
+        """The buckets in which every entry is past its retention, at this steady time. ``head``: the newest of any."""
         return [
             bucket
             for buckets in self.classes()
             for bucket in buckets
-            if bucket.end_ms + retention_ms(bucket.retention, self.window_ms) <= now_ms
+            if self._all_by(bucket, head) + retention_ms(bucket.retention, self.window_ms) <= now_ms
         ]
+
+    def _all_by(self, bucket: Bucket, head: int) -> int:
+        """By this steady time all that it holds had been given out: what comes yet is above the marks there are."""
+        mark_ms = self._timeline.cut(bucket.start_ms, 0, head >> SERIAL_SHIFT)
+        return self._timeline.all_by(min(bucket.end_ms, mark_ms))

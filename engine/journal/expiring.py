@@ -2,30 +2,36 @@
 
     who falls silent is remembered -> floors rise, synced -> readers lose the buckets -> these are dropped
 
-Buckets of the time to come are made ahead of it: an append would have to wait for that."""
+Buckets of the time to come are made ahead of it: an append would have to wait for that. Times are steady ones, which no
+setting of the wall clock moves (engine/timeline.py)."""
 
 from __future__ import annotations
 
 from engine.errors import JournalUnavailable
 from engine.journal.buckets import SERIAL_SHIFT, Bucket, BucketTable, bucket_length_ms
-from engine.journal.meta import floor_row, forgotten_row
+from engine.journal.meta import clock_row, floor_row, forgotten_row
 from engine.journal.silent import chunks, falling_silent, newest_entries
 from engine.journal.state import State
 from engine.journal.store import StoreError
 
 
-def maintain(state: State, now_ms: int) -> None:
+def maintain(state: State, now_ms: int, noted: bytes = b"") -> None:
     """Also syncs what was only written, so that a power cut costs that log a second, not all its logs."""
     try:
+        _note_clock(state, noted)
         with state.building:
             store = state.store
             if store is None or state.failed is not None:
                 return
-            if state.table.expired(now_ms):
+            state.table.end_those_full(state.head)
+            if state.table.expired(now_ms, state.head):
                 state.silent.prepare(store, now_ms)
+            expected = state.timeline.expected(now_ms)
             for retention in sorted(state.retentions):
-                ahead = now_ms + bucket_length_ms(retention, state.window_ms)
-                for at_ms in (now_ms, ahead):
+                if expected is None:
+                    break  # serials creep, and nobody knows when a bucket will be full
+                ahead = expected + bucket_length_ms(retention, state.window_ms)
+                for at_ms in (expected, ahead):
                     if at_ms << SERIAL_SHIFT > state.head and state.table.find(retention, at_ms) is None:
                         state.create_bucket(store, retention, at_ms)
         expired = _take_expired(state, now_ms)
@@ -34,8 +40,26 @@ def maintain(state: State, now_ms: int) -> None:
                 if state.store is store:  # else it was reopened meanwhile, and has them again
                     store.drop(family)
         store.trim_log()
+        oldest = min((bucket.start_ms for bucket in state.table), default=state.head >> SERIAL_SHIFT)
+        state.timeline.prune(min(oldest, state.timeline.older_than(now_ms - state.window_ms)))
     except StoreError as error:
         raise JournalUnavailable(f"maintenance failed: {error}") from error
+
+
+def _note_clock(state: State, noted: bytes) -> None:
+    """What the clocks say now, for the next life. Not synced: after a power cut it is another run of the machine, and
+    an older note is as good."""
+    if not noted and state.timeline_kept == state.timeline.version:
+        return
+    with state.appending:
+        if state.store is None or state.failed is not None:
+            return
+        rows, version = state.timeline_rows()
+        try:
+            state.store.write([*rows, *([clock_row(noted)] if noted else [])])
+        except StoreError as error:
+            raise state.fail(f"the clock could not be noted: {error}") from error
+        state.timeline_kept = version
 
 
 def _take_expired(state: State, now_ms: int) -> list[str]:
@@ -44,8 +68,11 @@ def _take_expired(state: State, now_ms: int) -> list[str]:
     What was read without the lock is written only if nothing has changed meanwhile; else it is left
     for the next time. Rows written early do no harm: an entry that is held comes before one remembered.
     """
-    expired, blind = state.table.expired(now_ms), False
+    head, blind = state.head, False
+    expired = state.table.expired(now_ms, head)
     seen, found = _seen(state, expired), list[tuple[bytes, bytes]]()
+    if seen[2] not in (0, head):
+        return []  # one of them has grown just now
     for bucket in expired:
         limit = min(bucket.end_serial - 1, state.head)
         with state.gate:

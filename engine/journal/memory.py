@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from engine.journal.buckets import retention_ms
 from engine.journal.lives import Lives, new_series
 from engine.journal.port import Block, Statistics, Stored, Window
+from engine.timeline import Timeline
 from ext.countback import Countback
 from ext.playback import Playback
 from ext.wire import EntryEncoder
+
+LONGEST_WINDOW_MS = 3 * 86_400_000  # longer than settings let message ids and rings be kept
 
 
 class MemoryJournal:
@@ -21,6 +24,8 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._lives = Lives([new_series()])
+        self.timeline = Timeline()
+        self.clock_noted: bytes | None = None
         self._head = self._appends = self._entries = 0
         self._notes: dict[bytes, bytes] = {}
 
@@ -105,8 +110,9 @@ class MemoryJournal:
     def recover(self) -> None:
         """An append cannot fail."""
 
-    def maintain(self, now_ms: int) -> None:
-        """Nothing is held."""
+    def maintain(self, now_ms: int, noted: bytes = b"") -> None:
+        """Nothing is held; so rings alone ask how old something is, and for a day at most."""
+        self.timeline.prune(self.timeline.older_than(now_ms - LONGEST_WINDOW_MS))
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
         kept = {

@@ -3,6 +3,7 @@
     format 1 | series, written: 8 characters each | head: 8 bytes | floor:<class>, base, forgotten: 8 bytes
     lives:series, lives:written: which lives there were, see ``lives``; the last is what series and written name
     boot: the kernel's boot id | clean: there only between a close and the next open
+    timeline: when serials were given out, as engine/timeline.py has it; none: as they say | clock: as engine/steady.py
     note:<key>: small facts that others keep here (statistics)
     layout: which namespaces have which retention class, as text, as of the last start
 
@@ -52,6 +53,14 @@ def forgotten_row(serial: int) -> Row:
 
 def _life_rows(key: bytes, lives: Lives) -> list[Row]:
     return [(META, key, lives.series.encode("ascii")), (META, LIVES + key, lives.encode())]
+
+
+def timeline_row(content: bytes) -> Row:
+    return META, b"timeline", content
+
+
+def clock_row(content: bytes) -> Row:
+    return META, b"clock", content
 
 
 def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool) -> list[tuple[bytes, bytes]]:
@@ -128,6 +137,7 @@ class Meta:
                 rows.append((META, b"base", number(self.base)))
         if begun is None:
             rows += [*_life_rows(b"series", self.synced), *_life_rows(b"written", self.written)]
+        self.timeline, self.clock = store.get(META, b"timeline"), store.get(META, b"clock")
         self.rows = rows
 
     def floor(self, retention: str) -> int:

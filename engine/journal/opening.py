@@ -34,7 +34,12 @@ def open_journal(state: State, begun: Meta | None = None) -> None:
         meta = Meta(store, state.boot_id, state.layout, begun)
         silent = {family for family in store.families() if family.startswith(PREFIX)}
         buckets = [Bucket.parse(family) for family in store.families() if family not in silent]
-        state.silent = Silent(store, silent, meta.forgotten, state.most_silent)
+        if state.opened:
+            state.timeline_kept = -1  # what is on disk may be older
+        elif meta.timeline is not None:
+            state.timeline.load(meta.timeline)
+            state.timeline_kept = state.timeline.version
+        state.silent = Silent(store, silent, meta.forgotten, state.most_silent, state.timeline)
         store.write(meta.rows)
         store.sync()
     except (StoreError, ValueError) as error:
@@ -45,10 +50,10 @@ def open_journal(state: State, begun: Meta | None = None) -> None:
                 error.add_note(str(second))
         raise JournalUnavailable(_advice(state.path, str(error))) from error
     state.meta, state.head = meta, meta.head
-    state.table = BucketTable(buckets, state.window_ms, state.index_entries)
+    state.table = BucketTable(buckets, state.window_ms, state.index_entries, state.timeline)
     for bucket in buckets:
         state.table.adopt(bucket, channels_of(store, bucket.family, state.index_entries - state.table.indexed))
-    state.store = store
+    state.store, state.opened = store, True
 
 
 def recover(state: State) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from engine.journal.lives import Lives
+from engine.timeline import Timeline
 from ext.countback import Countback
 from ext.kept import Kept
 from ext.playback import Playback
@@ -97,6 +98,14 @@ class Journal(Protocol):
         """Everything up to this serial has been given out, or never will be; some of it is not kept here.
         Not synced, as ``note``."""
 
+    @property
+    def timeline(self) -> Timeline:
+        """When serials were given out. Whoever gives them out changes it; what it says is kept with the entries."""
+
+    @property
+    def clock_noted(self) -> bytes | None:
+        """What ``maintain`` was last told to note, as of the opening."""
+
     def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
         """All blocks or none. When it returns they survive a power cut (synced) or a kill -9 (not)."""
 
@@ -155,7 +164,7 @@ class Journal(Protocol):
         """Is every entry of the channel after ``cursor`` still held? False also when that is unknown."""
 
     def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
-        """For each channel its last serial and its entries from ``since_ms`` on."""
+        """For each channel its last serial and its entries from ``since_ms`` on, in milliseconds of serials."""
 
     def forget(self, app_prefix: str) -> None:
         """Drop everything of the channels whose key begins so."""
@@ -166,8 +175,9 @@ class Journal(Protocol):
     def recover(self) -> None:
         """After a failed append nothing is known: reopen from what the disk has."""
 
-    def maintain(self, now_ms: int) -> None:
-        """Drop what is past retention, create the next buckets ahead of time; every second or so."""
+    def maintain(self, now_ms: int, noted: bytes = b"") -> None:
+        """Drop what is past retention at this steady time, create the next buckets ahead of it, and note what the
+        clocks say, if that is given; every second or so."""
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Keep small facts by key, all or none, beside the log; and drop those of some ranges (first, end). Not synced:

@@ -21,6 +21,7 @@ from engine.journal.port import Block, Statistics, Stored, Window
 from engine.journal.silent import MOST_CHANNELS
 from engine.journal.state import State
 from engine.journal.store import META, RocksStore, Store, StoreError
+from engine.timeline import Timeline
 from ext.countback import Countback
 from ext.playback import Playback
 from ext.wire import EntryEncoder
@@ -73,6 +74,14 @@ class RocksJournal:
 
     def raise_head(self, serial: int) -> None:
         self._appending.raise_head(serial)
+
+    @property
+    def timeline(self) -> Timeline:
+        return self._state.timeline
+
+    @property
+    def clock_noted(self) -> bytes | None:
+        return self._state.meta.clock
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
         self._appending.append(blocks, synced=synced)
@@ -136,8 +145,8 @@ class RocksJournal:
     def recover(self) -> None:
         opening.recover(self._state)
 
-    def maintain(self, now_ms: int) -> None:
-        expiring.maintain(self._state, now_ms)
+    def maintain(self, now_ms: int, noted: bytes = b"") -> None:
+        expiring.maintain(self._state, now_ms, noted)
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
         with self._state.appending:

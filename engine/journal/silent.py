@@ -1,6 +1,6 @@
 """Who has fallen silent: the newest dropped serial of each channel, for a day after the drop.
 
-    family   silent-<created ms>        15 digits; what was dropped from then on, until the next one is created
+    family   silent-<created ms>        15 digits; what was dropped from this steady time on, until the next
     row      channel key, UTF-8         serial 8 | series 8, of the channel's newest entry in a dropped bucket
              00                         8 bytes: how many rows; no channel key is a NUL
 
@@ -20,6 +20,7 @@ from engine.journal.block import SERIAL_BYTES, block_key, decode
 from engine.journal.buckets import HOUR_MS, INDEX_ENTRIES, SERIAL_SHIFT, Bucket
 from engine.journal.reading import channels_of
 from engine.journal.store import Row, Rows, Store, StoreError
+from engine.timeline import Timeline
 
 REMEMBERED_MS = 24 * HOUR_MS
 FAMILIES = 4
@@ -45,9 +46,17 @@ class Family:
 class Silent:
     """What is remembered. ``families`` ascend; readers take the tuple as it is, a change makes a new one."""
 
-    def __init__(self, store: Store, names: Iterable[str], forgotten: int, most: int = MOST_CHANNELS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        names: Iterable[str],
+        forgotten: int,
+        most: int = MOST_CHANNELS,
+        timeline: Timeline | None = None,
+    ) -> None:
         """Raises: ValueError, if one of these families is not ours; StoreError."""
         self.forgotten = forgotten
+        self._timeline = timeline if timeline is not None else Timeline()
         self._most, self._most_each = most, max(most // FAMILIES, 1)
         self.chunk = min(CHUNK, self._most_each)
         self.families: tuple[Family, ...] = ()
@@ -115,7 +124,7 @@ class Silent:
                 old, so all of it has to go.
         """
         if blind:
-            return self.families, max(self.forgotten, min((now_ms << SERIAL_SHIFT) - 1, head))
+            return self.families, max(self.forgotten, self._given_by(now_ms, head))
         count, forgotten, gone = sum(family.count for family in self.families), self.forgotten, 0
         for at, family in enumerate(self.families):
             newest = at + 1 == len(self.families)
@@ -125,10 +134,14 @@ class Silent:
             if end_ms + REMEMBERED_MS > now_ms and (count <= self._most or newest):
                 break
             # What is dropped is older than the moment of the drop; never beyond the head (see floors).
-            forgotten = max(forgotten, min((end_ms << SERIAL_SHIFT) - 1, head))
+            forgotten = max(forgotten, self._given_by(end_ms, head))
             count -= family.count
             gone = at + 1
         return self.families[:gone], forgotten
+
+    def _given_by(self, steady_ms: int, head: int) -> int:
+        """No serial that was given out before this time is greater."""
+        return min((self._timeline.newest_by(steady_ms) << SERIAL_SHIFT) - 1, head)
 
     def remove(self, families: tuple[Family, ...], forgotten: int) -> None:
         self.forgotten = forgotten  # first: see ``find``

@@ -17,10 +17,11 @@ from threading import Lock
 from engine.errors import JournalUnavailable
 from engine.journal.buckets import SERIAL_SHIFT, Bucket, BucketTable
 from engine.journal.gate import Gate
-from engine.journal.meta import Meta
+from engine.journal.meta import Meta, timeline_row
 from engine.journal.reading import Reader
 from engine.journal.silent import Silent
-from engine.journal.store import Store
+from engine.journal.store import Row, Store
+from engine.timeline import Timeline
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,9 @@ class State:
     meta: Meta = field(init=False)
     table: BucketTable = field(init=False)
     silent: Silent = field(init=False)
+    timeline: Timeline = field(default_factory=Timeline)  # read when first opened; from then on its owner's to change
+    timeline_kept: int = 0  # its version that is on disk
+    opened: bool = False
     head: int = 0  # what readers see: an append raises it when it has succeeded
     failed: str | None = None
     closed: bool = False
@@ -65,6 +69,11 @@ class State:
     def reader(self) -> Reader:
         """Inside the gate: of what is visible now. Raises: JournalUnavailable."""
         return Reader(self.readable(), self.table, self.head)
+
+    def timeline_rows(self) -> tuple[list[Row], int]:
+        """What has to be written, and the version that is kept then."""
+        version = self.timeline.version  # first: a change that comes in between is written again
+        return [] if version == self.timeline_kept else [timeline_row(self.timeline.dump())], version
 
     def unavailable(self) -> JournalUnavailable:
         return JournalUnavailable(self.failed or "it is closed", unwritten=True)
