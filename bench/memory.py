@@ -27,12 +27,13 @@ from tests.leanclient import LeanClient
 
 RESULTS = Path(__file__).parent / "results"
 WINDOW_SECONDS = 20
+WINDOWS = ("window_seconds", "connection_state_seconds")
 BATCH = 500  # publishes sent before their ACKs are waited for
 
 
 @contextmanager
 def served(*limits: str, durability: str = "memory") -> Iterator[Server]:
-    config = "\n".join(["[limits]", f"window_seconds = {WINDOW_SECONDS}", *limits]) + "\n"
+    config = "\n".join(["[limits]", *(f"{name} = {WINDOW_SECONDS}" for name in WINDOWS), *limits]) + "\n"
     with (
         tempfile.TemporaryDirectory() as directory,
         Server(Path(directory), config=config, arguments=["--durability", durability]) as server,

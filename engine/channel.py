@@ -191,13 +191,14 @@ class Channel(Log):
         """Is everything after ``cursor`` in memory?"""
         return cursor >= self.ring.evicted
 
-    def forget(self, now_ms: int, window_ms: int) -> int:
+    def forget(self, now_ms: int, oldest: int) -> int:
         """Let go of what is older than the continuity window; how many message ids that was.
 
-        Serials may be ahead of the wall clock, when that has stepped back: then they count.
+        Args:
+            now_ms: steady time, by which ids are forgotten.
+            oldest: the serial below which everything is older than the window.
         """
-        now_ms = max(now_ms, self.head >> 16)
-        self.ring.trim(max(0, now_ms - window_ms) << 16)
+        self.ring.trim(oldest)
         self.close_unread_streams()
         in_doubt = self.first_under_way  # perhaps, under a journal that has failed: its repeats must be known
         return self.dedup.expire(min(now_ms, in_doubt >> 16) if in_doubt else now_ms)

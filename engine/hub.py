@@ -22,12 +22,15 @@ from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Completion, Sequencer, overloaded
 from engine.settings import Settings
 from engine.shares import Tally, check_share
+from engine.timeline import Timeline
 from ext.budget import Budget, Share
 from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
 from ext.serial import SerialClock
 from ext.wire import record_ids, record_origin
+
+SERIAL_SHIFT = 16  # of a serial, behind its milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,9 @@ class Hub:
         dedup_key: bytes,
         policy_of: Callable[[str, str], Policy],
         quota_of: Callable[[str, str], Quota] = lambda app_id, name: NOTHING_SAID,
+        timeline: Timeline | None = None,
     ) -> None:
+        """``timeline``: when serials were given out; what is forgotten by age goes by it. None: when they say."""
         self.settings = settings
         self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
         self.sequencer.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes
@@ -61,11 +66,12 @@ class Hub:
         self._shares: dict[str, Share] = {}  # of it, by app
         self.attachments = Tally()
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
-        self.window_ms = settings.limits.window_seconds * 1000
+        self.window_ms = settings.limits.held_ms
+        self.timeline = timeline if timeline is not None else Timeline()
         self._dedup_key = dedup_key
         self._policy_of = policy_of
         self.quota_of = quota_of
-        # When to look at each. In either all wait equally long, so they are in order of time.
+        # When to look at each, in steady time. In either all wait equally long, so they are in order of time.
         self._due: deque[tuple[int, Channel]] = deque()
         self._quiet: deque[tuple[int, Channel]] = deque()  # nobody has used them lately, and a look has its price
         self._quiet_ms = max(limits.CHANNEL_SWEEP_MS, self.window_ms // 2)
@@ -74,7 +80,7 @@ class Hub:
     def is_open(self, app_id: str, name: str) -> bool:
         return f"{app_id}:{name}" in self.channels
 
-    def open(self, app_id: str, name: str, now_ms: int) -> Channel:
+    def open(self, app_id: str, name: str) -> Channel:
         """The channel, awake or waking.
 
         Raises: LimitExceeded, when more channels are in memory than the server may hold.
@@ -91,10 +97,10 @@ class Hub:
             self.channels[channel.key] = channel
             self.names.add(channel.key)
             self.waking.append(channel)
-        channel.last_used_ms = now_ms
+        channel.last_used_ms = self.sequencer.steady_ms
         if not channel.scheduled:
             channel.scheduled = True
-            self._due.append((now_ms + limits.CHANNEL_SWEEP_MS, channel))
+            self._due.append((self.sequencer.steady_ms + limits.CHANNEL_SWEEP_MS, channel))
         return channel
 
     def _check_channels(self, app_id: str) -> None:
@@ -198,6 +204,10 @@ class Hub:
                 held -= len(newest.popleft()[2])
         return ReadBack(dedup, list(newest), evicted, last_stored)
 
+    def steady_of(self, serial: int) -> int:
+        """When it was given out, in steady time, by this life of the server or an earlier one; rather too late."""
+        return min(self.timeline.all_by((serial >> SERIAL_SHIFT) + 1), self.sequencer.steady_ms)
+
     def awaken(self, channel: Channel, found: ReadBack, position: int) -> list[Callable[[], None]]:
         """Put it into place; ``position``: see ``Channel.wake``.
 
@@ -228,7 +238,7 @@ class Hub:
         return waiting or []
 
     def sweep_is_due(self, now_ms: int) -> bool:
-        """Has ``sweep`` something to look at?"""
+        """Has ``sweep`` something to look at, at this steady time?"""
         return any(due and due[0][0] <= now_ms for due in (self._due, self._quiet))
 
     def sweep(self, now_ms: int, most: int) -> int:
@@ -237,6 +247,7 @@ class Hub:
         Returns: how many were dropped.
         """
         dropped = 0
+        oldest = self.timeline.older_than(now_ms - self.window_ms) << SERIAL_SHIFT
         for due in (self._due, self._quiet):
             while most and due and due[0][0] <= now_ms:
                 most -= 1
@@ -244,7 +255,10 @@ class Hub:
                 if self.channels.get(channel.key) is not channel:
                     continue  # it was given up
                 if channel.awake:
-                    self.sequencer.forget(channel, channel.forget(now_ms, self.window_ms))
+                    # What is in doubt, under a journal that has failed, must be known when it is repeated.
+                    doubt = channel.first_under_way
+                    until = min(now_ms, self.timeline.none_before(doubt >> SERIAL_SHIFT)) if doubt else now_ms
+                    self.sequencer.forget(channel, channel.forget(until, oldest))
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
                         self.names.discard(channel.key)

@@ -115,7 +115,7 @@ class Sequencer(Sequence):
         flags = EPHEMERAL if publish.ephemeral else 0
         record = encode_record(base_id, connection_id, client_id, flags, publish.messages)
         origin = connection_origin(connection_id) if connection_id is not None else 0
-        channel.last_used_ms = now_ms
+        channel.last_used_ms = self.steady_ms
         self.push(channel, serial, record, origin, flags, count, completion)
 
     def _full(self, channel: Channel, count: int) -> LimitExceeded:

@@ -148,7 +148,7 @@ cdef class Ingest(Sink):
             log.incoming.use(sequence.now_ms, parser.count, size_charged)
         self._key_rate.use(sequence.now_ms, parser.count, size_charged)
         self._app_rate.use(sequence.now_ms, parser.count, size_charged)
-        log.last_used_ms = sequence.now_ms
+        log.last_used_ms = sequence.steady_ms
         sequence.put(log, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
         return True
 

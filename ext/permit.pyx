@@ -183,7 +183,7 @@ cdef class Permit:
             log.incoming.use(sequence.now_ms, parser.count, size_charged)
         self._key_rate.use(sequence.now_ms, parser.count, size_charged)
         self._app_rate.use(sequence.now_ms, parser.count, size_charged)
-        log.last_used_ms = sequence.now_ms
+        log.last_used_ms = sequence.steady_ms
         sequence.put(log, serial, record, 0, 0, parser.count, completion)
         self.named = id is not NULL and parser.count == 1
         if self.named:

@@ -12,7 +12,7 @@ cdef class Sequence:
     cdef readonly uint64_t most_remembered
     cdef readonly uint64_t shown    # serial of the newest entry that was made visible: what comes later is after it
     cdef public bint shared         # by several apps: none may remember so much that the others find no room
-    cdef public int64_t now_ms
+    cdef public int64_t now_ms, steady_ms
     cdef public object refusing     # why nothing can be kept just now; plain publishes go the long way then. None: it can
     cdef list _logs                 # those with something pending
     cdef Py_ssize_t _count

@@ -180,6 +180,11 @@ cdef class Socket:
             self.touch()
         return reader
 
+    @property
+    def silence_ms(self):
+        """For so long nothing has been heard of the peer; 0 while we do not listen."""
+        return 0 if self.paused or self.stalled else self.plane.now - self.last_in
+
     def pause(self):
         """Read no more from the peer until ``resume``: its sends will wait."""
         self.paused = True
@@ -187,7 +192,9 @@ cdef class Socket:
             self.arm()
 
     def resume(self):
-        self.paused = False
+        if self.paused:
+            self.paused = False
+            self.last_in = self.plane.now       # it was we who did not listen
         if self.state == OPEN:
             self.arm()
 

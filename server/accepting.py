@@ -108,7 +108,7 @@ def accept(client: ClientProtocol, publish: Publish) -> None:
         app_id = client.identity.app_id
         if not hub.is_open(app_id, name.name):  # who is refused opens none
             client.allowance.check_unopened(hub.quota_of(app_id, name.name), publish.size, now_ms, connected=True)
-        channel = hub.open(app_id, name.name, now_ms)
+        channel = hub.open(app_id, name.name)
         client.allowance.admit(channel, publish.count, publish.size, now_ms)
     except PubSubError as error:
         receipt.refused(error)

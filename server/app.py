@@ -29,17 +29,20 @@ from engine.auth.requests import REMEMBERED_MS, TokenIssuer
 from engine.auth.tokens import TokenSeal
 from engine.connection import Connections
 from engine.errors import JournalUnavailable, PubSubError, StartupFailed
+from engine.journal.buckets import WINDOW, bucket_length_ms
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
 from engine.settings import Settings
 from ext.entrance import Entrance
+from ext.serial import SerialClock
 from ext.socket import Socket
 from ext.upgrade import Request
 from server import descriptors
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
 from server.bodies import room_for_answers
+from server.clock import Clock
 from server.datadir import DataDirectory
 from server.entrance import run_entrance, run_patience, stream_of
 from server.handshake import Upgrade
@@ -49,7 +52,7 @@ from server.keyguard import peer_of
 from server.keywatch import KeyWatch
 from server.listener import Acceptor
 from server.newcomers import Newcomers
-from server.node import Node, monotonic_ms, wall_clock_ms
+from server.node import Node
 from server.nonces import NonceFile
 from server.opening import Greeting, meet, read_query, refuse, welcome
 from server.posting import PostDesk
@@ -84,15 +87,18 @@ def run(settings: Settings) -> int:
     directory = DataDirectory.open(settings.data)
     try:
         keyring = _keyring(settings, directory)
-        directory.note_alive(wall_clock_ms())  # before any key is given out: a life that ends soon counts too
         journal = open_journal(settings)
         try:
             _check_apps(settings, directory, keyring, journal)
             if not len(keyring) and not settings.dev:
                 _make_first_key(directory, keyring)
-            return trio.run(_serve, settings, directory, keyring, journal, tls)
+            clock = _clock(settings, journal)
+            directory.note_alive(clock.steady.steady_ms)  # before any key is given out: one that ends soon counts too
+            try:
+                return trio.run(_serve, settings, directory, keyring, journal, clock, tls, clock=clock.patient)
+            finally:
+                directory.note_alive(clock.read().steady_ms)
         finally:
-            directory.note_alive(wall_clock_ms())
             journal.close()
     except JournalUnavailable as error:
         raise StartupFailed(f"{settings.data}: {error}") from error
@@ -108,7 +114,16 @@ def open_journal(settings: Settings) -> Journal:
     if classes == {"memory"}:
         return MemoryJournal()
     layout = ";".join(f"{space.id}={space.persisted_hours}" for space in sorted_namespaces(settings))
-    return RocksJournal(settings.data / "journal", window_ms=settings.limits.window_seconds * 1000, layout=layout)
+    return RocksJournal(settings.data / "journal", window_ms=settings.limits.held_ms, layout=layout)
+
+
+def _clock(settings: Settings, journal: Journal) -> Clock:
+    """Going on from what the journal says. Raises: JournalUnavailable."""
+    step_ms = bucket_length_ms(WINDOW, settings.limits.held_ms)
+    try:
+        return Clock(journal.timeline, SerialClock(journal.head()), journal.clock_noted, step_ms=step_ms)
+    except ValueError as error:
+        raise JournalUnavailable(f"the journal's note of the clock is damaged: {error}") from error
 
 
 def sorted_namespaces(settings: Settings) -> list:  # type: ignore[type-arg]
@@ -164,7 +179,12 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 async def _serve(
-    settings: Settings, directory: DataDirectory, keyring: Keyring, journal: Journal, tls: ssl.SSLContext | None
+    settings: Settings,
+    directory: DataDirectory,
+    keyring: Keyring,
+    journal: Journal,
+    clock: Clock,
+    tls: ssl.SSLContext | None,
 ) -> int:
     bounds = settings.limits
     seal = TokenSeal(directory.secret)
@@ -181,10 +201,11 @@ async def _serve(
             ttl_ms=bounds.connection_state_seconds * 1000,
             limit=bounds.connections,
         ),
+        clock,
         dedup_key=directory.dedup_key,
         random=secrets.token_bytes,
         note_alive=directory.note_alive,
-        revocations=read_revocations(directory.revocations(), wall_clock_ms()),
+        revocations=read_revocations(directory.revocations(), clock.steady.wall_ms),
     )
     revoker = Revoker(
         node.revocations,
@@ -278,7 +299,7 @@ class Front:
         intake.start_soon(
             run_entrance,
             entrance,
-            monotonic_ms,
+            self._node.steady_ms,
             self.on_request,
             self.acceptor.handle,
             self._node.end_of_turn,
@@ -286,7 +307,7 @@ class Front:
             partial(self._on_tls, newcomers) if self._tls else self._on_post,
             self.shed,
         )
-        intake.start_soon(run_patience, entrance, newcomers, monotonic_ms)
+        intake.start_soon(run_patience, entrance, newcomers, self._node.steady_ms)
 
     def publish_at(self, desk: PostDesk) -> None:
         """Have plain connections that begin with a publish over HTTP served there."""
@@ -313,7 +334,7 @@ class Front:
         """There is no descriptor for newcomers: let go of connections that only wait for their next request."""
         self.idle.shed(limits.CROWDED_MS / 1000)
         if self.desk is not None:
-            self.desk.posts.tick(monotonic_ms(), limits.CROWDED_MS)
+            self.desk.posts.tick(self._node.steady_ms(), limits.CROWDED_MS)
 
     def drain(self) -> None:
         """Let go of those that are idle; the others end after the response under way."""
@@ -371,11 +392,11 @@ class Front:
                 msgpack=bool(greeting.wire),
                 heartbeats=greeting.heartbeats,
                 received=received if client is not None else b"",
-                now_ms=monotonic_ms(),
+                now_ms=node.steady_ms(),
             )
         except OSError:
             if client is not None:
-                node.connections.lost(client.connection, None, node.now_ms())
+                node.connections.lost(client.connection, None, node.steady_ms())
             raise
         self._greet(met, greeting, socket, answer)
 
@@ -406,7 +427,7 @@ class Front:
             msgpack=bool(greeting.wire),
             heartbeats=greeting.heartbeats,
             received=received if client is not None else b"",
-            now_ms=monotonic_ms(),
+            now_ms=node.steady_ms(),
         )
         self._greet(met, greeting, socket, answer)
         node.end_of_turn()

@@ -80,7 +80,7 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
             client.services.hub.check_attachments(client.identity.app_id)
         serial = fields.optional_text(message, "channelSerial")
         fresh = (earlier is None or earlier.hurried) and serial is None and not flags & Flag.ATTACH_RESUME
-        channel = client.services.hub.open(client.identity.app_id, name.name, client.services.now_ms())
+        channel = client.services.hub.open(client.identity.app_id, name.name)
     except PubSubError as error:
         _refuse_channel(client, text, error)
         return

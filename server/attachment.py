@@ -72,6 +72,10 @@ class Transport(Protocol):
         """Bytes that wait in its own queue."""
 
     @property
+    def silence_ms(self) -> int:
+        """For so long nothing has been heard of the peer; 0 while we do not listen."""
+
+    @property
     def shaper(self) -> Shaper | None:
         """When deliveries may be sent, and what is told of them; None: at any time."""
 

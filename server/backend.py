@@ -113,7 +113,8 @@ class NodeBackend:
         return connection.id, connection.client_id
 
     def retained_from(self, app_id: str, channel: str) -> int:
-        return max(0, self.now_ms() - self._node.policy_of(app_id, channel).retained_ms)
+        node = self._node
+        return node.hub.timeline.older_than(node.steady_ms() - node.policy_of(app_id, channel).retained_ms)
 
     def series_of(self, app_id: str, channel: str, serial: int) -> str:
         return self._node.policy_of(app_id, channel).series_of(serial)
@@ -153,7 +154,7 @@ class NodeBackend:
         if not node.hub.is_open(identity.app_id, channel.name):  # who is refused opens none
             quota = node.hub.quota_of(identity.app_id, channel.name)
             allowance.check_unopened(quota, publish.size, now_ms, connected=False)
-        found = node.hub.open(identity.app_id, channel.name, now_ms)
+        found = node.hub.open(identity.app_id, channel.name)
         allowance.admit_request(found, publish.count, publish.size, now_ms)
         node.hub.stage(found, publish, base_id, connection_id, client_id, now_ms, completion)
         return found
@@ -237,7 +238,7 @@ class NodeBackend:
             reasons.append(f"of {node.committer.in_doubt} publishes it is not known whether they are stored")
         if node.draining:
             reasons.append("the server is shutting down")
-        details = {
+        details: dict[str, object] = {
             "connections": len(node.clients),
             "channels": len(node.hub.channels),
             "batches": node.committer.batches,
@@ -250,7 +251,8 @@ class NodeBackend:
         }
         if node.desk is not None:
             details |= node.desk.statistics()
-        uptime = (node.now_ms() - node.started_ms) / 1000
+        details["clock"] = node.clock.statistics()
+        uptime = (node.steady_ms() - node.started_ms) / 1000
         return Health(server.VERSION, uptime, node.settings.durability, tuple(reasons), details)
 
     # development

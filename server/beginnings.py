@@ -39,6 +39,9 @@ RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried agai
 Found = Callable[[int, bool], None]
 
 
+Since = Callable[[int], int]  # the milliseconds of serials below which everything is older than so many ms
+
+
 class Asker:
     """One rewind: it begins where so many messages lie behind it, or after ``floor``."""
 
@@ -59,13 +62,13 @@ class Asker:
     def waits(self) -> bool:
         return self.client.open and self.attachment.active and not self.dropped
 
-    def tell(self, cursor: int, now_ms: int) -> None:
+    def tell(self, cursor: int, since: Since) -> None:
         """It begins there; or at the first cursor from which everything is still held, for a count takes its time."""
         channel = self.attachment.channel
         if channel.policy.durability == "memory":
             cursor = max(cursor, channel.ring.evicted)
         else:
-            cursor = max(cursor, floor_at(now_ms, channel.policy.retained_ms))
+            cursor = max(cursor, floor_at(since(channel.policy.retained_ms)))
         self.found(min(cursor, channel.head), self.cut)
 
 
@@ -198,10 +201,10 @@ class Count:
 class Beginnings:
     """Every method is for the loop; only slices of searches in the journal are done elsewhere."""
 
-    def __init__(self, journal: Journal, now_ms: Callable[[], int], kick: Callable[[], None]) -> None:
+    def __init__(self, journal: Journal, since: Since, kick: Callable[[], None]) -> None:
         """``kick`` may be called in any thread: it has ``turn`` called soon."""
         self._journal = journal
-        self._now_ms = now_ms
+        self._older_than = since
         self._kick = kick
         self._threads = Readers(limits.COUNTS_AT_ONCE, kick)
         self._under_way = 0
@@ -229,9 +232,9 @@ class Beginnings:
     def rewound(self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Found) -> None:
         """The cursor from which it begins, and whether less is held than it asks for."""
         channel = attachment.channel
-        now_ms, retained_ms = self._now_ms(), channel.policy.retained_ms
+        retained_ms = channel.policy.retained_ms
         window_ms = retained_ms if rewind.window_ms is None else rewind.window_ms
-        floor, cut = floor_at(now_ms, min(window_ms, retained_ms)), window_ms > retained_ms
+        floor, cut = floor_at(self._older_than(min(window_ms, retained_ms))), window_ms > retained_ms
         messages = ALL if rewind.messages is None else rewind.messages
         whole = channel.policy.durability == "memory" or channel.in_ring(floor)  # all that counts is in memory
         if whole and messages >= most_messages(channel.ring):
@@ -275,7 +278,7 @@ class Beginnings:
                 asker, cursor = self._told.popleft()
                 self._askers.pop(asker.attachment, None)
                 if asker.waits:
-                    asker.tell(cursor, self._now_ms())
+                    asker.tell(cursor, self._older_than)
             elif self._queues and self._under_way < limits.COUNTS_AT_ONCE:
                 self._next()
             else:
@@ -351,9 +354,9 @@ class Beginnings:
                 self._enqueue(owner, search)
 
 
-def floor_at(now_ms: int, window_ms: int) -> int:
-    """The newest serial that is older than the window."""
-    return max(0, ((now_ms - window_ms) << 16) - 1)
+def floor_at(since_ms: int) -> int:
+    """The newest serial before those of this millisecond."""
+    return max(0, (since_ms << 16) - 1)
 
 
 def _unexpected(error: BaseException) -> BaseException | None:

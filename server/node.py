@@ -33,9 +33,10 @@ from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
-from ext.serial import SerialClock, new_series
+from ext.serial import new_series
 from server.attachment import Attachment, Rewind
 from server.bodies import Bodies
+from server.clock import Clock
 from server.committer import Committer
 from server.heap import Falling, give_back
 from server.keyguard import KeyGuard
@@ -53,15 +54,6 @@ TURN_SECONDS = 0.01  # between looks at who has waited long enough for his rate
 WAKE_SECONDS = 0.001  # of what waits for channels that wake; then others have a turn
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 SERVER_ID = "unbroken"
-
-
-def wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def monotonic_ms() -> int:
-    """For what is about spans of time: who is silent is not lost because somebody sets the clock."""
-    return time.monotonic_ns() // 1_000_000
 
 
 def policy_for(settings: Settings, options: Namespace | None, journal: Journal, memory_series: str) -> Policy:
@@ -104,12 +96,12 @@ class Node:
         journal: Journal,
         authenticator: Authenticator,
         connections: Connections,
+        clock: Clock,
         *,
         dedup_key: bytes,
         random: Callable[[int], bytes],
         note_alive: Callable[[int], None],
         revocations: Revocations | None = None,
-        now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         bounds = settings.limits
         self.settings = settings
@@ -118,13 +110,14 @@ class Node:
         self.connections = connections
         self.allowances = Allowances(settings, authenticator.keyring)
         self.keyguard = KeyGuard(anywhere=settings.dev or settings.tls_ended_by_proxy)
-        self.now_ms = now_ms
-        self.started_ms = now_ms()
+        self.clock = clock
+        self.started_ms = clock.steady.steady_ms
         self.draining = False
         self.clients: set[ClientProtocol] = set()
         self._present: set[Connection] = set()  # those that the meters count
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
-        self.hub = Hub(settings, SerialClock(journal.head()), dedup_key, self.policy_of, self.quota_of)
+        self.hub = Hub(settings, clock.serials, dedup_key, self.policy_of, self.quota_of, journal.timeline)
+        self.read_clock()
         self._shared_out = -1  # the version of the keys by which that was done
         self._share_out()
         self.statistics = Statistics(journal, self.hub.meters, prune=not settings.dev)  # whose fixtures lie years back
@@ -134,7 +127,7 @@ class Node:
             max_message=bounds.max_frame_size,
             heartbeat_ms=bounds.max_idle_interval_ms * 2 // 3,
             ping_ms=bounds.max_idle_interval_ms * 4 // 3,
-            lost_ms=bounds.max_idle_interval_ms * 8 // 3,
+            lost_ms=bounds.lost_ms,
             linger_ms=limits.LINGER_MS,
             parts=self.bodies.room,
             most_waiting=limits.REPLIES_BYTES,
@@ -158,7 +151,32 @@ class Node:
         self._wake_until = 0.0  # by the performance counter
         self._turns = trio.Event()
         self.revocations = revocations if revocations is not None else Revocations()
-        self.lifetimes = Lifetimes(self.revocations, now_ms, self.end_of_turn)
+        self.lifetimes = Lifetimes(self.revocations, self.now_ms, self.end_of_turn)
+
+    # what time it is
+
+    def read_clock(self) -> None:
+        """What is published from now on is of now."""
+        now, sequencer = self.clock.read(), self.hub.sequencer
+        sequencer.now_ms, sequencer.steady_ms = now.wall_ms, now.steady_ms
+
+    def now_ms(self) -> int:
+        """The wall clock's: for what is told to people, and agreed on with others."""
+        self.read_clock()
+        return self.hub.sequencer.now_ms
+
+    def steady_ms(self) -> int:
+        """For whatever is about spans of time: who is silent is not lost because somebody sets the clock."""
+        self.read_clock()
+        return self.hub.sequencer.steady_ms
+
+    def this_turn_ms(self) -> int:
+        """The same as of the beginning of this turn."""
+        return self.hub.sequencer.steady_ms
+
+    def older_than(self, age_ms: int) -> int:
+        """The milliseconds of serials below which everything is older than this."""
+        return self.hub.timeline.older_than(self.steady_ms() - age_ms)
 
     def policy_of(self, app_id: str, name: str) -> Policy:
         """What the channel's namespace promises: the app's own, else the configured one."""
@@ -178,18 +196,18 @@ class Node:
         """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
             trio.lowlevel.add_instrument(self.pace)
-            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick)
+            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick, self.older_than)
             nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)
             nursery.start_soon(self._wake_channels)
             nursery.start_soon(self._keep_journal)
             nursery.start_soon(self._sweep)
-            nursery.start_soon(run_plane, self.plane, self, monotonic_ms)
+            nursery.start_soon(run_plane, self.plane, self, self.this_turn_ms)
             nursery.start_soon(run_flush, self.plane, lambda: self._more_to_send)
             nursery.start_soon(self._give_turns)
             nursery.start_soon(self.lifetimes.run)
-            nursery.start_soon(run_tick, self.plane, self, monotonic_ms, self._on_second)
-            await trio.to_thread.run_sync(self.journal.maintain, self.now_ms())
+            nursery.start_soon(run_tick, self.plane, self, self.steady_ms, self._on_second)
+            await trio.to_thread.run_sync(self.journal.maintain, self.steady_ms(), self.clock.noted())
             task_status.started()
 
     @property
@@ -213,7 +231,7 @@ class Node:
 
     def begin_turn(self) -> None:
         """Before any work: what is published in this turn is of now."""
-        self.hub.sequencer.now_ms = self.now_ms()
+        self.read_clock()
 
     def arrivals(self) -> None:
         """In the plane's turn: what has come to those that it listens to."""
@@ -262,7 +280,7 @@ class Node:
                 kept = [channel for channel in wanted if channel.policy.durability != "memory"]
                 found: dict[str, ReadBack | PubSubError] = {}
                 if kept:
-                    found = await trio.to_thread.run_sync(self._read_back, kept)
+                    found = await trio.to_thread.run_sync(self._read_back, kept, self.older_than(self.hub.window_ms))
                 self._wake_until = time.perf_counter() + WAKE_SECONDS
                 self.begin_turn()
                 for channel in wanted:
@@ -304,12 +322,11 @@ class Node:
             waiting, channel.waiting = channel.waiting, None
         channel.awake = awake
 
-    def _read_back(self, channels: list[Channel]) -> dict[str, ReadBack | PubSubError]:
+    def _read_back(self, channels: list[Channel], since_ms: int) -> dict[str, ReadBack | PubSubError]:
         """In a worker thread: what the journal has of these channels, or why it can't tell."""
         found: dict[str, ReadBack | PubSubError] = {}
-        since_ms = self.now_ms() - self.hub.window_ms
         try:
-            windows = self.journal.wake([channel.key for channel in channels], max(0, since_ms))
+            windows = self.journal.wake([channel.key for channel in channels], since_ms)
         except PubSubError as error:
             return {channel.key: error for channel in channels}
         for channel in channels:
@@ -343,7 +360,7 @@ class Node:
     def _on_second(self) -> None:
         now_ms = self.now_ms()
         self._share_out()
-        self.connections.expire(now_ms)
+        self.connections.expire(self.hub.sequencer.steady_ms)
         self.statistics.look(now_ms)
         if self.desk is not None:
             self.desk.tick()
@@ -353,8 +370,8 @@ class Node:
         """Have channels forget, a few at a time; and what many have left behind, given back to the system."""
         dropped, falling = 0, Falling(limits.TRIM_BYTES)
         while True:
-            await trio.sleep(limits.SWEEP_SECONDS if self.hub.sweep_is_due(self.now_ms()) else 1.0)
-            now = self.hub.sweep(self.now_ms(), limits.SWEEP_CHANNELS)
+            await trio.sleep(limits.SWEEP_SECONDS if self.hub.sweep_is_due(self.steady_ms()) else 1.0)
+            now = self.hub.sweep(self.steady_ms(), limits.SWEEP_CHANNELS)
             dropped += now
             if falling.by_enough(self.held_bytes()) or (not now and dropped >= limits.TRIM_CHANNELS):
                 dropped = 0
@@ -365,17 +382,19 @@ class Node:
         noted = kept = 0
         while True:
             await trio.sleep(MAINTAIN_SECONDS)
-            now_ms = self.now_ms()
+            now_ms, steady_ms = self.now_ms(), self.steady_ms()
+            due = steady_ms - noted >= ALIVE_SECONDS * 1000
             try:
                 if self.committer.failure is None:
-                    await trio.to_thread.run_sync(self.journal.maintain, now_ms)
-                if now_ms - noted >= ALIVE_SECONDS * 1000:
-                    noted = now_ms
-                    await trio.to_thread.run_sync(self._note_alive, now_ms)
+                    clocks = self.clock.noted() if due else b""
+                    await trio.to_thread.run_sync(self.journal.maintain, steady_ms, clocks)
+                if due:
+                    noted = steady_ms
+                    await trio.to_thread.run_sync(self._note_alive, steady_ms)
                     if self.committer.failure is None:
                         await trio.to_thread.run_sync(self.journal.raise_head, self.hub.sequencer.shown)
-                if now_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
-                    kept = now_ms
+                if steady_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
+                    kept = steady_ms
                     async with self.statistics_turn:
                         self.statistics.take()
                         await trio.to_thread.run_sync(self.statistics.keep, now_ms)
@@ -484,7 +503,10 @@ class Node:
         if closed:
             self.connections.closed(client.connection, client)
         else:
-            self.connections.lost(client.connection, client, self.now_ms())
+            # What it was silent for beyond the time in which that is found out, its connection has been lost already:
+            # one that left replies unread is given longer, but what it sends again is not known for longer.
+            now_ms, unheard_ms = self.steady_ms(), client.transport.silence_ms - self.settings.limits.lost_ms
+            self.connections.lost(client.connection, client, now_ms - max(0, unheard_ms))
 
     def connection_key(self, client: ClientProtocol) -> str:
         return self.connections.key_of(client.connection, client.identity)

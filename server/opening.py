@@ -85,17 +85,15 @@ def meet(
         if params.get("format") not in (None, "json", "msgpack"):
             raise BadRequest(f"format: must be json or msgpack, got {params['format'][:20]!r}", code=40000)
         node.admit()
-        now_ms = node.now_ms()
         node.keyguard.check(params, authorization, peer)
         identity = node.authenticate(params, authorization, params.get("clientId"))
-        return _continue_or_begin(node, identity, greeting, now_ms)
+        return _continue_or_begin(node, identity, greeting)
     except PubSubError as error:
         return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each who is refused
 
 
-def _continue_or_begin(
-    node: Node, identity: Identity, greeting: Greeting, now_ms: int
-) -> tuple[ClientProtocol, PubSubError | None]:
+def _continue_or_begin(node: Node, identity: Identity, greeting: Greeting) -> tuple[ClientProtocol, PubSubError | None]:
+    now_ms = node.steady_ms()
     allowance = node.allowances.of(identity.key_name, identity.app_id)
     handle = greeting.params.get("resume") or greeting.params.get("recover")
     problem: PubSubError | None = None

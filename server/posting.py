@@ -29,7 +29,7 @@ from ext.posts import Posts
 from server.backend import NodeBackend
 from server.http import HttpLimits, date_now, too_slow, whole_response
 from server.keyguard import is_loopback, peer_of
-from server.node import Node, monotonic_ms
+from server.node import Node
 from server.publishing import Bounds
 from server.reply import Reply, refusal, respond, response_format
 from server.request import (
@@ -89,7 +89,7 @@ class PostDesk:
         self._on_leaving = on_leaving
         self._bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
         self._draining = False
-        self._renewed_ms = monotonic_ms()
+        self._renewed_ms = node.steady_ms()
         self._asked: deque[tuple[Caller, bytes, str, dict[str, str], bytes]] = deque()
         self._versions = self._now_versions()
         node.plane.listen_to(self.posts.fd)
@@ -103,7 +103,7 @@ class PostDesk:
             return False
         peer = peer_of(descriptor)
         trusted = self._node.keyguard.anywhere or is_loopback(peer)
-        if not self.posts.take(descriptor, received, peer, trusted, monotonic_ms()):
+        if not self.posts.take(descriptor, received, peer, trusted, self._node.steady_ms()):
             return False
         self._node.plane.kick()
         return True
@@ -114,7 +114,8 @@ class PostDesk:
         if versions != self._versions:
             self._versions = versions
             self.posts.revoke_all()
-        self._asked.extend(self.posts.poll(monotonic_ms(), self._node.hub.sequencer.now_ms))
+        wall_ms = self._node.hub.sequencer.now_ms
+        self._asked.extend(self.posts.poll(self._node.this_turn_ms(), wall_ms))
         leave = time.perf_counter() + STAY_SECONDS
         while self._asked:  # they wait for nothing but this, and each by itself
             caller, key, target, headers, body = self._asked.popleft()
@@ -137,7 +138,7 @@ class PostDesk:
 
     def tick(self) -> None:
         """Once a second: those who take too long."""
-        now_ms = monotonic_ms()
+        now_ms = self._node.steady_ms()
         if now_ms - self._renewed_ms >= RENEW_MS:
             self._renewed_ms = now_ms
             self.posts.revoke_all()

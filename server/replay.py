@@ -43,13 +43,18 @@ class Replay:
         now_ms: Callable[[], int],
         end_of_turn: Callable[[], object],
         kick: Callable[[], None],
+        since: Callable[[int], int],
     ):
-        """``kick`` may be called in any thread: it has ``take`` called soon."""
+        """
+        Args:
+            kick: may be called in any thread: it has ``take`` called soon.
+            since: the milliseconds of serials below which everything is older than so many ms.
+        """
         self._journal = journal
         self._nursery = nursery
         self._now_ms = now_ms
         self._end_of_turn = end_of_turn
-        self.beginnings = Beginnings(journal, now_ms, kick)
+        self.beginnings = Beginnings(journal, since, kick)
         self._reading = Readers(limits.REPLAY_THREADS, kick)
 
     # catching up

@@ -124,7 +124,7 @@ class Asked:
         self.first_head = log.channel.head
         self.told = []
         self.messages = messages
-        self.floor = floor_at(log.now_ms, min(window_ms or RETAINED_MS, RETAINED_MS))
+        self.floor = floor_at(log.now_ms - min(window_ms or RETAINED_MS, RETAINED_MS))
         self.cut = (window_ms or 0) > RETAINED_MS
         rewind = Rewind(messages, window_ms)
         beginnings.rewound(client, self.attachment, rewind, self._tell)
@@ -184,7 +184,7 @@ STEPS = st.one_of(
 def test_everybody_is_told_once_and_rightly_whatever_happens_meanwhile(small, journal, steps, durability, ring):
     """Invariant: the cursor is where the model puts it, for a head of the time in which it was looked for."""
     log = Log(journal, ring=ring, durability=durability)
-    beginnings = Beginnings(journal, lambda: log.now_ms, lambda: None)
+    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
     clients = [new_client() for _ in range(3)]
     asked = []
     for step in steps:
@@ -218,7 +218,7 @@ def test_rewinds_of_one_channel_that_wait_together_are_one_search(small, journal
     log = Log(journal)
     for _ in range(40):
         log.publish([1, 2, 1])
-    beginnings = Beginnings(journal, lambda: log.now_ms, lambda: None)
+    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
     asked = [Asked(beginnings, log, new_client(), messages, None) for messages in (100, 9, 999_999_999, 30, 31, 100)]
     assert not any(each.told for each in asked)
     assert len(beginnings) == 1
@@ -235,7 +235,7 @@ def test_who_wants_much_does_not_keep_those_who_want_little_waiting(small, journ
         for _ in range(30):
             log.publish([1], gap=1)
     Inline.most = 0
-    beginnings = Beginnings(journal, lambda: deep[0].now_ms, lambda: None)
+    beginnings = Beginnings(journal, lambda age_ms: deep[0].now_ms - age_ms, lambda: None)
     greedy, modest = new_client(), new_client()
     wanted = [Asked(beginnings, log, greedy, 999_999_999, None) for log in deep]
     other = Asked(beginnings, short, modest, 20, None)
@@ -251,7 +251,7 @@ def test_a_search_that_nobody_waits_for_any_more_ends(small, journal):
     log = Log(journal)
     for _ in range(100):
         log.publish([1])
-    beginnings = Beginnings(journal, lambda: log.now_ms, lambda: None)
+    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
     client, other = new_client(), new_client()
     asked = [Asked(beginnings, log, each, 999_999_999, None) for each in (client, other)]
     for _ in range(5):
@@ -269,7 +269,7 @@ def test_a_search_that_nobody_waits_for_any_more_ends(small, journal):
 def test_the_first_one_to_ask_may_go_and_the_others_are_told_all_the_same(small, journal):
     log = Log(journal)
     log.publish([1] * 100, gap=1)
-    beginnings = Beginnings(journal, lambda: log.now_ms, lambda: None)
+    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
     first, second = new_client(), new_client()
     Asked(beginnings, log, first, 90, None)
     staying = Asked(beginnings, log, second, 95, None)
@@ -299,7 +299,7 @@ def test_a_journal_that_is_away_for_a_while_delays_a_rewind_and_no_more(small, j
     log.publish([1] * 100, gap=1)
     monkeypatch.setattr(room, "RETRY_SECONDS", 0.0)
     failing = Failing(journal, JournalUnavailable("it is being reopened"), 3)
-    beginnings = Beginnings(failing, lambda: log.now_ms, lambda: None)
+    beginnings = Beginnings(failing, lambda age_ms: log.now_ms - age_ms, lambda: None)
     asked = Asked(beginnings, log, new_client(), 60, None)
     settle(beginnings, [asked])
     asked.check()
@@ -308,7 +308,8 @@ def test_a_journal_that_is_away_for_a_while_delays_a_rewind_and_no_more(small, j
 def test_damage_is_where_a_rewind_begins_and_it_is_told_so(small, journal):
     log = Log(journal)
     log.publish([1] * 100, gap=1)
-    beginnings = Beginnings(Failing(journal, JournalCorrupted("room", "flipped"), 99), lambda: log.now_ms, lambda: None)
+    damaged = Failing(journal, JournalCorrupted("room", "flipped"), 99)
+    beginnings = Beginnings(damaged, lambda age_ms: log.now_ms - age_ms, lambda: None)
     asked = Asked(beginnings, log, new_client(), 60, None)
     settle(beginnings, [asked])
     assert asked.told == [(log.channel.ring.evicted, True)]
@@ -319,7 +320,7 @@ def test_a_cursor_that_cannot_be_looked_for_is_not_said_to_be_held(small, journa
     log = Log(journal)
     told, ended = [], []
     client = Bag(open=True, disconnect=ended.append)
-    beginnings = Beginnings(Failing(journal, error, 1), lambda: log.now_ms, lambda: None)
+    beginnings = Beginnings(Failing(journal, error, 1), lambda age_ms: log.now_ms - age_ms, lambda: None)
     attachment = Bag(channel=log.channel, active=True)
     beginnings.locate(client, attachment, 5, told.append)
     for _ in range(3):

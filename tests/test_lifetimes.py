@@ -17,6 +17,7 @@ from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.revocation import Revocation, Revocations
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
+from engine.settings import Settings
 from server.lifetimes import HINT_MS, SPARE, Lifetimes
 from server.node import Node
 
@@ -159,8 +160,10 @@ def test_the_server_keeps_nobody_whose_transport_is_gone(end: Any) -> None:
     async def scenario(house: House) -> None:
         client: Any = house.client(3_600_000)
         client.allowance = client.connection = None
+        client.transport = SimpleNamespace(silence_ms=0)
         others = SimpleNamespace(lost=lambda *of: None, closed=lambda *of: None)
-        node: Any = SimpleNamespace(clients={client}, _present=set(), lifetimes=house.lifetimes, now_ms=house.now_ms)
+        node: Any = SimpleNamespace(clients={client}, _present=set(), lifetimes=house.lifetimes)
+        node.steady_ms, node.settings = house.now_ms, Settings()
         node.connections = node.allowances = others
         node.superseded = partial(Node.superseded, node)
         end(node, client)

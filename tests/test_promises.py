@@ -13,6 +13,7 @@ from tests.harness import history, request, rss, wait_until
 from tests.leanclient import LeanClient, subscriber_log
 
 MIB = 1 << 20
+SHORT = "[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_interval_ms = 1000\n"
 
 
 def test_many_publishers_with_the_same_ids_store_each_once_and_are_told_the_same(server, channel):
@@ -54,7 +55,7 @@ def test_an_id_stays_used_across_a_crash(make_server, channel):
 
 
 def test_the_window_of_ids_ends(make_server, channel):
-    server = make_server(config="[limits]\nwindow_seconds = 1\n")
+    server = make_server(config=SHORT)
     with LeanClient(server.address) as client:
         client.publish(channel, "first", id="x")
         first = client.acked(1)
@@ -164,7 +165,7 @@ def test_clients_that_were_away_get_exactly_what_they_missed(server, channel):
 
 def test_beyond_the_window_a_client_is_told_that_continuity_is_lost(make_server, channel):
     """Promise 5: never a silent gap."""
-    server = make_server(config="[limits]\nwindow_seconds = 1\n")
+    server = make_server(config=SHORT)
     with LeanClient(server.address) as client:
         client.send({"action": 10, "channel": channel})
         place = client.expect(11)["channelSerial"]

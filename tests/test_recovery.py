@@ -256,7 +256,7 @@ def test_a_signal_stops_it_in_order_from_the_moment_that_it_said_ready(make_serv
     assert server.wait() == 0
 
 
-SHORT = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 1\n"
+SHORT = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 1\nmax_idle_interval_ms = 1000\n"
 
 
 def test_a_cursor_older_than_what_is_held_is_told_that_continuity_is_lost(make_server, channel):

@@ -15,6 +15,7 @@ durability = "memory"
 [limits]
 window_seconds = 1
 connection_state_seconds = 1
+max_idle_interval_ms = 1000
 ring_bytes_per_channel = 16384
 """
 WARM, CAME = 1_800, 1_200  # connections

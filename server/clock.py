@@ -1,0 +1,148 @@
+"""What time it is: of the wall for people, steady for whatever grows old, and patient for whoever is waited for.
+
+    boottime    the kernel's: runs on while the machine sleeps, nobody sets it
+    patient     boottime without the time in which this process did not run (stopped, its machine asleep or stolen):
+                trio's deadlines go by it, so nobody is cut off for not having reached us then
+    steady      patient time, counted on across restarts (engine/steady.py); equal to the wall clock until that is set
+
+A stall is found by what did not happen: we slept for longer than we had asked for, or worked without ever looking."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import trio
+
+from engine.journal.meta import read_boot_id
+from engine.steady import Noted, SteadyClock
+from engine.timeline import Timeline
+from ext.serial import SerialClock
+
+LOGGER = logging.getLogger("unbroken.clock")
+
+STALL_SECONDS = 1.0  # without a look at the clock; while the server works, somebody looks five times a second
+TEAR_NS = 2_000_000  # two clocks are read one after the other; when more than this passes in between, both anew
+TEARS = 3
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class PatientClock(trio.abc.Clock):
+    """Of one trio run. Only its thread looks at it."""
+
+    def __init__(self, boottime: Callable[[], int] | None = None) -> None:
+        """``boottime``: in ns; what a test replaces."""
+        self._boottime_ns = boottime if boottime is not None else boottime_ns
+        self._seen_ns = self._boottime_ns()
+        self._asleep_ns = 0  # what we were about to sleep, since then
+        self.stalled_ns = 0
+        self.stalls = 0
+
+    def look(self) -> int:
+        """Boottime in ns, after a look whether there was a stall."""
+        now_ns = self._boottime_ns()
+        late_ns = now_ns - self._seen_ns - self._asleep_ns
+        if late_ns > STALL_SECONDS * 1e9:
+            self.stalled_ns += late_ns
+            self.stalls += 1
+            LOGGER.warning("the server did not run for %.1f s: nobody is held to have been silent then", late_ns / 1e9)
+        self._seen_ns, self._asleep_ns = now_ns, 0
+        return now_ns
+
+    def start_clock(self) -> None:
+        self._seen_ns = self._boottime_ns()
+
+    def current_time(self) -> float:
+        return (self.look() - self.stalled_ns) / 1e9
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        seconds = deadline - self.current_time()
+        self._asleep_ns = int(max(0.0, min(seconds, 1e6)) * 1e9)
+        return seconds
+
+
+class Clock:
+    """Of one server."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        serials: SerialClock,
+        noted: bytes | None,
+        *,
+        step_ms: int,
+        patient: PatientClock | None = None,
+        wall_ms: Callable[[], int] | None = None,
+        boot_id: str | None = None,
+    ) -> None:
+        """
+        Args:
+            timeline, noted: as the journal has them. serials: restored.
+            patient, wall_ms, boot_id: what a test replaces; and ``patient`` is to be the one that trio goes by.
+        Raises: ValueError, when ``noted`` is damaged.
+        """
+        self.serials = serials
+        self.patient = patient if patient is not None else PatientClock()
+        self._wall_ms = wall_ms if wall_ms is not None else wall_clock_ms
+        wall, elapsed, stalled = self._look()
+        self.steady = SteadyClock(
+            timeline,
+            serials,
+            noted=Noted.load(noted) if noted else None,
+            wall_ms=wall,
+            elapsed_ms=elapsed,
+            stalled_ms=stalled,
+            boot_id=read_boot_id() if boot_id is None else boot_id,
+            step_ms=step_ms,
+        )
+        self._told = 0
+        self._tell()
+
+    def read(self) -> SteadyClock:
+        """What time it is now."""
+        self.steady.read(*self._look())
+        if self.steady.jumps != self._told:
+            self._tell()
+        return self.steady
+
+    def noted(self) -> bytes:
+        """The last reading, for the next life."""
+        return self.steady.noted().dump()
+
+    def statistics(self) -> dict[str, object]:
+        """For ``GET /health``."""
+        steady, jump = self.steady, self.steady.last_jump
+        return {
+            "jumps": steady.jumps,
+            "offsetMs": steady.jumped_ms,
+            "lastJump": {"byMs": jump.by_ms, "to": jump.wall_ms} if jump is not None else None,
+            "serialsAheadMs": steady.ahead_ms,
+            "stalls": self.patient.stalls,
+            "stalledMs": self.patient.stalled_ns // 1_000_000,
+        }
+
+    def _look(self) -> tuple[int, int, int]:
+        for _ in range(TEARS):
+            before = self.patient.look()
+            wall = self._wall_ms()
+            if self.patient.look() - before <= TEAR_NS:
+                break
+        return wall, before // 1_000_000, self.patient.stalled_ns // 1_000_000
+
+    def _tell(self) -> None:
+        self._told = self.steady.jumps
+        jump = self.steady.last_jump
+        if jump is not None:
+            LOGGER.warning(
+                "the wall clock was set %s by %.1f s: serials never go back, and what expires goes by elapsed time",
+                "forward" if jump.by_ms > 0 else "back",
+                abs(jump.by_ms) / 1000,
+            )
