@@ -23,6 +23,7 @@ from ext.serial import SerialClock
 JUMP_MS = 1_000  # what the wall clock has moved by at once, against the elapsed one, to be called a jump
 AHEAD_MS = 1_000  # so far serials may run ahead of what the last mark says: they are taken for younger by it
 BEHIND_MS = 20  # and so far behind it: for older, so this is what two readings of clocks may be apart
+CAUTION_MS = 3_600_000  # as long as a token can live that somebody may have taken back (engine/auth/revocation.py)
 COUNTER_MASK = (1 << 16) - 1
 
 
@@ -79,6 +80,8 @@ class SteadyClock:
         self.jumps = 0
         self.jumped_ms = 0  # all jumps together
         self.last_jump: Jump | None = None
+        self._doubted_ms = 0  # until then in steady time
+        self._least_offset = 0  # ... the wall clock may be ahead of the right time, which is steady time and this
         self._serials = serials
         self._boot_id = boot_id
         self._step_ms = step_ms
@@ -100,8 +103,10 @@ class SteadyClock:
         self._offset = wall_ms - elapsed_ms
         if noted is not None:
             moved = wall_ms - noted.wall_ms - passed
-            if abs(moved) >= JUMP_MS and (same_boot or moved < 0):
-                self._jumped(moved, wall_ms)
+            if abs(moved) >= JUMP_MS:
+                self._doubt(wall_ms - moved)
+                if same_boot or moved < 0:  # else it may have been off for so long
+                    self._jumped(moved, wall_ms)
         self.wall_ms = 0
         self.read(wall_ms, elapsed_ms, stalled_ms)
 
@@ -112,12 +117,24 @@ class SteadyClock:
         self._elapsed_ms = elapsed_ms
         moved, self._offset = wall_ms - elapsed_ms - self._offset, wall_ms - elapsed_ms
         if abs(moved) >= JUMP_MS:
+            self._doubt(wall_ms - moved)
             self._jumped(moved, wall_ms)
         self.wall_ms = wall_ms = max(0, min(wall_ms, steady_ms + limits.SERIALS_AHEAD_MS, LARGEST_MS))
         mark = self.timeline.marks[-1]
-        if not mark.paced or not -BEHIND_MS <= wall_ms - mark.serial_ms - steady_ms + mark.steady_ms <= AHEAD_MS:
+        since_mark_ms = wall_ms - mark.serial_ms
+        drift_ms = since_mark_ms - steady_ms + mark.steady_ms
+        if not mark.paced or since_mark_ms < 0 or not -BEHIND_MS <= drift_ms <= AHEAD_MS:
             self._follow(mark, wall_ms, steady_ms)
         return steady_ms
+
+    @property
+    def cautious_ms(self) -> int:
+        """The wall clock's time, as long as nobody sets that forward; then, for an hour, what it would be otherwise.
+
+        For what must not be taken for over too soon, and is told by a time that people have given."""
+        if self.steady_ms >= self._doubted_ms:
+            return self.wall_ms
+        return min(self.wall_ms, self.steady_ms + self._least_offset)
 
     @property
     def ahead_ms(self) -> int:
@@ -138,6 +155,12 @@ class SteadyClock:
             # clock has caught up would be in one, and none of it would ever be old enough.
             self._serials.restore(self._serials.last | COUNTER_MASK)
             self.timeline.add(Mark(last_ms + 1, steady_ms, False))
+
+    def _doubt(self, would_be_ms: int) -> None:
+        """The wall clock would show this, had it not been set just now."""
+        offset = would_be_ms - self.steady_ms
+        self._least_offset = min(self._least_offset, offset) if self.steady_ms < self._doubted_ms else offset
+        self._doubted_ms = self.steady_ms + CAUTION_MS
 
     def _jumped(self, by_ms: int, wall_ms: int) -> None:
         self.jumps += 1

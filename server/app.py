@@ -205,15 +205,16 @@ async def _serve(
         dedup_key=directory.dedup_key,
         random=secrets.token_bytes,
         note_alive=directory.note_alive,
-        revocations=read_revocations(directory.revocations(), clock.steady.wall_ms),
+        revocations=read_revocations(directory.revocations(), clock.steady.cautious_ms),
     )
     revoker = Revoker(
         node.revocations,
         directory.keep_revocations,
         lambda entries: node.lifetimes.revoke(entries, node.clients),
         node.now_ms,
+        node.cautious_ms,
     )
-    nonces = NonceFile(directory.path, REMEMBERED_MS, node.now_ms())
+    nonces = NonceFile(directory.path, REMEMBERED_MS, node.steady_ms())
     issuer = TokenIssuer(keyring, seal, secrets.token_bytes, known=nonces.known, remember=nonces.remember)
     backend = NodeBackend(node, keyring, issuer, directory, revoker)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish), node.pace)

@@ -22,7 +22,7 @@ from ext.serial import SerialClock
 
 LOGGER = logging.getLogger("unbroken.clock")
 
-STALL_SECONDS = 1.0  # without a look at the clock; while the server works, somebody looks five times a second
+STALL_NS = 1_000_000_000  # without a look at the clock; while the server works, somebody looks five times a second
 TEAR_NS = 2_000_000  # two clocks are read one after the other; when more than this passes in between, both anew
 TEARS = 3
 
@@ -50,7 +50,7 @@ class PatientClock(trio.abc.Clock):
         """Boottime in ns, after a look whether there was a stall."""
         now_ns = self._boottime_ns()
         late_ns = now_ns - self._seen_ns - self._asleep_ns
-        if late_ns > STALL_SECONDS * 1e9:
+        if late_ns > STALL_NS:
             self.stalled_ns += late_ns
             self.stalls += 1
             LOGGER.warning("the server did not run for %.1f s: nobody is held to have been silent then", late_ns / 1e9)
@@ -107,10 +107,11 @@ class Clock:
         self._tell()
 
     def read(self) -> SteadyClock:
-        """What time it is now."""
-        self.steady.read(*self._look())
-        if self.steady.jumps != self._told:
-            self._tell()
+        """What time it is now, to the millisecond: asked again within one, it is what it was."""
+        if self.patient.look() - self._read_ns >= 1_000_000:
+            self.steady.read(*self._look())
+            if self.steady.jumps != self._told:
+                self._tell()
         return self.steady
 
     def noted(self) -> bytes:
@@ -131,7 +132,7 @@ class Clock:
 
     def _look(self) -> tuple[int, int, int]:
         for _ in range(TEARS):
-            before = self.patient.look()
+            before = self._read_ns = self.patient.look()
             wall = self._wall_ms()
             if self.patient.look() - before <= TEAR_NS:
                 break

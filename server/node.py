@@ -170,6 +170,11 @@ class Node:
         self.read_clock()
         return self.hub.sequencer.steady_ms
 
+    def cautious_ms(self) -> int:
+        """The wall clock's, for what must not be over too soon because somebody has set that forward."""
+        self.read_clock()
+        return self.clock.steady.cautious_ms
+
     def this_turn_ms(self) -> int:
         """The same as of the beginning of this turn."""
         return self.hub.sequencer.steady_ms

@@ -1,6 +1,6 @@
 """Token requests that were answered, where a restart finds them: each counts once, in the next life of the server too.
 
-    nonces, nonces.old      in the data directory; a line each: until when it has to be known (ms), and its mac
+    nonces, nonces.old      in the data directory; a line each: until when it has to be known (steady ms), and its mac
 
     remember --one write--> nonces        is it older than the window? -> it becomes nonces.old, and a new one begins
 

@@ -33,9 +33,11 @@ class Revoker:
         store: Callable[[bytes], None],
         take_effect: Callable[[list[Revocation]], Awaitable[None]],
         now_ms: Callable[[], int],
+        cautious_ms: Callable[[], int] | None = None,
     ) -> None:
         """
         Args:
+            cautious_ms: what goes by this time has expired, also if somebody has just set the clock; None: ``now_ms``.
             store: writes the file, synced; called in a worker thread. OSError, when it can't.
             take_effect: async; ends or warns the live connections that these are about.
         """
@@ -43,6 +45,7 @@ class Revoker:
         self._store = store
         self._take_effect = take_effect
         self._now_ms = now_ms
+        self._cautious_ms = cautious_ms if cautious_ms is not None else now_ms
         self._writing = trio.Lock()
         self._changes = self._written = 0
 
@@ -74,7 +77,7 @@ class Revoker:
         for target in targets:
             try:
                 entry = Revocation(key_name, *parse_target(target), issued_before, applies_at)
-                self._revocations.add(entry, now_ms)
+                self._revocations.add(entry, self._cautious_ms())
             except PubSubError as error:
                 results.append({"target": target, "error": error.info()})
                 continue
@@ -93,7 +96,7 @@ class Revoker:
             if self._written >= wanted:
                 return
             covered = self._changes
-            self._revocations.expire(self._now_ms())
+            self._revocations.expire(self._cautious_ms())
             try:
                 await trio.to_thread.run_sync(self._store, dump(self._revocations))
             except OSError as error:

@@ -64,5 +64,5 @@ def main() -> int:
     wall_ms, boottime_ns = server.clock.wall_clock_ms, server.clock.boottime_ns
     server.clock.wall_clock_ms = lambda: wall_ms() + OFFSETS.unpack(mapped)[0]
     server.clock.boottime_ns = lambda: boottime_ns() + OFFSETS.unpack(mapped)[1] * 1_000_000
-    server.clock.STALL_SECONDS = 1e9  # when a test lets time pass, it does so at once
+    server.clock.STALL_NS = 10**18  # when a test lets time pass, it does so at once
     return server.cli.main()

@@ -18,6 +18,7 @@ import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from engine.auth.requests import sign
 from tests.harness import KEY, channel_path, request, wait_until
 from tests.skewed import SkewedServer
 
@@ -230,6 +231,30 @@ def test_a_wall_clock_that_is_wrong_for_three_seconds_costs_nobody_anything(make
     assert health["status"] == "ok"
     publisher.close()
     reader.close()
+
+
+def test_what_a_wrong_clock_has_outlived_is_not_forgotten(make):
+    """Revocations and answered token requests: who waits for the right time again finds them in force."""
+    server = make()
+    name, _, secret = KEY.partition(":")
+    now_ms = request(server.address, "GET", "/time")[1][0]
+    nonce = "0123456789abcdef"
+    mac = sign(secret, (name, "", "", "", str(now_ms), nonce))
+    body = {"keyName": name, "timestamp": now_ms, "nonce": nonce, "mac": mac}
+
+    def ask(**fields: Any) -> int:
+        answer = request(server.address, "POST", f"/keys/{name}/requestToken", {**body, **fields})
+        return int(answer[0])
+
+    assert ask() in (200, 201)
+    server.set_wall(4 * DAY_MS)
+    late_ms = now_ms + 4 * DAY_MS
+    other = sign(secret, (name, "", "", "", str(late_ms), nonce))
+    assert ask(timestamp=late_ms, mac=other) in (200, 201)
+    server.set_wall(-4 * DAY_MS)
+    assert ask() == 401
+    server.restart()
+    assert ask() == 401
 
 
 def test_a_jump_is_logged_and_shown_in_health(make):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import limits
-from engine.steady import AHEAD_MS, BEHIND_MS, Noted
+from engine.steady import AHEAD_MS, BEHIND_MS, CAUTION_MS, Noted
 from engine.timeline import FOREVER, Mark, Timeline
 from tests.models.clocks import TICK_MS, WALL, Life, Machine
 
@@ -95,6 +95,16 @@ def test_four_days_ahead_for_three_seconds_age_nothing_by_more_than_these():
     assert one.clock.last_jump is not None
     assert one.clock.last_jump.by_ms == -4 * DAY_MS
     assert one.clock.ahead_ms == (one.serials.last >> 16) - one.machine.wall_ms > 3 * DAY_MS
+
+
+def test_a_small_step_right_after_a_large_one_is_no_return_to_before_it():
+    """The mark of the large one is above the next serial then."""
+    one = life()
+    one.machine.wall_ms -= 4 * DAY_MS
+    one.read()
+    one.machine.wall_ms -= BEHIND_MS
+    serial = one.give()
+    assert one.timeline.all_by((serial >> 16) + 1) == one.machine.steady_ms + 1
 
 
 def test_serials_are_paced_again_when_the_wall_clock_has_caught_up():
@@ -189,3 +199,31 @@ def test_what_was_noted_is_read_again():
     assert Noted.load(Noted(1, 2, 3, "").dump()).boot_id == ""
     with pytest.raises(ValueError, match="unpack"):
         Noted.load(b"1 2 3")
+
+
+def test_what_has_expired_by_the_wall_clock_has_not_for_an_hour_after_that_was_set_forward():
+    one = life()
+    assert one.clock.cautious_ms == one.machine.wall_ms
+    one.machine.wall_ms += 4 * DAY_MS
+    one.read()
+    assert one.clock.cautious_ms == one.machine.steady_ms
+    one.machine.wall_ms += DAY_MS
+    one.passes(1_000)
+    one.restart(2_000, same_boot=False)
+    assert one.clock.cautious_ms <= one.machine.steady_ms + 5 * DAY_MS
+    one.passes(CAUTION_MS)
+    assert one.clock.cautious_ms == one.machine.wall_ms
+    one.machine.wall_ms -= DAY_MS
+    one.read()
+    assert one.clock.cautious_ms == one.machine.wall_ms
+
+
+def test_a_clock_that_was_wrong_while_the_machine_started_is_doubted_too():
+    one = life()
+    one.restart(0, same_boot=True)
+    one.noted = one.clock.noted()
+    one.machine.boots += 1
+    one.machine.elapsed_ms = 1_000
+    one.machine.wall_ms += 4 * DAY_MS
+    one.begin()
+    assert one.clock.cautious_ms <= one.machine.wall_ms - 3 * DAY_MS

@@ -55,11 +55,18 @@ class TokenIssuer:
         self._seal = seal
         self._random = random
         self._remember = remember
-        # mac: when its timestamp ceases to be acceptable
+        # mac: when, in steady time, its timestamp ceases to be acceptable
         self._seen: OrderedDict[str, int] = OrderedDict(sorted(known.items(), key=lambda item: item[1]))
 
     def issue(
-        self, key_name: str, body: object, authenticated: Key | None, now_ms: int, *, with_token: bool = False
+        self,
+        key_name: str,
+        body: object,
+        authenticated: Key | None,
+        now_ms: int,
+        *,
+        with_token: bool = False,
+        steady_ms: int | None = None,
     ) -> dict[str, Any]:
         """The token's details.
 
@@ -67,6 +74,7 @@ class TokenIssuer:
             key_name: from the path.
             authenticated: the key that came with the request, if one did (Basic authentication).
             with_token: it came with a token instead, which makes no token.
+            steady_ms: by which used requests are forgotten, so that no setting of the clock does it; None: ``now_ms``.
         Raises: AuthError, BadRequest, LimitExceeded, with the protocol's codes.
         """
         if body is None:
@@ -80,7 +88,7 @@ class TokenIssuer:
         if "mac" in request:
             if request.get("capability") == "":  # signed as an absent one is; ably-js sends it for what is undefined
                 del request["capability"]
-            self._check_mac(key, key_name, request, now_ms)
+            self._check_mac(key, key_name, request, now_ms, steady_ms if steady_ms is not None else now_ms)
         elif authenticated is None and with_token:
             raise AuthError("a token makes no token: sign the request, or send it with the key", code=40162)
         elif authenticated is None:
@@ -107,7 +115,9 @@ class TokenIssuer:
             raise BadRequest(f"ttl: must be from 1 to {LONGEST_TTL_MS} ms, got {ttl}", code=40003)
         return min(ttl, key.longest_ttl_ms)
 
-    def _check_mac(self, key: Key | None, key_name: str, request: Mapping[str, Any], now_ms: int) -> None:
+    def _check_mac(
+        self, key: Key | None, key_name: str, request: Mapping[str, Any], now_ms: int, steady_ms: int
+    ) -> None:
         timestamp = _number(request, "timestamp")
         nonce, mac = request.get("nonce"), request["mac"]
         if not isinstance(nonce, str) or len(nonce) < SHORTEST_NONCE or "\n" in nonce:
@@ -136,14 +146,14 @@ class TokenIssuer:
         if not key.enabled:
             raise revoked()
         _check_timestamp(timestamp, now_ms)
-        while self._seen and next(iter(self._seen.values())) < now_ms:
+        while self._seen and next(iter(self._seen.values())) < steady_ms:
             self._seen.popitem(last=False)
         if mac in self._seen:
             raise AuthError("nonce: this request has been used already", code=40105)
         if len(self._seen) >= limits.NONCES:
             raise LimitExceeded("too many token requests within four minutes", code=42910)
-        self._remember(mac, now_ms + REMEMBERED_MS, now_ms)
-        self._seen[mac] = now_ms + REMEMBERED_MS  # in order of arrival, so in order of expiry
+        self._remember(mac, steady_ms + REMEMBERED_MS, steady_ms)
+        self._seen[mac] = steady_ms + REMEMBERED_MS  # in order of arrival, so in order of expiry
 
 
 def _check_timestamp(timestamp: int, now_ms: int) -> None:
