@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -46,13 +47,24 @@ class Answer:
 class RestClient:
     """One connection; not ``short``: it begins with something unusual."""
 
-    def __init__(self, address: Address, *, packed: bool = False, short: bool = True, key: str | None = KEY) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        packed: bool = False,
+        short: bool = True,
+        key: str | None = KEY,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.packed = packed
         self._kind = MSGPACK if packed else JSON
         self._headers = {"Content-Type": self._kind, "Accept": self._kind, "X-Ably-Version": "6"}
         if key is not None:
             self._headers["Authorization"] = "Basic " + base64.b64encode(key.encode()).decode()
-        self._connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)
+        if tls is None:
+            self._connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)
+        else:
+            self._connection = http.client.HTTPSConnection(*address, timeout=REQUEST_SECONDS, context=tls)
         if not short:
             assert self.ask("POST", "/channels/x/messages?x=1", b"", authorization=None).status == 401
 
