@@ -17,11 +17,11 @@ class DictWindow:
                 return known
         return None
 
-    def add_or_find(self, message_id: str, serial: int, index: int) -> tuple[int, int] | None:
+    def add_or_find(self, message_id: str, serial: int, index: int, at_ms: int) -> tuple[int, int] | None:
         known = self.find(message_id)
         if known is not None:
             return known
-        number = (serial >> 16) // self.width_ms
+        number = at_ms // self.width_ms
         held = self.buckets.get(number)
         if held is None:
             held = self.buckets[number] = {}
@@ -29,11 +29,11 @@ class DictWindow:
         return None
 
     def remove(self, message_id: str, serial: int) -> bool:
-        held = self.buckets.get((serial >> 16) // self.width_ms)
-        if held is None or held.get(message_id, (None,))[0] != serial:
-            return False
-        del held[message_id]
-        return True
+        for held in self.buckets.values():
+            if held.get(message_id, (None,))[0] == serial:
+                del held[message_id]
+                return True
+        return False
 
     def expire(self, now_ms: int) -> int:
         past = [n for n in self.buckets if (n + 1) * self.width_ms + self.window_ms <= now_ms]

@@ -13,6 +13,7 @@ nothing is lost between replay and live."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -66,7 +67,9 @@ class Channel(Log):
         "modes",
         "name",
         "policy",
+        "printed",
         "scheduled",
+        "since",
         "tally",
         "waiting",
     )
@@ -81,10 +84,14 @@ class Channel(Log):
         self.policy = policy
         self.waiting: list[Callable[[], None]] | None = None  # while nothing waits: there may be a million of us
         self.failure: PubSubError | None = None  # why it can't be woken: what waits for it looks here when it is done
+        self.printed: deque[tuple[int, int]] | None = (
+            None  # a time, and the newest serial of which there was a print then
+        )
         self.attached = 0  # attachments, live or catching up
         self.tally: Tally | None = None  # where they are counted, too
         self.modes: dict[int, int] | None = None  # how many of them have just these modes, as the protocol's flags
         self.scheduled = False
+        self.since = 0  # ids of earlier lives are in entries after this serial
         self._plain_name: ChannelName | None = None
         self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
 
@@ -106,19 +113,22 @@ class Channel(Log):
         evicted: int,
         position: int,
         bounds: tuple[int, int],
+        earlier: DedupWindow | None = None,
     ) -> None:
         """Begin, with what the journal still has.
 
         Args:
-            dedup: the ids of the window, already filled.
+            dedup: the ids of the window, of this life of the server.
             entries: the newest ones, oldest first: serial, series, record, origin.
             last_stored: what the next entry will have as its ``previous``.
             evicted: everything after this serial is in ``entries``.
             position: a serial that all entries to come are after; the next life of the server will know it, too.
             bounds: the ring's: entries, bytes.
+            earlier: for those of earlier lives, which are to be recalled; None: there are none that count.
         """
         assert not self.awake
         self.dedup = dedup
+        self.earlier = earlier
         lives = self.policy.lives
         began = lives.began if lives else 0
         self.ring = Ring(bounds[0], bounds[1], evicted, self.series, self.share, began, lives)
@@ -191,17 +201,36 @@ class Channel(Log):
         """Is everything after ``cursor`` in memory?"""
         return cursor >= self.ring.evicted
 
-    def forget(self, now_ms: int, oldest: int) -> int:
+    def forget(self, steady_ms: int, oldest: int, window_ms: int) -> int:
         """Let go of what is older than the continuity window; how many message ids that was.
 
         Args:
-            now_ms: steady time, by which ids are forgotten.
+            steady_ms: the time by which ids are forgotten.
             oldest: the serial below which everything is older than the window.
         """
         self.ring.trim(oldest)
         self.close_unread_streams()
-        in_doubt = self.first_under_way  # perhaps, under a journal that has failed: its repeats must be known
-        return self.dedup.expire(min(now_ms, in_doubt >> 16) if in_doubt else now_ms)
+        forgotten = self.dedup.expire(steady_ms)
+        if self.prints is not None:
+            self._forget_prints(steady_ms, window_ms)
+        if self.earlier is not None and self.recalled:
+            forgotten += self.earlier.expire(steady_ms)
+            if not len(self.earlier):
+                self.earlier = None
+        return forgotten
+
+    def _forget_prints(self, steady_ms: int, window_ms: int) -> None:
+        """An id may be held for a window and a bucket: its print, for longer than that."""
+        assert self.prints is not None
+        if self.printed is None:
+            self.printed = deque()
+        self.printed.append((steady_ms, self.head))
+        while self.printed[0][0] + window_ms + window_ms // 2 <= steady_ms:
+            self.prints.trim(self.printed.popleft()[1])
+            if not self.printed:
+                break
+        if not len(self.prints):
+            self.prints = self.printed = None
 
     def idle(self, now_ms: int) -> bool:
         """Can it be dropped from memory without anybody noticing? Its window has passed and nobody is attached."""
@@ -209,7 +238,9 @@ class Channel(Log):
             not self.attached
             and not self.staged
             and not self.waiting
+            and not self.held
             and not len(self.ring)
             and not len(self.dedup)
+            and self.earlier is None
             and now_ms - self.last_used_ms >= limits.CHANNEL_IDLE_MS
         )

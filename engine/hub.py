@@ -1,25 +1,28 @@
 """All channels that are in memory, and their waking and falling asleep.
 
     asleep --open--> waking --read_back (a thread), awaken--> awake --nothing for a window--> asleep
-                       |
-            what is asked of it meanwhile waits in ``channel.waiting``, in order
+                       |                                        |
+            what is asked of it meanwhile             ids of earlier lives are recalled beside it; only what may
+            waits in ``channel.waiting``, in order    be a repeat of one of those waits (engine/holding.py)
 
-A channel asleep costs nothing: its log is in the journal. Waking reads the last continuity window back, which fills the
-ring and the window of message ids: so a repeat is known as one after a crash too."""
+A channel asleep costs nothing: its log is in the journal. Waking reads the newest entries, for the ring, and takes no
+longer if there are many. The ids that were used before the server was started are in the journal, too: so a repeat is
+known as one after a crash."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine import limits
 from engine.channel import Channel, Policy
 from engine.directory import ChannelNames
 from engine.errors import PubSubError
+from engine.holding import Holding
 from engine.journal.port import Stored
 from engine.quota import NOTHING_SAID, Quota
-from engine.sequencer import Completion, Sequencer, overloaded
+from engine.sequencer import Asked, Completion, Sequencer, overloaded
 from engine.settings import Settings
 from engine.shares import Tally, check_share
 from engine.timeline import Timeline
@@ -27,20 +30,21 @@ from ext.budget import Budget, Share
 from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
+from ext.recall import Recall
 from ext.serial import SerialClock
-from ext.wire import record_ids, record_origin
+from ext.wire import record_origin
 
 SERIAL_SHIFT = 16  # of a serial, behind its milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What the journal has of a channel's last window, ready to be put into place."""
+    """What a channel that wakes begins with."""
 
-    dedup: DedupWindow
-    newest: list[tuple[int, str, bytes, int]]  # serial, series, record, origin: as many as the ring may hold
+    newest: list[tuple[int, str, bytes, int]]  # serial, series, record, origin: for the ring
     evicted: int
     last_stored: int
+    since: int | None = None  # ids of earlier lives are in entries after this serial; None: in none that counts
 
 
 class Hub:
@@ -59,6 +63,8 @@ class Hub:
         self.settings = settings
         self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
         self.sequencer.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes
+        self.holding = Holding(self.sequencer)
+        self.began = clock.last  # what is in the journal up to here is of earlier lives
         self.channels: dict[str, Channel] = {}
         self.names = ChannelNames()
         self.meters: dict[str, Meter] = {}  # by app
@@ -157,10 +163,17 @@ class Hub:
         client_id: str | None,
         now_ms: int,
         completion: Completion,
+        *,
+        inherited: bool = False,
     ) -> None:
-        """Have it numbered, now or in its turn once the channel is awake: see ``Sequencer.stage``."""
+        """Have it decided on, now or in its turn: see ``Sequencer.decide``.
+
+        Args:
+            inherited: its connection is of an earlier life of the server.
+        """
+        asked = Asked(channel, publish, base_id, connection_id, client_id, completion, inherited)
         if channel.awake:
-            self.sequencer.stage(channel, publish, base_id, connection_id, client_id, now_ms, completion)
+            self.holding.stage(asked, now_ms)
             return
 
         waiting_bytes = len(publish.messages) + limits.WAITING_BYTES
@@ -174,35 +187,29 @@ class Hub:
             if channel.failure is not None:
                 completion.refused(channel.failure)
             else:
-                self.sequencer.stage(channel, publish, base_id, connection_id, client_id, now_ms, completion)
+                self.holding.stage(asked, now_ms)
 
         _wait(channel, later)
 
     def new_dedup(self) -> DedupWindow:
         return DedupWindow(self._dedup_key, self.window_ms)
 
-    def read_back(self, last_stored: int, pages: Iterable[list[Stored]]) -> ReadBack:
-        """What a waking channel needs; it may take long, touches nothing else, and can run in any thread.
+    def read_back(self, last_stored: int, newest: Sequence[Stored], since: int) -> ReadBack:
+        """What a waking channel needs; touches nothing else, and can run in any thread.
 
         Args:
             last_stored: serial of the channel's newest entry; or, if the journal knows of none, a serial after which
                 it would know of one.
-            pages: all its entries of the last window, oldest first.
+            newest: some of its newest entries, the newest first.
+            since: the last serial before the window.
         """
-        dedup = self.new_dedup()
-        newest: deque[tuple[int, str, bytes, int]] = deque()
-        held, evicted, first = 0, last_stored, True
-        for stored in _each(pages):
-            if first:
-                first, evicted = False, stored.previous
-            for index, message_id in enumerate(record_ids(stored.record)):
-                dedup.add_or_find(message_id, stored.serial, index)
-            newest.append((stored.serial, stored.series, stored.record, record_origin(stored.record)))
-            held += len(stored.record)
-            while len(newest) > 1 and (held > self._bounds[1] or len(newest) > self._bounds[0]):
-                evicted = newest[0][0]
-                held -= len(newest.popleft()[2])
-        return ReadBack(dedup, list(newest), evicted, last_stored)
+        kept = [stored for stored in newest if stored.serial > since]
+        return ReadBack(
+            [(stored.serial, stored.series, stored.record, record_origin(stored.record)) for stored in reversed(kept)],
+            kept[-1].previous if kept else last_stored,
+            last_stored,
+            since if kept and since < self.began else None,
+        )
 
     def steady_of(self, serial: int) -> int:
         """When it was given out, in steady time, by this life of the server or an earlier one; rather too late."""
@@ -214,16 +221,31 @@ class Hub:
         Returns what has been waiting for it, to be done now, in this order.
         """
         channel.wake(
-            found.dedup,
+            self.new_dedup(),
             found.newest,
             last_stored=found.last_stored,
             evicted=found.evicted,
             position=position,
             bounds=self._bounds,
+            earlier=None if found.since is None else self.new_dedup(),
         )
-        self.sequencer.recall(channel, len(found.dedup))
+        if found.since is not None:
+            channel.since = found.since
+            self.holding.recall(channel)
         waiting, channel.waiting = channel.waiting, None
         return waiting or []
+
+    def new_recall(self, channel: Channel) -> Recall:
+        """To be filled with its ids of earlier lives, in any thread."""
+        return Recall(self.new_dedup(), self.steady_of, channel.since, until=self.began)
+
+    def recalled(self, channel: Channel, window: DedupWindow) -> None:
+        """All ids of earlier lives are in this window: what waits for them can go on."""
+        channel.earlier = window
+        channel.recalled = True
+        window.expire(self.sequencer.steady_ms)
+        self.sequencer.recall(channel, len(window))
+        self.holding.recalled(channel)
 
     def give_up(self, channel: Channel, error: PubSubError) -> list[Callable[[], None]]:
         """Its log can't be read back: forget the channel.
@@ -258,7 +280,7 @@ class Hub:
                     # What is in doubt, under a journal that has failed, must be known when it is repeated.
                     doubt = channel.first_under_way
                     until = min(now_ms, self.timeline.none_before(doubt >> SERIAL_SHIFT)) if doubt else now_ms
-                    self.sequencer.forget(channel, channel.forget(until, oldest))
+                    self.sequencer.forget(channel, channel.forget(until, oldest, self.window_ms))
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
                         self.names.discard(channel.key)
@@ -277,8 +299,3 @@ def _wait(channel: Channel, do: Callable[[], None]) -> None:
     if channel.waiting is None:
         channel.waiting = []
     channel.waiting.append(do)
-
-
-def _each(pages: Iterable[list[Stored]]) -> Iterator[Stored]:
-    for page in pages:
-        yield from page

@@ -45,7 +45,8 @@ class Limits:
     """Records on their way to the journal. Publishers: they are not read from until it has less. What still comes of
     many at once, up to OVERSTAGED times as much, is taken; then they are told 50004, to come again."""
     dedup_ids: int = 64_000_000
-    """Message ids remembered, 16 to 40 bytes each. Publishers: 42910, until older ones expire."""
+    """Message ids remembered: some 3 bytes for each that a connection counts, 24 to 40 for others. Publishers: 42910,
+    until older ones expire."""
     request_body_bytes: int = 2 * MIB
     """Bytes of an HTTP request's body. The sender: 413, 40009."""
     request_head_bytes: int = 16 * KIB
@@ -130,7 +131,8 @@ while others wait. The reader: what is beyond it stays in the log, and is read o
 OVERSTAGED = 4
 """Times staged_bytes: who is not read from any more may still have sent something, and requests come all the while."""
 WAITING_BYTES = 1 * KIB
-"""What a publish takes beside its messages while its channel wakes."""
+"""What a publish takes beside its messages while its channel wakes, or while it waits for ids of earlier lives or for
+what it may be a repeat of. Publishers: it counts against ``staged_bytes`` of all."""
 UNANSWERED_BYTES = 4 * MIB
 """Of one connection's publishes that are not stored yet. The publisher: it is not read from for a while."""
 DOUBT_SECONDS = 8
@@ -140,6 +142,16 @@ DOUBT_KEPT_SECONDS = 60
 """What has been in doubt for longer is taken back, not stored, when the journal can be asked: a repeat might come
 when its ids are forgotten. At most half a window. The publisher: 50003, to be sent again. Only one batch can be in
 doubt, so in bytes it is bounded by ``staged_bytes``."""
+LOOKUPS_AT_ONCE = 256
+"""Entries looked for in the journal in one go, to be compared with what may repeat them; others wait for the next."""
+DECISIONS_AT_ONCE = 256
+"""Publishes that have waited and are decided on in one go, some 3 ms; then others have their turn."""
+WAKE_ENTRIES, WAKE_BYTES = 1_000, MIB
+"""The newest entries of a channel that wakes, and the bytes of their records: its ring begins with them. Who reads from
+further back gets them from the journal."""
+RECALL_BYTES = 4 * MIB
+"""Of one channel's blocks, read in one go to recall the ids of earlier lives: some 10 ms of a thread that shares the
+interpreter. Then it is the turn of another channel, if one is waited for."""
 REMEMBERED_NAMES = 1_000
 """Channel names of one connection whose capability is remembered; then it is worked out anew."""
 PARAM_LENGTH = 1 * KIB

@@ -17,6 +17,7 @@ import orjson
 
 from engine.errors import BadRequest, LimitExceeded
 from engine.limits import UNCOUNTED_BYTES
+from ext.dedup import connection_named
 from ext.neutral import Packer, is_finite
 from ext.publish import Publish
 from ext.record import DEEPEST, record_ids
@@ -33,6 +34,19 @@ def check_count(count: int, most: int) -> None:
     most = min(most, MOST_MESSAGES)
     if count > most:
         raise LimitExceeded(f"messages: {count} are more than {most} in one publish", code=40034, status=400)
+
+
+def check_named_connection(ids: Sequence[str] | None, connection_id: str | None) -> None:
+    """Ids of the form that messages have by themselves are for the connection that they name: anybody else could use up
+    its next ones, and its messages would not be stored. Raises: BadRequest 40031."""
+    for index, message_id in enumerate(ids or ()):
+        named = connection_named(message_id)
+        if named is not None and named != connection_id:
+            raise BadRequest(
+                f"messages[{index}].id: {message_id[:64]!r} is of the form <connectionId>:<number>:<number>, which is"
+                " for what is published over that connection, or with its connectionKey",
+                code=40031,
+            )
 
 
 def publish_from(

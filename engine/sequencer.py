@@ -6,16 +6,20 @@
     undo     ids forgotten, completions refused     the journal does not have it: the retry is a first try again
 
 One batch is under way at a time; the next one gathers meanwhile. A repeat of an id that is still under way waits for
-the first one's outcome."""
+the first one's outcome. A repeat has the content of the first (engine/repeats.py), which is staged, in the ring, or in
+the journal: there engine/holding.py has it looked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from engine.channel import Channel
 from engine.errors import LimitExceeded, PublishRejected, PubSubError
-from engine.journal.port import Block
+from engine.journal.port import Block, Stored
+from engine.limits import WAITING_BYTES
+from engine.repeats import other_content, repeats
 from ext.log import Entry
 from ext.publish import Publish
 from ext.ring import EPHEMERAL, Stream
@@ -49,6 +53,55 @@ def overloaded() -> LimitExceeded:
     return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the journal has under a serial; None: nothing any more."""
+
+    serial: int
+    stored: Stored | None
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A publish that somebody has asked for."""
+
+    channel: Channel
+    publish: Publish
+    base_id: str  # message ``i`` without an id of its own is ``<base_id>:<i>``
+    connection_id: str | None  # whose connection published it, if any
+    client_id: str | None  # the identity of messages that name none, if it is known
+    completion: Completion  # told now or later, in any case
+    inherited: bool = False  # its connection is of an earlier life of the server
+    found: Found | None = None  # what the journal has under a serial that was asked for
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds while it waits."""
+        return len(self.publish.messages) + WAITING_BYTES
+
+    @property
+    def may_be_of_before(self) -> bool:
+        """May an earlier life of the server have taken its ids? Those that we make, and those of connections that were
+        made in this life, are random and new with it."""
+        return self.inherited or self.publish.ids is not None
+
+    def record(self) -> bytes:
+        """As it would be stored."""
+        flags = EPHEMERAL if self.publish.ephemeral else 0
+        return encode_record(self.base_id, self.connection_id, self.client_id, flags, self.publish.messages)
+
+    def ids(self) -> tuple[str, ...]:
+        if self.publish.ids is not None:
+            return self.publish.ids
+        return tuple([f"{self.base_id}:{i}" for i in range(self.publish.count)])
+
+
+class Need(Enum):
+    """Why a publish can't be decided yet."""
+
+    EARLIER_IDS = "the ids of earlier lives"
+
+
 class Sequencer(Sequence):
     """The one place where entries get their serials. (Plain ones: see also ext/ingest.pyx, which does as ``stage``.)"""
 
@@ -61,42 +114,33 @@ class Sequencer(Sequence):
         client_id: str | None,
         now_ms: int,
         completion: Completion,
-    ) -> None:
-        """Give the publish a serial, or find that it has one. ``completion`` is told now or later, in any case.
+    ) -> Need | int | None:
+        """``decide`` on a publish that is asked for here, of a connection of this life if it is of any."""
+        return self.decide(Asked(channel, publish, base_id, connection_id, client_id, completion), now_ms)
 
-        Args:
-            base_id: message ``i`` without an id of its own is ``<base_id>:<i>``.
-            connection_id: whose connection published it, if any.
-            client_id: the identity of messages that name none, if it is known.
+    def decide(self, asked: Asked, now_ms: int) -> Need | int | None:
+        """Give the publish a serial, or find that it has one, or refuse it; its completion is told now or later.
+
+        Returns: None, if so. Else nothing has happened, and it tells what is to be known first: the ids of earlier
+        lives, or what the journal has under this serial (``asked.found``), for a repeat has the content of the first.
         """
+        channel, publish, completion = asked.channel, asked.publish, asked.completion
         count = publish.count
-        ids = publish.ids
-        if ids is None:
-            ids = (base_id + ":0",) if count == 1 else tuple([f"{base_id}:{i}" for i in range(count)])
-        dedup = channel.dedup
-        if self.refusing is not None and channel.kept and (not publish.ephemeral or channel.first_under_way):
-            seen = [known for known in map(dedup.find, ids) if known is not None]
-            if not seen:  # and nothing is remembered: what is in doubt must not be forgotten for what is not stored
-                completion.refused(self.refusing)
-                return
         if self.pending_bytes > self.most_pending:
             completion.refused(overloaded())
-            return
+            return None
         if not self.admits(channel, count):
             completion.refused(self._full(channel, count))
-            return
-        serial = self.clock.next(now_ms)
-        if count == 1:
-            known = dedup.add_or_find(ids[0], serial, 0)
-            if known is not None:
-                self._repeat(channel, known, 1, completion)
-                return
-        else:
-            seen = [known for known in map(dedup.find, ids) if known is not None]
-            if len(seen) == count and len({serial for serial, _ in seen}) == 1:
-                self._repeat(channel, seen[0], count, completion)
-                return
-            if seen:
+            return None
+        windows = [channel.dedup]
+        if channel.earlier is not None and asked.may_be_of_before:
+            if not channel.recalled:
+                return Need.EARLIER_IDS
+            windows.append(channel.earlier)
+        ids = asked.ids()
+        seen = [known for window in windows for known in map(window.find, ids) if known is not None]
+        if seen:
+            if len(seen) < count or len({serial for serial, _ in seen}) > 1:
                 completion.refused(
                     PublishRejected(
                         f"{len(seen)} of the {count} message ids have been used in other publishes on this channel",
@@ -104,19 +148,56 @@ class Sequencer(Sequence):
                         status=400,
                     )
                 )
-                return
-            if len(set(ids)) != count:
-                completion.refused(
-                    PublishRejected("two messages of one publish have the same id", code=40031, status=400)
-                )
-                return
-            for index, message_id in enumerate(ids):
-                dedup.add(message_id, serial, index)
-        flags = EPHEMERAL if publish.ephemeral else 0
-        record = encode_record(base_id, connection_id, client_id, flags, publish.messages)
-        origin = connection_origin(connection_id) if connection_id is not None else 0
+                return None
+            serial, index = seen[0]
+            same = self._repeats(asked, serial, index)
+            if same is not None:
+                self._answer(asked, same, serial, index)
+                return None
+            if asked.found is None or asked.found.serial != serial:
+                return serial
+            # The journal has let go of it, so it is past the window: its ids count no longer.
+            for window in windows:
+                self.forget(channel, window.remove_all(list(ids), serial))
+        if self.refusing is not None and channel.kept and (not publish.ephemeral or channel.first_under_way):
+            completion.refused(self.refusing)  # and no id is remembered: what is in doubt must not be forgotten for it
+            return None
+        if publish.ids is not None and len(set(ids)) != count:
+            completion.refused(PublishRejected("two messages of one publish have the same id", code=40031, status=400))
+            return None
+        serial = self.clock.next(now_ms)
+        if count == 1:
+            channel.dedup.add(ids[0], serial, 0, self.steady_ms)
+        else:
+            channel.dedup.add_all(ids[0][:-2], count, serial, self.steady_ms)
+        origin = connection_origin(asked.connection_id) if asked.connection_id is not None else 0
         channel.last_used_ms = self.steady_ms
-        self.push(channel, serial, record, origin, flags, count, completion)
+        flags = EPHEMERAL if publish.ephemeral else 0
+        self.push(channel, serial, asked.record(), origin, flags, count, completion)
+        return None
+
+    def _repeats(self, asked: Asked, serial: int, index: int) -> bool | None:
+        """Is its content that of the entry that has taken its ids? None: that is not at hand."""
+        channel, again, found = asked.channel, asked.record(), asked.found
+        staged = channel.staged_entry(serial)
+        first = staged.record if staged is not None else channel.shown_record(serial)
+        if first is None and found is not None and found.serial == serial and found.stored is not None:
+            first = found.stored.record
+        if first is not None:
+            return repeats(first, index, again)
+        return channel.prints.matches(serial, again) if channel.prints is not None else None
+
+    def _answer(self, asked: Asked, same: bool, serial: int, index: int) -> None:
+        """To a publish whose ids are those of the entry with this serial, from ``index`` on."""
+        channel, completion, count = asked.channel, asked.completion, asked.publish.count
+        if not same:
+            completion.refused(other_content(asked.ids()[0]))
+        elif (first := channel.staged_entry(serial)) is not None:
+            first.follow(completion, index, count)
+        else:
+            stored = asked.found.stored if asked.found is not None and asked.found.serial == serial else None
+            series = stored.series if stored is not None else channel.policy.series_of(serial)
+            completion.accepted(serial, series, index, count)
 
     def _full(self, channel: Channel, count: int) -> LimitExceeded:
         """Why no more message ids may be remembered in this channel."""
@@ -129,13 +210,6 @@ class Sequencer(Sequence):
         else:
             told = f"app {channel.app_id} has {meter.remembered} message ids remembered, its share of {most}"
         return LimitExceeded(f"{told}; try again when older ones have expired", code=42910)
-
-    def _repeat(self, channel: Channel, known: tuple[int, int], count: int, completion: Completion) -> None:
-        first = channel.staged_entry(known[0])
-        if first is None:
-            completion.accepted(known[0], channel.policy.series_of(known[0]), known[1], count)
-        else:
-            first.follow(completion, known[1], count)
 
     def take(self) -> Batch | None:
         """Everything that is pending, as one batch; None if nothing is. To be committed or undone before the next."""
@@ -168,5 +242,4 @@ class Sequencer(Sequence):
     def _forget_ids(self, groups: list[tuple[Channel, list[Entry]]]) -> None:
         for channel, entries in groups:
             for entry in entries:
-                for message_id in record_ids(entry.record):
-                    self.forget(channel, channel.dedup.remove(message_id, entry.serial))
+                self.forget(channel, channel.dedup.remove_all(record_ids(entry.record), entry.serial))

@@ -6,8 +6,8 @@ from ext.siphash cimport Hash
 
 
 cdef struct Slot:
-    Hash hash
-    uint64_t mark
+    Hash hash                       # with the index in the lowest bits of its second half
+    uint64_t serial                 # 0: it is empty
 
 
 cdef struct Table:
@@ -28,10 +28,17 @@ cdef struct Bucket:                 # all zero: free for any number
 cdef struct Id:                     # a message id, and what has been found out about it
     const uint8_t* data             # UTF-8; not ours
     size_t size
-    uint64_t number                 # of a counted one
-    Hash who                        # the same
+    uint64_t origin, number, index  # of a counted one
     Hash hash                       # of all of it, when it has been needed
     bint is_counted, is_hashed
+
+
+cdef struct Found:                  # where an id is held
+    Bucket* bucket
+    Slot* slot                      # NULL: in a run
+    uint64_t serial
+    uint32_t index
+    uint32_t width                  # of the publish that it is a part of; in a table, 1
 
 
 cdef class DedupWindow:
@@ -47,24 +54,30 @@ cdef class DedupWindow:
     cdef Id id_of(self, const uint8_t* data, size_t size) noexcept nogil
     cdef void prefetch(self, Id* id) noexcept nogil
     cdef bint holds(self, Id* id) noexcept nogil
-    cdef int take(self, Id* id, uint64_t serial, uint32_t index) except -1
+    cdef bint holds_some(self, Id* id, uint32_t width) noexcept nogil
+    cdef int take(self, Id* id, uint64_t serial, uint32_t index, uint64_t at_ms) except -1
+    cdef int take_all(self, Id* id, uint32_t width, uint64_t serial, uint64_t at_ms) except -1
+    cdef int put(self, Id* id, uint32_t width, uint64_t serial, uint32_t index, uint64_t at_ms) noexcept nogil
     cdef Id _id(self, str message_id) except *
     cdef void _hash(self, Id* id) noexcept nogil
-    cdef uint64_t* _mark(self, Id* id, Bucket** bucket, Slot** slot) noexcept nogil
-    cdef uint64_t _serial(self, const Bucket* bucket, uint64_t mark) noexcept nogil
+    cdef bint _find(self, Id* id, Found* found) noexcept nogil
+    cdef Bucket* _bucket_at(self, uint64_t at_ms) noexcept nogil
+    cdef int _put_strays(self, Bucket* bucket, Id* id, uint32_t width, uint64_t serial) noexcept nogil
     cdef object _answer(self, Id* id)
+    cdef void _drop(self, Found* found, Id* id) noexcept nogil
     cdef uint64_t _oldest(self) noexcept nogil
-    cdef void _advance(self, uint64_t now_ms) noexcept nogil
+    cdef void _advance(self, uint64_t at_ms) noexcept nogil
     cdef void _free_all(self) noexcept nogil
 
 
-cdef inline Id counted_id(Hash who, uint64_t number, const uint8_t* data, size_t size) noexcept nogil:
-    """The id of which is known what ``ext.runs.is_counted`` would find, and the hash of its connection's id."""
+cdef inline Id counted_id(uint64_t origin, uint64_t number, const uint8_t* data, size_t size) noexcept nogil:
+    """The id <connection id>:<number>:0, of which is known what ``ext.runs.is_counted`` would find."""
     cdef Id id
     id.data = data
     id.size = size
-    id.who = who
+    id.origin = origin
     id.number = number
+    id.index = 0
     id.is_counted = True
     id.is_hashed = False
     return id

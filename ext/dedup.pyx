@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The message ids that one channel has taken within its window: for each, the serial and index of its first use.
 
-    bucket n     serials of the milliseconds [n * width, (n + 1) * width); width = window / (buckets - 1), rounded up
+    bucket n     taken in the milliseconds [n * width, (n + 1) * width); width = window / (buckets - 1), rounded up
     expire       forgets whole buckets: n goes when (n + 1) * width + window <= clock; at most `buckets` are ever live
 
         clock - window - width        clock - window                           clock
@@ -10,22 +10,25 @@
     bucket       runs, for ids that connections count by themselves (ext/runs.pxd); for all others
                  one table; when that is big, 64 of them by the lowest bits of low, each growing on its own
     table        open addressing, Robin Hood order
-        slot   [ hash, low 64 bits ][ hash, high 64 bits ][ mark ]          24 bytes
-        mark   0: empty; else 1 + (serial - the least serial of the bucket << 10 | index)
+        slot   [ hash, low 64 bits ][ hash, 54 bits | index, 10 bits ][ serial ]          24 bytes
+        serial 0: the slot is empty
         home   low's upper 32 bits * capacity >> 32: capacity need not be a power of two, and tables grow in hash order
 
 A counted id that has no place in the runs of its bucket is a stray in its tables: while there are none, tables need not be
-asked for counted ids. Any other id is kept as its SipHash-2-4 with 128 bits under a secret key: compared in full, so that a collision is as likely as
-guessing the key, and nobody who lacks the key can look for one. No id, and no Python object per id, is kept.
+asked for counted ids. Any other id is kept as 118 bits of its SipHash-2-4 under a secret key: compared in full, so that a
+collision is as likely as guessing the key, and nobody who lacks the key can look for one. No id, and no Python object per
+id, is kept.
 
-The clock of a window is the latest time that it has been told: by `expire`, or by the serial of an `add`."""
+Time is told with each call, and is not that of serials: these follow the wall clock, which jumps. The clock of a window
+is the latest time that it has been told."""
 cimport cython
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from ext.runs cimport Run, WHO_BYTES, add_counted, bytes_of_runs, free_runs, is_counted, mark_in, remove_counted, run_of
+from ext.runs cimport (Run, Use, add_counted, bytes_of_runs, find_counted, free_runs, is_counted, names_connection,
+                       remove_counted, run_of)
 from ext.siphash cimport Hash, siphash
 from ext.words cimport le64toh
 
@@ -36,10 +39,10 @@ cdef extern from * nogil:
     void __builtin_prefetch(const void* address)
 
 cdef enum:
-    COUNTER_BITS = 16               # of a serial; above them are its milliseconds
     INDEX_BITS = 10
     INDEX_MASK = (1 << 10) - 1
-    LARGEST_INDEX = 999             # an entry has at most 1,000 messages
+    MOST_WIDTH = 1000               # an entry has at most so many messages
+    LONGEST_COUNTED = 40            # characters of a counted id: 10 + 1 + 18 + 1 + 3, and some
     LARGEST_BUCKETS = 64            # every find looks into each live one
     FIRST_CAPACITY = 2              # a quiet channel pays 48 bytes for its slots
     DOUBLING_CAPACITY = 64          # below, tables double; from here they grow by half: 27 to 41 bytes per id
@@ -49,8 +52,7 @@ cdef enum:
     LARGEST_CAPACITY = 1 << 30      # keeps capacity * 3 / 2 and hash * capacity within their types
 
 cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1
-# A mark holds a serial relative to its bucket: width < 2**36 ms keeps (width << 26) + 1 well within 64 bits.
-cdef uint64_t LARGEST_WINDOW_MS = (<uint64_t>1 << 36) - 1
+cdef uint64_t LARGEST_WINDOW_MS = (<uint64_t>1 << 36) - 1      # two years; keeps the sums of times within their types
 
 cdef int _read_key(bytes key, uint64_t* words) except -1:
     if len(key) != 16:
@@ -94,8 +96,8 @@ cdef Slot* _search(const Table* table, Hash hash) noexcept nogil:
     if capacity == 0:
         return NULL
     cdef uint32_t at = _home(hash.low, capacity), distance = 0
-    while slots[at].mark != 0:
-        if slots[at].hash.low == hash.low and slots[at].hash.high == hash.high:
+    while slots[at].serial != 0:
+        if slots[at].hash.low == hash.low and slots[at].hash.high >> INDEX_BITS == hash.high >> INDEX_BITS:
             return &slots[at]
         if _distance(slots, capacity, at) < distance:           # ours would have taken this slot from it
             return NULL
@@ -108,7 +110,7 @@ cdef void _place(Slot* slots, uint32_t capacity, Slot item) noexcept nogil:
     """Put in an id that is not there; whoever is nearer to its home moves on. There is an empty slot."""
     cdef uint32_t at = _home(item.hash.low, capacity), distance = 0, other
     cdef Slot displaced
-    while slots[at].mark != 0:
+    while slots[at].serial != 0:
         other = _distance(slots, capacity, at)
         if other < distance:
             displaced = slots[at]
@@ -125,11 +127,11 @@ cdef void _take_out(Table* table, Slot* slot) noexcept nogil:
     cdef Slot* slots = table.slots
     cdef uint32_t capacity = table.capacity
     cdef uint32_t hole = <uint32_t>(slot - slots), at = _next(hole, capacity)
-    while slots[at].mark != 0 and _distance(slots, capacity, at) > 0:
+    while slots[at].serial != 0 and _distance(slots, capacity, at) > 0:
         slots[hole] = slots[at]
         hole = at
         at = _next(at, capacity)
-    slots[hole].mark = 0
+    slots[hole].serial = 0
     table.used -= 1
 
 
@@ -140,7 +142,7 @@ cdef bint _resize(Table* table, uint32_t capacity) noexcept nogil:
     if slots is NULL:
         return False
     for at in range(table.capacity):            # both are in hash order: this reads and writes straight on
-        if table.slots[at].mark != 0:
+        if table.slots[at].serial != 0:
             _place(slots, capacity, table.slots[at])
     free(table.slots)
     table.slots = slots
@@ -198,7 +200,7 @@ cdef bint _split(Bucket* bucket) noexcept nogil:
             _free_parts(parts)
             return False
     for at in range(whole.capacity):
-        if whole.slots[at].mark != 0:
+        if whole.slots[at].serial != 0:
             part = &parts[whole.slots[at].hash.low & (PARTS - 1)]
             if not _make_room(part):
                 _free_parts(parts)
@@ -224,14 +226,22 @@ cdef bint _insert(Bucket* bucket, Slot item) noexcept nogil:
     return True
 
 
+def connection_named(str message_id not None):
+    """Of an id that looks like those that connections count, ``<connection id>:<number>:<number>``, however the numbers are
+    written, the connection id; of any other, None."""
+    cdef Py_ssize_t size = 0
+    cdef const char* data = PyUnicode_AsUTF8AndSize(message_id, &size)
+    return message_id[:10] if names_connection(<const uint8_t*>data, <size_t>size) else None
+
+
 @cython.final
 cdef class DedupWindow:
     """The ids of one channel that count as used.
 
-    An id whose serial carries the time t is findable while the clock is at most t + window_ms. It is gone when the
-    clock has reached t + window_ms + width, where width = window_ms / (buckets - 1), rounded up to whole milliseconds;
-    in between, with the other ids of its bucket. A clock that jumps far ahead forgets everything at once; one that
-    steps back changes nothing.
+    An id that was taken at the time t is findable while the clock is at most t + window_ms. It is gone when the clock has
+    reached t + window_ms + width, where width = window_ms / (buckets - 1), rounded up to whole milliseconds; in between,
+    with the other ids of its bucket. A clock that jumps far ahead forgets everything at once; one that steps back changes
+    nothing.
 
     After ``expire``: ids added - ids removed - ids that expire has counted = len(window).
     """
@@ -279,58 +289,71 @@ cdef class DedupWindow:
         cdef Id id = self._id(message_id)
         return self._answer(&id)
 
-    def add(self, str message_id not None, uint64_t serial, uint32_t index):
-        """Remember the first use of an id, and let the clock know the serial's time.
+    def add(self, str message_id not None, uint64_t serial, uint32_t index, uint64_t at_ms):
+        """Remember the first use of an id, and let the clock know the time.
 
-        An id whose serial is already past the window, in a bucket that the clock has let go, is not kept: nobody may
-        find it. (Serials grow, so this is the beginning of a restore that began too early.)
+        An id whose time is already past the window, in a bucket that the clock has let go, is not kept: nobody may find it.
+        (This is the beginning of a restore that began too early.)
 
-        Raises: ValueError, the id is held already, or index is over 999; MemoryError. Nothing is remembered then.
+        Raises: ValueError, the id is held already, index is over 999, serial is 0 or at_ms has more than 48 bits;
+        MemoryError. Nothing is remembered then.
         """
         cdef Id id = self._id(message_id)
         known = self._answer(&id)
         if known is not None:
             raise ValueError(f"{message_id!r} is held already, with (serial, index) = {known}")
-        self.take(&id, serial, index)
+        self.take(&id, serial, index, at_ms)
 
-    def add_or_find(self, str message_id not None, uint64_t serial, uint32_t index):
+    def add_or_find(self, str message_id not None, uint64_t serial, uint32_t index, uint64_t at_ms):
         """As ``find``; and when that is None, as ``add``."""
         cdef Id id = self._id(message_id)
         known = self._answer(&id)
         if known is None:
-            self.take(&id, serial, index)
+            self.take(&id, serial, index, at_ms)
         return known
 
+    def add_all(self, str base not None, uint32_t width, uint64_t serial, uint64_t at_ms):
+        """Remember the ids of a publish of several messages, ``<base>:0`` and so on, by their places. As ``add``."""
+        text = base + ":0"                      # lives as long as what looks at it
+        cdef Id id = self._id(text)
+        if self.holds_some(&id, width):
+            raise ValueError(f"some of the {width} ids of {base!r} are held already")
+        self.take_all(&id, width, serial, at_ms)
+
     def remove(self, str message_id not None, uint64_t serial):
-        """Take back an id whose write failed. False: it is not held with this very serial, and nothing has changed."""
-        cdef Bucket* bucket = NULL
-        cdef Slot* slot = NULL
+        """Take back an id whose write failed. False: it is not held with this very serial, and nothing has changed.
+
+        Raises: ValueError, it is one of several that a connection has counted together.
+        """
+        cdef Found found
         cdef Id id = self._id(message_id)
-        cdef uint64_t* mark = self._mark(&id, &bucket, &slot)
-        if mark is NULL or self._serial(bucket, mark[0]) != serial:
+        if not self._find(&id, &found) or found.serial != serial:
             return False
-        if slot is NULL:
-            remove_counted(&bucket.runs, id.who, id.number)
-        else:
-            _take_out(_table(bucket, id.hash), slot)
-            bucket.strays -= id.is_counted
-        bucket.used -= 1
-        self._count -= 1
-        if bucket.used == 0:
-            _empty(bucket)
-        if self._count == 0:
-            self._free_all()
+        if found.width > 1:
+            raise ValueError(f"{message_id!r} is one of {found.width} ids that were taken together")
+        self._drop(&found, &id)
         return True
 
-    def expire(self, uint64_t now_ms):
-        """Forget the buckets that are past the window at ``now_ms``, without looking into them.
+    def remove_all(self, list message_ids not None, uint64_t serial):
+        """Take back the ids of a publish whose write failed; how many of them were held with this very serial."""
+        cdef Found found
+        cdef Id id
+        cdef uint64_t before = self._count
+        for message_id in message_ids:
+            id = self._id(message_id)
+            if self._find(&id, &found) and found.serial == serial:
+                self._drop(&found, &id)
+        return before - self._count
+
+    def expire(self, uint64_t at_ms):
+        """Forget the buckets that are past the window at ``at_ms``, without looking into them.
 
         Returns: how many ids were forgotten since the call before, by this call or because an ``add`` brought a later
-        time; those that an ``add`` did not keep are among them. Raises: ValueError, now_ms has more than 48 bits.
+        time; those that an ``add`` did not keep are among them. Raises: ValueError, at_ms has more than 48 bits.
         """
-        if now_ms > LARGEST_MS:
-            raise ValueError(f"now_ms must be 0 to {LARGEST_MS}, got {now_ms}")
-        self._advance(now_ms)
+        if at_ms > LARGEST_MS:
+            raise ValueError(f"at_ms must be 0 to {LARGEST_MS}, got {at_ms}")
+        self._advance(at_ms)
         forgotten = self._forgotten
         self._forgotten = 0
         return forgotten
@@ -345,9 +368,7 @@ cdef class DedupWindow:
         id.data = data
         id.size = size
         id.is_hashed = False
-        id.is_counted = is_counted(data, size, &id.number)
-        if id.is_counted:
-            id.who = self.hash_of(data, WHO_BYTES)
+        id.is_counted = is_counted(data, size, &id.origin, &id.number, &id.index)
         return id
 
     cdef void prefetch(self, Id* id) noexcept nogil:
@@ -364,9 +385,28 @@ cdef class DedupWindow:
                     __builtin_prefetch(&table.slots[_home(id.hash.low, table.capacity)])
 
     cdef bint holds(self, Id* id) noexcept nogil:
-        cdef Bucket* bucket = NULL
-        cdef Slot* slot = NULL
-        return self._mark(id, &bucket, &slot) is not NULL
+        cdef Found found
+        return self._find(id, &found)
+
+    cdef bint holds_some(self, Id* id, uint32_t width) noexcept nogil:
+        """Is any of the ids held that begin like this one, whose index is 0, and have an index below ``width``?"""
+        cdef uint8_t text[LONGEST_COUNTED]
+        cdef uint32_t i, index
+        cdef uint64_t strays = 0
+        cdef Id other
+        if self.holds(id):
+            return True
+        if width == 1 or not id.is_counted or self._buckets is NULL:
+            return False
+        for i in range(self._bucket_count):
+            strays += self._buckets[i].strays
+        if strays == 0:                         # whatever run has another one of them has this one, too
+            return False
+        for index in range(1, width):
+            other = _at_index(id, index, text)
+            if self.holds(&other):
+                return True
+        return False
 
     cdef Id _id(self, str message_id) except *:
         cdef Py_ssize_t size = 0
@@ -378,55 +418,53 @@ cdef class DedupWindow:
             id.hash = self.hash_of(id.data, id.size)
             id.is_hashed = True
 
-    cdef uint64_t* _mark(self, Id* id, Bucket** place, Slot** slot) noexcept nogil:
-        """Where the mark of an id is, and its bucket; and its slot, if it is in a table. NULL: it is not held."""
+    cdef bint _find(self, Id* id, Found* found) noexcept nogil:
+        """Where is it held, if it is?"""
         cdef uint32_t i
         cdef Bucket* bucket
         cdef Run* run
-        cdef uint64_t* mark
+        cdef Use use
         if self._buckets is NULL:
-            return NULL
+            return False
         for i in range(self._bucket_count):
             bucket = &self._buckets[i]
             if bucket.used == 0:
                 continue
-            place[0] = bucket
+            found.bucket = bucket
             if id.is_counted:
-                run = run_of(bucket.runs, id.who)
-                if run is not NULL:
-                    mark = mark_in(run, id.number)
-                    if mark is not NULL and mark[0] != 0:
-                        return mark
+                run = run_of(bucket.runs, id.origin)
+                if run is not NULL and find_counted(run, id.number, &use) and id.index < use.width:
+                    found.slot = NULL
+                    found.serial = use.serial
+                    found.index = <uint32_t>id.index
+                    found.width = use.width
+                    return True
                 if bucket.strays == 0:
                     continue
             self._hash(id)
-            slot[0] = _search(_table(bucket, id.hash), id.hash)
-            if slot[0] is not NULL:
-                return &slot[0].mark
-        return NULL
-
-    cdef uint64_t _serial(self, const Bucket* bucket, uint64_t mark) noexcept nogil:
-        return (bucket.number * self._width_ms << COUNTER_BITS) + ((mark - 1) >> INDEX_BITS)
+            found.slot = _search(_table(bucket, id.hash), id.hash)
+            if found.slot is not NULL:
+                found.serial = found.slot.serial
+                found.index = <uint32_t>(found.slot.hash.high & INDEX_MASK)
+                found.width = 1
+                return True
+        return False
 
     cdef object _answer(self, Id* id):
-        cdef Bucket* bucket = NULL
-        cdef Slot* slot = NULL
-        cdef uint64_t* mark = self._mark(id, &bucket, &slot)
-        if mark is NULL:
-            return None
-        return self._serial(bucket, mark[0]), (mark[0] - 1) & INDEX_MASK
+        cdef Found found
+        return (found.serial, found.index) if self._find(id, &found) else None
 
     cdef uint64_t _oldest(self) noexcept nogil:
         """Number of the oldest bucket that is live: (n + 1) * width + window > clock."""
         return (self._clock_ms - self._window_ms) // self._width_ms if self._clock_ms >= self._window_ms else 0
 
-    cdef void _advance(self, uint64_t now_ms) noexcept nogil:
+    cdef void _advance(self, uint64_t at_ms) noexcept nogil:
         """Let the clock know a time; drop the buckets that are past with it."""
         cdef uint32_t i
         cdef uint64_t oldest
-        if now_ms <= self._clock_ms:
+        if at_ms <= self._clock_ms:
             return
-        self._clock_ms = now_ms
+        self._clock_ms = at_ms
         if self._buckets is NULL:
             return
         oldest = self._oldest()
@@ -438,39 +476,125 @@ cdef class DedupWindow:
         if self._count == 0:
             self._free_all()                    # a channel that fell silent costs no more than a new one
 
-    cdef int take(self, Id* id, uint64_t serial, uint32_t index) except -1:
+    cdef int take(self, Id* id, uint64_t serial, uint32_t index, uint64_t at_ms) except -1:
         """Remember an id that is not held."""
-        if index > LARGEST_INDEX:
-            raise ValueError(f"index must be 0 to {LARGEST_INDEX}, got {index}")
-        cdef uint64_t ms = serial >> COUNTER_BITS, number = ms // self._width_ms
+        if index >= MOST_WIDTH:
+            raise ValueError(f"index must be 0 to {MOST_WIDTH - 1}, got {index}")
+        if serial == 0 or at_ms > LARGEST_MS:
+            raise ValueError(f"serial must not be 0, and at_ms at most {LARGEST_MS}; got {serial}, {at_ms}")
+        if self.put(id, 1, serial, index, at_ms) < 0:
+            raise MemoryError(f"no memory for more than {self._count} ids")
+        return 0
+
+    cdef int take_all(self, Id* id, uint32_t width, uint64_t serial, uint64_t at_ms) except -1:
+        """Remember the ids of a publish, of which none is held: this one, which ends with ":0", and those with the other
+        places below ``width``."""
+        cdef Id other
+        cdef Found found
+        cdef uint32_t index
+        cdef str base
+        if width == 0 or width > MOST_WIDTH:
+            raise ValueError(f"a publish has 1 to {MOST_WIDTH} messages, got {width}")
+        if id.is_counted or width == 1:
+            if serial == 0 or at_ms > LARGEST_MS:
+                raise ValueError(f"serial must not be 0, and at_ms at most {LARGEST_MS}; got {serial}, {at_ms}")
+            if self.put(id, width, serial, 0, at_ms) < 0:
+                raise MemoryError(f"no memory for more than {self._count} ids")
+            return 0
+        base = (<const char*>id.data)[:id.size - 1].decode()
+        for index in range(width):
+            text = f"{base}{index}"             # lives as long as what looks at it
+            other = self._id(text)
+            try:
+                self.take(&other, serial, index, at_ms)
+            except BaseException:
+                self.remove_all([f"{base}{n}" for n in range(index)], serial)
+                raise
+        return 0
+
+    cdef int put(self, Id* id, uint32_t width, uint64_t serial, uint32_t index, uint64_t at_ms) noexcept nogil:
+        """As ``take``, and of a counted one as ``take_all``. 0: done, or it is past the window; -1: no memory, and nothing
+        has changed."""
+        cdef uint64_t number = at_ms // self._width_ms
+        cdef Bucket* bucket
         cdef Slot item
         cdef int taken = 0
-        self._advance(ms)
+        self._advance(at_ms)
         if number < self._oldest():
-            self._forgotten += 1
+            self._forgotten += width
             return 0
-        if self._buckets is NULL:
-            self._buckets = <Bucket*>calloc(self._bucket_count, sizeof(Bucket))
-            if self._buckets is NULL:
-                raise MemoryError(f"no memory for {self._bucket_count} buckets")
-        cdef Bucket* bucket = &self._buckets[number % self._bucket_count]
-        # Live numbers span less than the number of buckets, so whoever sits in this place has the same number.
-        assert bucket.used == 0 or bucket.number == number
-        bucket.number = number
-        item.mark = 1 + ((serial - (number * self._width_ms << COUNTER_BITS)) << INDEX_BITS | index)
-        if id.is_counted:
-            taken = add_counted(&bucket.runs, id.who, id.number, item.mark)
-        if taken == 0:
+        bucket = self._bucket_at(at_ms)
+        if bucket is NULL:
+            return -1
+        if id.is_counted and id.index == 0 and index == 0:
+            taken = add_counted(&bucket.runs, id.origin, id.number, width, serial)
+        if taken == 0 and width == 1:
             self._hash(id)
             item.hash = id.hash
+            item.hash.high = (item.hash.high & ~<uint64_t>INDEX_MASK) | index
+            item.serial = serial
             if _insert(bucket, item):
                 bucket.strays += id.is_counted
                 taken = 1
+        elif taken == 0:
+            taken = self._put_strays(bucket, id, width, serial)
         if taken != 1:
-            raise MemoryError(f"no memory for more than {bucket.used} ids in one bucket")
-        bucket.used += 1
-        self._count += 1
+            return -1
+        bucket.used += width
+        self._count += width
         return 0
+
+    cdef int _put_strays(self, Bucket* bucket, Id* id, uint32_t width, uint64_t serial) noexcept nogil:
+        """Each of a counted publish into the tables. 1, or -1: no memory, and nothing has changed."""
+        cdef uint8_t text[LONGEST_COUNTED]
+        cdef Slot item
+        cdef Id other
+        cdef uint32_t index
+        cdef Slot* slot
+        for index in range(width):
+            other = _at_index(id, index, text)
+            self._hash(&other)
+            item.hash = other.hash
+            item.hash.high = (item.hash.high & ~<uint64_t>INDEX_MASK) | index
+            item.serial = serial
+            if not _insert(bucket, item):
+                while index:
+                    index -= 1
+                    other = _at_index(id, index, text)
+                    self._hash(&other)
+                    slot = _search(_table(bucket, other.hash), other.hash)
+                    _take_out(_table(bucket, other.hash), slot)
+                return -1
+        bucket.strays += width
+        return 1
+
+    cdef Bucket* _bucket_at(self, uint64_t at_ms) noexcept nogil:
+        """The one of this time, which is not past; NULL: no memory."""
+        cdef uint64_t number = at_ms // self._width_ms
+        cdef Bucket* bucket
+        if self._buckets is NULL:
+            self._buckets = <Bucket*>calloc(self._bucket_count, sizeof(Bucket))
+            if self._buckets is NULL:
+                return NULL
+        # Live numbers span less than the number of buckets, so whoever sits in this place has the same number.
+        bucket = &self._buckets[number % self._bucket_count]
+        bucket.number = number
+        return bucket
+
+    cdef void _drop(self, Found* found, Id* id) noexcept nogil:
+        """Take back what was found: of a counted publish, all of it."""
+        cdef Bucket* bucket = found.bucket
+        if found.slot is NULL:
+            remove_counted(&bucket.runs, id.origin, id.number)
+        else:
+            _take_out(_table(bucket, id.hash), found.slot)
+            bucket.strays -= id.is_counted
+        bucket.used -= found.width
+        self._count -= found.width
+        if bucket.used == 0:
+            _empty(bucket)
+        if self._count == 0:
+            self._free_all()
 
     cdef void _free_all(self) noexcept nogil:
         cdef uint32_t i
@@ -479,3 +603,22 @@ cdef class DedupWindow:
                 _empty(&self._buckets[i])
             free(self._buckets)
             self._buckets = NULL
+
+
+cdef inline Id _at_index(const Id* id, uint32_t index, uint8_t* text) noexcept nogil:
+    """The counted id that begins like this one, whose index is 0, and ends with ``index``; ``text`` has room for it."""
+    cdef Id other = id[0]
+    cdef size_t size = id.size - 1
+    memcpy(text, id.data, size)
+    if index >= 100:
+        text[size] = <uint8_t>(48 + index // 100)
+        size += 1
+    if index >= 10:
+        text[size] = <uint8_t>(48 + index // 10 % 10)
+        size += 1
+    text[size] = <uint8_t>(48 + index % 10)
+    other.data = text
+    other.size = size + 1
+    other.index = index
+    other.is_hashed = False
+    return other

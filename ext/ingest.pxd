@@ -8,13 +8,13 @@ from ext.publish cimport Parser
 from ext.rate cimport Rate
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
-from ext.siphash cimport Hash
 
 
 cdef class Ingest(Sink):
     cdef Sequence _sequence
     cdef AckQueue _acks
-    cdef bytes _connection_id           # UTF-8
+    cdef str _connection
+    cdef bytes _connection_id           # the same in UTF-8
     cdef bytes _sender                  # of a record: connection id, client id and flags, as msgpack
     cdef uint64_t _origin
     cdef uint64_t _most_bytes, _most_unanswered, _most_pending
@@ -24,8 +24,7 @@ cdef class Ingest(Sink):
     cdef Rate _key_rate, _app_rate
     cdef bytes _name                    # the last one that was used
     cdef Log _log
-    cdef Hash _who                      # of the connection's id, in all windows
-    cdef bint _is_known                 # that is known
+    cdef bint _inherited                # an earlier life of the server may have ids of its
 
     cdef bint _stage(self, Parser parser) except -1
     cdef bint _has_room(self, Log log, uint64_t size) noexcept

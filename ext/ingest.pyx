@@ -21,9 +21,10 @@ from ext.log cimport Log
 from ext.output cimport Out, bytes_of, out_init, put_str
 from ext.publish cimport Parser
 from ext.rate cimport Rate, charged
+from ext.runs cimport WHO_CHARS, names_connection
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
-from ext.staging cimport decimal, new_record, remember
+from ext.staging cimport decimal, holds_any, new_record, remember
 
 from ext.serial import connection_origin
 
@@ -41,10 +42,12 @@ cdef class Ingest(Sink):
     """Of one connection; the plane's sink for its messages."""
 
     def __init__(self, Sequence sequence not None, AckQueue acks not None, str connection_id not None, str client_id, *,
-                 uint64_t most_bytes, uint32_t most_messages, uint64_t most_unanswered, uint64_t most_pending):
+                 uint64_t most_bytes, uint32_t most_messages, uint64_t most_unanswered, uint64_t most_pending,
+                 bint inherited=False):
         """
         Args:
             client_id: the identity of messages that name none.
+            inherited: the connection is of an earlier life of the server, which may have ids of its.
             most_bytes, most_messages: of one publish.
             most_unanswered: bytes of this connection's publishes; most_pending: bytes of everybody's.
         """
@@ -54,7 +57,9 @@ cdef class Ingest(Sink):
         self._most_messages = most_messages
         self._most_unanswered = most_unanswered
         self._most_pending = most_pending
+        self._inherited = inherited
         self._origin = connection_origin(connection_id)
+        self._connection = connection_id
         self._connection_id = connection_id.encode()
         self.identify(client_id)
 
@@ -118,6 +123,8 @@ cdef class Ingest(Sink):
         if (log is None or not log.awake or not sequence.may_remember(log, parser.count)
                 or not self._has_room(log, parser.size)):
             return False
+        if log.held is not None and self._connection in log.held:
+            return False                # something of its own waits there
         length = <size_t>len(self._connection_id)
         memcpy(base, <const char*>self._connection_id, length)
         base[length] = 58
@@ -126,22 +133,26 @@ cdef class Ingest(Sink):
         if parser.count == 1:
             if parser.ids is not None:
                 id = log.dedup._id(parser.ids[0])
-            elif self._is_known and parser.msg_serial < LARGEST_COUNTED:
+                if names_connection(id.data, id.size) and memcmp(id.data, base, WHO_CHARS) != 0:
+                    return False
+                if log.holds_earlier(&id):
+                    return False
+            elif parser.msg_serial < LARGEST_COUNTED:
                 base[length + 1] = 48
-                id = counted_id(self._who, parser.msg_serial, base, length + 2)
+                id = counted_id(self._origin, parser.msg_serial, base, length + 2)
             else:
                 id = log.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0))
-                self._is_known = id.is_counted      # all windows have one key
-                self._who = id.who
             log.dedup.prefetch(&id)
         record = new_record(base, length, self._sender, parser)
+        if log.dedup.holds(&id) if parser.count == 1 else holds_any(log.dedup, parser.count, base, length + 1):
+            return False
+        if self._inherited and log.holds_any_earlier(parser.count, base, length + 1):
+            return False
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
-            if log.dedup.holds(&id):
-                return False            # used before: a serial is skipped, which harms nobody
-            log.dedup.take(&id, serial, 0)
-        elif not remember(log.dedup, parser.count, serial, base, length + 1):
-            return False
+            log.dedup.take(&id, serial, 0, <uint64_t>sequence.steady_ms)
+        else:
+            remember(log.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
         if self._connection_rate is not None:
             self._connection_rate.use(sequence.now_ms, parser.count, size_charged)
         if log.incoming is not None:

@@ -1,7 +1,9 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ext.budget cimport Share
-from ext.dedup cimport DedupWindow
+from ext.dedup cimport DedupWindow, Id
+from ext.prints cimport Prints
 from ext.meter cimport Meter
 from ext.rate cimport Rate
 from ext.ring cimport Ring
@@ -31,6 +33,10 @@ cdef class Log:
     cdef public uint64_t most_bytes     # of one publish
     cdef public bint awake
     cdef public DedupWindow dedup
+    cdef public DedupWindow earlier     # ids of earlier lives of the server; None: none of them counts any more
+    cdef public bint recalled           # all of those are there
+    cdef public dict held               # publishes that can't be decided yet, by publisher; None while there are none
+    cdef public Prints prints           # what the journal does not keep; None: nothing of the kind was published
     cdef public Ring ring
     cdef public uint64_t head
     cdef public uint64_t last_stored
@@ -40,3 +46,5 @@ cdef class Log:
 
     cdef int show(self, uint64_t serial, bytes record, uint64_t origin, uint32_t flags) except -1
     cdef Entry _find(self, uint64_t serial)
+    cdef bint holds_earlier(self, Id* id) noexcept
+    cdef bint holds_any_earlier(self, uint32_t count, uint8_t* base, size_t size) noexcept

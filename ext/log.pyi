@@ -5,6 +5,7 @@ from typing_extensions import disjoint_base
 from ext.budget import Share
 from ext.dedup import DedupWindow
 from ext.meter import Meter
+from ext.prints import Prints
 from ext.rate import Rate
 from ext.ring import Ring
 from ext.shaper import Shaper
@@ -41,6 +42,10 @@ class Log:
     most_bytes: int
     awake: bool
     dedup: DedupWindow
+    earlier: DedupWindow | None
+    recalled: bool
+    held: dict[object, Any] | None
+    prints: Prints | None
     ring: Ring
     head: int
     last_stored: int
@@ -56,3 +61,4 @@ class Log:
         self, cursor: int, encoder: EntryEncoder, *, budget: int, skip_origin: int = 0
     ) -> tuple[int, bytes, int]: ...
     def staged_entry(self, serial: int) -> Entry | None: ...
+    def shown_record(self, serial: int) -> bytes | None: ...

@@ -8,10 +8,14 @@
 ``engine.channel.Channel`` is this, and what else a channel is."""
 cimport cython
 from cpython.mem cimport PyMem_Free
-from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
+from libc.stddef cimport size_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 
+from ext.dedup cimport DedupWindow, Id
 from ext.output cimport Out, bytes_of, out_init
+from ext.prints cimport Prints
 from ext.ring cimport Ring, Stream
+from ext.staging cimport holds_any
 from ext.wire cimport EntryEncoder
 
 cdef enum:
@@ -105,6 +109,23 @@ cdef class Log:
         """The staged entry with this serial, or None."""
         return self._find(serial)
 
+    def shown_record(self, uint64_t serial):
+        """The record of the visible entry with this serial, as long as it is in the ring, ephemeral ones too; or None."""
+        cdef Ring ring = self.ring
+        cdef uint64_t n = ring.first_after(serial - 1)
+        if n > ring.newest or n < ring.oldest or ring._slots[n & ring._mask].serial != serial:
+            return None
+        entry = ring._entries[<Py_ssize_t>(n & ring._mask)]
+        return entry if type(entry) is bytes else entry[2]
+
+    cdef bint holds_earlier(self, Id* id) noexcept:
+        """May this id have been used in an earlier life? While not all that were are known, it may."""
+        return self.earlier is not None and (not self.recalled or self.earlier.holds(id))
+
+    cdef bint holds_any_earlier(self, uint32_t count, uint8_t* base, size_t size) noexcept:
+        """The same of the ids ``<base><index>``."""
+        return self.earlier is not None and (not self.recalled or holds_any(self.earlier, count, base, size))
+
     cdef int show(self, uint64_t serial, bytes record, uint64_t origin, uint32_t flags) except -1:
         cdef Stream stream
         cdef str series = self.series
@@ -123,6 +144,10 @@ cdef class Log:
             self.last_stored = serial
         if self.ring.budget.held > self.ring.budget.most:
             self.ring.budget.make_room()
+        if flags & EPHEMERAL or not self.kept:
+            if self.prints is None:
+                self.prints = Prints.__new__(Prints)
+            self.prints.take(serial, record)
         return 0
 
     cdef Entry _find(self, uint64_t serial):

@@ -24,9 +24,10 @@ from ext.log cimport Log
 from ext.output cimport (Out, out_init, put, put_array_header, put_byte, put_decimal, put_json_text, put_str, put_str_header)
 from ext.publish cimport Parser
 from ext.rate cimport Rate, charged
+from ext.runs cimport names_connection
 from ext.sequence cimport Sequence
 from ext.serial cimport SERIAL_LENGTH, SERIES_LENGTH, write_serial
-from ext.staging cimport LONGEST_INDEX, decimal, new_record, remember
+from ext.staging cimport LONGEST_INDEX, decimal, holds_any, new_record, remember
 from ext.utf8 cimport Text
 
 cdef enum:
@@ -158,7 +159,7 @@ cdef class Permit:
             _new_base(base)
         else:
             id = PyUnicode_AsUTF8AndSize(parser.ids[0], &size)
-            if size > LONGEST_BASE:
+            if size > LONGEST_BASE or names_connection(<const uint8_t*>id, <size_t>size):
                 return None
             length = <size_t>size
             memcpy(base, id, length)
@@ -172,13 +173,17 @@ cdef class Permit:
                           else log.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0)))
             log.dedup.prefetch(&message_id)
         record = new_record(base, length, self._sender, parser)
+        if parser.count == 1:
+            if log.dedup.holds(&message_id) or (id is not NULL and log.holds_earlier(&message_id)):
+                return None
+        elif (holds_any(log.dedup, parser.count, base, length + 1)
+              or (id is not NULL and log.holds_any_earlier(parser.count, base, length + 1))):
+            return None
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
-            if log.dedup.holds(&message_id):
-                return None             # used before: a serial is skipped, which harms nobody
-            log.dedup.take(&message_id, serial, 0)
-        elif not remember(log.dedup, parser.count, serial, base, length + 1):
-            return None
+            log.dedup.take(&message_id, serial, 0, <uint64_t>sequence.steady_ms)
+        else:
+            remember(log.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
         if log.incoming is not None:
             log.incoming.use(sequence.now_ms, parser.count, size_charged)
         self._key_rate.use(sequence.now_ms, parser.count, size_charged)

@@ -38,7 +38,8 @@ def share_of(uint64_t most, uint64_t taken):
 
 cdef class Sequence:
     """One for all logs. ``now_ms`` is the time of this turn of work by the wall clock, which serials follow,
-    ``steady_ms`` by the one that nobody can set; ``remembered`` counts message ids in all windows."""
+    ``steady_ms`` by the one that nobody can set: windows of ids go by that. ``remembered`` counts message ids in all
+    windows."""
 
     def __init__(self, SerialClock clock not None, uint64_t most_remembered):
         self.clock = clock

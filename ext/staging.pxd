@@ -26,19 +26,25 @@ cdef inline size_t decimal(uint8_t* to, uint64_t value) noexcept nogil:
     return size
 
 
-cdef inline bint remember(DedupWindow dedup, uint32_t count, uint64_t serial, uint8_t* base, size_t size) except -1:
-    """Take the ids ``<base><index>`` of a publish into the window, all of them or none: False, one is there already.
-    Behind ``base`` there is room for an index."""
+cdef inline bint holds_any(DedupWindow dedup, uint32_t count, uint8_t* base, size_t size) noexcept:
+    """Is any of the ids ``<base><index>`` of a publish in the window? Behind ``base`` there is room for an index."""
     cdef uint32_t index
-    cdef Id id
+    cdef Id id = dedup.id_of(base, size + decimal(base + size, 0))
+    if id.is_counted:
+        return dedup.holds_some(&id, count)
     for index in range(count):
         id = dedup.id_of(base, size + decimal(base + size, index))
         if dedup.holds(&id):
-            return False
-    for index in range(count):
-        id = dedup.id_of(base, size + decimal(base + size, index))
-        dedup.take(&id, serial, index)
-    return True
+            return True
+    return False
+
+
+cdef inline int remember(DedupWindow dedup, uint32_t count, uint64_t serial, uint64_t at_ms, uint8_t* base,
+                         size_t size) except -1:
+    """Take the ids ``<base><index>`` of a publish, of which none is held, into the window; as ``holds_any``."""
+    cdef Id id = dedup.id_of(base, size + decimal(base + size, 0))
+    dedup.take_all(&id, count, serial, at_ms)
+    return 0
 
 
 cdef inline bytes new_record(const uint8_t* base, size_t length, bytes sender, Parser parser):

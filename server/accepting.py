@@ -17,7 +17,7 @@ from engine.auth.rates import WHOLE, Pace
 from engine.auth.tokens import check_message_client_id
 from engine.channel import Channel
 from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError
-from engine.message import check_count, publish_from
+from engine.message import check_count, check_named_connection, publish_from
 from engine.names import ChannelName, parse_channel
 from ext.acks import AckQueue
 from ext.ingest import Ingest
@@ -92,6 +92,7 @@ def accept(client: ClientProtocol, publish: Publish) -> None:
         if publish.client_ids is not None:
             for client_id in publish.client_ids:
                 check_message_client_id(client.identity, client_id)
+        check_named_connection(publish.ids, client.connection.id)
         if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
             raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
         bounds = hub.settings.limits
@@ -119,7 +120,16 @@ def accept(client: ClientProtocol, publish: Publish) -> None:
         own.take(now_ms, 0, publish.count * WHOLE)
     connection = client.connection
     base_id = f"{connection.id}:{publish.msg_serial}"
-    hub.stage(channel, publish, base_id, connection.id, client.identity.client_id, now_ms, receipt)
+    hub.stage(
+        channel,
+        publish,
+        base_id,
+        connection.id,
+        client.identity.client_id,
+        now_ms,
+        receipt,
+        inherited=connection.inherited,
+    )
 
 
 def _own_rate(client: ClientProtocol, channel: str, now_ms: int) -> Rate | None:
@@ -146,6 +156,7 @@ def _grant(client: ClientProtocol, text: str, channel: Channel) -> None:
             most_messages=bounds.messages_per_publish,
             most_unanswered=limits.UNANSWERED_BYTES,
             most_pending=bounds.staged_bytes,
+            inherited=client.connection.inherited,
         )
         bound(client, client.ingest)
         _answers(client).transport = client.transport

@@ -44,6 +44,7 @@ from server.lifetimes import Lifetimes
 from server.pace import Pace
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
+from server.recalling import Recalling
 from server.replay import Replay
 
 LOGGER = logging.getLogger("unbroken")
@@ -53,6 +54,7 @@ KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may
 TURN_SECONDS = 0.01  # between looks at who has waited long enough for his rate
 WAKE_SECONDS = 0.001  # of what waits for channels that wake; then others have a turn
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
+READ_SECONDS = 0.05  # of reading channels back, before those that have been read take what waits for them
 SERVER_ID = "unbroken"
 
 
@@ -150,6 +152,8 @@ class Node:
         self._wakes = trio.Event()
         self._wake_until = 0.0  # by the performance counter
         self._turns = trio.Event()
+        self.recalling = Recalling(self.hub, journal, self.end_of_turn, lambda: self.hub.sequencer.now_ms)
+        self.begin_turn()
         self.revocations = revocations if revocations is not None else Revocations()
         self.lifetimes = Lifetimes(self.revocations, self.now_ms, self.end_of_turn)
 
@@ -205,6 +209,8 @@ class Node:
             nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)
             nursery.start_soon(self._wake_channels)
+            nursery.start_soon(self.recalling.run_recalls)
+            nursery.start_soon(self.recalling.run_lookups)
             nursery.start_soon(self._keep_journal)
             nursery.start_soon(self._sweep)
             nursery.start_soon(run_plane, self.plane, self, self.this_turn_ms)
@@ -247,6 +253,7 @@ class Node:
         """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
         if self.hub.waking:
             self._wakes.set()
+        self.recalling.look()
         self.replay.take()
         if self.committer.turn():
             self.plane.kick()  # the next turn begins at once
@@ -286,17 +293,20 @@ class Node:
                 found: dict[str, ReadBack | PubSubError] = {}
                 if kept:
                     found = await trio.to_thread.run_sync(self._read_back, kept, self.older_than(self.hub.window_ms))
+                    self.hub.waking[:0] = kept[len(found) :]  # there was no time for them yet
                 self._wake_until = time.perf_counter() + WAKE_SECONDS
                 self.begin_turn()
                 for channel in wanted:
                     result = found.get(channel.key)
+                    if result is None and channel.policy.durability != "memory":
+                        continue
                     if isinstance(result, PubSubError):
                         LOGGER.error("channel %r can't be woken: %s", channel.name, result)
                         await self._do_all(channel, self.hub.give_up(channel, result))
                     else:
                         kept_here = channel.policy.durability != "memory"
                         position = self.journal.head() if kept_here else self.hub.sequencer.clock.last
-                        nothing = ReadBack(self.hub.new_dedup(), [], position, position)
+                        nothing = ReadBack([], position, position)
                         await self._do_all(channel, self.hub.awaken(channel, result or nothing, position))
                 self.end_of_turn()
 
@@ -328,19 +338,25 @@ class Node:
         channel.awake = awake
 
     def _read_back(self, channels: list[Channel], since_ms: int) -> dict[str, ReadBack | PubSubError]:
-        """In a worker thread: what the journal has of these channels, or why it can't tell."""
+        """In a worker thread: what the journal has of these channels, or why it can't tell; of as many as there is time
+        for, in their order."""
         found: dict[str, ReadBack | PubSubError] = {}
-        try:
-            windows = self.journal.wake([channel.key for channel in channels], since_ms)
-        except PubSubError as error:
-            return {channel.key: error for channel in channels}
+        since = max(0, (since_ms << 16) - 1)
+        until = time.monotonic() + READ_SECONDS
         for channel in channels:
-            window = windows[channel.key]
+            if found and time.monotonic() > until:
+                break
+            key, newest = channel.key, []
             try:
-                last = window.last or self.journal.forgotten_floor(channel.policy.retention)
-                found[channel.key] = self.hub.read_back(last, window.pages)
+                last = self.journal.last_serial(key)
+                if last > since:
+                    newest = self.journal.read_before(
+                        key, last + 1, limit=limits.WAKE_ENTRIES, budget=limits.WAKE_BYTES
+                    )
+                last = last or self.journal.forgotten_floor(channel.policy.retention)
+                found[key] = self.hub.read_back(last, newest, since)
             except PubSubError as error:
-                found[channel.key] = error
+                found[key] = error
         return found
 
     async def _give_turns(self) -> None:
@@ -363,6 +379,7 @@ class Node:
             self.hub.sequencer.shared = keyring.apps() > 1
 
     def _on_second(self) -> None:
+        self.begin_turn()
         now_ms = self.now_ms()
         self._share_out()
         self.connections.expire(self.hub.sequencer.steady_ms)

@@ -17,7 +17,7 @@ from engine.auth.capability import Operation
 from engine.auth.tokens import Identity, check_message_client_id
 from engine.errors import PubSubError
 from engine.limits import INPUT_VALUES
-from engine.message import publish_from
+from engine.message import check_named_connection, publish_from
 from engine.names import ChannelName, parse_channel
 from ext.publish import Publish, parse_messages
 from ext.values import is_json
@@ -158,6 +158,7 @@ def check_publish(
         for named in messages.client_ids():
             _check_client_id(identity, client_id, named)
     publish = messages.publish()
+    check_named_connection(publish.ids, connection_id)
     if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
         raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
     if publish.size > bounds.size:

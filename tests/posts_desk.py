@@ -75,7 +75,7 @@ class Desk:
         self.posts = Posts(most=most, **(SMALL | bounds))
         OPENED.append(self.posts)
         self.sequencer = Sequencer(SerialClock(), 1 << 20)
-        self.sequencer.now_ms = T0
+        self.sequencer.now_ms = self.sequencer.steady_ms = T0
         self.channel = awake("one")
         self.identity = identity or Identity("app1", "app1.key1", None, True, Capability.parse('{"*":["*"]}'))
         self.key = key or Rate(0, 0)

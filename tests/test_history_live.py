@@ -58,9 +58,7 @@ def test_history_until_the_attach_and_what_is_live_are_everything_once(server: S
 
 
 def test_who_attaches_to_a_quiet_channel_can_ask_for_what_was_before(make_server: Callable[..., Server]) -> None:
-    config = (
-        "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 2\n[namespaces.memory]\ndurability = 'memory'\n"
-    )
+    config = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 2\n[namespaces.memory]\ndurability = 'memory'\n"
     server = make_server(config=config)
     channels = ("room", "memory:room", "nobody:was:ever:here")
     with RawClient(server.address) as early, RawClient(server.address) as late:

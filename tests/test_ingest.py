@@ -29,7 +29,7 @@ class Publisher:
 
     def __init__(self, short: bool, client_id: str | None = None, **bounds: int) -> None:
         self.sequencer = Sequencer(SerialClock(), 1 << 20)
-        self.sequencer.now_ms = T0
+        self.sequencer.now_ms = self.sequencer.steady_ms = T0
         self.channels = {name: awake(name) for name in ("one", "zwei ✓")}
         self.touched: list[AckQueue] = []
         self.acks = AckQueue(0, self.touched)

@@ -280,7 +280,7 @@ def test_a_channel_that_wakes_has_them_wait(make_server, channel):
     publish(server.address, channel, {"id": "a", "data": "before"})
     server.restart()
     with Wire(server.address) as wire:
-        wire.send(usual(channel, {"id": "a", "data": "again"}) + usual(channel, {"id": "b", "data": "after"}))
+        wire.send(usual(channel, {"id": "a", "data": "before"}) + usual(channel, {"id": "b", "data": "after"}))
         assert [wire.answer()[0] for _ in range(2)] == [201, 201]
     assert [message["data"] for message in history(server.address, channel)] == ["before", "after"]
 

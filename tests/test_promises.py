@@ -49,7 +49,7 @@ def test_an_id_stays_used_across_a_crash(make_server, channel):
     server.kill()
     server.start()
     with LeanClient(server.address) as client:
-        client.publish(channel, "again", id="only-once")
+        client.publish(channel, "first", id="only-once")
         assert client.acked(1) == [serial]
     assert [message["data"] for message in history(server.address, channel)] == ["first"]
 
@@ -61,7 +61,7 @@ def test_the_window_of_ids_ends(make_server, channel):
         first = client.acked(1)
 
         def forgotten():
-            client.publish(channel, "again", id="x")
+            client.publish(channel, "first", id="x")
             return client.acked(1) != first
 
         wait_until(forgotten, seconds=30, what="the end of the window")

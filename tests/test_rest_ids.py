@@ -61,9 +61,10 @@ def test_one_message_of_an_array_sent_again_alone_is_known_by_its_place(
 ) -> None:
     first = rest.publish(channel, [{"id": f"b:{n}", "data": str(n)} for n in range(3)])
     for n in range(3):
-        again = rest.publish(channel, {"id": f"b:{n}", "data": "other"})
+        again = rest.publish(channel, {"id": f"b:{n}", "data": str(n)})
         assert again["serials"] == first["serials"][n : n + 1]
-    assert rest.publish(channel, [{"id": f"b:{n}"} for n in range(2)])["serials"] == first["serials"][:2]
+    start = [{"id": f"b:{n}", "data": str(n)} for n in range(2)]
+    assert rest.publish(channel, start)["serials"] == first["serials"][:2]
     assert stored(server, channel) == [("b:0", "0"), ("b:1", "1"), ("b:2", "2")]
 
 
@@ -95,10 +96,11 @@ def rest_id(size: int) -> str:
 
 def test_an_id_that_the_server_made_is_one_like_any_other(server: Server, channel: str, rest: RestClient) -> None:
     first = rest.publish(channel, {"data": "x"})
-    assert rest.publish(channel, {"id": f"{first['messageId']}:0", "data": "y"})["serials"] == first["serials"]
+    assert rest.publish(channel, {"id": f"{first['messageId']}:0", "data": "x"})["serials"] == first["serials"]
     with RawClient(server.address) as client:
         own = client.publish(channel, {"data": "z"})
-        assert rest.publish(channel, {"id": f"{client.connection_id}:0:0", "data": "w"})["serials"] == own
+        again = {"id": f"{client.connection_id}:0:0", "data": "z", "connectionKey": client.connection_key}
+        assert rest.publish(channel, again)["serials"] == own
     assert [data for _, data in stored(server, channel)] == ["x", "z"]
 
 

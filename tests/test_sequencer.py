@@ -48,6 +48,7 @@ def publish(*ids, count=None, ephemeral=False):
 
 def stage(sequencer, channel, what, base="AAAAAAAAAB:0", now=T0):
     told = Told()
+    sequencer.steady_ms = max(sequencer.steady_ms, now)
     sequencer.stage(channel, what, base, base[:10], None, now, told)
     return told
 
@@ -170,7 +171,7 @@ def test_more_ids_than_may_be_remembered_are_refused_until_some_expire():
     stage(sequencer, channel, publish(count=3), base="AAAAAAAAAB:0")
     sequencer.commit(sequencer.take())
     assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1").outcomes == [("refused", 42910)]
-    sequencer.remembered -= channel.forget(T0 + 400_000, 120_000)
+    sequencer.remembered -= channel.forget(T0 + 400_000, 120_000, T0 + 400_000)
     assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1", now=T0 + 400_000).outcomes == []
 
 

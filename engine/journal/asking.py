@@ -18,6 +18,7 @@ from engine.journal.state import State
 from engine.journal.store import MIB
 from ext.countback import Countback
 from ext.playback import Playback
+from ext.recall import Recall
 from ext.wire import EntryEncoder
 
 PAGE_ENTRIES = 4096  # of a waking channel's window, read lazily: what its reader holds at once
@@ -46,6 +47,16 @@ def play_after(
                 return playback
             except BucketGoneError:
                 continue  # begun anew, for what it has taken may now have a hole behind it
+
+
+def recall_ids(state: State, channel: str, recall: Recall) -> None:
+    with state.gate:
+        while True:
+            try:
+                state.reader().play(channel, recall)
+                return
+            except BucketGoneError:
+                continue  # what it has taken counts; it goes on after that
 
 
 def read_before(state: State, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:

@@ -11,6 +11,7 @@ from engine.journal.port import Stored
 from ext import block
 from ext.countback import Countback
 from ext.playback import Playback
+from ext.recall import Recall
 
 SERIAL_BYTES = 8
 
@@ -54,8 +55,8 @@ def decode(key: bytes, value: bytes) -> list[Stored]:
         raise _damaged(key, error) from error
 
 
-def play(key: bytes, value: bytes, playback: Playback) -> bool:
-    """Hand the block to a replay; True: it takes more.
+def play(key: bytes, value: bytes, playback: Playback | Recall) -> bool:
+    """Hand the block to a replay, or have its ids recalled; True: more are wanted.
 
     Raises: JournalCorrupted, if any bit of key or value is not what was written, or a record is none.
     """

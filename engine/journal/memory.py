@@ -14,6 +14,7 @@ from engine.journal.port import Block, Statistics, Stored, Window
 from engine.timeline import Timeline
 from ext.countback import Countback
 from ext.playback import Playback
+from ext.recall import Recall
 from ext.wire import EntryEncoder
 
 LONGEST_WINDOW_MS = 3 * 86_400_000  # longer than settings let message ids and rings be kept
@@ -100,6 +101,9 @@ class MemoryJournal:
 
     def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
         return {channel: Window(0, iter(())) for channel in channels}
+
+    def recall(self, channel: str, recall: Recall) -> None:
+        """Nothing is held."""
 
     def forget(self, app_prefix: str) -> None:
         """Nothing is held."""

@@ -2,8 +2,8 @@
 
     write side   append, erase, forget, maintain, note, raise_head, recover, close: one caller at a time (maintain, note
                  and raise_head may run beside append; it takes what it must under a lock of its own)
-    read side    read_after, play_after, read_before, count_back, last, last_serial, wake, floor, forgotten_floor,
-                 continuous, noted: any thread, at any time
+    read side    read_after, play_after, recall, read_before, count_back, last, last_serial, wake, floor,
+                 forgotten_floor, continuous, noted: any thread, at any time
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
 
@@ -28,6 +28,7 @@ from engine.timeline import Timeline
 from ext.countback import Countback
 from ext.kept import Kept
 from ext.playback import Playback
+from ext.recall import Recall
 from ext.wire import EntryEncoder
 
 
@@ -165,6 +166,9 @@ class Journal(Protocol):
 
     def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
         """For each channel its last serial and its entries from ``since_ms`` on, in milliseconds of serials."""
+
+    def recall(self, channel: str, recall: Recall) -> None:
+        """Hand it the entries after its cursor, until it is full or there are no more."""
 
     def forget(self, app_prefix: str) -> None:
         """Drop everything of the channels whose key begins so."""

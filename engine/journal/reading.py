@@ -22,6 +22,7 @@ from engine.journal.port import Stored
 from engine.journal.store import Rows, Store, StoreError
 from ext.countback import Countback
 from ext.playback import Playback
+from ext.recall import Recall
 
 
 class BucketGoneError(Exception):
@@ -44,7 +45,7 @@ class Reader:
             return take(([entry] for entry in merged), limit, budget)
         return take(streams[0], limit, budget) if streams else []
 
-    def play(self, channel: str, playback: Playback) -> None:
+    def play(self, channel: str, playback: Playback | Recall) -> None:
         """Fill it with what comes after its cursor."""
         classes = self.table.classes()
         if len(classes) > 1:

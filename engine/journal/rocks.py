@@ -24,6 +24,7 @@ from engine.journal.store import META, RocksStore, Store, StoreError
 from engine.timeline import Timeline
 from ext.countback import Countback
 from ext.playback import Playback
+from ext.recall import Recall
 from ext.wire import EntryEncoder
 
 WINDOW_MS = 120_000
@@ -135,6 +136,9 @@ class RocksJournal:
 
     def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
         return asking.wake(self._state, channels, since_ms)
+
+    def recall(self, channel: str, recall: Recall) -> None:
+        asking.recall_ids(self._state, channel, recall)
 
     def forget(self, app_prefix: str) -> None:
         erasing.forget(self._state, app_prefix)

@@ -1,0 +1,131 @@
+"""What the journal is asked for publishes that may be repeats, in threads beside the loop (engine/holding.py).
+
+    recalls    a channel's ids of earlier lives, a part at a time; first of those channels for which somebody waits
+    lookups    the entries that publishes may be repeats of, as many at a time as have gathered
+
+What has waited is decided on in slices, so that nobody else waits for a crowd of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from engine import limits
+from engine.channel import Channel
+from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
+from engine.hub import Hub
+from engine.journal.port import Journal, Stored
+from ext.recall import Recall
+
+LOGGER = logging.getLogger("unbroken.recalling")
+
+PAGE_ENTRIES, PAGE_BYTES = 512, 64 * limits.KIB  # read with an entry that is looked for: the next one is often there
+RETRY_SECONDS = 1.0  # until a journal that can't be read just now is asked again
+
+Answer = TypeVar("Answer")
+
+
+def _unavailable(answer: object) -> bool:
+    return isinstance(answer, JournalUnavailable)
+
+
+def _told(answer: Answer) -> Answer | OutcomeUnknown:
+    """For publishers: what may be a repeat of something stored is not refused because nobody can look."""
+    return OutcomeUnknown(answer.reason) if isinstance(answer, JournalUnavailable) else answer
+
+
+class Recalling:
+    """See above; ``run_recalls`` and ``run_lookups`` until cancelled."""
+
+    def __init__(
+        self, hub: Hub, journal: Journal, end_of_turn: Callable[[], object], now_ms: Callable[[], int]
+    ) -> None:
+        self._hub = hub
+        self._holding = hub.holding
+        self._journal = journal
+        self._end_of_turn = end_of_turn
+        self._now_ms = now_ms
+        self._recalls = trio.Event()
+        self._lookups = trio.Event()
+        self._begun: dict[Channel, Recall] = {}
+
+    def look(self) -> None:
+        """Is there something to be done? At the end of every turn."""
+        if self._holding.recalls:
+            self._recalls.set()
+        if self._holding.lookups:
+            self._lookups.set()
+
+    async def run_recalls(self) -> None:
+        while True:
+            await self._recalls.wait()
+            self._recalls = trio.Event()
+            while (channel := self._holding.next_recall()) is not None:
+                recall = self._begun.get(channel)
+                if recall is None:
+                    recall = self._begun[channel] = self._hub.new_recall(channel)
+                error = _told(await self._while_open(partial(self._recall, channel, recall), _unavailable))
+                if error is not None:
+                    LOGGER.error("the ids of channel %r can't be recalled: %s", channel.name, error)
+                    del self._begun[channel]
+                    self._holding.recalled(channel, error)
+                elif not recall.full or recall.cursor >= self._hub.began:
+                    del self._begun[channel]
+                    self._hub.recalled(channel, recall.window)
+                else:
+                    continue
+                await self._go_on()
+
+    async def run_lookups(self) -> None:
+        while True:
+            await self._lookups.wait()
+            self._lookups = trio.Event()
+            while self._holding.lookups:
+                wanted = [
+                    self._holding.lookups.popleft()
+                    for _ in range(min(len(self._holding.lookups), limits.LOOKUPS_AT_ONCE))
+                ]
+                serials = [(waiting.channel.key, waiting.serial) for waiting in wanted]
+                found = await self._while_open(
+                    partial(self._look_up, serials), lambda found: any(map(_unavailable, found))
+                )
+                self._holding.found(wanted, [_told(each) for each in found])
+                await self._go_on()
+
+    async def _while_open(self, ask: Callable[[], Answer], unavailable: Callable[[Answer], bool]) -> Answer:
+        """Its answer, from a thread; asked again while the journal is being reopened, for as long as a publisher waits."""
+        until = trio.current_time() + limits.DOUBT_SECONDS
+        while True:
+            answer = await trio.to_thread.run_sync(ask)
+            if not unavailable(answer) or trio.current_time() >= until:
+                return answer
+            await trio.sleep(RETRY_SECONDS)
+
+    async def _go_on(self) -> None:
+        while self._holding.go_on(self._now_ms(), limits.DECISIONS_AT_ONCE):
+            self._end_of_turn()
+            await trio.lowlevel.checkpoint()
+        self._end_of_turn()
+
+    def _recall(self, channel: Channel, recall: Recall) -> PubSubError | None:
+        """In a thread: go on with it."""
+        recall.begin(limits.RECALL_BYTES)
+        try:
+            self._journal.recall(channel.key, recall)
+        except PubSubError as error:
+            return error
+        return None
+
+    def _look_up(self, wanted: list[tuple[str, int]]) -> list[list[Stored] | PubSubError]:
+        """In a thread: the entries from these serials on, or why they can't be read."""
+        found: list[list[Stored] | PubSubError] = []
+        for key, serial in wanted:
+            try:
+                found.append(self._journal.read_after(key, serial - 1, limit=PAGE_ENTRIES, budget=PAGE_BYTES))
+            except PubSubError as error:
+                found.append(error)
+        return found
