@@ -183,7 +183,10 @@ class SdkContract:
         publisher = driver.connect(server.port, binary=packed)
         publisher.subscribe(channel)
         first = publisher.publish(channel, {"id": "mine+/=", "name": "a"})
-        assert publisher.publish(channel, {"id": "mine+/=", "name": "b"}) == first
+        assert publisher.publish(channel, {"id": "mine+/=", "name": "a"}) == first
+        with pytest.raises(SdkError) as refused:
+            publisher.publish(channel, {"id": "mine+/=", "name": "b"})
+        assert refused.value.code == 40031
         publisher.publish(channel, {"name": "c"})
         assert [(message["name"]) for message in publisher.messages(channel, 2)] == ["a", "c"]
         assert publisher.messages(channel, 2)[0]["id"] == "mine+/="
@@ -314,6 +317,22 @@ class SdkContract:
         assert not report.faults, str(report)
         assert report.stored == report.delivered == 400
 
+    def test_a_publish_whose_ack_was_lost_is_answered_with_the_serial_that_it_has(
+        self, driver, server, make_proxy, channel, packed
+    ):
+        proxy = make_proxy(server)
+        publisher = driver.connect(proxy.port, binary=packed)
+        publisher.publish(channel, {"name": "before"})
+        connections = proxy.connections
+        proxy.cut_after(downstream=1)
+        publisher.flood(channel, "once", 1)
+        _wait_for_next_connection(proxy, connections)
+        proxy.cut_after()
+        (sent,) = publisher.flooded(channel, "once").sent
+        stored = history(server.address, channel)
+        assert [message["name"] for message in stored] == ["before", sent.mark]
+        assert sent.serial == stored[1]["serial"]
+
     def test_a_new_instance_recovers_the_connection_of_one_that_died(self, driver, server, channel, packed, tmp_path):
         doomed = Driver(self.command, tmp_path / "stderr.log")
         first = doomed.connect(server.port, binary=packed)
@@ -330,6 +349,14 @@ class SdkContract:
         publish(server.address, channel, {"name": "live"})
         names = [message["name"] for message in second.messages(channel, last="live")]
         assert names == (["missed", "live"] if self.recovers_channels else ["live"])
+        if self.recovers_channels:  # and with them, how far it had counted
+            (further,) = second.publish(channel, {"name": "further"})
+        else:  # it counts from 0 again, under the same connection: that number stands for another message
+            with pytest.raises(SdkError) as refused:
+                second.publish(channel, {"name": "further"})
+            assert refused.value.code == 40031
+            (further,) = second.publish(channel, {"name": "further"})
+        assert history(server.address, channel)[-1]["serial"] == further
 
     def test_a_wrong_recovery_key_is_told_and_a_new_connection_works(self, driver, server, channel, packed):
         key = "_____!ablyjs_test_fake-key____"
