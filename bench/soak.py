@@ -8,6 +8,8 @@
     samples        once a second: memory, descriptors, threads, delay           bench/results/soak.csv
     verdict        a line through the second half: growth per hour, and how sure that is
 
+    --upheaval plain or tls: in place of that, rounds of slow readers, cuts and kills (tests/upheaval.py), each checked
+
 The windows are short (20 s), so that what is to be forgotten is forgotten many times over."""
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from bench.drawing import plotting
+from tests.certificates import authority
 from tests.harness import Address, Server, history, rss
 from tests.leanclient import LeanClient, frame
+from tests.upheaval import upheaval
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = "[limits]\nwindow_seconds = 20\nconnection_state_seconds = 20\n"
@@ -268,11 +272,31 @@ def draw(samples: Sequence[Sample], text: str) -> None:
         axes[2].legend()
 
 
+def unrest(way: str, seconds: float, seed: int) -> int:
+    """Rounds for so long; the exit status: 1, if something was lost, repeated or out of order in one of them."""
+    tls = authority() if way == "tls" else None
+    arguments = tls.arguments if tls else ()
+    end, rounds = time.monotonic() + seconds, 0
+    with tempfile.TemporaryDirectory() as directory, Server(Path(directory), arguments=arguments) as server:
+        while time.monotonic() < end:
+            options = {"seconds": 10.0, "kills": 3, "seed": seed + rounds, "tls": tls.client if tls else None}
+            report = upheaval(server, f"round-{rounds}", **options)
+            rounds += 1
+            print(f"round {rounds}: {report}; {rss(server.pid) / 1e6:.1f} MB", flush=True)
+            if report.faults or server.complaints():
+                print(server.complaints())
+                return 1
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Churns a real server, and tells whether anything grows.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--upheaval", choices=("plain", "tls"))
     arguments = parser.parse_args()
+    if arguments.upheaval:
+        return unrest(arguments.upheaval, arguments.minutes * 60, arguments.seed)
     if not arguments.minutes >= 1:
         parser.error(f"a line needs at least a minute, got {arguments.minutes}")
     samples: list[Sample] = []

@@ -101,7 +101,7 @@ class Publisher(Returning):
         ids: bool = False,
         padding: str = "",
         pace_seconds: float = 0.0,
-        **params: str,
+        **params: Any,
     ) -> None:
         super().__init__(name, address, **params)
         self.channel = channel
@@ -177,9 +177,10 @@ class Publisher(Returning):
 class Subscriber(Returning):
     """Reads one channel until it is told to leave."""
 
-    def __init__(self, name: str, address: Address, channel: str, **params: str) -> None:
+    def __init__(self, name: str, address: Address, channel: str, *, pace_seconds: float = 0.0, **params: Any) -> None:
         super().__init__(name, address, **params)
         self.channel = channel
+        self.pace_seconds = pace_seconds  # after each message: a slow reader
         self.attached = threading.Event()
         self.events: list[Attached | Delivered] = []
         self.errors: list[dict[str, Any]] = []  # of ATTACHED without RESUMED
@@ -212,6 +213,8 @@ class Subscriber(Returning):
                     self.events.append(Delivered(member["name"], member["serial"], member.get("channelSerial")))
                     self.last = member["name"]
                 self._position = message["channelSerial"]
+                if self.pace_seconds:
+                    time.sleep(self.pace_seconds)
             elif message["action"] == Action.ERROR:
                 raise RefusedError(message["error"])
 
