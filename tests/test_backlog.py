@@ -11,7 +11,7 @@ import pytest
 from tests.certificates import authority
 from tests.checker import Attached, Delivered, Outcome, PublisherLog, Sent, SubscriberLog, check
 from tests.harness import history
-from tests.rawclient import RESUMED, Action, RawClient
+from tests.rawclient import ATTACH_RESUME, RESUMED, Action, RawClient
 from tests.returning import marks_of
 
 COUNT, FIRST_READ = 1200, 400  # of 1 kB: twice a batch before anybody follows the stream, four of them behind
@@ -78,3 +78,81 @@ def test_a_backlog_comes_in_order_and_a_cut_within_it_loses_nothing(way, format,
     stored = marks_of(history(server.address, "room", tls=options.get("tls")))
     report = check([log], [SubscriberLog("resumed", events)], stored)
     assert not report.faults, str(report)
+
+
+def names(members):
+    return [int(member["name"]) for member in members]
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_who_attaches_again_in_the_middle_of_a_replay_goes_on_after_what_came_before(way, format):
+    """The second ATTACHED stands behind all that was handed over for the first, and its position says where."""
+    server, options = way
+    _, begin, follower = filled(server, options, "room")
+    with RawClient(server.address, receive_buffer=4096, format=format, **options) as reader:
+        reader.attach("room", channelSerial=begin)
+        got = names(reader.deliveries("room", 50))
+        for _ in range(3):
+            reader.send({"action": Action.ATTACH, "channel": "room", "flags": ATTACH_RESUME})
+        seen = 0
+        while len(got) < COUNT:
+            message = reader.receive()
+            if message["action"] == Action.ATTACHED:
+                seen += 1
+                assert message["flags"] & RESUMED
+            elif message["action"] == Action.MESSAGE:
+                got += names(reader.members(message))
+        assert got == list(range(COUNT))
+        while seen < 3:
+            assert reader.expect(Action.ATTACHED)["flags"] & RESUMED
+            seen += 1
+    follower.drop()
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_who_detaches_in_the_middle_of_a_replay_gets_nothing_after_detached(way, format):
+    server, options = way
+    _, begin, follower = filled(server, options, "room")
+    with RawClient(server.address, receive_buffer=4096, format=format, **options) as reader:
+        reader.attach("room", channelSerial=begin)
+        got = names(reader.deliveries("room", 50))
+        reader.send({"action": Action.DETACH, "channel": "room"})
+        while (message := reader.receive())["action"] != Action.DETACHED:
+            got += names(reader.members(message))
+        assert got == list(range(len(got)))
+        publisher = RawClient(server.address, **options)
+        publish(publisher, "room", range(COUNT, COUNT + 10))
+        reader.send({"action": Action.HEARTBEAT, "id": "last"})
+        assert reader.receive() == {"action": Action.HEARTBEAT, "id": "last"}
+        publisher.drop()
+    follower.drop()
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_backlogs_of_many_channels_on_one_connection_each_come_in_order_with_what_is_new(way, format):
+    """One queue, one chain of batches, several streams; and publishes that go on meanwhile, on the same connection."""
+    server, options = way
+    channels = ["a", "b", "c"]
+    begins, followers = {}, []
+    for channel in channels:
+        _, begins[channel], follower = filled(server, options, channel)
+        followers.append(follower)
+    with (
+        RawClient(server.address, **options) as publisher,
+        RawClient(server.address, receive_buffer=4096, format=format, **options) as reader,
+    ):
+        for channel in channels:
+            reader.send({"action": Action.ATTACH, "channel": channel, "channelSerial": begins[channel]})
+        got = {channel: [] for channel in channels}
+        number = COUNT
+        while any(len(each) < COUNT + 60 for each in got.values()):
+            message = reader.receive()
+            if message["action"] == Action.MESSAGE:
+                got[message["channel"]] += names(reader.members(message))
+            if number < COUNT + 60:
+                for channel in channels:
+                    publish(publisher, channel, range(number, number + 20))
+                number += 20
+        assert all(each == list(range(COUNT + 60)) for each in got.values())
+    for follower in followers:
+        follower.drop()

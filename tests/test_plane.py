@@ -4,6 +4,7 @@ Each test is run twice: with sockets of the plane's own, and with those that tas
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import socket
@@ -294,6 +295,54 @@ class Room:
         return text
 
 
+def test_what_drained_asks_for_leaves_before_what_streams_hold(plane):
+    """As a replay does: a batch, and once it has left the next one, until a stream holds the rest."""
+    room = Room(plane)
+    peer = Peer(plane, "me", send_buffer=20_000)
+    other = Peer(plane, "other")
+    other.handle.subscribe(room.stream, room.stream.head)  # so the stream holds what follows
+    held = [room.publish(1000) for _ in range(100)]
+    got, expected = [], []
+    for batch in range(3):
+        text = f"{batch}:".ljust(200_000, ".")
+        peer.handle.send(text.encode())
+        expected.append(text)
+        peer.handle.notify_drained()
+        if batch == 2:
+            peer.handle.subscribe(room.stream, 0)  # in the same step as the last batch: it stands behind it
+            expected += held
+        else:
+            events, texts = read_until_told(plane, peer)
+            assert events == [("me", DRAINED, None)]
+            got += texts
+    deadline = time.monotonic() + 20
+    while len(got) < len(expected) and time.monotonic() < deadline:
+        plane.poll(T0)
+        flush(plane)
+        got += peer.texts()
+        other.texts()
+    assert got == expected
+
+
+def test_a_reply_that_is_queued_while_a_stream_is_being_sent_cuts_no_frame(plane):
+    room = Room(plane)
+    peer = Peer(plane, "me", send_buffer=20_000)
+    peer.handle.subscribe(room.stream, 0)
+    sent, got = [], []
+    for n in range(60):
+        sent.append(room.publish(30_000))
+        flush(plane)
+        peer.handle.send(b"reply %d" % n)
+        got += peer.texts()
+    deadline = time.monotonic() + 20
+    while len(got) < 120 and time.monotonic() < deadline:
+        plane.poll(T0)
+        flush(plane)
+        got += peer.texts()
+    assert [text for text in got if text.startswith("reply")] == [f"reply {n}" for n in range(60)]
+    assert [text for text in got if not text.startswith("reply")] == sent
+
+
 def test_all_readers_get_the_same_bytes_once(plane):
     room = Room(plane)
     peers = [Peer(plane, i) for i in range(20)]
@@ -386,6 +435,7 @@ def test_a_reader_that_falls_out_of_the_stream_is_told_with_its_cursor(plane):
 
 def test_of_many_frames_those_that_all_have_passed_are_let_go_and_a_slow_reader_keeps_what_it_lacks(plane):
     """Entries stay, so whoever comes back for them is served from there."""
+    gc.collect()  # frames of all streams count, those of earlier tests included
     room = Room(plane, max_bytes=256 << 20)
     fast, slow = Peer(plane, "fast"), Peer(plane, "slow", send_buffer=20_000)
     fast.handle.subscribe(room.stream, 0)
