@@ -159,8 +159,8 @@ PARAM_LENGTH = 1 * KIB
 WAITING_STEPS = 100
 """Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
 NEWCOMERS = 4096
-"""Connections that have not sent the head of their first request; a quarter of all descriptors, if that is less. One
-more waits in the kernel's queue until there is room."""
+"""Connections that have not sent the head of their first request (those within a handshake of TLS, too); a quarter of
+all descriptors, if that is less. One more waits in the kernel's queue until there is room."""
 CROWDED_MS = 1_000
 """While there are so many, each may take so long for its head, and not ``handshake_seconds``: it is dropped."""
 POST_CONNECTIONS = 10_000
