@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import trio
 
-from engine.journal.meta import read_boot_id
+from engine.journal.boot import read_boot_id
 from engine.steady import Noted, SteadyClock
 from engine.timeline import Timeline
 from ext.serial import SerialClock

@@ -97,7 +97,7 @@ class Recalling:
                 await self._go_on()
 
     async def _while_open(self, ask: Callable[[], Answer], unavailable: Callable[[Answer], bool]) -> Answer:
-        """Its answer, from a thread; asked again while the journal is being reopened, for as long as a publisher waits."""
+        """Its answer, from a thread; asked again while the journal is being reopened, as long as a publisher waits."""
         until = trio.current_time() + limits.DOUBT_SECONDS
         while True:
             answer = await trio.to_thread.run_sync(ask)

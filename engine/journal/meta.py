@@ -15,8 +15,6 @@ entries of the written log may be missing, so its earlier lives are forgotten: o
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from engine.errors import JournalUnavailable
 from engine.journal.lives import SERIES_LENGTH, Lives, new_series
 from engine.journal.store import META, Row, Store, StoreError
@@ -24,15 +22,6 @@ from engine.journal.store import META, Row, Store, StoreError
 FORMAT = b"1"
 NOTES = b"note:"
 LIVES = b"lives:"
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-def read_boot_id() -> str:
-    """Names this run of the machine; empty where the kernel does not say, which never counts as the same."""
-    try:
-        return BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def number(value: int) -> bytes:

@@ -18,6 +18,7 @@ from engine.journal.reading import channels_of
 from engine.journal.silent import PREFIX, Silent
 from engine.journal.state import State
 from engine.journal.store import META, MIB, Store, StoreError
+from engine.journal.witness import NAME
 
 # Reopening writes: a manifest, options, what the logs had as tables. Below this nothing is closed, for
 # what is open can at least be read.
@@ -40,8 +41,14 @@ def open_journal(state: State, begun: Meta | None = None) -> None:
             state.timeline.load(meta.timeline)
             state.timeline_kept = state.timeline.version
         state.silent = Silent(store, silent, meta.forgotten, state.most_silent, state.timeline)
+        if store.noted is not None and meta.head < store.noted.head:
+            raise StoreError(
+                f"Corruption: the newest serial in it is {meta.head}, and was {store.noted.head} or more: "
+                "a log is missing, or its end"
+            )
         store.write(meta.rows)
         store.sync()
+        store.note(meta.head, store.logs(), durable=True)
     except (StoreError, ValueError) as error:
         if store is not None:
             try:
@@ -110,6 +117,7 @@ def _advice(path: Path, status: str) -> str:
     if status.startswith("Corruption"):
         return (
             f"{path} is damaged and was left untouched ({status}); restore it from a copy, "
-            f"or move the directory away to start with an empty journal"
+            f"or move the directory away to start with an empty journal. (A copy that was taken while a server ran "
+            f"lacks what came meanwhile, and is opened once {path / NAME} is moved away)"
         )
     return f"{path} could not be opened ({status}); check space, permissions and the disk, then start again"

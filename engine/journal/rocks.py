@@ -14,9 +14,10 @@ from pathlib import Path
 
 from engine.journal import asking, erasing, expiring, opening
 from engine.journal.appending import Appending
+from engine.journal.boot import read_boot_id
 from engine.journal.buckets import INDEX_ENTRIES
 from engine.journal.lives import Lives
-from engine.journal.meta import NOTES, notes, read_boot_id
+from engine.journal.meta import NOTES, notes
 from engine.journal.port import Block, Statistics, Stored, Window
 from engine.journal.silent import MOST_CHANNELS
 from engine.journal.state import State
@@ -151,6 +152,7 @@ class RocksJournal:
 
     def maintain(self, now_ms: int, noted: bytes = b"") -> None:
         expiring.maintain(self._state, now_ms, noted)
+        self._state.note_witness()
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
         with self._state.appending:

@@ -20,7 +20,7 @@ from engine.journal.gate import Gate
 from engine.journal.meta import Meta, timeline_row
 from engine.journal.reading import Reader
 from engine.journal.silent import Silent
-from engine.journal.store import Row, Store
+from engine.journal.store import Row, Store, StoreError
 from engine.timeline import Timeline
 
 
@@ -84,10 +84,26 @@ class State:
         self.failures += 1
         return JournalUnavailable(reason, unwritten=unwritten)
 
+    def note_witness(self) -> None:
+        """Keep beside the log what must be there at the next start. Raises: JournalUnavailable."""
+        store = self.store
+        if store is None:
+            return
+        logs = store.logs()  # may take a while, and append must not wait for it
+        with self.appending:
+            if self.store is not store or self.failed is not None:
+                return
+            try:
+                store.note(self.head, logs, durable=not self.unsynced)
+            except StoreError as error:
+                raise JournalUnavailable(f"what must be there can't be noted: {error}", unwritten=True) from error
+
     def create_bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
         """Who calls has ``building``. Raises: StoreError."""
         bucket = self.table.plan(retention, at_ms, self.meta.floors.get(retention, 0) >> SERIAL_SHIFT)
         store.create(bucket.family)
+        # Synced, and before any row goes there: a manifest that has lost a family at its end has RocksDB skip its rows.
+        store.note_families()
         self.table.add(bucket)
         self.retentions.add(retention)
         return bucket

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from rocksdict import (
 )
 
 from engine.journal import wal
+from engine.journal.boot import read_boot_id
+from engine.journal.witness import Noted, Witness, logs_in, manifest_in, missing, sizes_of
 from ext.filesync import FileSync
 
 META = "default"
@@ -76,6 +79,10 @@ Row = tuple[str, bytes, bytes | None]
 
 
 class Store(Protocol):
+    @property
+    def noted(self) -> Noted | None:
+        """What the last life has left a note of, and must be there."""
+
     def families(self) -> list[str]: ...
     def create(self, family: str) -> None: ...
     def drop(self, family: str) -> None: ...
@@ -89,6 +96,9 @@ class Store(Protocol):
     def sync_ended(self) -> bool: ...
     def wait_for_sync(self) -> None: ...
     def end_sync(self) -> None: ...
+    def logs(self) -> list[Path]: ...
+    def note(self, head: int, logs: list[Path], *, durable: bool) -> None: ...
+    def note_families(self) -> None: ...
     def trim_log(self) -> None: ...
     def bytes_in_memory(self) -> int: ...
     def close(self) -> None: ...
@@ -144,9 +154,12 @@ class RocksStore:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = wal.findings(path)
-            for log, about in found:
-                if about.problem is not None:
-                    raise StoreError(f"Corruption: {log.name}: {about.problem}")
+            self._witness = Witness(path)
+            self.noted = self._witness.noted(read_boot_id())
+            problems = [f"{log.name}: {about.problem}" for log, about in found if about.problem is not None]
+            problem = problems[0] if problems else missing(path, self.noted, found)
+            if problem is not None:
+                raise StoreError(f"Corruption: {problem}")
             wal.cut_tears(found)
         except OSError as error:
             raise StoreError(f"IO error: {error}") from error
@@ -238,6 +251,29 @@ class RocksStore:
             self._filesync.end()
         except OSError as error:
             raise StoreError(f"IO error: {error}") from error
+
+    def logs(self) -> list[Path]:
+        """Those that there are now."""
+        return logs_in(self._path)
+
+    def note(self, head: int, logs: list[Path], *, durable: bool) -> None:
+        """Keep beside the database what has to be there at the next start. Nothing is being written meanwhile.
+
+        Args:
+            durable: all that was written is synced. Raises: StoreError.
+        """
+        with _translated():
+            sequence = self._db.latest_sequence_number()
+            noted = Noted(read_boot_id(), *manifest_in(self._path), sizes_of(logs), sequence, head)
+            self._witness.note(noted, durable=durable, sync=False)
+
+    def note_families(self) -> None:
+        """The same of the families alone, and synced; something else may be written meanwhile. Raises: StoreError."""
+        with _translated():
+            number, size = manifest_in(self._path)
+            last = self._witness.last or Noted(read_boot_id(), number, size, {}, 0, 0)
+            noted = replace(last, boot=read_boot_id(), manifest=number, manifest_bytes=size)
+            self._witness.note(noted, durable=False, sync=True)
 
     def trim_log(self) -> None:
         """Keep RocksDB's text log within its bound; the end of what was in it moves to LOG.old. Raises: StoreError."""

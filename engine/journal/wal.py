@@ -160,7 +160,7 @@ def examine(data: bytes) -> Finding:
         before, last = state, at
         at += HEAD.size + length
     end_of_good = min(at, end)
-    if last >= 0 and not _intact(data, last):
+    if last >= 0 and not intact(data, last):
         spot, state = last, before
     else:
         spot, state = end_of_good, (expected, batch)
@@ -194,21 +194,20 @@ def _damage(data: bytes, spot: int, expected: int | None, batch: _Batch) -> str 
     end = len(data)
     unwritten = not any(data[max(spot, end - UNWRITTEN_ZEROS) :])
     if end - spot >= HEAD.size:
-        checksum, length, kind = HEAD.unpack_from(data, spot)
+        _, length, kind = HEAD.unpack_from(data, spot)
         room = min((spot // BLOCK + 1) * BLOCK, end) - spot - HEAD.size
         if kind in KNOWN_TYPES and length <= room:
-            if _intact(data, spot):
+            if intact(data, spot):
                 sequence = _sequence(data, spot)
                 if sequence is None or expected is None or sequence >= expected:
                     return f"the record at byte {spot} does not follow the one before it"
             else:
                 follows = spot + HEAD.size + length
                 whole = follows == end and not unwritten
-                goes_on = kind in (FIRST, MIDDLE) and follows % BLOCK == 0 and _intact(data, follows)
+                goes_on = kind in (FIRST, MIDDLE) and follows % BLOCK == 0 and intact(data, follows)
                 if whole or goes_on or _continues(data, follows, expected, exactly=False):
                     return f"the record at byte {spot} is damaged"
-        heads = _heads(data, spot, checksum, length, kind, room)
-        if any(_was_whole(data, spot, *head, batch) for head in heads):
+        if any(_was_whole(data, spot, *head, batch) for head in heads_that_fit(data, spot)):
             return f"the head of the record at byte {spot} is damaged: its length or type"
     for boundary in range((spot // BLOCK + 1) * BLOCK, end, BLOCK):
         if _continues(data, boundary, expected, exactly=False):
@@ -216,8 +215,12 @@ def _damage(data: bytes, spot: int, expected: int | None, batch: _Batch) -> str 
     return None
 
 
-def _heads(data: bytes, at: int, checksum: int, length: int, kind: int, room: int) -> Iterator[tuple[int, int]]:
+def heads_that_fit(data: bytes, at: int) -> Iterator[tuple[int, int]]:
     """Types and lengths with which the checksum would be right, if one of the two is not what was written."""
+    room = min((at // BLOCK + 1) * BLOCK, len(data)) - at - HEAD.size
+    if room < 0:
+        return
+    checksum, length, kind = HEAD.unpack_from(data, at)
     payload = data[at + HEAD.size : at + HEAD.size + room]
     if length <= room:
         for other in sorted(KNOWN_TYPES - {kind}):
@@ -240,7 +243,7 @@ def _was_whole(data: bytes, at: int, kind: int, length: int, batch: _Batch) -> b
     chance, or because somebody has published just what makes it so."""
     follows = at + HEAD.size + length
     if kind in (FIRST, MIDDLE):  # they fill their block
-        return follows % BLOCK == 0 and follows < len(data) and _intact(data, follows)
+        return follows % BLOCK == 0 and follows < len(data) and intact(data, follows)
     if kind == FULL:
         head = data[at + HEAD.size : at + HEAD.size + BATCH.size]
         following = _Batch(head).following if length >= BATCH.size else None
@@ -266,7 +269,7 @@ def _continues(data: bytes, at: int, expected: int | None, *, exactly: bool) -> 
             return False
         _, length, kind = HEAD.unpack_from(data, at)
         whole = length <= min(len(data), (at // BLOCK + 1) * BLOCK) - at - HEAD.size
-        if kind in (MIDDLE, LAST) and not exactly and whole and _intact(data, at):
+        if kind in (MIDDLE, LAST) and not exactly and whole and intact(data, at):
             at += HEAD.size + length
             continue
         if kind not in (FULL, FIRST) or length < BATCH.size:
@@ -275,7 +278,7 @@ def _continues(data: bytes, at: int, expected: int | None, *, exactly: bool) -> 
         if not whole:  # torn itself: then it must be the very one
             return exactly and expected is not None and sequence == expected
         right = expected is None or (sequence == expected if exactly else sequence >= expected)
-        return right and _intact(data, at)
+        return right and intact(data, at)
 
 
 def _sequence(data: bytes, at: int) -> int | None:
@@ -287,7 +290,7 @@ def _sequence(data: bytes, at: int) -> int | None:
     return sequence
 
 
-def _intact(data: bytes, at: int) -> bool:
+def intact(data: bytes, at: int) -> bool:
     """Of a record that fits into its block, and into the log."""
     if len(data) - at < HEAD.size:
         return False

@@ -1,0 +1,15 @@
+"""Which run of the machine this is: what was written and not synced lasts as long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def read_boot_id() -> str:
+    """Names this run of the machine; empty where the kernel does not say, which never counts as the same."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
