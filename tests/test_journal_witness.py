@@ -272,7 +272,9 @@ def test_what_kill_9_leaves_is_never_taken_for_a_loss(tmp_path: Path) -> None:
             time.sleep(0.05 + life * 0.03)
             writer.send_signal(signal.SIGKILL)
             told += [int(line) for line in writer.stdout.read().splitlines()]
-    assert opens(tmp_path / "journal") == told
+    found = opens(tmp_path / "journal")
+    assert found == sorted(found)
+    assert set(told) <= set(found), "what was killed may have been stored without being told"
 
 
 def test_a_server_does_not_start_without_its_log_and_has_everything_with_it(
