@@ -25,6 +25,7 @@ from server.attachment import (
     Rewind,
     channel_params,
     granted_modes,
+    mode_names,
     parse_rewind,
     requested_modes,
     shapers,
@@ -89,7 +90,7 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
     attachment = Attachment(name, channel)
     if earlier is not None:  # it ends, so that what is being read for it is not handed out beside the new one's
         _leave(client, text)
-        if earlier.modes & Flag.SUBSCRIBE:
+        if earlier.requested & Flag.SUBSCRIBE:  # also if it may not read just now
             attachment.cursor = earlier.cursor
     accepting.revoke(client, text)
     client.attachments[text] = attachment
@@ -118,19 +119,8 @@ def _place(
         cursor = _cursor_of(client, channel, serial)
         if cursor is None:
             _lost(client, attachment)
-        elif channel.in_ring(cursor):
-            _attached(client, attachment, cursor, resumed=True)
         else:
-            position = cursor
-
-            def located(held: bool) -> None:
-                if client.open and attachment.active:
-                    if held:
-                        _attached(client, attachment, position, resumed=True)
-                    else:
-                        _lost(client, attachment)
-
-            client.services.locate(client, attachment, cursor, located)
+            _resume(client, attachment, cursor)
     elif rewind is not None:
 
         def rewound(cursor: int, cut: bool) -> None:
@@ -141,10 +131,28 @@ def _place(
                 _attached(client, attachment, cursor, resumed=False, error=error)
 
         client.services.rewound(client, attachment, rewind, rewound)
-    elif attachment.cursor:  # attached already: it reads on from where it was
+    elif attachment.cursor >= 0:  # attached already: it reads on from where it was
         _attached(client, attachment, attachment.cursor, resumed=again)
     else:
         _attached(client, attachment, channel.head, resumed=False)
+
+
+def _resume(
+    client: ClientProtocol, attachment: Attachment, cursor: int, error: Callable[[], PubSubError | None] = lambda: None
+) -> None:
+    """Go on after the cursor, or tell that it can't be done; ``error`` is what else there is to tell."""
+
+    def located(held: bool) -> None:
+        if client.open and attachment.active:
+            if held:
+                _attached(client, attachment, cursor, resumed=True, error=error())
+            else:
+                _lost(client, attachment)
+
+    if attachment.channel.in_ring(cursor):
+        located(True)
+    else:
+        client.services.locate(client, attachment, cursor, located)
 
 
 def _unattachable(client: ClientProtocol, attachment: Attachment, error: PubSubError) -> None:
@@ -181,14 +189,24 @@ def _attached(
         error = LimitExceeded(f"the channel is followed under {most} names and formats, the most it may be")
         _refuse_channel(client, text, error)
         return
+    _say_attached(client, attachment, cursor, resumed=resumed, error=error)
+    attachment.placed = True
+    deliver(client, attachment, cursor)
+    _finish(client, text)
+
+
+def _say_attached(
+    client: ClientProtocol, attachment: Attachment, cursor: int, *, resumed: bool, error: PubSubError | None
+) -> None:
+    channel = attachment.channel
     flags = int(attachment.modes)
     if resumed:
         flags |= Flag.RESUMED
-    if cursor < channel.ring.head and attachment.modes & Flag.SUBSCRIBE:
+    if cursor < channel.ring.head and attachment.modes & Flag.SUBSCRIBE and attachment.reader is None:
         flags |= Flag.HAS_BACKLOG
     message: dict[str, Any] = {
         "action": Action.ATTACHED,
-        "channel": text,
+        "channel": attachment.name.full,
         "channelSerial": channel.policy.position(cursor),
         "flags": flags,
     }
@@ -197,8 +215,6 @@ def _attached(
     if error is not None:
         message["error"] = error.info()
     client.send(message)
-    deliver(client, attachment, cursor)
-    _finish(client, text)
 
 
 def deliver(client: ClientProtocol, attachment: Attachment, cursor: int) -> bool:
@@ -291,17 +307,39 @@ def _refuse_channel(client: ClientProtocol, text: str, error: PubSubError) -> No
 
 
 def regrant(client: ClientProtocol) -> None:
-    """Its credentials have changed: what it may do on the channels that it is attached to."""
+    """Its credentials have changed: what it may do on the channels that it is attached to, and is told if that differs.
+
+    Who may no longer read keeps its cursor, and goes on after it when it may again. Reading itself is not touched by
+    what else is given or taken.
+    """
     for text, attachment in list(client.attachments.items()):
-        _, operations = _permitted(client, text)
+        name, operations = _permitted(client, text)
         modes = granted_modes(attachment.requested, operations)
+        had, taken = attachment.modes, attachment.modes & ~modes
         if not modes:
-            error = AuthError(f"the new credentials do not permit {attachment.name.name!r}", code=40160)
+            error = AuthError(f"the new credentials do not permit {name.name!r}", code=40160)
             _refuse_channel(client, text, error)
-        elif modes != attachment.modes:
-            had = attachment.modes & Flag.SUBSCRIBE
+        elif modes != had:
             attachment.modes = modes
-            if had and not modes & Flag.SUBSCRIBE:
+            if taken & Flag.SUBSCRIBE:
                 attachment.stop_reading()
-            elif modes & Flag.SUBSCRIBE and not had and not (client.busy and text in client.busy):
-                deliver(client, attachment, attachment.channel.head)
+            if client.busy is None or text not in client.busy:  # else the ATTACHED that is to come says so
+                _tell_change(client, attachment, had)
+
+
+def _tell_change(client: ClientProtocol, attachment: Attachment, had: int) -> None:
+    """It has other modes than it had."""
+
+    def why() -> PubSubError | None:  # asked again when it can be told: more may have changed by then
+        taken = had & ~attachment.modes
+        reason = f"the new credentials do not permit {mode_names(taken)} on {attachment.name.name!r}"
+        return AuthError(reason, code=40160) if taken else None
+
+    if attachment.modes & ~had & Flag.SUBSCRIBE:
+        attachment.placed = False  # what was being read for it comes too early
+        _begin(client, attachment.name.full)
+        _resume(client, attachment, attachment.cursor, why)
+    else:
+        # Libraries tell an application of an ATTACHED without RESUMED only: it has to know that nothing comes any more.
+        resumed = not had & ~attachment.modes & Flag.SUBSCRIBE
+        _say_attached(client, attachment, attachment.position, resumed=resumed, error=why())

@@ -145,6 +145,11 @@ def requested_modes(flags: int, params: Mapping[str, str]) -> int:
     return flags & ALL_MODES or DEFAULT_MODES
 
 
+def mode_names(modes: int) -> str:
+    """As they are written in ``params.modes``."""
+    return ", ".join(name for name, mode in _MODE_NAMES.items() if modes & mode)
+
+
 @lru_cache(maxsize=256)  # few are in use; so their numbers, too, are shared by all attachments
 def granted_modes(requested: int, operations: int) -> int:
     """What remains of them with this capability."""
@@ -182,7 +187,19 @@ def parse_rewind(params: Mapping[str, str]) -> Rewind | None:
 class Attachment:
     """What a client has attached to."""
 
-    __slots__ = ("_modes", "active", "channel", "cursor", "echo", "hurried", "name", "params", "reader", "requested")
+    __slots__ = (
+        "_modes",
+        "active",
+        "channel",
+        "cursor",
+        "echo",
+        "hurried",
+        "name",
+        "params",
+        "placed",
+        "reader",
+        "requested",
+    )
 
     def __init__(self, name: ChannelName, channel: Channel) -> None:
         self.name = name
@@ -193,8 +210,9 @@ class Attachment:
         self.params = NO_PARAMS
         self.echo = True
         self.hurried = False  # its rewind was not counted to the end, for its client wanted something else meanwhile
+        self.placed = False  # its ATTACHED has been said; nothing is read for it before
         self.reader: Reader | None = None  # while it is live
-        self.cursor = 0  # while it is not: serial of the last entry handed to the transport
+        self.cursor = -1  # serial of the last entry handed to the transport, until it went live; -1: not placed yet
         channel.count_attachment(1)
 
     @property
@@ -207,11 +225,17 @@ class Attachment:
             self.channel.recount(self._modes, modes)
         self._modes = modes
 
+    @property
+    def position(self) -> int:
+        """Serial of the last entry handed to the transport."""
+        # A reader knows entries only: of a quiet channel, it may not know where the client was told that it begins.
+        return self.cursor if self.reader is None else max(self.cursor, self.reader.cursor)
+
     def stop_reading(self) -> None:
         """Keep the place, but take nothing more from the stream."""
         if self.reader is not None:
             self.reader.stop()
-            self.cursor = self.reader.cursor
+            self.cursor = self.position
             self.reader = None
 
     def end(self) -> None:
@@ -246,7 +270,6 @@ class Attachment:
         if place is None:
             return False
         self.reader = transport.subscribe(stream, place, skip_origin=skip_origin, quiet_until=stream.head)
-        self.cursor = 0  # the reader's counts from here on
         return True
 
 

@@ -185,4 +185,5 @@ class Replay:
 
 
 def _wants_more(client: ClientProtocol, attachment: Attachment) -> bool:
-    return bool(client.open and attachment.active and attachment.reader is None and attachment.modes & Flag.SUBSCRIBE)
+    reads_on = attachment.active and attachment.placed and attachment.reader is None
+    return bool(client.open and reads_on and attachment.modes & Flag.SUBSCRIBE)

@@ -309,20 +309,25 @@ def test_less_rights_take_effect_at_once(server, channel):
         client.attach(channel)
         auth(client, make_token(server.address, {"*": ["publish"]}))
         client.expect(Action.CONNECTED)
-        other.publish(channel, {"data": "unseen"})
-        client.publish(channel, {"data": "unseen too"})
+        other.publish(channel, {"data": "unseen for now"})
+        client.publish(channel, {"data": "and so is this"})
+        assert [message["action"] for message in until_pong(client)] == [Action.ATTACHED]
         auth(client, make_token(server.address, {"*": ["subscribe"]}))
         client.expect(Action.CONNECTED)
         with pytest.raises(RefusedError, match="40160"):
             client.publish(channel, {"data": "refused"})
         other.publish(channel, {"data": "seen"})
-        assert [message["data"] for message in client.deliveries(channel, 1)] == ["seen"]
+        assert [message["data"] for message in client.deliveries(channel, 3)] == [
+            "unseen for now",
+            "and so is this",
+            "seen",
+        ]
         auth(client, make_token(server.address, {"elsewhere": ["*"]}))
         answer = client.expect(Action.ERROR)
         assert (answer["channel"], answer["error"]["code"]) == (channel, 40160)
         client.expect(Action.CONNECTED)
         other.publish(channel, {"data": "unseen"})
-        assert until_pong(client) == []
+        assert [message["action"] for message in until_pong(client)] == [Action.ATTACHED]  # of the rights before
 
 
 def test_rights_that_come_while_a_channel_is_being_attached_deliver_each_message_once(server, channel):
