@@ -19,6 +19,7 @@ class TestPython(SdkContract):
     pairs_acks_after_a_cut = False
     # For the same reason: what was in flight may be sent again only behind hundreds of newer ones (seen on the wire).
     resends_in_order = False
+    tells_why_a_channel_is_not_resumed = False  # the error of an ATTACHED is passed on only if it was attached before
     recovers_channels = False  # the library has no recovery keys; a connection is continued by a transport parameter
 
     def test_a_text_that_was_cut_in_an_emoji_is_kept(self, driver, server, channel):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from tests.proxy import ChaosProxy
 from tests.rawclient import RawClient
 from tests.returning import marks_of
 from tests.sdk.driving import Client, Driver, SdkError, binary, require, structure, text
+from tests.sdk.issuing import Issuer
 
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[[Server], ChaosProxy]
@@ -41,6 +43,7 @@ class SdkContract:
     """Tests of one SDK; ``command`` starts its driver."""
 
     command: ClassVar[tuple[str, ...]]
+    tells_why_a_channel_is_not_resumed: ClassVar[bool] = True  # when it becomes attached; not only that it is not
     recovers_channels: ClassVar[bool] = True  # a recovery key has the positions in the channels in it, too
     pairs_acks_after_a_cut: ClassVar[bool] = True  # with the right calls, even if more was published meanwhile
     resends_in_order: ClassVar[bool] = True  # what was in flight when a connection was lost, before what is new
@@ -272,7 +275,56 @@ class SdkContract:
         assert (refusal.value.code, refusal.value.status) == (40010, 400)
         client.attach(channel)
 
+    def test_a_right_that_is_taken_and_given_back_is_told_and_costs_no_message(self, driver, server, channel, packed):
+        full = {"*": ["*"]}
+        with Issuer(server.address, capability=full) as issuer:
+            client = driver.connect(server.port, binary=packed, authCallback=issuer.url("request"))
+            before = client.connection()["id"]
+            client.subscribe(channel)
+            publish(server.address, channel, {"name": "1"})
+            client.messages(channel, last="1")
+            issuer.claims = {"capability": {channel: ["publish"]}}
+            client.authorize()
+            wait_until(lambda: len(client.attachments(channel)) > 1, what="to be told")
+            told = client.attachments(channel)[1]  # a library may attach anew by itself after that
+            assert (told["error"]["code"], told["error"]["statusCode"]) == (40160, 401)
+            for name in ("2", "3"):
+                publish(server.address, channel, {"name": name})
+            client.publish(channel, {"name": "own"})
+            assert [message["name"] for message in client.messages(channel)] == ["1"]
+            issuer.claims = {"capability": full}
+            assert client.authorize()["id"] == before
+            publish(server.address, channel, {"name": "4"})
+            names = [message["name"] for message in client.messages(channel, last="4")]
+            assert names == ["1", "2", "3", "own", "4"]
+
     # continuity
+
+    def test_a_server_on_its_backup_tells_who_has_seen_more_than_that(self, make_server, driver, channel, packed):
+        server = make_server()
+        reader = driver.connect(server.port, binary=packed)
+        reader.subscribe(channel)
+        before = reader.connection()
+        publish(server.address, channel, {"name": "kept"})
+        reader.messages(channel, last="kept")
+        backup = server.directory / "backup"
+        shutil.copytree(server.data, backup)
+        publish(server.address, channel, {"name": "lost"})
+        reader.messages(channel, last="lost")
+        server.kill()
+        shutil.rmtree(server.data)
+        backup.rename(server.data)
+        server.start()
+        _wait_for_next_attach(reader, channel, 1)
+        told = reader.attachments(channel)[-1]
+        assert not told.get("resumed")
+        assert not self.tells_why_a_channel_is_not_resumed or told["error"]["code"] == 90003
+        assert reader.connection()["id"] == before["id"], "the backup knows the connection"
+        publish(server.address, channel, {"name": "new"})
+        assert [message["name"] for message in reader.messages(channel, last="new")] == ["kept", "lost", "new"]
+        server.restart()
+        _wait_for_next_attach(reader, channel, 2)
+        assert reader.attachments(channel)[-1]["resumed"], "a restart is none of that"
 
     def test_it_resumes_after_a_cut_inside_a_frame_and_misses_nothing(
         self, driver, server, make_proxy, channel, packed
