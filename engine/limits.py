@@ -65,11 +65,11 @@ class Limits:
 
     def within(self, memory: int) -> Limits:
         """These, and what is left to the machine worked out from its memory, in bytes."""
+        least = max(SPARE_TIMES * SPARE_PART * BODY_FREE_BYTES, self.least_bodies_bytes)
         return replace(
             self,
             ring_bytes=self.ring_bytes or min(memory // 4, LARGEST_RING_BYTES),
-            bodies_bytes=self.bodies_bytes
-            or max(min(memory // 16, BODIES_BYTES), SPARE_TIMES * SPARE_PART * BODY_FREE_BYTES),
+            bodies_bytes=self.bodies_bytes or max(least, min(memory // 16, BODIES_BYTES)),
         )
 
     @property
@@ -86,6 +86,11 @@ class Limits:
         """
         known_ms = max(self.window_seconds, self.connection_state_seconds) * 1000 + self.lost_ms
         return known_ms + known_ms // WINDOW_PARTS
+
+    @property
+    def least_bodies_bytes(self) -> int:
+        """Else what may be sent would find no room even if nobody else were there."""
+        return BODIES_AT_LEAST * max(self.request_body_bytes, self.max_frame_size)
 
 
 # Fixed ones.
@@ -173,6 +178,8 @@ been stored is told all the same."""
 BODY_FREE_BYTES = 64 * KIB
 """Any one publish of the usual size finds room, whatever others do with large ones, unless bodies_bytes is given and is
 less than that takes: several of them fit into the part of it that is spare."""
+BODIES_AT_LEAST = 4
+"""Bodies or messages of the largest size that fit into bodies_bytes: one may be held twice, in fragments and a part."""
 SPARE_PART, SPARE_TIMES = 128, 5
 """The spare part of a room for bodies, and how many of one size find room in it (ext/room.pyx)."""
 REPLIES_BYTES = 128 * MIB

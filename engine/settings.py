@@ -21,7 +21,7 @@ from typing import Any
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, KeyFormatError, is_app_id, parse_key
 from engine.errors import BadRequest, StartupFailed
-from engine.limits import Limits
+from engine.limits import BODIES_AT_LEAST, Limits
 from engine.quota import NOTHING_SAID, SCOPES, Quota, parse_key_quotas, parse_quota
 
 DURABILITIES = ("synced", "written", "memory")
@@ -87,6 +87,15 @@ class Settings:
     def app_quota(self, app_id: str) -> Quota:
         """Its own, else the general one."""
         return self.app_quotas.get(app_id, NOTHING_SAID).over(self.general_quota("app"))
+
+    def within(self, memory: int) -> Settings:
+        """These, on a machine with so many bytes of memory. Raises: StartupFailed."""
+        limits = self.limits.within(memory)
+        least = limits.least_bodies_bytes
+        if limits.bodies_bytes < least:
+            times = f"{BODIES_AT_LEAST} times limits.request_body_bytes and limits.max_frame_size"
+            raise StartupFailed(f"limits.bodies_bytes: must be at least {times}, {least}, got {limits.bodies_bytes}")
+        return replace(self, limits=limits)
 
     def __post_init__(self) -> None:
         """What no single entry is to blame for. Raises: StartupFailed."""

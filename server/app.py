@@ -16,7 +16,6 @@ import secrets
 import signal
 import ssl
 import sys
-from dataclasses import replace
 from functools import partial
 
 import trio
@@ -81,7 +80,7 @@ def run(settings: Settings) -> int:
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_some()
-    settings = replace(settings, limits=settings.limits.within(machine_bytes() or limits.MEMORY_UNKNOWN))
+    settings = settings.within(machine_bytes() or limits.MEMORY_UNKNOWN)
     descriptors.raise_limit(settings.limits.connections)
     tls = _tls_context(settings)
     directory = DataDirectory.open(settings.data)

@@ -6,7 +6,9 @@ import os
 
 import pytest
 
+from engine.errors import StartupFailed
 from engine.limits import GIB, MIB, Limits
+from engine.settings import Settings
 from server.heap import Falling, machine_bytes
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -46,6 +48,14 @@ def test_budgets_are_worked_out_from_it_unless_they_are_given(memory, ring, bodi
     assert Limits().within(memory) == Limits(ring_bytes=ring, bodies_bytes=bodies)
     given = Limits(ring_bytes=5, bodies_bytes=7)
     assert given.within(memory) == given
+
+
+def test_room_for_bodies_in_which_the_largest_would_not_fit_is_refused_at_start():
+    with pytest.raises(StartupFailed, match=r"limits.bodies_bytes: must be at least 4 times .*, 8388608, got 8388607"):
+        Settings(limits=Limits(bodies_bytes=8 * MIB - 1)).within(GIB)
+    assert Settings(limits=Limits(bodies_bytes=8 * MIB)).within(GIB).limits.ring_bytes == 256 * MIB
+    large = Limits(max_frame_size=256 * MIB).within(GIB)
+    assert large.bodies_bytes == GIB, "by default it fits"
 
 
 def test_a_fall_is_noticed_once_for_each_part_of_it():

@@ -141,7 +141,7 @@ def test_memory_that_rings_have_given_up_goes_back_to_the_system(serve):
         wait_until(lambda: rss(server.pid) - before < 48 * MIB, seconds=30, what="memory given back")
 
 
-BODIES = f"[limits]\nbodies_bytes = {2 * MIB}\n"
+BODIES = f"[limits]\nbodies_bytes = {2 * MIB}\nrequest_body_bytes = {512 * KIB}\n"
 JSON, MSGPACK = b"application/json", b"application/x-msgpack"
 
 
