@@ -8,7 +8,7 @@
 
 For each a server process of its own; what counts is the growth of its resident memory, after a first helping that
 brings in what is needed once. Sockets' memory in the kernel is not in it. Results go to bench/results/memory.json, and
-with matplotlib (the extra ``bench``) to memory.png."""
+with matplotlib (the extra ``bench``) to memory.png. What crowds can make it hold: bench.pressure."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ from ext.room import Room
 from tests.posts_desk import SMALL, close_all, pair, read_all
 
 MOST = 1 << 20
+WHO, SIZES = st.integers(0, 9), st.sampled_from([1 << 19, 1 << 18, 1 << 16, 4_096, 100, 0])
 SPARE = MOST // SPARE_PART
 
 
-@given(steps=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1 << 18), st.booleans()), max_size=60))
+@given(steps=st.lists(st.tuples(WHO, SIZES, st.sampled_from([False, False, True])), min_size=4, max_size=60))
 def test_what_is_held_is_what_was_given_and_never_more_than_there_is(steps):
     room, held = Room(MOST), [0] * 10
     for who, more, leaves in steps:
