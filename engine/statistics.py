@@ -174,7 +174,10 @@ class Statistics:
             known.fresh = {}
 
     def keep(self, now_ms: int) -> None:
-        """Write what was taken. Raises: JournalUnavailable; then it is written the next time."""
+        """Write what was taken, and drop what is too old at this time: one that nobody has just set.
+
+        Raises: JournalUnavailable; then it is written the next time.
+        """
         self._write(self._keeping, now_ms)
         self._keeping = []
 

@@ -228,7 +228,7 @@ class NodeBackend:
     async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
         node = self._node
         async with node.statistics_turn:
-            await trio.to_thread.run_sync(node.statistics.put, app_id, minutes, self.now_ms())
+            await trio.to_thread.run_sync(node.statistics.put, app_id, minutes, node.cautious_ms())
 
     def health(self) -> Health:
         node = self._node

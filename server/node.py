@@ -404,7 +404,7 @@ class Node:
         noted = kept = 0
         while True:
             await trio.sleep(MAINTAIN_SECONDS)
-            now_ms, steady_ms = self.now_ms(), self.steady_ms()
+            steady_ms = self.steady_ms()
             due = steady_ms - noted >= ALIVE_SECONDS * 1000
             try:
                 if self.committer.failure is None:
@@ -419,7 +419,7 @@ class Node:
                     kept = steady_ms
                     async with self.statistics_turn:
                         self.statistics.take()
-                        await trio.to_thread.run_sync(self.statistics.keep, now_ms)
+                        await trio.to_thread.run_sync(self.statistics.keep, self.cautious_ms())
             except (PubSubError, OSError) as error:
                 LOGGER.error("maintenance failed, it is tried again: %s", error)
 
@@ -428,7 +428,7 @@ class Node:
         now_ms = self.now_ms()
         self.statistics.look(now_ms)
         self.statistics.take()
-        self.statistics.keep(now_ms)
+        self.statistics.keep(self.cautious_ms())
         self.journal.raise_head(self.hub.sequencer.shown)
 
     # its clients

@@ -257,6 +257,28 @@ def test_what_a_wrong_clock_has_outlived_is_not_forgotten(make):
     assert ask() == 401
 
 
+def test_statistics_of_a_week_survive_a_clock_that_is_wrong_for_a_while(make, certificate):
+    server = make()
+    begun_ms = request(server.address, "GET", "/time")[1][0]
+    client = Client(server, certificate[1], WIRES[0])
+
+    def published() -> float:
+        """Since the server was started, by the right time."""
+        found = request(server.address, "GET", f"/stats?start={begun_ms - 60_000}&end={begun_ms + 60_000}")[1]
+        return float(sum(each["entries"].get("messages.inbound.realtime.messages.count", 0) for each in found))
+
+    client.publish("room", 0, ONE)
+    server.passes(12_000)
+    assert published() == 1
+    server.set_wall(40 * DAY_MS)
+    for number in (1, 2):
+        client.publish("room", number, ONE)
+        server.passes(12_000)
+    server.set_wall(-40 * DAY_MS)
+    assert published() == 1
+    client.close()
+
+
 def test_a_jump_is_logged_and_shown_in_health(make):
     server = make()
     before = request(server.address, "GET", "/health")[1]
