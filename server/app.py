@@ -420,7 +420,7 @@ class Front:
         node, greeting = self._node, read_query(upgrade.target)
         met = meet(node, upgrade, greeting, None)
         client = None if isinstance(met, PubSubError) else met[0]
-        carriage = Carriage(stream, node.plane, node.pace, node.begin_turn, node.end_of_turn)
+        carriage = Carriage(stream, node.plane, node.begin_turn, node.end_of_turn)
         socket = node.plane.carry(
             client,
             carriage.wake,

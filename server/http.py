@@ -173,7 +173,7 @@ class _Connection:
         self._bodies = bodies
         self._answers = answers
         self._pace = pace
-        self._last = 0.0  # when it had a turn
+        self._due = 0.0  # see Pace.turn
         self._body = bytearray()
         self._unread = 0  # bytes that are held for it beside that: half a head, or what has come behind its request
         self._deadline = math.inf  # of the request that is coming in
@@ -209,7 +209,7 @@ class _Connection:
         self._waited = 0.0
         self._asked = None
         if self._pace is not None:
-            self._last = await self._pace.turn(self._last)
+            self._due = await self._pace.turn(self._due)
         try:
             request = await self._read_request()
             head, body = await self._handle(request)

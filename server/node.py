@@ -8,6 +8,7 @@ end_of_turn: whatever one turn of work has left: what needs no journal is commit
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -52,7 +53,7 @@ LOGGER = logging.getLogger("unbroken")
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
 KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
 TURN_SECONDS = 0.01  # between looks at who has waited long enough for his rate
-WAKE_SECONDS = 0.001  # of what waits for channels that wake; then others have a turn
+WAKE_SECONDS = 0.0005  # of what waits for channels that wake; then others have a turn
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 READ_SECONDS = 0.05  # of reading channels back, before those that have been read take what waits for them
 SERVER_ID = "unbroken"
@@ -332,6 +333,7 @@ class Node:
             channel.awake, channel.waiting = False, waiting[done:]
             self.end_of_turn()
             await trio.lowlevel.checkpoint()
+            await self.pace.turn(math.inf)
             self._wake_until = time.perf_counter() + WAKE_SECONDS
             self.begin_turn()
             waiting, channel.waiting = channel.waiting, None

@@ -3,9 +3,12 @@
     one pass     | plane | task | task | task |        trio runs every task that can go on, then looks for what is new
                            <- PASS_SECONDS ->          those who are later than that wait for the next pass, in order
 
-A plain connection has no task, and the plane gives its own time out in turns (server/arrivals.py). Connections that
-have one (TLS, HTTP) would all go on in the same pass: a hundred requests of 2 ms each are 200 ms for everybody else.
-Who has been quiet lately goes before those who have not: a message now and then does not wait behind bursts."""
+A plain WebSocket connection has no task, and the plane gives its own time out in turns (server/arrivals.py). Requests
+over HTTP have one each, and would all go on in the same pass: a hundred of 2 ms each are 200 ms for everybody else. Who
+has had few turns lately goes before those who have had many.
+
+WebSockets over TLS do not ask for turns: each message takes their library four steps or more, of which one would ask.
+That slowed down those who send little more than those who send much (tried)."""
 
 from __future__ import annotations
 
@@ -15,52 +18,68 @@ from collections.abc import Callable
 
 import trio
 
-PASS_SECONDS = 0.002
-QUIET_SECONDS = 0.05
-WOKEN_AT_ONCE = 8  # those that come too late all the same wait again, at the front
+PASS_SECONDS = 0.001  # of steps that have asked for their turn
+QUIET_SECONDS = 0.003  # the same for those who have had few
+EVERY_SECONDS, SAVED_SECONDS = 0.003, 0.05  # a turn in so long is few, and those that were not taken add up for a while
+WOKEN_AT_ONCE = 16  # those that come too late all the same wait again, at the front
 
 
 class Pace(trio.abc.Instrument):
-    """Of one loop; trio tells it when a pass begins. Without that, everybody may go on at once."""
+    """Of one loop; trio tells it of passes and steps. Without that, everybody may go on at once."""
 
     def __init__(self, kick: Callable[[], None]) -> None:
         """``kick`` makes something the loop waits for readable."""
         self._kick = kick
-        self._until = float("inf")
+        self._used = 0.0  # of this pass
+        self._begun = 0.0  # this step
+        self._counts = False  # it has asked for its turn
         self._quiet: deque[trio.Event] = deque()
         self._waiting: deque[trio.Event] = deque()
 
     def before_io_wait(self, timeout: float) -> None:
-        """The one before it is over: it must not wait long for what is new, if somebody waits for the next."""
+        """A pass is over: it must not wait long for what is new, if somebody waits for the next."""
         if self._quiet or self._waiting:
             self._kick()
 
     def after_io_wait(self, timeout: float) -> None:
         """A pass begins."""
-        self._until = time.perf_counter() + PASS_SECONDS
+        self._used = 0.0
         for _ in range(min(WOKEN_AT_ONCE, len(self._quiet) + len(self._waiting))):
             (self._quiet or self._waiting).popleft().set()
 
-    async def turn(self, last: float = 0.0) -> float:
-        """Go on when there is time; when that was, for the next call's ``last``. If cancelled, nothing has happened."""
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._begun = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._counts:
+            self._counts = False
+            self._used += time.perf_counter() - self._begun
+
+    async def turn(self, due: float = 0.0) -> float:
+        """Go on when there is time. If cancelled, nothing has happened.
+
+        Args:
+            due: what the last call for the same connection returned: until then, it has had many turns.
+        """
         now = time.perf_counter()
-        if now <= self._until and not self._quiet and not self._waiting:
-            return now
-        queue = self._quiet if now - last > QUIET_SECONDS else self._waiting
-        again = False
+        quiet = due <= now
+        room, queue = (QUIET_SECONDS, self._quiet) if quiet else (PASS_SECONDS, self._waiting)
+        if self._used > room or queue:
+            await self._wait(queue, room)
+        self._counts = True
+        return min(max(due, now - SAVED_SECONDS) + EVERY_SECONDS, now + SAVED_SECONDS)
+
+    async def _wait(self, queue: deque[trio.Event], room: float) -> None:
+        event = trio.Event()
+        queue.append(event)
         while True:
-            event = trio.Event()
-            if again:
-                queue.appendleft(event)
-            else:
-                queue.append(event)
             try:
                 await event.wait()
             except BaseException:
                 if not event.is_set():
                     queue.remove(event)
                 raise
-            now = time.perf_counter()
-            if now <= self._until:
-                return now
-            again = True
+            if self._used <= room:
+                return
+            event = trio.Event()
+            queue.appendleft(event)

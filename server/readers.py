@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
 LOGGER = logging.getLogger("unbroken.replay")
+
+TAKE_SECONDS = 0.001  # of one turn; to hand on a batch of a replay takes up to 0.3 ms
 
 Work = Callable[[], Any]
 _interpreter = threading.Lock()
@@ -55,8 +58,12 @@ class Readers:
         self._jobs.put((work, then))
 
     def take(self) -> None:
-        """Pass on the outcomes that have come so far. A failure of one is not the others'."""
-        for _ in range(len(self._outcomes)):
+        """Pass on outcomes that have come, a few at a time. A failure of one is not the others'."""
+        late = time.perf_counter() + TAKE_SECONDS
+        while self._outcomes:
+            if time.perf_counter() > late:
+                self._on_done()
+                return
             then, result, error = self._outcomes.popleft()
             self._under_way -= 1
             try:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from server.pace import Pace
 from server.secure import TlsStream
 
 if TYPE_CHECKING:
@@ -28,16 +27,10 @@ class Carriage:
     """Between a stream and a socket of the plane. ``wake`` is for the socket's carrier."""
 
     def __init__(
-        self,
-        stream: TlsStream,
-        plane: Plane,
-        pace: Pace,
-        begin_turn: Callable[[], object],
-        end_of_turn: Callable[[], object],
+        self, stream: TlsStream, plane: Plane, begin_turn: Callable[[], object], end_of_turn: Callable[[], object]
     ) -> None:
         self._stream = stream
         self._plane = plane
-        self._pace = pace
         self._begin_turn = begin_turn
         self._end_of_turn = end_of_turn
         self._carrier: Carrier | None = None
@@ -67,10 +60,8 @@ class Carriage:
             self._end_of_turn()
 
     async def _read(self, socket: Socket, carrier: Carrier) -> None:
-        last = 0.0
         while True:
             data = await self._stream.receive_some(READ_BYTES)
-            last = await self._pace.turn(last)
             while not carrier.reading:
                 await self._news.wait()
             self._begin_turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 
@@ -70,9 +71,9 @@ async def test_a_hundred_tasks_with_something_to_do_leave_others_a_turn_every_fe
     done = []
 
     async def one(pace):
-        last = 0.0
+        due = 0.0
         for _ in range(3):
-            last = await pace.turn(last)
+            due = await pace.turn(due)
             work(0.001)
             done.append(1)
 
@@ -88,13 +89,13 @@ async def test_who_has_been_quiet_goes_before_those_who_have_not(loop):
 
     async def busy(pace):
         for _ in range(5):
-            await pace.turn(time.perf_counter())
+            await pace.turn(math.inf)
             work(0.001)
             order.append("busy")
 
     async def quiet(pace):
         await trio.sleep(0.03)
-        await pace.turn(time.perf_counter() - 1)
+        await pace.turn()
         order.append("quiet")
 
     await paced(loop, [busy] * 50 + [quiet])
@@ -108,12 +109,12 @@ async def test_whoever_is_cancelled_while_it_waits_keeps_nobody_from_going_on(lo
 
     async def one(pace):
         with trio.move_on_after(0.01):
-            await pace.turn(time.perf_counter())
+            await pace.turn(math.inf)
             work(0.002)
             done.append("hasty")
 
     async def other(pace):
-        await pace.turn(time.perf_counter())
+        await pace.turn(math.inf)
         work(0.002)
         done.append("patient")
 
@@ -127,5 +128,5 @@ async def test_whoever_is_cancelled_while_it_waits_keeps_nobody_from_going_on(lo
 async def test_without_a_loop_that_tells_of_passes_everybody_goes_on_at_once():
     pace = Pace(lambda: None)
     for _ in range(3):
-        await pace.turn(time.perf_counter())
+        await pace.turn(math.inf)
     await wait_all_tasks_blocked()
