@@ -1,7 +1,7 @@
 """A client that asks for little, beside those that ask for much: python -m bench.canary HOST PORT [--tls]
 
-    publish a number, wait until it is delivered, ten milliseconds after the one before
-    delay = delivered - due: a number that is late makes those behind it late, and so they are counted
+    one connection publishes a number every thirty milliseconds, whatever becomes of those before
+    another one subscribes: delay = delivered - due
 
 It lives in a process of its own, for its clock must not wait for what the others do in theirs. It says ``ready``, goes
 on until its standard input ends, and then prints what it has found as JSON. ``Canary`` starts and ends one."""
@@ -21,7 +21,7 @@ from typing import Self
 
 from tests.leanclient import LeanClient
 
-PERIOD_SECONDS = 0.01
+PERIOD_SECONDS = 0.03
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,27 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-def sing(client: LeanClient, channel: str, over: threading.Event) -> list[float]:
-    """The delays, in seconds. Raises: AssertionError, when one is missing, repeated or out of order."""
-    delays: list[float] = []
-    begun = time.monotonic()
-    due = begun
+def sing(client: LeanClient, channel: str, over: threading.Event, dues: list[float]) -> None:
+    """Publish until it is over; ``dues`` gets the time for each."""
+    due = time.monotonic()
     while not over.is_set():
         time.sleep(max(0.0, due - time.monotonic()))
-        client.publish(channel, str(len(delays)))
-        delivered = client.expect(15)
-        assert [message["data"] for message in delivered["messages"]] == [str(len(delays))], delivered
-        delays.append(time.monotonic() - due)
+        dues.append(due)
+        client.publish(channel, str(len(dues) - 1))
         due += PERIOD_SECONDS
-    return delays
+    client.publish(channel, "the end")
+
+
+def listen(client: LeanClient, dues: list[float]) -> list[float]:
+    """The delays, in seconds. Raises: AssertionError, when one is missing, repeated or out of order."""
+    delays: list[float] = []
+    while True:
+        for message in client.expect(15)["messages"]:
+            if message["data"] == "the end":
+                assert len(delays) == len(dues), (len(delays), len(dues))
+                return delays
+            assert message["data"] == str(len(delays)), (message, len(delays))
+            delays.append(time.monotonic() - dues[len(delays)])
 
 
 def delays_of(found: list[float]) -> Delays:
@@ -109,13 +117,18 @@ def main() -> None:
         sys.stdin.read()
         over.set()
 
-    with LeanClient((arguments.host, arguments.port), tls=unverified() if arguments.tls else None) as client:
-        channel = f"canary-{time.monotonic_ns()}"
-        client.send({"action": 10, "channel": channel})
-        client.expect(11)
+    address, tls = (arguments.host, arguments.port), unverified() if arguments.tls else None
+    with LeanClient(address, tls=tls) as subscriber, LeanClient(address, tls=tls) as client:
+        channel, dues = f"canary-{time.monotonic_ns()}", list[float]()
+        subscriber.send({"action": 10, "channel": channel})
+        subscriber.expect(11)
+        client.publish(channel, "first")
+        client.acked(1)
+        subscriber.expect(15)
         print("ready", flush=True)
         threading.Thread(target=wait, daemon=True).start()
-        print(json.dumps(asdict(delays_of(sing(client, channel, over)))))
+        threading.Thread(target=sing, args=(client, channel, over, dues), daemon=True).start()
+        print(json.dumps(asdict(delays_of(listen(subscriber, dues)))))
 
 
 if __name__ == "__main__":

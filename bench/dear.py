@@ -58,9 +58,10 @@ class Bench:
         self.context = unverified() if tls else None
         starter = directory / "unbroken"
         starter.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path[:0] = {[str(tree), str(Path(__file__).parents[1])]!r}\n"
-            f"sys.meta_path[:] = [each for each in sys.meta_path if 'Editable' not in getattr(each, '__name__', '')]\n"
-            f"sys.argv[1:1] = [{str(self.holds_file)!r}]\nfrom bench.held import main\nsys.exit(main())\n"
+            f"#!{sys.executable}\nimport runpy, sys\nsys.path.insert(0, {str(tree)!r})\n"
+            "sys.meta_path[:] = [each for each in sys.meta_path if 'Editable' not in getattr(each, '__name__', '')]\n"
+            f"sys.argv[1:1] = [{str(self.holds_file)!r}]\n"
+            f"runpy.run_path({str(Path(__file__).with_name('held.py'))!r}, run_name='__main__')\n"
         )
         starter.chmod(0o755)
         arguments = []
