@@ -197,3 +197,30 @@ def test_a_channel_of_nobody_has_an_empty_history(rest: RestClient, kept: str, c
         answer = rest.ask("GET", f"/channels/{kept}:{channel}/messages?{query}")
         assert (answer.status, answer.value) == (200, [])
         assert set(links(answer)) == {"first", "current"}
+
+
+@FORMATS
+def test_a_page_in_an_envelope_has_what_it_has_without_one(both: Server, rest: RestClient) -> None:
+    """Pages are encoded message by message, and put into the envelope as they are."""
+    form = "msgpack" if rest.packed else "json"
+    for query in ("limit=3", "limit=1000", "limit=3&start=0&end=1"):
+        plain = rest.ask("GET", f"/channels/journal:ticks/messages?{query}")
+        wrapped = rest.ask("GET", f"/channels/journal:ticks/messages?{query}&envelope={form}")
+        assert wrapped.value["statusCode"] == 200
+        assert wrapped.value["response"] == plain.value
+
+
+@FORMATS
+@pytest.mark.parametrize("direction", ["forwards", "backwards"])
+def test_ephemeral_messages_in_between_end_no_page_of_what_is_in_memory(
+    both: Server, rest: RestClient, packed: bool, direction: str
+) -> None:
+    """More of them than are looked at in one step of reading."""
+    name = f"memory:fleeting-{packed}-{direction}"
+    with RawClient(both.address) as client:
+        client.publish(name, {"data": "first"})
+        for _ in range(40):
+            client.publish(name, {"data": "x" * 4000, "extras": {"ephemeral": True}})
+        client.publish(name, {"data": "last"})
+    found = [message["data"] for message in read(rest, name, f"limit=1&direction={direction}")]
+    assert found == (["first", "last"] if direction == "forwards" else ["last", "first"])

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, trio_test, wait_all_tasks_blocked
 
 from engine.errors import PubSubError
+from server.http import _Connection
 from server.turns import Turns
+from tests.test_plane import tcp_pair
 
 
 @pytest.fixture
@@ -105,3 +107,17 @@ def test_places_are_given_in_rounds():
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert "".join(log) == "aabcabaa"
     assert [len(list(run)) for _, run in itertools.groupby(log)] == [2, 1, 1, 1, 1, 2]
+
+
+@trio_test
+async def test_a_peer_that_has_closed_its_end_is_known_to_have_left():
+    ours, theirs = tcp_pair()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    asked = _Connection.__new__(_Connection)
+    asked._stream = stream
+    assert not asked._has_left()
+    theirs.close()
+    with trio.fail_after(5):
+        while not asked._has_left():  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.001)
+    await stream.aclose()
