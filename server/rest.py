@@ -308,7 +308,7 @@ class Rest:
         async with self._pages.of(_asker(request, identity), request.has_left):
             self._backend.admit_reader(identity)
             page = await history.page(query, request.query, resource)
-            body = await _made(page)
+            body = await _made(page, self._pace)
         self._backend.charge_reader(identity, page.count, page.size)
         return Reply(200, body, [NO_CACHE], page.links)
 
@@ -421,14 +421,19 @@ def _asker(request: Request, identity: Identity) -> tuple[str, str]:
     return identity.key_name, request.peer
 
 
-async def _made(page: MessagePage) -> Encoded:
-    """The page's messages, encoded; in a thread when they may take long, a part at a time, which is let go of then."""
+async def _made(page: MessagePage, pace: Pace) -> Encoded:
+    """The page's messages, encoded: a part at a time, in turns; in a thread, where a single entry may take long."""
     made: list[bytes] = []
     for n, part in enumerate(page.parts()):
 
         def make(part: list[Shown] = part) -> list[bytes]:
             return encode_each((each for entry in part for each in page.made(*entry)), page.wire)
 
-        small = n == 0 and sum(len(stored.record) for stored, _ in part) <= PART_BYTES
-        made += make() if small else await trio.to_thread.run_sync(alone, make)
+        if sum(len(stored.record) for stored, _ in part) > PART_BYTES:
+            made += await trio.to_thread.run_sync(alone, make)
+            continue
+        if n:
+            await trio.lowlevel.checkpoint()
+            await pace.turn(math.inf)
+        made += make()
     return join_encoded(made, page.wire)
