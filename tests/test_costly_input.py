@@ -338,6 +338,40 @@ def test_a_thousand_messages_with_all_that_they_may_have_are_published(server: S
             assert all(len(result["serials"]) == 1000 for result in told["results"]), number
 
 
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_what_comes_behind_a_large_one_stays_behind_it(
+    server: Server, secure: tuple[Server, ssl.SSLContext], channel: str, transport: str
+) -> None:
+    """It waits for its turn, while small ones could take the short way past it."""
+    at, context = (server, None) if transport == "plain" else secure
+    publisher = LeanCanary(at.address) if context is None else TlsClient(at, context)
+    publisher.attach(channel)
+    publisher.publish(channel, "opened")
+    if isinstance(publisher, LeanCanary):
+        publisher.acked(1)
+    large = {"headers": {"a": "x" * 5_000}}
+    count = 4_000  # more than is read of one connection in one poll
+    frames = [
+        {
+            "action": 15,
+            "channel": channel,
+            "msgSerial": number,
+            "messages": [{"data": str(number), "extras": large} if number % 500 == 0 else {"data": str(number)}],
+        }
+        for number in range(1, count + 1)
+    ]
+    with publisher:
+        if isinstance(publisher, LeanCanary):
+            publisher.send(*frames)  # at once: the server reads them in several gulps
+        else:
+            for each_frame in frames:
+                publisher.send(each_frame)
+        got: list[str] = []
+        while len(got) <= count:
+            got += [member["data"] for member in publisher.expect(15)["messages"]]
+    assert got == ["opened", *map(str, range(1, count + 1))]
+
+
 # while all of it comes in at once, somebody else notices nothing
 
 
