@@ -99,9 +99,8 @@ class RawClient:
         self._partial: list[str | bytes] = []
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._upgraded = self._ended = False
-        self._socket = socket.socket()
+        self._socket = self._connect(address, tls, receive_buffer)
         try:
-            self._connect(address, tls, receive_buffer)
             target = "/?" + urllib.parse.urlencode(query)
             headers = [] if authorization is None else [(b"authorization", authorization.encode())]
             request = Request(host=f"{address[0]}:{address[1]}", target=target, extra_headers=headers)
@@ -114,15 +113,16 @@ class RawClient:
             self._socket.close()
             raise
 
-    def _connect(self, address: Address, tls: ssl.SSLContext | None, receive_buffer: int) -> None:
+    @staticmethod
+    def _connect(address: Address, tls: ssl.SSLContext | None, receive_buffer: int) -> socket.socket:
         try:
-            if receive_buffer:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            self._socket.settimeout(PATIENCE)
-            self._socket.connect(address)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if tls is not None:
-                self._socket = tls.wrap_socket(self._socket, server_hostname=address[0])
+            one = (
+                _small_window(address, receive_buffer)
+                if receive_buffer
+                else socket.create_connection(address, PATIENCE)
+            )
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return one if tls is None else tls.wrap_socket(one, server_hostname=address[0])
         except OSError as error:
             raise GoneError(str(error)) from error
 
@@ -298,6 +298,19 @@ class RawClient:
             self._ended = True
             with contextlib.suppress(GoneError, LocalProtocolError):
                 self._write(self._ws.send(event.response()))
+
+
+def _small_window(address: Address, receive_buffer: int) -> socket.socket:
+    """Connected, with so small a buffer from the beginning: later it would no longer decide the window."""
+    one = socket.socket()
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        one.settimeout(PATIENCE)
+        one.connect(address)
+    except OSError:
+        one.close()
+        raise
+    return one
 
 
 def unique(prefix: str) -> str:
