@@ -353,7 +353,7 @@ cdef class Posts:
                 self._close(caller)
             return 0
         if size < 0 or (size == 0 and caller._state == READING and not caller._queued):
-            if size == 0 and caller._used and not events & (EPOLLHUP | EPOLLERR):
+            if size == 0 and caller._used and not self._answers_late and not events & (EPOLLHUP | EPOLLERR):
                 self.hand_over(caller)  # there is something to be said about half a request
             else:
                 self._close(caller)
@@ -420,8 +420,10 @@ cdef class Posts:
         elif done:
             caller.drop(<size_t>done)
         elif caller._state == READING:
-            if caller._ended:
-                self.hand_over(caller)          # half a request, and no more to come
+            if caller._ended and self._answers_late:
+                self._close(caller)             # half a request, and no more to come: there is nothing to be said about it
+            elif caller._ended:
+                self.hand_over(caller)
             else:
                 self._arm(caller, EPOLLIN)
         return 0

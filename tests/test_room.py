@@ -108,3 +108,18 @@ def test_one_that_is_late_is_turned_away_where_that_is_told_here():
     assert room.held == 0
     posts.close()
     close_all()
+
+
+def test_who_goes_in_the_middle_of_a_request_leaves_nothing_to_be_done():
+    """A crowd that has been cut off would be as many tasks."""
+    room = Room(100_000)
+    posts = posts_with(room, answers_late=True)
+    ours, theirs = pair()
+    assert posts.take(theirs.detach(), half_request(40_000), "peer", True, 0)
+    posts.poll(0, 0)
+    ours.close()
+    posts.poll(1, 1)
+    assert not posts.take_leaving()
+    assert len(posts) == room.held == 0
+    posts.close()
+    close_all()
