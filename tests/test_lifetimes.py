@@ -250,3 +250,16 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
         assert stays.events == [(40142, 5_000)]
 
     run(scenario)
+
+
+@pytest.mark.parametrize(("silence_ms", "lost_ago_ms"), [(0, 0), (40_000, 0), (41_000, 1_000), (160_000, 120_000)])
+def test_a_connection_counts_as_lost_since_its_loss_could_have_been_found(silence_ms: int, lost_ago_ms: int) -> None:
+    """Who leaves replies unread is given longer; what it sends again is known for no longer than of others."""
+    lost: list[int] = []
+    client: Any = SimpleNamespace(connection=None, transport=SimpleNamespace(silence_ms=silence_ms))
+    node: Any = SimpleNamespace(
+        _present=set(), settings=Settings(), steady_ms=lambda: START, superseded=lambda of: None
+    )
+    node.connections = SimpleNamespace(lost=lambda connection, owner, at_ms: lost.append(at_ms))
+    Node.ended(node, client, closed=False)
+    assert lost == [START - lost_ago_ms]

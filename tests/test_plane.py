@@ -243,6 +243,20 @@ def test_a_paused_socket_is_not_read_until_it_is_resumed(plane):
     assert poll(plane) == [("me", TEXT, b"later")]
 
 
+def test_a_peer_is_silent_for_as_long_as_we_listen_in_vain(plane):
+    """What is not read is our doing: after a long pause nobody is lost for it."""
+    peer = Peer(plane, "me")
+    plane.poll(T0 + 700)
+    assert peer.handle.silence_ms == 700
+    peer.handle.pause()
+    plane.poll(T0 + 500_000)
+    assert peer.handle.silence_ms == 0
+    peer.handle.resume()
+    plane.tick(T0 + 500_700)
+    assert peer.handle.silence_ms == 700
+    assert plane.poll(T0 + 500_700) == []
+
+
 def test_who_leaves_replies_unread_is_not_read_from(plane):
     """Bound: the socket's own queue grows only as far as what it has asked for already."""
     peer = Peer(plane, "me", send_buffer=20_000)
