@@ -85,20 +85,19 @@ class SteadyClock:
         self._serials = serials
         self._boot_id = boot_id
         self._step_ms = step_ms
-        known_ms = max(timeline.none_before(serials.last >> 16), timeline.marks[-1].steady_ms)
         if not timeline.marks[-1].paced:  # the serials below it have been left out, which no journal knows
             serials.restore((timeline.marks[-1].serial_ms << 16) - 1)
         same_boot = noted is not None and boot_id != "" and noted.boot_id == boot_id
         passed = 0
         if noted is None:
-            begin = min(wall_ms, LARGEST_MS // 2)
+            begin = max(min(wall_ms, LARGEST_MS // 2), timeline.none_before(serials.last >> 16))
         elif same_boot and elapsed_ms >= noted.elapsed_ms:
             passed = elapsed_ms - noted.elapsed_ms
             begin = noted.steady_ms + passed
         else:
             passed = min(max(wall_ms - noted.wall_ms, 0), limits.ASLEEP_MS)
             begin = noted.steady_ms + passed
-        self.steady_ms = max(begin, known_ms)
+        self.steady_ms = max(begin, timeline.marks[-1].steady_ms)
         self._base = self.steady_ms - elapsed_ms + stalled_ms
         self._offset = wall_ms - elapsed_ms
         if noted is not None:
