@@ -33,9 +33,7 @@ from tests.leanclient import UPGRADE, LeanClient
 from tests.rawclient import Action, RawClient, RefusedError
 from tests.restclient import JSON, MSGPACK, RestClient
 from tests.test_protocol import until_pong
-from tests.test_tls import TlsClient, authority
-
-__all__ = ["authority"]
+from tests.test_tls import TlsClient
 
 MOST_MS = 5.0
 FRAME = Limits().max_frame_size - 200

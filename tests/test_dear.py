@@ -12,7 +12,6 @@ import pytest
 from bench.canary import Canary, unverified
 from tests.harness import Server, channel_path, history, request, rss
 from tests.rawclient import HAS_BACKLOG, Action, RawClient
-from tests.test_tls import authority as authority
 
 P99_MS = 50
 DEEP_ENTRIES, DEEP_MESSAGES = 6000, 3  # of one channel, far beyond its ring
