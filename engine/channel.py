@@ -210,7 +210,9 @@ class Channel(Log):
         """
         self.ring.trim(oldest)
         self.close_unread_streams()
-        forgotten = self.dedup.expire(steady_ms)
+        # What is under way may be in doubt, under a journal that has failed: its repeats must be known, however late.
+        # Time goes on with what is published next.
+        forgotten = self.dedup.expire(0 if self.first_under_way else steady_ms)
         if self.prints is not None:
             self._forget_prints(steady_ms, window_ms)
         if self.earlier is not None and self.recalled:

@@ -277,10 +277,7 @@ class Hub:
                 if self.channels.get(channel.key) is not channel:
                     continue  # it was given up
                 if channel.awake:
-                    # What is in doubt, under a journal that has failed, must be known when it is repeated.
-                    doubt = channel.first_under_way
-                    until = min(now_ms, self.timeline.none_before(doubt >> SERIAL_SHIFT)) if doubt else now_ms
-                    self.sequencer.forget(channel, channel.forget(until, oldest, self.window_ms))
+                    self.sequencer.forget(channel, channel.forget(now_ms, oldest, self.window_ms))
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
                         self.names.discard(channel.key)

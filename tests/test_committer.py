@@ -206,7 +206,7 @@ def test_a_repeat_of_what_is_in_doubt_has_its_outcome_however_late_it_comes(lies
         for _ in range(30):
             await trio.sleep(1)
             now += 20_000
-            bench.channel.forget(now, 120_000)
+            bench.channel.forget(now, (now - 120_000) << 16, 120_000)
             repeats.append(stage(bench.sequencer, bench.channel, publish(), base="AAAAAAAAAB:0", now=now))
             assert kinds(stage(bench.sequencer, bench.channel, publish("new"), now=now)) == [("refused", 50003)]
             bench.committer.turn()

@@ -86,8 +86,8 @@ def test_prints_outlast_the_ids_and_go_after_them() -> None:
         assert [outcome[0] for outcome in again.outcomes] == ["accepted"]
         assert stage(sequencer, channel, publish("e1"), now=now).outcomes == [("refused", 40031)]
         now += 10_000
-        channel.forget(now, 120_000, now)
+        channel.forget(now, (now - 120_000) << 16, 120_000)
     while channel.prints is not None:
         now += 10_000
-        channel.forget(now, 120_000, now)
+        channel.forget(now, (now - 120_000) << 16, 120_000)
     assert now - T0 <= 200_000

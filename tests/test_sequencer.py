@@ -171,7 +171,7 @@ def test_more_ids_than_may_be_remembered_are_refused_until_some_expire():
     stage(sequencer, channel, publish(count=3), base="AAAAAAAAAB:0")
     sequencer.commit(sequencer.take())
     assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1").outcomes == [("refused", 42910)]
-    sequencer.remembered -= channel.forget(T0 + 400_000, 120_000, T0 + 400_000)
+    sequencer.remembered -= channel.forget(T0 + 400_000, (T0 + 280_000) << 16, 120_000)
     assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1", now=T0 + 400_000).outcomes == []
 
 
