@@ -353,8 +353,8 @@ cdef class Posts:
                 self._close(caller)
             return 0
         if size < 0 or (size == 0 and caller._state == READING and not caller._queued):
-            if size == 0 and caller._used and not self._answers_late and not events & (EPOLLHUP | EPOLLERR):
-                self.hand_over(caller)  # there is something to be said about half a request
+            if size == 0 and caller._used and not self._is_cut(caller) and not events & (EPOLLHUP | EPOLLERR):
+                self.hand_over(caller)  # there may be something to be said about half a head
             else:
                 self._close(caller)
             return 0
@@ -420,13 +420,17 @@ cdef class Posts:
         elif done:
             caller.drop(<size_t>done)
         elif caller._state == READING:
-            if caller._ended and self._answers_late:
-                self._close(caller)             # half a request, and no more to come: there is nothing to be said about it
+            if caller._ended and self._is_cut(caller):
+                self._close(caller)
             elif caller._ended:
                 self.hand_over(caller)
             else:
                 self._arm(caller, EPOLLIN)
         return 0
+
+    cdef bint _is_cut(self, Caller caller) noexcept:
+        """Is it a good head with half a body, of which there is nothing to be said when no more comes?"""
+        return self._answers_late and caller._wanted != 0
 
     cdef ssize_t _consider(self, Caller caller, const uint8_t* data, size_t size) except -1:
         """Begin with the request that these bytes are, if they are a whole one. How many bytes have been dealt with;
