@@ -131,7 +131,7 @@ def test_what_is_only_in_memory_and_has_given_way_is_announced_as_lost(serve):
 
 
 def test_memory_that_rings_have_given_up_goes_back_to_the_system(serve):
-    server, _ = serve("[limits]\nwindow_seconds = 1\nmax_idle_interval_ms = 4000\n")
+    server, _ = serve("[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_interval_ms = 4000\n")
     with RawClient(server.address) as client:
         flood(client, ["room"], 3)
         before = rss(server.pid)

@@ -40,7 +40,7 @@ def test_publishes_beyond_the_bound_are_refused_and_those_before_it_are_stored(h
 
 
 def test_those_that_wait_for_their_channel_to_wake_count_too(hub):
-    channel = hub.open("app", "room", T0)
+    channel = hub.open("app", "room")
     told = stage_until_refused(hub, channel)
     assert told[-1].outcomes == [("refused", 50004)]
     assert STAGED < hub.sequencer.pending_bytes <= limits.OVERSTAGED * STAGED + 2 * limits.WAITING_BYTES

@@ -67,6 +67,7 @@ def test_an_asker_that_fails_does_not_cost_the_others_their_outcomes(readers, wa
         readers.start(lambda: 5, then)
         waker.wait()
     readers.take()
+    readers.take()  # to tell of a bug may have taken all of the first turn
     assert found == [(5, None)]
     assert "a bug" in caplog.text
 
