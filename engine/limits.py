@@ -227,6 +227,8 @@ INPUT_VALUES = 32_000
 """Values of one input (frame or body) that are made, keys included: some 3 ms of work, for which everybody else waits.
 They are counted before the first is made. 1,000 messages with all members and five headers each have 27,000. The
 sender: 40009 for that publish or request, however large messages may be otherwise."""
+FIXTURE_VALUES = 100_000
+"""The same of fixtures of statistics, which only a server in development takes: 1,000 of them have some 40,000."""
 TOMBSTONES = 100_000
 """Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""
 REVOCATION_TARGET_BYTES = 1 * KIB

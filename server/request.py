@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import PubSubError
+from engine.limits import INPUT_VALUES
 from ext.form import unquote
 from server.wire import JSON, MSGPACK, decode_value
 
@@ -171,10 +172,10 @@ def check_plain(request: Request) -> None:
         raise bad_request(f"Content-Encoding: {coding[:64]!r} is not accepted here", code=40001, status=415)
 
 
-def decode_body(request: Request) -> object:
+def decode_body(request: Request, most: int = INPUT_VALUES) -> object:
     """The body as plain values, by its Content-Type. Binary is bytes, and so is a msgpack text that is no UTF-8.
 
-    Raises: PubSubError 40001, when it can't be decoded; 40009, when it has more than INPUT_VALUES in it.
+    Raises: PubSubError 40001, when it can't be decoded; 40009, when it has more than ``most`` values in it.
     """
     check_plain(request)
     declared = request.headers.get("content-type")
@@ -182,7 +183,7 @@ def decode_body(request: Request) -> object:
     wire = MEDIA_TYPES.get(kind, format_parameter(request) if not kind else None)
     try:
         if wire is not None:
-            return decode_value(request.body, wire)
+            return decode_value(request.body, wire, most)
         if kind == FORM:
             fields = parse_fields(request.body)
             if next(iter(fields), "").lstrip()[:1] in ("{", "["):  # curl -d says so; what it asks for would be lost

@@ -21,7 +21,7 @@ from engine.auth.capability import Operation
 from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.errors import AuthError, OutcomeUnknown, PubSubError
-from engine.limits import LARGE_INPUT_BYTES, PAGES_AT_ONCE
+from engine.limits import FIXTURE_VALUES, INPUT_VALUES, LARGE_INPUT_BYTES, PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
 from engine.statistics import Entries, Interval
 from ext.publish import Publish
@@ -261,10 +261,10 @@ class Rest:
         if len(request.body) >= LARGE_INPUT_BYTES:
             await self._pace.turn(math.inf)
 
-    async def _decoded(self, request: Request) -> object:
+    async def _decoded(self, request: Request, most: int = INPUT_VALUES) -> object:
         """The body as values, in its turn. Raises: PubSubError 40001, 40009."""
         await self._turn(request)
-        return decode_body(request)
+        return decode_body(request, most)
 
     def _checked(self, request: Request, identity: Identity, messages: Messages, channel: str) -> RestPublish:
         behalf = partial(self._behalf, identity.app_id)
@@ -370,7 +370,8 @@ class Rest:
 
     async def _put_stats(self, request: Request, variables: Variables) -> Reply:
         identity = self._authenticate(request)
-        await self._backend.put_statistics(identity.app_id, parse_fixtures(await self._decoded(request)))
+        fixtures = parse_fixtures(await self._decoded(request, FIXTURE_VALUES))
+        await self._backend.put_statistics(identity.app_id, fixtures)
         return Reply(201, {})
 
     async def _request_token(self, request: Request, variables: Variables) -> Reply:

@@ -18,12 +18,12 @@ from ext.values import Unread
 JSON, MSGPACK = 0, 1
 
 
-def decode_value(payload: bytes, wire: int) -> Any:
+def decode_value(payload: bytes, wire: int, most: int = INPUT_VALUES) -> Any:
     """The value that the bytes are. A msgpack str that is no UTF-8 comes as bytes: old packers write binary so.
 
-    Raises: ValueError, saying what is wrong; OverflowError, when it has more than INPUT_VALUES in it.
+    Raises: ValueError, saying what is wrong; OverflowError, when it has more than ``most`` values in it.
     """
-    return values.decode(payload, wire, most=INPUT_VALUES)
+    return values.decode(payload, wire, most=most)
 
 
 def decode(payload: bytes, wire: int) -> dict[str, Any]:
