@@ -27,7 +27,7 @@ from server.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.plane")
 
-LOOK_SECONDS = 0.001  # of one turn; what is begun is finished
+LOOK_SECONDS = 0.002  # of one turn; what is begun is finished
 
 Event = tuple[Any, int, Any]  # client, kind, data: see ext/socket.pxd
 

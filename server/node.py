@@ -114,6 +114,7 @@ class Node:
         self.allowances = Allowances(settings, authenticator.keyring)
         self.keyguard = KeyGuard(anywhere=settings.dev or settings.tls_ended_by_proxy)
         self.clock = clock
+        self._read_in_ms = -1  # by the kernel's monotonic clock, which is read ten times as fast
         self.started_ms = clock.steady.steady_ms
         self.draining = False
         self.clients: set[ClientProtocol] = set()
@@ -161,9 +162,12 @@ class Node:
     # what time it is
 
     def read_clock(self) -> None:
-        """What is published from now on is of now."""
-        now, sequencer = self.clock.read(), self.hub.sequencer
-        sequencer.now_ms, sequencer.steady_ms = now.wall_ms, now.steady_ms
+        """What is published from now on is of now: of this very millisecond."""
+        read_in_ms = time.monotonic_ns() // 1_000_000
+        if read_in_ms != self._read_in_ms:
+            self._read_in_ms = read_in_ms
+            now, sequencer = self.clock.read(), self.hub.sequencer
+            sequencer.now_ms, sequencer.steady_ms = now.wall_ms, now.steady_ms
 
     def now_ms(self) -> int:
         """The wall clock's: for what is told to people, and agreed on with others."""
@@ -205,7 +209,6 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
-            trio.lowlevel.add_instrument(self.pace)
             self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick, self.older_than)
             nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)

@@ -21,18 +21,21 @@ import trio
 PASS_SECONDS = 0.001  # of steps that have asked for their turn
 QUIET_SECONDS = 0.003  # the same for those who have had few
 EVERY_SECONDS, SAVED_SECONDS = 0.003, 0.05  # a turn in so long is few, and those that were not taken add up for a while
+WATCH_SECONDS = 1.0  # from the last turn on: each step of a loop that is watched costs some us
 WOKEN_AT_ONCE = 16  # those that come too late all the same wait again, at the front
 
 
 class Pace(trio.abc.Instrument):
-    """Of one loop; trio tells it of passes and steps. Without that, everybody may go on at once."""
+    """Of one loop; trio tells it of passes and steps, while turns are asked for."""
 
     def __init__(self, kick: Callable[[], None]) -> None:
         """``kick`` makes something the loop waits for readable."""
         self._kick = kick
         self._used = 0.0  # of this pass
-        self._begun = 0.0  # this step
+        self._begun = 0.0  # this step, since it asked
         self._counts = False  # it has asked for its turn
+        self._watches = False
+        self._asked = 0.0  # when a turn was last asked for
         self._quiet: deque[trio.Event] = deque()
         self._waiting: deque[trio.Event] = deque()
 
@@ -44,11 +47,12 @@ class Pace(trio.abc.Instrument):
     def after_io_wait(self, timeout: float) -> None:
         """A pass begins."""
         self._used = 0.0
+        if not self._quiet and not self._waiting and time.perf_counter() - self._asked > WATCH_SECONDS:
+            trio.lowlevel.remove_instrument(self)
+            self._watches = False
+            return
         for _ in range(min(WOKEN_AT_ONCE, len(self._quiet) + len(self._waiting))):
             (self._quiet or self._waiting).popleft().set()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._begun = time.perf_counter()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         if self._counts:
@@ -61,12 +65,16 @@ class Pace(trio.abc.Instrument):
         Args:
             due: what the last call for the same connection returned: until then, it has had many turns.
         """
-        now = time.perf_counter()
+        now = self._asked = time.perf_counter()
+        if not self._watches:
+            trio.lowlevel.add_instrument(self)
+            self._watches = True
         quiet = due <= now
         room, queue = (QUIET_SECONDS, self._quiet) if quiet else (PASS_SECONDS, self._waiting)
         if self._used > room or queue:
             await self._wait(queue, room)
-        self._counts = True
+        if not self._counts:
+            self._counts, self._begun = True, time.perf_counter()
         return min(max(due, now - SAVED_SECONDS) + EVERY_SECONDS, now + SAVED_SECONDS)
 
     async def _wait(self, queue: deque[trio.Event], room: float) -> None:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import trio_test, wait_all_tasks_blocked
 
 from server import pace as room
@@ -53,17 +54,35 @@ def loop():
 async def paced(loop, tasks):
     """The pace, watched by trio, while these run; each is given it."""
     pace = Pace(loop.kick)
-    trio.lowlevel.add_instrument(pace)
-    try:
-        async with trio.open_nursery() as background:
-            background.start_soon(loop.run)
-            async with trio.open_nursery() as nursery:
-                for task in tasks:
-                    nursery.start_soon(task, pace)
-            background.cancel_scope.cancel()
-    finally:
-        trio.lowlevel.remove_instrument(pace)
+    async with trio.open_nursery() as background:
+        background.start_soon(loop.run)
+        async with trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(task, pace)
+        background.cancel_scope.cancel()
     return pace
+
+
+@trio_test
+async def test_the_loop_is_watched_only_while_somebody_asks_for_turns(loop, monkeypatch):
+    monkeypatch.setattr(room, "WATCH_SECONDS", 0.02)
+    pace = Pace(loop.kick)
+    steps = []
+    monkeypatch.setattr(pace, "after_task_step", steps.append, raising=True)
+    await trio.sleep(0.01)
+    assert not steps
+    for _ in range(3):
+        await pace.turn()
+        await trio.sleep(0.001)
+    assert steps
+    await trio.sleep(0.05)
+    await trio.lowlevel.checkpoint()
+    before = len(steps)
+    await trio.sleep(0.01)
+    assert len(steps) == before
+    await pace.turn()
+    await trio.lowlevel.checkpoint()
+    assert len(steps) > before
 
 
 @trio_test
