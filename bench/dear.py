@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import http.client
+import ssl
 import sys
 import tempfile
 import threading
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-import trustme
 
 from bench.canary import Canary, Delays, unverified
+from tests.certificates import authority
 from tests.harness import KEY, Server, rss
 from tests.leanclient import LeanClient
 
@@ -29,6 +30,7 @@ AUTHORIZATION = "Basic " + base64.b64encode(KEY.encode()).decode()
 LIMITS = "ring_entries_per_channel = 4096\nchannels_per_connection = 100000"
 DEEP, WIDE = "kept:deep", "wide"
 PATIENCE = 300.0
+TLS_PIECE = 500  # ATTACHes with one send, whose answers fit into what sockets hold
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,7 @@ class Bench:
             f"runpy.run_path({str(Path(__file__).with_name('held.py'))!r}, run_name='__main__')\n"
         )
         starter.chmod(0o755)
-        arguments = []
-        if tls:
-            authority = trustme.CA()
-            certificate = authority.issue_cert("127.0.0.1")
-            certificate.private_key_pem.write_to_path(directory / "key.pem")
-            certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
-            arguments = ["--tls-cert", str(directory / "cert.pem"), "--tls-key", str(directory / "key.pem")]
+        arguments = authority().arguments if tls else ()
         spaces = '[namespaces.kept]\npersisted_hours = 24\n[namespaces.quick]\ndurability = "memory"\n'
         config = f"[limits]\n{LIMITS}\n{spaces}"
         self.server = Server(directory, config=config, arguments=arguments, executable=starter)
@@ -135,24 +131,6 @@ class Bench:
         finally:
             connection.close()
 
-    def at_once(self, works: list[Callable[[], object]]) -> None:
-        """Each in a thread of its own. Raises: what the first of them raised."""
-        failures: list[BaseException] = []
-
-        def one(work: Callable[[], object]) -> None:
-            try:
-                work()
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=one, args=(work,)) for work in works]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
-
     @contextmanager
     def connected(self, count: int) -> Iterator[list[LeanClient]]:
         with ExitStack() as stack:
@@ -183,18 +161,46 @@ class Bench:
         return Found(seconds, holds, delays, (before, height, rss(self.server.pid)))
 
 
+def at_once(works: list[Callable[[], object]]) -> None:
+    """Each in a thread of its own. Raises: what the first of them raised."""
+    failures: list[BaseException] = []
+
+    def one(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
 def attach(client: LeanClient, names: list[str], **fields: object) -> None:
-    """All of them with one send; until each is answered."""
-    burst = threading.Thread(
-        target=client.send, args=[{"action": 10, "channel": name, **fields} for name in names], daemon=True
-    )
+    """All of them with one send; until each is answered.
+
+    Over TLS in pieces: a TLS socket of Python is not for two threads; now and then its ``recv`` says that it has ended.
+    """
+    attaches = [{"action": 10, "channel": name, **fields} for name in names]
+    if isinstance(client.socket, ssl.SSLSocket):
+        for at in range(0, len(attaches), TLS_PIECE):
+            client.send(*attaches[at : at + TLS_PIECE])
+            _answered(client, len(attaches[at : at + TLS_PIECE]))
+        return
+    burst = threading.Thread(target=client.send, args=attaches, daemon=True)
     burst.start()
-    missing = len(names)
-    while missing:
+    _answered(client, len(attaches))
+    burst.join()
+
+
+def _answered(client: LeanClient, count: int) -> None:
+    for _ in range(count):
         answer = client.expect(11, 9)
         assert answer["action"] == 11, answer
-        missing -= 1
-    burst.join()
 
 
 def giant_rewinds(bench: Bench) -> Callable[[], None]:
@@ -251,7 +257,7 @@ def attaches_of_many(bench: Bench) -> Callable[[], None]:
     names = [f"shared-{n}" for n in range(1000)]
     bench.touch(names)
     clients = [bench.client() for _ in range(bench.count(40))]
-    return lambda: bench.at_once([lambda client=client: attach(client, names) for client in clients])  # type: ignore[misc]
+    return lambda: at_once([lambda client=client: attach(client, names) for client in clients])  # type: ignore[misc]
 
 
 def waking(bench: Bench) -> Callable[[], None]:
@@ -260,7 +266,7 @@ def waking(bench: Bench) -> Callable[[], None]:
     bench.touch(names)
     bench.server.restart()
     clients = [bench.client() for _ in range(20)]
-    return lambda: bench.at_once([lambda client=client: attach(client, names) for client in clients])  # type: ignore[misc]
+    return lambda: at_once([lambda client=client: attach(client, names) for client in clients])  # type: ignore[misc]
 
 
 def resumes(bench: Bench) -> Callable[[], None]:
@@ -293,7 +299,7 @@ def pages(bench: Bench) -> Callable[[], None]:
     queries = [f"{long}?limit=1000", f"{long}?limit=1000&direction=forwards", f"{long}?start=0&end=1&limit=1000"]
     queries += [f"{long}?start={now + 10**6}&direction=forwards", f"{large}?limit=1000", f"{quick}?limit=1000"]
     queries += [f"{quick}?limit=1000&direction=forwards", f"{large}?limit=1000&direction=forwards"]
-    return lambda: bench.at_once([lambda path=path: bench.get(path) for path in queries * bench.count(20)])  # type: ignore[misc]
+    return lambda: at_once([lambda path=path: bench.get(path) for path in queries * bench.count(20)])  # type: ignore[misc]
 
 
 def enumerations(bench: Bench) -> Callable[[], None]:
@@ -301,7 +307,7 @@ def enumerations(bench: Bench) -> Callable[[], None]:
     bench.touch([f"quick:{n:07}" for n in range(bench.count(1_000_000))])
     queries = ["/channels?limit=1000", "/channels?limit=1000&by=value", "/channels?prefix=quick:00000&limit=10"]
     queries += ["/channels?limit=1000&cursor=quick:0005000", "/channels?prefix=nothing"]
-    return lambda: bench.at_once([lambda path=path: bench.get(path) for path in queries * 10])  # type: ignore[misc]
+    return lambda: at_once([lambda path=path: bench.get(path) for path in queries * 10])  # type: ignore[misc]
 
 
 KINDS = {

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgpack
 import pytest
-import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -38,26 +37,14 @@ SHORT = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 2\n"
 MakeServer = Callable[..., SkewedServer]
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], ssl.SSLContext]:
-    directory, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(directory / "key.pem")
-    for n, blob in enumerate(issued.cert_chain_pems):
-        blob.write_to_path(directory / "cert.pem", append=n > 0)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return ["--tls-cert", str(directory / "cert.pem"), "--tls-key", str(directory / "key.pem")], context
-
-
 @pytest.fixture
-def make(tmp_path: Path, certificate: tuple[list[str], ssl.SSLContext]) -> Iterator[MakeServer]:
+def make(tmp_path: Path, authority: tuple[tuple[str, ...], ssl.SSLContext]) -> Iterator[MakeServer]:
     made: list[SkewedServer] = []
 
     def start(*, tls: bool = False, config: str = NAMESPACES) -> SkewedServer:
         directory = tmp_path / f"server{len(made)}"
         directory.mkdir()
-        made.append(SkewedServer(directory, config=config, arguments=certificate[0] if tls else []))
+        made.append(SkewedServer(directory, config=config, arguments=authority[0] if tls else []))
         made[-1].start()
         return made[-1]
 
@@ -141,9 +128,9 @@ WITH_IDS: list[dict[str, Any]] = [{"id": "mine", "data": "once"}]
     [(WIRES[0], False), (WIRES[1], True), (WIRES[2], True), (WIRES[3], False)],
     ids=["plain, json", "plain, msgpack, killed", "TLS, json, killed", "TLS, msgpack"],
 )
-def test_what_is_sent_again_after_a_late_resume_is_stored_once(make, certificate, wire, restarts):
+def test_what_is_sent_again_after_a_late_resume_is_stored_once(make, authority, wire, restarts):
     """Default settings: lost is found after 40 s, and resumed at the end of the two minutes from there."""
-    server, context = make(tls=wire[1]), certificate[1]
+    server, context = make(tls=wire[1]), authority[1]
     tls = context if wire[1] else None
     client = Client(server, context, wire)
     spaces = ["synced", "written"] if restarts else ["synced", "written", "memory", "kept"]
@@ -193,8 +180,8 @@ def test_what_is_sent_again_after_a_late_resume_is_stored_once(make, certificate
     [(WIRES[0], 4 * DAY_MS), (WIRES[3], -4 * DAY_MS)],
     ids=["ahead, plain", "back, TLS"],
 )
-def test_a_wall_clock_that_is_wrong_for_three_seconds_costs_nobody_anything(make, certificate, wire, by_ms):
-    server, context = make(tls=wire[1]), certificate[1]
+def test_a_wall_clock_that_is_wrong_for_three_seconds_costs_nobody_anything(make, authority, wire, by_ms):
+    server, context = make(tls=wire[1]), authority[1]
     tls = context if wire[1] else None
     publisher, reader = Client(server, context, wire), Client(server, context, wire)
     channels = ["synced:x", "written:x", "memory:x", "kept:x"]
@@ -257,10 +244,10 @@ def test_what_a_wrong_clock_has_outlived_is_not_forgotten(make):
     assert ask() == 401
 
 
-def test_statistics_of_a_week_survive_a_clock_that_is_wrong_for_a_while(make, certificate):
+def test_statistics_of_a_week_survive_a_clock_that_is_wrong_for_a_while(make, authority):
     server = make()
     begun_ms = request(server.address, "GET", "/time")[1][0]
-    client = Client(server, certificate[1], WIRES[0])
+    client = Client(server, authority[1], WIRES[0])
 
     def published() -> float:
         """Since the server was started, by the right time."""
@@ -298,10 +285,10 @@ def test_a_jump_is_logged_and_shown_in_health(make):
     assert "back by 345600.0 s" in said
 
 
-def test_after_a_step_back_messages_expire_as_soon_as_ever(make, certificate):
+def test_after_a_step_back_messages_expire_as_soon_as_ever(make, authority):
     """And ids with them, so that those of a day do not fill what may be remembered."""
     server = make(config=SHORT + "max_idle_interval_ms = 3000\ndedup_ids = 500\n")
-    client = Client(server, certificate[1], WIRES[0])
+    client = Client(server, authority[1], WIRES[0])
     client.publish("room", 0, [{"data": "ahead"}])
     server.set_wall(-DAY_MS)
     number = 1
@@ -313,7 +300,7 @@ def test_after_a_step_back_messages_expire_as_soon_as_ever(make, certificate):
             server.passes(7_000)
             client.publish("other", number, [{"data": "alive"}])
             number += 1
-    wait_until(lambda: not stored(server, certificate[1], "room"), what="the end of the window")
+    wait_until(lambda: not stored(server, authority[1], "room"), what="the end of the window")
     attached = client.attach("room", params={"rewind": "60m"})
     assert attached["error"]["code"] == 90004
     client.close()
@@ -323,10 +310,10 @@ def test_after_a_step_back_messages_expire_as_soon_as_ever(make, certificate):
 
 
 @pytest.mark.parametrize("wire", [WIRES[0], WIRES[3]], ids=["plain, json", "TLS, msgpack"])
-def test_who_could_not_reach_a_stopped_server_was_not_silent(make_server, certificate, wire):
+def test_who_could_not_reach_a_stopped_server_was_not_silent(make_server, authority, wire):
     config = SHORT + "max_idle_interval_ms = 600\nhandshake_seconds = 2\n"
-    server = make_server(config=config, arguments=certificate[0] if wire[1] else [])
-    context = certificate[1]
+    server = make_server(config=config, arguments=authority[0] if wire[1] else [])
+    context = authority[1]
     client, lost = Client(server, context, wire), Client(server, context, wire)
     client.attach("room")
     lost.websocket.socket.shutdown(2)

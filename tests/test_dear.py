@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from bench.canary import Canary, unverified
+from bench.dear import at_once
 from tests.harness import Server, channel_path, history, request, rss
 from tests.rawclient import HAS_BACKLOG, Action, RawClient
 
@@ -124,24 +125,6 @@ def dearest(served):
             shared = [f"shared-{n}" for n in range(150)]
             works += [partial(attach_all, client(), shared, params={"rewind": "100"}) for _ in range(many // 2)]
         yield works
-
-
-def at_once(works):
-    failures = []
-
-    def one(work):
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=one, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 def sung(served, meanwhile):

@@ -17,9 +17,7 @@ from tests.proxy import ChaosProxy
 from tests.rawclient import Action, GoneError, RawClient, RefusedError, unique
 from tests.returning import settle_and_check
 from tests.test_recovery import started, wait_for_acks
-from tests.ways import Way, authority, refusal, ways
-
-__all__ = ["authority"]
+from tests.ways import Way, refusal, ways
 
 MakeServer = Callable[..., Server]
 TLS = pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])

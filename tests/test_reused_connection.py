@@ -6,10 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import ssl
 
 import pytest
-import trustme
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, Request, TextMessage
 
@@ -30,16 +28,6 @@ def post(channel, body):
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    directory, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_and_cert_chain_pem.write_to_path(directory / "both.pem")
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return str(directory / "both.pem"), context
-
-
 @pytest.fixture(params=["plain", "tls"])
 def kept(request, server, make_server, authority):
     """A connection that is kept, and the server at its other end."""
@@ -48,8 +36,8 @@ def kept(request, server, make_server, authority):
             one = open_ones.enter_context(socket.create_connection(server.address, timeout=10))
             yield one
             return
-        pem, context = authority
-        secure = make_server(arguments=["--tls-cert", pem, "--tls-key", pem])
+        arguments, context = authority
+        secure = make_server(arguments=arguments)
         raw = open_ones.enter_context(socket.create_connection(secure.address, timeout=10))
         yield open_ones.enter_context(context.wrap_socket(raw, server_hostname="127.0.0.1"))
 

@@ -9,13 +9,10 @@ one. What comes of a publish must not depend on its way."""
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import pytest
-import trustme
 
 from tests.harness import Server
 from tests.rawclient import RawClient, RefusedError
@@ -111,16 +108,3 @@ def as_batch(rest: RestClient) -> Callable[..., list[str]]:
         return list(result["serials"])
 
     return publish
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sequence[str], ssl.SSLContext]:
-    """The arguments of a server with TLS, and what a client needs to trust it."""
-    directory, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(directory / "key.pem")
-    for n, blob in enumerate(certificate.cert_chain_pems):
-        blob.write_to_path(directory / "cert.pem", append=n > 0)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return ["--tls-cert", str(directory / "cert.pem"), "--tls-key", str(directory / "key.pem")], context
