@@ -107,11 +107,10 @@ class Clock:
         self._tell()
 
     def read(self) -> SteadyClock:
-        """What time it is now, to the millisecond: asked again within one, it is what it was."""
-        if self.patient.look() - self._read_ns >= 1_000_000:
-            self.steady.read(*self._look())
-            if self.steady.jumps != self._told:
-                self._tell()
+        """What time it is now. Whoever asks often keeps the answer for a millisecond (``Node.read_clock``)."""
+        self.steady.read(*self._look())
+        if self.steady.jumps != self._told:
+            self._tell()
         return self.steady
 
     def noted(self) -> bytes:
@@ -132,7 +131,7 @@ class Clock:
 
     def _look(self) -> tuple[int, int, int]:
         for _ in range(TEARS):
-            before = self._read_ns = self.patient.look()
+            before = self.patient.look()
             wall = self._wall_ms()
             if self.patient.look() - before <= TEAR_NS:
                 break

@@ -5,7 +5,9 @@
 
     revocations    in the data directory: a JSON array of [key name, kind, value, issued before, applies at]
 
-They are in force before they are written, and answered after: what was answered is never forgotten."""
+They are in force before they are written, and answered after: what was answered is never forgotten. A token of the
+very millisecond in which the request came may be older than that, so it counts as revoked; and the answer waits until
+the millisecond is over, so that whoever has read it is issued tokens that are good."""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from engine.auth.keys import LONGEST_REVOCABLE_TTL_MS, Key
 from engine.auth.revocation import Revocation, Revocations, outlived, parse_target
 from engine.errors import AuthError, BadRequest, PubSubError, StartupFailed
 
+TURN_SECONDS = 0.002  # after it a millisecond is over, by the clock as the server reads it
 MARGIN_MS = 30_000  # that allowReauthMargin gives clients to come with another token
 KINDS = ("client", "key", "channel")
 
@@ -86,6 +89,8 @@ class Revoker:
         if entries:
             await self._take_effect(entries)
             await self._write()
+            if self._now_ms() < issued_before:
+                await trio.sleep(TURN_SECONDS)
         return {"successCount": len(entries), "failureCount": len(results) - len(entries), "results": results}
 
     async def _write(self) -> None:
@@ -138,7 +143,7 @@ def _targets(body: Mapping[str, Any]) -> list[str]:
 def _issued_before(body: Mapping[str, Any], now_ms: int) -> int:
     value = body.get("issuedBefore")
     if value is None:
-        return now_ms
+        return now_ms + 1  # what is issued in this millisecond is issued before
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):

@@ -218,7 +218,7 @@ def test_each_target_has_its_result_in_its_place() -> None:
     asked = Asked()
     answer = asked.ask({"targets": ["clientId:bob", "invalid:x", "channel:a:b", "revocationKey:r"]})
     assert (answer["successCount"], answer["failureCount"]) == (3, 1)
-    assert answer["results"][0] == {"target": "clientId:bob", "issuedBefore": NOW, "appliesAt": NOW}
+    assert answer["results"][0] == {"target": "clientId:bob", "issuedBefore": NOW + 1, "appliesAt": NOW}
     assert answer["results"][1]["error"]["code"] == 40000
     assert [result["target"] for result in answer["results"]][2:] == ["channel:a:b", "revocationKey:r"]
     found = [(entry.kind, entry.value) for entry in asked.effects[0]]
@@ -235,7 +235,7 @@ def test_each_request_lets_go_of_those_that_have_had_their_time() -> None:
 
 def test_a_time_before_which_and_a_margin_may_be_given() -> None:
     asked = Asked()
-    for given_, expected in ((NOW - HOUR, NOW - HOUR), (float(NOW), NOW), (None, NOW)):
+    for given_, expected in ((NOW - HOUR, NOW - HOUR), (float(NOW), NOW), (None, NOW + 1)):
         answer = asked.ask({"targets": ["clientId:b"], "issuedBefore": given_, "allowReauthMargin": True})
         assert answer["results"][0] == {"target": "clientId:b", "issuedBefore": expected, "appliesAt": NOW + 30_000}
 
@@ -277,6 +277,14 @@ def test_what_could_not_be_stored_is_not_said_to_be_but_holds_all_the_same() -> 
     assert len(asked.revocations) == 1
 
 
+def test_a_token_of_the_same_millisecond_is_revoked_and_the_next_is_issued_after_the_answer() -> None:
+    asked, begun = Asked(), time.monotonic()
+    asked.ask({"targets": ["clientId:x"]})
+    assert time.monotonic() - begun >= 0.001
+    assert asked.revocations.applies_at(holder("x", issued=NOW)) == NOW
+    assert asked.revocations.applies_at(holder("x", issued=NOW + 1)) is None
+
+
 def test_many_at_once_are_all_stored_by_few_writes() -> None:
     asked = Asked()
 
@@ -300,7 +308,7 @@ def test_one_that_comes_while_another_is_written_is_written_too_before_it_is_ans
         stored.append(content)
 
     async def one(client_id: str) -> None:
-        await asked.revoker.revoke(KEY.name, {"targets": [f"clientId:{client_id}"]}, KEY)
+        await asked.revoker.revoke(KEY.name, {"targets": [f"clientId:{client_id}"], "issuedBefore": NOW}, KEY)
         answered.append(len(stored))
 
     async def main() -> None:
@@ -405,7 +413,7 @@ def test_with_a_margin_the_client_is_asked_for_another_token_and_may_go_on(own: 
     old = token(own, clientId="carol")
     with connect(own, old) as client:
         answer = revoke(own, "clientId:carol", allowReauthMargin=True)["results"][0]
-        assert answer["appliesAt"] - answer["issuedBefore"] == 30_000
+        assert answer["appliesAt"] - answer["issuedBefore"] == 29_999, "this very millisecond included"
         assert client.expect(Action.AUTH) == {"action": 17}
         client.publish("x", {"data": "still in"})
         client.send({"action": 17, "auth": {"accessToken": old}})
