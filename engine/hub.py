@@ -31,10 +31,8 @@ from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
 from ext.recall import Recall
-from ext.serial import SerialClock
+from ext.serial import SerialClock, first_serial, serial_ms
 from ext.wire import record_origin
-
-SERIAL_SHIFT = 16  # of a serial, behind its milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +211,7 @@ class Hub:
 
     def steady_of(self, serial: int) -> int:
         """When it was given out, in steady time, by this life of the server or an earlier one; rather too late."""
-        return min(self.timeline.all_by((serial >> SERIAL_SHIFT) + 1), self.sequencer.steady_ms)
+        return min(self.timeline.all_by(serial_ms(serial) + 1), self.sequencer.steady_ms)
 
     def awaken(self, channel: Channel, found: ReadBack, position: int) -> list[Callable[[], None]]:
         """Put it into place; ``position``: see ``Channel.wake``.
@@ -269,7 +267,7 @@ class Hub:
         Returns: how many were dropped.
         """
         dropped = 0
-        oldest = self.timeline.older_than(now_ms - self.window_ms) << SERIAL_SHIFT
+        oldest = first_serial(self.timeline.older_than(now_ms - self.window_ms))
         for due in (self._due, self._quiet):
             while most and due and due[0][0] <= now_ms:
                 most -= 1

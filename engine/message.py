@@ -21,7 +21,7 @@ from ext.dedup import connection_named
 from ext.neutral import Packer, is_finite
 from ext.publish import Publish
 from ext.record import DEEPEST, record_ids
-from ext.serial import message_serial_text
+from ext.serial import message_serial_text, serial_ms
 from ext.values import Unread
 
 JSON = 0
@@ -224,7 +224,7 @@ def _complete(
     index: int,
     wire: int,
 ) -> dict[str, Any]:
-    name, timestamp = message_serial_text(serial, series, index), serial >> 16
+    name, timestamp = message_serial_text(serial, series, index), serial_ms(serial)
     complete: dict[str, Any] = {"id": message_id}
     if connection_id is not None:
         complete["connectionId"] = connection_id

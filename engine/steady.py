@@ -18,13 +18,12 @@ from dataclasses import dataclass
 
 from engine import limits
 from engine.timeline import LARGEST_MS, Mark, Timeline
-from ext.serial import SerialClock
+from ext.serial import SerialClock, last_serial_before, serial_ms
 
 JUMP_MS = 1_000  # what the wall clock has moved by at once, against the elapsed one, to be called a jump
 AHEAD_MS = 1_000  # so far serials may run ahead of what the last mark says: they are taken for younger by it
 BEHIND_MS = 20  # and so far behind it: for older, so this is what two readings of clocks may be apart
 CAUTION_MS = 3_600_000  # as long as a token can live that somebody may have taken back (engine/auth/revocation.py)
-COUNTER_MASK = (1 << 16) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +85,11 @@ class SteadyClock:
         self._boot_id = boot_id
         self._step_ms = step_ms
         if not timeline.marks[-1].paced:  # the serials below it have been left out, which no journal knows
-            serials.restore((timeline.marks[-1].serial_ms << 16) - 1)
+            serials.restore(last_serial_before(timeline.marks[-1].serial_ms))
         same_boot = noted is not None and boot_id != "" and noted.boot_id == boot_id
         passed = 0
         if noted is None:
-            begin = max(min(wall_ms, LARGEST_MS // 2), timeline.none_before(serials.last >> 16))
+            begin = max(min(wall_ms, LARGEST_MS // 2), timeline.none_before(serial_ms(serials.last)))
         elif same_boot and elapsed_ms >= noted.elapsed_ms:
             passed = elapsed_ms - noted.elapsed_ms
             begin = noted.steady_ms + passed
@@ -138,7 +137,7 @@ class SteadyClock:
     @property
     def ahead_ms(self) -> int:
         """How far serials are ahead of the wall clock, because that was set back."""
-        return max(0, (self._serials.last >> 16) - self.wall_ms)
+        return max(0, serial_ms(self._serials.last) - self.wall_ms)
 
     def noted(self) -> Noted:
         """The last reading, to be kept for the next life: it goes on from there."""
@@ -146,13 +145,13 @@ class SteadyClock:
 
     def _follow(self, mark: Mark, wall_ms: int, steady_ms: int) -> None:
         """The last mark no longer says how serials go on."""
-        last_ms = self._serials.last >> 16
+        last_ms = serial_ms(self._serials.last)
         if wall_ms > last_ms:
             self.timeline.add(Mark(wall_ms, steady_ms, True))
         elif mark.paced or (last_ms >= mark.serial_ms and steady_ms - mark.steady_ms >= self._step_ms):
             # A step is a whole millisecond, so that buckets can end there. Without it, all that comes until the wall
             # clock has caught up would be in one, and none of it would ever be old enough.
-            self._serials.restore(self._serials.last | COUNTER_MASK)
+            self._serials.end_millisecond()
             self.timeline.add(Mark(last_ms + 1, steady_ms, False))
 
     def _doubt(self, would_be_ms: int) -> None:

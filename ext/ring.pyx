@@ -24,6 +24,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 from ext.budget cimport Piece, Share, dequeue, enqueue, unbounded
+from ext.serial cimport serial_of
 
 EPHEMERAL = EPHEMERAL_FLAG
 
@@ -36,7 +37,7 @@ cdef enum:
     ENTRY_BYTES = 64                # what an entry takes beside its record: its object's head, and what rounding adds
     SLOT_BYTES = 32                 # a Slot, and the pointer to the entry
     RUN_BYTES = 64 * 1024           # of entries that have to give way together,
-    RUN_SERIALS = 4_000 << 16       # ... and came within 4 s
+    RUN_MS = 4_000                  # ... and came within so long
 
 
 class Evicted(LookupError):
@@ -122,7 +123,7 @@ cdef class Ring(Holder):
                                               or self.held_bytes + size > self._max_bytes):
             self._evict()
         run = self._last_run
-        if run is NULL or run.bytes >= RUN_BYTES or serial - run.began >= RUN_SERIALS:
+        if run is NULL or run.bytes >= RUN_BYTES or serial - run.began >= serial_of(RUN_MS, 0):
             run = self._begin_run(serial)
         self.newest += 1
         cdef Slot* slot = &self._slots[self.newest & self._mask]

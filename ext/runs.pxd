@@ -20,6 +20,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
+from ext.serial cimport counter_of, ms_of, serial_of
+
 cdef enum:
     WHO_CHARS = 10              # of a connection's id: base64url, 6 bits each
     NUMBER_DIGITS = 18          # at most
@@ -34,8 +36,6 @@ cdef enum:
     WIDE = 2
     GONE = 4                    # it was taken back; those behind it are told from it all the same
     FLAG_BITS = 3
-    COUNTER_BITS = 16           # of a serial; above them are its milliseconds
-    COUNTER_MASK = (1 << 16) - 1
 
 
 cdef struct Block:
@@ -160,12 +160,12 @@ cdef inline uint64_t _take_varint(const uint8_t* data, size_t* at) noexcept nogi
 cdef inline size_t _put_step(uint8_t* to, uint64_t number, uint64_t serial, uint32_t width,
                              const Run* before) noexcept nogil:
     """How many bytes the step to this one from the run's newest has."""
-    cdef uint64_t ms = (serial >> COUNTER_BITS) - (before.serial >> COUNTER_BITS)
-    cdef uint64_t counter = serial & COUNTER_MASK
+    cdef uint64_t ms = ms_of(serial) - ms_of(before.serial)
+    cdef uint64_t counter = counter_of(serial)
     cdef uint64_t gap = number - before.number - 1
     cdef size_t size
     if ms == 0:
-        counter -= before.serial & COUNTER_MASK
+        counter -= counter_of(before.serial)
     size = _put_varint(to, ms << FLAG_BITS | (WIDE if width != 1 else 0) | (GAP if gap else 0))
     size += _put_varint(to + size, counter)
     if gap:
@@ -182,7 +182,7 @@ cdef inline void _take_step(const Block* block, size_t* at, Use* use) noexcept n
     cdef uint64_t head = _take_varint(block.steps, at), ms = head >> FLAG_BITS
     cdef uint64_t counter = _take_varint(block.steps, at)
     if ms:
-        use.serial = ((use.serial >> COUNTER_BITS) + ms) << COUNTER_BITS | counter
+        use.serial = serial_of(ms_of(use.serial) + ms, counter)
     else:
         use.serial += counter
     use.number += 1

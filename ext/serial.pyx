@@ -19,8 +19,6 @@ cdef extern from "Python.h":
     void* PyUnicode_1BYTE_DATA(object text)
 
 cdef enum:
-    COUNTER_BITS = 16               # 65,536 serials in one millisecond; those beyond borrow from the next one
-    COUNTER_MASK = (1 << 16) - 1
     MESSAGE_TEXT_LENGTH = 34        # serial text, ":", 3 digits
     LARGEST_INDEX = 999             # an entry has at most 1,000 messages
     NO_DIGIT = 0xFF
@@ -73,7 +71,7 @@ cdef class SerialClock:
 
     cdef uint64_t take(self, uint64_t now_ms) except 0:
         """As ``next``, for one who knows that ``now_ms`` has at most 48 bits."""
-        cdef uint64_t serial = now_ms << COUNTER_BITS
+        cdef uint64_t serial = serial_of(now_ms, 0)
         if serial <= self._last:
             if self._last == UINT64_MAX:
                 raise OverflowError(f"no serial is left after {self._last}")
@@ -87,6 +85,25 @@ cdef class SerialClock:
         if known > self._last:
             self._last = known
 
+    def end_millisecond(self):
+        """Never give out another serial of the millisecond of ``last``."""
+        self._last |= COUNTER_MASK
+
+
+def serial_ms(serial):
+    """The milliseconds that a serial carries."""
+    return serial >> COUNTER_BITS
+
+
+def first_serial(ms):
+    """The first serial of a millisecond. Of any: what is beyond all times has more than 64 bits."""
+    return ms << COUNTER_BITS
+
+
+def last_serial_before(ms):
+    """The last serial before those of a millisecond; 0: there is none."""
+    return (ms << COUNTER_BITS) - 1 if ms > 0 else 0
+
 
 cdef inline void _write_pair(char* out, uint32_t value) noexcept nogil:
     memcpy(out, PAIRS + 2 * value, 2)                   # value < 100: every caller passes a remainder
@@ -95,8 +112,8 @@ cdef inline void _write_pair(char* out, uint32_t value) noexcept nogil:
 @cython.cdivision(True)         # every operand is unsigned and every divisor a constant: nothing to adjust or to check
 cdef int write_serial(char* out, uint64_t serial) noexcept nogil:
     """Write ``<15 digits>-<5 digits>``, without a terminating zero; returns the number of characters, always 21."""
-    cdef uint64_t ms = serial >> COUNTER_BITS                       # at most 15 digits: 2**48 < 10**15
-    cdef uint32_t counter = <uint32_t>(serial & COUNTER_MASK)
+    cdef uint64_t ms = ms_of(serial)                                 # at most 15 digits: 2**48 < 10**15
+    cdef uint32_t counter = <uint32_t>counter_of(serial)
     cdef uint32_t high = <uint32_t>(ms // 100000000)                 # 7 digits and 8: both halves fit 32 bits
     cdef uint32_t low = <uint32_t>(ms % 100000000)
     out[0] = <char>(c"0" + high // 1000000)
@@ -188,7 +205,7 @@ cdef int _read_text(const char* characters, str text, uint64_t* serial) except -
         raise ValueError(f"{text!r}: character 22 of a serial is a '@'")
     if not _is_series(characters + SERIAL_LENGTH + 1):
         raise ValueError(f"{text!r}: the series of a serial is letters and digits")
-    serial[0] = ms << COUNTER_BITS | counter
+    serial[0] = serial_of(ms, counter)
     return 0
 
 

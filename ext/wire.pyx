@@ -22,7 +22,7 @@ from ext.output cimport (Out, bytes_of, out_init, put, put_array_header, put_bas
                          put_json_text, put_map_header, put_str, put_str_header, put_uint, reserve)
 from ext.record cimport (CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
                          read_message)
-from ext.serial cimport ID_LENGTH, SERIAL_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, write_serial
+from ext.serial cimport ID_LENGTH, SERIAL_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, ms_of, write_serial
 from ext.utf8 cimport Text
 
 from ext.publish import Publish, parse_publish
@@ -243,7 +243,7 @@ cdef void _put_json_head(Out* out, bytes prefix, uint64_t serial, const uint8_t*
         _literal(out, b',"connectionId":')
         put_json_text(out, head.connection_id.data, head.connection_id.size)
     _literal(out, b',"timestamp":')
-    put_decimal(out, serial >> 16)
+    put_decimal(out, ms_of(serial))
     _literal(out, b',"messages":[')
 
 
@@ -308,7 +308,7 @@ cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8
         _literal(out, b"\xacconnectionId")
         put_str(out, head.connection_id.data, head.connection_id.size)
     _literal(out, b"\xa9timestamp")
-    put_uint(out, serial >> 16)
+    put_uint(out, ms_of(serial))
     _literal(out, b"\xa8messages")
     put_array_header(out, head.count)
 

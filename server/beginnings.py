@@ -26,6 +26,7 @@ from engine.channel import Channel
 from engine.errors import JournalCorrupted, JournalUnavailable, PubSubError
 from engine.journal.port import Journal, Stored
 from ext.countback import Countback, cursor_before, most_messages
+from ext.serial import last_serial_before
 from server.attachment import Attachment, Rewind
 from server.protocol import ClientProtocol
 from server.readers import Readers, Work
@@ -356,7 +357,7 @@ class Beginnings:
 
 def floor_at(since_ms: int) -> int:
     """The newest serial before those of this millisecond."""
-    return max(0, (since_ms << 16) - 1)
+    return last_serial_before(since_ms)
 
 
 def _unexpected(error: BaseException) -> BaseException | None:

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 from engine.errors import PubSubError
 from engine.journal.port import Stored
 from engine.message import messages_from
-from ext.serial import message_serial_text, parse_message_serial, parse_serial
+from ext.serial import first_serial, message_serial_text, parse_message_serial, parse_serial, serial_ms
 from ext.wire import record_messages
 from server.request import bad_request
 
@@ -197,7 +197,7 @@ class History:
         taken: list[Shown] = []
         more = False
         if earliest <= end:
-            taken, more = await self._take(query, edge, earliest << 16, _after(end))
+            taken, more = await self._take(query, edge, first_serial(earliest), _after(end))
         following = None
         if more:
             stored, indexes = taken[-1]
@@ -207,11 +207,11 @@ class History:
     async def _latest_ms(self, start: int) -> int:
         """What "until now" means: the serials' clock may be ahead of the wall's, and what is stored has to show."""
         newest = await self._archive.read_before(self._app_id, self._channel, LAST_CURSOR, limit=1, budget=1)
-        return max(self._archive.now_ms(), start, newest[0].serial >> 16 if newest else 0)
+        return max(self._archive.now_ms(), start, serial_ms(newest[0].serial) if newest else 0)
 
     async def _first_edge(self, query: Query, earliest: int, end: int) -> Edge:
         if not query.backwards:
-            return earliest << 16, -1
+            return first_serial(earliest), -1
         edge = _after(end), 0
         if query.until is None:
             return edge
@@ -233,10 +233,10 @@ class History:
     async def _holds_after(self, cursor: int) -> bool:
         """Is everything after it still shown? Who has just attached to a quiet channel is at its last, old message."""
         retained = self._archive.retained_from(self._app_id, self._channel)
-        if cursor >> 16 >= retained:
+        if serial_ms(cursor) >= retained:
             return True
         following = await self._archive.read_after(self._app_id, self._channel, cursor, limit=1, budget=1)
-        if following and following[0].serial >> 16 < retained:
+        if following and serial_ms(following[0].serial) < retained:
             return False
         return await self._archive.continuous(self._app_id, self._channel, cursor)
 
@@ -253,7 +253,7 @@ class History:
         if held and found[0].series != series:
             raise bad_request("cursor: it is of another log", code=40011)
         good = held
-        if serial >> 16 < self._archive.retained_from(self._app_id, self._channel):
+        if serial_ms(serial) < self._archive.retained_from(self._app_id, self._channel):
             # Forwards, others that came after it may have expired with it: that would be a silent gap.
             last = held and index + 1 >= record_messages(found[0].record)
             good = query.backwards or (last and await self._holds_after(serial))
@@ -303,4 +303,4 @@ class History:
 
 def _after(end: int) -> int:
     """The first serial later than the millisecond ``end``."""
-    return min((end + 1) << 16, LAST_CURSOR)
+    return min(first_serial(end + 1), LAST_CURSOR)

@@ -34,7 +34,7 @@ from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
-from ext.serial import new_series
+from ext.serial import last_serial_before, new_series
 from server.attachment import Attachment, Rewind
 from server.bodies import Bodies
 from server.clock import Clock
@@ -346,7 +346,7 @@ class Node:
         """In a worker thread: what the journal has of these channels, or why it can't tell; of as many as there is time
         for, in their order."""
         found: dict[str, ReadBack | PubSubError] = {}
-        since = max(0, (since_ms << 16) - 1)
+        since = last_serial_before(since_ms)
         until = time.monotonic() + READ_SECONDS
         for channel in channels:
             if found and time.monotonic() > until:

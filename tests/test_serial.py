@@ -62,6 +62,17 @@ def test_serials_only_grow_whatever_the_wall_clock_does(sequence: list[tuple[str
             before = serial
 
 
+@given(ms=st.integers(0, 2**48 - 1), counter=st.integers(0, 65_535))
+def test_the_serials_of_a_millisecond_lie_between_its_first_and_the_last_before_the_next(ms: int, counter: int) -> None:
+    serial = ms * 65_536 + counter
+    assert room.serial_ms(serial) == ms
+    assert room.first_serial(ms) <= serial <= room.last_serial_before(ms + 1) == room.first_serial(ms + 1) - 1
+    assert room.last_serial_before(0) == room.last_serial_before(-1) == 0
+    clock = SerialClock(serial)
+    clock.end_millisecond()
+    assert clock.last == room.last_serial_before(ms + 1)
+
+
 def test_a_serial_carries_its_milliseconds() -> None:
     assert SerialClock().next(NOW) == NOW << 16
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.journal.buckets import SERIAL_SHIFT, Bucket, retention_ms
+from engine.journal.buckets import Bucket, retention_ms
 from engine.journal.meta import head_row
 from engine.journal.port import Block
 from engine.journal.state import State
 from engine.journal.store import Row, Store, StoreError
 from ext.rows import Rows
+from ext.serial import serial_ms
 
 
 class _Written(NamedTuple):
@@ -120,7 +121,7 @@ class Appending:
         store = self._state.writable()
 
         def find(retention: str, serial: int) -> tuple[Bucket, str, int, int, set[str] | None]:
-            bucket = self._bucket(store, retention, serial >> SERIAL_SHIFT, make_buckets)
+            bucket = self._bucket(store, retention, serial_ms(serial), make_buckets)
             return bucket, bucket.family, bucket.first_serial, bucket.end_serial, bucket.channels
 
         # With the first entries after a mark, or nobody could tell after a crash how old they are.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from engine.journal.buckets import SERIAL_SHIFT, retention_ms
+from engine.journal.buckets import retention_ms
 from engine.journal.port import Stored, Window
 from engine.journal.reading import BucketGoneError
 from engine.journal.state import State
@@ -19,6 +19,7 @@ from engine.journal.store import MIB
 from ext.countback import Countback
 from ext.playback import Playback
 from ext.recall import Recall
+from ext.serial import last_serial_before
 from ext.wire import EntryEncoder
 
 PAGE_ENTRIES = 4096  # of a waking channel's window, read lazily: what its reader holds at once
@@ -113,7 +114,7 @@ def continuous(state: State, channel: str, retention: str, cursor: int) -> bool:
 
 
 def wake(state: State, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
-    since = (since_ms << SERIAL_SHIFT) - 1 if since_ms > 0 else 0
+    since = last_serial_before(since_ms)
     windows = {}
     for channel in channels:
         last = last_serial(state, channel)  # a look into a few sets and rows, for one without entries

@@ -1,7 +1,7 @@
 """Retention by buckets of time: a column family each, dropped whole.
 
     name     <class>-<start ms>-<end ms>      15 digits each; class w (window) or p<hours> (persisted)
-    holds    the entries with start <= serial >> 16 < end, of that class, exactly; where the next one of its class
+    holds    the entries with start <= serial_ms(serial) < end, of that class, exactly; where the next one of its class
              begins before its end, up to there
     of one class, ascending by start they are ascending by serial
 
@@ -18,8 +18,8 @@ from itertools import pairwise
 
 from engine.limits import WINDOW_PARTS
 from engine.timeline import Timeline
+from ext.serial import first_serial, serial_ms
 
-SERIAL_SHIFT = 16
 HOUR_MS = 3_600_000
 WINDOW = "w"
 PERSISTED_PARTS = 24  # at most a 24th more than promised is kept on disk
@@ -59,12 +59,12 @@ class Bucket:
 
     @property
     def first_serial(self) -> int:
-        return self.start_ms << SERIAL_SHIFT
+        return first_serial(self.start_ms)
 
     @property
     def end_serial(self) -> int:
         """No entry of this bucket has this serial or a greater one."""
-        return self.end_ms << SERIAL_SHIFT
+        return first_serial(self.end_ms)
 
     def may_have(self, channel: str) -> bool:
         channels = self.channels
@@ -128,7 +128,7 @@ class BucketTable:
             length = bucket_length_ms(retention, self.window_ms)
             for bucket in buckets:
                 if bucket.end_serial > head:
-                    full_ms = self._timeline.cut(bucket.start_ms, length, head >> SERIAL_SHIFT)
+                    full_ms = self._timeline.cut(bucket.start_ms, length, serial_ms(head))
                     bucket.end_ms = min(bucket.end_ms, full_ms)
 
     def plan(self, retention: str, at_ms: int, floor_ms: int) -> Bucket:
@@ -195,5 +195,5 @@ class BucketTable:
 
     def _all_by(self, bucket: Bucket, head: int) -> int:
         """By this steady time all that it holds had been given out: what comes yet is above the marks there are."""
-        mark_ms = self._timeline.cut(bucket.start_ms, 0, head >> SERIAL_SHIFT)
+        mark_ms = self._timeline.cut(bucket.start_ms, 0, serial_ms(head))
         return self._timeline.all_by(min(bucket.end_ms, mark_ms))

@@ -8,11 +8,12 @@ setting of the wall clock moves (engine/timeline.py)."""
 from __future__ import annotations
 
 from engine.errors import JournalUnavailable
-from engine.journal.buckets import SERIAL_SHIFT, Bucket, BucketTable, bucket_length_ms
+from engine.journal.buckets import Bucket, BucketTable, bucket_length_ms
 from engine.journal.meta import clock_row, floor_row, forgotten_row
 from engine.journal.silent import chunks, falling_silent, newest_entries
 from engine.journal.state import State
 from engine.journal.store import StoreError
+from ext.serial import first_serial, serial_ms
 
 
 def maintain(state: State, now_ms: int, noted: bytes = b"") -> None:
@@ -32,7 +33,7 @@ def maintain(state: State, now_ms: int, noted: bytes = b"") -> None:
                     break  # serials creep, and nobody knows when a bucket will be full
                 ahead = expected + bucket_length_ms(retention, state.window_ms)
                 for at_ms in (expected, ahead):
-                    if at_ms << SERIAL_SHIFT > state.head and state.table.find(retention, at_ms) is None:
+                    if first_serial(at_ms) > state.head and state.table.find(retention, at_ms) is None:
                         state.create_bucket(store, retention, at_ms)
         expired = _take_expired(state, now_ms)
         for family in expired:
@@ -40,7 +41,7 @@ def maintain(state: State, now_ms: int, noted: bytes = b"") -> None:
                 if state.store is store:  # else it was reopened meanwhile, and has them again
                     store.drop(family)
         store.trim_log()
-        oldest = min((bucket.start_ms for bucket in state.table), default=state.head >> SERIAL_SHIFT)
+        oldest = min((bucket.start_ms for bucket in state.table), default=serial_ms(state.head))
         state.timeline.prune(min(oldest, state.timeline.older_than(now_ms - state.window_ms)))
     except StoreError as error:
         raise JournalUnavailable(f"maintenance failed: {error}") from error

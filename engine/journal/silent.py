@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.journal.block import SERIAL_BYTES, block_key, decode
-from engine.journal.buckets import HOUR_MS, INDEX_ENTRIES, SERIAL_SHIFT, Bucket
+from engine.journal.buckets import HOUR_MS, INDEX_ENTRIES, Bucket
 from engine.journal.reading import channels_of
 from engine.journal.store import Row, Rows, Store, StoreError
 from engine.timeline import Timeline
+from ext.serial import last_serial_before
 
 REMEMBERED_MS = 24 * HOUR_MS
 FAMILIES = 4
@@ -141,7 +142,7 @@ class Silent:
 
     def _given_by(self, steady_ms: int, head: int) -> int:
         """No serial that was given out before this time is greater."""
-        return min((self._timeline.newest_by(steady_ms) << SERIAL_SHIFT) - 1, head)
+        return min(last_serial_before(self._timeline.newest_by(steady_ms)), head)
 
     def remove(self, families: tuple[Family, ...], forgotten: int) -> None:
         self.forgotten = forgotten  # first: see ``find``

@@ -15,13 +15,14 @@ from pathlib import Path
 from threading import Lock
 
 from engine.errors import JournalUnavailable
-from engine.journal.buckets import SERIAL_SHIFT, Bucket, BucketTable
+from engine.journal.buckets import Bucket, BucketTable
 from engine.journal.gate import Gate
 from engine.journal.meta import Meta, timeline_row
 from engine.journal.reading import Reader
 from engine.journal.silent import Silent
 from engine.journal.store import Row, Store, StoreError
 from engine.timeline import Timeline
+from ext.serial import serial_ms
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +101,7 @@ class State:
 
     def create_bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
         """Who calls has ``building``. Raises: StoreError."""
-        bucket = self.table.plan(retention, at_ms, self.meta.floors.get(retention, 0) >> SERIAL_SHIFT)
+        bucket = self.table.plan(retention, at_ms, serial_ms(self.meta.floors.get(retention, 0)))
         store.create(bucket.family)
         # Synced, and before any row goes there: a manifest that has lost a family at its end has RocksDB skip its rows.
         store.note_families()
