@@ -11,6 +11,7 @@ import msgpack
 import orjson
 
 from engine.channel import Channel
+from ext.entry import Entry as LogEntry
 from ext.serial import SerialClock
 
 
@@ -57,7 +58,7 @@ class PlainPath:
         """What the journal has done with by now: visible, and to be acknowledged."""
         pending, self.pending = self.pending, []
         for entry in pending:
-            self._channel.commit(entry.serial, entry.record, 1, 0)
+            self._channel.reveal([LogEntry(entry.serial, entry.record, 1, 0, entry.count)])
             entry.queue.append((entry.msg_serial, entry.serial, entry.count))
 
     def acknowledge(self) -> bytes:

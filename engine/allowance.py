@@ -17,7 +17,7 @@ from engine.auth.keys import Keyring
 from engine.errors import LimitExceeded
 from engine.quota import NOTHING_SAID, Quota
 from engine.settings import Settings
-from ext.log import Log
+from ext.home import Home
 from ext.rate import Rate, charge
 from ext.shaper import Shaper
 
@@ -58,16 +58,16 @@ class Allowance:
         self.channels = _least(channels, (quota.channels_per_connection for quota in quotas))
         self.max_message_size = _least(max_message_size, (quota.max_message_size for quota in quotas))
 
-    def admit(self, log: Log, count: int, size: int, now_ms: int) -> None:
+    def admit(self, home: Home, count: int, size: int, now_ms: int) -> None:
         """Let ``count`` messages of ``size`` bytes into the log, and charge for them.
 
         Raises: LimitExceeded 40009, 42911, 42913, 42910: nothing has been charged.
         """
-        self._admit(self.rates_in(log), log, count, size, now_ms)
+        self._admit(self.rates_in(home), home, count, size, now_ms)
 
-    def admit_request(self, log: Log, count: int, size: int, now_ms: int) -> None:
+    def admit_request(self, home: Home, count: int, size: int, now_ms: int) -> None:
         """The same for one that comes by no connection."""
-        self._admit((None, *self.rates_in(log)[1:]), log, count, size, now_ms)
+        self._admit((None, *self.rates_in(home)[1:]), home, count, size, now_ms)
 
     def check_unopened(self, quota: Quota, size: int, now_ms: int, *, connected: bool) -> None:
         """What ``admit`` would refuse in a channel of this quota that nobody uses, asked before it is opened for it.
@@ -77,8 +77,8 @@ class Allowance:
         rates = (self.incoming if connected else None, None, self.key.incoming, self.app.incoming)
         self._check(rates, quota.max_message_size or self.max_message_size, size, now_ms)
 
-    def _admit(self, rates: tuple[Rate | None, ...], log: Log, count: int, size: int, now_ms: int) -> None:
-        self._check(rates, log.most_bytes, size, now_ms)
+    def _admit(self, rates: tuple[Rate | None, ...], home: Home, count: int, size: int, now_ms: int) -> None:
+        self._check(rates, home.most_bytes, size, now_ms)
         for rate in rates:
             if rate is not None:
                 rate.take(now_ms, count, charge(count, size))
@@ -105,9 +105,9 @@ class Allowance:
         self.key.outgoing.take(now_ms, count, size)
         self.app.outgoing.take(now_ms, count, size)
 
-    def rates_in(self, log: Log) -> tuple[Rate | None, Rate | None, Rate, Rate]:
+    def rates_in(self, home: Home) -> tuple[Rate | None, Rate | None, Rate, Rate]:
         """Of the connection, the channel, the key, the app."""
-        return self.incoming, log.incoming, self.key.incoming, self.app.incoming
+        return self.incoming, home.incoming, self.key.incoming, self.app.incoming
 
     def shaper(self) -> Shaper | None:
         """What may keep its subscriber waiting; None: nothing."""

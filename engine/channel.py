@@ -24,7 +24,7 @@ from engine.names import ChannelName
 from engine.quota import Quota
 from engine.shares import Tally
 from ext.dedup import DedupWindow
-from ext.log import Log
+from ext.home import Home
 from ext.rate import Rate
 from ext.ring import Ring, Stream
 from ext.serial import serial_text
@@ -51,7 +51,7 @@ class Policy:
         return serial_text(serial, self.series_of(serial))
 
 
-class Channel(Log):
+class Channel(Home):
     """One channel of one app, awake: what it must know to number, deduplicate and deliver is in memory.
 
     ``head`` is the position of those who attach now: no entry at or before it will come any more. ``last_stored`` is

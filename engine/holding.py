@@ -8,8 +8,8 @@
     what its connection publishes there meanwhile waits behind it  <-------------- go_on <----- ready <----------+
 
 Few ever wait: only what may be a repeat. ``recalls`` and ``lookups`` are served by whoever reads the journal, and
-``Log.held`` tells the short way of a connection that it is not to overtake itself. What waits counts as pending, and so
-the bounds on that hold here."""
+``Home.held`` tells the short way of a connection that it is not to overtake itself. What waits counts as pending, and
+so the bounds on that hold here."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from engine.errors import LimitExceeded, PublishRejected, PubSubError
 from engine.journal.port import Block, Stored
 from engine.limits import WAITING_BYTES
 from engine.repeats import other_content, repeats
-from ext.log import Entry
+from ext.entry import Entry
 from ext.publish import Publish
 from ext.ring import EPHEMERAL, Stream
 from ext.sequence import Sequence
@@ -218,8 +218,8 @@ class Sequencer(Sequence):
         return Batch(*self.take_pending(Block))
 
     def commit(self, batch: Batch) -> list[Stream]:
-        """The journal has it: show it, and tell those who published. Returns the streams that have grown."""
-        return self.show(batch.groups)
+        """The journal has it: reveal it, and tell those who published. Returns the streams that have grown."""
+        return self._commit(batch.groups)
 
     def undo(self, batch: Batch, error: PubSubError) -> None:
         """The journal does not have it: forget its ids, so that a retry is a first try, and refuse it."""
@@ -227,17 +227,22 @@ class Sequencer(Sequence):
         self.settle(batch.groups, error)
 
     def pass_by(self, error: PubSubError) -> list[Stream]:
-        """While nothing can be kept: refuse what is pending, show what needs no journal. Returns: as ``commit``."""
+        """While nothing can be kept: refuse what is pending, reveal what needs no journal. Returns: as ``commit``."""
         free, bound = self.part_pending()
         self._forget_ids(bound)
         self.refuse(bound, error)
-        return self.show(free)
+        return self._commit(free)
 
     def release(self, batch: Batch) -> tuple[Batch, list[Stream]]:
-        """The journal has failed: show what does not need it. Returns the rest, and the streams that have grown."""
+        """The journal has failed: reveal what does not need it. Returns the rest, and the streams that have grown."""
         free = [group for group in batch.groups if not group[0].kept]
         rest = [group for group in batch.groups if group[0].kept]
-        return Batch(rest, batch.blocks, batch.synced), self.show(free)
+        return Batch(rest, batch.blocks, batch.synced), self._commit(free)
+
+    def _commit(self, groups: list[tuple[Channel, list[Entry]]]) -> list[Stream]:
+        moved = self.reveal(groups)
+        self.settle(groups)
+        return moved
 
     def _forget_ids(self, groups: list[tuple[Channel, list[Entry]]]) -> None:
         for channel, entries in groups:

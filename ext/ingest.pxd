@@ -2,7 +2,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.acks cimport AckQueue
-from ext.log cimport Log
+from ext.home cimport Home
 from ext.output cimport Out
 from ext.publish cimport Parser
 from ext.rate cimport Rate
@@ -19,13 +19,13 @@ cdef class Ingest(Sink):
     cdef uint64_t _origin
     cdef uint64_t _most_bytes, _most_unanswered, _most_pending
     cdef uint32_t _most_messages
-    cdef dict _logs                     # by the channel's name on the wire; None while there are none
+    cdef dict _homes                     # by the channel's name on the wire; None while there are none
     cdef Rate _connection_rate          # None: it has none of its own
     cdef Rate _key_rate, _app_rate
     cdef bytes _name                    # the last one that was used
-    cdef Log _log
+    cdef Home _home
     cdef bint _inherited                # an earlier life of the server may have ids of its
 
     cdef bint _stage(self, Parser parser) except -1
-    cdef bint _has_room(self, Log log, uint64_t size) noexcept
-    cdef Log _find(self, Parser parser)
+    cdef bint _has_room(self, Home home, uint64_t size) noexcept
+    cdef Home _find(self, Parser parser)

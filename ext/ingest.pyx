@@ -17,7 +17,7 @@ from libc.string cimport memcmp, memcpy
 
 from ext.acks cimport AckQueue
 from ext.dedup cimport Id, counted_id
-from ext.log cimport Log
+from ext.home cimport Home
 from ext.output cimport Out, bytes_of, out_init, put_str
 from ext.publish cimport Parser
 from ext.rate cimport Rate, charged
@@ -76,34 +76,34 @@ cdef class Ingest(Sink):
         self._app_rate = app
         self._most_bytes = most_bytes
 
-    def grant(self, str name not None, Log log not None):
-        """Plain publishes to the channel of this name may be staged in ``log``, until it sleeps or they are revoked."""
-        if self._logs is None or len(self._logs) >= MOST_NAMES:
-            self._logs = {}
-        self._logs[name.encode()] = log
-        self._name = self._log = None           # it may be the one that was used last, under a log that sleeps by now
+    def grant(self, str name not None, Home home not None):
+        """Plain publishes to the channel of this name may be staged in ``home``, until it sleeps or they are revoked."""
+        if self._homes is None or len(self._homes) >= MOST_NAMES:
+            self._homes = {}
+        self._homes[name.encode()] = home
+        self._name = self._home = None          # it may be the one that was used last, under a log that sleeps by now
 
     def revoke(self, str name not None):
-        if self._logs is not None:
-            self._logs.pop(name.encode(), None)
-        self._name = self._log = None
+        if self._homes is not None:
+            self._homes.pop(name.encode(), None)
+        self._name = self._home = None
 
     def revoke_all(self):
-        self._logs = None
-        self._name = self._log = None
+        self._homes = None
+        self._name = self._home = None
 
     def offer(self, bytes payload not None, bint binary):
         """As the plane does, for transports that are not its own: True if the message has been dealt with."""
         return self.take(<const uint8_t*><const char*>payload, <size_t>len(payload), binary)
 
     cdef bint take(self, const uint8_t* data, size_t size, bint binary) except -1:
-        if self._logs is None or not _parser.parse(data, size, binary):
+        if self._homes is None or not _parser.parse(data, size, binary):
             return False
         return self._stage(_parser)
 
     cdef bint _stage(self, Parser parser) except -1:
         cdef Sequence sequence = self._sequence
-        cdef Log log
+        cdef Home home
         cdef uint64_t serial
         cdef uint8_t base[LONGEST_BASE]
         cdef size_t length
@@ -119,11 +119,11 @@ cdef class Ingest(Sink):
             return False
         if sequence.refusing is not None:
             return False
-        log = self._find(parser)
-        if (log is None or not log.awake or not sequence.may_remember(log, parser.count)
-                or not self._has_room(log, parser.size)):
+        home = self._find(parser)
+        if (home is None or not home.awake or not sequence.may_remember(home, parser.count)
+                or not self._has_room(home, parser.size)):
             return False
-        if log.held is not None and self._connection in log.held:
+        if home.held is not None and self._connection in home.held:
             return False                # something of its own waits there
         length = <size_t>len(self._connection_id)
         memcpy(base, <const char*>self._connection_id, length)
@@ -132,57 +132,57 @@ cdef class Ingest(Sink):
         base[length] = 58               # the id of a message begins with that, if it has none of its own
         if parser.count == 1:
             if parser.ids is not None:
-                id = log.dedup._id(parser.ids[0])
+                id = home.dedup._id(parser.ids[0])
                 if names_connection(id.data, id.size) and memcmp(id.data, base, WHO_CHARS) != 0:
                     return False
-                if log.holds_earlier(&id):
+                if home.holds_earlier(&id):
                     return False
             elif parser.msg_serial < LARGEST_COUNTED:
                 base[length + 1] = 48
                 id = counted_id(self._origin, parser.msg_serial, base, length + 2)
             else:
-                id = log.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0))
-            log.dedup.prefetch(&id)
+                id = home.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0))
+            home.dedup.prefetch(&id)
         record = new_record(base, length, self._sender, parser)
-        if log.dedup.holds(&id) if parser.count == 1 else holds_any(log.dedup, parser.count, base, length + 1):
+        if home.dedup.holds(&id) if parser.count == 1 else holds_any(home.dedup, parser.count, base, length + 1):
             return False
-        if self._inherited and log.holds_any_earlier(parser.count, base, length + 1):
+        if self._inherited and home.holds_any_earlier(parser.count, base, length + 1):
             return False
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
-            log.dedup.take(&id, serial, 0, <uint64_t>sequence.steady_ms)
+            home.dedup.take(&id, serial, 0, <uint64_t>sequence.steady_ms)
         else:
-            remember(log.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
+            remember(home.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
         if self._connection_rate is not None:
             self._connection_rate.use(sequence.now_ms, parser.count, size_charged)
-        if log.incoming is not None:
-            log.incoming.use(sequence.now_ms, parser.count, size_charged)
+        if home.incoming is not None:
+            home.incoming.use(sequence.now_ms, parser.count, size_charged)
         self._key_rate.use(sequence.now_ms, parser.count, size_charged)
         self._app_rate.use(sequence.now_ms, parser.count, size_charged)
-        log.last_used_ms = sequence.steady_ms
-        sequence.put(log, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
+        home.last_used_ms = sequence.steady_ms
+        sequence.put(home, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
         return True
 
-    cdef bint _has_room(self, Log log, uint64_t size) noexcept:
+    cdef bint _has_room(self, Home home, uint64_t size) noexcept:
         """Do all quotas allow for it? They are charged once it is certain that it is staged here."""
         cdef int64_t now_ms = self._sequence.now_ms
-        return (size <= log.most_bytes
+        return (size <= home.most_bytes
                 and (self._connection_rate is None or self._connection_rate.has_room(now_ms))
-                and (log.incoming is None or log.incoming.has_room(now_ms))
+                and (home.incoming is None or home.incoming.has_room(now_ms))
                 and self._key_rate.has_room(now_ms) and self._app_rate.has_room(now_ms))
 
-    cdef Log _find(self, Parser parser):
+    cdef Home _find(self, Parser parser):
         """The log that was granted for the channel's name."""
         cdef bytes name = self._name
         cdef size_t size = parser.channel.size
         if name is not None and <size_t>len(name) == size and memcmp(<const char*>name, parser.channel.data, size) == 0:
-            return self._log
+            return self._home
         name = PyBytes_FromStringAndSize(<const char*>parser.channel.data, <Py_ssize_t>size)
-        log = self._logs.get(name)
-        if log is not None:
+        home = self._homes.get(name)
+        if home is not None:
             self._name = name
-            self._log = log
-        return log
+            self._home = home
+        return home
 
 
 cdef bytes _msgpack_str(bytes text):

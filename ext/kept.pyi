@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 from typing import final
 
-from ext.log import Entry
+from ext.entry import Entry
 
 @final
 class Kept:

@@ -5,7 +5,7 @@
          -> tuples, made when they are asked for: by everybody else, which is rare"""
 cimport cython
 
-from ext.log cimport Entry
+from ext.entry cimport Entry
 
 
 @cython.final

@@ -1,7 +1,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from ext.log cimport Log
+from ext.home cimport Home
 from ext.output cimport Out
 from ext.publish cimport Parser
 from ext.rate cimport Rate
@@ -10,7 +10,7 @@ from ext.utf8 cimport Text
 
 
 cdef class Place:
-    cdef Log log
+    cdef Home home
     cdef bytes opening              # of the answer's body, up to the message id
 
 
@@ -32,8 +32,8 @@ cdef class Permit:
 
     cdef Place place(self, Text* target)
     cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion)
-    cdef bytes _stage(self, Log log, Parser parser, object completion)
+    cdef bytes _stage(self, Home home, Parser parser, object completion)
     cdef bint _names_fit(self, Parser parser) except -1
-    cdef bint _has_room(self, Log log, uint64_t size) noexcept
+    cdef bint _has_room(self, Home home, uint64_t size) noexcept
     cdef int write_answer(self, Out* out, Place place, bytes message_id, uint64_t serial, str series, uint32_t first,
                           uint32_t count, bytes date, bint last) except -1

@@ -1,13 +1,13 @@
 from collections.abc import Callable
 from typing import Final, final
 
-from ext.log import Log
+from ext.home import Home
 from ext.rate import Rate
 from ext.sequence import Sequence
 
 @final
 class Place:
-    def __init__(self, log: Log, opening: bytes) -> None: ...
+    def __init__(self, home: Home, opening: bytes) -> None: ...
 
 @final
 class Permit:

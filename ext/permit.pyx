@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ext.dedup cimport Id
-from ext.log cimport Log
+from ext.home cimport Home
 from ext.output cimport (Out, out_init, put, put_array_header, put_byte, put_decimal, put_json_text, put_str, put_str_header)
 from ext.publish cimport Parser
 from ext.rate cimport Rate, charged
@@ -73,8 +73,8 @@ cdef int _new_base(uint8_t* to) except -1:
 cdef class Place:
     """A channel's log, and the beginning of an answer's body that names it (up to where the message id stands)."""
 
-    def __init__(self, Log log not None, bytes opening not None):
-        self.log = log
+    def __init__(self, Home home not None, bytes opening not None):
+        self.home = home
         self.opening = opening
 
 
@@ -136,11 +136,11 @@ cdef class Permit:
 
     cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion):
         """Stage what the body holds; ``completion`` is told. Returns what the answer calls messageId; None: not here."""
-        if not place.log.awake or not _parser.parse_messages(body, size, self._msgpack_in):
+        if not place.home.awake or not _parser.parse_messages(body, size, self._msgpack_in):
             return None
-        return self._stage(place.log, _parser, completion)
+        return self._stage(place.home, _parser, completion)
 
-    cdef bytes _stage(self, Log log, Parser parser, object completion):
+    cdef bytes _stage(self, Home home, Parser parser, object completion):
         cdef Sequence sequence = self._sequence
         cdef uint8_t base[LONGEST_BASE + 1 + LONGEST_INDEX]
         cdef size_t length = BASE_LENGTH
@@ -152,8 +152,8 @@ cdef class Permit:
             return None
         if sequence.refusing is not None:
             return None
-        if (sequence.pending_bytes > self._most_pending or not sequence.may_remember(log, parser.count)
-                or not self._has_room(log, parser.size)):
+        if (sequence.pending_bytes > self._most_pending or not sequence.may_remember(home, parser.count)
+                or not self._has_room(home, parser.size)):
             return None
         if parser.ids is None:
             _new_base(base)
@@ -169,27 +169,27 @@ cdef class Permit:
                 return None
         base[length] = 58               # the id of a message begins with that, if it has none of its own
         if parser.count == 1:
-            message_id = (log.dedup.id_of(<const uint8_t*>id, <size_t>size) if id is not NULL
-                          else log.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0)))
-            log.dedup.prefetch(&message_id)
+            message_id = (home.dedup.id_of(<const uint8_t*>id, <size_t>size) if id is not NULL
+                          else home.dedup.id_of(base, length + 1 + decimal(base + length + 1, 0)))
+            home.dedup.prefetch(&message_id)
         record = new_record(base, length, self._sender, parser)
         if parser.count == 1:
-            if log.dedup.holds(&message_id) or (id is not NULL and log.holds_earlier(&message_id)):
+            if home.dedup.holds(&message_id) or (id is not NULL and home.holds_earlier(&message_id)):
                 return None
-        elif (holds_any(log.dedup, parser.count, base, length + 1)
-              or (id is not NULL and log.holds_any_earlier(parser.count, base, length + 1))):
+        elif (holds_any(home.dedup, parser.count, base, length + 1)
+              or (id is not NULL and home.holds_any_earlier(parser.count, base, length + 1))):
             return None
         serial = sequence.clock.take(<uint64_t>sequence.now_ms)
         if parser.count == 1:
-            log.dedup.take(&message_id, serial, 0, <uint64_t>sequence.steady_ms)
+            home.dedup.take(&message_id, serial, 0, <uint64_t>sequence.steady_ms)
         else:
-            remember(log.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
-        if log.incoming is not None:
-            log.incoming.use(sequence.now_ms, parser.count, size_charged)
+            remember(home.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
+        if home.incoming is not None:
+            home.incoming.use(sequence.now_ms, parser.count, size_charged)
         self._key_rate.use(sequence.now_ms, parser.count, size_charged)
         self._app_rate.use(sequence.now_ms, parser.count, size_charged)
-        log.last_used_ms = sequence.steady_ms
-        sequence.put(log, serial, record, 0, 0, parser.count, completion)
+        home.last_used_ms = sequence.steady_ms
+        sequence.put(home, serial, record, 0, 0, parser.count, completion)
         self.named = id is not NULL and parser.count == 1
         if self.named:
             return PyBytes_FromStringAndSize(id, size)
@@ -203,10 +203,10 @@ cdef class Permit:
                     return False
         return True
 
-    cdef bint _has_room(self, Log log, uint64_t size) noexcept:
+    cdef bint _has_room(self, Home home, uint64_t size) noexcept:
         """Do all quotas allow for it? They are charged once it is certain that it is staged here."""
         cdef int64_t now_ms = self._sequence.now_ms
-        return (size <= log.most_bytes and (log.incoming is None or log.incoming.has_room(now_ms))
+        return (size <= home.most_bytes and (home.incoming is None or home.incoming.has_room(now_ms))
                 and self._key_rate.has_room(now_ms) and self._app_rate.has_room(now_ms))
 
     cdef int write_answer(self, Out* out, Place place, bytes message_id, uint64_t serial, str series, uint32_t first,

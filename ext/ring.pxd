@@ -76,7 +76,6 @@ cdef class Stream(Holder):
     cdef void** readers                 # Readers, which are the plane's subscriptions; dense, borrowed references
     cdef uint32_t reader_count, reader_room
     cdef bint moved                     # the plane has it in its list of streams to flush
-    cdef readonly set parked            # what waits for the next frame without a plane: objects with wake()
 
     cdef int take(self, const uint8_t* frame, size_t length) except -1
     cdef Segment* segment_at(self, uint64_t place) noexcept nogil

@@ -48,9 +48,6 @@ class Ring(Holder):
 @disjoint_base
 class Reader: ...
 
-class _Waker(Protocol):
-    def wake(self) -> None: ...
-
 @final
 class Stream(Holder):
     ring: Final[Ring]
@@ -60,7 +57,6 @@ class Stream(Holder):
     head: Final[int]
     tail: Final[int]
     allocated: Final[int]
-    parked: Final[set[_Waker]]
     def __new__(cls, ring: Ring, encoder: object) -> Self: ...
     def close(self) -> None: ...
     @property

@@ -382,7 +382,6 @@ cdef class Stream(Holder):
         self.ring = ring
         self.encoder = encoder
         self.first = ring.newest + 1
-        self.parked = set()
         if ring._slots is NULL:
             ring._resize(FIRST_SLOTS)
         self._offsets = _new_offsets(ring._mask + 1)
@@ -401,7 +400,7 @@ cdef class Stream(Holder):
 
     def close(self):
         """Take it out of its ring; nobody may read it any more."""
-        if self.reader_count or self.parked:
+        if self.reader_count:
             raise ValueError("the stream still has readers")
         self.ring.streams.remove(self)
         while self._segments is not NULL:
@@ -409,8 +408,8 @@ cdef class Stream(Holder):
 
     @property
     def readers_now(self):
-        """How many read it, from the plane or parked beside it."""
-        return self.reader_count + len(self.parked)
+        """How many read it."""
+        return self.reader_count
 
     def append(self, bytes frame not None):
         """Take the frame of the ring's newest entry."""
@@ -589,11 +588,10 @@ cdef class Stream(Holder):
             self.tail = end
 
     cdef void _drop_read(self) noexcept:
-        """Of the segments that all readers have passed, but for the last one. (Who waits beside the plane has a place of
-        his own, which is not known here: then of none.)"""
+        """Of the segments that all readers have passed, but for the last one."""
         cdef uint64_t passed = self.head
         cdef uint32_t i
-        if self._segments is NULL or self._segments is self._last or self.parked:
+        if self._segments is NULL or self._segments is self._last:
             return
         for i in range(self.reader_count):
             passed = min(passed, (<Reader>self.readers[i]).place)

@@ -16,7 +16,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from ext.block cimport Item, encode_rows, fill_item
 from ext.kept cimport Kept
-from ext.log cimport Entry
+from ext.entry cimport Entry
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL

@@ -1,20 +1,21 @@
 # cython: language_level=3
 """What is staged in all logs, and its way to being visible: the loops of the sequencer.
 
-    put     entry -> its log's pending, and the log into the list of those that have some
-    take    pending -> under way, by log            each entry learns the serial of the one before it
-    show    under way -> ring and streams, completions told           settle    completions refused
-    part    pending -> what needs no journal, and what would          refuse    ... of what was never under way
+    put       entry -> its log's pending, and the log into the list of those that have some
+    take      pending -> under way, by log          each entry learns the serial of the one before it
+    reveal    under way -> visible, as in a mirror of the log (ext/view.pyx)
+    settle    whoever published is told: stored, or why not          refuse    ... of what was never under way
+    part      pending -> what needs no journal, and what would
 
 ``engine.sequencer.Sequencer`` is this with the rules: what a repeat is, which ids may not be used, what is refused."""
 cimport cython
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 from ext.acks cimport Receipt
+from ext.entry cimport Entry
 from ext.kept cimport Kept
-from ext.log cimport Entry, Log
+from ext.home cimport Home
 from ext.meter cimport Meter
-from ext.ring cimport Stream
 from ext.serial cimport SerialClock
 
 cdef object _new_tuple = tuple.__new__      # past what a class of named fields puts before it
@@ -44,33 +45,33 @@ cdef class Sequence:
     def __init__(self, SerialClock clock not None, uint64_t most_remembered):
         self.clock = clock
         self.most_remembered = most_remembered
-        self.shown = clock._last
+        self.revealed = clock._last
         self.most_pending = UINT64_MAX
-        self._logs = []
+        self._homes = []
         self.refusing = None
 
     def __len__(self):
         """Entries that are pending: not yet taken."""
         return self._count
 
-    def admits(self, Log log not None, uint32_t count):
+    def admits(self, Home home not None, uint32_t count):
         """May so many message ids more be remembered in this log? Not if all may hold no more, or its app."""
-        return self.may_remember(log, count)
+        return self.may_remember(home, count)
 
-    def recall(self, Log log not None, uint64_t count):
+    def recall(self, Home home not None, uint64_t count):
         """So many are remembered again: it has been read back."""
         self.remembered += count
-        if log.meter is not None:
-            log.meter.remembered += count
+        if home.meter is not None:
+            home.meter.remembered += count
 
-    def forget(self, Log log not None, uint64_t count):
+    def forget(self, Home home not None, uint64_t count):
         """So many are not remembered any more."""
         self.remembered -= count
-        if log.meter is not None:
-            log.meter.remembered -= count
+        if home.meter is not None:
+            home.meter.remembered -= count
 
-    cdef bint may_remember(self, Log log, uint32_t count) noexcept:
-        cdef Meter meter = log.meter
+    cdef bint may_remember(self, Home home, uint32_t count) noexcept:
+        cdef Meter meter = home.meter
         cdef uint64_t own
         if self.remembered + count > self.most_remembered:
             return False
@@ -81,34 +82,33 @@ cdef class Sequence:
             return own <= meter.most_remembered
         return not self.shared or own <= 1 or own <= share(self.most_remembered, self.remembered + count)
 
-    def push(self, Log log not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
+    def push(self, Home home not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
              uint32_t count, completion):
         """Stage an entry of ``count`` messages; their ids are in the log's window already."""
-        self.put(log, serial, record, origin, flags, count, completion)
+        self.put(home, serial, record, origin, flags, count, completion)
 
-    cdef int put(self, Log log, uint64_t serial, bytes record, uint64_t origin, uint32_t flags, uint32_t count,
+    cdef int put(self, Home home, uint64_t serial, bytes record, uint64_t origin, uint32_t flags, uint32_t count,
                  object completion) except -1:
         cdef Entry entry = Entry.__new__(Entry)
-        entry.log = log
         entry.serial = serial
         entry.record = record
         entry.origin = origin
         entry.flags = flags
         entry.count = count
         entry.completion = completion
-        if log._pending is None:
-            log._pending = []
-            self._logs.append(log)
-        log._pending.append(entry)
+        if home._pending is None:
+            home._pending = []
+            self._homes.append(home)
+        home._pending.append(entry)
         self._count += 1
         self.remembered += count
-        if log.meter is not None:
-            log.meter.remembered += count
+        if home.meter is not None:
+            home.meter.remembered += count
         self.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
         return 0
 
     def take_pending(self, make not None):
-        """Everything that is pending, under way until ``show`` or ``settle``.
+        """Everything that is pending, under way until ``settle``.
 
         Args:
             make: a class of tuples, for what a log has for the journal: its key, its retention, its series, and a
@@ -118,113 +118,116 @@ cdef class Sequence:
         """
         cdef list groups = [], blocks = [], kept
         cdef bint synced = False
-        cdef Log log
+        cdef Home home
         cdef Entry entry
         cdef Kept some
         cdef uint64_t previous
-        cdef list logs = self._logs
+        cdef list homes = self._homes
         if not (isinstance(make, type) and issubclass(make, tuple)):
             raise TypeError("blocks can only be made as tuples")
-        self._logs = []
+        self._homes = []
         self._count = 0
-        for log in logs:
-            log._under_way, log._pending = log._pending, None
-            groups.append((log, log._under_way))
-            if not log.kept:
+        for home in homes:
+            home._under_way, home._pending = home._pending, None
+            groups.append((home, home._under_way))
+            if not home.kept:
                 continue
-            kept = log._under_way           # the same list, as long as there is nothing in it to be left out
-            previous = log.last_stored
-            for entry in log._under_way:
+            kept = home._under_way           # the same list, as long as there is nothing in it to be left out
+            previous = home.last_stored
+            for entry in home._under_way:
                 if entry.flags & EPHEMERAL:
                     kept = None
                 else:
                     entry.previous = previous
                     previous = entry.serial
             if kept is None:
-                kept = [entry for entry in log._under_way if not entry.flags & EPHEMERAL]
+                kept = [entry for entry in home._under_way if not entry.flags & EPHEMERAL]
                 if not kept:
                     continue
             some = Kept.__new__(Kept)
             some._entries = kept
-            blocks.append(_new_tuple(make, (log.key, log.retention, log.series, some)))
-            synced |= log.synced
+            blocks.append(_new_tuple(make, (home.key, home.retention, home.series, some)))
+            synced |= home.synced
         return groups, blocks, synced
 
     def part_pending(self):
         """Everything that is pending, while the journal takes nothing: what can do without it is under way until
-        ``show``, the rest is no longer staged, and is to be refused.
+        ``settle``, the rest is no longer staged, and is to be refused.
 
         What needs no journal is refused, too, where something that may yet come before it is under way.
         Returns: ``[(log, entries), ...]`` of either kind.
         """
-        cdef list free = [], bound = [], logs = self._logs
-        cdef Log log
+        cdef list free = [], bound = [], homes = self._homes
+        cdef Home home
         cdef Entry entry
         cdef bint needs
-        self._logs = []
+        self._homes = []
         self._count = 0
-        for log in logs:
-            needs = log._under_way is not None
-            if log.kept and not needs:
-                for entry in log._pending:
+        for home in homes:
+            needs = home._under_way is not None
+            if home.kept and not needs:
+                for entry in home._pending:
                     if not entry.flags & EPHEMERAL:
                         needs = True
                         break
             if needs:
-                bound.append((log, log._pending))
+                bound.append((home, home._pending))
             else:
-                log._under_way = log._pending
-                free.append((log, log._pending))
-            log._pending = None
+                home._under_way = home._pending
+                free.append((home, home._pending))
+            home._pending = None
         return free, bound
 
-    def show(self, list groups not None):
-        """The journal has them: make them visible, and tell those who published. Returns the streams that have grown."""
+    def reveal(self, list groups not None):
+        """The journal has them: make them visible. Returns the streams that have grown; ``settle`` follows."""
         cdef list moved = []
-        cdef Log log
-        cdef Entry entry
-        cdef Stream stream
+        cdef Home home
         cdef tuple group
         cdef list entries
-        cdef uint64_t readers
+        cdef uint64_t readers, newest
         for group in groups:
-            log = group[0]
+            home = group[0]
             entries = group[1]
-            readers = 0
-            for entry in entries:
-                log.show(entry.serial, entry.record, entry.origin, entry.flags)
-            if entry.serial > self.shown:
-                self.shown = entry.serial
-            for stream in log.ring.streams:
-                moved.append(stream)
-                readers += stream.reader_count + <uint64_t>len(stream.parked)
-                if stream.parked:
-                    _wake(stream)
-            if log.meter is not None:
-                _measure(log, entries, readers)
-            log._under_way = None
-            for entry in entries:
-                self.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
-                if type(entry.completion) is Receipt:
-                    (<Receipt>entry.completion).store(entry.serial, log.series, 0, entry.count)
-                else:
-                    entry.completion.accepted(entry.serial, log.series, 0, entry.count)
-                if entry.followers is not None:
-                    for completion, first, count in entry.followers:
-                        completion.accepted(entry.serial, log.series, first, count)
+            readers = home.show_all(entries, moved)
+            home.note_shown(entries)
+            newest = (<Entry>entries[-1]).serial
+            if newest > self.revealed:
+                self.revealed = newest
+            if home.meter is not None:
+                _measure(home, entries, readers)
         return moved
 
-    def settle(self, list groups not None, error not None):
-        """The journal does not have them: refuse them. Their ids are the caller's to forget, before this."""
-        cdef Log log
+    def settle(self, list groups not None, error=None):
+        """What was under way no longer is: tell those who published.
+
+        Args:
+            error: the journal does not have them, and this is why; their ids are the caller's to forget, before this.
+                None: it has, and they are visible.
+        """
+        cdef Home home
+        cdef Entry entry
         cdef tuple group
+        if error is not None:
+            for group in groups:
+                home = group[0]
+                home._under_way = None
+            self.refuse(groups, error)
+            return
         for group in groups:
-            log = group[0]
-            log._under_way = None
-        self.refuse(groups, error)
+            home = group[0]
+            home._under_way = None
+            for entry in <list>group[1]:
+                self.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
+                if type(entry.completion) is Receipt:
+                    (<Receipt>entry.completion).store(entry.serial, home.series, 0, entry.count)
+                else:
+                    entry.completion.accepted(entry.serial, home.series, 0, entry.count)
+                if entry.followers is not None:
+                    for completion, first, count in entry.followers:
+                        completion.accepted(entry.serial, home.series, first, count)
 
     def refuse(self, list groups not None, error not None):
-        """The same for entries that were pending, and that nobody has taken."""
+        """Tell those who published entries that nobody has taken why they are not stored."""
         cdef Entry entry
         cdef tuple group
         for group in groups:
@@ -271,9 +274,9 @@ cdef int _refuse(Entry entry, object error) except -1:
     return 0
 
 
-cdef int _measure(Log log, list entries, uint64_t readers) except -1:
+cdef int _measure(Home home, list entries, uint64_t readers) except -1:
     """Count the entries; each goes to all who read now (of one's own that is not echoed, too)."""
-    cdef Meter meter = log.meter
+    cdef Meter meter = home.meter
     cdef Entry entry
     cdef uint64_t count = 0, data = 0, kept_count = 0, kept_data = 0, realtime_count = 0, realtime_data = 0, size
     for entry in entries:
@@ -292,16 +295,7 @@ cdef int _measure(Log log, list entries, uint64_t readers) except -1:
     meter.rest_data += data - realtime_data
     meter.outbound_count += count * readers
     meter.outbound_data += data * readers
-    if log.persisted:
+    if home.persisted:
         meter.persisted_count += kept_count
         meter.persisted_data += kept_data
-    return 0
-
-
-cdef int _wake(Stream stream) except -1:
-    """Whoever waits for the stream beside the plane."""
-    parked = list(stream.parked)
-    stream.parked.clear()
-    for waiter in parked:
-        waiter.wake()
     return 0

@@ -419,7 +419,7 @@ class Node:
                     noted = steady_ms
                     await trio.to_thread.run_sync(self._note_alive, steady_ms)
                     if self.committer.failure is None:
-                        await trio.to_thread.run_sync(self.journal.raise_head, self.hub.sequencer.shown)
+                        await trio.to_thread.run_sync(self.journal.raise_head, self.hub.sequencer.revealed)
                 if steady_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
                     kept = steady_ms
                     async with self.statistics_turn:
@@ -434,7 +434,7 @@ class Node:
         self.statistics.look(now_ms)
         self.statistics.take()
         self.statistics.keep(self.cautious_ms())
-        self.journal.raise_head(self.hub.sequencer.shown)
+        self.journal.raise_head(self.hub.sequencer.revealed)
 
     # its clients
 

@@ -18,6 +18,7 @@ from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 from ext.countback import Countback, cursor_before, most_messages
 from ext.dedup import DedupWindow
+from ext.entry import Entry
 from ext.ring import EPHEMERAL, Ring
 from ext.serial import connection_id
 from ext.wire import encode_record
@@ -110,7 +111,9 @@ class Log:
         if not ephemeral and self.channel.policy.durability != "memory":
             self.journal.append([Block(self.channel.key, retention, SERIES, made)], synced=False)
         for serial, _, kept in made:
-            self.channel.commit(serial, kept, origin, EPHEMERAL if ephemeral else 0)
+            self.channel.reveal([Entry(serial, kept, origin, EPHEMERAL if ephemeral else 0, 1)])
+            if not ephemeral:
+                self.channel.last_stored = serial
             self.heads.append(serial)
 
 

@@ -498,6 +498,8 @@ def test_a_stopped_reader_gets_nothing_more_and_others_do(plane):
     flush(plane)
     assert [peer.texts() for peer in peers] == [[first, second], [first], [first, second], [first, second], [first]]
     assert room.stream.readers_now == 3
+    with pytest.raises(ValueError, match="readers"):
+        room.stream.close()
 
 
 def test_silence_brings_heartbeats_then_pings_then_the_end(plane):

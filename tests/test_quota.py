@@ -13,14 +13,14 @@ from engine.errors import LimitExceeded
 from engine.limits import Limits
 from engine.quota import NOTHING_SAID, Quota, parse_key_quotas, parse_quota
 from engine.settings import Settings
-from ext.log import Log
+from ext.home import Home
 from ext.rate import Rate
 
 NOW = 1_700_000_000_000
 
 
-def log(*, messages_in: int = 0, most_bytes: int | None = None) -> Log:
-    made = Log("app1:room", "series01", kept=True)
+def log(*, messages_in: int = 0, most_bytes: int | None = None) -> Home:
+    made = Home("app1:room", "series01", kept=True)
     if messages_in:
         made.incoming = Rate(messages_in, 0)
     if most_bytes is not None:
@@ -33,7 +33,7 @@ def allowances(*keys: Key, **quotas: Quota) -> Allowances:
     return Allowances(Settings(quotas=quotas, app_quotas=apps), Keyring(keys))
 
 
-def refusal(allowed: Allowances, where: Log, *, key: str = "app1.k", count: int = 1, size: int = 1) -> tuple[int, int]:
+def refusal(allowed: Allowances, where: Home, *, key: str = "app1.k", count: int = 1, size: int = 1) -> tuple[int, int]:
     with pytest.raises(LimitExceeded) as refused:
         allowed.of(key, "app1").admit(where, count, size, NOW)
     return refused.value.code, refused.value.status

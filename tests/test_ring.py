@@ -65,25 +65,6 @@ def test_a_cursor_reads_every_entry_once_and_in_order_or_is_told(steps, capacity
     assert ring.read_before(serial + 1, limit=5) == [t.entry for t in reversed(model.held) if not t.ephemeral][:5]
 
 
-def test_frames_that_wait_for_somebody_beside_the_plane_stay_as_long_as_their_entries():
-    """His place is not known here."""
-    ring = Ring(1 << 12, 1 << 30)
-    watched, unwatched = Stream(ring, None), Stream(ring, None)
-    watched.parked.add(object())
-    for n in range(1, 801):
-        ring.append(n, "entry", 60_000)
-        for stream in ring.streams:
-            stream.append(b"x" * 60_000)
-    assert watched.allocated >= 800 * 60_000
-    assert watched.place_after(0) == 0
-    assert unwatched.allocated < 36 << 20
-    assert unwatched.place_after(0) is None
-    ring._check()
-    ring.trim(800)
-    assert watched.allocated == unwatched.allocated == 0
-    watched.parked.clear()
-
-
 def test_records_from_before_its_series_began_are_read_with_the_one_they_have():
     asked = []
     lives = SimpleNamespace(series_of=lambda serial: asked.append(serial) or f"life{serial}")
@@ -208,14 +189,3 @@ def test_a_serial_that_does_not_grow_is_refused():
 def test_a_capacity_that_is_no_power_of_two_is_refused(capacity):
     with pytest.raises(ValueError, match="max_entries"):
         Ring(capacity, 1)
-
-
-def test_a_stream_with_readers_cannot_be_closed():
-    ring = Ring(8, 100)
-    stream = Stream(ring, None)
-    stream.parked.add(object())
-    with pytest.raises(ValueError, match="readers"):
-        stream.close()
-    stream.parked.clear()
-    stream.close()
-    assert ring.streams == []

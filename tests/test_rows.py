@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from engine.journal.port import Block
 from ext.block import MAX_BYTES, MAX_ENTRIES
+from ext.entry import Entry
+from ext.home import Home
 from ext.kept import Kept
-from ext.log import Entry, Log
 from ext.rows import Rows
 from ext.sequence import Sequence
 from ext.serial import SerialClock
@@ -68,7 +69,7 @@ def appends(draw):
 
 def kept(entries):
     """The same, as a log hands it over."""
-    log = Log("app:a", SERIES, kept=True)
+    log = Home("app:a", SERIES, kept=True)
     log.synced, log.retention, log.last_stored = False, "w", entries[0][1]
     sequence = Sequence(SerialClock(), 1 << 20)
     for serial, _, record in entries:
@@ -118,7 +119,7 @@ def test_the_entries_of_a_log_are_read_as_tuples_by_everybody_else():
         entries[3]
     with pytest.raises(TypeError, match="entries of a log"):
         Kept([(7, 3, b"a")])
-    assert list(Kept([Entry(Log("app:a", SERIES, kept=True), 9, b"", 0, 0, 1, None)])) == [(9, 0, b"")]
+    assert list(Kept([Entry(9, b"", 0, 0, 1)])) == [(9, 0, b"")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""A channel's log as readers know it: what it hands to somebody who was away, and that a mirror hands out the same."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.journal.port import Block
+from ext.home import Home
+from ext.ring import EPHEMERAL, Evicted, Ring, Stream
+from ext.sequence import Sequence
+from ext.serial import SerialClock
+from ext.view import View
+from ext.wire import JSON, MSGPACK, EntryEncoder, encode_record
+
+SERIES, OTHER = "AAAAAAAA", "BBBBBBBB"
+ENTRY = st.tuples(st.integers(1, 1 << 20), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(1, 4))
+
+
+class Told:
+    def accepted(self, serial, series, index, count):
+        pass
+
+
+def record(number: int, count: int) -> bytes:
+    messages = msgpack.packb([{"data": f"{number}/{index}"} for index in range(count)])
+    return encode_record(f"hZ2kQ9w1Ab:{number}", "hZ2kQ9w1Ab", None, 0, messages)
+
+
+@given(
+    steps=st.lists(ENTRY, max_size=40),
+    budget=st.integers(0, 2000),
+    skip=st.integers(0, 2),
+    back=st.integers(0, 40),
+    wire=st.sampled_from([JSON, MSGPACK]),
+)
+def test_frames_of_a_replay_are_those_of_the_entries_that_the_ring_would_hand_out(steps, budget, skip, back, wire):
+    view, encoder, serials = View("app:room", SERIES), EntryEncoder(wire, "room"), [0]
+    view.ring = Ring(16, 1 << 20, 0, SERIES)
+    for number, (step, origin, ephemeral, own, count) in enumerate(steps):
+        serials.append(serials[-1] + step)
+        kept = record(number, count)
+        entry = kept if own else (serials[-1], OTHER, kept)  # of an earlier life: as the journal had it
+        view.ring.append(serials[-1], entry, len(kept), origin, EPHEMERAL if ephemeral else 0)
+    cursor = serials[max(0, len(serials) - 1 - back)]
+    if cursor < view.ring.evicted:
+        with pytest.raises(Evicted):
+            view.frames_after(cursor, encoder, budget=budget, skip_origin=skip)
+        return
+    last, entries = view.ring.read_after(cursor, budget=budget, skip_origin=skip)
+    frames = b"".join(encoder.frame(*entry) for entry in entries)  # type: ignore[misc]
+    messages = sum(len(msgpack.unpackb(entry[2])[-1]) for entry in entries)  # type: ignore[index]
+    assert view.frames_after(cursor, encoder, budget=budget, skip_origin=skip) == (last, frames, messages)
+
+
+@given(
+    steps=st.lists(
+        st.lists(st.tuples(st.integers(1, 1 << 20), st.integers(0, 2), st.booleans()), min_size=1), max_size=8
+    )
+)
+def test_a_mirror_has_the_frames_and_the_head_of_its_home(steps):
+    """It is fed what the home reveals, in other portions than the home had; and it numbers and remembers nothing."""
+    home, mirror = Home("app:room", SERIES, kept=True), View("app:room", SERIES)
+    streams = []
+    for view in (home, mirror):
+        view.ring = Ring(16, 1 << 20, 0, SERIES)
+        streams.append([Stream(view.ring, EntryEncoder(wire, "room")) for wire in (JSON, MSGPACK)])
+    sequence, serial, everything = Sequence(SerialClock(), 1 << 20), 0, []
+    for batch in steps:
+        for step, origin, ephemeral in batch:
+            serial += step
+            sequence.push(home, serial, record(serial, 1), origin, EPHEMERAL if ephemeral else 0, 1, Told())
+        groups, _, _ = sequence.take_pending(Block)
+        assert sequence.reveal(groups) == streams[0]
+        assert home.first_under_way, "until it is settled"
+        sequence.settle(groups)
+        assert not home.staged
+        everything += groups[0][1]
+    for at in range(0, len(everything), 3):
+        assert mirror.reveal(everything[at : at + 3]) == streams[1]
+    assert mirror.head == home.head == serial
+    for ours, theirs in zip(*streams, strict=True):
+        assert (ours.first, ours.head) == (theirs.first, theirs.head)
+        assert ours.read(ours.tail, budget=1 << 30) == theirs.read(theirs.tail, budget=1 << 30)
