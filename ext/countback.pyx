@@ -14,8 +14,9 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 
 from ext.block cimport OpenBlock, Place, open_block, place_before
 from ext.msgpack_input cimport In
+from ext.entry cimport EPHEMERAL_FLAG
 from ext.record cimport MOST_MESSAGES, Head, open_record_at
-from ext.ring cimport EPHEMERAL_FLAG, Ring
+from ext.ring cimport Ring
 
 cdef enum:
     ROW_BYTES = 512     # what a row costs at least: to find the next one is work, too

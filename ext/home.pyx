@@ -10,13 +10,10 @@ from libc.stddef cimport size_t
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 
 from ext.dedup cimport DedupWindow, Id
-from ext.entry cimport Entry
+from ext.entry cimport EPHEMERAL_FLAG, Entry
 from ext.prints cimport Prints
 from ext.staging cimport holds_any
 from ext.view cimport View
-
-cdef enum:
-    EPHEMERAL = 1               # a flag of entries, see ext/ring.pyx
 
 
 cdef class Home(View):
@@ -58,7 +55,7 @@ cdef class Home(View):
         """What their home has to remember of entries that are visible now."""
         cdef Entry entry
         for entry in entries:
-            if not entry.flags & EPHEMERAL:
+            if not entry.flags & EPHEMERAL_FLAG:
                 self.last_stored = entry.serial
                 if self.kept:
                     continue

@@ -1,6 +1,7 @@
 """Reading a record, strictly and without an object per field: what the journal gives back is not taken on trust.
 
     record    msgpack [id, connectionId | nil, clientId | nil, flags, [message, ...]]
+    flags     bit 0: ephemeral; bits 8 and up: the version of the record, 0. Another is refused: it is not read by guess
     message   map of "id", "clientId", "name", "data", "encoding", "extras": only those present, in this order
 
     open_record -> Head, then read_message -> Fields as often as Head says, then end_record
@@ -17,6 +18,7 @@ from ext.utf8 cimport Text, is_utf8
 
 cdef enum:
     MOST_MESSAGES = 1000        # of one entry: an index has three digits
+    VERSION_AT = 8              # of flags
     DEEPEST_EXTRAS = 64         # maps and arrays in one another; whoever walks extras may recurse
 
     ID = 0
@@ -66,6 +68,9 @@ cdef inline int open_record_at(In* source, const uint8_t* record, size_t size, H
     if read_item(source, &item) != I_UINT:
         malformed()
     head.flags = item.number
+    if head.flags >> VERSION_AT:
+        raise ValueError(f"the record has version {head.flags >> VERSION_AT}, and this server reads version 0: "
+                         "a newer one has written it")
     if read_item(source, &item) != I_ARRAY or not 0 < item.size <= MOST_MESSAGES:
         malformed()
     head.count = <uint32_t>item.size

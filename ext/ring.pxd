@@ -4,9 +4,6 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from ext.budget cimport Budget, Holder, Piece
 
 
-cdef enum:
-    EPHEMERAL_FLAG = 1      # of an entry that only those who were attached may get: no replay hands it out
-
 cdef struct Slot:
     uint64_t serial
     uint64_t origin         # who published it (0: nobody in particular); compared, never interpreted

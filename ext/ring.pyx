@@ -24,6 +24,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 from ext.budget cimport Piece, Share, dequeue, enqueue, unbounded
+from ext.entry cimport EPHEMERAL_FLAG
 from ext.serial cimport serial_of
 
 EPHEMERAL = EPHEMERAL_FLAG

@@ -12,16 +12,15 @@ cimport cython
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 from ext.acks cimport Receipt
-from ext.entry cimport Entry
-from ext.kept cimport Kept
+from ext.entry cimport EPHEMERAL_FLAG, Entry
 from ext.home cimport Home
+from ext.kept cimport Kept
 from ext.meter cimport Meter
 from ext.serial cimport SerialClock
 
 cdef object _new_tuple = tuple.__new__      # past what a class of named fields puts before it
 
 cdef enum:
-    EPHEMERAL = 1               # a flag of entries, see ext/ring.pyx
     ENTRY_BYTES = 256           # what an entry costs beside its record, until it is visible
     SHARES = 7                  # of an app to what nobody has taken: alone it may have 7/8, two have 7/15 each, and so on
 
@@ -135,13 +134,13 @@ cdef class Sequence:
             kept = home._under_way           # the same list, as long as there is nothing in it to be left out
             previous = home.last_stored
             for entry in home._under_way:
-                if entry.flags & EPHEMERAL:
+                if entry.flags & EPHEMERAL_FLAG:
                     kept = None
                 else:
                     entry.previous = previous
                     previous = entry.serial
             if kept is None:
-                kept = [entry for entry in home._under_way if not entry.flags & EPHEMERAL]
+                kept = [entry for entry in home._under_way if not entry.flags & EPHEMERAL_FLAG]
                 if not kept:
                     continue
             some = Kept.__new__(Kept)
@@ -167,7 +166,7 @@ cdef class Sequence:
             needs = home._under_way is not None
             if home.kept and not needs:
                 for entry in home._pending:
-                    if not entry.flags & EPHEMERAL:
+                    if not entry.flags & EPHEMERAL_FLAG:
                         needs = True
                         break
             if needs:
@@ -286,7 +285,7 @@ cdef int _measure(Home home, list entries, uint64_t readers) except -1:
         if type(entry.completion) is Receipt:
             realtime_count += entry.count
             realtime_data += size
-        if not entry.flags & EPHEMERAL:
+        if not entry.flags & EPHEMERAL_FLAG:
             kept_count += entry.count
             kept_data += size
     meter.realtime_count += realtime_count

@@ -80,7 +80,7 @@ def is_record(data: bytes) -> bool:
         and isinstance(client_id, str | None)
         and isinstance(flags, int)
         and not isinstance(flags, bool)
-        and flags >= 0
+        and 0 <= flags < 256
         and isinstance(messages, list)
         and not isinstance(messages, Pairs)
         and 0 < len(messages) <= 1000
