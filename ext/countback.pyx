@@ -5,8 +5,9 @@
                      ^ cursor                ^ head
                  next      <--- messages ---
 
-It stops as soon as so many messages lie behind it as are wanted, whole entries of them, or before the first entry that
-is too old; then it can be aimed further back, and goes on. No entry is kept: a count of millions holds three numbers."""
+It stops as soon as so many messages lie behind it as are wanted, or before the first entry that is too old; then it can be
+aimed further back, and goes on. It goes over whole entries: by what its messages are more than were wanted, the last one
+has too many. No entry is kept: a count of millions holds three numbers."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stddef cimport size_t

@@ -5,13 +5,14 @@
                       ^ cursor                    ^ until       nothing before, nothing beyond
     frames                 [ e4 ][ e5 ][ e6 ]                   up to the budget; at least one
 
-A batch moves its cursor as it takes entries: over those of ``skip_origin`` too, which get no frame."""
+A batch moves its cursor as it takes entries: over those of ``skip_origin`` too, which get no frame. Of the entry whose
+serial is the one after the cursor that it began with, ``omit`` messages are left out: a rewind begins inside it."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.block cimport OpenBlock, Place, end_block, next_place, open_block
 from ext.output cimport Out, out_init
@@ -33,17 +34,20 @@ cdef class Playback:
     cdef readonly uint64_t entries, messages
     cdef readonly bint full
     cdef EntryEncoder _encoder
-    cdef uint64_t _until
+    cdef uint64_t _until, _begins
+    cdef uint32_t _omit
     cdef size_t _budget, _passed
     cdef bytes _skip
     cdef Out _out
 
     def __cinit__(self, EntryEncoder encoder not None, uint64_t cursor, *, uint64_t until, uint64_t budget,
-                  uint64_t skip_origin=0):
+                  uint64_t skip_origin=0, uint32_t omit=0):
         if budget > 1 << 30:
             raise ValueError(f"a batch has at most {1 << 30} bytes, got a budget of {budget}")
         self._encoder = encoder
         self.cursor = cursor
+        self._begins = cursor + 1
+        self._omit = omit
         self._until = until
         self._budget = <size_t>budget
         self._skip = connection_id(skip_origin).encode("ascii") if skip_origin else None
@@ -95,7 +99,8 @@ cdef class Playback:
             out_init(&self._out, self._budget + SPARE)
         if self._skip is not None:
             skip = <const uint8_t*>PyBytes_AS_STRING(self._skip)
-        count = self._encoder.write_stored(&self._out, place.serial, series, place.record, place.size, skip)
+        count = self._encoder.write_stored(&self._out, place.serial, series, place.record, place.size, skip,
+                                           self._omit if place.serial == self._begins else 0)
         if self._out.size == start:
             self._passed += place.size          # a reader's own messages: reading them has a bound too
         if self._out.size + self._passed > self._budget:

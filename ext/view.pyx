@@ -38,14 +38,17 @@ cdef class View:
         self.show_all(entries, moved)
         return moved
 
-    def frames_after(self, uint64_t cursor, EntryEncoder encoder not None, *, uint64_t budget, uint64_t skip_origin=0):
+    def frames_after(self, uint64_t cursor, EntryEncoder encoder not None, *, uint64_t budget, uint64_t skip_origin=0,
+                     uint32_t omit=0):
         """For a replay: ``(serial of the last one looked at, frames of the entries after the cursor, their messages)``.
 
         At most ``budget`` bytes of records, but at least one entry if there is any. Ephemeral ones and those of
-        ``skip_origin`` are passed over. Raises: Evicted, when something after the cursor is no longer in the ring.
+        ``skip_origin`` are passed over. Of the entry whose serial is the one after the cursor, the first ``omit`` messages
+        are left out: a rewind begins inside it. Raises: Evicted, when something after the cursor is no longer in the ring.
         """
         cdef Ring ring = self.ring
-        cdef uint64_t n, first, last, messages = 0
+        cdef uint64_t n, first, last, serial, messages = 0
+        cdef uint32_t index
         cdef object entry
         cdef tuple parts
         cdef Out out
@@ -58,11 +61,13 @@ cdef class View:
                 if not ring.is_replayed(n, skip_origin):
                     continue
                 entry = ring._entries[<Py_ssize_t>(n & ring._mask)]
+                serial = ring._slots[n & ring._mask].serial
+                index = omit if serial == cursor + 1 else 0
                 if type(entry) is bytes:        # most are: no tuple is made of them
-                    messages += encoder.write_frame(&out, ring._slots[n & ring._mask].serial, ring.series_at(n), entry)
+                    messages += encoder.write_frame(&out, serial, ring.series_at(n), entry, index)
                 else:
                     parts = entry
-                    messages += encoder.write_frame(&out, parts[0], parts[1], parts[2])
+                    messages += encoder.write_frame(&out, parts[0], parts[1], parts[2], index)
             return ring._slots[last & ring._mask].serial, bytes_of(&out, "frames of a replay"), messages
         finally:
             PyMem_Free(out.data)
@@ -96,7 +101,7 @@ cdef class View:
                        <uint32_t>len(record), origin, flags)
         for stream in self.ring.streams:
             _frame.size = 0
-            (<EntryEncoder?>stream.encoder).write_frame(&_frame, serial, series, record)
+            (<EntryEncoder?>stream.encoder).write_frame(&_frame, serial, series, record, 0)
             stream.take(_frame.data, _frame.size)
         if _frame.room > KEPT_ROOM:
             PyMem_Free(_frame.data)

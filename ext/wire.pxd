@@ -8,11 +8,12 @@ cdef class EntryEncoder:
     cdef readonly int format
     cdef bytes _prefix          # of the payload, up to where the channelSerial begins
 
-    cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1
+    cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1
     cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,
-                          const uint8_t* skip) except -1
-    cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size) except -1
-    cdef int _write(self, Out* out, uint64_t serial, str series, bytes record) except -1
+                          const uint8_t* skip, uint32_t first) except -1
+    cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size,
+                           uint32_t first) except -1
+    cdef int _write(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1
 
 
 cdef int put_ack_head(Out* out, int format, uint64_t msg_serial, uint32_t count) noexcept

@@ -149,33 +149,34 @@ cdef class EntryEncoder:
         cdef Out out
         out_init(&out, ROOM + <size_t>len(record))
         try:
-            self._write(&out, serial, series, record)
+            self._write(&out, serial, series, record, 0)
             return bytes_of(&out, "a frame")
         finally:
             PyMem_Free(out.data)
 
-    def frame(self, uint64_t serial, str series not None, bytes record not None):
-        """The same as one WebSocket frame: text for JSON, binary for msgpack."""
+    def frame(self, uint64_t serial, str series not None, bytes record not None, *, uint32_t first=0):
+        """The same as one WebSocket frame: text for JSON, binary for msgpack. Its messages begin with index ``first``, and
+        are called what they are called without that. Raises: ValueError, if there is no such message, too."""
         cdef Out out
         out_init(&out, ROOM + <size_t>len(record))
         try:
-            self.write_frame(&out, serial, series, record)
+            self.write_frame(&out, serial, series, record, first)
             return bytes_of(&out, "a frame")
         finally:
             PyMem_Free(out.data)
 
-    cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record) except -1:
+    cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1:
         """Leave room for the longest header, and close up what it does not need. Returns how many messages it has."""
         cdef size_t start = out.size
         cdef int count
         if reserve(out, LONGEST_HEADER):
             out.size += LONGEST_HEADER
-        count = self._write(out, serial, series, record)
+        count = self._write(out, serial, series, record, first)
         _close_frame(out, start, self.format)
         return count
 
     cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,
-                          const uint8_t* skip) except -1:
+                          const uint8_t* skip, uint32_t first) except -1:
         """Append the frame of a record that is no object of its own, unless the connection ``skip`` published it.
 
         ``series`` has its 8 characters; ``skip`` is the id of a connection, 10 characters, or NULL.
@@ -194,34 +195,39 @@ cdef class EntryEncoder:
         _join_position(name, serial, series)
         if reserve(out, LONGEST_HEADER):
             out.size += LONGEST_HEADER
-        count = self._write_record(out, serial, name, record, size)
+        count = self._write_record(out, serial, name, record, size, first)
         _close_frame(out, start, self.format)
         return count
 
-    cdef int _write(self, Out* out, uint64_t serial, str series, bytes record) except -1:
+    cdef int _write(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1:
         cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
         _write_position(name, serial, series)
-        return self._write_record(out, serial, name, <const uint8_t*><const char*>record, <size_t>len(record))
+        return self._write_record(out, serial, name, <const uint8_t*><const char*>record, <size_t>len(record), first)
 
-    cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size) except -1:
+    cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size,
+                           uint32_t first) except -1:
         """``name`` begins with the position, and has room for the index of a message behind it. Returns how many
-        messages there are."""
+        messages there are, from index ``first`` on."""
         cdef In source
         cdef Head head
         cdef Fields fields
         cdef uint32_t index
         open_record_at(&source, record, size, &head)
+        if first >= head.count:
+            raise ValueError(f"an entry of {head.count} messages has none from index {first} on")
         if self.format == 0:
             _put_json_head(out, self._prefix, serial, name, &head)
         else:
-            _put_msgpack_head(out, self._prefix, serial, name, &head)
+            _put_msgpack_head(out, self._prefix, serial, name, &head, head.count - first)
         for index in range(head.count):
             read_message(&source, &fields)
+            if index < first:
+                continue
             if fields.text[CLIENT_ID].data is NULL:
                 fields.text[CLIENT_ID] = head.client_id
             _write_index(name, index)
             if self.format == 0:
-                if index:
+                if index > first:
                     put_byte(out, 44)
                 _put_json_message(out, &fields, &head, name, index)
             else:
@@ -229,7 +235,7 @@ cdef class EntryEncoder:
         end_record(&source)
         if self.format == 0:
             put(out, b"]}", 2)
-        return <int>head.count
+        return <int>(head.count - first)
 
 
 # JSON
@@ -298,7 +304,8 @@ cdef int _put_json_message(Out* out, Fields* fields, Head* head, const uint8_t* 
 
 # msgpack
 
-cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head) noexcept:
+cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head,
+                            uint32_t count) noexcept:
     put_map_header(out, 6 + (head.connection_id.data is not NULL))
     put(out, <const char*>prefix, <size_t>len(prefix))
     put(out, position, SERIAL_TEXT_LENGTH)
@@ -310,7 +317,7 @@ cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8
     _literal(out, b"\xa9timestamp")
     put_uint(out, ms_of(serial))
     _literal(out, b"\xa8messages")
-    put_array_header(out, head.count)
+    put_array_header(out, count)
 
 
 cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index) noexcept:

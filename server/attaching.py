@@ -92,6 +92,7 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
         _leave(client, text)
         if earlier.requested & Flag.SUBSCRIBE:  # also if it may not read just now
             attachment.cursor = earlier.cursor
+            attachment.begun = earlier.begun
     accepting.revoke(client, text)
     client.attachments[text] = attachment
     attachment.requested = requested
@@ -123,8 +124,9 @@ def _place(
             _resume(client, attachment, cursor)
     elif rewind is not None:
 
-        def rewound(cursor: int, cut: bool) -> None:
+        def rewound(cursor: int, omit: int, cut: bool) -> None:
             if client.open and attachment.active:
+                attachment.begun = (cursor, omit) if omit else None
                 error = None
                 if cut:
                     error = PubSubError("less is held than the rewind asked for", code=90004, status=404)

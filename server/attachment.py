@@ -190,6 +190,7 @@ class Attachment:
     __slots__ = (
         "_modes",
         "active",
+        "begun",
         "channel",
         "cursor",
         "echo",
@@ -212,6 +213,7 @@ class Attachment:
         self.hurried = False  # its rewind was not counted to the end, for its client wanted something else meanwhile
         self.placed = False  # its ATTACHED has been said; nothing is read for it before
         self.reader: Reader | None = None  # while it is live
+        self.begun: tuple[int, int] | None = None  # with a part of an entry: the cursor before it, how many messages go
         self.cursor = -1  # serial of the last entry handed to the transport, until it went live; -1: not placed yet
         channel.count_attachment(1)
 
@@ -230,6 +232,10 @@ class Attachment:
         """Serial of the last entry handed to the transport."""
         # A reader knows entries only: of a quiet channel, it may not know where the client was told that it begins.
         return self.cursor if self.reader is None else max(self.cursor, self.reader.cursor)
+
+    def omitted_after(self, cursor: int) -> int:
+        """So many messages of the entry right after the cursor are not for it, because its rewind began behind them."""
+        return self.begun[1] if self.begun is not None and self.begun[0] == cursor else 0
 
     def stop_reading(self) -> None:
         """Keep the place, but take nothing more from the stream."""
@@ -254,13 +260,16 @@ class Attachment:
         assert self.reader is None  # a second one would deliver everything twice
         channel, stream = self.channel, self.channel.stream(wire, self.name.full)
         self.cursor = cursor
-        place = stream.place_after(cursor)
+        omit = self.omitted_after(cursor)
+        shared = stream.place_after(cursor)
+        place = None if omit else shared  # the frame of a part of an entry is no other reader's
         if place is None and channel.in_ring(cursor) and transport.queued < budget:
             self.cursor, frames, messages = channel.frames_after(
                 cursor,
                 stream.encoder,  # type: ignore[arg-type]  # opaque to the stream
-                budget=budget,
+                budget=budget if shared is None else 0,
                 skip_origin=skip_origin,
+                omit=omit,
             )
             if frames:
                 transport.send_frames(frames)

@@ -8,9 +8,10 @@
           v
     found(...), a few in each turn
 
-A count carries a cursor and a number, and no entry (ext/countback.pyx). All rewinds of a channel that wait are one
-search: it goes back once, and stops wherever one of them begins. Whoever goes away meanwhile is passed over, and a
-search that nobody waits for any more ends with its slice."""
+A count carries a cursor and a number, and no entry (ext/countback.pyx). Where the last messages of an entry are enough,
+the number of the others goes to whoever makes its frame. All rewinds of a channel that wait are one search: it goes
+back once, and stops wherever one of them begins. Whoever goes away meanwhile is passed over, and a search that nobody
+waits for any more ends with its slice."""
 
 from __future__ import annotations
 
@@ -37,14 +38,15 @@ ALL = (1 << 64) - 1  # messages: as many as there are
 LOOP_SECONDS = 0.001  # of one turn: for what rings are gone over, and for those who are told where they begin
 RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried again
 
-Found = Callable[[int, bool], None]
-
+Found = Callable[[int, int, bool], None]
+"""Told the cursor from which a rewind begins; how many messages of the entry right after that are left out, for those
+behind them are as many as are wanted; and whether less is held than it asks for."""
 
 Since = Callable[[int], int]  # the milliseconds of serials below which everything is older than so many ms
 
 
 class Asker:
-    """One rewind: it begins where so many messages lie behind it, or after ``floor``."""
+    """One rewind: it begins where so many messages lie behind it, be it inside an entry, or after ``floor``."""
 
     __slots__ = ("attachment", "client", "cut", "dropped", "floor", "found", "messages")
 
@@ -63,14 +65,14 @@ class Asker:
     def waits(self) -> bool:
         return self.client.open and self.attachment.active and not self.dropped
 
-    def tell(self, cursor: int, since: Since) -> None:
+    def tell(self, cursor: int, omit: int, since: Since) -> None:
         """It begins there; or at the first cursor from which everything is still held, for a count takes its time."""
         channel = self.attachment.channel
         if channel.policy.durability == "memory":
-            cursor = max(cursor, channel.ring.evicted)
+            held = channel.ring.evicted
         else:
-            cursor = max(cursor, floor_at(since(channel.policy.retained_ms)))
-        self.found(min(cursor, channel.head), self.cut)
+            held = floor_at(since(channel.policy.retained_ms))
+        self.found(min(max(cursor, held), channel.head), omit if cursor >= held else 0, self.cut)
 
 
 class Search(Protocol):
@@ -125,12 +127,16 @@ class Count:
     """How far back do these rewinds of a channel reach?"""
 
     def __init__(
-        self, journal: Journal, channel: Channel, waiting: dict[Attachment, Asker], told: Callable[[Asker, int], None]
+        self,
+        journal: Journal,
+        channel: Channel,
+        waiting: dict[Attachment, Asker],
+        told: Callable[[Asker, int, int], None],
     ) -> None:
         """
         Args:
             waiting: all askers; those that have gone are taken out.
-            told: an asker begins at this cursor.
+            told: an asker begins at this cursor, without so many messages of the entry after it.
         """
         self.channel = channel
         self.askers: list[Asker] = []
@@ -188,14 +194,14 @@ class Count:
         self.askers = []
         for asker in waiting:
             if count.messages >= asker.messages or 0 < count.next <= asker.floor:
-                self._told(asker, count.cursor)
+                self._told(asker, count.cursor, max(0, count.messages - asker.messages))
             else:
                 self.askers.append(asker)
 
     def _ended(self, count: Countback) -> None:
         """There is nothing before."""
         for asker in self.askers:
-            self._told(asker, count.cursor)
+            self._told(asker, count.cursor, 0)
         self.askers = []
 
 
@@ -212,7 +218,7 @@ class Beginnings:
         self._queues: dict[ClientProtocol, deque[Search]] = {}  # whose turn is next comes first
         self._gathering: dict[Channel, Count] = {}  # not begun yet: others may join
         self._askers: dict[Attachment, Asker] = {}  # who have not been told
-        self._told: deque[tuple[Asker, int]] = deque()  # what they are to be told
+        self._told: deque[tuple[Asker, int, int]] = deque()  # what they are to be told
         self._resting: deque[tuple[float, Search]] = deque()  # until the journal can be read again
 
     def __len__(self) -> int:
@@ -231,7 +237,7 @@ class Beginnings:
         self._enqueue(client, Question(client, attachment, work, found, False))
 
     def rewound(self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Found) -> None:
-        """The cursor from which it begins, and whether less is held than it asks for."""
+        """Where does it begin?"""
         channel = attachment.channel
         retained_ms = channel.policy.retained_ms
         window_ms = retained_ms if rewind.window_ms is None else rewind.window_ms
@@ -240,7 +246,7 @@ class Beginnings:
         whole = channel.policy.durability == "memory" or channel.in_ring(floor)  # all that counts is in memory
         if whole and messages >= most_messages(channel.ring):
             begins = cursor_before(channel.ring, floor)
-            found(channel.head if begins is None else min(begins, channel.head), cut)
+            found(channel.head if begins is None else min(begins, channel.head), 0, cut)
             return
         if messages == ALL:
             self._since(client, attachment, floor, cut, found)
@@ -248,7 +254,7 @@ class Beginnings:
         count = Countback(channel.head)
         count.aim(messages, floor)
         if not count.take_ring(channel.ring, limits.COUNT_AT_ONCE) and (count.stopped or whole):
-            found(count.cursor, cut)
+            found(count.cursor, max(0, count.messages - messages), cut)
             return
         search = self._gathering.get(channel)
         if search is None or search.owner() is None:
@@ -264,7 +270,7 @@ class Beginnings:
         if asker is not None and asker.waits:
             asker.dropped = True
             attachment.hurried = True
-            asker.found(attachment.channel.head, False)
+            asker.found(attachment.channel.head, 0, False)
 
     def turn(self) -> None:
         """Go on where a thread has found something, tell a few where they begin, and hand over what is next."""
@@ -276,10 +282,10 @@ class Beginnings:
         late = time.perf_counter() + LOOP_SECONDS
         while time.perf_counter() < late:
             if self._told:
-                asker, cursor = self._told.popleft()
+                asker, cursor, omit = self._told.popleft()
                 self._askers.pop(asker.attachment, None)
                 if asker.waits:
-                    asker.tell(cursor, self._older_than)
+                    asker.tell(cursor, omit, self._older_than)
             elif self._queues and self._under_way < limits.COUNTS_AT_ONCE:
                 self._next()
             else:
@@ -295,7 +301,7 @@ class Beginnings:
         channel = attachment.channel
 
         def first(page: list[Stored]) -> None:
-            found(min(page[0].serial - 1, channel.head) if page else channel.head, cut)
+            found(min(page[0].serial - 1, channel.head) if page else channel.head, 0, cut)
 
         work = partial(self._journal.read_after, channel.key, floor, limit=1, budget=0)
         self._enqueue(client, Question(client, attachment, work, first, []))

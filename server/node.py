@@ -479,7 +479,7 @@ class Node:
         self.replay.beginnings.locate(client, attachment, cursor, found)
 
     def rewound(
-        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, bool], None]
+        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, int, bool], None]
     ) -> None:
         self.replay.beginnings.rewound(client, attachment, rewind, found)
 

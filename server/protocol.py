@@ -51,9 +51,10 @@ class Services(Protocol):
         """Tell whether everything after ``cursor`` is still held, by the journal."""
 
     def rewound(
-        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, bool], None]
+        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, int, bool], None]
     ) -> None:
-        """Tell the cursor from which a rewind begins, and whether less is held than was asked for."""
+        """Tell the cursor from which a rewind begins, how many messages of the entry after it are left out, and whether
+        less is held than was asked for."""
 
     def hurry(self, attachment: Attachment) -> None:
         """If that is still being found out: tell the head instead, at once."""

@@ -101,6 +101,7 @@ class Replay:
         encoder = channel.stream(client.wire, attachment.name.full).encoder
         skip_origin = 0 if attachment.echo else client.origin
         budget = limits.SHAPED_BYTES if shapers(client.transport, channel) else limits.REPLAY_BYTES
+        omit = attachment.omitted_after(cursor)
         journal, until = self._journal, channel.head  # what is beyond it, no reader of the stream has seen either
 
         def read() -> tuple[Playback, bool]:
@@ -111,6 +112,7 @@ class Replay:
                 until=until,
                 budget=budget,
                 skip_origin=skip_origin,
+                omit=omit,
             )
             nothing = not played.entries and journal.continuous(channel.key, channel.policy.retention, cursor)
             return played, nothing

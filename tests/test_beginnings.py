@@ -132,22 +132,27 @@ class Asked:
         rewind = Rewind(messages, window_ms)
         beginnings.rewound(client, self.attachment, rewind, self._tell)
 
-    def _tell(self, cursor, cut):
-        self.told.append((cursor, cut))
+    def _tell(self, cursor, omit, cut):
+        self.told.append((cursor, omit, cut))
         self.evicted = self.log.channel.ring.evicted if self.log.channel.policy.durability == "memory" else 0
 
     def check(self):
         """It was told once, what is right for one of the heads that there were while it waited."""
-        [(cursor, cut)] = self.told
+        [(cursor, omit, cut)] = self.told
         if not self.attachment.hurried:
             assert cut == self.cut
             heads = [head for head in self.log.heads if head >= self.first_head]
             fitting = [begins(self.log.entries, head, messages=self.messages, floor=self.floor) for head in heads]
-            assert self.shown(cursor) in [self.shown(max(begin, self.evicted)) for begin in fitting]
+            assert not omit or any(serial == cursor + 1 and omit < count for serial, count, _ in self.log.entries)
+            assert self.shown(cursor, omit) in [
+                self.shown(begin, left_out) if begin >= self.evicted else self.shown(self.evicted)
+                for begin, left_out in fitting
+            ]
 
-    def shown(self, cursor):
-        """The entries that a replay hands out from there."""
-        return [serial for serial, _, ephemeral in self.log.entries if serial > cursor and not ephemeral]
+    def shown(self, cursor, omit=0):
+        """The messages that a replay hands out from there."""
+        entries = [entry for entry in self.log.entries if entry[0] > cursor and not entry[2]]
+        return [(serial, index) for serial, count, _ in entries for index in range(count)][omit:]
 
 
 def settle(beginnings, askers):
@@ -207,7 +212,7 @@ def test_everybody_is_told_once_and_rightly_whatever_happens_meanwhile(small, jo
                 before = len(asked[n].told)
                 beginnings.hurry(asked[n].attachment)
                 if asked[n].attachment.hurried and not before:
-                    assert asked[n].told == [(log.channel.head, False)]
+                    assert asked[n].told == [(log.channel.head, 0, False)]
     staying = [each for each in asked if each.client.open and each.attachment.active]
     settle(beginnings, staying)
     for each in staying:
@@ -308,6 +313,18 @@ def test_a_journal_that_is_away_for_a_while_delays_a_rewind_and_no_more(small, j
     asked.check()
 
 
+def test_of_an_entry_that_is_gone_by_the_time_it_is_told_nothing_is_left_out_of_the_next(small, journal):
+    log, told = Log(journal, ring=2, durability="memory"), []
+    log.publish([3, 3, 3], gap=1)
+    attachment = Bag(channel=log.channel)
+    asker = room.Asker(new_client(), attachment, 8, 0, False, lambda *found: told.append(found))
+    first, second, _ = (serial for serial, *_ in log.entries)
+    for cursor in (first - 1, second - 1):
+        asker.tell(cursor, 1, lambda age_ms: 0)
+    assert first == log.channel.ring.evicted == second - 1
+    assert told == [(first, 0, False), (first, 1, False)]
+
+
 def test_damage_is_where_a_rewind_begins_and_it_is_told_so(small, journal):
     log = Log(journal)
     log.publish([1] * 100, gap=1)
@@ -315,7 +332,7 @@ def test_damage_is_where_a_rewind_begins_and_it_is_told_so(small, journal):
     beginnings = Beginnings(damaged, lambda age_ms: log.now_ms - age_ms, lambda: None)
     asked = Asked(beginnings, log, new_client(), 60, None)
     settle(beginnings, [asked])
-    assert asked.told == [(log.channel.ring.evicted, True)]
+    assert asked.told == [(log.channel.ring.evicted, 0, True)]
 
 
 @pytest.mark.parametrize("error", [JournalCorrupted("room", "flipped"), RuntimeError("a bug")], ids=str)
@@ -361,7 +378,8 @@ def test_a_count_over_blocks_is_one_over_their_entries(counts, cuts, aims, budge
             else:
                 all(block.count_back(*row, count) for row in reversed(rest))
             assert count.cursor < before
-        assert count.cursor == begins(log, head, messages=aim, floor=0)
+        cursor, omit = begins(log, head, messages=aim, floor=0)
+        assert (count.cursor, max(0, count.messages - aim)) == (cursor, omit)
 
 
 def test_a_slice_ends_with_its_budget_but_goes_over_one_block_in_any_case():

@@ -13,32 +13,32 @@ from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 from ext.playback import Playback
 from ext.serial import connection_id
-from ext.wire import EntryEncoder, encode_record, record_origin
+from ext.wire import EntryEncoder, encode_record, record_messages, record_origin
 
 SERIES = "k3J9s0fA"
 OWN, OTHER = 77, 1 << 59
-MESSAGES = b"\x91\x81\xa4data\xa5hello"
+MESSAGE = b"\x81\xa4data\xa5hello"
 LARGEST = (1 << 64) - 1
 
 
-def record(origin, size=0):
+def record(origin, size=0, count=1):
     who = connection_id(origin) if origin else None
-    return encode_record("i" * (1 + size), who, None, 0, MESSAGES)
+    return encode_record("i" * (1 + size), who, None, 0, bytes([0x90 + count]) + MESSAGE * count)
 
 
 @st.composite
 def logs(draw):
     """Entries, each naming the one before it."""
     serials = sorted(draw(st.sets(st.integers(1, 60), max_size=25)))
-    chosen = st.tuples(st.sampled_from([0, OWN, OTHER]), st.integers(0, 40))
+    chosen = st.tuples(st.sampled_from([0, OWN, OTHER]), st.integers(0, 40), st.integers(1, 3))
     return [(serial, previous, record(*draw(chosen))) for serial, previous in zip(serials, [0, *serials], strict=False)]
 
 
-def played(encoder, entries, skip_origin):
-    """Frame by frame, as a list: what a batch is to be made of."""
+def played(encoder, entries, skip_origin, omit=None):
+    """Frame by frame, as a list: what a batch is to be made of; of an entry in ``omit``, without so many messages."""
     return [
         (serial, previous, b"" if skip_origin and record_origin(kept) == skip_origin else
-         encoder.frame(serial, SERIES, kept))
+         encoder.frame(serial, SERIES, kept, first=(omit or {}).get(serial, 0)))
         for serial, previous, kept in entries
     ]  # fmt: skip
 
@@ -52,17 +52,21 @@ def played(encoder, entries, skip_origin):
     skip_origin=st.sampled_from([0, OWN]),
     wire=st.sampled_from([0, 1]),
     singly=st.booleans(),
+    begun=st.integers(0, 2),
 )
 def test_batches_are_the_frames_of_the_entries_one_behind_the_other(
-    entries, cuts, cursor, until, budget, skip_origin, wire, singly
+    entries, cuts, cursor, until, budget, skip_origin, wire, singly, begun
 ):
     encoder = EntryEncoder(wire, "room")
     ends = [0, *sorted(cut for cut in cuts if cut < len(entries)), len(entries)]
     parts = [entries[a:b] for a, b in itertools.pairwise(ends) if b > a]
     rows = [row for part in parts for row in block.encode("app:room", SERIES, part, 0)]
-    wanted = [entry for entry in played(encoder, entries, skip_origin) if cursor < entry[0] <= until]
+    counts = {serial: record_messages(kept) for serial, _, kept in entries}
+    omit = min(begun, counts.get(cursor + 1, 1) - 1)
+    first, origins = cursor + 1, {serial: record_origin(kept) for serial, _, kept in entries}
+    wanted = [entry for entry in played(encoder, entries, skip_origin, {first: omit}) if cursor < entry[0] <= until]
     while True:
-        batch = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin)
+        batch = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin, omit=omit)
         if singly:
             all(batch.take(serial, previous, SERIES, kept) for serial, previous, kept in entries)
         else:
@@ -70,13 +74,15 @@ def test_batches_are_the_frames_of_the_entries_one_behind_the_other(
         assert batch.entries == len([entry for entry in wanted if entry[0] <= batch.cursor])
         taken, wanted = wanted[: batch.entries], wanted[batch.entries :]
         assert batch.frames() == b"".join(frame for _, _, frame in taken)
+        serials = [serial for serial, *_ in taken if not skip_origin or origins[serial] != skip_origin]
+        assert batch.messages == sum(counts[serial] - (omit if serial == first else 0) for serial in serials)
         assert len(batch.frames()) <= budget or batch.entries == 1
         if not taken:
             assert not wanted
             assert batch.cursor == cursor
             return
         assert (batch.previous, batch.cursor) == (taken[0][1], taken[-1][0])
-        cursor = batch.cursor
+        cursor, omit = batch.cursor, 0
 
 
 def test_a_batch_is_as_full_as_its_budget_allows():

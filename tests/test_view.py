@@ -16,7 +16,8 @@ from ext.view import View
 from ext.wire import JSON, MSGPACK, EntryEncoder, encode_record
 
 SERIES, OTHER = "AAAAAAAA", "BBBBBBBB"
-ENTRY = st.tuples(st.integers(1, 1 << 20), st.integers(0, 2), st.booleans(), st.booleans(), st.integers(1, 4))
+STEP = st.one_of(st.just(1), st.integers(1, 1 << 20))
+ENTRY = st.tuples(STEP, st.integers(0, 2), st.booleans(), st.booleans(), st.integers(1, 4))
 
 
 class Told:
@@ -35,8 +36,12 @@ def record(number: int, count: int) -> bytes:
     skip=st.integers(0, 2),
     back=st.integers(0, 40),
     wire=st.sampled_from([JSON, MSGPACK]),
+    omit=st.integers(0, 3),
 )
-def test_frames_of_a_replay_are_those_of_the_entries_that_the_ring_would_hand_out(steps, budget, skip, back, wire):
+def test_frames_of_a_replay_are_those_of_the_entries_that_the_ring_would_hand_out(
+    steps, budget, skip, back, wire, omit
+):
+    """All of them, but for the first messages of the one right after the cursor, if a rewind begins inside it."""
     view, encoder, serials = View("app:room", SERIES), EntryEncoder(wire, "room"), [0]
     view.ring = Ring(16, 1 << 20, 0, SERIES)
     for number, (step, origin, ephemeral, own, count) in enumerate(steps):
@@ -44,15 +49,20 @@ def test_frames_of_a_replay_are_those_of_the_entries_that_the_ring_would_hand_ou
         kept = record(number, count)
         entry = kept if own else (serials[-1], OTHER, kept)  # of an earlier life: as the journal had it
         view.ring.append(serials[-1], entry, len(kept), origin, EPHEMERAL if ephemeral else 0)
-    cursor = serials[max(0, len(serials) - 1 - back)]
+    at = max(0, len(serials) - 1 - back)
+    cursor = serials[at]
     if cursor < view.ring.evicted:
         with pytest.raises(Evicted):
             view.frames_after(cursor, encoder, budget=budget, skip_origin=skip)
         return
     last, entries = view.ring.read_after(cursor, budget=budget, skip_origin=skip)
-    frames = b"".join(encoder.frame(*entry) for entry in entries)  # type: ignore[misc]
-    messages = sum(len(msgpack.unpackb(entry[2])[-1]) for entry in entries)  # type: ignore[index]
-    assert view.frames_after(cursor, encoder, budget=budget, skip_origin=skip) == (last, frames, messages)
+    if omit:  # only in an entry that has more messages
+        omit = min(omit, steps[at][-1] - 1) if at < len(steps) else 0
+    skipped = {entry[0]: omit for entry in entries if omit and entry[0] == cursor + 1}  # type: ignore[index]
+    frames = b"".join(encoder.frame(*entry, first=skipped.get(entry[0], 0)) for entry in entries)  # type: ignore[misc,index]
+    messages = sum(len(msgpack.unpackb(entry[2])[-1]) for entry in entries) - sum(skipped.values())  # type: ignore[index]
+    got = view.frames_after(cursor, encoder, budget=budget, skip_origin=skip, omit=omit)
+    assert got == (last, frames, messages)
 
 
 @given(

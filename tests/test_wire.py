@@ -333,6 +333,18 @@ def test_a_frame_says_what_the_record_says(record: bytes, wire_format: int, chan
     assert unframed(encoder.frame(serial, SERIES, record)) == (1 if wire_format == JSON else 2, payload, b"")
 
 
+@given(records, formats, positions, st.data())
+def test_a_frame_may_begin_with_any_of_its_messages_and_they_are_called_the_same(
+    record: bytes, wire_format: int, serial: int, data: st.DataObject
+) -> None:
+    whole = model.delivery(wire_format, "room", serial, SERIES, record)
+    first = data.draw(st.integers(0, len(whole["messages"]) - 1))
+    _, payload, _ = unframed(EntryEncoder(wire_format, "room").frame(serial, SERIES, record, first=first))
+    assert decoded(payload, wire_format) == {**whole, "messages": whole["messages"][first:]}
+    with pytest.raises(ValueError, match="has none from index"):
+        EntryEncoder(wire_format, "room").frame(serial, SERIES, record, first=len(whole["messages"]))
+
+
 @given(plain_publishes(), formats, formats, st.randoms(use_true_random=False))
 def test_what_was_published_in_one_format_is_delivered_in_the_other(
     message: dict[str, Any], wire_in: int, wire_out: int, choice: random.Random

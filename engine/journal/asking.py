@@ -36,13 +36,21 @@ def read_after(state: State, channel: str, cursor: int, *, limit: int, budget: i
 
 
 def play_after(
-    state: State, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
+    state: State,
+    channel: str,
+    cursor: int,
+    encoder: EntryEncoder,
+    *,
+    until: int,
+    budget: int,
+    skip_origin: int = 0,
+    omit: int = 0,
 ) -> Playback:
     with state.gate:
         while True:
             reader = state.reader()
             until = min(until, reader.visible)
-            playback = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin)
+            playback = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin, omit=omit)
             try:
                 reader.play(channel, playback)
                 return playback

@@ -70,9 +70,17 @@ class MemoryJournal:
         return []
 
     def play_after(
-        self, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
+        self,
+        channel: str,
+        cursor: int,
+        encoder: EntryEncoder,
+        *,
+        until: int,
+        budget: int,
+        skip_origin: int = 0,
+        omit: int = 0,
     ) -> Playback:
-        return Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin)
+        return Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin, omit=omit)
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return []

@@ -132,10 +132,19 @@ class Journal(Protocol):
         records, but at least one entry when there is one."""
 
     def play_after(
-        self, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
+        self,
+        channel: str,
+        cursor: int,
+        encoder: EntryEncoder,
+        *,
+        until: int,
+        budget: int,
+        skip_origin: int = 0,
+        omit: int = 0,
     ) -> Playback:
         """What comes after the cursor, but not after ``until``, as frames: at most ``budget`` bytes of them, but at
-        least one entry when there is one; none of the connection ``skip_origin``."""
+        least one entry when there is one; none of the connection ``skip_origin``. Of the entry whose serial is the one
+        after the cursor the first ``omit`` messages are left out."""
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         """Entries with serial < cursor, descending; bounded like ``read_after``."""

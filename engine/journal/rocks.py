@@ -105,10 +105,18 @@ class RocksJournal:
         return asking.read_after(self._state, channel, cursor, limit=limit, budget=budget)
 
     def play_after(
-        self, channel: str, cursor: int, encoder: EntryEncoder, *, until: int, budget: int, skip_origin: int = 0
+        self,
+        channel: str,
+        cursor: int,
+        encoder: EntryEncoder,
+        *,
+        until: int,
+        budget: int,
+        skip_origin: int = 0,
+        omit: int = 0,
     ) -> Playback:
         return asking.play_after(
-            self._state, channel, cursor, encoder, until=until, budget=budget, skip_origin=skip_origin
+            self._state, channel, cursor, encoder, until=until, budget=budget, skip_origin=skip_origin, omit=omit
         )
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:

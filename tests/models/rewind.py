@@ -7,8 +7,9 @@ from collections.abc import Sequence
 ModelEntry = tuple[int, int, bool]  # serial, messages, ephemeral
 
 
-def begins(log: Sequence[ModelEntry], head: int, *, messages: int | None, floor: int) -> int:
-    """The cursor after which at least so many messages come, in whole entries; or all that are newer than ``floor``."""
+def begins(log: Sequence[ModelEntry], head: int, *, messages: int | None, floor: int) -> tuple[int, int]:
+    """A cursor, and so many messages of the entry after it that the others are just as many as are wanted; or all that
+    are newer than ``floor``."""
     cursor = head
     for serial, count, ephemeral in reversed(log):
         if ephemeral or serial > head:
@@ -18,4 +19,4 @@ def begins(log: Sequence[ModelEntry], head: int, *, messages: int | None, floor:
         cursor = serial - 1
         if messages is not None:
             messages -= count
-    return cursor
+    return cursor, -min(0, messages or 0)
