@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 import orjson
 
+from engine import absent
 from engine.errors import BadRequest, LimitExceeded
 from engine.limits import UNCOUNTED_BYTES
 from ext.dedup import connection_named
@@ -142,6 +143,9 @@ def _wrong_extras(extras: object, field: str) -> BadRequest:
         _json(extras)
     except ValueError as error:
         return BadRequest(f"{field}: {error}", code=40032)
+    for key, feature in absent.EXTRAS.items():
+        if extras.get(key) is not None:
+            return absent.refusal(f"{field}.{key}", feature, code=40032)
     return BadRequest(f"{field}: must not be nested deeper than {DEEPEST}", code=40032)
 
 

@@ -107,6 +107,8 @@ cdef class Packer:
                 return False
             extras = _kept_map(<dict>extras, 1, True)
             if extras:
+                if "push" in <dict>extras:          # engine/absent.py
+                    return False
                 present += 1
                 ephemeral = (<dict>extras).get("ephemeral") is True
                 privileged = "privileged" in <dict>extras

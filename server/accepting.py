@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine import limits
+from engine import absent, limits
 from engine.auth.capability import Operation
 from engine.auth.rates import WHOLE, Pace
 from engine.auth.tokens import check_message_client_id
@@ -25,7 +25,6 @@ from ext.publish import Publish
 from ext.rate import Rate
 from server import fields
 from server.actions import Flag
-from server.attachment import unsupported_presence
 
 if TYPE_CHECKING:
     from server.protocol import ClientProtocol
@@ -51,23 +50,20 @@ def on_message(client: ClientProtocol, message: dict[str, Any], wire_format: int
 
 
 def on_presence(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
-    _decline(client, message, Operation.PRESENCE, "presence", unsupported_presence())
+    _decline(client, message, Operation.PRESENCE, "presence", absent.PRESENCE)
 
 
 def on_annotation(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
-    _decline(client, message, Operation.ANNOTATION_PUBLISH, "annotation-publish", _unsupported())
+    _decline(client, message, Operation.ANNOTATION_PUBLISH, "annotation-publish", absent.ANNOTATIONS)
 
 
 def on_object(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
-    _decline(client, message, Operation.OBJECT_PUBLISH, "object-publish", _unsupported())
+    _decline(client, message, Operation.OBJECT_PUBLISH, "object-publish", absent.OBJECTS)
 
 
-def _unsupported() -> PubSubError:
-    return BadRequest("this kind of message is not available on this server", code=40000)
-
-
-def _decline(client: ClientProtocol, message: dict[str, Any], operation: int, named: str, refusal: PubSubError) -> None:
+def _decline(client: ClientProtocol, message: dict[str, Any], operation: int, named: str, feature: str) -> None:
     """NACK what this server does not have; who may not even do it is told that."""
+    refusal: PubSubError = absent.refusal(named, feature)
     receipt = _answers(client).expect(fields.integer(message, "msgSerial", limit=1 << 63), 0)
     try:
         name = parse_channel(fields.text(message, "channel"))

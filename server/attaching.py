@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine import limits
+from engine import absent, limits
 from engine.channel import Channel
 from engine.errors import AuthError, Discontinuity, LimitExceeded, PubSubError
 from engine.names import ChannelName, parse_channel
@@ -21,8 +21,11 @@ from ext.serial import parse_serial
 from server import accepting, fields
 from server.actions import Action, Flag
 from server.attachment import (
+    ABSENT_MODES,
+    DEFAULT_MODES,
     Attachment,
     Rewind,
+    available_modes,
     channel_params,
     granted_modes,
     mode_names,
@@ -55,10 +58,12 @@ def on_detach(client: ClientProtocol, message: dict[str, Any], wire_format: int)
 
 
 def on_sync(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:
+    """Asked for who is present. An ERROR would end what is there, so it is told by an ATTACHED that changes nothing."""
     text = fields.text(message, "channel")
-    if text in client.attachments:  # nobody is present: a complete, empty set
-        sync = f"s{client.services.now_ms()}:"
-        client.send({"action": Action.SYNC, "channel": text, "channelSerial": sync, "presence": []})
+    attachment = client.attachments.get(text)
+    if attachment is not None and attachment.placed:
+        error = absent.refusal("SYNC", absent.PRESENCE)
+        _say_attached(client, attachment, attachment.position, resumed=True, error=error)
 
 
 def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
@@ -67,10 +72,12 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
         flags = fields.integer(message, "flags", limit=1 << 32, default=0)
         params = channel_params(name, message.get("params"))
         rewind = parse_rewind(params)
-        requested = requested_modes(flags, params)
-        granted = granted_modes(requested, operations)
-        if not granted:
+        named = requested_modes(flags, params)
+        requested = named or DEFAULT_MODES
+        permitted = granted_modes(requested, operations)
+        if not permitted:
             raise AuthError(f"the credentials do not permit attaching to {name.name!r} so", code=40160)
+        granted = available_modes(permitted, named=named > 0)
         earlier = client.attachments.get(text)
         most = client.allowance.channels
         if earlier is None and len(client.attachments) >= most:
@@ -316,7 +323,7 @@ def regrant(client: ClientProtocol) -> None:
     """
     for text, attachment in list(client.attachments.items()):
         name, operations = _permitted(client, text)
-        modes = granted_modes(attachment.requested, operations)
+        modes = granted_modes(attachment.requested, operations) & ~ABSENT_MODES
         had, taken = attachment.modes, attachment.modes & ~modes
         if not modes:
             error = AuthError(f"the new credentials do not permit {name.name!r}", code=40160)

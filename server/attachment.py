@@ -15,10 +15,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from engine import limits
+from engine import absent, limits
 from engine.auth.capability import Operation
 from engine.channel import Channel
-from engine.errors import BadRequest, PubSubError
+from engine.errors import BadRequest
 from engine.names import ChannelName
 from ext.ingest import Ingest
 from ext.shaper import Shaper
@@ -49,6 +49,7 @@ _GRANTS = (
     (Operation.OBJECT_SUBSCRIBE, Flag.OBJECT_SUBSCRIBE),
     (Operation.OBJECT_PUBLISH, Flag.OBJECT_PUBLISH),
 )
+ABSENT_MODES = sum(mode for name, mode in _MODE_NAMES.items() if name in absent.MODES)
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 _RECOGNISED = ("rewind", "rewindLimit", "modes", "echo")
 _REWIND = re.compile(r"([0-9]{1,9})([sm]?)")
@@ -105,7 +106,7 @@ class Rewind:
 def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
     """The params in force, as text: those in the name, overridden by those of the ATTACH; only recognised ones.
 
-    Raises: BadRequest, if ``given`` is no map, or one of them neither text nor a number.
+    Raises: BadRequest, if ``given`` is no map, one of them neither text nor a number, or of what is not available here.
     """
     if given is None and not name.params:
         return NO_PARAMS
@@ -114,8 +115,11 @@ def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
         if not isinstance(given, Mapping):
             raise BadRequest("params: must be a map of strings", code=40000)
         for key, value in given.items():
-            if value is not None and key in _RECOGNISED:
+            if value is not None and (key in _RECOGNISED or key in absent.PARAMS):
                 merged[key] = _text(key, value)
+    for key, feature in absent.PARAMS.items():
+        if key in merged:
+            raise absent.refusal(f"params.{key}", feature)
     return {key: merged[key] for key in _RECOGNISED if key in merged}
 
 
@@ -133,7 +137,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def requested_modes(flags: int, params: Mapping[str, str]) -> int:
-    """The modes that the client asks for: by param, else by flags, else the usual set."""
+    """The modes that the client asks for: by param, else by flags; 0: by neither."""
     if "modes" in params:
         modes = 0
         for word in params["modes"].split(","):
@@ -142,7 +146,7 @@ def requested_modes(flags: int, params: Mapping[str, str]) -> int:
                 raise BadRequest(f"params.modes: {word.strip()!r} is not a mode", code=40003)
             modes |= mode
         return modes
-    return flags & ALL_MODES or DEFAULT_MODES
+    return flags & ALL_MODES
 
 
 def mode_names(modes: int) -> str:
@@ -158,6 +162,18 @@ def granted_modes(requested: int, operations: int) -> int:
         if operations & operation:
             allowed |= modes
     return requested & allowed
+
+
+def available_modes(permitted: int, *, named: bool) -> int:
+    """Those of them that this server has. Libraries that name none are not refused for what they ask for by default.
+
+    Raises: BadRequest, if one was asked for by name and is not there, or none is left.
+    """
+    missing = permitted & ABSENT_MODES
+    if missing and (named or missing == permitted):
+        names = mode_names(missing).split(", ")
+        raise absent.refusal(f"modes.{names[0]}", absent.MODES[names[0]])
+    return permitted & ~missing
 
 
 def parse_rewind(params: Mapping[str, str]) -> Rewind | None:
@@ -285,7 +301,3 @@ class Attachment:
 def shapers(transport: Transport, channel: Channel) -> list[Shaper]:
     """Those that have a say in what is delivered from the channel over this transport: mostly none."""
     return [shaper for shaper in (transport.shaper, channel.outgoing) if shaper is not None]
-
-
-def unsupported_presence() -> PubSubError:
-    return BadRequest("presence is not available on this server", code=40000)

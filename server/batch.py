@@ -1,4 +1,4 @@
-"""One request, many channels: batch publish, and batch presence.
+"""One request, many channels: batch publish.
 
     {"channels": ["a", "b"], "messages": [...]}    a spec, or an array of them
         -> for each spec, each channel: a publish of its own, checked and stored by itself
@@ -20,7 +20,7 @@ from engine.errors import PubSubError
 from server.reply import Reply, told
 from server.request import bad_request
 
-MOST_CHANNELS = 100  # of one spec, and of one look at presence
+MOST_CHANNELS = 100  # of one spec
 MOST_MESSAGES = 1000  # of all specs of a request
 MOST_PUBLISHES = 1000  # channels of all specs together: each is an entry, whatever its size
 CHANNELS_A_TURN = 4  # of up to 1,000 messages: some 0.3 ms each
@@ -119,15 +119,3 @@ def batch_reply(results: list[list[Result]], *, several: bool, version: int) -> 
     error = bad_request(f"{failures} of {len(flat)} publishes of the batch failed; see batchResponse", BATCH_FAILED)
     headers = [("X-Ably-Errorcode", str(BATCH_FAILED)), ("X-Ably-Errormessage", str(error))]
     return Reply(400, {"error": error.info(), "batchResponse": flat}, headers)
-
-
-def parse_channels(params: Mapping[str, str]) -> list[str]:
-    """The channels of a batch presence query. Raises: PubSubError 40000."""
-    text = params.get("channels", params.get("channel"))
-    if not text:
-        raise bad_request("channels: missing; give channel names with commas in between")
-    separator = params.get("separator") or ","
-    channels = text.split(separator)
-    if len(channels) > MOST_CHANNELS:
-        raise bad_request(f"channels: {len(channels)} are more than {MOST_CHANNELS}")
-    return channels

@@ -174,7 +174,7 @@ _SCHEMAS: Json = {
             "type": "object",
             "required": ["channel"],
             "properties": {"channel": _TEXT, "error": _ref("ErrorInfo")},
-            "oneOf": [{"required": ["error"]}, {"required": ["messageId"]}, {"required": ["presence"]}],
+            "oneOf": [{"required": ["error"]}, {"required": ["messageId"]}],
         }
     ),
     "Revoked": _outcomes(
@@ -256,16 +256,6 @@ _OPERATIONS: list[tuple[str, str, Json]] = [
     }),
     ("GET", "/channels/{channelId}/messages", _HISTORY),
     ("GET", "/channels/{channelId}/history", _HISTORY),
-    ("GET", "/channels/{channelId}/presence", {
-        "summary": "members",
-        "parameters": [_LIMIT, _parameter("clientId", _TEXT), _parameter("connectionId", _TEXT)],
-        "responses": {"200": _answer(_array({"type": "object"}), "a page", links=True)},
-    }),
-    ("GET", "/channels/{channelId}/presence/history", {
-        "summary": "who came and went",
-        "parameters": list(_RANGE),
-        "responses": {"200": _answer(_array({"type": "object"}), "a page", links=True)},
-    }),
     ("GET", "/channels/{channelId}", {
         "summary": "who uses a channel",
         "responses": {"200": _answer(_ref("ChannelDetails"), "also of a channel that nobody uses")},
@@ -279,14 +269,6 @@ _OPERATIONS: list[tuple[str, str, Json]] = [
         "summary": "publish on many channels, each for itself",
         "requestBody": _body(_one_or_many(_ref("BatchSpec"))),
         "responses": {"201": _answer(_one_or_many(_ref("BatchResult")), "what became of each")},
-    }),
-    ("GET", "/presence", {
-        "summary": "members of many channels",
-        "parameters": [
-            _parameter("channels", {"type": "string", "minLength": 1}, "with commas in between", required=True),
-            _parameter("separator", _TEXT, "in place of the comma"),
-        ],
-        "responses": {"200": _answer(_ref("BatchResult"), "what there is in each")},
     }),
     ("GET", "/stats", {
         "summary": "what the app has done",

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
@@ -26,17 +26,14 @@ from engine.names import ChannelName, parse_channel
 from engine.statistics import Entries, Interval
 from ext.publish import Publish
 from server.admin import Health, health_reply
-from server.batch import batch_reply, counted, parse_channels, parse_specs, publish_batch
+from server.batch import batch_reply, parse_specs, publish_batch
 from server.channels import page_of, parse_enumeration, status
 from server.history import (
-    CARRIED,
     PART_BYTES,
     Archive,
     History,
     MessagePage,
     Shown,
-    link_url,
-    parse_limit,
     parse_query,
 )
 from server.openapi import document
@@ -156,13 +153,10 @@ class Rest:
             ("POST", "/channels/{channelId}/messages", self._publish),
             ("GET", "/channels/{channelId}/messages", partial(self._history, "messages")),
             ("GET", "/channels/{channelId}/history", partial(self._history, "history")),
-            ("GET", "/channels/{channelId}/presence", self._presence),
-            ("GET", "/channels/{channelId}/presence/history", self._presence_history),
             ("GET", "/channels/{channelId}", self._status),
             ("GET", "/channels", self._enumerate),
             ("GET", "/stats", self._stats),
             ("POST", "/messages", self._publish_batch),
-            ("GET", "/presence", self._presence_batch),
             ("POST", "/keys/{keyName}/requestToken", self._request_token),
             ("POST", "/keys/{keyName}/revokeTokens", self._revoke_tokens),
         ):
@@ -316,31 +310,6 @@ class Rest:
         """It is encoded in one go, some ms."""
         await self._pace.turn(math.inf)
         return reply
-
-    # Nobody can enter a channel's presence on this server: it has no members, and nobody has ever come or gone.
-
-    async def _presence(self, request: Request, variables: Variables) -> Reply:
-        self._permitted(request, variables[0], Operation.SUBSCRIBE, "presence")
-        base = {"limit": str(parse_limit(request.query))}
-        base |= {name: request.query[name] for name in ("clientId", "connectionId", *CARRIED) if name in request.query}
-        link = link_url("presence", base)
-        return Reply(200, [], [NO_CACHE], [("first", link), ("current", link)])
-
-    async def _presence_history(self, request: Request, variables: Variables) -> Reply:
-        self._permitted(request, variables[0], Operation.HISTORY, "history")
-        query = parse_query(request.query)
-        return Reply(200, [], [NO_CACHE], query.links("history", self._backend.now_ms(), request.query))
-
-    async def _presence_batch(self, request: Request, variables: Variables) -> Reply:
-        identity = self._authenticate(request)
-        results: list[dict[str, Any]] = []
-        for name in parse_channels(request.query):
-            try:
-                _permit(identity, parse_channel(name), Operation.SUBSCRIBE, "presence")
-                results.append({"channel": name, "presence": []})
-            except PubSubError as error:
-                results.append({"channel": name, "error": error.info()})
-        return Reply(200, counted(results), [NO_CACHE])
 
     async def _status(self, request: Request, variables: Variables) -> Reply:
         identity, channel = self._permitted(request, variables[0], Operation.CHANNEL_METADATA, "channel-metadata")

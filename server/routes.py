@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from engine import absent
 from engine.errors import PubSubError
 from server.reply import Reply
 from server.request import Request, path_segments
@@ -18,8 +19,6 @@ from server.request import Request, path_segments
 Variables = list[str]
 Handle = Callable[[Request, Variables], Awaitable[Reply]]
 
-LATER = {"push", "sse", "event-stream", "comet"}  # first segments that clients may try
-LATER_OF_CHANNELS = {"objects", "client-summary"}  # and what they may try of a channel, or of a message in it
 SHOWN = 200  # characters of a path in an error
 
 
@@ -53,11 +52,11 @@ class Routes:
                 if handle is None:
                     raise _not_allowed(request, method, methods)
                 return handle, [segment for wanted, segment in zip(pattern, segments, strict=True) if wanted is None]
-        later = bool(segments) and (
-            segments[0] in LATER or (segments[0] == "channels" and not LATER_OF_CHANNELS.isdisjoint(segments[2:]))
-        )
-        why = "is not available on this server" if later else "is no route of this server"
-        raise PubSubError(f"{request.method} {request.path[:SHOWN]} {why}", code=40400, status=404)
+        shown = f"{request.method} {request.path[:SHOWN]}"
+        feature = absent.of_path(segments)
+        if feature is not None:
+            raise absent.refusal(shown, feature, code=40400)
+        raise PubSubError(f"{shown} is no route of this server", code=40400)
 
 
 class MethodNotAllowed(PubSubError):

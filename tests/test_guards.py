@@ -14,9 +14,11 @@ from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import auth, until_pong
 
 MODES = {  # flags of ATTACHED that an operation yields, if they were asked for
-    "presence": 1 << 16,
     "publish": 1 << 17,
-    "subscribe": (1 << 18) | (1 << 19),
+    "subscribe": 1 << 18,
+}
+ABSENT_MODES = {  # what they would be for is not there
+    "presence": 1 << 16,
     "annotation-publish": 1 << 21,
     "annotation-subscribe": 1 << 22,
     "object-subscribe": 1 << 24,

@@ -106,26 +106,6 @@ def test_a_repeated_msgserial_is_answered_again_and_delivered_once(server, chann
         assert texts(client, channel, 3) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("action", [14, 19, 21])
-def test_what_is_not_available_yet_is_nacked(server, channel, action):
-    with RawClient(server.address, clientId="me") as client:
-        client.attach(channel)
-        client.send({"action": action, "channel": channel, "msgSerial": 0, "presence": [{"action": 2}]})
-        nack = client.receive()
-        assert (nack["action"], nack["msgSerial"], nack["count"]) == (Action.NACK, 0, 1)
-        client.send_messages(channel, [{"data": "x"}], msg_serial=1)
-        assert client.expect(Action.ACK)["msgSerial"] == 1
-
-
-def test_a_sync_is_a_request_that_gets_a_complete_set(server, channel):
-    with RawClient(server.address) as client:
-        client.attach(channel)
-        client.send({"action": 16, "channel": channel})
-        sync = client.receive()
-        assert (sync["action"], sync["channel"], sync["presence"]) == (16, channel, [])
-        assert sync["channelSerial"].partition(":")[2] == ""
-
-
 # delivery
 
 

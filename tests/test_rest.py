@@ -86,8 +86,7 @@ HOSTILE = "a +b,c;d>&=/%é"
     [
         ("/channels", "prefix"),
         ("/channels/room:1/messages", "format"),
-        ("/channels/room:1/presence", "clientId"),
-        ("/channels/room:1/presence/history", "v"),
+        ("/channels/room:1/history", "v"),
         ("/stats", "format"),
     ],
 )

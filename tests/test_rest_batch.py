@@ -118,8 +118,6 @@ def test_a_batch_may_have_so_much_of_each(server: Server) -> None:
     publish(server, {"channels": ["a"] * 100, "messages": [{}] * 1000})
     publish(server, [{"channels": [f"c{n}" for n in range(100)], "messages": {}}] * 10)
     assert len(stored(server)) == 100 + 1000
-    many = ",".join(["a"] * 100)
-    assert value_of(server.ask("GET", f"/presence?channels={many}"))["successCount"] == 100
 
 
 def test_results_with_errors_came_with_version_3(server: Server) -> None:
@@ -130,28 +128,3 @@ def test_results_with_errors_came_with_version_3(server: Server) -> None:
 
 def test_a_batch_needs_credentials_before_it_is_read(server: Server) -> None:
     assert code_of(server.ask("POST", "/messages", b"{", who=None)) == (401, 40101)
-
-
-def test_batch_presence_answers_for_each_channel(server: Server) -> None:
-    server.backend.channels.clear()
-    told = value_of(server.ask("GET", "/presence?channels=a,%3Abad,b"))
-    assert (told["successCount"], told["failureCount"]) == (2, 1)
-    assert told["results"][0] == {"channel": "a", "presence": []}
-    assert told["results"][1]["error"]["code"] == 40010
-    told = value_of(server.ask("GET", "/presence?channel=a;b&separator=;", who="writer"))
-    assert [result["error"]["code"] for result in told["results"]] == [40160, 40160]
-    many = ",".join(["a"] * 101)
-    for query in ("", "?channels=", f"?channels={many}"):
-        assert code_of(server.ask("GET", "/presence" + query)) == (400, 40000)
-
-
-def test_nobody_is_present(server: Server) -> None:
-    response = server.ask("GET", "/channels/room:1/presence?limit=5&clientId=a,b")
-    assert (response.status, value_of(response)) == (200, [])
-    links = [value for name, value in response.headers if name == "Link"]
-    assert links[0] == '<./presence?limit=5&clientId=a%2Cb>; rel="first"' and len(links) == 2
-    assert value_of(server.ask("GET", "/channels/room:1/presence/history?direction=forwards")) == []
-    assert code_of(server.ask("GET", "/channels/room:1/presence?limit=0")) == (400, 40003)
-    assert code_of(server.ask("GET", "/channels/room:1/presence/history?start=2&end=1")) == (400, 40003)
-    assert code_of(server.ask("GET", "/channels/room:1/presence", who="writer")) == (401, 40160)
-    assert code_of(server.ask("GET", "/channels/room:1/presence/history", who="writer")) == (401, 40160)

@@ -157,7 +157,7 @@ def test_status_follows_who_attaches_and_who_leaves(server: harness.Server, chan
         reader.attach(channel, flags=int(Flag.SUBSCRIBE))
         found = shown_metrics(server, channel)
         assert (found["connections"], found["publishers"], found["subscribers"]) == (2, 1, 2)
-        assert (found["presenceConnections"], found["presenceMembers"], found["objectPublishers"]) == (1, 0, 0)
+        assert (found["presenceConnections"], found["presenceMembers"], found["objectPublishers"]) == (0, 0, 0)
         reader.attach(channel, flags=int(Flag.PUBLISH))
         found = shown_metrics(server, channel)
         assert (found["connections"], found["publishers"], found["subscribers"]) == (2, 2, 1)

@@ -19,7 +19,7 @@ from tests.restclient import JSON, MSGPACK, Answer, RestClient
 
 ROUTES = [(method.upper(), path) for path, methods in document(dev=True)["paths"].items() for method in methods]
 PUBLIC = {"/time", "/health", "/openapi.json", "/apps"}  # of anybody
-LISTS = {"messages", "history", "presence", "channels", "stats"}  # last segments of what comes in pages
+LISTS = {"messages", "history", "channels", "stats"}  # last segments of what comes in pages
 BATCH = {"channels": "room", "messages": {}}
 EXPOSED = {"Link", "Retry-After", "X-Ably-Errorcode", "X-Ably-Errormessage"}
 ORIGIN = "https://app.example"
@@ -73,7 +73,7 @@ def is_private(method: str, path: str) -> bool:
 
 
 def is_a_list(method: str, path: str) -> bool:
-    return method == "GET" and path.rpartition("/")[2] in LISTS and path != "/presence"
+    return method == "GET" and path.rpartition("/")[2] in LISTS
 
 
 def of_a_channel(method: str, path: str) -> bool:

@@ -215,16 +215,3 @@ def test_a_batch_tells_of_each_channel(driver: Driver, server: Server, channel: 
         f"{channel}:a", 2, "elsewhere", 40160,
     )  # fmt: skip
     assert [len(history(server.address, f"{channel}:{name}")) for name in "ab"] == [3, 2]
-
-
-def test_presence_of_many_channels_is_told_for_each(driver: Driver, server: Server, channel: str, packed: bool) -> None:
-    channels = [channel, ":bad"]
-    if driver.speaks("rest_presence_batch"):
-        told = driver.rest("presence_batch", server.port, packed, channels=channels)
-    else:
-        query = {"channels": ",".join(channels)}
-        told = driver.rest("request", server.port, packed, method="GET", path="/presence", params=query)["items"][0]
-    told = told[0] if isinstance(told, list) else told
-    assert (told["successCount"], told["failureCount"]) == (1, 1)
-    assert told["results"][0] == {"channel": channel, "presence": []}
-    assert told["results"][1]["error"]["code"] == 40010

@@ -20,7 +20,7 @@ from engine.auth.capability import NAMES
 from tests.harness import Address, Server, channel_path, publish
 from tests.jwts import jwt
 from tests.rawclient import Action, RawClient, RefusedError
-from tests.test_guards import DENIED, MODES
+from tests.test_guards import ABSENT_MODES, DENIED, MODES
 from tests.test_protocol import until_pong
 
 Outcome = tuple[int, int] | None  # code and status of the refusal; None: it was done
@@ -100,13 +100,6 @@ def batch(version: str) -> Any:
     return attempt
 
 
-def batch_presence(address: Address, token: str, channel: str) -> Outcome:
-    status, answer = ask(address, token, "GET", f"/presence?channels={channel}")
-    assert status == 200
-    [result] = answer["results"]
-    return (result["error"]["code"], result["error"]["statusCode"]) if "error" in result else None
-
-
 # WebSocket
 
 
@@ -127,7 +120,7 @@ def outcome(act: Callable[[], object]) -> Outcome:
 def attaching(mode: str) -> Any:
     def attempt(address: Address, token: str, channel: str) -> Outcome:
         with open_client(address, token, "json") as client:
-            return outcome(lambda: client.attach(channel, flags=MODES[mode]))
+            return outcome(lambda: client.attach(channel, flags=(MODES | ABSENT_MODES)[mode]))
 
     return attempt
 
@@ -186,6 +179,7 @@ SURFACES = [
     *(Surface(f"publish over {format}{' attached' * attached}", ("publish",), publishing(format, attached=attached))
       for format in ("json", "msgpack") for attached in (False, True)),
     *(Surface(f"attach for {mode}", (mode,), attaching(mode)) for mode in MODES),
+    *(Surface(f"attach for {mode}", (mode,), attaching(mode), done=UNAVAILABLE) for mode in ABSENT_MODES),
     Surface("receive messages", ("subscribe",), receiving),
     *(Surface(f"presence action {action}", ("presence",),
               saying(PRESENCE, presence=[{"action": action, "clientId": "x"}]), done=UNAVAILABLE)
@@ -193,9 +187,7 @@ SURFACES = [
     Surface("annotate", ("annotation-publish",), saying(ANNOTATION, annotations=[{}]), done=UNAVAILABLE),
     Surface("change an object", ("object-publish",), saying(OBJECT, state=[{}]), done=UNAVAILABLE),
     *(Surface(f"history by {path}", ("history",), over_http("GET", f"{{c}}/{path}"))
-      for path in ("messages", "history", "presence/history")),
-    Surface("presence by HTTP", ("subscribe",), over_http("GET", "{c}/presence")),
-    Surface("presence of a batch", ("subscribe",), batch_presence),
+      for path in ("messages", "history")),
     Surface("status of a channel", ("channel-metadata",), over_http("GET", "{c}")),
     Surface("enumeration", ("channel-metadata",), over_http("GET", "/channels"), everywhere=True),
     Surface("statistics", ("stats",), over_http("GET", "/stats"), everywhere=True),
