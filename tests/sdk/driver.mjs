@@ -7,6 +7,9 @@
 // driver.py speaks the same commands for the Python client.
 import readline from 'node:readline';
 import Ably from 'ably';
+import { LiveObjects } from 'ably/liveobjects';
+import Push from 'ably/push';
+import { asks } from './asking.mjs';
 
 const clients = new Map(); // name -> { realtime, states, logs, floods }
 const POLL_MS = 5;
@@ -73,7 +76,7 @@ const fetched = (url) => async (_params, done) => {
 };
 
 function options({
-  port, binary, key, token, echo, clientId, recover, transportParams, authUrl, authCallback, tls = false,
+  port, binary, key, token, echo, clientId, recover, transportParams, authUrl, authCallback, tls = false, plugins = false,
 }) {
   const made = {
     endpoint: '127.0.0.1', port, tlsPort: port, tls, useBinaryProtocol: binary, fallbackHosts: [],
@@ -85,6 +88,7 @@ function options({
   }
   if (authCallback) made.authCallback = fetched(authCallback);
   if (echo === false) made.echoMessages = false;
+  if (plugins) made.plugins = { LiveObjects, Push };
   return made;
 }
 
@@ -134,7 +138,7 @@ async function paged(page, show) {
 const operations = {
   async new(command) {
     const realtime = new Ably.Realtime(options(command.options));
-    const made = { realtime, states: [], logs: new Map(), floods: new Map() };
+    const made = { realtime, options: command.options, states: [], logs: new Map(), floods: new Map() };
     realtime.connection.on((change) => made.states.push({ state: change.current, error: error(change.reason) }));
     clients.set(command.client, made);
   },
@@ -255,10 +259,6 @@ const operations = {
     return restOf(command).batchPublish(command.specs);
   },
 
-  async rest_presence_batch(command) {
-    return restOf(command).batchPresence(command.channels);
-  },
-
   async speaks(command) {
     return command.of in operations;
   },
@@ -276,6 +276,16 @@ const operations = {
     const page = await restOf(command).request(method, path, 3, params ?? null, body ?? null, null);
     const { statusCode, success, errorCode, errorMessage } = page;
     return { status: statusCode, success, errorCode, errorMessage, ...(await paged(page, (item) => item)) };
+  },
+
+  // For what the server has not: what becomes of it; a list is told by how many there are.
+  async ask(command) {
+    const { realtime, options: given } = of(command);
+    const { channel: name } = command;
+    const [rest, own] = [new Ably.Rest(options(given)), options(given)];
+    const get = (wanted) => realtime.channels.get(name, wanted);
+    const got = await asks[command.what]({ realtime, rest, name, get, options: own, stored: rest.channels.get(name) });
+    return { found: Array.isArray(got) ? got.length : null };
   },
 
   async close(command) {

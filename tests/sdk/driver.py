@@ -18,6 +18,7 @@ from ably import AblyException, AblyRealtime, AblyRest
 from ably.types.channelmode import ChannelMode
 from ably.types.channeloptions import ChannelOptions
 from ably.types.message import Message
+from asking import ASKS, Asker
 
 POLL_SECONDS = 0.005
 LINE_BYTES = 1 << 24
@@ -28,8 +29,9 @@ Command = dict[str, Any]
 class Client:
     """One realtime client and what it has seen."""
 
-    def __init__(self, realtime: AblyRealtime) -> None:
-        self.realtime = realtime
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.options = given
+        self.realtime = realtime = AblyRealtime(**options(given, realtime=True))
         self.states: list[dict[str, Any]] = []
         self.logs: dict[str, list[dict[str, Any]]] = {}
         self.floods: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
@@ -179,7 +181,7 @@ def connection(client: Client) -> dict[str, Any]:
 
 
 async def op_new(command: Command) -> None:
-    CLIENTS[command["client"]] = Client(AblyRealtime(**options(command["options"], realtime=True)))
+    CLIENTS[command["client"]] = Client(command["options"])
 
 
 async def op_connect(command: Command) -> dict[str, Any]:
@@ -361,6 +363,13 @@ async def op_rest_request(command: Command) -> dict[str, Any]:
         status=page.status_code, success=page.success, errorCode=page.error_code, errorMessage=page.error_message
     )
     return told | await paged(page, lambda item: item)
+
+
+async def op_ask(command: Command) -> dict[str, Any]:
+    client = CLIENTS[command["client"]]
+    asker = Asker(client.realtime, rest_of({"options": client.options}), command["channel"])
+    got = await ASKS[command["what"]](asker)
+    return {"found": len(got) if isinstance(got, list) else None}
 
 
 async def op_close(command: Command) -> None:

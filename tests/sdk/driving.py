@@ -60,6 +60,7 @@ class SdkError(Exception):
         super().__init__(f"{error.get('code')}: {error.get('message')}")
         self.code = error.get("code")
         self.status = error.get("statusCode")
+        self.message = str(error.get("message"))
 
 
 class Driver:
@@ -114,7 +115,7 @@ class Driver:
         """A client that is not connected yet.
 
         Options: tls, token, authUrl, authCallback (a URL too, asked by the callback), basic, echo, clientId, recover,
-        transportParams.
+        transportParams, plugins.
         """
         made = Client(self, f"client{next(self._clients)}", {"port": port, "binary": binary, "key": KEY, **options})
         self._open.append(made)
@@ -250,6 +251,11 @@ class Client:
         """All items of all pages, and how many pages there were."""
         found = self._call("history", channel=channel, query=query)
         return list(found["items"]), int(found["pages"])
+
+    def ask(self, what: str, channel: str) -> int | None:
+        """One of tests/sdk/asking.*, on a channel of its own: how many there are, if it is a list. Raises: SdkError."""
+        found = self._call("ask", what=what, channel=channel)["found"]
+        return None if found is None else int(found)
 
     def close(self) -> None:
         if not self._closed:
