@@ -39,7 +39,6 @@ class Plane(Sockets):
         *,
         msgpack: bool,
         heartbeats: bool,
-        received: bytes = b"",
         now_ms: int,
         sink: Sink | None = None,
         client: bool = False,
@@ -51,7 +50,6 @@ class Plane(Sockets):
         *,
         msgpack: bool,
         heartbeats: bool,
-        received: bytes = b"",
         now_ms: int,
     ) -> Socket: ...
     def feed(self, s: Socket, data: bytes) -> None: ...

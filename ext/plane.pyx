@@ -5,7 +5,7 @@
     flush    sockets with replies, streams that moved -> ext/pump.pyx
     tick     who has been silent: heartbeats, pings, the end
     answer   what queues of ACKs have to say -> the sockets' outboxes
-    feed     what a task has read for a socket of its own -> as if it had been received; sent: it has sent what it took
+    feed     what others have read for a socket -> as if it had been received; sent: a task has sent what it took
 
 Nothing here blocks, unless ``poll`` is told how long it may, and nothing calls back but a sink (ext/sink.pyx): the events
 of a poll are a list, of ``(owner, kind, data)``. The kinds, and what their data is, stand in ext/socket.pxd."""
@@ -98,9 +98,10 @@ cdef class Plane(Sockets):
         PyMem_Free(self._buffer)
         PyMem_Free(self._ack.data)
 
-    def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, bytes received=b"", int64_t now_ms,
-            Sink sink=None, bint client=False):
-        """Take over a connection whose handshake is done: ``fd`` (now ours to close), and what was read beyond it."""
+    def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, int64_t now_ms, Sink sink=None,
+            bint client=False):
+        """Take over a connection whose handshake is done: ``fd`` is ours to close now. What was read beyond it is to be
+        fed, once the first that the peer is to hear has been queued: what it has sent may be answered at once."""
         cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
         cdef int one = 1
         s.fd = fd
@@ -109,31 +110,23 @@ cdef class Plane(Sockets):
         codec.decoder_init(&s.decoder, self._max_message, client)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         self.join(s)
-        if received:
-            self._take_in(s, received)
-            s.told_in = self.polls + 1              # the next poll tells; what it reads itself comes behind that
-            self.kick()
         return s
 
-    def carry(self, object owner, object wake not None, *, bint msgpack, bint heartbeats, bytes received=b"",
-              int64_t now_ms):
+    def carry(self, object owner, object wake not None, *, bint msgpack, bint heartbeats, int64_t now_ms):
         """A connection whose bytes a task carries: what it has to ``take`` of the socket's ``carrier``, and what it feeds.
 
         Args:
             wake: called when the carrier has news for the task; from within any call to the plane or the socket.
-            received: what was read beyond the handshake.
         """
         cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
         s.carrier = Carrier(wake)
         codec.decoder_init(&s.decoder, self._max_message, False)
         self.join(s)
-        self._take_in(s, received)
-        if self.events:
-            self.kick()
         return s
 
     def feed(self, Socket s not None, bytes data not None):
-        """What the peer of a carried socket has sent; nothing: it has closed. Events of it come with the next poll."""
+        """What a peer has sent and others have read: all that comes to a carried socket, and what came with the handshake
+        to any. Nothing: it has closed. Events of it come with the next poll."""
         if s.state == CLOSED:
             return
         if data:
@@ -141,6 +134,8 @@ cdef class Plane(Sockets):
             s.last_in = self.now
             s.pinged = False
             self._take_in(s, data)
+            if s.carrier is None:
+                s.told_in = self.polls + 1          # the next poll tells; what it reads itself comes behind that
         else:
             s.lose("connection closed by the peer")
         if self.events:

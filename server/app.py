@@ -391,14 +391,13 @@ class Front:
                 client,
                 msgpack=bool(greeting.wire),
                 heartbeats=greeting.heartbeats,
-                received=received if client is not None else b"",
                 now_ms=node.steady_ms(),
             )
         except OSError:
             if client is not None:
                 node.connections.lost(client.connection, None, node.steady_ms())
             raise
-        self._greet(met, greeting, socket, answer)
+        self._greet(met, greeting, socket, answer, received)
 
     def _greet(
         self,
@@ -406,14 +405,19 @@ class Front:
         greeting: Greeting,
         socket: Socket,
         answer: bytes,
+        received: bytes,
     ) -> None:
-        """The first that it hears from us: the answer to the upgrade, and CONNECTED, or why it is refused."""
+        """The first that it hears from us: the answer to the upgrade, and CONNECTED, or why it is refused.
+
+        Only then what it has sent together with its request: the answer to a ping or a close frame leaves at once."""
         if answer:
             socket.send_frames(answer)
         if isinstance(met, PubSubError):
             refuse(met, greeting, socket)
         else:
             welcome(self._node, met[0], socket, met[1])
+        if received:
+            self._node.plane.feed(socket, received)
 
     async def _on_tls_websocket(self, upgrade: Upgrade, stream: TlsStream, answer: bytes, received: bytes) -> None:
         """One with TLS: the plane's too, carried to it until it ends."""
@@ -426,10 +430,9 @@ class Front:
             carriage.wake,
             msgpack=bool(greeting.wire),
             heartbeats=greeting.heartbeats,
-            received=received if client is not None else b"",
             now_ms=node.steady_ms(),
         )
-        self._greet(met, greeting, socket, answer)
+        self._greet(met, greeting, socket, answer, received)
         node.end_of_turn()
         await carriage.run(socket)
 

@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("tests.harness", "tests.rawclient", "tests.sdk.co
 
 from tests import certificates  # noqa: E402
 from tests.harness import Server  # noqa: E402
+from tests.peer import Served  # noqa: E402
 from tests.proxy import ChaosProxy  # noqa: E402
 
 _numbers = itertools.count(1)
@@ -28,6 +29,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server")) as running:
         yield running
     assert not running.complaints(), running.complaints()
+
+
+@pytest.fixture(scope="session")
+def secure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same with TLS."""
+    arguments = certificates.authority().arguments
+    with Server(tmp_path_factory.mktemp("secure"), arguments=arguments) as running:
+        yield running
+    assert not running.complaints(), running.complaints()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def served(request: pytest.FixtureRequest) -> Served:
+    """Each of the two."""
+    if request.param == "plain":
+        return Served(request.getfixturevalue("server"), None)
+    return Served(request.getfixturevalue("secure_server"), certificates.authority().client)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def closed_peers():
 class Peer:
     """A client of one plain socket, with wsproto as its codec."""
 
-    def __init__(self, plane, owner, *, msgpack=False, heartbeats=False, received=b"", send_buffer=None):
+    def __init__(self, plane, owner, *, msgpack=False, heartbeats=False, send_buffer=None):
         ours, self.socket = tcp_pair()
         if send_buffer:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
@@ -50,9 +50,7 @@ class Peer:
         self.events = []
         self.parts = []
         self.eof = False
-        self.handle = plane.add(
-            ours.detach(), owner, msgpack=msgpack, heartbeats=heartbeats, received=received, now_ms=T0
-        )
+        self.handle = plane.add(ours.detach(), owner, msgpack=msgpack, heartbeats=heartbeats, now_ms=T0)
 
     def send(self, event):
         self.socket.sendall(self.codec.send(event))
@@ -158,7 +156,8 @@ def test_messages_come_up_in_order_with_their_kind(plane):
 def test_what_was_read_with_the_handshake_is_not_lost(plane):
     codec = Connection(ConnectionType.CLIENT)
     first, second = codec.send(TextMessage("early")), codec.send(TextMessage("late"))
-    peer = Peer(plane, "me", received=first + second[:3])
+    peer = Peer(plane, "me")
+    plane.feed(peer.handle, first + second[:3])
     assert select.select([plane.fd], [], [], 1)[0]  # nothing more need arrive for the plane to be polled
     assert poll(plane) == [("me", TEXT, b"early")]
     peer.socket.sendall(second[3:])

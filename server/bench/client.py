@@ -76,11 +76,12 @@ class Client:
             self,
             msgpack=run.binary,
             heartbeats=False,
-            received=received,
             now_ms=run.now_ms(),
             sink=self.receiver,
             client=True,
         )
+        if received:
+            run.plane.feed(self.socket, received)
 
     def failed(self, why: str) -> None:
         self.lost = True
