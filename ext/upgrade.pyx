@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The usual request to become a WebSocket (RFC 6455, section 4.2.1), read strictly, and its answer.
 
-    GET <target> HTTP/1.1 CRLF          of visible ASCII
+    GET <target> HTTP/1.1 CRLF          "/", perhaps with a query, of visible ASCII
     <name>: <value> CRLF ...            tokens and ASCII text; no name twice
     CRLF
 
@@ -54,7 +54,7 @@ def parse_upgrade(bytes head not None):
         return None
     while at < size and 33 <= data[at] <= 126:
         at += 1
-    if at == 4 or head[at:at + 11] != b" HTTP/1.1\r\n":
+    if at == 4 or data[4] != 47 or (at > 5 and data[5] != 63) or head[at:at + 11] != b" HTTP/1.1\r\n":
         return None
     target = PyUnicode_DecodeASCII(<const char*>data + 4, <Py_ssize_t>(at - 4), NULL)
     at += 11

@@ -306,6 +306,7 @@ class Front:
             connections,
             partial(self._on_tls, newcomers) if self._tls else self._on_post,
             self.shed,
+            bounds.request_head_bytes,
         )
         intake.start_soon(run_patience, entrance, newcomers, self._node.steady_ms)
 
@@ -368,9 +369,9 @@ class Front:
         stream.socket.detach()
         return True
 
-    def _on_websocket(self, upgrade: Upgrade, stream: trio.SocketStream, received: bytes) -> None:
-        """A plain one, after the library's handshake: its socket moves into the plane."""
-        self._to_plane(upgrade, stream.socket.detach(), b"", received)
+    def _on_websocket(self, upgrade: Upgrade, stream: trio.SocketStream, answer: bytes, received: bytes) -> None:
+        """A plain one that a task has looked at: its socket moves into the plane."""
+        self._to_plane(upgrade, stream.socket.detach(), answer, received)
         self._node.end_of_turn()
 
     def on_request(self, request: Request, descriptor: int, received: bytes) -> None:
@@ -410,8 +411,7 @@ class Front:
         """The first that it hears from us: the answer to the upgrade, and CONNECTED, or why it is refused.
 
         Only then what it has sent together with its request: the answer to a ping or a close frame leaves at once."""
-        if answer:
-            socket.send_frames(answer)
+        socket.send_frames(answer)
         if isinstance(met, PubSubError):
             refuse(met, greeting, socket)
         else:

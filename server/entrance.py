@@ -33,8 +33,9 @@ async def run_entrance(
     on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
     end_of_turn: Callable[[], object],
     connections: trio.Nursery,
-    on_post: Callable[[int, bytes], bool] = lambda descriptor, received: False,
-    on_starved: Callable[[], object] = lambda: None,
+    on_post: Callable[[int, bytes], bool],
+    on_starved: Callable[[], object],
+    head_bytes: int,
 ) -> None:
     """Until cancelled; then nobody is let in any more, and those who still wait at the door are sent away.
 
@@ -44,6 +45,7 @@ async def run_entrance(
         end_of_turn: called after each batch.
         on_post: takes over a connection that publishes over HTTP, or any one with TLS; False: it is none for it.
         on_starved: called when there was no descriptor for a newcomer.
+        head_bytes: a head that is longer is for ``on_other`` to refuse.
     """
     told = -math.inf
     try:
@@ -51,7 +53,7 @@ async def run_entrance(
             await trio.lowlevel.wait_readable(entrance.fd)
             for descriptor, received in entrance.poll(clock_ms()):
                 if not on_post(descriptor, received):
-                    _pass_on(descriptor, received, on_websocket, on_other, connections)
+                    _pass_on(descriptor, received, head_bytes, on_websocket, on_other, connections)
             end_of_turn()
             if entrance.starved:
                 told = _tell_starved(told)
@@ -83,15 +85,16 @@ async def run_patience(entrance: Entrance, newcomers: Newcomers, clock_ms: Calla
 def _pass_on(
     descriptor: int,
     received: bytes,
+    head_bytes: int,
     on_websocket: Callable[[Request, int, bytes], None],
     on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
     connections: trio.Nursery,
 ) -> None:
-    end = received.find(END_OF_HEAD)
-    request = parse_upgrade(received[: end + len(END_OF_HEAD)]) if end >= 0 else None
+    end = received.find(END_OF_HEAD) + len(END_OF_HEAD)
+    request = parse_upgrade(received[:end]) if len(END_OF_HEAD) <= end <= head_bytes else None
     if request is not None:
         try:
-            on_websocket(request, descriptor, received[end + len(END_OF_HEAD) :])
+            on_websocket(request, descriptor, received[end:])
         except Exception:
             LOGGER.exception("a connection failed")
         return

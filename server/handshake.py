@@ -1,9 +1,10 @@
-"""The WebSocket handshake: trio-websocket's, over a stream that gives it the request head and not a byte more.
+"""The WebSocket handshake where the request is an unusual one: trio-websocket's, over a stream that is none.
 
-    peer --head--> HeadStream --> trio-websocket --> 101 --> peer
-    peer --more--> kept aside, for whoever takes the connection over (the plane)
+    head --HeadStream--> trio-websocket --101--> HeadStream: the answer, for whoever takes the connection over
+                                        --else-> nothing: the caller says that it is refused, with a body
 
-So the handshake is checked by a library that is nothing but that, and the frames never pass through it."""
+So the handshake is judged by a library that is nothing but that, and the frames never pass through it. What can be said
+about a request in plain words has been by then (server/heads.py)."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ class Upgrade:
 
 
 class HeadStream(trio.abc.Stream):
-    """Gives one request head to read; passes on what is written. Closing it closes nothing."""
+    """Gives one request head to read, and keeps what is written. Closing it closes nothing."""
 
-    def __init__(self, stream: trio.abc.Stream, head: bytes, refused: trio.CancelScope) -> None:
-        self._stream = stream
+    def __init__(self, head: bytes, refused: trio.CancelScope) -> None:
+        self.answer = b""
         self._head = head
         self._refused = refused
 
@@ -38,38 +39,29 @@ class HeadStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        self.answer += data
+        await trio.lowlevel.checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """The library gives up: the request was none (it has answered with a 4xx by now)."""
+        """The library gives up: the request was none."""
         self._refused.cancel()
         await trio.lowlevel.checkpoint()
 
 
-def wants_upgrade(head: bytes) -> bool:
-    """Is it worth asking the WebSocket library? It decides; this only keeps plain HTTP away from it."""
-    lowered = head.lower()
-    return b"\r\nupgrade:" in lowered and b"websocket" in lowered
-
-
-async def shake_hands(stream: trio.abc.Stream, head: bytes) -> Upgrade | None:
-    """Answer the request with 101, or as the library sees fit; None: it was refused, and the peer has been told.
-
-    None also when the peer goes away meanwhile. If cancelled, it may have got a part of the answer; the stream is of no
-    further use.
-    """
-    upgrade: Upgrade | None = None
+async def shake_hands(head: bytes) -> tuple[Upgrade, bytes] | None:
+    """What was asked, and the answer to be sent, with 101; None: the library refuses it."""
+    granted: tuple[Upgrade, bytes] | None = None
     try:
         async with trio.open_nursery() as nursery:
-            head_stream = HeadStream(stream, head, nursery.cancel_scope)
+            head_stream = HeadStream(head, nursery.cancel_scope)
             request = await wrap_server_stream(nursery, head_stream, receive_buffer_size=None)
             await request.accept()
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
-            upgrade = Upgrade(request.path, headers)
+            granted = Upgrade(request.path, headers), head_stream.answer
             nursery.cancel_scope.cancel()
-    except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-        upgrade = None
-    return upgrade
+    except* ConnectionClosed:
+        granted = None
+    return granted

@@ -26,6 +26,7 @@ import trio
 
 from engine.errors import LimitExceeded, PubSubError
 from server.bodies import Bodies, room_for_answers
+from server.heads import LENGTH_WRONG, asks_for_websocket, check_head, check_upgrade, head_as_sent, too_long
 from server.pace import Pace
 from server.reply import refusal, respond
 from server.request import Handler, Request, Response, bad_request, parse_target
@@ -39,7 +40,6 @@ EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others ge
 MOST_PIECES = 16 * 1024  # chunks, or reads, of one body: some 0.2 s in all, however small somebody makes them
 SEND_BYTES = 64 * 1024  # at a time: TLS makes a copy of them; a body that fits goes out together with its head
 READING = ("GET", "HEAD")  # what these ask for can be asked for again
-LENGTH_WRONG = 40008  # for a Content-Length that is none, or not the only length
 LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see _linger
 LINGER_SECONDS = 2.0
 TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # states, as Linux numbers them
@@ -252,9 +252,13 @@ class _Connection:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         method, target = head.method.decode("ascii"), head.target.decode("ascii")
         self._asked = Request(method, target, {}, headers, b"", self._is_tls, self._peer)
-        self._check_head(head, headers)
-        if "websocket" in headers.get("upgrade", "").lower():
-            raise _UpgradeError(_head_as_sent(head) + self._http.trailing_data[0])
+        try:
+            check_head(head, headers, self._limits.head_bytes)
+            if asks_for_websocket(headers):
+                check_upgrade(head, headers)
+                raise _UpgradeError(head_as_sent(head) + self._http.trailing_data[0])
+        except PubSubError as error:
+            raise _RefusedError(error) from error
         try:
             path, query = parse_target(target)
         except ValueError as error:
@@ -272,18 +276,6 @@ class _Connection:
             return False
         state = stream.socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_INFO, 1)[0]
         return state in (TCP_CLOSE, TCP_CLOSE_WAIT)
-
-    def _check_head(self, head: h11.Request, headers: dict[str, str]) -> None:
-        """What h11 lets pass: it looks at the size of a head only while that is incomplete, and where a body has two
-        lengths, it takes one. A proxy in front may take the other, and somebody's body for the next one's request.
-        Source: RFC 9112, section 6.3."""
-        size = len(head.method) + len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
-        if size > self._limits.head_bytes:
-            most = self._limits.head_bytes
-            raise _RefusedError(bad_request(f"the request head is larger than {most} bytes", status=431))
-        if "content-length" in headers and "transfer-encoding" in headers:
-            reason = "malformed request: both Content-Length and Transfer-Encoding"
-            raise _RefusedError(bad_request(reason, LENGTH_WRONG))
 
     async def _read_body(self, headers: dict[str, str]) -> bytes:
         most = self._limits.body_bytes
@@ -323,6 +315,8 @@ class _Connection:
                 reason = _REPEATED.sub("", str(error))
                 code = LENGTH_WRONG if "Content-Length" in reason else 40000
                 malformed = bad_request(f"malformed request: {reason}", code, error.error_status_hint)
+                if error.error_status_hint == 431 and self._asked is None:
+                    malformed = too_long(self._limits.head_bytes)
                 raise _RefusedError(malformed) from error
             if isinstance(event, h11.Event):
                 return event
@@ -411,13 +405,6 @@ class _Connection:
 def too_slow(seconds: float) -> PubSubError:
     """What is told to who takes longer than so many seconds for a request."""
     return bad_request(f"the request took longer than {seconds:g} seconds", status=408)
-
-
-def _head_as_sent(head: h11.Request) -> bytes:
-    """The bytes of a request's head, for somebody else to read."""
-    lines = [b"%s %s HTTP/%s" % (head.method, head.target, head.http_version)]
-    lines += [b"%s: %s" % field for field in head.headers.raw_items()]
-    return b"\r\n".join([*lines, b"", b""])
 
 
 def head_of(response: Response, *, last: bool) -> h11.Response:

@@ -1,10 +1,11 @@
 """One port for everything: reads a request head, and hands the connection to whom it concerns.
 
-    accept -> (TLS) -> head -> upgrade? -> handshake -> plane: by its descriptor (plain), or carried by two tasks (TLS)
-                            -> else     -> HTTP   ^
-                                            +-----+ a later request may ask for it, too: proxies keep connections
+    accept -> (TLS) -> head -> the usual upgrade? ----------------> plane: by its descriptor, or carried by two tasks
+                            -> else -> HTTP -> upgrade? -> handshake ^
+                                        this request, or a later one: proxies keep connections
 
-Until a connection is handed over it has a deadline and a bound on what it may send."""
+HTTP says what is wrong with a request for a WebSocket, as with any other. Until a connection is handed over it has a
+deadline and a bound on what it may send."""
 
 from __future__ import annotations
 
@@ -16,8 +17,11 @@ from functools import partial
 import trio
 
 from ext.upgrade import parse_upgrade
-from server.handshake import Upgrade, shake_hands, wants_upgrade
+from server.handshake import Upgrade, shake_hands
+from server.http import whole_response
 from server.newcomers import Newcomer
+from server.reply import refusal, respond
+from server.request import Request, bad_request
 from server.secure import TlsStream
 
 LOGGER = logging.getLogger("unbroken.listener")
@@ -34,7 +38,7 @@ class Acceptor:
     def __init__(
         self,
         *,
-        on_websocket: Callable[[Upgrade, trio.SocketStream, bytes], None],
+        on_websocket: Callable[[Upgrade, trio.SocketStream, bytes, bytes], None],
         on_tls_websocket: Callable[[Upgrade, TlsStream, bytes, bytes], Awaitable[None]],
         on_http: Callable[[trio.abc.Stream, bytes, float | None], Awaitable[bytes | None]],
         tls: ssl.SSLContext | None,
@@ -42,7 +46,7 @@ class Acceptor:
         head_bytes: int,
         handshakes_at_once: int,
     ) -> None:
-        """``on_tls_websocket`` gets the answer to the upgrade, unless that has been sent, and what came behind it."""
+        """``on_websocket`` and its like get the answer to the upgrade, which they send, and what came behind it."""
         self._on_websocket = on_websocket
         self._on_tls_websocket = on_tls_websocket
         self._on_http = on_http
@@ -95,12 +99,9 @@ class Acceptor:
             if scope.cancelled_caught or not received:
                 return
         asked = await self._asked(stream, received, waited_seconds)
-        if asked is None:
-            return
-        head, rest = asked
-        upgrade = await self._shake_hands(stream, head)
-        if upgrade is not None:
-            self._on_websocket(upgrade, stream, rest)
+        if asked is not None:
+            upgrade, answer, rest = asked
+            self._on_websocket(upgrade, stream, answer, rest)
 
     async def _serve_tls(self, stream: TlsStream, received: bytes, newcomer: Newcomer) -> None:
         with newcomer.patience:
@@ -113,38 +114,29 @@ class Acceptor:
         if scope.cancelled_caught or newcomer.patience.cancelled_caught or not received:
             return
         newcomer.leave()
-        asked = await self._asked(stream, received, None)
-        if asked is None:
-            return
-        head, rest = asked
-        request, answer = parse_upgrade(head), b""
-        if request is not None:
-            upgrade: Upgrade | None = Upgrade(request.target, request.headers)
-            answer = request.answer
-        else:
-            upgrade = await self._shake_hands(stream, head)
-        if upgrade is not None:
+        asked = _usual(received, self._head_bytes) or await self._asked(stream, received, None)
+        if asked is not None:
+            upgrade, answer, rest = asked
             await self._on_tls_websocket(upgrade, stream, answer, rest)
 
     async def _asked(
         self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None
-    ) -> tuple[bytes, bytes] | None:
-        """The request for a WebSocket and what has come behind it, after all requests before it have been served; None:
-        there is none, and the connection has ended or is somebody else's."""
-        head = _head_of(received) if waited_seconds is None else None
-        if head is None:
-            upgrade = await self._on_http(stream, received, waited_seconds)
-            if upgrade is None:
-                return None
-            received, head = upgrade, _head_of(upgrade)
-            assert head is not None
-        return head, received[len(head) :]
-
-    async def _shake_hands(self, stream: trio.abc.Stream, head: bytes) -> Upgrade | None:
+    ) -> tuple[Upgrade, bytes, bytes] | None:
+        """A WebSocket that is asked for, the answer, and what has come behind the request, after all requests before it
+        have been served; None: there is none, and the connection has ended or is somebody else's."""
+        found = await self._on_http(stream, received, waited_seconds)
+        if found is None:
+            return None
+        end = found.index(END_OF_HEAD) + len(END_OF_HEAD)
         async with self._admitted:
+            granted = await shake_hands(found[:end])
+        if granted is None:
+            malformed = refusal(bad_request("the request for a WebSocket is malformed"))
+            response = respond(Request("GET", "/", {}, {}, b"", isinstance(stream, TlsStream), ""), malformed)
             with trio.move_on_after(self._seconds):
-                return await shake_hands(stream, head)
-        return None
+                await stream.send_all(whole_response(response, last=True))
+            return None
+        return *granted, found[end:]
 
     async def _read_head(self, stream: trio.abc.Stream, begun: bytes) -> bytes:
         """Up to the end of the head and what came with it; more than the bound goes to HTTP, which refuses it."""
@@ -157,11 +149,11 @@ class Acceptor:
         return bytes(received)
 
 
-def _head_of(received: bytes) -> bytes | None:
-    """The head, if it asks for a WebSocket; all else is for HTTP, which refuses what is none."""
-    end = received.find(END_OF_HEAD)
-    head = received[: end + len(END_OF_HEAD)]
-    return head if end >= 0 and wants_upgrade(head) else None
+def _usual(received: bytes, most: int) -> tuple[Upgrade, bytes, bytes] | None:
+    """The usual request for a WebSocket, the answer, and what has come behind it; None: it is for HTTP to look at."""
+    end = received.find(END_OF_HEAD) + len(END_OF_HEAD)
+    request = parse_upgrade(received[:end]) if len(END_OF_HEAD) <= end <= most else None
+    return None if request is None else (Upgrade(request.target, request.headers), request.answer, received[end:])
 
 
 def _bugs_are_told(group: BaseExceptionGroup[BaseException]) -> bool:

@@ -50,6 +50,19 @@ class Reply:
     links: Sequence[tuple[str, str]] = ()
 
 
+class HttpRefusal(PubSubError):
+    """One for which HTTP has headers of its own."""
+
+    def __init__(self, message: str, *, code: int, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        super().__init__(message, code=code, status=status)
+        self.headers = headers
+
+
+def not_allowed(message: str, allow: str) -> HttpRefusal:
+    """Of a method; ``allow`` is what the path has instead, as the header says it."""
+    return HttpRefusal(message, code=40500, status=405, headers=[("Allow", allow)])
+
+
 def refusal(error: PubSubError) -> Reply:
     """The reply that tells an error."""
     status = error.status if 400 <= error.status < 600 else 500
@@ -63,6 +76,8 @@ def refusal(error: PubSubError) -> Reply:
         wait_ms = RETRY_MS
     if wait_ms is not None:
         headers.append(("Retry-After", str(-(-wait_ms // 1000))))  # whole seconds, and none too early
+    if isinstance(error, HttpRefusal):
+        headers += error.headers
     return Reply(status, told(error), headers)
 
 

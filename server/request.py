@@ -66,12 +66,18 @@ def parse_target(target: str) -> tuple[str, dict[str, str]]:
     Raises: ValueError, when the query has too many fields or is no UTF-8.
     Source: RFC 9112, section 3.2 (the absolute form names a host in front, which does not concern us).
     """
+    path, query = split_target(target)
+    return path, parse_fields(query.encode())
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Path and query, both as they were sent; no path is ``/``."""
     if not target.startswith("/") and "://" in target:
         _, _, rest = target.partition("://")
         slash = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
         target = rest[slash:]
     path, _, query = target.partition("?")
-    return path or "/", parse_fields(query.encode())
+    return path or "/", query
 
 
 def parse_fields(encoded: bytes) -> dict[str, str]:

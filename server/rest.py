@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -60,7 +59,7 @@ from server.request import (
     decode_body,
     protocol_version,
 )
-from server.routes import MethodNotAllowed, Routes, Variables
+from server.routes import Routes, Variables
 from server.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
 from server.turns import Turns
 
@@ -161,10 +160,15 @@ class Rest:
             ("POST", "/keys/{keyName}/revokeTokens", self._revoke_tokens),
         ):
             self.routes.add(method, path, handle)
-        if backend.dev:
-            self.routes.add("POST", "/apps", self._create_app)
-            self.routes.add("DELETE", "/apps/{appId}", self._delete_app)
-            self.routes.add("POST", "/stats", self._put_stats)
+        for method, path, handle in (
+            ("POST", "/apps", self._create_app),
+            ("DELETE", "/apps/{appId}", self._delete_app),
+            ("POST", "/stats", self._put_stats),
+        ):
+            if backend.dev:
+                self.routes.add(method, path, handle)
+            else:
+                self.routes.add_dev(method, path)
 
     async def __call__(self, request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -177,8 +181,6 @@ class Rest:
             reply = await handle(request, variables)
         except PubSubError as error:
             reply = refusal(error)
-            if isinstance(error, MethodNotAllowed):
-                reply = replace(reply, headers=[*reply.headers, ("Allow", error.allow)])
         return self.finish(request, reply)
 
     def finish(self, request: Request, reply: Reply) -> Response:

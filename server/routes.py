@@ -13,13 +13,16 @@ from collections.abc import Awaitable, Callable
 
 from engine import absent
 from engine.errors import PubSubError
-from server.reply import Reply
+from server.foreign import of_another, protocol_of
+from server.reply import Reply, not_allowed
 from server.request import Request, path_segments
 
 Variables = list[str]
 Handle = Callable[[Request, Variables], Awaitable[Reply]]
 
 SHOWN = 200  # characters of a path in an error
+NO_ROUTE = "is no route of this server"
+ONLY_DEV = "is there only with --dev, for tests and development"
 
 
 class Routes:
@@ -28,6 +31,7 @@ class Routes:
     def __init__(self) -> None:
         self.paths: dict[str, dict[str, Handle]] = {}
         self._by_shape: dict[tuple[int, str], list[tuple[tuple[str | None, ...], dict[str, Handle]]]] = {}
+        self._with_dev: set[tuple[str, int, str]] = set()  # method, number of segments, the first one
 
     def add(self, method: str, path: str, handle: Handle) -> None:
         """``path`` begins with a fixed segment; one in braces is a variable."""
@@ -39,6 +43,11 @@ class Routes:
             self._by_shape.setdefault((len(pattern), pattern[0]), []).append((pattern, methods))
         methods[method] = handle
 
+    def add_dev(self, method: str, path: str) -> None:
+        """It would be there with ``--dev``: whoever asks for it is told so."""
+        segments = path.split("/")[1:]
+        self._with_dev.add((method, len(segments), segments[0]))
+
     def find(self, request: Request) -> tuple[Handle, Variables]:
         """The handler, and the path's variables, decoded.
 
@@ -46,34 +55,30 @@ class Routes:
         """
         segments = path_segments(request.path)
         method = "GET" if request.method == "HEAD" else request.method  # whose body is left out further down
+        with_dev = (method, len(segments), "".join(segments[:1])) in self._with_dev
         for pattern, methods in self._by_shape.get((len(segments), "".join(segments[:1])), ()):
             if all(wanted is None or wanted == segment for wanted, segment in zip(pattern, segments, strict=True)):
                 handle = methods.get(method)
                 if handle is None:
-                    raise _not_allowed(request, method, methods)
+                    raise _not_allowed(request, method, methods, ONLY_DEV if with_dev else "")
                 return handle, [segment for wanted, segment in zip(pattern, segments, strict=True) if wanted is None]
         shown = f"{request.method} {request.path[:SHOWN]}"
         feature = absent.of_path(segments)
         if feature is not None:
             raise absent.refusal(shown, feature, code=40400)
-        raise PubSubError(f"{shown} is no route of this server", code=40400)
+        why = NO_ROUTE
+        if with_dev:
+            why = ONLY_DEV
+        elif (protocol := protocol_of(segments)) is not None:
+            why = of_another(protocol)
+        raise PubSubError(f"{shown} {why}", code=40400, status=404)
 
 
-class MethodNotAllowed(PubSubError):
-    """``allow`` is what the path has instead, as the header says it."""
-
-    code = 40500
-    status = 405
-
-    def __init__(self, message: str, allow: str) -> None:
-        super().__init__(message)
-        self.allow = allow
-
-
-def _not_allowed(request: Request, method: str, methods: dict[str, Handle]) -> PubSubError:
+def _not_allowed(request: Request, method: str, methods: dict[str, Handle], why: str) -> PubSubError:
     shown = f"{request.method} {request.path[:SHOWN]}"
     names = sorted(methods)
     if method == "GET":
         return PubSubError(f"{shown} has nothing to read; it takes {' and '.join(names)}", code=40400, status=404)
     allow = [*names, "HEAD"] if "GET" in methods else names
-    return MethodNotAllowed(f"{shown} is not allowed; {', '.join(allow)} is", ", ".join([*allow, "OPTIONS"]))
+    why = why or f"is not allowed; {', '.join(allow)} is"
+    return not_allowed(f"{shown} {why}", ", ".join([*allow, "OPTIONS"]))

@@ -76,18 +76,23 @@ class Peer:
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
         """The next answer of HTTP: its status, its headers by their names in lower case, its body."""
-        while b"\r\n\r\n" not in self._data:
-            assert self._read(), f"the connection ended within a head: {self._data!r}"
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
-        line, *fields = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+        status, headers = self.head()
         size = int(headers.get("content-length", "0"))
         while len(self._data) < size:
             assert self._read(), f"the connection ended within a body: {self._data!r}"
         body, self._data = self._data[:size], self._data[size:]
+        return status, headers, body
+
+    def head(self) -> tuple[int, dict[str, str]]:
+        """That of the next answer."""
+        while b"\r\n\r\n" not in self._data:
+            assert self._read(), f"the connection ended within a head: {self._data!r}"
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        line, *fields = head.decode("latin-1").split("\r\n")
         status = re.fullmatch(r"HTTP/1\.1 (\d{3}) .*", line)
         assert status is not None, line
-        return int(status[1]), headers, body
+        named = (field.partition(":") for field in fields)
+        return int(status[1]), {name.lower(): value.strip() for name, _, value in named}
 
     def refusal(self) -> tuple[int, int, str]:
         """Status, code and message of an error that is told by HTTP; body and headers must say the same."""

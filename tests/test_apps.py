@@ -118,4 +118,7 @@ def test_apps_never_see_each_other(dev):
 
 
 def test_apps_are_not_made_outside_of_development(server):
-    assert request(server.address, "POST", "/apps", {})[0] == 404
+    for method, path, status in (("POST", "/apps", 404), ("DELETE", "/apps/x", 404), ("POST", "/stats", 405)):
+        told, body, _ = request(server.address, method, path, {})
+        assert told == status and "only with --dev" in body["error"]["message"]
+    assert "--dev" not in request(server.address, "GET", "/apps")[1]["error"]["message"]
