@@ -60,7 +60,7 @@ from server.publishing import Bounds
 from server.request import Handler
 from server.rest import Rest
 from server.revoking import Revoker
-from server.revoking import read as read_revocations
+from server.revoking import begin as begin_revocations
 from server.secure import TlsStream
 from server.tls import Carriage
 
@@ -73,8 +73,11 @@ SWITCH_SECONDS = 0.0005  # a thread that has synced waits at most so long for th
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
-def run(settings: Settings) -> int:
-    """Run until a signal; the exit status. Raises: StartupFailed, with what to do about it."""
+def run(settings: Settings, *, new_secret: bool = False) -> int:
+    """Run until a signal; the exit status. Raises: StartupFailed, with what to do about it.
+
+    ``new_secret``: make one first, which ends sessions and tokens.
+    """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -83,7 +86,7 @@ def run(settings: Settings) -> int:
     settings = settings.within(machine_bytes() or limits.MEMORY_UNKNOWN)
     descriptors.raise_limit(settings.limits.connections)
     tls = _tls_context(settings)
-    directory = DataDirectory.open(settings.data)
+    directory = DataDirectory.open(settings.data, new_secret=new_secret)
     try:
         keyring = _keyring(settings, directory)
         journal = open_journal(settings)
@@ -132,7 +135,9 @@ def sorted_namespaces(settings: Settings) -> list:  # type: ignore[type-arg]
 def _keyring(settings: Settings, directory: DataDirectory) -> Keyring:
     """The keys of the configuration and of the data directory."""
     file = directory.apps
-    return Keyring([*keys_of(file.read(), file.path), *settings.keys])
+    kept = list(keys_of(file.read(), file.path))
+    file.keep_copy()
+    return Keyring([*kept, *settings.keys])
 
 
 def _check_apps(settings: Settings, directory: DataDirectory, keyring: Keyring, journal: Journal) -> None:
@@ -204,7 +209,7 @@ async def _serve(
         dedup_key=directory.dedup_key,
         random=secrets.token_bytes,
         note_alive=directory.note_alive,
-        revocations=read_revocations(directory.revocations(), clock.steady.cautious_ms),
+        revocations=begin_revocations(directory, keyring, clock.steady.cautious_ms),
     )
     revoker = Revoker(
         node.revocations,

@@ -3,8 +3,9 @@
     {app id: {"keys": [{"id", "secret", "capability", "revocableTokens", "enabled", "limits"}],
               "namespaces": {id: hours}}}
 
-    apps.json     replaced, never changed; for the owner alone
-    apps.lock     held (flock) from reading to replacing: the server and `unbroken keys` take turns
+    apps.json        replaced, never changed; for the owner alone
+    apps.json.copy   the same, as it was last found good: what an operator puts back when that is damaged or gone
+    apps.lock        held (flock) from reading to replacing: the server and `unbroken keys` take turns
 
 Secrets are in it as they are, because signatures of token requests and JWTs can't be checked without them."""
 
@@ -14,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,14 +40,15 @@ class AppsFile:
     def read(self) -> dict[str, Any]:
         """Apps by id, as they were stored. Raises: StartupFailed."""
         try:
-            apps = orjson.loads(self.path.read_bytes())
+            content = self.path.read_bytes()
         except FileNotFoundError:
+            if _holds_apps(_copy_of(self.path)):
+                missing = f"is missing, though {_copy_of(self.path).name} beside it says which apps there are"
+                raise StartupFailed(f"{self.path}: {missing}; {_putting_back(self.path)}") from None
             return {}
-        except (OSError, ValueError) as error:
-            raise StartupFailed(f"{self.path}: cannot be read: {error}; repair or restore it") from error
-        if not isinstance(apps, dict):
-            raise StartupFailed(f"{self.path}: must hold a map of apps; repair or restore it")
-        return apps
+        except OSError as error:
+            raise StartupFailed(f"{self.path}: cannot be read: {error.strerror}") from error
+        return _parse(content, self.path)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[str, Any]]:
@@ -53,19 +56,38 @@ class AppsFile:
 
         Nobody else changes them meanwhile. Raises: StartupFailed, OSError.
         """
+        with self._alone():
+            apps = self.read()
+            yield apps
+            replace_file(self.path, orjson.dumps(apps, option=orjson.OPT_INDENT_2))
+            self._keep_copy()
+
+    def keep_copy(self) -> None:
+        """Take a copy of what is good, if there is another one so far: somebody may have changed it by hand."""
+        with contextlib.suppress(OSError):
+            if self.path.exists() and self.path.read_bytes() != _read_or_nothing(_copy_of(self.path)):
+                with self._alone():
+                    self._keep_copy()
+
+    def _keep_copy(self) -> None:
+        """Not synced: it is looked at only when something has happened to the other one, and has to be good then."""
+        with contextlib.suppress(OSError):  # a full disk, perhaps: that is told elsewhere
+            if _holds_apps(self.path):
+                replace_file(_copy_of(self.path), self.path.read_bytes(), sync=False)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
         lock = os.open(self.path.with_name("apps.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             give_to_owner(lock, self.path.parent)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            apps = self.read()
-            yield apps
-            replace_file(self.path, orjson.dumps(apps, option=orjson.OPT_INDENT_2))
+            yield
         finally:
             os.close(lock)
 
     @property
     def was_lost(self) -> bool:
-        """It was made here once, and is not there any more."""
+        """It was made here once, and is not there any more; nor is a copy of it."""
         return not self.path.exists() and self.path.with_name("apps.lock").exists()
 
     def stamp(self) -> Stamp:
@@ -75,6 +97,52 @@ class AppsFile:
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.copy")
+
+
+def _read_or_nothing(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _holds_apps(path: Path) -> bool:
+    """Is it there, and good?"""
+    try:
+        apps = _parse(path.read_bytes(), path)
+        list(keys_of(apps, path))
+        namespaces_of(apps, path)
+    except (OSError, StartupFailed):
+        return False
+    return True
+
+
+def _putting_back(path: Path) -> str:
+    """What an operator can do about a file that is damaged or gone, so that all keys are there again."""
+    copy = _copy_of(path)
+    if not _holds_apps(copy):
+        return "restore it from a backup"
+    command = shlex.join(["cp", "-p", str(copy), str(path)])
+    return f"put back what it held last with `{command}`, or restore it from a backup"
+
+
+def _damaged(path: Path, what: str) -> StartupFailed:
+    return StartupFailed(f"{path}: {what}; repair it by hand, or {_putting_back(path)}")
+
+
+def _parse(content: bytes, path: Path) -> dict[str, Any]:
+    """Raises: StartupFailed."""
+    try:
+        apps = orjson.loads(content)
+    except ValueError as error:
+        raise _damaged(path, f"cannot be read: {error}") from error
+    if not isinstance(apps, dict):
+        raise _damaged(path, "must hold a map of apps")
+    return apps
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -145,9 +213,9 @@ def keys_of(apps: dict[str, Any], file: Path) -> Iterable[Key]:
                 yield Key(of_app, key_id, secret, capability, key["revocableTokens"] is True, enabled, *quotas)
         except (KeyError, TypeError, AttributeError) as error:
             # Not the entry itself, which may hold secrets.
-            raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error!r}; repair or restore it") from error
+            raise _damaged(file, f"app {app_id!r} is damaged: {error!r}") from error
         except (PubSubError, ValueError) as error:  # KeyFormatError is one
-            raise StartupFailed(f"{file}: app {app_id!r} is damaged: {error}; repair or restore it") from error
+            raise _damaged(file, f"app {app_id!r} is damaged: {error}") from error
 
 
 def namespaces_of(apps: dict[str, Any], file: Path) -> dict[str, dict[str, Namespace]]:
@@ -158,7 +226,7 @@ def namespaces_of(apps: dict[str, Any], file: Path) -> dict[str, dict[str, Names
         if not isinstance(stored, dict) or not all(
             type(hours) is int and 0 <= hours <= LONGEST_PERSISTED_HOURS for hours in stored.values()
         ):
-            raise StartupFailed(f"{file}: app {app_id!r} is damaged: its namespaces; repair or restore it")
+            raise _damaged(file, f"app {app_id!r} is damaged: its namespaces")
         if stored:
             found[app_id] = {space: Namespace(space, hours) for space, hours in stored.items()}
     return found

@@ -274,7 +274,7 @@ class NodeBackend:
         spaces = _new_namespaces(spec.get("namespaces"))
         with self._directory.apps.changing() as apps:
             if len(apps) >= MOST_APPS:
-                raise LimitExceeded(f"there are {MOST_APPS} apps already; delete some", code=42910)
+                raise LimitExceeded(f"there are {MOST_APPS} apps already, and no server has more", code=42910)
             apps[app_id] = {
                 "keys": [stored_key(key) for key in keys],
                 "namespaces": {space.id: space.persisted_hours for space in spaces},

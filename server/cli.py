@@ -43,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--listen", metavar="HOST:PORT", help="address; port 0 picks a free one (127.0.0.1:8080)")
     serve.add_argument("--data", metavar="DIR", type=Path, help="the data directory, made if it is not there (./data)")
+    serve.add_argument(
+        "--new-secret",
+        action="store_true",
+        help="before this start, make a new secret for the data directory, where it is damaged, lost or known to "
+        "others: sessions and tokens end, keys, journal and messages stay",
+    )
     serve.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML; options go before them")
     serve.add_argument(
         "--key",
@@ -132,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     from server.app import run  # here, because --help should not wait for the engine to load
 
     try:
-        return run(settings)
+        return run(settings, new_secret=arguments.new_secret)
     except StartupFailed as error:
         print(f"unbroken: {error}", file=sys.stderr)
         return 1

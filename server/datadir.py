@@ -2,7 +2,8 @@
 
     lock        held while a server runs (flock); holds its pid
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids; their checksum, 8 bytes
-    apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it
+    apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it,
+                apps.json.copy is what is put back when it is damaged
     revocations tokens that were taken back before their time
     nonces      token requests that were answered in the last minutes, and nonces.old: server/nonces.py
     alive       this and earlier lives of the server, a line each: 8 hex digits, the last ms of which it is known, and
@@ -11,9 +12,10 @@
     journal/    the journal
 
 Files are replaced, never changed: a crash leaves the old one or the new one. One that is damaged or missing is refused,
-not made anew, because everything that hangs on it would be lost without a word. Only ``alive`` and ``issued`` may be:
-then clients are told that their connections can't be resumed, and lose no message by it. ``issued`` is changed in
-place: a piece of it is as good as none."""
+not made anew, because everything that hangs on it would be lost without a word; the message says what to do so that
+keys, journal and messages are there again, and to remove something is never it. Only ``alive`` and ``issued`` may be
+damaged: then clients are told that their connections can't be resumed, and lose no message by it. ``issued`` is changed
+in place: a piece of it is as good as none."""
 
 from __future__ import annotations
 
@@ -37,11 +39,12 @@ _LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})(?: ([0-9]{1,15}))?")
 class DataDirectory:
     """Locked from ``open`` until ``close``."""
 
-    def __init__(self, path: Path, lock: int, *, renew_secret: bool = False) -> None:
+    def __init__(self, path: Path, lock: int, *, new_secret: bool = False) -> None:
         self.path = path
         self._lock = lock
         self.apps = AppsFile(path)
-        self.secret = self._make_secret() if renew_secret else self._read_secret()
+        self.has_new_secret = new_secret  # asked for, where there may have been one
+        self.secret = self._make_secret() if new_secret else self._read_secret()
         self.dedup_key = derive_key(self.secret, "message ids")[:16]
         self.earlier_lives: dict[int, int] = {}
         """Earlier runs of the server, and the last ms at which each is known to have lived; as far as it is known."""
@@ -53,10 +56,10 @@ class DataDirectory:
         self._issued = -1  # open from the first key on
 
     @classmethod
-    def open(cls, path: Path, *, renew_secret: bool = False) -> DataDirectory:
+    def open(cls, path: Path, *, new_secret: bool = False) -> DataDirectory:
         """
         Args:
-            renew_secret: make a new one, whatever is there: what the old one has sealed becomes invalid.
+            new_secret: make a new one, whatever is there: what the old one has sealed becomes invalid.
         Raises: StartupFailed, when it cannot be used, or is in use.
         """
         try:
@@ -70,7 +73,8 @@ class DataDirectory:
             holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
             raise StartupFailed(
-                f"{path}: another server (process {holder}) uses this data directory; stop it, or give another --data"
+                f"{path}: another server (process {holder}) uses this data directory; stop it first: two servers need "
+                "two directories, each its own (--data)"
             ) from None
         except OSError as error:
             os.close(lock)
@@ -78,10 +82,10 @@ class DataDirectory:
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-            return cls(path, lock, renew_secret=renew_secret)
+            return cls(path, lock, new_secret=new_secret)
         except OSError as error:
             os.close(lock)
-            raise StartupFailed(f"{path}: cannot be used as data directory: {error.strerror}") from error
+            raise StartupFailed(f"{error.filename or path}: cannot be used: {error.strerror}") from error
         except BaseException:
             os.close(lock)
             raise
@@ -103,10 +107,7 @@ class DataDirectory:
 
     def _read_secret(self) -> bytes:
         file = self.path / "secret"
-        restore = (
-            f"restore it from a backup, or make a new one with `unbroken keys renew-secret --data {self.path}`: tokens "
-            "and connection keys issued so far become invalid by it, and no message is lost"
-        )
+        restore = restoring()
         try:
             content = file.read_bytes()
         except FileNotFoundError:
@@ -176,6 +177,18 @@ class DataDirectory:
 
     def keep_revocations(self, content: bytes) -> None:
         replace_file(self.path / "revocations", content)
+
+    def set_revocations_aside(self) -> None:
+        """They are damaged: whoever wants to may look at them still. Raises: OSError."""
+        (self.path / "revocations").replace(self.path / "revocations.damaged")
+
+
+def restoring() -> str:
+    """What an operator can do about a file that can be made anew, at the price of what it was there for."""
+    return (
+        "restore it from a backup, or start the server as before, once, with --new-secret added: that ends sessions "
+        "and tokens, and keeps keys, journal and messages"
+    )
 
 
 def _checksum(secret: bytes) -> bytes:

@@ -4,7 +4,6 @@
     list      names, states, capabilities
     revoke    it and all tokens that were made with it end; a running server notices within a second
     show      how to use it in code, with the secret left to the environment
-    renew-secret   the server's own, where it is damaged or was lost: tokens and connection keys become invalid
 
 Secrets are printed by ``create`` alone. A key's name is appId.keyId."""
 
@@ -33,8 +32,6 @@ examples:
   unbroken keys list --data /var/lib/unbroken
   unbroken keys revoke shop.4f0c1e
   unbroken keys show shop.4f0c1e --sdk python --url https://realtime.example.com
-  unbroken keys renew-secret --data /var/lib/unbroken
-      when the server says that its secret is damaged or missing, and there is no backup of it
 """
 VARIABLE = "UNBROKEN_KEY"  # of the environment, in what is shown
 
@@ -103,12 +100,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="as JSON, an array")
     revoke = actions.add_parser("revoke", parents=[common], help="end a key and all tokens made with it, for good")
     revoke.add_argument("name", metavar="NAME", help="appId.keyId")
-    actions.add_parser(
-        "renew-secret",
-        parents=[common],
-        help="make a new secret for the data directory, where it is damaged, lost or known to others: tokens and "
-        "connection keys issued so far become invalid, messages and keys stay; no server may run on it",
-    )
     show = actions.add_parser("show", parents=[common], help="show how a key is used in code, without its secret")
     show.add_argument("name", metavar="NAME", help="appId.keyId")
     show.add_argument("--sdk", choices=sorted(SNIPPETS), default="js", help="for which library (js)")
@@ -124,10 +115,6 @@ def run(arguments: argparse.Namespace) -> int:
             return _create(directory, arguments, settings)
         if not directory.is_dir():
             raise StartupFailed(f"{directory}: there is no data directory; give the server's with --data")
-        if arguments.action == "renew-secret":
-            DataDirectory.open(directory, renew_secret=True).close()
-            print("unbroken: made a new secret; tokens and connection keys issued so far are invalid", file=sys.stderr)
-            return 0
         file = AppsFile(directory)
         if arguments.action == "list":
             return _list(file, settings, as_json=arguments.json)

@@ -72,7 +72,9 @@ class KeyWatch:
             self._take_over(keys)
 
     def _read(self) -> list[Key]:
-        return list(keys_of(self._file.read(), self._file.path))
+        keys = list(keys_of(self._file.read(), self._file.path))
+        self._file.keep_copy()
+        return keys
 
     def _take_over(self, keys: list[Key]) -> None:
         found = {key.name: key for key in keys if key.name not in self._configured}

@@ -4,6 +4,7 @@
                            +--> live connections: AUTH, then DISCONNECTED 40141
 
     revocations    in the data directory: a JSON array of [key name, kind, value, issued before, applies at]
+                   damaged: set aside where a new secret is asked for, which revokes all tokens that can be revoked
 
 They are in force before they are written, and answered after: what was answered is never forgotten. A token of the
 very millisecond in which the request came may be older than that, so it counts as revoked; and the answer waits until
@@ -19,12 +20,13 @@ import trio
 
 from engine import limits
 from engine.auth.keys import LONGEST_REVOCABLE_TTL_MS, Key
-from engine.auth.revocation import Revocation, Revocations, outlived, parse_target
+from engine.auth.revocation import ALL_TOKENS, Revocation, Revocations, outlived, parse_target
 from engine.errors import AuthError, BadRequest, PubSubError, StartupFailed
+from server.datadir import DataDirectory, restoring
 
 TURN_SECONDS = 0.002  # after it a millisecond is over, by the clock as the server reads it
 MARGIN_MS = 30_000  # that allowReauthMargin gives clients to come with another token
-KINDS = ("client", "key", "channel")
+KINDS = ("client", "key", "channel", ALL_TOKENS[0])
 
 
 class Revoker:
@@ -113,8 +115,32 @@ def dump(revocations: Iterable[Revocation]) -> bytes:
     return orjson.dumps([[e.key_name, e.kind, e.value, e.issued_before, e.applies_at] for e in revocations])
 
 
+def begin(directory: DataDirectory, keys: Iterable[Key], now_ms: int) -> Revocations:
+    """Those of the data directory; with a new secret, beside them, one of all tokens that these keys can revoke.
+
+    Raises: StartupFailed, which says what to do.
+    """
+    file = directory.path / "revocations"
+    try:
+        try:
+            found = read(directory.revocations(), now_ms)
+        except ValueError as error:
+            if not directory.has_new_secret:
+                raise StartupFailed(f"{file}: is damaged: {error}; {restoring()}") from error
+            directory.set_revocations_aside()
+            found = Revocations()
+        if directory.has_new_secret:
+            for key in keys:
+                if key.revocable_tokens:
+                    found.add(Revocation(key.name, *ALL_TOKENS, now_ms + 1, now_ms), now_ms)
+            directory.keep_revocations(dump(found))
+    except OSError as error:
+        raise StartupFailed(f"{error.filename or file}: cannot be used: {error.strerror}") from error
+    return found
+
+
 def read(content: bytes | None, now_ms: int) -> Revocations:
-    """Those that still matter; None: there is no file. Raises: StartupFailed."""
+    """Those that still matter; None: there is no file. Raises: ValueError, it is damaged."""
     entries = []
     try:
         for key_name, kind, value, issued_before, applies_at in orjson.loads(b"[]" if content is None else content):
@@ -124,10 +150,7 @@ def read(content: bytes | None, now_ms: int) -> Revocations:
             if not outlived(entry, now_ms):
                 entries.append(entry)
     except (ValueError, TypeError) as error:
-        raise StartupFailed(
-            f"revocations: cannot be read: {error}; restore the file from a backup, or remove it when no token can be "
-            "alive any more that was revoked (an hour after the last revocation)"
-        ) from error
+        raise ValueError(str(error)) from error
     return Revocations(entries)
 
 

@@ -51,7 +51,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_directory(file: AppsFile, m
     with file.changing():
         pass
     owner = file.path.parent.stat()
-    assert given == [(owner.st_uid, owner.st_gid)] * 2
+    assert given == [(owner.st_uid, owner.st_gid)] * 3  # the lock, the file and its copy
 
 
 def test_those_who_change_it_take_turns_and_nobodys_change_is_lost(file: AppsFile) -> None:

@@ -47,17 +47,18 @@ def test_a_server_whose_apps_are_gone_says_so_and_makes_no_other_app_until_it_is
     assert found is not None
     publish(tmp_path, found[1])
     kept = (tmp_path / "apps.json").read_bytes()
-    (tmp_path / "apps.json").unlink()
+    for file in tmp_path.glob("apps.json*"):  # where the copy is left, it is what is put back: test_damaged_files.py
+        file.unlink()
     for arguments in ([], ["--key", "other.key:secret"], ["--dev"]):
         status, said = start(tmp_path, *arguments)
         assert status == 1, said
         assert "apps.json: is missing, though the journal beside it holds messages" in said
         assert f"unbroken keys create --data {tmp_path}" in said
-        assert "remove" not in said
         assert not (tmp_path / "apps.json").exists()
     (tmp_path / "apps.json").write_bytes(kept)
     assert start(tmp_path)[0] == 0
-    (tmp_path / "apps.json").unlink()
+    for file in tmp_path.glob("apps.json*"):
+        file.unlink()
     assert keys(tmp_path, "create", "--app", found[1]).startswith(f"{found[1]}.")
     assert start(tmp_path)[0] == 0
 

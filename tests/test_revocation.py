@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from engine.auth.keys import Key
 from engine.auth.revocation import Revocation, Revocations, parse_target
 from engine.auth.tokens import Identity
 from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError, StartupFailed
-from server.revoking import Revoker, dump, read
+from server.datadir import DataDirectory
+from server.revoking import Revoker, begin, dump, read
 from tests.harness import Server, request
 from tests.jwts import jwt
 from tests.rawclient import Action, RawClient
@@ -178,10 +180,20 @@ def test_what_is_no_target_is_refused(target: str) -> None:
         b'[["k","client","v","1",1]]',
     ],
 )
-def test_a_damaged_file_is_refused_and_not_taken_for_an_empty_one(content: bytes) -> None:
+def test_a_damaged_file_is_refused_and_not_taken_for_an_empty_one(tmp_path: Path, content: bytes) -> None:
     assert not len(read(None, NOW))
-    with pytest.raises(StartupFailed, match="revocations"):
-        read(content, NOW)
+    (tmp_path / "revocations").write_bytes(content)
+    key = Key("a", "k", "secret", revocable_tokens=True)
+    with DataDirectory.open(tmp_path) as directory, pytest.raises(StartupFailed, match=r"revocations: is damaged"):
+        begin(directory, [key], NOW)
+    with DataDirectory.open(tmp_path, new_secret=True) as directory:
+        begun = list(begin(directory, [key, Key("a", "other", "secret")], NOW))
+    assert (
+        begun
+        == list(read((tmp_path / "revocations").read_bytes(), NOW))
+        == [Revocation("a.k", "all", "", NOW + 1, NOW)]
+    )
+    assert (tmp_path / "revocations.damaged").read_bytes() == content
 
 
 def test_what_has_had_its_time_is_not_read_back() -> None:

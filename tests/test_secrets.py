@@ -95,7 +95,7 @@ def test_what_clients_present_is_repeated_nowhere(make_server) -> None:
 def test_a_key_on_a_command_line_is_overwritten_and_nothing_else(arguments: list[str]) -> None:
     shown = (
         "import server.cli, server.bench.command, server.app;"
-        "look = lambda *given: print(open('/proc/self/cmdline').read(), end='') or 0;"
+        "look = lambda *given, **named: print(open('/proc/self/cmdline').read(), end='') or 0;"
         "server.app.run = server.bench.command.main = look;"
         "server.cli.main()"
     )

@@ -4,6 +4,7 @@
                  client         that were issued to this clientId, or are used as it
                  key            that have it as x-ably-revocation-key
                  channel        whose capability names exactly this resource
+                 all            all of them; what an operator does to a whole server, and nobody by a request
 
 Of a token in a JWT of another key, either key's revocations count: each by when something was issued with it.
 
@@ -27,6 +28,8 @@ from engine.errors import AuthError, BadRequest, LimitExceeded
 
 KINDS = {"clientId": "client", "revocationKey": "key", "channel": "channel"}
 """As targets spell them, and as they are kept."""
+ALL_TOKENS = ("all", "")
+"""Kind and value of what concerns every token of a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ def revoked() -> AuthError:
 def _targets(identity: Identity) -> set[tuple[str, str]]:
     """All by which its token can be revoked."""
     found = {("channel", resource) for resource in identity.capability.names}
+    found.add(ALL_TOKENS)
     for client_id in (identity.client_id, identity.token_client_id):
         if client_id is not None:
             found.add(("client", client_id))

@@ -116,8 +116,8 @@ def _advice(path: Path, status: str) -> str:
         return f"{path} is in use, by another server or still by this one ({status})"
     if status.startswith("Corruption"):
         return (
-            f"{path} is damaged and was left untouched ({status}); restore it from a copy, "
-            f"or move the directory away to start with an empty journal. (A copy that was taken while a server ran "
-            f"lacks what came meanwhile, and is opened once {path / NAME} is moved away)"
+            f"{path} is damaged and was left untouched ({status}); move it elsewhere, and put a copy in its place. "
+            f"(A copy that was taken while a server ran lacks what came meanwhile, and is opened once {path / NAME} is "
+            "moved elsewhere. Without any copy the server starts with its keys, and without messages)"
         )
     return f"{path} could not be opened ({status}); check space, permissions and the disk, then start again"
