@@ -21,7 +21,10 @@ def running(tmp_path_factory):
 
 
 def bench(port, *options, key=KEY):
-    return main(["bench", "--url", f"ws://127.0.0.1:{port}", "--key", key, "--warmup", "0", *options])
+    """Without a warm-up, where there would be one."""
+    scenario = options[options.index("--scenario") + 1] if "--scenario" in options else "throughput"
+    warmup = ("--warmup", "0") if scenario in ("throughput", "idle") else ()
+    return main(["bench", "--url", f"ws://127.0.0.1:{port}", "--key", key, *warmup, *options])
 
 
 SHORT = ("--duration", "0.4")
@@ -145,10 +148,33 @@ def test_a_server_that_is_none_for_websockets_is_told(capsys):
         (("--scenario", "idle"), "--server-pid"),
         (("--scenario", "reconnect"), "--rate"),
         (("--ramp", "1:2"), "--ramp"),
-        (("--scenario", "replay", "--rate", "100"), "--rate, --ramp: scenario replay"),
-        (("--scenario", "storm", "--ramp", "1:2:3"), "--rate, --ramp: scenario storm"),
-        (("--rate", "0"), "--rate"),
+        (
+            ("--scenario", "replay", "--rate", "100"),
+            "--rate: scenario replay has no use for it (throughput, reconnect ",
+        ),
+        (("--scenario", "storm", "--ramp", "1:2:3"), "--ramp: scenario storm has no use for it"),
+        (("--scenario", "storm", "--publishers", "3"), "--publishers: scenario storm has no use for it"),
+        (("--scenario", "storm", "--duration", "3"), "--duration: scenario storm has no use for it"),
+        (("--scenario", "idle", "--size", "128"), "--size: scenario idle has no use for it"),
+        (("--scenario", "idle", "--window", "64"), "--window: scenario idle has no use for it"),
+        (("--scenario", "replay", "--warmup", "1"), "--warmup: scenario replay has no use for it"),
+        (("--scenario", "reconnect", "--window", "1"), "--window: scenario reconnect has no use for it"),
+        (("--scenario", "reconnect", "--per-frame", "1", "--count", "5"), "--count: scenario reconnect has no use"),
+        (("--count", "5"), "--count: scenario throughput has no use for it (replay "),
+        (("--insecure",), "--insecure: there is no certificate"),
+        (("--rate", "0"), "--rate: from 0.001 to 1,000,000,000, got 0"),
+        (("--rate", "nan"), "--rate: from 0.001 to 1,000,000,000, got nan"),
         (("--publishers", "0"), "--publishers"),
+        (("--publishers", "-1"), "--publishers: from 0 to 1,048,576, got -1"),
+        (("--subscribers", "1000001"), "--subscribers: from 0 to 1,000,000, got 1,000,001"),
+        (("--size", "44"), "--size: from 45 to 1,048,576, got 44"),
+        (("--window", "0"), "--window: from 1 to 1,048,576, got 0"),
+        (("--per-frame", "1001"), "--per-frame: from 1 to 1,000, got 1,001"),
+        (("--duration", "0"), "--duration: from 0.1 to 1,000,000, got 0"),
+        (("--at-once", "0"), "--at-once: from 1 to 10,000, got 0"),
+        (("--scenario", "replay", "--count", "-1"), "--count: from 1 to 4,294,967,296, got -1"),
+        (("--server-pid", "-1"), "--server-pid: from 1 to 4,194,304, got -1"),
+        (("--ramp", "1:0:1"), "--ramp: rates from 0 to 1,000,000,000"),
         (("--plot", "x.pdf"), "--plot"),
         (("--prefix", "a]b"), "--prefix"),
         (("--json", "/no/such/directory/x.json"), "directory"),
@@ -160,6 +186,21 @@ def test_a_server_that_is_none_for_websockets_is_told(capsys):
 def test_a_wrong_option_is_named(options, named, capsys):
     assert bench(1, *options) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [("--publishers", "many"), ("--rate", "fast"), ("--count", "1.5")])
+def test_what_is_no_number_is_named(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench(1, *options)
+    assert ended.value.code == 2
+    assert f"argument {options[0]}: must be a" in capsys.readouterr().err
+
+
+def test_the_address_of_the_rest_side_will_do(running, capsys):
+    assert bench(1, "--url", f"http://127.0.0.1:{running.port}", *SHORT) == 0
+    port = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1)
+    assert bench(1, "--url", f"https://127.0.0.1:{port}") == 3
+    assert "no TLS there" in capsys.readouterr().err
 
 
 def test_what_stands_before_a_host_is_refused_and_not_shown(capsys):

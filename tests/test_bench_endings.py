@@ -73,7 +73,8 @@ def test_ctrl_c_ends_it_with_a_report_that_says_so(running, options, when, inter
     if options[-1] == "--server-pid":
         options = (*options, str(running.pid))
     interrupt(when)
-    assert bench(running.port, *options, *LONG) == 0
+    duration = ("--quiet",) if "storm" in options or "replay" in options else LONG
+    assert bench(running.port, *options, *duration) == 0
     said = capsys.readouterr()
     assert said.out.startswith("ended early, by hand")
     published = "storm" not in options and "idle" not in options

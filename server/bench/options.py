@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from ext.load import MARK_BYTES
 
-SCENARIOS = ("throughput", "storm", "reconnect", "idle", "replay")
 MOST_PUBLISHERS = 1 << 20
 MOST_CONNECTIONS = 1_000_000
 LARGEST_SIZE = 1 << 20
+BOUNDS: dict[str, tuple[float, float]] = {
+    "publishers": (0, MOST_PUBLISHERS),
+    "subscribers": (0, MOST_CONNECTIONS),
+    "channels": (1, MOST_CONNECTIONS),
+    "size": (MARK_BYTES, LARGEST_SIZE),
+    "per_frame": (1, 1000),
+    "window": (1, 1 << 20),
+    "rate": (0.001, 1e9),
+    "duration": (0.1, 1e6),
+    "warmup": (0, 1e6),
+    "count": (1, 1 << 32),
+    "at_once": (1, 10_000),
+    "server_pid": (1, 1 << 22),  # the most that Linux gives out
+}
+MESSAGES = ("publishers", "size", "per_frame")
+SCHEDULE = ("rate", "ramp")
+USES: dict[str, tuple[str, ...]] = {  # of those options that not every scenario has a use for
+    "throughput": (*MESSAGES, *SCHEDULE, "window", "duration", "warmup"),
+    "storm": (),
+    "reconnect": (*MESSAGES, *SCHEDULE, "duration"),
+    "idle": ("duration", "warmup"),
+    "replay": (*MESSAGES, "window", "count"),
+}
+SCENARIOS = tuple(USES)
 
 EXAMPLES = """\
 scenarios and examples:
@@ -79,25 +103,28 @@ class Options:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default="ws://127.0.0.1:8080", help="ws:// or wss:// (ws://127.0.0.1:8080)")
+    """Without defaults: those are in ``Options``, and what has been given can be told from what has not."""
+    parser.add_argument(
+        "--url", default="ws://127.0.0.1:8080", help="ws:// or http://, wss:// or https:// (ws://127.0.0.1:8080)"
+    )
     parser.add_argument("--key", metavar="appId.keyId:secret", help="better in the environment: UNBROKEN_KEY")
     parser.add_argument("--scenario", choices=SCENARIOS, default="throughput", help="see below (throughput)")
-    parser.add_argument("--publishers", type=int, default=1, metavar="N", help="connections that publish (1)")
-    parser.add_argument("--subscribers", type=int, default=10, metavar="N", help="connections that subscribe (10)")
-    parser.add_argument("--channels", type=int, default=1, metavar="N", help="they are spread over so many (1)")
-    parser.add_argument("--size", type=int, default=128, metavar="BYTES", help="of one message's data (128)")
-    parser.add_argument("--per-frame", type=int, default=1, metavar="N", help="messages in one publish (1)")
+    parser.add_argument("--publishers", type=_whole, metavar="N", help="connections that publish (1)")
+    parser.add_argument("--subscribers", type=_whole, metavar="N", help="connections that subscribe (10)")
+    parser.add_argument("--channels", type=_whole, metavar="N", help="they are spread over so many (1)")
+    parser.add_argument("--size", type=_whole, metavar="BYTES", help="of one message's data (128)")
+    parser.add_argument("--per-frame", type=_whole, metavar="N", help="messages in one publish (1)")
     pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--window", type=int, default=64, metavar="N", help="unacknowledged publishes each (64)")
-    pace.add_argument("--rate", type=float, metavar="R", help="messages a second in all, on a fixed schedule")
+    pace.add_argument("--window", type=_whole, metavar="N", help="unacknowledged publishes each (64)")
+    pace.add_argument("--rate", type=_number, metavar="R", help="messages a second in all, on a fixed schedule")
     pace.add_argument("--ramp", metavar="FROM:TO:SECONDS", help="the same, changing evenly, then staying")
-    parser.add_argument("--duration", type=float, default=10.0, metavar="S", help="seconds measured (10)")
-    parser.add_argument("--warmup", type=float, default=1.0, metavar="S", help="seconds before that (1)")
-    parser.add_argument("--count", type=int, default=100_000, metavar="N", help="messages of a replay (100000)")
-    parser.add_argument("--at-once", type=int, default=64, metavar="N", help="connections being made at a time (64)")
+    parser.add_argument("--duration", type=_number, metavar="S", help="seconds measured (10)")
+    parser.add_argument("--warmup", type=_number, metavar="S", help="seconds before that (1)")
+    parser.add_argument("--count", type=_whole, metavar="N", help="messages of a replay (100000)")
+    parser.add_argument("--at-once", type=_whole, metavar="N", help="connections being made at a time (64)")
     parser.add_argument("--format", choices=("json", "msgpack"), default="json", help="on the wire (json)")
     parser.add_argument("--prefix", default="bench", help="of the channels' names; a namespace ends with ':' (bench)")
-    parser.add_argument("--server-pid", type=int, metavar="PID", help="a server here: its CPU and memory")
+    parser.add_argument("--server-pid", type=_whole, metavar="PID", help="a server here: its CPU and memory")
     parser.add_argument("--insecure", action="store_true", help="with wss: do not check the certificate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write percentiles, and one row for each second")
@@ -115,23 +142,22 @@ def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> 
     except KeyFormatError as error:
         raise UsageError(f"--key: {error}") from None
     host, port, secure = _address(arguments.url)
-    _within("--publishers", arguments.publishers, 0, MOST_PUBLISHERS)
-    _within("--subscribers", arguments.subscribers, 0, MOST_CONNECTIONS)
-    _within("--channels", arguments.channels, 1, MOST_CONNECTIONS)
-    _within("--size", arguments.size, MARK_BYTES, LARGEST_SIZE)
-    _within("--per-frame", arguments.per_frame, 1, 1000)
-    _within("--window", arguments.window, 1, 1 << 20)
-    _within("--duration", arguments.duration, 0.1, 1e6)
-    _within("--warmup", arguments.warmup, 0, 1e6)
-    _within("--count", arguments.count, 1, 1 << 32)
-    _within("--at-once", arguments.at_once, 1, 10_000)
+    given = {name for name in (*BOUNDS, "ramp") if getattr(arguments, name) is not None}
+    _check_used(arguments.scenario, given)
+    if arguments.insecure and not secure:
+        raise UsageError("--insecure: there is no certificate to check without TLS (wss:// or https://)")
+    for name, (least, most) in BOUNDS.items():
+        if name in given:
+            _within(_option(name), getattr(arguments, name), least, most)
+    for known in fields(Options):
+        if getattr(arguments, known.name, None) is None:
+            setattr(arguments, known.name, known.default)
     ramp = None
     if arguments.rate is not None:
-        _within("--rate", arguments.rate, 0.001, 1e9)
         ramp = Ramp(arguments.rate, arguments.rate, 0.0)
     elif arguments.ramp is not None:
         ramp = _ramp(arguments.ramp)
-    publishing = arguments.scenario in ("throughput", "reconnect", "replay")
+    publishing = "publishers" in USES[arguments.scenario]
     if publishing and arguments.publishers == 0:
         raise UsageError(f"--publishers: scenario {arguments.scenario} needs at least one")
     if arguments.scenario != "throughput" and arguments.subscribers == 0:
@@ -140,8 +166,6 @@ def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> 
         raise UsageError("--server-pid: scenario idle measures a server on this machine, and needs its process id")
     if arguments.scenario == "reconnect" and ramp is None:
         raise UsageError("--rate: scenario reconnect publishes on a schedule, and needs one")
-    if arguments.scenario not in ("throughput", "reconnect") and ramp is not None:
-        raise UsageError(f"--rate, --ramp: scenario {arguments.scenario} publishes nothing on a schedule")
     if arguments.server_pid is not None and not Path(f"/proc/{arguments.server_pid}").is_dir():
         raise UsageError(f"--server-pid: there is no process {arguments.server_pid} on this machine")
     if re.search(r"[\x00-\x1f\x7f\[\]]", arguments.prefix) or not arguments.prefix:
@@ -183,10 +207,10 @@ def _address(url: str) -> tuple[str, int, bool]:
     except ValueError as error:
         raise UsageError(f"--url: {error}") from None
     beside = parts.username or parts.query or parts.fragment or parts.path not in ("", "/")
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or beside or port == 0:
+    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname or beside or port == 0:
         got = "" if "@" in url else f", got {url!r}"  # what stands before an @ may be a secret
         raise UsageError(f"--url: ws://host:port or wss://host:port, and nothing else{got}")
-    secure = parts.scheme == "wss"
+    secure = parts.scheme in ("wss", "https")  # an address is often at hand as that of its REST side
     return parts.hostname, port or (443 if secure else 80), secure
 
 
@@ -196,10 +220,41 @@ def _ramp(text: str) -> Ramp:
     except ValueError:
         raise UsageError(f"--ramp: FROM:TO:SECONDS, three numbers, got {text!r}") from None
     if not (0 <= begin <= 1e9 and 0 < end <= 1e9 and 0 < seconds <= 1e6):
-        raise UsageError("--ramp: rates from 0 to 1e9 (the last one above 0), over more than 0 seconds")
+        raise UsageError("--ramp: rates from 0 to 1,000,000,000 (the last one above 0), over 1,000,000 seconds at most")
     return Ramp(begin, end, seconds)
+
+
+def _check_used(scenario: str, given: set[str]) -> None:
+    """Raises: UsageError, for an option that this scenario would pass over."""
+    for name in sorted(given):
+        users = [other for other, uses in USES.items() if name in uses]
+        if users and scenario not in users:
+            raise UsageError(f"{_option(name)}: scenario {scenario} has no use for it ({', '.join(users)} have)")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise UsageError(f"{name}: from {least:g} to {most:g}, got {value:g}")
+        raise UsageError(f"{name}: from {_shown(least)} to {_shown(most)}, got {_shown(value)}")
+
+
+def _shown(value: float) -> str:
+    return f"{int(value):,}" if math.isfinite(value) and value == int(value) else f"{value:,}"
+
+
+def _whole(text: str) -> int:
+    """For the parser, whose message names the option."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text[:40]!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text[:40]!r}") from None
