@@ -1,7 +1,7 @@
 """The names of all channels that are in memory, in order: a page of them costs what it holds, and one bisection.
 
-    app1:a  app1:b  app1:c:1  app1:c:2  app2:a        keys are ``<app>:<name>``
-                    ^ after(app1, prefix "c:", ...)"""
+app1:a  app1:b  app1:c:1  app1:c:2  app2:a        keys are ``<app>:<name>``
+                ^ after(app1, prefix "c:", ...)"""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
+from engine.guess import did_you_mean
+
 UNLIMITED = "unlimited"
 
 RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out")
@@ -74,13 +76,14 @@ def parse_quota(given: Mapping[str, object], scope: str) -> Quota:
         if name not in SCOPES[scope]:
             raise ValueError(
                 f"{name}: there is no such limit of {_ARTICLE[scope]}; there are {', '.join(SCOPES[scope])}"
+                f"{did_you_mean(name, SCOPES[scope])}"
             )
         if value == UNLIMITED:
             number = -1
         elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST:
             number = value
         else:
-            raise ValueError(f'{name}: must be a whole number from 1 to {LARGEST}, or "{UNLIMITED}", got {value!r}')
+            raise ValueError(f'{name}: must be a whole number from 1 to {LARGEST:,}, or "{UNLIMITED}", got {value!r}')
         quota = replace(quota, **{name: number})
     return quota
 

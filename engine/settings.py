@@ -1,6 +1,6 @@
 """What an operator may configure, and reading it from TOML.
 
-    listen = "127.0.0.1:8080"        durability = "synced"
+    listen = "127.0.0.1:8080"        durability = "synced"        and whatever else is a field of Settings
     [limits]                         any of engine.limits.Limits
     [limits.connection]              any of engine.quota.Quota; the same for app, key and channel
     [[apps]]                         id, limits, and
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ from typing import Any
 from engine.auth.capability import Capability
 from engine.auth.keys import Key, KeyFormatError, is_app_id, parse_key
 from engine.errors import BadRequest, StartupFailed
+from engine.guess import did_you_mean
 from engine.limits import BODIES_AT_LEAST, Limits
 from engine.quota import NOTHING_SAID, SCOPES, Quota, parse_key_quotas, parse_quota
 
 DURABILITIES = ("synced", "written", "memory")
 """synced: fsynced before ACK and delivery. written: in the operating system before ACK, survives a killed process.
 memory: nothing is kept beyond the ring."""
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 LONGEST_PERSISTED_HOURS = 24 * 365
 DEFAULT_PERSISTED_HOURS = 24
 LARGEST_LIMIT = 1 << 40
@@ -68,6 +71,9 @@ class Settings:
     port: int = 8080
     data: Path = Path("data")
     dev: bool = False
+    dev_anywhere: bool = False  # ... also where others than this machine can reach it
+    log_format: str = "text"
+    log_level: str = "info"
     durability: str = "synced"
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
@@ -94,7 +100,9 @@ class Settings:
         least = limits.least_bodies_bytes
         if limits.bodies_bytes < least:
             times = f"{BODIES_AT_LEAST} times limits.request_body_bytes and limits.max_frame_size"
-            raise StartupFailed(f"limits.bodies_bytes: must be at least {times}, {least}, got {limits.bodies_bytes}")
+            raise StartupFailed(
+                f"limits.bodies_bytes: must be at least {times}, {least:,}, got {limits.bodies_bytes:,}"
+            )
         return replace(self, limits=limits)
 
     def __post_init__(self) -> None:
@@ -106,6 +114,8 @@ class Settings:
             raise StartupFailed("limits.max_frame_size: must not be less than limits.max_message_size")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise StartupFailed("tls_cert, tls_key: TLS needs both, a certificate and its key")
+        if self.dev_anywhere and not self.dev:
+            raise StartupFailed("dev_anywhere: says where development mode may listen, and needs dev (--dev)")
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -131,12 +141,14 @@ class _Entries:
         if not isinstance(table, dict):
             raise self.wrong("", "must be a table")
         self._rest = dict(table)
+        self._known: list[str] = []  # names that were asked for
 
     def wrong(self, name: str, reason: str) -> StartupFailed:
         where = ".".join(part for part in (self._path, name) if part)
         return StartupFailed(f"{self._file}: {where}: {reason}")
 
     def take(self, name: str, kind: type, default: Any = None) -> Any:
+        self._known.append(name)
         if name not in self._rest:
             return default
         value = self._rest.pop(name)
@@ -147,16 +159,29 @@ class _Entries:
         return value
 
     def sub(self, name: str) -> _Entries:
+        self._known.append(name)
         return _Entries(self._file, ".".join(part for part in (self._path, name) if part), self._rest.pop(name, {}))
 
     def names(self) -> list[str]:
         return list(self._rest)
 
-    def end(self) -> None:
+    def end(self, elsewhere: Iterable[str] = ()) -> None:
+        """``elsewhere``: names with the tables that they belong to, for who has put one of them here."""
         for name in self._rest:
-            raise self.wrong(name, "there is no such entry")
+            if self._path and name in TOP:
+                raise self.wrong(name, MISPLACED.format(name))
+            hint = did_you_mean(name, self._known) or did_you_mean(name, elsewhere)
+            raise self.wrong(name, f"there is no such entry{hint}")
+
+    def check(self, table: str, given: Mapping[str, object] | None) -> None:
+        """Of one that somebody else takes apart. Raises: StartupFailed, for what belongs to the file itself."""
+        for name in given or ():
+            if name in TOP:
+                raise self.wrong(f"{table}.{name}", MISPLACED.format(name))
 
 
+TOP = {known.name for known in fields(Settings)} - {"host", "port", "keys", "quotas", "app_quotas"} | {"listen", "apps"}
+MISPLACED = "there is no such entry here; {} belongs above the first [table] of the file"  # of which all else is part
 _KEYS_MAY_STAND_IN = ("apps", "keys", "key")
 _KINDS = {int: "a whole number", str: "a string", bool: "true or false", list: "an array", dict: "a table"}
 
@@ -184,24 +209,27 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
         if text is not None:
             changes[name] = Path(text)
     changes["dev"] = top.take("dev", bool, settings.dev)
+    changes["dev_anywhere"] = top.take("dev_anywhere", bool, settings.dev_anywhere)
     changes["tls_ended_by_proxy"] = top.take("tls_ended_by_proxy", bool, settings.tls_ended_by_proxy)
-    changes["durability"] = _durability(top, settings.durability)
+    changes["durability"] = _one_of(top, "durability", DURABILITIES, settings.durability)
+    changes["log_format"] = _one_of(top, "log_format", LOG_FORMATS, settings.log_format)
+    changes["log_level"] = _one_of(top, "log_level", LOG_LEVELS, settings.log_level)
     limits = top.sub("limits")
     changes["quotas"] = {scope: quota for scope in SCOPES if (quota := _quota(limits, scope, scope)) != NOTHING_SAID}
     changes["limits"] = _limits(limits, settings.limits)
     changes["namespaces"] = _namespaces(top.sub("namespaces"))
     changes["keys"], changes["app_quotas"] = _apps(top, path)
-    top.end()
+    top.end(elsewhere=[f"limits.{known.name}" for known in fields(Limits)])
     try:
         return replace(settings, **changes)
     except StartupFailed as error:
         raise StartupFailed(f"{path}: {error}") from None
 
 
-def _durability(entries: _Entries, default: str | None) -> str | None:
-    value = entries.take("durability", str, default)
-    if value is not None and value not in DURABILITIES:
-        raise entries.wrong("durability", f"must be one of {', '.join(DURABILITIES)}, got {value!r}")
+def _one_of(entries: _Entries, name: str, words: tuple[str, ...], default: str | None) -> str | None:
+    value = entries.take(name, str, default)
+    if value is not None and value not in words:
+        raise entries.wrong(name, f"must be one of {', '.join(words)}, got {value!r}{did_you_mean(value, words)}")
     return str(value) if value is not None else None
 
 
@@ -213,9 +241,9 @@ def _limits(entries: _Entries, limits: Limits) -> Limits:
             continue
         least, most = SMALLEST.get(known.name, 1), LARGEST.get(known.name, LARGEST_LIMIT)
         if not least <= value <= most:
-            raise entries.wrong(known.name, f"must be from {least} to {most}, got {value}")
+            raise entries.wrong(known.name, f"must be from {least:,} to {most:,}, got {value:,}")
         if known.name == "ring_entries_per_channel" and value & (value - 1):
-            raise entries.wrong(known.name, f"must be a power of two, got {value}")
+            raise entries.wrong(known.name, f"must be a power of two, got {value:,}")
         changes[known.name] = value
     entries.end()
     return replace(limits, **changes)
@@ -234,8 +262,8 @@ def _namespaces(entries: _Entries) -> dict[str, Namespace]:
         elif persisted is False and hours:
             raise options.wrong("persisted", "is false, but persisted_hours is set")
         if not 0 <= hours <= LONGEST_PERSISTED_HOURS:
-            raise options.wrong("persisted_hours", f"must be from 0 to {LONGEST_PERSISTED_HOURS}, got {hours}")
-        durability = _durability(options, None)
+            raise options.wrong("persisted_hours", f"must be from 0 to {LONGEST_PERSISTED_HOURS:,}, got {hours:,}")
+        durability = _one_of(options, "durability", DURABILITIES, None)
         if durability == "memory" and hours:
             raise options.wrong("durability", "a persisted namespace cannot be kept in memory only")
         quota = _quota(options, "limits", "channel")
@@ -246,6 +274,7 @@ def _namespaces(entries: _Entries) -> dict[str, Namespace]:
 
 def _quota(entries: _Entries, name: str, scope: str) -> Quota:
     given = entries.take(name, dict)
+    entries.check(name, given)
     try:
         return parse_quota(given, scope) if given is not None else NOTHING_SAID
     except ValueError as error:
@@ -302,6 +331,7 @@ def _key(entries: _Entries, app_id: str) -> Key:
 def _key_quotas(entries: _Entries) -> tuple[Quota, Quota]:
     """A key's own, and that of each of its connections."""
     given = entries.take("limits", dict)
+    entries.check("limits", given)
     try:
         return parse_key_quotas(given if given is not None else {})
     except ValueError as error:

@@ -12,10 +12,11 @@ from typing import Any
 import server
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from engine.errors import StartupFailed
-from engine.settings import Settings, load, parse_listen
+from engine.settings import LOG_FORMATS, LOG_LEVELS, Settings, load, parse_listen
 from server import keys_command
 from server.bench.options import EXAMPLES, add_arguments
 from server.conceal import Parser, hide_arguments
+from server.environment import check_environment, log_settings
 
 SERVE_EXAMPLES = """\
 examples:
@@ -59,8 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--dev", action="store_true", help="development: anybody may make apps (POST /apps)")
     serve.add_argument(
+        "--dev-anywhere", action="store_true", help="with --dev: also where others than this machine can reach the port"
+    )
+    serve.add_argument(
         "--durability", choices=("synced", "written", "memory"), help="when a message counts as stored (synced)"
     )
+    serve.add_argument("--log-level", choices=LOG_LEVELS, help="what is logged, and what is worse (info)")
+    serve.add_argument("--log-format", choices=LOG_FORMATS, help="lines for people or for programs (text)")
     serve.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain, PEM: serve TLS on the port")
     serve.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key, PEM")
     serve.add_argument(
@@ -90,10 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Settings:
-    """Defaults, then the file, then what the command line says. Raises: StartupFailed."""
+    """Defaults, then the file, then the environment, then what the command line says. Raises: StartupFailed."""
+    check_environment(environment)
     settings = load(arguments.config) if arguments.config is not None else Settings()
     changes: dict[str, Any] = {
         "dev": settings.dev or arguments.dev,
+        "dev_anywhere": settings.dev_anywhere or arguments.dev_anywhere,
         "tls_ended_by_proxy": settings.tls_ended_by_proxy or arguments.tls_ended_by_proxy,
     }
     if arguments.listen is not None:
@@ -112,7 +120,8 @@ def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) ->
             raise StartupFailed(f"--key or UNBROKEN_KEY: {error}") from None
         keys[key.name] = key
     changes["keys"] = tuple(keys.values())
-    for name in ("data", "durability", "tls_cert", "tls_key"):
+    changes |= log_settings(environment)
+    for name in ("data", "durability", "tls_cert", "tls_key", "log_format", "log_level"):
         value = getattr(arguments, name)
         if value is not None:
             changes[name] = value

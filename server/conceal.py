@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
+from engine.guess import did_you_mean
+
 _KEY = re.compile(r"([^.:\s'\"=]+\.[^.:\s'\"]+):[^\s'\",]+")
 _ARGUMENTS_BEGIN = 48  # fields of /proc/self/stat, counted from 1: where our arguments lie in memory
 _ARGUMENTS_END = 49
@@ -22,7 +24,17 @@ _BEHIND_NAME = 3  # the first field behind the name of the program, which is in 
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong without repeating what looks like a key."""
+    """Says what is wrong without repeating what looks like a key, and what may have been meant."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as it is there
+        """Of the command as of its subcommands: each knows its own options best. Exits, when some are not known."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
+            options = (each for each in unknown if each.startswith("--"))
+            hint = next((hint for each in options if (hint := did_you_mean(each, known))), "")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         super().error(_KEY.sub(r"\1:***", message))

@@ -68,6 +68,12 @@ def test_those_who_change_it_take_turns_and_nobodys_change_is_lost(file: AppsFil
     assert set(file.read()) == {f"{name}{number}" for name in "abcd" for number in range(5)}
 
 
+def test_a_secret_that_everybody_can_read_in_an_example_is_no_key(file: AppsFile) -> None:
+    key = Key("a", "k", "Change-Me-Please")
+    with pytest.raises(StartupFailed, match="app 'a' is damaged: its secret is that of an example"):
+        list(keys_of({"a": {"keys": [stored_key(key)]}}, file.path))
+
+
 def test_another_content_has_another_stamp(file: AppsFile) -> None:
     stamps = [file.stamp()]
     for name in ("a", "b"):

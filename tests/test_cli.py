@@ -103,6 +103,23 @@ def test_an_empty_environment_variable_is_none() -> None:
         (["--listen", "nonsense"], {}, "--listen: must be HOST:PORT"),
         (["--listen", "::1:80"], {}, "--listen: an IPv6 address goes into brackets"),
         (["--key", "nonsense"], {}, "--key or UNBROKEN_KEY: a key has the form appId.keyId:secret"),
+        (["--key", "a.k:change-me-please"], {}, "--key or UNBROKEN_KEY: its secret is that of an example"),
+        ([], {"UNBROKEN_KEY": "a.k:change-me-too"}, "--key or UNBROKEN_KEY: its secret is that of an example"),
+        (["--dev-anywhere"], {}, "dev_anywhere: says where development mode may listen, and needs dev (--dev)"),
+        ([], {"UNBROKEN_KEYS": "a.b:topsecret"}, "UNBROKEN_KEYS: there is no such variable; there are UNBROKEN_KEY, "),
+        ([], {"UNBROKEN_LOG_LEVLE": "info"}, "did you mean UNBROKEN_LOG_LEVEL?"),
+        ([], {"UNBROKEN_PORT": "8080"}, "did you mean --listen?"),
+        ([], {"UNBROKEN_LISTEN": "8080"}, "did you mean --listen?"),
+        (
+            [],
+            {"UNBROKEN_LOG_LEVEL": "loud"},
+            "UNBROKEN_LOG_LEVEL: must be one of debug, info, warning, error, got 'loud'",
+        ),
+        (
+            [],
+            {"UNBROKEN_LOG_FORMAT": "jsn"},
+            "UNBROKEN_LOG_FORMAT: must be one of text, json, got 'jsn'; did you mean json",
+        ),
         ([], {"UNBROKEN_KEY": "a.b:top:secret"}, "--key or UNBROKEN_KEY: a key has the form"),
         (["--config", "/nowhere/x.toml"], {}, "/nowhere/x.toml: cannot be read"),
         (["--tls-cert", "c.pem"], {}, "needs both"),
@@ -133,6 +150,50 @@ def test_a_memory_server_with_persisted_namespaces_is_refused(config: Path) -> N
     config.write_text("[namespaces.chat]\npersisted = true")
     with pytest.raises(StartupFailed, match=r"namespaces\.chat"):
         parsed("--config", str(config), "--durability", "memory")
+
+
+def test_what_kubernetes_says_of_a_service_called_unbroken_is_none_of_ours() -> None:
+    told = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "80", "SERVICE_PORT_HTTP": "80", "PORT": "tcp://10.0.0.1:80"}
+    told |= {"PORT_80_TCP": "tcp://10.0.0.1:80", "PORT_80_TCP_PROTO": "tcp", "PORT_80_TCP_ADDR": "10.0.0.1"}
+    assert parsed(environment={f"UNBROKEN_{name}": value for name, value in told.items()}) == Settings()
+
+
+def test_the_log_is_as_the_command_line_says_else_the_environment_else_the_file(config: Path) -> None:
+    config.write_text('log_level = "error"\nlog_format = "json"')
+    environment = {"UNBROKEN_LOG_LEVEL": "debug", "UNBROKEN_LOG_FORMAT": ""}
+    levels = []
+    for arguments, variables in (([], {}), ([], environment), (["--log-level", "warning"], environment)):
+        settings = parsed("--config", str(config), *arguments, environment=variables)
+        levels.append((settings.log_level, settings.log_format))
+    assert levels == [("error", "json"), ("debug", "json"), ("warning", "json")]
+    assert parsed("--log-format", "json").log_format == "json"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--port", "8080"], "unrecognized arguments: --port 8080; did you mean --listen?"),
+        (["serve", "--host=0.0.0.0"], "unrecognized arguments: --host=0.0.0.0; did you mean --listen?"),
+        (["serve", "--lisen", "127.0.0.1:1"], "did you mean --listen?"),
+        (["serve", "--log_level", "info"], "did you mean --log-level?"),
+        (["serve", "--durabilty=memory"], "did you mean --durability?"),
+        (["keys", "create", "--ap", "x", "--capabilty", "{}"], "did you mean --capability?"),
+        (["keys", "list", "--datta", "x"], "did you mean --data?"),
+        (["bench", "--publisher-count", "5"], "unrecognized arguments: --publisher-count 5"),
+        (["bench", "--publihers", "5"], "did you mean --publishers?"),
+        (["bench", "--connections", "5"], "did you mean --subscribers?"),
+        (["serve", "--kye", "app1.key1:topsecret"], "--kye app1.key1:*** did you mean --key?"),
+    ],
+)
+def test_an_unknown_option_is_named_with_what_may_have_been_meant(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    output = capsys.readouterr().err
+    assert said in output
+    assert output.startswith(f"usage: unbroken {arguments[0]}")
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["serve", "--nonsense"], ["serve", "--durability", "x"]])
@@ -190,6 +251,9 @@ def test_help_tells_every_option_its_default_and_how_to_hide_a_key(capsys: pytes
         "--key appId.keyId:secret",
         "UNBROKEN_KEY",
         "--dev",
+        "--dev-anywhere",
+        "--log-level {debug,info,warning,error}",
+        "--log-format {text,json}",
         "--tls-cert FILE",
         "--tls-key FILE",
         "--durability {synced,written,memory}",

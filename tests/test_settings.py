@@ -1,6 +1,7 @@
 """What engine.settings promises: the server runs with what is written, or says which entry of which file is wrong."""
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 
@@ -33,13 +34,25 @@ def test_the_example_is_valid_and_shows_every_limit_with_its_default() -> None:
     shown = tomllib.loads(EXAMPLE.read_text())["limits"]
     assert set(shown) == {known.name for known in dataclasses.fields(limits.Limits)} | set(SCOPES)
     assert set(shown["connection"]) == set(SCOPES["connection"])
-    assert settings == dataclasses.replace(
-        Settings(), namespaces=settings.namespaces, keys=settings.keys, quotas=settings.quotas
-    )
+    assert settings == dataclasses.replace(Settings(), quotas=settings.quotas), "nothing in it is no default"
+    told = {known.name for known in dataclasses.fields(Settings)} - {"host", "port", "keys", "quotas", "app_quotas"}
+    text = EXAMPLE.read_text()
+    assert [
+        name for name in (*told, "listen", "apps") if not re.search(rf"^(# )?\[*{name}\b", text, re.MULTILINE)
+    ] == []
     for scope in SCOPES:
         assert settings.general_quota(scope).over(NOTHING_SAID) == NOTHING_SAID, (
             "all are unlimited unless they are given"
         )
+
+
+def test_what_is_commented_out_in_the_example_is_valid_but_for_its_secrets(file: Path) -> None:
+    shown = re.sub(r"^# (\[|\]|\w+ = |    \{)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    with pytest.raises(StartupFailed, match=r"apps\[0\]\.keys\[0\]\.key: its secret is that of an example"):
+        read(file, shown)
+    with pytest.raises(StartupFailed, match=r"apps\[0\]\.keys\[1\]\.key: its secret is that of an example"):
+        read(file, shown.replace("change-me-please", "aSecret"))
+    settings = read(file, shown.replace("change-me-please", "aSecret").replace("change-me-too", "another"))
     assert settings.namespaces["chat"].persisted_hours == 72
     assert settings.namespaces["ticker"].durability == "memory"
     root, reader = settings.keys
@@ -118,7 +131,23 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "entry", "reason"),
     [
-        ("liste = 'x'", "liste", "no such entry"),
+        ("liste = 'x'", "liste", "no such entry; did you mean listen?"),
+        ("port = 8080", "port", "no such entry; did you mean listen?"),
+        ("log-level = 'info'", "log-level", "no such entry; did you mean log_level?"),
+        ("nonsense = 5", "nonsense", "no such entry"),
+        ("max_mesage_size = 5", "max_mesage_size", "no such entry; did you mean limits.max_message_size?"),
+        ("[limits]\nlog_level = 'info'", "limits.log_level", "belongs above the first [table]"),
+        ("[limits.app]\ndev = true", "limits.app.dev", "belongs above the first [table]"),
+        ("[[apps]]\nid='a'\nkeys=[{key='a.k:s', limits={data='x'}}]", "apps[0].keys[0].limits.data", "above the first"),
+        ("log_level = 'warn'", "log_level", "one of debug, info, warning, error, got 'warn'; did you mean warning?"),
+        ("log_format = 'xml'", "log_format", "one of text, json, got 'xml'"),
+        ("dev_anywhere = true", "dev_anywhere", "needs dev"),
+        ("[limits]\nconnections = 5000000000000", "limits.connections", "from 1 to 1,099,511,627,776, got 5,000,"),
+        ("[limits.app]\nconections = 5", "limits.app.conections", "did you mean connections?"),
+        ("[[apps]]\nid = 'a'\nkey = []", "apps[0].key", "did you mean keys?"),
+        ("[[apps]]\nid = 'a'\nkeys = [{key='a.k:s', enable=false}]", "apps[0].keys[0].enable", "mean enabled?"),
+        ("[[apps]]\nid = 'a'\nkeys = ['a.k:Change-Me-please']", "apps[0].keys[0].key", "everybody knows"),
+        ("[namespaces.n]\npersisted_hour = 5", "namespaces.n.persisted_hour", "did you mean persisted_hours?"),
         ("listen = 8080", "listen", "must be a string, got 8080"),
         ("listen = 'localhost'", "listen", "HOST:PORT"),
         ("dev = 1", "dev", "true or false"),
@@ -129,14 +158,14 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
         ("[limits]\nmax_message_size = true", "limits.max_message_size", "a whole number"),
         ("[limits]\nmax_message_size = 1.5", "limits.max_message_size", "a whole number"),
         ("[limits]\nmax_message_size = 0", "limits.max_message_size", "from 1 to"),
-        ("[limits]\nwindow_seconds = -1", "limits.window_seconds", "from 1 to 86400, got -1"),
+        ("[limits]\nwindow_seconds = -1", "limits.window_seconds", "from 1 to 86,400, got -1"),
         ("[limits]\nring_entries_per_channel = 100", "limits.ring_entries_per_channel", "power of two"),
         ("[limits]\nmax_frame_size = 1024", "limits.max_frame_size", "not be less than limits.max_message_size"),
         ("[namespaces]\nchat = 5", "namespaces.chat", "must be a table"),
         ("[namespaces.chat]\npersistent = true", "namespaces.chat.persistent", "no such entry"),
         ("[namespaces.chat]\npersisted = 24", "namespaces.chat.persisted", "true or false"),
-        ("[namespaces.chat]\npersisted_hours = 8761", "namespaces.chat.persisted_hours", "from 0 to 8760"),
-        ("[namespaces.chat]\npersisted_hours = -1", "namespaces.chat.persisted_hours", "from 0 to 8760"),
+        ("[namespaces.chat]\npersisted_hours = 8761", "namespaces.chat.persisted_hours", "from 0 to 8,760"),
+        ("[namespaces.chat]\npersisted_hours = -1", "namespaces.chat.persisted_hours", "from 0 to 8,760"),
         ("[namespaces.chat]\npersisted = false\npersisted_hours = 1", "namespaces.chat.persisted", "is false, but"),
         ("[namespaces.chat]\ndurability = 'x'", "namespaces.chat.durability", "one of"),
         ("[namespaces.chat]\npersisted = true\ndurability = 'memory'", "namespaces.chat", "memory"),

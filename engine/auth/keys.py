@@ -15,11 +15,12 @@ from engine.quota import NOTHING_SAID, Quota
 
 LONGEST_TTL_MS = 86_400_000  # of a token
 LONGEST_REVOCABLE_TTL_MS = 3_600_000  # of one that can be revoked: so long a revocation has to be known
+PUBLISHED = "change-me"  # how the secrets of our examples begin: whoever can read knows them
 _KEY = re.compile(r"([^.:\s]{1,64})\.([^.:\s]{1,64}):([^.:\s]{1,256})")
 
 
 class KeyFormatError(ValueError):
-    """The text is no API key; what it is, is not said, because it may be nearly one."""
+    """The text is no API key, or nobody's secret; what it is, is not said, because it may be nearly one."""
 
 
 def parse_key(text: str) -> tuple[str, str, str]:
@@ -27,6 +28,11 @@ def parse_key(text: str) -> tuple[str, str, str]:
     match = _KEY.fullmatch(text)
     if match is None or not text.isprintable():  # neither control characters nor halves of surrogate pairs
         raise KeyFormatError("a key has the form appId.keyId:secret, with no blanks, dots or colons in its parts")
+    if match[3].lower().startswith(PUBLISHED):
+        raise KeyFormatError(
+            "its secret is that of an example, which everybody knows: choose another, or have one made by "
+            "`unbroken keys create`"
+        )
     return match[1], match[2], match[3]
 
 
