@@ -37,7 +37,7 @@ from ext.entrance import Entrance
 from ext.serial import SerialClock
 from ext.socket import Socket
 from ext.upgrade import Request
-from server import descriptors
+from server import descriptors, ports
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
 from server.bodies import room_for_answers
@@ -66,7 +66,6 @@ from server.tls import Carriage
 
 LOGGER = logging.getLogger("unbroken")
 
-BACKLOG = 4096  # connections that the kernel accepts for us; a storm should not meet a refused port
 HANDSHAKES_AT_ONCE = 256  # each is a task with buffers; the rest of a storm waits in the order of its arrival
 SWITCH_SECONDS = 0.0005  # a thread that has synced waits at most so long for the interpreter
 # Connections and entries come by the ten thousand and are freed by their counts; cycles are few.
@@ -86,18 +85,30 @@ def run(settings: Settings, *, new_secret: bool = False) -> int:
     settings = settings.within(machine_bytes() or limits.MEMORY_UNKNOWN)
     descriptors.raise_limit(settings.limits.connections)
     tls = _tls_context(settings)
-    directory = DataDirectory.open(settings.data, new_secret=new_secret)
+    bound = ports.bind(settings.host, settings.port)
+    try:
+        if settings.dev and not settings.dev_anywhere:
+            ports.check_development(bound)
+        return _run(settings, DataDirectory.open(settings.data, new_secret=new_secret), bound, tls)
+    finally:
+        ports.close(bound)
+
+
+def _run(settings: Settings, directory: DataDirectory, bound: ports.Bound, tls: ssl.SSLContext | None) -> int:
     try:
         keyring = _keyring(settings, directory)
         journal = open_journal(settings)
         try:
             _check_apps(settings, directory, keyring, journal)
+            ports.listen(bound)
             if not len(keyring) and not settings.dev:
                 _make_first_key(directory, keyring)
             clock = _clock(settings, journal)
             directory.note_alive(clock.steady.steady_ms)  # before any key is given out: one that ends soon counts too
             try:
-                return trio.run(_serve, settings, directory, keyring, journal, clock, tls, clock=clock.patient)
+                return trio.run(
+                    partial(_serve, settings, directory, keyring, journal, clock, tls, bound), clock=clock.patient
+                )
             finally:
                 directory.note_alive(clock.read().steady_ms)
         finally:
@@ -157,16 +168,14 @@ def _check_apps(settings: Settings, directory: DataDirectory, keyring: Keyring, 
 
 
 def _make_first_key(directory: DataDirectory, keyring: Keyring) -> None:
-    """Where there is none, one is made and shown."""
-    file = directory.apps
+    """Where there is none, one is made; it is shown to who sits at a terminal, and to no log."""
     key = new_key(secrets.token_hex(3))
-    with file.changing() as apps:
+    kept = directory.keep_first_key(key.text)
+    with directory.apps.changing() as apps:
         apps[key.app_id] = {"keys": [stored_key(key)]}
     keyring.add(key)
-    print(
-        f"unbroken: made the app {key.app_id} with a key of full capability, kept in {file.path}:\n    {key.text}",
-        flush=True,
-    )
+    shown = f":\n    {key.text}" if sys.stdout.isatty() else ""
+    print(f"unbroken: made the app {key.app_id} with a key of full capability, kept in {kept}{shown}", flush=True)
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -189,6 +198,7 @@ async def _serve(
     journal: Journal,
     clock: Clock,
     tls: ssl.SSLContext | None,
+    bound: ports.Bound,
 ) -> int:
     bounds = settings.limits
     seal = TokenSeal(directory.secret)
@@ -225,7 +235,7 @@ async def _serve(
     front = Front(node, node.keyguard.before(rest), tls)
     if tls is None:
         front.publish_at(PostDesk(node, rest, backend, keyring, front.http_limits, front.on_leaving))
-    listeners = await _listen(settings)
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in bound]
     address = listeners[0].socket.getsockname()
     backend.address = (address[0], address[1])
     gc.freeze()  # what is there now stays; collections need not look through it
@@ -442,27 +452,15 @@ class Front:
         await carriage.run(socket)
 
 
-async def _listen(settings: Settings) -> list[trio.SocketListener]:
-    try:
-        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartupFailed(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
-    for listener in listeners:  # those who come in by it inherit this, whatever their way
-        listener.socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, limits.UNSENT_BYTES)
-    return listeners
-
-
 def _say_ready(settings: Settings, address: tuple[str, int]) -> None:
     scheme = "https" if settings.tls_cert is not None else "http"
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
     classes = [settings.durability]
     classes += [
         f"{space.id}: {space.durability}" for space in sorted_namespaces(settings) if space.durability is not None
     ]
     development = "; development mode: anybody can make apps" if settings.dev else ""
     print(
-        f"unbroken {server.VERSION} ready on {scheme}://{host}:{address[1]}"
+        f"unbroken {server.VERSION} ready on {scheme}://{ports.shown(*address[:2])}"
         f" ({', '.join(classes)}; data {settings.data}{development})",
         flush=True,
     )

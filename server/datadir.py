@@ -4,6 +4,7 @@
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids; their checksum, 8 bytes
     apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it,
                 apps.json.copy is what is put back when it is damaged
+    first-key   the key that was made where there was none, for who has started the server; nobody reads it again
     revocations tokens that were taken back before their time
     nonces      token requests that were answered in the last minutes, and nonces.old: server/nonces.py
     alive       this and earlier lives of the server, a line each: 8 hex digits, the last ms of which it is known, and
@@ -164,6 +165,11 @@ class DataDirectory:
             if self._issued < 0:
                 self._issued = os.open(self.path / "issued", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.pwrite(self._issued, f"{self.life:08x} {issued_ms:015d}\n".encode(), 0)
+
+    def keep_first_key(self, text: str) -> Path:
+        """Where it can be looked up: what is printed may end in a log. Raises: OSError."""
+        replace_file(self.path / "first-key", f"{text}\n".encode())
+        return self.path / "first-key"
 
     def revocations(self) -> bytes | None:
         """As they were kept; None: none were. Raises: StartupFailed."""
