@@ -10,8 +10,10 @@ import pytest
 
 from bench.baselines_ingest import PlainPath
 from engine.channel import Channel, Policy
-from engine.sequencer import Sequencer
+from engine.journal.memory import MemoryJournal
+from engine.partition import Partition
 from ext.acks import AckQueue
+from ext.common import Common
 from ext.dedup import DedupWindow
 from ext.ingest import Ingest
 from ext.serial import SerialClock
@@ -23,7 +25,8 @@ DATA = "0123456789abcdef" * 8
 
 
 def channel() -> Channel:
-    made = Channel("app", "room", Policy("synced", "w", 120_000, "series00"))
+    partition = Partition(MemoryJournal(), SerialClock(), Common(1 << 30), kept=True)
+    made = Channel("app", "room", Policy("synced", "w", 120_000, "series00"), partition)
     bounds = (1 << 12, 1 << 20)
     made.wake(DedupWindow(bytes(16)), [], last_stored=0, evicted=0, position=0, bounds=bounds)
     made.stream(0, "room")
@@ -46,11 +49,11 @@ def payloads(binary: bool, numbers: itertools.count) -> list[bytes]:
 class Compiled:
     def __init__(self) -> None:
         self.channel = channel()
-        self.sequencer = Sequencer(SerialClock(), 1 << 30)
-        self.sequencer.now_ms = T0
+        self.sequencer = self.channel.partition.sequencer
+        self.sequencer.common.now_ms = T0
         self.acks = AckQueue(0, [])
         bounds = {"most_bytes": 1 << 16, "most_messages": 1000, "most_unanswered": 1 << 22, "most_pending": 1 << 27}
-        self.ingest = Ingest(self.sequencer, self.acks, CONNECTION, None, **bounds)
+        self.ingest = Ingest(self.sequencer.common, self.acks, CONNECTION, None, **bounds)
         self.ingest.grant("room", self.channel)
 
     def work(self, messages: list[bytes], binary: bool) -> bytes:

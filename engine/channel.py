@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine import limits
 from engine.errors import PubSubError
@@ -30,6 +31,9 @@ from ext.ring import Ring, Stream
 from ext.serial import serial_text
 from ext.shaper import Shaper
 from ext.wire import EntryEncoder
+
+if TYPE_CHECKING:
+    from engine.partition import Partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Channel(Home):
         "failure",
         "modes",
         "name",
+        "partition",
         "policy",
         "printed",
         "scheduled",
@@ -74,8 +79,10 @@ class Channel(Home):
         "waiting",
     )
 
-    def __init__(self, app_id: str, name: str, policy: Policy) -> None:
+    def __init__(self, app_id: str, name: str, policy: Policy, partition: Partition) -> None:
         super().__init__(f"{app_id}:{name}", policy.series, kept=policy.durability != "memory")
+        self.partition = partition
+        self.sequence = partition.sequencer
         self.persisted = policy.retention != "w"
         self.retention = policy.retention
         self.synced = policy.durability == "synced"

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from engine.channel import Channel
 from engine.errors import PubSubError
 from engine.journal.port import Stored
-from engine.sequencer import Asked, Found, Need, Sequencer
+from engine.sequencer import Asked, Found, Need
+from ext.common import Common
 
 
 class Waiting:
@@ -44,13 +45,13 @@ class Waiting:
 class Holding:
     """See above. One for all channels."""
 
-    def __init__(self, sequencer: Sequencer) -> None:
+    def __init__(self, common: Common) -> None:
         self.recalls: dict[Channel, None] = {}  # whose ids of earlier lives are to be read back
         self.wanted: dict[Channel, None] = {}  # those of them for which somebody waits: before the others
         self.lookups: deque[Waiting] = deque()
         self.ready: deque[Waiting] = deque()  # what they waited for has come
         self.looked_up = 0  # entries that were asked of the journal
-        self._sequencer = sequencer
+        self._common = common
 
     def recall(self, channel: Channel) -> None:
         """Have its ids of earlier lives read back, when there is time."""
@@ -65,7 +66,7 @@ class Holding:
         channel, key = asked.channel, asked.connection_id
         waiting = channel.held.get(key) if channel.held is not None and key is not None else None
         if waiting is None:
-            need = self._sequencer.decide(asked, now_ms)
+            need = channel.sequence.decide(asked, now_ms)
             if need is None:
                 return
             # Who has no connection, and wants an order, waits for an answer before the next request.
@@ -75,7 +76,7 @@ class Holding:
             channel.held[waiting.key] = waiting
             self._wait_for(waiting, need)
         waiting.asked.append(asked)
-        self._sequencer.pending_bytes += asked.size
+        self._common.pending_bytes += asked.size
 
     def found(self, looked_for: Sequence[Waiting], results: Sequence[list[Stored] | PubSubError]) -> None:
         """What the journal has from the serials on that these needed, or why it can't tell."""
@@ -105,7 +106,7 @@ class Holding:
             waiting = self.ready.popleft()
             while waiting.asked and most:
                 most -= 1
-                need = self._sequencer.decide(waiting.asked[0], now_ms)
+                need = waiting.channel.sequence.decide(waiting.asked[0], now_ms)
                 if need is None:
                     self._next(waiting)
                 elif need in waiting.near:
@@ -136,7 +137,7 @@ class Holding:
     def _next(self, waiting: Waiting) -> Asked:
         """The first one waits no longer."""
         asked = waiting.asked.popleft()
-        self._sequencer.pending_bytes -= asked.size
+        self._common.pending_bytes -= asked.size
         return asked
 
     def _let_go(self, waiting: Waiting) -> None:

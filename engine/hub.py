@@ -20,13 +20,15 @@ from engine.channel import Channel, Policy
 from engine.directory import ChannelNames
 from engine.errors import PubSubError
 from engine.holding import Holding
-from engine.journal.port import Stored
+from engine.journal.memory import MemoryJournal
+from engine.journal.port import Journal, Stored
+from engine.partition import Partition
 from engine.quota import NOTHING_SAID, Quota
-from engine.sequencer import Asked, Completion, Sequencer, overloaded
+from engine.sequencer import Asked, Completion, overloaded
 from engine.settings import Settings
 from engine.shares import Tally, check_share
-from engine.timeline import Timeline
 from ext.budget import Budget, Share
+from ext.common import Common
 from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
@@ -51,17 +53,19 @@ class Hub:
     def __init__(
         self,
         settings: Settings,
+        journal: Journal,
         clock: SerialClock,
         dedup_key: bytes,
         policy_of: Callable[[str, str], Policy],
         quota_of: Callable[[str, str], Quota] = lambda app_id, name: NOTHING_SAID,
-        timeline: Timeline | None = None,
     ) -> None:
-        """``timeline``: when serials were given out; what is forgotten by age goes by it. None: when they say."""
+        """``journal``: of the channels that are kept; what is forgotten by age goes by its timeline."""
         self.settings = settings
-        self.sequencer = Sequencer(clock, settings.limits.dedup_ids)
-        self.sequencer.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes
-        self.holding = Holding(self.sequencer)
+        self.common = Common(settings.limits.dedup_ids)
+        self.common.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes
+        self.kept = Partition(journal, clock, self.common, kept=True)
+        self.memory = Partition(MemoryJournal(), clock, self.common, kept=False)
+        self.holding = Holding(self.common)
         self.began = clock.last  # what is in the journal up to here is of earlier lives
         self.channels: dict[str, Channel] = {}
         self.names = ChannelNames()
@@ -71,7 +75,7 @@ class Hub:
         self.attachments = Tally()
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.held_ms
-        self.timeline = timeline if timeline is not None else Timeline()
+        self.timeline = journal.timeline
         self._dedup_key = dedup_key
         self._policy_of = policy_of
         self.quota_of = quota_of
@@ -92,7 +96,8 @@ class Hub:
         channel = self.channels.get(f"{app_id}:{name}")
         if channel is None:
             self._check_channels(app_id)
-            channel = Channel(app_id, name, self._policy_of(app_id, name))
+            policy = self._policy_of(app_id, name)
+            channel = Channel(app_id, name, policy, self.memory if policy.durability == "memory" else self.kept)
             channel.meter = self.meter(app_id)
             channel.share = self.share(app_id)
             channel.tally = self.attachments
@@ -101,10 +106,10 @@ class Hub:
             self.channels[channel.key] = channel
             self.names.add(channel.key)
             self.waking.append(channel)
-        channel.last_used_ms = self.sequencer.steady_ms
+        channel.last_used_ms = self.common.steady_ms
         if not channel.scheduled:
             channel.scheduled = True
-            self._due.append((self.sequencer.steady_ms + limits.CHANNEL_SWEEP_MS, channel))
+            self._due.append((self.common.steady_ms + limits.CHANNEL_SWEEP_MS, channel))
         return channel
 
     def _check_channels(self, app_id: str) -> None:
@@ -115,7 +120,7 @@ class Hub:
             own=self.meter(app_id).channels.now,
             taken=len(self.channels),
             most=self.settings.limits.channels,
-            shared=self.sequencer.shared,
+            shared=self.common.shared,
             quota=self.settings.app_quota(app_id).channels,
         )
 
@@ -127,7 +132,7 @@ class Hub:
             own=self.attachments.of(app_id),
             taken=self.attachments.now,
             most=self.settings.limits.attachments,
-            shared=self.sequencer.shared,
+            shared=self.common.shared,
         )
 
     def meter(self, app_id: str) -> Meter:
@@ -175,13 +180,13 @@ class Hub:
             return
 
         waiting_bytes = len(publish.messages) + limits.WAITING_BYTES
-        if self.sequencer.pending_bytes > self.sequencer.most_pending:
+        if self.common.pending_bytes > self.common.most_pending:
             completion.refused(overloaded())
             return
-        self.sequencer.pending_bytes += waiting_bytes
+        self.common.pending_bytes += waiting_bytes
 
         def later() -> None:
-            self.sequencer.pending_bytes -= waiting_bytes
+            self.common.pending_bytes -= waiting_bytes
             if channel.failure is not None:
                 completion.refused(channel.failure)
             else:
@@ -211,7 +216,7 @@ class Hub:
 
     def steady_of(self, serial: int) -> int:
         """When it was given out, in steady time, by this life of the server or an earlier one; rather too late."""
-        return min(self.timeline.all_by(serial_ms(serial) + 1), self.sequencer.steady_ms)
+        return min(self.timeline.all_by(serial_ms(serial) + 1), self.common.steady_ms)
 
     def awaken(self, channel: Channel, found: ReadBack, position: int) -> list[Callable[[], None]]:
         """Put it into place; ``position``: see ``Channel.wake``.
@@ -241,8 +246,8 @@ class Hub:
         """All ids of earlier lives are in this window: what waits for them can go on."""
         channel.earlier = window
         channel.recalled = True
-        window.expire(self.sequencer.steady_ms)
-        self.sequencer.recall(channel, len(window))
+        window.expire(self.common.steady_ms)
+        self.common.recall(channel.meter, len(window))
         self.holding.recalled(channel)
 
     def give_up(self, channel: Channel, error: PubSubError) -> list[Callable[[], None]]:
@@ -275,7 +280,7 @@ class Hub:
                 if self.channels.get(channel.key) is not channel:
                     continue  # it was given up
                 if channel.awake:
-                    self.sequencer.forget(channel, channel.forget(now_ms, oldest, self.window_ms))
+                    self.common.forget(channel.meter, channel.forget(now_ms, oldest, self.window_ms))
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
                         self.names.discard(channel.key)

@@ -126,10 +126,10 @@ class Sequencer(Sequence):
         """
         channel, publish, completion = asked.channel, asked.publish, asked.completion
         count = publish.count
-        if self.pending_bytes > self.most_pending:
+        if self.common.pending_bytes > self.common.most_pending:
             completion.refused(overloaded())
             return None
-        if not self.admits(channel, count):
+        if not self.common.admits(channel.meter, count):
             completion.refused(self._full(channel, count))
             return None
         windows = [channel.dedup]
@@ -158,7 +158,7 @@ class Sequencer(Sequence):
                 return serial
             # The journal has let go of it, so it is past the window: its ids count no longer.
             for window in windows:
-                self.forget(channel, window.remove_all(list(ids), serial))
+                self.common.forget(channel.meter, window.remove_all(list(ids), serial))
         if self.refusing is not None and channel.kept and (not publish.ephemeral or channel.first_under_way):
             completion.refused(self.refusing)  # and no id is remembered: what is in doubt must not be forgotten for it
             return None
@@ -167,11 +167,11 @@ class Sequencer(Sequence):
             return None
         serial = self.clock.next(now_ms)
         if count == 1:
-            channel.dedup.add(ids[0], serial, 0, self.steady_ms)
+            channel.dedup.add(ids[0], serial, 0, self.common.steady_ms)
         else:
-            channel.dedup.add_all(ids[0][:-2], count, serial, self.steady_ms)
+            channel.dedup.add_all(ids[0][:-2], count, serial, self.common.steady_ms)
         origin = connection_origin(asked.connection_id) if asked.connection_id is not None else 0
-        channel.last_used_ms = self.steady_ms
+        channel.last_used_ms = self.common.steady_ms
         flags = EPHEMERAL if publish.ephemeral else 0
         self.push(channel, serial, asked.record(), origin, flags, count, completion)
         return None
@@ -201,8 +201,8 @@ class Sequencer(Sequence):
 
     def _full(self, channel: Channel, count: int) -> LimitExceeded:
         """Why no more message ids may be remembered in this channel."""
-        most, meter = self.most_remembered, channel.meter
-        if meter is None or self.remembered + count > most:
+        most, meter = self.common.most_remembered, channel.meter
+        if meter is None or self.common.remembered + count > most:
             told = f"the server remembers {most} message ids, the most it may"
         elif meter.most_remembered:
             own = meter.most_remembered
@@ -233,12 +233,6 @@ class Sequencer(Sequence):
         self.refuse(bound, error)
         return self._commit(free)
 
-    def release(self, batch: Batch) -> tuple[Batch, list[Stream]]:
-        """The journal has failed: reveal what does not need it. Returns the rest, and the streams that have grown."""
-        free = [group for group in batch.groups if not group[0].kept]
-        rest = [group for group in batch.groups if group[0].kept]
-        return Batch(rest, batch.blocks, batch.synced), self._commit(free)
-
     def _commit(self, groups: list[tuple[Channel, list[Entry]]]) -> list[Stream]:
         moved = self.reveal(groups)
         self.settle(groups)
@@ -247,4 +241,4 @@ class Sequencer(Sequence):
     def _forget_ids(self, groups: list[tuple[Channel, list[Entry]]]) -> None:
         for channel, entries in groups:
             for entry in entries:
-                self.forget(channel, channel.dedup.remove_all(record_ids(entry.record), entry.serial))
+                self.common.forget(channel.meter, channel.dedup.remove_all(record_ids(entry.record), entry.serial))

@@ -1,6 +1,6 @@
 """What all apps of a server share, counted by app: so that none takes so much of it that another finds nothing.
 
-    taken    all of them together: ``most`` at most           share_of (ext/sequence.pyx): 7 times what is left free
+    taken    all of them together: ``most`` at most           share_of (ext/common.pyx): 7 times what is left free
     own      one app's: its share at most, or its quota
 
 Message ids are counted by the loops that take them (ext/sequence.pyx), channels and connections where they are kept."""
@@ -8,7 +8,7 @@ Message ids are counted by the loops that take them (ext/sequence.pyx), channels
 from __future__ import annotations
 
 from engine.errors import LimitExceeded
-from ext.sequence import share_of
+from ext.common import share_of
 
 
 class Tally:

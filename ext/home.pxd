@@ -9,6 +9,7 @@ from ext.view cimport View
 
 
 cdef class Home(View):
+    cdef public object sequence         # the Sequence of its partition
     cdef public bint kept
     cdef public bint synced             # what is kept is synced before it is visible
     cdef public str retention           # the journal's class for it

@@ -10,6 +10,7 @@ from ext.view import View
 
 @disjoint_base
 class Home(View):
+    sequence: Any
     kept: bool
     synced: bool
     retention: str | None

@@ -6,12 +6,12 @@ from ext.home cimport Home
 from ext.output cimport Out
 from ext.publish cimport Parser
 from ext.rate cimport Rate
-from ext.sequence cimport Sequence
 from ext.sink cimport Sink
+from ext.common cimport Common
 
 
 cdef class Ingest(Sink):
-    cdef Sequence _sequence
+    cdef Common _common
     cdef AckQueue _acks
     cdef str _connection
     cdef bytes _connection_id           # the same in UTF-8

@@ -1,16 +1,16 @@
 from typing import final
 
 from ext.acks import AckQueue
+from ext.common import Common
 from ext.home import Home
 from ext.rate import Rate
-from ext.sequence import Sequence
 from ext.sink import Sink
 
 @final
 class Ingest(Sink):
     def __init__(
         self,
-        sequence: Sequence,
+        common: Common,
         acks: AckQueue,
         connection_id: str,
         client_id: str | None,

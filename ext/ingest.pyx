@@ -25,6 +25,7 @@ from ext.runs cimport WHO_CHARS, names_connection
 from ext.sequence cimport Sequence
 from ext.sink cimport Sink
 from ext.staging cimport decimal, holds_any, new_record, remember
+from ext.common cimport Common
 
 from ext.serial import connection_origin
 
@@ -41,7 +42,7 @@ cdef Rate _UNLIMITED = Rate(0, 0)
 cdef class Ingest(Sink):
     """Of one connection; the plane's sink for its messages."""
 
-    def __init__(self, Sequence sequence not None, AckQueue acks not None, str connection_id not None, str client_id, *,
+    def __init__(self, Common common not None, AckQueue acks not None, str connection_id not None, str client_id, *,
                  uint64_t most_bytes, uint32_t most_messages, uint64_t most_unanswered, uint64_t most_pending,
                  bint inherited=False):
         """
@@ -51,7 +52,7 @@ cdef class Ingest(Sink):
             most_bytes, most_messages: of one publish.
             most_unanswered: bytes of this connection's publishes; most_pending: bytes of everybody's.
         """
-        self._sequence = sequence
+        self._common = common
         self._acks = acks
         self.bound(None, _UNLIMITED, _UNLIMITED, most_bytes=most_bytes)
         self._most_messages = most_messages
@@ -102,7 +103,7 @@ cdef class Ingest(Sink):
         return self._stage(_parser)
 
     cdef bint _stage(self, Parser parser) except -1:
-        cdef Sequence sequence = self._sequence
+        cdef Sequence sequence
         cdef Home home
         cdef uint64_t serial
         cdef uint8_t base[LONGEST_BASE]
@@ -115,12 +116,13 @@ cdef class Ingest(Sink):
             return False
         if parser.size > self._most_bytes or parser.count > self._most_messages:
             return False
-        if self._acks.bytes > self._most_unanswered or sequence.pending_bytes > self._most_pending:
-            return False
-        if sequence.refusing is not None:
+        if self._acks.bytes > self._most_unanswered or self._common.pending_bytes > self._most_pending:
             return False
         home = self._find(parser)
-        if (home is None or not home.awake or not sequence.may_remember(home, parser.count)
+        if home is None or not home.awake:
+            return False
+        sequence = home.sequence
+        if (sequence.refusing is not None or not self._common.may_remember(home.meter, parser.count)
                 or not self._has_room(home, parser.size)):
             return False
         if home.held is not None and self._connection in home.held:
@@ -148,24 +150,24 @@ cdef class Ingest(Sink):
             return False
         if self._inherited and home.holds_any_earlier(parser.count, base, length + 1):
             return False
-        serial = sequence.clock.take(<uint64_t>sequence.now_ms)
+        serial = sequence.clock.take(<uint64_t>self._common.now_ms)
         if parser.count == 1:
-            home.dedup.take(&id, serial, 0, <uint64_t>sequence.steady_ms)
+            home.dedup.take(&id, serial, 0, <uint64_t>self._common.steady_ms)
         else:
-            remember(home.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
+            remember(home.dedup, parser.count, serial, <uint64_t>self._common.steady_ms, base, length + 1)
         if self._connection_rate is not None:
-            self._connection_rate.use(sequence.now_ms, parser.count, size_charged)
+            self._connection_rate.use(self._common.now_ms, parser.count, size_charged)
         if home.incoming is not None:
-            home.incoming.use(sequence.now_ms, parser.count, size_charged)
-        self._key_rate.use(sequence.now_ms, parser.count, size_charged)
-        self._app_rate.use(sequence.now_ms, parser.count, size_charged)
-        home.last_used_ms = sequence.steady_ms
+            home.incoming.use(self._common.now_ms, parser.count, size_charged)
+        self._key_rate.use(self._common.now_ms, parser.count, size_charged)
+        self._app_rate.use(self._common.now_ms, parser.count, size_charged)
+        home.last_used_ms = self._common.steady_ms
         sequence.put(home, serial, record, self._origin, 0, parser.count, self._acks.push(parser.msg_serial, size))
         return True
 
     cdef bint _has_room(self, Home home, uint64_t size) noexcept:
         """Do all quotas allow for it? They are charged once it is certain that it is staged here."""
-        cdef int64_t now_ms = self._sequence.now_ms
+        cdef int64_t now_ms = self._common.now_ms
         return (size <= home.most_bytes
                 and (self._connection_rate is None or self._connection_rate.has_room(now_ms))
                 and (home.incoming is None or home.incoming.has_room(now_ms))

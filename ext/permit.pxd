@@ -5,7 +5,7 @@ from ext.home cimport Home
 from ext.output cimport Out
 from ext.publish cimport Parser
 from ext.rate cimport Rate
-from ext.sequence cimport Sequence
+from ext.common cimport Common
 from ext.utf8 cimport Text
 
 
@@ -15,7 +15,7 @@ cdef class Place:
 
 
 cdef class Permit:
-    cdef Sequence _sequence
+    cdef Common _common
     cdef readonly str app_id
     cdef bytes _head                # of an answer, up to the number of Content-Length
     cdef bint _msgpack_in, _msgpack_out, _wildcard

@@ -1,9 +1,9 @@
 from collections.abc import Callable
 from typing import Final, final
 
+from ext.common import Common
 from ext.home import Home
 from ext.rate import Rate
-from ext.sequence import Sequence
 
 @final
 class Place:
@@ -15,7 +15,7 @@ class Permit:
     good_until_ms: Final[int]
     def __init__(
         self,
-        sequence: Sequence,
+        common: Common,
         app_id: str,
         head: bytes,
         refuse: Callable[[object], bytes],

@@ -28,6 +28,7 @@ from ext.runs cimport names_connection
 from ext.sequence cimport Sequence
 from ext.serial cimport SERIAL_LENGTH, SERIES_LENGTH, write_serial
 from ext.staging cimport LONGEST_INDEX, decimal, holds_any, new_record, remember
+from ext.common cimport Common
 from ext.utf8 cimport Text
 
 cdef enum:
@@ -82,7 +83,7 @@ cdef class Place:
 cdef class Permit:
     """See above. One for all requests that come with the same credentials, version and formats."""
 
-    def __init__(self, Sequence sequence not None, str app_id not None, bytes head not None, refuse, *, bint msgpack_in,
+    def __init__(self, Common common not None, str app_id not None, bytes head not None, refuse, *, bint msgpack_in,
                  bint msgpack_out, str client_id, bint wildcard, Rate key not None, Rate app not None,
                  uint64_t most_bytes, uint32_t most_messages, uint64_t most_pending, int64_t good_until_ms):
         """
@@ -95,7 +96,7 @@ cdef class Permit:
         """
         cdef bytes name = b"" if client_id is None else client_id.encode()
         cdef Out sender
-        self._sequence = sequence
+        self._common = common
         self.app_id = app_id
         self._head = head
         self.refuse = refuse
@@ -141,7 +142,7 @@ cdef class Permit:
         return self._stage(place.home, _parser, completion)
 
     cdef bytes _stage(self, Home home, Parser parser, object completion):
-        cdef Sequence sequence = self._sequence
+        cdef Sequence sequence = home.sequence
         cdef uint8_t base[LONGEST_BASE + 1 + LONGEST_INDEX]
         cdef size_t length = BASE_LENGTH
         cdef const char* id = NULL
@@ -152,7 +153,7 @@ cdef class Permit:
             return None
         if sequence.refusing is not None:
             return None
-        if (sequence.pending_bytes > self._most_pending or not sequence.may_remember(home, parser.count)
+        if (self._common.pending_bytes > self._most_pending or not self._common.may_remember(home.meter, parser.count)
                 or not self._has_room(home, parser.size)):
             return None
         if parser.ids is None:
@@ -179,16 +180,16 @@ cdef class Permit:
         elif (holds_any(home.dedup, parser.count, base, length + 1)
               or (id is not NULL and home.holds_any_earlier(parser.count, base, length + 1))):
             return None
-        serial = sequence.clock.take(<uint64_t>sequence.now_ms)
+        serial = sequence.clock.take(<uint64_t>self._common.now_ms)
         if parser.count == 1:
-            home.dedup.take(&message_id, serial, 0, <uint64_t>sequence.steady_ms)
+            home.dedup.take(&message_id, serial, 0, <uint64_t>self._common.steady_ms)
         else:
-            remember(home.dedup, parser.count, serial, <uint64_t>sequence.steady_ms, base, length + 1)
+            remember(home.dedup, parser.count, serial, <uint64_t>self._common.steady_ms, base, length + 1)
         if home.incoming is not None:
-            home.incoming.use(sequence.now_ms, parser.count, size_charged)
-        self._key_rate.use(sequence.now_ms, parser.count, size_charged)
-        self._app_rate.use(sequence.now_ms, parser.count, size_charged)
-        home.last_used_ms = sequence.steady_ms
+            home.incoming.use(self._common.now_ms, parser.count, size_charged)
+        self._key_rate.use(self._common.now_ms, parser.count, size_charged)
+        self._app_rate.use(self._common.now_ms, parser.count, size_charged)
+        home.last_used_ms = self._common.steady_ms
         sequence.put(home, serial, record, 0, 0, parser.count, completion)
         self.named = id is not NULL and parser.count == 1
         if self.named:
@@ -205,7 +206,7 @@ cdef class Permit:
 
     cdef bint _has_room(self, Home home, uint64_t size) noexcept:
         """Do all quotas allow for it? They are charged once it is certain that it is staged here."""
-        cdef int64_t now_ms = self._sequence.now_ms
+        cdef int64_t now_ms = self._common.now_ms
         return (size <= home.most_bytes and (home.incoming is None or home.incoming.has_room(now_ms))
                 and self._key_rate.has_room(now_ms) and self._app_rate.has_room(now_ms))
 

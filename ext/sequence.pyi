@@ -2,6 +2,7 @@ from typing import Any, Final, TypeVar
 
 from typing_extensions import disjoint_base
 
+from ext.common import Common
 from ext.entry import Entry
 from ext.home import Home
 from ext.ring import Stream
@@ -9,26 +10,15 @@ from ext.serial import SerialClock
 
 _Block = TypeVar("_Block", bound=tuple[Any, ...])
 
-def share_of(most: int, taken: int) -> int: ...
-
 @disjoint_base
 class Sequence:
     clock: Final[SerialClock]
-    pending_bytes: int
-    most_pending: int
-    remembered: int
-    most_remembered: Final[int]
+    common: Final[Common]
     @property
     def revealed(self) -> int: ...
-    shared: bool
-    now_ms: int
-    steady_ms: int
     refusing: Any
-    def __init__(self, clock: SerialClock, most_remembered: int) -> None: ...
+    def __init__(self, clock: SerialClock, common: Common) -> None: ...
     def __len__(self) -> int: ...
-    def admits(self, home: Home, count: int) -> bool: ...
-    def recall(self, home: Home, count: int) -> None: ...
-    def forget(self, home: Home, count: int) -> None: ...
     def push(
         self, home: Home, serial: int, record: bytes, origin: int, flags: int, count: int, completion: object
     ) -> None: ...

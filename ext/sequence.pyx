@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What is staged in all logs, and its way to being visible: the loops of the sequencer.
+"""What is staged in all logs of a partition, and its way to being visible: the loops of the sequencer.
 
     put       entry -> its log's pending, and the log into the list of those that have some
     take      pending -> under way, by log          each entry learns the serial of the one before it
@@ -9,7 +9,7 @@
 
 ``engine.sequencer.Sequencer`` is this with the rules: what a repeat is, which ids may not be used, what is refused."""
 cimport cython
-from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from ext.acks cimport Receipt
 from ext.entry cimport EPHEMERAL_FLAG, Entry
@@ -17,69 +17,27 @@ from ext.home cimport Home
 from ext.kept cimport Kept
 from ext.meter cimport Meter
 from ext.serial cimport SerialClock
+from ext.common cimport Common
 
 cdef object _new_tuple = tuple.__new__      # past what a class of named fields puts before it
 
 cdef enum:
     ENTRY_BYTES = 256           # what an entry costs beside its record, until it is visible
-    SHARES = 7                  # of an app to what nobody has taken: alone it may have 7/8, two have 7/15 each, and so on
-
-
-cdef inline uint64_t share(uint64_t most, uint64_t taken) noexcept nogil:
-    """What one app may have of ``most``, once so much is taken: the more there is free then, the more."""
-    return SHARES * (most - taken) if most > taken else 0
-
-
-def share_of(uint64_t most, uint64_t taken):
-    """What one app may have of a bound that several share, once so much is taken: one, or so much that a newcomer finds
-    some."""
-    return max(1, share(most, taken))
 
 
 cdef class Sequence:
-    """One for all logs. ``now_ms`` is the time of this turn of work by the wall clock, which serials follow,
-    ``steady_ms`` by the one that nobody can set: windows of ids go by that. ``remembered`` counts message ids in all
-    windows."""
+    """One for all logs of a partition."""
 
-    def __init__(self, SerialClock clock not None, uint64_t most_remembered):
+    def __init__(self, SerialClock clock not None, Common common not None):
         self.clock = clock
-        self.most_remembered = most_remembered
+        self.common = common
         self.revealed = clock._last
-        self.most_pending = UINT64_MAX
         self._homes = []
         self.refusing = None
 
     def __len__(self):
         """Entries that are pending: not yet taken."""
         return self._count
-
-    def admits(self, Home home not None, uint32_t count):
-        """May so many message ids more be remembered in this log? Not if all may hold no more, or its app."""
-        return self.may_remember(home, count)
-
-    def recall(self, Home home not None, uint64_t count):
-        """So many are remembered again: it has been read back."""
-        self.remembered += count
-        if home.meter is not None:
-            home.meter.remembered += count
-
-    def forget(self, Home home not None, uint64_t count):
-        """So many are not remembered any more."""
-        self.remembered -= count
-        if home.meter is not None:
-            home.meter.remembered -= count
-
-    cdef bint may_remember(self, Home home, uint32_t count) noexcept:
-        cdef Meter meter = home.meter
-        cdef uint64_t own
-        if self.remembered + count > self.most_remembered:
-            return False
-        if meter is None:
-            return True
-        own = meter.remembered + count
-        if meter.most_remembered:
-            return own <= meter.most_remembered
-        return not self.shared or own <= 1 or own <= share(self.most_remembered, self.remembered + count)
 
     def push(self, Home home not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
              uint32_t count, completion):
@@ -100,10 +58,8 @@ cdef class Sequence:
             self._homes.append(home)
         home._pending.append(entry)
         self._count += 1
-        self.remembered += count
-        if home.meter is not None:
-            home.meter.remembered += count
-        self.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
+        self.common.remember(home.meter, count)
+        self.common.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
         return 0
 
     def take_pending(self, make not None):
@@ -216,7 +172,7 @@ cdef class Sequence:
             home = group[0]
             home._under_way = None
             for entry in <list>group[1]:
-                self.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
+                self.common.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
                 if type(entry.completion) is Receipt:
                     (<Receipt>entry.completion).store(entry.serial, home.series, 0, entry.count)
                 else:
@@ -231,7 +187,7 @@ cdef class Sequence:
         cdef tuple group
         for group in groups:
             for entry in <list>group[1]:
-                self.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
+                self.common.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
                 _refuse(entry, error)
 
     def leave_open(self, list groups not None, error not None):

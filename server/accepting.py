@@ -79,7 +79,7 @@ def accept(client: ClientProtocol, publish: Publish) -> None:
     receipt = acks.expect(publish.msg_serial, len(publish.messages))
     hub = client.services.hub
     if not acks.paused and (
-        acks.bytes > limits.UNANSWERED_BYTES or hub.sequencer.pending_bytes > hub.settings.limits.staged_bytes
+        acks.bytes > limits.UNANSWERED_BYTES or hub.common.pending_bytes > hub.settings.limits.staged_bytes
     ):
         acks.paused = True  # until what it has sent is stored: its sends wait in the kernel meanwhile
         client.transport.pause()
@@ -144,7 +144,7 @@ def _grant(client: ClientProtocol, text: str, channel: Channel) -> None:
     if client.ingest is None:
         bounds = client.services.hub.settings.limits
         client.ingest = Ingest(
-            client.services.hub.sequencer,
+            client.services.hub.common,
             _answers(client),
             client.connection.id,
             client.identity.client_id,

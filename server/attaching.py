@@ -178,7 +178,7 @@ def _cursor_of(client: ClientProtocol, channel: Channel, text: str) -> int | Non
         serial, series = parse_serial(text)
     except ValueError:
         return None
-    known = series == channel.policy.series_of(serial) and serial <= client.services.hub.sequencer.clock.last
+    known = series == channel.policy.series_of(serial) and channel.partition.has_given_out(serial)
     return serial if known else None
 
 

@@ -154,7 +154,7 @@ class NodeBackend:
     ) -> Channel:
         """Have it stored, and ``completion`` told; where. Raises: LimitExceeded: then nobody is told."""
         node = self._node
-        if node.hub.sequencer.pending_bytes > node.settings.limits.staged_bytes:
+        if node.hub.common.pending_bytes > node.settings.limits.staged_bytes:
             raise LimitExceeded("too much waits to be stored", code=42910, status=429)
         now_ms = node.now_ms()
         allowance = node.allowances.of(identity.key_name, identity.app_id)

@@ -182,12 +182,8 @@ class Committer:
                 os.eventfd_write(self._wake_fd, 1)
 
     def _begin_doubt(self) -> None:
-        """What needs no journal is in none."""
-        assert self._under_way is not None
         if self._stored_until is None:
             self._stored_until = trio.current_time() + self._doubt_kept_seconds
-        self._under_way, moved = self._sequencer.release(self._under_way)
-        self._on_commit(moved)
 
     async def _settle(self) -> bool:
         """Reopen the journal, and do with the batch in doubt as it says; False: it could not be done."""

@@ -120,7 +120,7 @@ class Node:
         self.clients: set[ClientProtocol] = set()
         self._present: set[Connection] = set()  # those that the meters count
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
-        self.hub = Hub(settings, clock.serials, dedup_key, self.policy_of, self.quota_of, journal.timeline)
+        self.hub = Hub(settings, journal, clock.serials, dedup_key, self.policy_of, self.quota_of)
         self.read_clock()
         self._shared_out = -1  # the version of the keys by which that was done
         self._share_out()
@@ -139,7 +139,7 @@ class Node:
         self.pace = Pace(self.plane.kick)
         self.committer = Committer(
             journal,
-            self.hub.sequencer,
+            self.hub.kept.sequencer,
             self._committed,
             self.plane.kick_fd,
             doubt_kept_seconds=min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2),
@@ -154,7 +154,7 @@ class Node:
         self._wakes = trio.Event()
         self._wake_until = 0.0  # by the performance counter
         self._turns = trio.Event()
-        self.recalling = Recalling(self.hub, journal, self.end_of_turn, lambda: self.hub.sequencer.now_ms)
+        self.recalling = Recalling(self.hub, journal, self.end_of_turn, lambda: self.hub.common.now_ms)
         self.begin_turn()
         self.revocations = revocations if revocations is not None else Revocations()
         self.lifetimes = Lifetimes(self.revocations, self.now_ms, self.end_of_turn)
@@ -166,18 +166,18 @@ class Node:
         read_in_ms = time.monotonic_ns() // 1_000_000
         if read_in_ms != self._read_in_ms:
             self._read_in_ms = read_in_ms
-            now, sequencer = self.clock.read(), self.hub.sequencer
-            sequencer.now_ms, sequencer.steady_ms = now.wall_ms, now.steady_ms
+            now, common = self.clock.read(), self.hub.common
+            common.now_ms, common.steady_ms = now.wall_ms, now.steady_ms
 
     def now_ms(self) -> int:
         """The wall clock's: for what is told to people, and agreed on with others."""
         self.read_clock()
-        return self.hub.sequencer.now_ms
+        return self.hub.common.now_ms
 
     def steady_ms(self) -> int:
         """For whatever is about spans of time: who is silent is not lost because somebody sets the clock."""
         self.read_clock()
-        return self.hub.sequencer.steady_ms
+        return self.hub.common.steady_ms
 
     def cautious_ms(self) -> int:
         """The wall clock's, for what must not be over too soon because somebody has set that forward."""
@@ -186,7 +186,7 @@ class Node:
 
     def this_turn_ms(self) -> int:
         """The same as of the beginning of this turn."""
-        return self.hub.sequencer.steady_ms
+        return self.hub.common.steady_ms
 
     def older_than(self, age_ms: int) -> int:
         """The milliseconds of serials below which everything is older than this."""
@@ -259,6 +259,7 @@ class Node:
             self._wakes.set()
         self.recalling.look()
         self.replay.take()
+        self._reveal_memory()
         if self.committer.turn():
             self.plane.kick()  # the next turn begins at once
         self._answer()
@@ -271,6 +272,13 @@ class Node:
             self._more_to_send.set()
             self._more_to_send = trio.Event()
         return more
+
+    def _reveal_memory(self) -> None:
+        """What no journal keeps waits for none."""
+        sequencer = self.hub.memory.sequencer
+        batch = sequencer.take()
+        if batch is not None:
+            self._committed(sequencer.commit(batch))
 
     def _answer(self) -> None:
         while self.touched:
@@ -308,8 +316,7 @@ class Node:
                         LOGGER.error("channel %r can't be woken: %s", channel.name, result)
                         await self._do_all(channel, self.hub.give_up(channel, result))
                     else:
-                        kept_here = channel.policy.durability != "memory"
-                        position = self.journal.head() if kept_here else self.hub.sequencer.clock.last
+                        position = channel.partition.head()
                         nothing = ReadBack([], position, position)
                         await self._do_all(channel, self.hub.awaken(channel, result or nothing, position))
                 self.end_of_turn()
@@ -381,13 +388,13 @@ class Node:
         keyring = self.authenticator.keyring
         if keyring.version != self._shared_out:
             self._shared_out = keyring.version
-            self.hub.sequencer.shared = keyring.apps() > 1
+            self.hub.common.shared = keyring.apps() > 1
 
     def _on_second(self) -> None:
         self.begin_turn()
         now_ms = self.now_ms()
         self._share_out()
-        self.connections.expire(self.hub.sequencer.steady_ms)
+        self.connections.expire(self.hub.common.steady_ms)
         self.statistics.look(now_ms)
         if self.desk is not None:
             self.desk.tick()
@@ -419,7 +426,7 @@ class Node:
                     noted = steady_ms
                     await trio.to_thread.run_sync(self._note_alive, steady_ms)
                     if self.committer.failure is None:
-                        await trio.to_thread.run_sync(self.journal.raise_head, self.hub.sequencer.revealed)
+                        await trio.to_thread.run_sync(self.journal.raise_head, self.hub.kept.sequencer.revealed)
                 if steady_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
                     kept = steady_ms
                     async with self.statistics_turn:
@@ -434,7 +441,7 @@ class Node:
         self.statistics.look(now_ms)
         self.statistics.take()
         self.statistics.keep(self.cautious_ms())
-        self.journal.raise_head(self.hub.sequencer.revealed)
+        self.journal.raise_head(self.hub.kept.sequencer.revealed)
 
     # its clients
 
@@ -458,7 +465,7 @@ class Node:
                 own=allowance.app.connections,
                 taken=self.connections.live,
                 most=self.settings.limits.connections,
-                shared=self.hub.sequencer.shared,
+                shared=self.hub.common.shared,
             )
 
     def joined(self, client: ClientProtocol) -> None:

@@ -114,7 +114,7 @@ class PostDesk:
         if versions != self._versions:
             self._versions = versions
             self.posts.revoke_all()
-        wall_ms = self._node.hub.sequencer.now_ms
+        wall_ms = self._node.hub.common.now_ms
         self._asked.extend(self.posts.poll(self._node.this_turn_ms(), wall_ms))
         leave = time.perf_counter() + STAY_SECONDS
         while self._asked:  # they wait for nothing but this, and each by itself
@@ -215,7 +215,7 @@ class PostDesk:
         accepted = respond(request, Reply(201, {}))
         template = Request("POST", request.path, {}, request.headers, b"", False, request.peer, request.asker)
         permit = Permit(
-            node.hub.sequencer,
+            node.hub.common,
             identity.app_id,
             _head(accepted),
             lambda error: self._refused(template, error),

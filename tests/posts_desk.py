@@ -13,15 +13,13 @@ from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
 from engine.errors import JournalUnavailable, PubSubError
 from engine.message import messages_from
-from engine.sequencer import Sequencer
 from ext.permit import Permit, Place
 from ext.posts import Posts
 from ext.rate import Rate
-from ext.serial import SerialClock
 from server.publishing import Bounds, Messages, check_publish, read_messages
 from server.reply import Reply, refusal, respond
 from server.request import Request
-from tests.test_sequencer import T0, awake
+from tests.test_sequencer import T0, awake, partition
 
 JSON, MSGPACK = "application/json", "application/x-msgpack"
 DOWN = JournalUnavailable("the disk is on holiday")
@@ -74,9 +72,10 @@ class Desk:
     def __init__(self, *, short=True, identity=None, most=10, key=None, good_until_ms=1 << 60, **bounds):
         self.posts = Posts(most=most, **(SMALL | bounds))
         OPENED.append(self.posts)
-        self.sequencer = Sequencer(SerialClock(), 1 << 20)
-        self.sequencer.now_ms = self.sequencer.steady_ms = T0
-        self.channel = awake("one")
+        within = partition()
+        self.sequencer = within.sequencer
+        self.sequencer.common.now_ms = self.sequencer.common.steady_ms = T0
+        self.channel = awake("one", within=within)
         self.identity = identity or Identity("app1", "app1.key1", None, True, Capability.parse('{"*":["*"]}'))
         self.key = key or Rate(0, 0)
         self.good_until_ms = good_until_ms
@@ -122,7 +121,7 @@ class Desk:
         refuse = partial(refused, Request("POST", request.path, {}, request.headers, b"", False, "peer"))
         packed = request.headers["content-type"] == MSGPACK
         permit = self.posts.permit(key) or Permit(
-            self.sequencer,
+            self.sequencer.common,
             "app1",
             whole(respond(request, Reply(201, {}))).partition(b"Content-Length: ")[0] + b"Content-Length: ",
             refuse,

@@ -26,6 +26,7 @@ from server import beginnings as room
 from server.attachment import Rewind
 from server.beginnings import Beginnings, floor_at
 from tests.models.rewind import begins
+from tests.test_sequencer import partition
 
 SERIES = "k3J9s0fA"
 OWN = 77
@@ -92,7 +93,7 @@ class Log:
 
     def __init__(self, journal, *, ring=8, durability="written"):
         self.journal = journal
-        self.channel = Channel("app", f"room{next(_names)}", Policy(durability, "w", RETAINED_MS, SERIES))
+        self.channel = Channel("app", f"room{next(_names)}", Policy(durability, "w", RETAINED_MS, SERIES), partition())
         self.entries = []
         self.heads = [0]
         self.serial = (journal.head() >> 16) + 1 << 16

@@ -9,12 +9,9 @@ import trio
 import trio.testing
 
 from engine import limits
-from engine.channel import Policy
 from engine.errors import JournalUnavailable
-from engine.sequencer import Sequencer
-from ext.serial import SerialClock
 from server.committer import Committer
-from tests.test_sequencer import T0, awake, publish, stage
+from tests.test_sequencer import T0, awake, partition, publish, stage
 
 
 class FailingJournal:
@@ -62,7 +59,7 @@ class Bench:
     def __init__(self):
         self.wake_fd = os.eventfd(0)
         self.journal = FailingJournal()
-        self.sequencer = Sequencer(SerialClock(), 1 << 20)
+        self.sequencer = partition(1 << 20).sequencer
         self.channel = awake()
         self.committer = Committer(self.journal, self.sequencer, lambda moved: None, self.wake_fd)
         self.count = 0
@@ -188,7 +185,7 @@ def test_what_is_new_is_refused_at_once_while_the_journal_stays_closed(lies):
         new = [bench.publish() for _ in range(3)]
         assert kinds(*new) == [("refused", 50003)] * 3
         assert bench.journal.appends == appends  # it is not even tried
-        assert bench.sequencer.remembered == 1, "but for what is in doubt nothing is remembered"
+        assert bench.sequencer.common.remembered == 1, "but for what is in doubt nothing is remembered"
         await up(bench)
         bench.check(doubtful, *new)
 
@@ -250,7 +247,7 @@ def test_what_was_in_doubt_for_too_long_is_taken_back_whole(erasing_fails):
         assert kinds(told) == [("unknown", 50003)]
         assert kinds(late) in ([("refused", 50003)], [("unknown", 50003)])
         assert bench.visible() == set(bench.journal.kept) == set()
-        assert bench.sequencer.remembered == 0
+        assert bench.sequencer.common.remembered == 0
         again = stage(bench.sequencer, bench.channel, publish(), base="AAAAAAAAAB:0")
         await bench.committer.settled()
         assert kinds(again)[0][0] == "accepted", "its ids are free again"
@@ -273,23 +270,15 @@ def test_what_was_certainly_not_written_is_refused_at_once_though_the_journal_st
     run()
 
 
-def test_channels_in_memory_go_on_while_others_are_in_doubt_and_in_order():
+def test_what_needs_no_journal_goes_on_while_others_are_in_doubt_and_in_order():
     @on_a_clock_that_jumps
     async def run(bench):
-        memory = awake("memory", Policy("memory", "w", 120_000, "series00"))
-        both = [stage(bench.sequencer, memory, publish("m0"))]
         told = await down(bench, lies=False)
-        await trio.sleep(0.1)
-        for n in range(1, 4):
-            both.append(stage(bench.sequencer, memory, publish(f"m{n}")))
-            bench.committer.turn()
-        assert [one[0] for one in kinds(*both)] == ["accepted"] * 4
         assert kinds(told) == [None]
         channels = bench.channel, awake("free")
         ephemeral = [stage(bench.sequencer, channel, publish("e", ephemeral=True)) for channel in channels]
         bench.committer.turn()
         assert [one[0] for one in kinds(*ephemeral)] == ["refused", "accepted"], "none overtakes what is in doubt"
-        assert len(memory.ring.read_after(0, budget=1 << 30)[1]) == 4
 
     run()
 

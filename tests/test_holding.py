@@ -12,12 +12,11 @@ from engine.errors import JournalUnavailable
 from engine.holding import Holding
 from engine.journal.port import Stored
 from engine.repeats import repeats
-from engine.sequencer import Asked, Sequencer
+from engine.sequencer import Asked
 from ext.dedup import DedupWindow
 from ext.publish import Publish
-from ext.serial import SerialClock
 from ext.wire import encode_record
-from tests.test_sequencer import POLICY, T0, Told, awake
+from tests.test_sequencer import POLICY, T0, Told, awake, partition
 
 DOWN = JournalUnavailable("the disk is on holiday")
 
@@ -32,10 +31,10 @@ class World:
     """A sequencer, a channel, and a journal that is a dict."""
 
     def __init__(self, channel: Channel | None = None) -> None:
-        self.sequencer = Sequencer(SerialClock(), 1 << 20)
-        self.sequencer.steady_ms = T0
-        self.holding = Holding(self.sequencer)
         self.channel = channel or awake()
+        self.sequencer = self.channel.partition.sequencer
+        self.sequencer.common.steady_ms = T0
+        self.holding = Holding(self.sequencer.common)
         self.journal: dict[int, Stored] = {}
 
     def stage(self, what: Asked) -> Told:
@@ -102,7 +101,7 @@ def test_each_is_answered_once_in_the_order_of_its_connection_and_as_if_nothing_
             assert outcome == used[who, number][1]
         else:
             assert outcome == ("refused", 40031)
-    assert world.sequencer.pending_bytes == 0 and world.channel.held is None
+    assert world.sequencer.common.pending_bytes == 0 and world.channel.held is None
 
 
 def test_what_is_past_the_window_is_new_and_nothing_overtakes_it() -> None:
@@ -118,7 +117,7 @@ def test_what_is_past_the_window_is_new_and_nothing_overtakes_it() -> None:
     world.commit()
     assert [one.outcomes[0][0] for one in (again, behind)] == ["accepted"] * 2
     assert again.outcomes[0][1] < behind.outcomes[0][1]
-    assert world.sequencer.remembered == len(world.channel.dedup) == 2
+    assert world.sequencer.common.remembered == len(world.channel.dedup) == 2
 
 
 def test_what_can_t_be_looked_up_is_told_and_the_next_has_its_turn() -> None:
@@ -138,7 +137,7 @@ def test_what_can_t_be_looked_up_is_told_and_the_next_has_its_turn() -> None:
 
 
 def test_only_what_may_be_of_an_earlier_life_waits_for_its_ids() -> None:
-    channel = Channel("app", "room", POLICY)
+    channel = Channel("app", "room", POLICY, partition())
     earlier = DedupWindow(bytes(16))
     channel.wake(
         DedupWindow(bytes(16)),

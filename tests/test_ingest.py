@@ -12,12 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import JournalUnavailable
-from engine.sequencer import Sequencer
 from ext.acks import AckQueue
 from ext.ingest import Ingest
 from ext.publish import parse_publish
-from ext.serial import SerialClock
-from tests.test_sequencer import T0, awake
+from tests.test_sequencer import T0, awake, partition
 
 CONNECTION = "AAAAAAAAAB"
 DOWN = JournalUnavailable("the disk is on holiday")
@@ -27,17 +25,20 @@ BOUNDS = {"most_bytes": 1000, "most_messages": 3, "most_unanswered": 1 << 20, "m
 class Publisher:
     """One client's publishes on two channels, in the short way where it is open, or never."""
 
-    def __init__(self, short: bool, client_id: str | None = None, **bounds: int) -> None:
-        self.sequencer = Sequencer(SerialClock(), 1 << 20)
-        self.sequencer.now_ms = self.sequencer.steady_ms = T0
-        self.channels = {name: awake(name) for name in ("one", "zwei ✓")}
+    def __init__(
+        self, short: bool, client_id: str | None = None, most_remembered: int = 1 << 20, **bounds: int
+    ) -> None:
+        within = partition(most_remembered)
+        self.sequencer, self.common = within.sequencer, within.sequencer.common
+        self.common.now_ms = self.common.steady_ms = T0
+        self.channels = {name: awake(name, within=within) for name in ("one", "zwei ✓")}
         self.touched: list[AckQueue] = []
         self.acks = AckQueue(0, self.touched)
         self.client_id = client_id
         self.short = 0
         self.ingest = None
         if short:
-            self.ingest = Ingest(self.sequencer, self.acks, CONNECTION, client_id, **(BOUNDS | bounds))
+            self.ingest = Ingest(self.common, self.acks, CONNECTION, client_id, **(BOUNDS | bounds))
             for name, channel in self.channels.items():
                 self.ingest.grant(name, channel)
         self.answers: list[object] = []
@@ -117,8 +118,8 @@ def test_the_short_way_and_the_long_way_end_in_the_same_log_with_the_same_answer
             short.send(payload, binary)
             long.send(payload, binary)
             assert short.acks.bytes == long.acks.bytes
-            assert short.sequencer.remembered == long.sequencer.remembered
-            assert short.sequencer.pending_bytes == long.sequencer.pending_bytes
+            assert short.common.remembered == long.common.remembered
+            assert short.common.pending_bytes == long.common.pending_bytes
     assert long.short == 0
     for name in short.channels:
         assert [record for _, _, record in short.log(name)] == [record for _, _, record in long.log(name)]
@@ -161,7 +162,7 @@ PLAIN = protocol_message("one", 0, [{"data": "x"}], False)
 def test_what_is_not_usual_is_left_to_the_long_way_and_nothing_has_changed(payload, bounds, why):
     publisher = Publisher(True, **bounds)
     assert not publisher.ingest.offer(payload, False), why
-    assert len(publisher.sequencer) == len(publisher.acks) == publisher.sequencer.remembered == 0
+    assert len(publisher.sequencer) == len(publisher.acks) == publisher.common.remembered == 0
     assert publisher.ingest.offer(PLAIN, False)
 
 
@@ -176,10 +177,7 @@ def test_beyond_a_bound_the_long_way_decides():
     assert crowded.ingest.offer(PLAIN, False)
     assert not crowded.ingest.offer(protocol_message("zwei ✓", 1, [{"data": "x"}], False), False)
 
-    full = Publisher(True)
-    full.sequencer = Sequencer(SerialClock(), 1)
-    full.ingest = Ingest(full.sequencer, full.acks, CONNECTION, None, **BOUNDS)
-    full.ingest.grant("one", full.channels["one"])
+    full = Publisher(True, most_remembered=1)
     assert full.ingest.offer(PLAIN, False)
     assert not full.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
 
@@ -241,7 +239,7 @@ def test_a_channel_that_fell_asleep_and_was_opened_anew_takes_the_short_way_agai
     publisher.settle(True)
     publisher.channels["one"].awake = False
     assert not publisher.ingest.offer(next(messages), False)
-    publisher.channels["one"] = awake("one")
+    publisher.channels["one"] = awake("one", within=publisher.channels["one"].partition)
     publisher.ingest.grant("one", publisher.channels["one"])
     assert publisher.ingest.offer(next(messages), False)
     assert publisher.channels["one"].staged == 1
@@ -258,7 +256,7 @@ def test_an_answer_is_of_a_size_that_every_client_takes():
     assert [answer["msgSerial"] for answer in publisher.answers] == [0, 1000, 2000, 2500, 2501, 2502, 2503]
     places = [place for answer in publisher.answers for place in answer["res"]]
     assert [len(place["serials"]) for place in places] == sizes
-    assert publisher.acks.bytes == publisher.sequencer.pending_bytes == 0
+    assert publisher.acks.bytes == publisher.common.pending_bytes == 0
 
 
 def test_publishes_with_nothing_in_them_reach_the_bounds_too():

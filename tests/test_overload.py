@@ -7,6 +7,7 @@ import pytest
 from engine import limits
 from engine.errors import JournalUnavailable
 from engine.hub import Hub
+from engine.journal.memory import MemoryJournal
 from engine.settings import Settings
 from ext.serial import SerialClock
 from tests.test_sequencer import POLICY, T0, Told, awake, publish
@@ -17,7 +18,7 @@ STAGED = 10_000
 @pytest.fixture
 def hub():
     settings = Settings(limits=limits.Limits(staged_bytes=STAGED))
-    return Hub(settings, SerialClock(), bytes(16), lambda app_id, name: POLICY)
+    return Hub(settings, MemoryJournal(), SerialClock(), bytes(16), lambda app_id, name: POLICY)
 
 
 def stage_until_refused(hub, channel):
@@ -31,11 +32,12 @@ def stage_until_refused(hub, channel):
 
 
 def test_publishes_beyond_the_bound_are_refused_and_those_before_it_are_stored(hub):
-    told = stage_until_refused(hub, awake())
+    channel = awake(within=hub.kept)
+    told = stage_until_refused(hub, channel)
     assert told[-1].outcomes == [("refused", 50004)]
-    assert STAGED < hub.sequencer.pending_bytes <= limits.OVERSTAGED * STAGED + limits.WAITING_BYTES
-    hub.sequencer.commit(hub.sequencer.take())
-    assert hub.sequencer.pending_bytes == 0
+    assert STAGED < hub.common.pending_bytes <= limits.OVERSTAGED * STAGED + limits.WAITING_BYTES
+    channel.sequence.commit(channel.sequence.take())
+    assert hub.common.pending_bytes == 0
     assert [each.outcomes[0][0] for each in told[:-1]] == ["accepted"] * (len(told) - 1)
 
 
@@ -43,8 +45,8 @@ def test_those_that_wait_for_their_channel_to_wake_count_too(hub):
     channel = hub.open("app", "room")
     told = stage_until_refused(hub, channel)
     assert told[-1].outcomes == [("refused", 50004)]
-    assert STAGED < hub.sequencer.pending_bytes <= limits.OVERSTAGED * STAGED + 2 * limits.WAITING_BYTES
+    assert STAGED < hub.common.pending_bytes <= limits.OVERSTAGED * STAGED + 2 * limits.WAITING_BYTES
     for do in hub.give_up(channel, JournalUnavailable("the disk is on holiday")):
         do()
-    assert hub.sequencer.pending_bytes == 0
+    assert hub.common.pending_bytes == 0
     assert {each.outcomes[0][0] for each in told} == {"refused"}

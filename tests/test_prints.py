@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sequencer import Sequencer
 from ext.prints import Prints, print_of
-from ext.serial import SerialClock
 from ext.wire import encode_record
-from tests.test_sequencer import T0, awake, publish, stage
+from tests.test_sequencer import T0, awake, partition, publish, stage
 
 
 def record(
@@ -73,7 +71,7 @@ def test_it_differs_by_every_byte_and_by_all_that_readers_get(size: int) -> None
 
 
 def test_prints_outlast_the_ids_and_go_after_them() -> None:
-    sequencer, channel = Sequencer(SerialClock(), 1000), awake()
+    sequencer, channel = partition(1000).sequencer, awake()
     for n in range(3):
         stage(sequencer, channel, publish(f"e{n}", ephemeral=True), now=T0 + n)
     stage(sequencer, channel, publish("kept"), now=T0 + 3)

@@ -255,7 +255,7 @@ async def test_the_first_ack_of_every_channel_waits_for_nothing_that_grows_with_
         (accepted,) = await all_told(passing)
         assert accepted[0] == "accepted"
         assert not any(told.outcomes for told in (repeat, own, other, *behind))
-        assert hub.sequencer.pending_bytes > 0 and len(hub.channels["app:room5"].held) == 3
+        assert hub.common.pending_bytes > 0 and len(hub.channels["app:room5"].held) == 3
         watched.may_recall.set()
         first, mine, refused, *later = await all_told(repeat, own, other, *behind)
         held = {
@@ -269,20 +269,20 @@ async def test_the_first_ack_of_every_channel_waits_for_nothing_that_grows_with_
         serials = [outcome[1] for outcome in later]
         assert serials == sorted(serials) and serials[0] > held[f"{WHO}:{EACH - 1}:0"]
         assert hub.channels["app:room5"].held is None
-        assert hub.sequencer.pending_bytes == 0
+        assert hub.common.pending_bytes == 0
 
         with trio.fail_after(20):
             while hub.holding.recalls:  # noqa: ASYNC110 - done by a thread
                 await trio.sleep(0.005)
         windows = [(channel.dedup, channel.earlier) for channel in hub.channels.values()]
         assert all(earlier is not None and len(earlier) == EACH for _, earlier in windows)
-        assert hub.sequencer.remembered == sum(len(live) + len(earlier or ()) for live, earlier in windows)
+        assert hub.common.remembered == sum(len(live) + len(earlier or ()) for live, earlier in windows)
         assert sum(earlier.memory for _, earlier in windows if earlier is not None) <= 4 * CHANNELS * EACH
-        hub.sequencer.steady_ms += 400_000
+        hub.common.steady_ms += 400_000
         for channel in hub.channels.values():
-            hub.sequencer.remembered -= channel.forget(node.now_ms() + 400_000, hub.window_ms, hub.sequencer.steady_ms)
+            hub.common.remembered -= channel.forget(node.now_ms() + 400_000, hub.window_ms, hub.common.steady_ms)
             assert channel.earlier is None
-        assert hub.sequencer.remembered == 0
+        assert hub.common.remembered == 0
         nursery.cancel_scope.cancel()
 
 
@@ -308,5 +308,5 @@ async def test_what_waits_for_ids_that_can_t_be_read_is_told_and_may_be_tried_ag
         watched.failure = None
         (again,) = await all_told(ask.publish(1, "own", "own-1"))
         assert again[0] == "accepted" and again[1] < fresh.outcomes[0][1]
-        assert node.hub.sequencer.pending_bytes == 0
+        assert node.hub.common.pending_bytes == 0
         nursery.cancel_scope.cancel()

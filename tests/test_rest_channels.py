@@ -20,13 +20,14 @@ from tests import harness
 from tests.harness import request
 from tests.rawclient import Action, RawClient
 from tests.rest_server import Server, code_of, value_of
+from tests.test_sequencer import partition
 
 POLICY = Policy("synced", "w", 120_000, "abcd1234")
 
 
 def named(server: Server, *names: str, app: str = "app1") -> None:
     for name in names:
-        server.backend.channels[f"{app}:{name}"] = Channel(app, name, POLICY)
+        server.backend.channels[f"{app}:{name}"] = Channel(app, name, POLICY, partition())
 
 
 def pages(server: Server, query: str, **headers: str) -> list[Any]:
@@ -129,7 +130,7 @@ def test_metadata_needs_its_operation() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["end", "modes"]), st.integers(0, 15))))
 def test_metrics_count_the_attachments_that_there_are(steps: list[tuple[int, str, int]]) -> None:
-    channel = Channel("app1", "a", POLICY)
+    channel = Channel("app1", "a", POLICY, partition())
     attachments = [Attachment(None, channel) for _ in range(4)]  # type: ignore[arg-type]  # the name is not looked at
     for which, what, bits in steps:
         if what == "end":

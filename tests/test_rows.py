@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.journal.port import Block
 from ext.block import MAX_BYTES, MAX_ENTRIES
+from ext.common import Common
 from ext.entry import Entry
 from ext.home import Home
 from ext.kept import Kept
@@ -71,7 +72,7 @@ def kept(entries):
     """The same, as a log hands it over."""
     log = Home("app:a", SERIES, kept=True)
     log.synced, log.retention, log.last_stored = False, "w", entries[0][1]
-    sequence = Sequence(SerialClock(), 1 << 20)
+    sequence = Sequence(SerialClock(), Common(1 << 20))
     for serial, _, record in entries:
         sequence.push(log, serial, record, 0, 0, 1, None)
     _, [block], synced = sequence.take_pending(Block)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from engine.channel import Channel, Policy
 from engine.errors import JournalUnavailable, OutcomeUnknown
-from engine.sequencer import Sequencer
+from engine.journal.memory import MemoryJournal
+from engine.partition import Partition
+from ext.common import Common
 from ext.dedup import DedupWindow
 from ext.publish import Publish
 from ext.serial import SerialClock
@@ -34,8 +36,12 @@ class Told:
         self.outcomes.append(("unknown" if isinstance(error, OutcomeUnknown) else "refused", error.code))
 
 
-def awake(name="room", policy=POLICY):
-    channel = Channel("app", name, policy)
+def partition(most_remembered=1 << 20):
+    return Partition(MemoryJournal(), SerialClock(), Common(most_remembered), kept=True)
+
+
+def awake(name="room", policy=POLICY, within=None):
+    channel = Channel("app", name, policy, within or partition())
     channel.wake(DedupWindow(bytes(16)), [], last_stored=0, evicted=0, position=0, bounds=(1 << 10, 1 << 20))
     return channel
 
@@ -48,7 +54,7 @@ def publish(*ids, count=None, ephemeral=False):
 
 def stage(sequencer, channel, what, base="AAAAAAAAAB:0", now=T0):
     told = Told()
-    sequencer.steady_ms = max(sequencer.steady_ms, now)
+    sequencer.common.steady_ms = max(sequencer.common.steady_ms, now)
     sequencer.stage(channel, what, base, base[:10], None, now, told)
     return told
 
@@ -59,7 +65,7 @@ IDS = st.sampled_from("abcdef")
 @given(data=st.data())
 def test_each_id_has_one_outcome_whatever_fails_and_repeats(data):
     """Invariants 1 and 3, against the model: batches commit or fail, ids repeat before, during and after."""
-    sequencer, channels = Sequencer(SerialClock(), 1 << 20), [awake("one"), awake("two")]
+    sequencer, channels = partition(1 << 20).sequencer, [awake("one"), awake("two")]
     models = {channel: ModelLog() for channel in channels}
     told = {channel: [] for channel in channels}  # (ids, what the model said, completion)
     batch, now, last = None, T0, 0
@@ -107,12 +113,12 @@ def test_each_id_has_one_outcome_whatever_fails_and_repeats(data):
                     assert outcome[1] == DOWN.code
         assert channel.staged == len(models[channel].under_way)
     if batch is None and not len(sequencer):
-        assert sequencer.pending_bytes == 0
-        assert sequencer.remembered == sum(len(channel.dedup) for channel in channels)
+        assert sequencer.common.pending_bytes == 0
+        assert sequencer.common.remembered == sum(len(channel.dedup) for channel in channels)
 
 
 def test_nothing_is_visible_before_it_is_durable():
-    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    sequencer, channel = partition(100).sequencer, awake()
     told = stage(sequencer, channel, publish())
     batch = sequencer.take()
     assert len(channel.ring) == 0 and told.outcomes == []
@@ -121,7 +127,7 @@ def test_nothing_is_visible_before_it_is_durable():
 
 
 def test_a_repeat_while_the_first_is_being_written_shares_its_outcome():
-    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    sequencer, channel = partition(100).sequencer, awake()
     first = stage(sequencer, channel, publish("x"))
     batch = sequencer.take()
     second = stage(sequencer, channel, publish("x"))
@@ -131,7 +137,7 @@ def test_a_repeat_while_the_first_is_being_written_shares_its_outcome():
 
 
 def test_a_retry_of_what_could_not_be_written_is_a_first_try():
-    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    sequencer, channel = partition(100).sequencer, awake()
     first, follower = stage(sequencer, channel, publish("x")), stage(sequencer, channel, publish("x"))
     sequencer.undo(sequencer.take(), DOWN)
     assert first.outcomes == follower.outcomes == [("refused", DOWN.code)]
@@ -142,7 +148,7 @@ def test_a_retry_of_what_could_not_be_written_is_a_first_try():
 
 
 def test_the_same_msg_serial_of_a_connection_is_a_repeat_and_another_is_not():
-    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    sequencer, channel = partition(100).sequencer, awake()
     one = stage(sequencer, channel, publish(count=2), base="AAAAAAAAAB:7")
     sequencer.commit(sequencer.take())
     again = stage(sequencer, channel, publish(count=2), base="AAAAAAAAAB:7")
@@ -152,7 +158,7 @@ def test_the_same_msg_serial_of_a_connection_is_a_repeat_and_another_is_not():
 
 
 def test_an_ephemeral_entry_is_delivered_and_not_stored():
-    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    sequencer, channel = partition(100).sequencer, awake()
     stage(sequencer, channel, publish(count=1), base="AAAAAAAAAB:0")
     told = stage(sequencer, channel, publish(count=1, ephemeral=True), base="AAAAAAAAAB:1")
     stage(sequencer, channel, publish(count=1), base="AAAAAAAAAB:2")
@@ -167,17 +173,17 @@ def test_an_ephemeral_entry_is_delivered_and_not_stored():
 
 
 def test_more_ids_than_may_be_remembered_are_refused_until_some_expire():
-    sequencer, channel = Sequencer(SerialClock(), 3), awake()
+    sequencer, channel = partition(3).sequencer, awake()
     stage(sequencer, channel, publish(count=3), base="AAAAAAAAAB:0")
     sequencer.commit(sequencer.take())
     assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1").outcomes == [("refused", 42910)]
-    sequencer.remembered -= channel.forget(T0 + 400_000, (T0 + 280_000) << 16, 120_000)
+    sequencer.common.remembered -= channel.forget(T0 + 400_000, (T0 + 280_000) << 16, 120_000)
     assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1", now=T0 + 400_000).outcomes == []
 
 
 @pytest.mark.parametrize("ids", [("x:0", "x:0"), ("a:0", "x:0")])
 def test_a_publish_that_shares_only_some_of_its_ids_is_refused_whole(ids):
-    sequencer, channel = Sequencer(SerialClock(), 100), awake()
+    sequencer, channel = partition(100).sequencer, awake()
     stage(sequencer, channel, publish("x:0"))
     sequencer.commit(sequencer.take())
     if ids[0] == "a:0":
@@ -190,7 +196,7 @@ def test_a_publish_that_shares_only_some_of_its_ids_is_refused_whole(ids):
 
 
 def test_every_staged_entry_is_found_by_its_serial_pending_or_under_way():
-    sequencer, channel = Sequencer(SerialClock(), 1 << 20), awake()
+    sequencer, channel = partition(1 << 20).sequencer, awake()
     serials = []
     for n in range(100):
         stage(sequencer, channel, publish(f"id{n}"))

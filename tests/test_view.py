@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.journal.port import Block
+from ext.common import Common
 from ext.home import Home
 from ext.ring import EPHEMERAL, Evicted, Ring, Stream
 from ext.sequence import Sequence
@@ -77,7 +78,7 @@ def test_a_mirror_has_the_frames_and_the_head_of_its_home(steps):
     for view in (home, mirror):
         view.ring = Ring(16, 1 << 20, 0, SERIES)
         streams.append([Stream(view.ring, EntryEncoder(wire, "room")) for wire in (JSON, MSGPACK)])
-    sequence, serial, everything = Sequence(SerialClock(), 1 << 20), 0, []
+    sequence, serial, everything = Sequence(SerialClock(), Common(1 << 20)), 0, []
     for batch in steps:
         for step, origin, ephemeral in batch:
             serial += step
