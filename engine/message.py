@@ -9,7 +9,7 @@ Source: Ably's protocol, messages, encodings and idempotent publishing."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgpack
@@ -50,6 +50,27 @@ def check_named_connection(ids: Sequence[str] | None, connection_id: str | None)
             )
 
 
+def client_ids_of(messages: object) -> Iterator[str]:
+    """Those that messages name: what they may be is told before anything else that is wrong with them.
+
+    Raises: BadRequest 40012, for what can be none."""
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        client_id = message.get("clientId") if isinstance(message, dict) else None
+        if client_id is not None:
+            error = _wrong_text(message, "clientId", 40012, f"messages[{index}]")
+            if error is not None:
+                raise error
+            yield client_id
+
+
+def ids_of(messages: object) -> list[str]:
+    """Those that messages name; of one that names none, or what can be none, an empty one."""
+    if not isinstance(messages, list):
+        return []
+    ids = (message.get("id") if isinstance(message, dict) else None for message in messages)
+    return [message_id if isinstance(message_id, str) else "" for message_id in ids]
+
+
 def publish_from(
     channel: str,
     msg_serial: int,
@@ -62,7 +83,7 @@ def publish_from(
     """Check the messages of a publish, and make of them what a record holds.
 
     Raises: BadRequest or LimitExceeded with the code that the protocol has for it: 40013 data, 40031 ids, 40032 extras,
-    40012 clientId, 40034 too many, 93002 updates, 40000 anything else.
+    40012 clientId, 40034 too many, 40000 anything else. Of several the first, in the protocol's order.
     """
     if isinstance(messages, Unread):
         raise LimitExceeded(f"messages: {messages.why}", code=40009, status=400)
@@ -72,9 +93,9 @@ def publish_from(
         raise BadRequest("messages: there is none in it", code=40000)
     check_count(len(messages), max_messages)
     packer = Packer(_to_json, base64=wire == JSON)
-    for index, message in enumerate(messages):
+    for message in messages:
         if not (isinstance(message, dict) and packer.add(message)):
-            raise _wrong(message, f"messages[{index}]", wire)
+            raise _wrong(messages)
     _check_ids(packer.ids, packer.count)
     if packer.ephemeral not in (0, packer.count):
         raise BadRequest("messages[].extras.ephemeral: all messages of a publish must be, or none", code=40032)
@@ -92,32 +113,71 @@ def publish_from(
     )
 
 
-def _wrong(message: object, field: str, wire: int) -> BadRequest:
-    """What is wrong with a message that a Packer did not take: the first of it, in the protocol's order."""
-    if not isinstance(message, dict):
-        return BadRequest(f"{field}: must be a map, got {_named(message)}", code=40000)
+def _wrong(messages: list[Any]) -> BadRequest:
+    """What is wrong with messages of which a Packer did not take all: the first of it, in the protocol's order.
+
+    One kind of fault of any message comes before the next kind of all.
+    """
+    for look in (_wrong_kind, _wrong_client_id, _wrong_action, _wrong_id, _wrong_extras, _wrong_data, _wrong_name):
+        for index, message in enumerate(messages):
+            error = look(message, f"messages[{index}]")
+            if error is not None:
+                return error
+        if look is _wrong_id:
+            try:
+                _check_ids([message["id"] for message in messages if message.get("id") is not None], len(messages))
+            except BadRequest as error:
+                return error.with_traceback(None)
+    raise AssertionError("there is something wrong with a message, and nobody knows what")
+
+
+def _wrong_kind(message: object, field: str) -> BadRequest | None:
+    if isinstance(message, dict):
+        return None
+    return BadRequest(f"{field}: must be a map, got {_named(message)}", code=40000)
+
+
+def _wrong_client_id(message: dict[Any, Any], field: str) -> BadRequest | None:
+    return _wrong_text(message, "clientId", 40012, field)
+
+
+def _wrong_action(message: dict[Any, Any], field: str) -> BadRequest | None:
     action = message.get("action")
-    if action in _UPDATES:
-        return BadRequest(f"{field}.action: mutable messages are not enabled", code=93002)
-    if action not in (None, 0):
-        return BadRequest(f"{field}.action: must be 0 for a publish", code=40000)
-    for key, code in (("id", 40031), ("clientId", 40012), ("name", 40000), ("encoding", 40013)):
-        text = message.get(key)
-        if text is None:
-            continue
-        if not isinstance(text, str):
-            return BadRequest(f"{field}.{key}: must be a string, got {_named(text)}", code=code)
-        if not text and key in ("id", "clientId"):
-            return BadRequest(f"{field}.{key}: must not be empty", code=code)
-        size = len(text.encode(errors="replace"))
-        if key in ("id", "encoding") and size > UNCOUNTED_BYTES:
-            return BadRequest(f"{field}.{key}: {size} bytes are more than {UNCOUNTED_BYTES}", code=code)
-        if not text.isascii() and not _is_unicode(text):
-            return BadRequest(f"{field}.{key}: it is no valid Unicode text", code=code)
-    return _wrong_data(message, field) or _wrong_extras(message.get("extras"), f"{field}.extras")
+    if action in (None, 0):
+        return None
+    if action in _UPDATES:  # 93002 would say that a namespace could have them
+        return absent.refusal(f"{field}.action", absent.MUTABLE)
+    return BadRequest(f"{field}.action: must be 0 for a publish", code=40000)
+
+
+def _wrong_id(message: dict[Any, Any], field: str) -> BadRequest | None:
+    return _wrong_text(message, "id", 40031, field)
+
+
+def _wrong_name(message: dict[Any, Any], field: str) -> BadRequest | None:
+    return _wrong_text(message, "name", 40000, field)
+
+
+def _wrong_text(message: dict[Any, Any], key: str, code: int, field: str) -> BadRequest | None:
+    text = message.get(key)
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        return BadRequest(f"{field}.{key}: must be a string, got {_named(text)}", code=code)
+    if not text and key in ("id", "clientId"):
+        return BadRequest(f"{field}.{key}: must not be empty", code=code)
+    size = len(text.encode(errors="replace"))
+    if key in ("id", "encoding") and size > UNCOUNTED_BYTES:
+        return BadRequest(f"{field}.{key}: {size} bytes are more than {UNCOUNTED_BYTES}", code=code)
+    if not text.isascii() and not _is_unicode(text):
+        return BadRequest(f"{field}.{key}: it is no valid Unicode text", code=code)
+    return None
 
 
 def _wrong_data(message: dict[Any, Any], field: str) -> BadRequest | None:
+    error = _wrong_text(message, "encoding", 40013, field)
+    if error is not None:
+        return error
     data = message.get("data")
     if isinstance(data, dict | list):
         if message.get("encoding"):
@@ -136,17 +196,22 @@ def _wrong_data(message: dict[Any, Any], field: str) -> BadRequest | None:
     return None
 
 
-def _wrong_extras(extras: object, field: str) -> BadRequest:
+def _wrong_extras(message: dict[Any, Any], field: str) -> BadRequest | None:
+    extras = message.get("extras")
+    if extras is None:
+        return None
     if not isinstance(extras, dict):
-        return BadRequest(f"{field}: must be a map, got {_named(extras)}", code=40032)
+        return BadRequest(f"{field}.extras: must be a map, got {_named(extras)}", code=40032)
+    if Packer(_to_json, base64=False).add({"extras": extras}):
+        return None
     try:
         _json(extras)
     except ValueError as error:
-        return BadRequest(f"{field}: {error}", code=40032)
+        return BadRequest(f"{field}.extras: {error}", code=40032)
     for key, feature in absent.EXTRAS.items():
         if extras.get(key) is not None:
-            return absent.refusal(f"{field}.{key}", feature, code=40032)
-    return BadRequest(f"{field}: must not be nested deeper than {DEEPEST}", code=40032)
+            return absent.refusal(f"{field}.extras.{key}", feature, code=40032)
+    return BadRequest(f"{field}.extras: must not be nested deeper than {DEEPEST}", code=40032)
 
 
 def _named(value: object) -> str:

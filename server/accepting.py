@@ -17,7 +17,7 @@ from engine.auth.rates import WHOLE, Pace
 from engine.auth.tokens import check_message_client_id
 from engine.channel import Channel
 from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError
-from engine.message import check_count, check_named_connection, publish_from
+from engine.message import check_count, check_named_connection, client_ids_of, ids_of, publish_from
 from engine.names import ChannelName, parse_channel
 from ext.acks import AckQueue
 from ext.ingest import Ingest
@@ -35,10 +35,14 @@ def on_message(client: ClientProtocol, message: dict[str, Any], wire_format: int
     try:
         text = fields.text(message, "channel")
         _may_publish(client, text)  # who may not is told that, and not what else is wrong
+        messages = message.get("messages")
+        for client_id in client_ids_of(messages):
+            check_message_client_id(client.identity, client_id)
+        check_named_connection(ids_of(messages), client.connection.id)
         publish = publish_from(
             text,
             msg_serial,
-            message.get("messages"),
+            messages,
             wire_format,
             fields.mapping(message, "params"),
             max_messages=client.services.hub.settings.limits.messages_per_publish,
@@ -89,10 +93,10 @@ def accept(client: ClientProtocol, publish: Publish) -> None:
             for client_id in publish.client_ids:
                 check_message_client_id(client.identity, client_id)
         check_named_connection(publish.ids, client.connection.id)
-        if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
-            raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
         bounds = hub.settings.limits
         check_count(publish.count, bounds.messages_per_publish)
+        if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
+            raise AuthError("messages[].extras.privileged: the credentials do not permit it", code=40160)
         maximum = client.allowance.max_message_size
         if publish.size > maximum:
             raise LimitExceeded(

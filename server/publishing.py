@@ -10,14 +10,14 @@ Checks come in the order in which the protocol names errors: body (40001), chann
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.auth.capability import Operation
 from engine.auth.tokens import Identity, check_message_client_id
 from engine.errors import PubSubError
 from engine.limits import INPUT_VALUES
-from engine.message import check_named_connection, publish_from
+from engine.message import check_named_connection, client_ids_of, ids_of, publish_from
 from engine.names import ChannelName, parse_channel
 from ext.publish import Publish, parse_messages
 from ext.values import is_json
@@ -97,13 +97,20 @@ class Messages:
         self._bounds = bounds
         self._made: Publish | PubSubError | None = plain
         self._client_ids: set[str] | None = None
+        self._ids: Sequence[str] | None = None
 
     def client_ids(self) -> set[str]:
-        """Those that they name; looked for once, for however many channels."""
+        """Those that they name; looked for once, for however many channels. Raises: PubSubError 40012."""
         if self._client_ids is None:
-            named = self.plain.client_ids if self.plain is not None else map(_client_id, self.values)
+            named = self.plain.client_ids if self.plain is not None else client_ids_of(self.values)
             self._client_ids = {client_id for client_id in named or () if client_id is not None}
         return self._client_ids
+
+    def ids(self) -> Sequence[str]:
+        """Those that they name, as far as these can be some."""
+        if self._ids is None:
+            self._ids = (self.plain.ids or ()) if self.plain is not None else ids_of(self.values)
+        return self._ids
 
     def connection_key(self) -> object:
         """That of the connection for which they are published; None: of none. Raises: PubSubError 40006."""
@@ -157,8 +164,8 @@ def check_publish(
         connection_id, client_id = _on_behalf(messages.connection_key(), identity, behalf)
         for named in messages.client_ids():
             _check_client_id(identity, client_id, named)
+    check_named_connection(messages.ids(), connection_id)
     publish = messages.publish()
-    check_named_connection(publish.ids, connection_id)
     if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
         raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
     if publish.size > bounds.size:
@@ -242,11 +249,6 @@ def _unenveloped(request: Request, kind: str) -> dict[str, object]:
     else:
         message["data"] = request.body
     return message
-
-
-def _client_id(message: object) -> str | None:
-    client_id = message.get("clientId") if isinstance(message, dict) else None
-    return client_id if isinstance(client_id, str) else None
 
 
 def _on_behalf(

@@ -266,12 +266,18 @@ def history(
     return messages
 
 
-def token(address: Address, capability: Mapping[str, Sequence[str]], *, client_id: str | None = None) -> str:
+def token(
+    address: Address,
+    capability: Mapping[str, Sequence[str]],
+    *,
+    client_id: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> str:
     """A token of the test key with less rights."""
     name = KEY.partition(":")[0]
     body: dict[str, Any] = {"keyName": name, "capability": json.dumps(capability)}
     if client_id is not None:
         body["clientId"] = client_id
-    status, details, _ = request(address, "POST", f"/keys/{name}/requestToken", body)
+    status, details, _ = request(address, "POST", f"/keys/{name}/requestToken", body, tls=tls)
     assert status in (200, 201), (status, details)
     return str(details["token"])

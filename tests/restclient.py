@@ -45,7 +45,7 @@ class Answer:
 
 
 class RestClient:
-    """One connection; not ``short``: it begins with something unusual."""
+    """One connection; not ``short``: it begins with something unusual. ``key`` may be a token, too."""
 
     def __init__(
         self,
@@ -60,7 +60,8 @@ class RestClient:
         self._kind = MSGPACK if packed else JSON
         self._headers = {"Content-Type": self._kind, "Accept": self._kind, "X-Ably-Version": "6"}
         if key is not None:
-            self._headers["Authorization"] = "Basic " + base64.b64encode(key.encode()).decode()
+            scheme = "Basic" if ":" in key else "Bearer"
+            self._headers["Authorization"] = f"{scheme} {base64.b64encode(key.encode()).decode()}"
         if tls is None:
             self._connection = http.client.HTTPConnection(*address, timeout=REQUEST_SECONDS)
         else:

@@ -143,7 +143,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, int]] = {
     "clientId": ({"clientId": 1}, 400, 40012),
     "empty clientId": ({"clientId": ""}, 400, 40012),
     "wildcard": ({"clientId": "*"}, 400, 40012),
-    "update": ({"action": 1, "serial": "x"}, 400, 93002),
+    "update": ({"action": 1, "serial": "x"}, 400, 40000),
     "action": ({"action": 9}, 400, 40000),
     "large": ({"data": "x" * (SIZE + 1)}, 400, 40009),
     "connectionKey": ({"connectionKey": "x"}, 400, 40006),

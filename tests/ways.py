@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.harness import Server
+from tests.harness import KEY, Server
 from tests.rawclient import RawClient, RefusedError
 from tests.restclient import RestClient
 
@@ -38,15 +38,20 @@ def refusal(way: Way, channel: str, *messages: Message) -> int:
 
 
 @contextmanager
-def ways(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[list[Way]]:
+def ways(server: Server, tls: ssl.SSLContext | None = None, bearer: str | None = None) -> Iterator[list[Way]]:
+    """``bearer``: a token, in place of the key."""
     with ExitStack() as stack:
         made: list[Way] = []
         for packed in (False, True):
             named = "msgpack" if packed else "JSON"
             for short in (True, False):
-                client = stack.enter_context(RawClient(server.address, format="msgpack" if packed else "json", tls=tls))
+                format, who = "msgpack" if packed else "json", {} if bearer is None else {"accessToken": bearer}
+                key = KEY if bearer is None else None
+                client = stack.enter_context(RawClient(server.address, format=format, key=key, tls=tls, **who))
                 made.append(Way(f"WebSocket, {named}, short={short}", over_socket(client, short), client))
-                rest = stack.enter_context(RestClient(server.address, packed=packed, short=short, tls=tls))
+                rest = stack.enter_context(
+                    RestClient(server.address, packed=packed, short=short, key=bearer or KEY, tls=tls)
+                )
                 made.append(Way(f"POST, {named}, short={short}", over_http(rest, short)))
             made.append(Way(f"batch, {named}", as_batch(rest)))
         yield made
