@@ -35,13 +35,8 @@ class PubSubError(Exception):
             self.status = status
 
     def info(self) -> dict[str, Any]:
-        """The ErrorInfo of the protocol."""
-        return {
-            "code": self.code,
-            "statusCode": self.status,
-            "message": str(self),
-            "href": f"https://help.ably.io/error/{self.code}",
-        }
+        """The ErrorInfo of the protocol; without its ``href``, for the errors are ours, and the pages others'."""
+        return {"code": self.code, "statusCode": self.status, "message": str(self)}
 
 
 class BadRequest(PubSubError):

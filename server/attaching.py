@@ -27,6 +27,7 @@ from server.attachment import (
     Rewind,
     available_modes,
     channel_params,
+    denied,
     granted_modes,
     mode_names,
     parse_rewind,
@@ -76,7 +77,7 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
         requested = named or DEFAULT_MODES
         permitted = granted_modes(requested, operations)
         if not permitted:
-            raise AuthError(f"the credentials do not permit attaching to {name.name!r} so", code=40160)
+            raise denied(name.name, requested, "the")
         granted = available_modes(permitted, named=named > 0)
         earlier = client.attachments.get(text)
         most = client.allowance.channels
@@ -326,8 +327,7 @@ def regrant(client: ClientProtocol) -> None:
         modes = granted_modes(attachment.requested, operations) & ~ABSENT_MODES
         had, taken = attachment.modes, attachment.modes & ~modes
         if not modes:
-            error = AuthError(f"the new credentials do not permit {name.name!r}", code=40160)
-            _refuse_channel(client, text, error)
+            _refuse_channel(client, text, denied(name.name, attachment.requested, "the new"))
         elif modes != had:
             attachment.modes = modes
             if taken & Flag.SUBSCRIBE:

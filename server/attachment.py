@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import absent, limits
-from engine.auth.capability import Operation
+from engine.auth.capability import NAMES, Operation
 from engine.channel import Channel
-from engine.errors import BadRequest
+from engine.errors import AuthError, BadRequest
 from engine.names import ChannelName
 from ext.ingest import Ingest
 from ext.shaper import Shaper
@@ -106,7 +106,8 @@ class Rewind:
 def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
     """The params in force, as text: those in the name, overridden by those of the ATTACH; only recognised ones.
 
-    Raises: BadRequest, if ``given`` is no map, one of them neither text nor a number, or of what is not available here.
+    Raises: BadRequest, if ``given`` is no map, one of them neither text nor a number, or of what is not available here;
+        40003, for another echo.
     """
     if given is None and not name.params:
         return NO_PARAMS
@@ -120,6 +121,8 @@ def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
     for key, feature in absent.PARAMS.items():
         if key in merged:
             raise absent.refusal(f"params.{key}", feature)
+    if merged.get("echo") not in (None, "true", "false"):
+        raise BadRequest(f"params.echo: must be true or false, got {merged['echo']!r}", code=40003)
     return {key: merged[key] for key in _RECOGNISED if key in merged}
 
 
@@ -174,6 +177,16 @@ def available_modes(permitted: int, *, named: bool) -> int:
         names = mode_names(missing).split(", ")
         raise absent.refusal(f"modes.{names[0]}", absent.MODES[names[0]])
     return permitted & ~missing
+
+
+def denied(name: str, requested: int, whose: str) -> AuthError:
+    """None of these modes is granted; by ``whose`` credentials."""
+    needed = [word for word, bit in NAMES.items() if any(bit == op and modes & requested for op, modes in _GRANTS)]
+    return AuthError(
+        f"{whose} credentials do not permit attaching to {name!r} with the modes {mode_names(requested)}: "
+        f"their capability has no {' or '.join(needed)} for {name!r}",
+        code=40160,
+    )
 
 
 def parse_rewind(params: Mapping[str, str]) -> Rewind | None:

@@ -94,7 +94,7 @@ class NodeBackend:
 
     def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
         key = self._node.authenticator.basic_key({}, authorization)
-        with_token = (authorization or "").partition(" ")[0].lower() == "bearer"
+        with_token = (authorization or "").lstrip().lower().startswith("bearer")
         now_ms, steady_ms = self.now_ms(), self._node.this_turn_ms()
         return self._issuer.issue(key_name, body, key, now_ms, with_token=with_token, steady_ms=steady_ms)
 

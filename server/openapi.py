@@ -108,12 +108,11 @@ _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _INFO: Json = {
     "type": "object",
-    "required": ["code", "statusCode", "message", "href"],
+    "required": ["code", "statusCode", "message"],
     "properties": {
         "code": {"type": "integer", "minimum": 10000},
         "statusCode": {"type": "integer", "minimum": 400, "maximum": 599},
         "message": _TEXT,
-        "href": _TEXT,
     },
 }
 _ERROR: Json = {

@@ -24,6 +24,12 @@ from server.protocol import ClientProtocol
 
 NEWEST_VERSION = 6
 MOST_PARAMETERS = 100  # of a query; SDKs send about ten
+KNOWN_VALUES = (  # by parameter, and the code with which any other is refused
+    ("format", ("json", "msgpack"), 40000),
+    ("echo", ("true", "false"), 40003),
+    ("heartbeats", ("true", "false"), 40003),
+)
+SHOWN = 20  # characters of a value in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ def read_query(target: str) -> Greeting:
 
 
 def query_params(target: str) -> dict[str, str]:
-    """As ``parse_qsl`` reads them (the last of a name counts), in a third of its time; none, if there are too many."""
+    """As ``parse_qsl`` reads them (the last of a name counts), in a third of its time; none, if there are too many,
+    which is refused once it is known in which format."""
     params: dict[str, str] = {}
     parts = target.partition("#")[0].partition("?")[2].split("&")
     if len(parts) <= MOST_PARAMETERS:
@@ -69,7 +76,19 @@ def check_version(text: str | None) -> None:
         return
     whole, dot, part = text.partition(".")
     if not (whole.isascii() and whole.isdigit() and (not dot or (part.isascii() and part.isdigit())) and len(text) < 8):
-        raise BadRequest(f"v: {text[:20]!r} is no version of the protocol; the newest is {NEWEST_VERSION}", code=40017)
+        told = f"v: {text[:SHOWN]!r} is no version of the protocol; the newest is {NEWEST_VERSION}"
+        raise BadRequest(told, code=40017)
+
+
+def check_params(params: Mapping[str, str]) -> None:
+    """What we know has a value that we know: a guess would be wrong for some. Raises: BadRequest 40003, 40000."""
+    for name, known, code in KNOWN_VALUES:
+        value = params.get(name)
+        if value is not None and value not in known:
+            raise BadRequest(f"{name}: must be {' or '.join(known)}, got {value[:SHOWN]!r}", code=code)
+    stays = params.get("remainPresentFor")
+    if stays is not None and not (stays.isascii() and stays.isdigit()):
+        raise BadRequest(f"remainPresentFor: must be a number of milliseconds, got {stays[:SHOWN]!r}", code=40003)
 
 
 def meet(
@@ -81,9 +100,10 @@ def meet(
     """
     params, authorization = greeting.params, upgrade.headers.get("authorization")
     try:
+        if upgrade.target.count("&") >= MOST_PARAMETERS:
+            raise BadRequest(f"the query has more than {MOST_PARAMETERS} parameters", code=40000)
         check_version(params.get("v") or upgrade.headers.get("x-ably-version"))
-        if params.get("format") not in (None, "json", "msgpack"):
-            raise BadRequest(f"format: must be json or msgpack, got {params['format'][:20]!r}", code=40000)
+        check_params(params)
         node.admit()
         node.keyguard.check(params, authorization, peer)
         identity = node.authenticate(params, authorization, params.get("clientId"))

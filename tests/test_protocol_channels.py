@@ -71,6 +71,32 @@ def test_modes_are_cut_to_the_capability_and_none_left_is_40160_for_the_channel(
 
 
 @pytest.mark.parametrize(
+    ("operations", "asked", "modes", "lacking"),
+    [
+        (["publish"], {"flags": SUBSCRIBE}, "subscribe", "subscribe"),
+        (["subscribe"], {"params": {"modes": "publish,presence"}}, "presence, publish", "publish or presence"),
+        (["publish"], {"params": {"modes": "presence_subscribe"}}, "presence_subscribe", "subscribe"),
+        (
+            ["history"],
+            {},
+            "presence, publish, subscribe, presence_subscribe, annotation_publish",
+            "subscribe or publish or presence or annotation-publish",
+        ),
+    ],
+)
+def test_who_may_not_attach_is_told_which_capability_is_lacking_for_which_channel(
+    server, channel, operations, asked, modes, lacking
+):
+    with with_rights(server, *operations) as client:
+        with pytest.raises(RefusedError) as refused:
+            client.attach(f"[?rewind=1]{channel}", **asked)
+        assert str(refused.value) == (
+            f"40160: the credentials do not permit attaching to {channel!r} with the modes {modes}: "
+            f"their capability has no {lacking} for {channel!r}"
+        )
+
+
+@pytest.mark.parametrize(
     ("params", "echoed"),
     [
         ({}, {}),

@@ -277,4 +277,4 @@ def test_an_error_in_msgpack_is_the_error_in_json(dev: Server) -> None:
         with RestClient(dev.address) as rest:
             values.append(rest.ask("GET", "/nothing", accept=accept).value)
     assert values[0] == values[1] == msgpack.unpackb(msgpack.packb(values[0]))
-    assert set(values[0]["error"]) == {"code", "statusCode", "message", "href"}
+    assert set(values[0]["error"]) == {"code", "statusCode", "message"}

@@ -5,7 +5,9 @@ header   Authorization: Bearer        a token, or base64 of it
          Authorization: Basic         base64 of a key
 
 key      appId.keyId:secret    -> the key's capability; any clientId may be asserted
-token    one dot               -> engine.auth.tokens         two dots or more: a JWT -> engine.auth.jwts"""
+token    one dot               -> engine.auth.tokens         two dots or more: a JWT -> engine.auth.jwts
+
+White space around either is no part of it: it comes from a file's last line, or from copying."""
 
 from __future__ import annotations
 
@@ -35,20 +37,20 @@ class Authenticator:
         token = params.get("access_token") or params.get("accessToken")
         if token:
             return self.token(token, now_ms)
-        scheme, _, value = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self._bearer(value.strip(), now_ms)
+        scheme, value = _split(authorization)
+        if scheme == "bearer":
+            return self._bearer(value, now_ms)
         if params.get("key"):
             return self.basic(params["key"])
-        if scheme.lower() == "basic":
-            return self.basic(_decoded(value.strip()) or "")
+        if scheme == "basic":
+            return self.basic(_decoded(value) or "")
         if scheme:
             raise AuthError("Authorization: must be Basic or Bearer", code=40101)
         raise AuthError("there are no credentials: neither a key nor a token", code=40101)
 
     def basic(self, text: str) -> Identity:
         """One object for all who come with the same key. Raises: AuthError."""
-        key = self.keyring.authenticate(text)
+        key = self.keyring.authenticate(text.strip())
         known = self._of_keys.get(key.name)
         if known is None or known[0] is not key:
             if len(self._of_keys) >= limits.IDENTITIES_SHARED:
@@ -59,12 +61,13 @@ class Authenticator:
     def basic_key(self, params: Mapping[str, str], authorization: str | None) -> Key | None:
         """The key of a request with Basic authentication; None if it has another kind, or none. Raises: AuthError."""
         if params.get("key"):
-            return self.keyring.authenticate(params["key"])
-        scheme, _, value = (authorization or "").partition(" ")
-        return self.keyring.authenticate(_decoded(value.strip()) or "") if scheme.lower() == "basic" else None
+            return self.keyring.authenticate(params["key"].strip())
+        scheme, value = _split(authorization)
+        return self.keyring.authenticate(_decoded(value) or "") if scheme == "basic" else None
 
     def token(self, token: str, now_ms: int) -> Identity:
         """Raises: AuthError, BadRequest, as ``TokenSeal.open`` and ``open_jwt`` do."""
+        token = token.strip()
         if is_jwt(token):
             return open_jwt(token, self.keyring, self._seal, now_ms)
         return self._seal.open(token, self.keyring, now_ms)
@@ -77,11 +80,17 @@ class Authenticator:
         return self.token(value, now_ms)
 
 
+def _split(authorization: str | None) -> tuple[str, str]:
+    """Its scheme, in lower case, and what is behind that."""
+    scheme, *rest = (authorization or "").split(None, 1) or [""]
+    return scheme.lower(), "".join(rest).strip()
+
+
 def _decoded(text: str) -> str | None:
     """What it is in base64 of either alphabet, padded or not; None, if it is none, or nothing to print."""
     text = text.translate(_PLAIN)
     try:
-        decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode()
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode().strip()
     except (binascii.Error, ValueError):
         return None
     return decoded if decoded.isprintable() else None
