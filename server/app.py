@@ -428,7 +428,8 @@ class Front:
         Only then what it has sent together with its request: the answer to a ping or a close frame leaves at once."""
         socket.send_frames(answer)
         if isinstance(met, PubSubError):
-            refuse(met, greeting, socket)
+            if not self._node.lifetimes.say(met, partial(refuse, met, greeting, socket)):
+                socket.pause()
         else:
             welcome(self._node, met[0], socket, met[1])
         if received:

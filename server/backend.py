@@ -98,6 +98,9 @@ class NodeBackend:
         now_ms, steady_ms = self.now_ms(), self._node.this_turn_ms()
         return self._issuer.issue(key_name, body, key, now_ms, with_token=with_token, steady_ms=steady_ms)
 
+    async def until_of_use(self, error: PubSubError) -> None:
+        await self._node.lifetimes.until_of_use(error)
+
     async def revoke_tokens(
         self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
     ) -> dict[str, object]:

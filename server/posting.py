@@ -20,7 +20,7 @@ import orjson
 
 from engine import limits
 from engine.auth.keys import Keyring
-from engine.auth.revocation import Revocations
+from engine.auth.revocation import Revocations, TokenRevoked
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
 from ext.caller import Caller
@@ -173,13 +173,15 @@ class PostDesk:
             refused = self._begin(caller, key, request)
             if refused is not None:
                 caller.reply(self._whole(refused))
+        except TokenRevoked:  # it may have to wait for its answer
+            self.posts.hand_over(caller)
         except Exception:
             LOGGER.exception("POST %s from %s failed", request.path, request.peer)
             internal = PubSubError("internal error", code=50000, status=500)
             caller.reply(self._whole(respond(request, refusal(internal))))
 
     def _begin(self, caller: Caller, key: bytes, request: Request) -> Response | None:
-        """Have it stored, and the caller told; or what to answer at once."""
+        """Have it stored, and the caller told; or what to answer at once. Raises: TokenRevoked, with nothing done."""
         try:
             self._node.keyguard.check({}, request.headers.get("authorization"), lambda: caller.peer)
         except PubSubError as error:
@@ -198,6 +200,8 @@ class PostDesk:
                 ready.client_id,
                 caller,
             )
+        except TokenRevoked:
+            raise
         except PubSubError as error:
             return self._rest.finish(request, refusal(error))
         place = Place(log, opening)

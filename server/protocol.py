@@ -207,6 +207,21 @@ class ClientProtocol:
         """Drop the transport; the client may resume at once."""
         self._say_goodbye({"action": Action.DISCONNECTED, "error": error.info()}, 1000, closed=False)
 
+    def cut_off(self) -> None:
+        """Take nothing more of the client, and give it nothing more; the next that it hears is ``part``."""
+        if self.open:
+            self.answer()
+        if self.open:
+            self._end()
+            self.transport.deliver_to(None)
+            self.transport.pause()
+            self.services.ended(self, closed=False)
+
+    def part(self, error: PubSubError) -> None:
+        """Drop the transport of one that has been cut off; the client may resume at once."""
+        self.send({"action": Action.DISCONNECTED, "error": error.info()})
+        self.transport.close(1000)
+
     def supersede(self) -> None:
         """A newer transport has resumed this connection: this one ends, and the connection goes on there."""
         if self.open:

@@ -90,6 +90,9 @@ class Backend(Archive, Protocol):
 
         Who asks has been authenticated, with it or otherwise."""
 
+    async def until_of_use(self, error: PubSubError) -> None:
+        """Wait until whoever is told of it can do something about it."""
+
     async def publish(
         self,
         identity: Identity,
@@ -180,6 +183,7 @@ class Rest:
             handle, variables = self.routes.find(request)
             reply = await handle(request, variables)
         except PubSubError as error:
+            await self._backend.until_of_use(error)
             reply = refusal(error)
         return self.finish(request, reply)
 

@@ -1,7 +1,7 @@
 """Revoking tokens: what POST /keys/<keyName>/revokeTokens does, and the file in which revocations outlive the server.
 
     request --check--> Revocations --file, synced--> 201        one write for all that have gathered meanwhile
-                           +--> live connections: AUTH, then DISCONNECTED 40141
+                           +--> live connections: cut off, then DISCONNECTED 40141; with a margin AUTH before
 
     revocations    in the data directory: a JSON array of [key name, kind, value, issued before, applies at]
                    damaged: set aside where a new secret is asked for, which revokes all tokens that can be revoked

@@ -14,7 +14,7 @@ from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.directory import ChannelNames
-from engine.errors import AuthError, BadRequest
+from engine.errors import AuthError, BadRequest, PubSubError
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Stored
 from engine.names import ChannelName
@@ -81,6 +81,9 @@ class FakeBackend:
     def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
         self.token_requests.append((key_name, body, authorization))
         return {"token": "app1.t", "keyName": key_name, "issued": NOW, "expires": NOW + 1, "capability": '{"*":["*"]}'}
+
+    async def until_of_use(self, error: PubSubError) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def revoke_tokens(
         self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None

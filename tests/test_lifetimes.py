@@ -28,10 +28,12 @@ CAPABILITY = Capability.parse(FULL_TEXT)
 class Client:
     """What a Lifetimes sees of one."""
 
-    def __init__(self, house: House, client_id: str, expires_ms: int | None) -> None:
-        issued_ms = None if expires_ms is None else START
-        self.identity = Identity("app1", "app1.key1", client_id, False, CAPABILITY, expires_ms, issued_ms)
+    def __init__(self, house: House, client_id: str, expires_ms: int | None, issued_ms: int) -> None:
+        issued = None if expires_ms is None else issued_ms
+        self.identity = Identity("app1", "app1.key1", client_id, False, CAPABILITY, expires_ms, issued)
         self.open = True
+        self.cut_off_at: int | None = None
+        self.told: list[tuple[int, int]] = []  # by the clock that nobody sets
         self.answer: Callable[[], None] = lambda: None
         self.events: list[tuple[str | int, int]] = []
         self._house = house
@@ -40,9 +42,15 @@ class Client:
         self.events.append(("asked", self._house.now_ms() - START))
         self.answer()
 
-    def disconnect(self, error: PubSubError) -> None:
-        self.events.append((error.code, self._house.now_ms() - START))
+    def cut_off(self) -> None:
+        if self.open:
+            self.cut_off_at = self._house.now_ms() - START
         self.open = False
+
+    def part(self, error: PubSubError) -> None:
+        assert not self.open
+        self.events.append((error.code, self._house.now_ms() - START))
+        self.told.append((error.code, round(trio.current_time() * 1000)))
 
 
 class House:
@@ -51,21 +59,22 @@ class House:
     def __init__(self) -> None:
         self.revocations = Revocations()
         self.turns = 0
+        self.set_back_ms = 0
         self.lifetimes: Any = Lifetimes(self.revocations, self.now_ms, self._turn)
 
     def now_ms(self) -> int:
-        return START + round(trio.current_time() * 1000)
+        return START + round(trio.current_time() * 1000) - self.set_back_ms
 
     def _turn(self) -> None:
         self.turns += 1
 
-    def client(self, expires_in: int | None, client_id: str = "x") -> Client:
-        made = Client(self, client_id, None if expires_in is None else START + expires_in)
+    def client(self, expires_in: int | None, client_id: str = "x", issued_in: int = 0) -> Client:
+        made = Client(self, client_id, None if expires_in is None else START + expires_in, START + issued_in)
         self.lifetimes.watch(made)
         return made
 
-    def revoke(self, client_id: str, applies_in: int) -> Revocation:
-        entry = Revocation("app1.key1", "client", client_id, START + 1, START + applies_in)
+    def revoke(self, client_id: str, applies_in: int, before_in: int = 1) -> Revocation:
+        entry = Revocation("app1.key1", "client", client_id, START + before_in, START + applies_in)
         self.revocations.add(entry, self.now_ms())
         return entry
 
@@ -202,6 +211,32 @@ def test_a_revocation_ends_whom_it_is_about_when_it_applies() -> None:
         for client in (warned, late):
             assert client.events == [("asked", 1_000), (40141, 31_000)]
         assert bob.events == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("issued_in", "revoked_in", "told_in"),
+    [(0, 300, 1_000), (-5_000, 300, 1_000), (-5_000, 999, 1_000), (-1, 300, 300)],
+)
+@pytest.mark.parametrize("set_back_ms", [0, 3_600_000])
+def test_who_is_cut_off_hears_of_it_when_a_new_token_is_good(
+    issued_in: int, revoked_in: int, told_in: int, set_back_ms: int
+) -> None:
+    """At once, but for tokens that count in seconds: in the next full one, also if the clock is set back meanwhile."""
+
+    async def scenario(house: House) -> None:
+        client = house.client(3_600_000, issued_in=issued_in)
+        await trio.sleep(revoked_in / 1000)
+        await house.lifetimes.revoke([house.revoke("x", revoked_in, revoked_in + 1)], [client])
+        assert (client.open, client.cut_off_at) == (False, revoked_in)
+        house.set_back_ms = set_back_ms
+        await trio.sleep(2)
+        house.set_back_ms = 0
+        [(code, at)] = client.told
+        assert code == 40141
+        assert told_in <= at <= told_in + 2
+        assert not len(house.lifetimes)
 
     run(scenario)
 

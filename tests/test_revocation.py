@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from engine import limits
 from engine.auth.capability import Capability
 from engine.auth.keys import Key
-from engine.auth.revocation import Revocation, Revocations, parse_target
+from engine.auth.revocation import Revocation, Revocations, TokenRevoked, parse_target
 from engine.auth.tokens import Identity
 from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError, StartupFailed
 from server.datadir import DataDirectory
@@ -295,6 +295,20 @@ def test_a_token_of_the_same_millisecond_is_revoked_and_the_next_is_issued_after
     assert time.monotonic() - begun >= 0.001
     assert asked.revocations.applies_at(holder("x", issued=NOW)) == NOW
     assert asked.revocations.applies_at(holder("x", issued=NOW + 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("before_in", "issued_in", "good_in"),
+    [(1, 0, 1000), (1, -60_000, 1000), (1000, 0, 1000), (0, -1000, 0), (1, -1, 1), (300, 150, 300), (1001, 1000, 2000)],
+)
+def test_who_is_told_knows_from_when_a_new_token_of_its_kind_is_good(
+    before_in: int, issued_in: int, good_in: int
+) -> None:
+    kept = Revocations([Revocation(KEY.name, "client", "x", NOW + before_in, NOW + before_in)])
+    with pytest.raises(TokenRevoked) as refused:
+        kept.check(holder("x", issued=NOW + issued_in), NOW + 5000)
+    assert refused.value.again_ms == NOW + good_in
+    assert kept.applies_at(holder("x", issued=NOW + good_in)) is None
 
 
 def test_many_at_once_are_all_stored_by_few_writes() -> None:

@@ -12,7 +12,8 @@ A token that can be revoked lives an hour at most, so after that a revocation ha
 one target are kept as far as none covers another: one covers those that concern no younger tokens and apply no sooner.
 
 A JWT says in whole seconds when it was issued (unless its maker gives fractions). One of the very second of a
-revocation may be older than that, and so counts as revoked: who asks for a new one has it a second later.
+revocation may be older than that, and so counts as revoked. A refusal says when a new one of the kind is good
+(``again_ms``), so that nobody is told before: docs/decisions/0025.
 
 Source: Ably's token revocation."""
 
@@ -30,6 +31,19 @@ KINDS = {"clientId": "client", "revocationKey": "key", "channel": "channel"}
 """As targets spell them, and as they are kept."""
 ALL_TOKENS = ("all", "")
 """Kind and value of what concerns every token of a key."""
+
+
+SECOND_MS = 1000
+
+
+class TokenRevoked(AuthError):
+    """``again_ms``: who is told then, and asks for another token like this one at once, is given one that is good."""
+
+    code = 40141
+
+    def __init__(self, again_ms: int) -> None:
+        super().__init__("token: it has been revoked")
+        self.again_ms = again_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +100,19 @@ class Revocations:
 
     def applies_at(self, identity: Identity) -> int | None:
         """When its token ceases to be good, in ms; None: it is not revoked."""
-        first = None
-        for key_name, issued_ms in identity.made_with:
-            targets = self._found.get(key_name)
-            if targets is None or issued_ms is None:
-                continue
-            for target in _targets(identity):
-                for entry in targets.get(target, ()):
-                    if issued_ms < entry.issued_before and (first is None or entry.applies_at < first):
-                        first = entry.applies_at
-        return first
+        return min((entry.applies_at for entry, _ in self._about(identity)), default=None)
+
+    def revoked(self, identity: Identity, now_ms: int) -> TokenRevoked:
+        """What is said of its token, which is revoked by now."""
+        applied = [(entry, issued_ms) for entry, issued_ms in self._about(identity) if entry.applies_at <= now_ms]
+        return TokenRevoked(max(good_from(entry.issued_before, issued_ms) for entry, issued_ms in applied))
 
     def check(self, identity: Identity, now_ms: int) -> None:
-        """Raises: AuthError 40141."""
+        """Raises: TokenRevoked 40141."""
         if self._found:
             applies_at = self.applies_at(identity)
             if applies_at is not None and applies_at <= now_ms:
-                raise revoked()
+                raise self.revoked(identity, now_ms)
 
     def expire(self, now_ms: int) -> None:
         """Forget those whose tokens have all expired by now."""
@@ -114,6 +124,17 @@ class Revocations:
                     del targets[target]
             if not targets:
                 del self._found[key_name]
+
+    def _about(self, identity: Identity) -> Iterator[tuple[Revocation, int]]:
+        """Those that concern its token, each with the time in ms at which what it was made with was issued."""
+        for key_name, issued_ms in identity.made_with:
+            targets = self._found.get(key_name)
+            if targets is None or issued_ms is None:
+                continue
+            for target in _targets(identity):
+                for entry in targets.get(target, ()):
+                    if issued_ms < entry.issued_before:
+                        yield entry, issued_ms
 
     def _keep(self, entry: Revocation) -> None:
         self.version += 1
@@ -131,8 +152,13 @@ def outlived(entry: Revocation, now_ms: int) -> bool:
     return now_ms >= max(entry.issued_before + LONGEST_REVOCABLE_TTL_MS, entry.applies_at)
 
 
-def revoked() -> AuthError:
-    return AuthError("token: it has been revoked", code=40141)
+def good_from(issued_before: int, like_ms: int) -> int:
+    """The first time, in ms, at which a token is issued that is not among those issued before, if it is like this one.
+
+    One that was issued at a full second is of somebody who counts in seconds. (It may also be one of ours that happens
+    to be; then a few ms become up to a second.)
+    """
+    return -(-issued_before // SECOND_MS) * SECOND_MS if like_ms % SECOND_MS == 0 else issued_before
 
 
 def _targets(identity: Identity) -> set[tuple[str, str]]:

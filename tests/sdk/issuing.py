@@ -56,8 +56,8 @@ class Issuer:
         """Content-Type and body."""
         self.given += 1
         if form == "jwt":
-            now = time.time()
-            return "application/jwt", jwt(key=self._key, iat=now, exp=now + self.ttl, **self.claims).encode()
+            now = time.time()  # issued in whole seconds, as the common libraries have it
+            return "application/jwt", jwt(key=self._key, iat=int(now), exp=now + self.ttl, **self.claims).encode()
         if form == "embedded":
             inner = self._details()
             times = {"iat": inner["issued"] / 1000, "exp": inner["expires"] / 1000}
