@@ -231,6 +231,8 @@ FIXTURE_VALUES = 100_000
 """The same of fixtures of statistics, which only a server in development takes: 1,000 of them have some 40,000."""
 TOMBSTONES = 100_000
 """Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""
+REFUSED_KEYS = 100
+"""Whose refusals are told apart in the log, each minute; those of more are told together."""
 REVOCATION_TARGET_BYTES = 1 * KIB
 """Of what tokens are revoked by: a clientId, a revocation key, a channel. The requester: 40000."""
 REVOCATION_TARGETS = 100

@@ -48,8 +48,9 @@ from server.handshake import Upgrade
 from server.heap import keep_some, machine_bytes
 from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
-from server.keywatch import KeyWatch
+from server.keywatch import KeyWatch, tell_made
 from server.listener import Acceptor
+from server.logs import configure, differing, facts
 from server.newcomers import Newcomers
 from server.node import Node
 from server.nonces import NonceFile
@@ -77,9 +78,7 @@ def run(settings: Settings, *, new_secret: bool = False) -> int:
 
     ``new_secret``: make one first, which ends sessions and tokens.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_some()
     settings = settings.within(machine_bytes() or limits.MEMORY_UNKNOWN)
@@ -174,6 +173,7 @@ def _make_first_key(directory: DataDirectory, keyring: Keyring) -> None:
     with directory.apps.changing() as apps:
         apps[key.app_id] = {"keys": [stored_key(key)]}
     keyring.add(key)
+    tell_made(key.name)
     shown = f":\n    {key.text}" if sys.stdout.isatty() else ""
     print(f"unbroken: made the app {key.app_id} with a key of full capability, kept in {kept}{shown}", flush=True)
 
@@ -232,7 +232,7 @@ async def _serve(
     issuer = TokenIssuer(keyring, seal, secrets.token_bytes, known=nonces.known, remember=nonces.remember)
     backend = NodeBackend(node, keyring, issuer, directory, revoker)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish), node.pace)
-    front = Front(node, node.keyguard.before(rest), tls)
+    front = Front(node, node.refusals.around(node.keyguard.before(rest)), tls)
     if tls is None:
         front.publish_at(PostDesk(node, rest, backend, keyring, front.http_limits, front.on_leaving))
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in bound]
@@ -253,6 +253,7 @@ async def _serve(
                 await nodes.start(_watch_signals, stop)  # before anybody is told that it is ready
                 _say_ready(settings, address)
                 await stop.wait()
+                drain = Drain(len(node.clients), bounds.drain_seconds)
                 intake.cancel_scope.cancel()
             for listener in listeners:
                 await listener.aclose()
@@ -261,6 +262,8 @@ async def _serve(
                 await node.drain()
                 while connections.child_tasks or front.desk:  # noqa: ASYNC110 - HTTP requests under way, which tell nobody when they end
                     await trio.sleep(0.02)
+            drain.tell_end(len(node.plane))
+            node.refusals.tell()
             connections.cancel_scope.cancel()
         node.plane.close()
         if front.desk is not None:
@@ -460,11 +463,39 @@ def _say_ready(settings: Settings, address: tuple[str, int]) -> None:
         f"{space.id}: {space.durability}" for space in sorted_namespaces(settings) if space.durability is not None
     ]
     development = "; development mode: anybody can make apps" if settings.dev else ""
+    url = f"{scheme}://{ports.shown(*address[:2])}"
     print(
-        f"unbroken {server.VERSION} ready on {scheme}://{ports.shown(*address[:2])}"
-        f" ({', '.join(classes)}; data {settings.data}{development})",
+        f"unbroken {server.VERSION} ready on {url} ({', '.join(classes)}; data {settings.data}{development})",
         flush=True,
     )
+    others = differing(settings)
+    LOGGER.info(
+        "unbroken %s started on %s; settings that are not the defaults: %s",
+        server.VERSION,
+        url,
+        ", ".join(f"{name} = {value}" for name, value in others.items()) or "none",
+        extra=facts("start", version=server.VERSION, url=url, settings=others),
+    )
+
+
+class Drain:
+    """Tells when it begins and when it ends."""
+
+    def __init__(self, clients: int, seconds: float) -> None:
+        self._began = trio.current_time()
+        LOGGER.info(
+            "draining: %d clients have up to %g s", clients, seconds, extra=facts("drain_begin", clients=clients)
+        )
+
+    def tell_end(self, left: int) -> None:
+        """``left``: clients that are cut off."""
+        seconds = round(trio.current_time() - self._began, 3)
+        LOGGER.info(
+            "drained in %g s, %d clients are cut off",
+            seconds,
+            left,
+            extra=facts("drain_end", seconds=seconds, left=left),
+        )
 
 
 async def _watch_signals(stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -28,6 +28,7 @@ from ext.serial import message_serial_text
 from server.admin import Health
 from server.apps import namespaces_of, new_key, stored_key
 from server.datadir import DataDirectory
+from server.keywatch import tell_made, tell_revoked
 from server.node import Node
 from server.pace import Pace
 from server.readers import alone
@@ -285,6 +286,7 @@ class NodeBackend:
         self._node.app_namespaces[app_id] = {space.id: space for space in spaces}
         for key in keys:
             self._keyring.add(key)
+            tell_made(key.name)
         return self._app(app_id, keys, spaces)
 
     def _app(self, app_id: str, keys: list[Key], spaces: list[Namespace]) -> dict[str, object]:
@@ -324,7 +326,8 @@ class NodeBackend:
         """Its keys, its clients, its messages."""
         with self._directory.apps.changing() as apps:
             apps.pop(app_id, None)
-        self._keyring.remove_app(app_id)
+        for key in self._keyring.remove_app(app_id):
+            tell_revoked(key.name)
         self._node.app_namespaces.pop(app_id, None)
         for client in list(self._node.clients):
             if client.identity.app_id == app_id:

@@ -21,7 +21,7 @@ from server.environment import check_environment, log_settings
 SERVE_EXAMPLES = """\
 examples:
   unbroken serve
-      on 127.0.0.1:8080, data in ./data; makes an app and a key at first start and prints it
+      on 127.0.0.1:8080, data in ./data; makes an app and a key at first start, kept in ./data/first-key
   unbroken serve --listen 0.0.0.0:80 --data /var/lib/unbroken --config unbroken.toml
   UNBROKEN_KEY=app.key:secret unbroken serve
       with this key, which a list of processes does not show

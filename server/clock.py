@@ -19,6 +19,7 @@ from engine.journal.boot import read_boot_id
 from engine.steady import Noted, SteadyClock
 from engine.timeline import Timeline
 from ext.serial import SerialClock
+from server.logs import facts
 
 LOGGER = logging.getLogger("unbroken.clock")
 
@@ -145,4 +146,5 @@ class Clock:
                 "the wall clock was set %s by %.1f s: serials never go back, and what expires goes by elapsed time",
                 "forward" if jump.by_ms > 0 else "back",
                 abs(jump.by_ms) / 1000,
+                extra=facts("clock_jump", by_ms=jump.by_ms),
             )

@@ -33,6 +33,7 @@ from engine.journal.port import Journal
 from engine.sequencer import Batch, Sequencer
 from ext.ring import Stream
 from server.appender import Appender
+from server.logs import facts
 
 LOGGER = logging.getLogger("unbroken.committer")
 
@@ -192,14 +193,18 @@ class Committer:
                 persisted = await self._ask()
         except PubSubError as still:
             if self.failure is None:
-                LOGGER.error("the journal can't be reopened, publishes are refused until it can: %s", still)
+                LOGGER.error(
+                    "the journal can't be reopened, publishes are refused until it can: %s",
+                    still,
+                    extra=facts("journal_down"),
+                )
             self.failure = self._sequencer.refusing = still
             if self._failed is not None and self._failed.unwritten:
                 self._end_doubt(persisted=False)
             os.eventfd_write(self._wake_fd, 1)
             return False
         if self.failure is not None:
-            LOGGER.warning("the journal is open again; publishes are accepted")
+            LOGGER.warning("the journal is open again; publishes are accepted", extra=facts("journal_up"))
             self.failure = self._sequencer.refusing = None
         self._end_doubt(persisted=persisted)
         os.eventfd_write(self._wake_fd, 1)

@@ -16,11 +16,20 @@ import trio
 from engine.auth.keys import Key, Keyring, revoked
 from engine.errors import AuthError, StartupFailed
 from server.apps import AppsFile, keys_of
+from server.logs import facts
 from server.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.keys")
 
 LOOK_SECONDS = 0.5  # an operator who revokes a key should not have to wait
+
+
+def tell_made(name: str) -> None:
+    LOGGER.info("the key %s was made", name, extra=facts("key_made", key=name))
+
+
+def tell_revoked(name: str) -> None:
+    LOGGER.info("the key %s is revoked", name, extra=facts("key_revoked", key=name))
 
 
 class KeyWatch:
@@ -80,8 +89,17 @@ class KeyWatch:
         found = {key.name: key for key in keys if key.name not in self._configured}
         before = {name: known for name in found if (known := self._keyring.get(name)) is not None}
         for name in self._known - found.keys():
+            if self._keyring.find(name) is not None:  # else we have removed it ourselves
+                tell_revoked(name)
             self._keyring.remove(name)
         for key in found.values():
+            known = before.get(key.name)
+            if known is None and key.enabled:
+                tell_made(key.name)
+            elif known is not None and known.enabled and not key.enabled:
+                tell_revoked(key.name)
+            elif known is not None and known.secret != key.secret:
+                LOGGER.info("the key %s has another secret", key.name, extra=facts("key_changed", key=key.name))
             self._keyring.add(key)
         self._known = set(found)
         self._changed()

@@ -39,6 +39,7 @@ from server.attachment import Attachment, Rewind
 from server.bodies import Bodies
 from server.clock import Clock
 from server.committer import Committer
+from server.disk import DiskWatch
 from server.heap import Falling, give_back
 from server.keyguard import KeyGuard
 from server.lifetimes import Lifetimes
@@ -46,6 +47,7 @@ from server.pace import Pace
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
 from server.recalling import Recalling
+from server.refusals import Refusals
 from server.replay import Replay
 
 LOGGER = logging.getLogger("unbroken")
@@ -113,6 +115,8 @@ class Node:
         self.connections = connections
         self.allowances = Allowances(settings, authenticator.keyring)
         self.keyguard = KeyGuard(anywhere=settings.dev or settings.tls_ended_by_proxy)
+        self.refusals = Refusals(authenticator.key_named)
+        self.disk = DiskWatch(settings.data)
         self.clock = clock
         self._read_in_ms = -1  # by the kernel's monotonic clock, which is read ten times as fast
         self.started_ms = clock.steady.steady_ms
@@ -396,6 +400,7 @@ class Node:
         self._share_out()
         self.connections.expire(self.hub.common.steady_ms)
         self.statistics.look(now_ms)
+        self.refusals.tick(self.hub.common.steady_ms)
         if self.desk is not None:
             self.desk.tick()
         self.end_of_turn()
@@ -413,7 +418,7 @@ class Node:
 
     async def _keep_journal(self) -> None:
         """Have the journal forget what is past retention, and make its next buckets."""
-        noted = kept = 0
+        noted = kept = looked = 0
         while True:
             await trio.sleep(MAINTAIN_SECONDS)
             steady_ms = self.steady_ms()
@@ -427,6 +432,9 @@ class Node:
                     await trio.to_thread.run_sync(self._note_alive, steady_ms)
                     if self.committer.failure is None:
                         await trio.to_thread.run_sync(self.journal.raise_head, self.hub.kept.sequencer.revealed)
+                if steady_ms - looked >= KEEP_SECONDS * 1000:
+                    looked = steady_ms
+                    await trio.to_thread.run_sync(self.disk.look)
                 if steady_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
                     kept = steady_ms
                     async with self.statistics_turn:

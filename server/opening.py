@@ -109,6 +109,7 @@ def meet(
         identity = node.authenticate(params, authorization, params.get("clientId"))
         return _continue_or_begin(node, identity, greeting)
     except PubSubError as error:
+        node.refusals.note_error(params, authorization, error)
         return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each who is refused
 
 

@@ -172,6 +172,7 @@ class PostDesk:
         try:
             refused = self._begin(caller, key, request)
             if refused is not None:
+                self._node.refusals.note_request(request)
                 caller.reply(self._whole(refused))
         except TokenRevoked:  # it may have to wait for its answer
             self.posts.hand_over(caller)

@@ -42,12 +42,13 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """``value`` None means an empty body; ``links`` are (relation, URL) pairs."""
+    """``value`` None means an empty body; ``links`` are (relation, URL) pairs; ``code``: of an error."""
 
     status: int
     value: object
     headers: Sequence[tuple[str, str]] = ()
     links: Sequence[tuple[str, str]] = ()
+    code: int = 0
 
 
 class HttpRefusal(PubSubError):
@@ -78,7 +79,7 @@ def refusal(error: PubSubError) -> Reply:
         headers.append(("Retry-After", str(-(-wait_ms // 1000))))  # whole seconds, and none too early
     if isinstance(error, HttpRefusal):
         headers += error.headers
-    return Reply(status, told(error), headers)
+    return Reply(status, told(error), headers, code=error.code)
 
 
 def told(error: PubSubError) -> dict[str, object]:
@@ -122,6 +123,8 @@ def _weight(item: str) -> float:
 def respond(request: Request, reply: Reply) -> Response:
     """The reply as this client wants to have it."""
     wire = response_format(request)
+    if reply.code:
+        request.asker.refused = reply.status, reply.code
     headers = [*reply.headers, *(("Link", f'<{url}>; rel="{relation}"') for relation, url in reply.links)]
     if request.query.get("envelope") in ENVELOPES:
         reply, headers = _enveloped(reply, headers), []

@@ -26,9 +26,11 @@ FORM = "application/x-www-form-urlencoded"
 
 @dataclass(slots=True)
 class Asker:
-    """What is found out on the way: whose app a request is for, once its credentials have been looked at."""
+    """What is found out on the way: whose app a request is for, once its credentials have been looked at; and with
+    which status and code it was answered, if with an error."""
 
     app_id: str | None = None
+    refused: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

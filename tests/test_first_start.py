@@ -49,7 +49,9 @@ def until_ready(read: object, process: subprocess.Popen[str]) -> str:
     keys = KEY.findall(Path(re.search(r"kept in (\S+?):?\s", said)[1]).read_text())  # type: ignore[index]
     assert request(("127.0.0.1", int(port[1])), "GET", "/channels/x/messages", key=keys[0])[0] == 200
     process.terminate()
-    process.communicate(timeout=60)
+    logged = process.communicate(timeout=60)[1]
+    assert f"INFO unbroken.keys: the key {keys[0].partition(':')[0]} was made\n" in logged
+    assert not KEY.search(logged)
     return said
 
 

@@ -15,6 +15,7 @@ from engine.errors import AuthError, PubSubError
 from server.handshake import Upgrade
 from server.keyguard import KeyGuard, carries_key, is_loopback, peer_of
 from server.opening import meet, read_query
+from server.refusals import Refusals
 from server.request import Request, Response
 from tests import harness
 from tests.harness import request
@@ -103,7 +104,11 @@ def test_a_websocket_is_refused_before_its_key_is_looked_at(headers: dict[str, s
         raise AssertionError("the key has been looked at")
 
     node: Any = SimpleNamespace(
-        keyguard=KeyGuard(anywhere=False), admit=lambda: None, now_ms=lambda: 0, authenticate=never
+        keyguard=KeyGuard(anywhere=False),
+        admit=lambda: None,
+        now_ms=lambda: 0,
+        authenticate=never,
+        refusals=Refusals(lambda params, authorization: None),
     )
     target = "/" if headers else f"/?key={KEY}"
     met = meet(node, Upgrade(target, headers), read_query(target), lambda: FAR)

@@ -103,6 +103,7 @@ def test_a_stall_ages_nothing_and_a_jump_is_told_once(caplog):
         "the server did not run for 140.0 s",
         "the wall clock was set forward by 345600.0 s",
     ]
+    assert caplog.records[1].facts == {"event": "clock_jump", "by_ms": 345_600_000}
     assert clock.statistics() == {
         "jumps": 1,
         "offsetMs": 345_600_000,

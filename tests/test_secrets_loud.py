@@ -1,4 +1,4 @@
-"""A server that says all it can say, and is given known secrets in every wrong way: none of them is ever seen again.
+"""A server that says all it can, in words or JSON, is given known secrets in every wrong way: none is ever seen again.
 
 secrets     of keys (environment, file), tokens, JWTs, macs, connection keys, the data directory's own
 driven      HTTP and WebSocket: wrong, expired, forged, cut in half, in places where they do not belong
@@ -30,8 +30,6 @@ from tests.test_protocol import until_pong
 KEY = "app1.key1:secret"  # what the helpers of tests use
 OTHER = "app2.key2:aSecretOfTheFile17"
 HIDDEN = "aSecretOfTheEnvironment42"  # of app3.key3, long enough to be looked for
-# Whoever configures logging first has his way: so it speaks of everything.
-LOUD = "import logging, sys; logging.basicConfig(level=logging.DEBUG); from server.cli import main; sys.exit(main())"
 CONFIG = f"""
 [[apps]]
 id = "app1"
@@ -45,14 +43,15 @@ keys = [{{ key = "{OTHER}", revocable_tokens = true }}]
 class Loud:
     """The server, its pid, and where all that it says goes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, form: str) -> None:
         self.directory = directory
         config = directory / "unbroken.toml"
         config.write_text(CONFIG)
         said = (directory / "said").open("ab")
         options = ["serve", "--listen", "127.0.0.1:0", "--data", str(directory / "data"), "--config", str(config)]
+        options += ["--log-level", "debug", "--log-format", form]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LOUD, *options],
+            [sys.executable, "-m", "server.cli", *options],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
@@ -72,9 +71,9 @@ class Loud:
         self.process.wait(20)
 
 
-@pytest.fixture
-def loud(tmp_path: Path) -> Iterator[Loud]:
-    server = Loud(tmp_path)
+@pytest.fixture(params=["text", "json"])
+def loud(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loud]:
+    server = Loud(tmp_path, request.param)
     yield server
     server.stop()
     assert "Traceback" not in server.said(), server.said()
@@ -206,7 +205,7 @@ def test_no_secret_is_ever_seen_again(loud: Loud) -> None:
 
     assert sum('"error"' in body for body in bodies) > 300
     assert sum(bool(error) for error in spoken) > 50
-    assert "DEBUG:unbroken" in loud.said()
+    assert " DEBUG unbroken" in loud.said() or '"level":"debug","logger":"unbroken' in loud.said()
     command = Path(f"/proc/{loud.process.pid}/cmdline").read_text()
     assert "serve" in command
     for place, texts in (("log", [loud.said()]), ("HTTP", bodies), ("WebSocket", spoken), ("command line", [command])):

@@ -16,9 +16,9 @@ import binascii
 from collections.abc import Mapping
 
 from engine import limits
-from engine.auth.jwts import is_jwt, open_jwt
+from engine.auth.jwts import is_jwt, key_in_jwt, open_jwt
 from engine.auth.keys import Key, Keyring
-from engine.auth.tokens import Identity, TokenSeal
+from engine.auth.tokens import Identity, TokenSeal, key_in_token
 from engine.errors import AuthError
 
 _PLAIN = str.maketrans("-_", "+/")
@@ -64,6 +64,20 @@ class Authenticator:
             return self.keyring.authenticate(params["key"].strip())
         scheme, value = _split(authorization)
         return self.keyring.authenticate(_decoded(value) or "") if scheme == "basic" else None
+
+    def key_named(self, params: Mapping[str, str], authorization: str | None) -> str | None:
+        """The name of the key that these speak of, whether they prove it or not; None: there is no such key."""
+        token = params.get("access_token") or params.get("accessToken")
+        scheme, _, value = (authorization or "").partition(" ")
+        decoded = _decoded(value.strip()) if scheme else None
+        if not token and scheme.lower() == "bearer":
+            token = decoded if decoded is not None and "." in decoded else value.strip()
+        if token:
+            name = key_in_jwt(token) if is_jwt(token) else key_in_token(token)
+        else:
+            text = params.get("key") or (decoded if scheme.lower() == "basic" else None)
+            name = text.partition(":")[0] if text else None
+        return name if name is not None and self.keyring.get(name) is not None else None
 
     def token(self, token: str, now_ms: int) -> Identity:
         """Raises: AuthError, BadRequest, as ``TokenSeal.open`` and ``open_jwt`` do."""

@@ -108,6 +108,15 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
     )
 
 
+def key_in_jwt(token: str) -> str | None:
+    """The name of the key that its header says, proven or not; None: it says none."""
+    try:
+        name = _header(token[:LONGEST_CREDENTIAL]).get("kid")
+    except AuthError:
+        return None
+    return name if isinstance(name, str) else None
+
+
 def invalid(reason: str) -> AuthError:
     """With the words that libraries look for."""
     return AuthError(f"token: invalid JWT format: {reason}", code=40144)

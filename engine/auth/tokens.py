@@ -150,6 +150,19 @@ class TokenSeal:
         return hmac.digest(self._key, b"mark:" + key.secret.encode(), "sha256")[:MARK_BYTES]
 
 
+def key_in_token(token: str) -> str | None:
+    """The name of the key that it says it was made with, proven or not; None: it says none."""
+    try:
+        sealed = base64.b64decode(token.partition(".")[2] + "==", altchars=b"-_")
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(sealed[:-MAC_BYTES][:LONGEST_CREDENTIAL])
+        unpacker.read_array_header()
+        name = unpacker.unpack()
+    except (ValueError, msgpack.UnpackException):  # out of data is one of them
+        return None
+    return name if isinstance(name, str) else None
+
+
 def sign(secret: str, fields: tuple[str, ...]) -> str:
     """The mac of a token request: over its six values, each followed by a newline."""
     text = "".join(f"{value}\n" for value in fields)

@@ -136,7 +136,9 @@ def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> 
     """Raises: UsageError."""
     text = arguments.key or environment.get("UNBROKEN_KEY")
     if not text:
-        raise UsageError("--key, or UNBROKEN_KEY in the environment, is needed; `unbroken serve` prints one")
+        raise UsageError(
+            "--key, or UNBROKEN_KEY in the environment, is needed; a server keeps its first one in its first-key"
+        )
     try:
         key = Key(*parse_key(text))
     except KeyFormatError as error:

@@ -1,0 +1,45 @@
+"""Whether the disk of the data directory fills up: told before it is full, and when there is room again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from server.logs import facts
+
+LOGGER = logging.getLogger("unbroken")
+
+LOW_BYTES = 1 << 30  # free, or
+LOW_SHARE = 20  # one in so many of all bytes, if that is less: then it is low
+EASED = 1.5  # so many times as much free: then it is low no more, and not in between, or each bucket would be told
+
+
+class DiskWatch:
+    """Of one directory."""
+
+    def __init__(self, path: Path, usage: Callable[[Path], tuple[int, int, int]] = shutil.disk_usage) -> None:
+        """``usage``: total, used and free bytes of the disk; what a test replaces."""
+        self._path = path
+        self._usage = usage
+        self.low = False
+
+    def look(self) -> None:
+        """May take long where a disk hangs: for a thread. Raises: OSError."""
+        total, _, free = self._usage(self._path)
+        least = min(LOW_BYTES, total // LOW_SHARE)
+        if not self.low and free < least:
+            self.low = True
+            LOGGER.warning(
+                "the disk is low: %d MiB are free; when it is full, publishes are refused until there is room",
+                free >> 20,
+                extra=facts("disk_low", free_bytes=free, total_bytes=total),
+            )
+        elif self.low and free >= least * EASED:
+            self.low = False
+            LOGGER.info(
+                "the disk has room again: %d MiB are free",
+                free >> 20,
+                extra=facts("disk_eased", free_bytes=free, total_bytes=total),
+            )
