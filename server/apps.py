@@ -60,20 +60,20 @@ class AppsFile:
             apps = self.read()
             yield apps
             replace_file(self.path, orjson.dumps(apps, option=orjson.OPT_INDENT_2))
-            self._keep_copy()
 
     def keep_copy(self) -> None:
-        """Take a copy of what is good, if there is another one so far: somebody may have changed it by hand."""
-        with contextlib.suppress(OSError):
-            if self.path.exists() and self.path.read_bytes() != _read_or_nothing(_copy_of(self.path)):
-                with self._alone():
-                    self._keep_copy()
+        """Take a copy, if the file is good and another than it was: whoever changed it, somebody by hand perhaps.
 
-    def _keep_copy(self) -> None:
-        """Not synced: it is looked at only when something has happened to the other one, and has to be good then."""
+        Not synced: it is looked at only when something has happened to the other one, and has to be good then. With
+        very many apps it takes long: for a thread, where others wait.
+        """
+        copy = _copy_of(self.path)
         with contextlib.suppress(OSError):  # a full disk, perhaps: that is told elsewhere
-            if _holds_apps(self.path):
-                replace_file(_copy_of(self.path), self.path.read_bytes(), sync=False)
+            if not self.path.exists() or self.path.read_bytes() == _read_or_nothing(copy):
+                return
+            with self._alone():
+                if _holds_apps(self.path):
+                    replace_file(copy, self.path.read_bytes(), sync=False)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -140,6 +140,7 @@ def _create(directory: Path, arguments: argparse.Namespace, settings: Settings) 
         while (key := new_key(app_id, capability, revocable=arguments.revocable_tokens, quotas=quotas)).name in taken:
             pass
         apps.setdefault(app_id, {"keys": []})["keys"].append(stored_key(key))
+    AppsFile(directory).keep_copy()
     print(f"unbroken: made the key {key.name}; this is the only time that it is shown:", file=sys.stderr)
     print(key.text)
     return 0
@@ -221,6 +222,7 @@ def _revoke(file: AppsFile, settings: Settings, name: str) -> int:
         for entry in apps[app_id]["keys"]:
             if entry["id"] == key_id:
                 entry["enabled"] = False
+    file.keep_copy()
     print(f"unbroken: the key {name} is revoked", file=sys.stderr)
     return 0
 

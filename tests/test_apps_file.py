@@ -38,6 +38,8 @@ def test_apps_are_kept_whole_or_as_they_were(file: AppsFile, monkeypatch: pytest
 def test_the_files_are_for_the_owner_of_the_directory_alone(file: AppsFile) -> None:
     with file.changing():
         pass
+    file.keep_copy()
+    assert {made.name for made in file.path.parent.iterdir()} == {"apps.json", "apps.json.copy", "apps.lock"}
     for made in file.path.parent.iterdir():
         found = made.stat()
         assert stat.S_IMODE(found.st_mode) == 0o600
@@ -51,7 +53,8 @@ def test_what_root_makes_belongs_to_the_owner_of_the_directory(file: AppsFile, m
     with file.changing():
         pass
     owner = file.path.parent.stat()
-    assert given == [(owner.st_uid, owner.st_gid)] * 3  # the lock, the file and its copy
+    file.keep_copy()
+    assert given == [(owner.st_uid, owner.st_gid)] * 4  # the lock and the file, the lock and its copy
 
 
 def test_those_who_change_it_take_turns_and_nobodys_change_is_lost(file: AppsFile) -> None:
@@ -72,6 +75,32 @@ def test_a_secret_that_everybody_can_read_in_an_example_is_no_key(file: AppsFile
     key = Key("a", "k", "Change-Me-Please")
     with pytest.raises(StartupFailed, match="app 'a' is damaged: its secret is that of an example"):
         list(keys_of({"a": {"keys": [stored_key(key)]}}, file.path))
+
+
+def test_the_copy_is_of_what_was_good_last(file: AppsFile) -> None:
+    copy = file.path.with_name("apps.json.copy")
+    file.keep_copy()
+    assert not copy.exists()
+    with file.changing() as apps:
+        apps["a"] = {"keys": [stored_key(Key("a", "k", "secret"))]}
+    file.keep_copy()
+    good = file.path.read_bytes()
+    assert copy.read_bytes() == good
+    for bad in (b"{", b"[]", b'{"a":{"keys":[{"id":"k"}]}}', b'{"a":{"keys":[],"namespaces":5}}'):
+        file.path.write_bytes(bad)
+        file.keep_copy()
+        assert copy.read_bytes() == good
+    file.path.unlink()
+    with pytest.raises(StartupFailed, match=r"apps\.json: is missing, though apps\.json\.copy .* `cp -p "):
+        file.read()
+    with pytest.raises(StartupFailed, match="is missing"), file.changing():
+        raise AssertionError("it would begin anew")
+    file.path.write_bytes(b"{}")
+    file.keep_copy()
+    assert copy.read_bytes() == b"{}"
+    file.path.unlink()
+    copy.write_bytes(b"{")
+    assert file.read() == {}
 
 
 def test_another_content_has_another_stamp(file: AppsFile) -> None:
