@@ -20,7 +20,6 @@ from functools import partial
 
 import trio
 
-import server
 from engine import limits
 from engine.auth.authenticator import Authenticator
 from engine.auth.keys import Keyring
@@ -38,6 +37,7 @@ from ext.serial import SerialClock
 from ext.socket import Socket
 from ext.upgrade import Request
 from server import descriptors, ports
+from server.announce import Drain, say_ready, sorted_namespaces
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
 from server.bodies import room_for_answers
@@ -50,7 +50,7 @@ from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
 from server.keywatch import KeyWatch, tell_made
 from server.listener import Acceptor
-from server.logs import configure, differing, facts
+from server.logs import configure
 from server.newcomers import Newcomers
 from server.node import Node
 from server.nonces import NonceFile
@@ -135,11 +135,10 @@ def _clock(settings: Settings, journal: Journal) -> Clock:
     try:
         return Clock(journal.timeline, SerialClock(journal.head()), journal.clock_noted, step_ms=step_ms)
     except ValueError as error:
-        raise JournalUnavailable(f"the journal's note of the clock is damaged: {error}") from error
-
-
-def sorted_namespaces(settings: Settings) -> list:  # type: ignore[type-arg]
-    return [settings.namespaces[name] for name in sorted(settings.namespaces)]
+        where = settings.data / "journal"
+        raise JournalUnavailable(
+            f"its note of the clock is damaged: {error}; move {where} elsewhere, and put a copy in its place"
+        ) from error
 
 
 def _keyring(settings: Settings, directory: DataDirectory) -> Keyring:
@@ -251,7 +250,7 @@ async def _serve(
                     front.open(listener, intake, connections)
                 stop = trio.Event()
                 await nodes.start(_watch_signals, stop)  # before anybody is told that it is ready
-                _say_ready(settings, address)
+                say_ready(settings, address)
                 await stop.wait()
                 drain = Drain(len(node.clients), bounds.drain_seconds)
                 intake.cancel_scope.cancel()
@@ -454,48 +453,6 @@ class Front:
         self._greet(met, greeting, socket, answer, received)
         node.end_of_turn()
         await carriage.run(socket)
-
-
-def _say_ready(settings: Settings, address: tuple[str, int]) -> None:
-    scheme = "https" if settings.tls_cert is not None else "http"
-    classes = [settings.durability]
-    classes += [
-        f"{space.id}: {space.durability}" for space in sorted_namespaces(settings) if space.durability is not None
-    ]
-    development = "; development mode: anybody can make apps" if settings.dev else ""
-    url = f"{scheme}://{ports.shown(*address[:2])}"
-    print(
-        f"unbroken {server.VERSION} ready on {url} ({', '.join(classes)}; data {settings.data}{development})",
-        flush=True,
-    )
-    others = differing(settings)
-    LOGGER.info(
-        "unbroken %s started on %s; settings that are not the defaults: %s",
-        server.VERSION,
-        url,
-        ", ".join(f"{name} = {value}" for name, value in others.items()) or "none",
-        extra=facts("start", version=server.VERSION, url=url, settings=others),
-    )
-
-
-class Drain:
-    """Tells when it begins and when it ends."""
-
-    def __init__(self, clients: int, seconds: float) -> None:
-        self._began = trio.current_time()
-        LOGGER.info(
-            "draining: %d clients have up to %g s", clients, seconds, extra=facts("drain_begin", clients=clients)
-        )
-
-    def tell_end(self, left: int) -> None:
-        """``left``: clients that are cut off."""
-        seconds = round(trio.current_time() - self._began, 3)
-        LOGGER.info(
-            "drained in %g s, %d clients are cut off",
-            seconds,
-            left,
-            extra=facts("drain_end", seconds=seconds, left=left),
-        )
 
 
 async def _watch_signals(stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -11,17 +11,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import fields
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import orjson
 
-from engine import limits
-from engine.limits import Limits
-from engine.settings import Namespace, Settings
-from server.heap import machine_bytes
+from engine.settings import Settings
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -60,40 +54,3 @@ class JsonFormatter(logging.Formatter):
 def _sound(text: str) -> str:
     """Without halves of surrogate pairs, which are no Unicode."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def differing(settings: Settings) -> dict[str, object]:
-    """The settings in force that are not the defaults, by their names in the configuration. Of keys, how many."""
-    usual = Settings().within(machine_bytes() or limits.MEMORY_UNKNOWN)
-    apart = (
-        "host",
-        "port",
-        "keys",
-        "limits",
-        "namespaces",
-        "quotas",
-        "app_quotas",
-    )  # told in another form, or elsewhere
-    found: dict[str, object] = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in _others(settings, usual).items()
-        if name not in apart
-    }
-    found |= {f"limits.{name}": value for name, value in _others(settings.limits, usual.limits).items()}
-    for scope, quota in settings.quotas.items():
-        found |= {f"limits.{scope}.{name}": value for name, value in quota.given.items()}
-    for app_id, quota in settings.app_quotas.items():
-        found |= {f"apps.{app_id}.limits.{name}": value for name, value in quota.given.items()}
-    for space in settings.namespaces.values():
-        options = _others(space, Namespace(space.id))
-        options.pop("quota", None)
-        options |= {f"limits.{name}": value for name, value in space.quota.given.items()}
-        found |= {f"namespaces.{space.id}.{name}": value for name, value in options.items()}
-    if settings.keys:
-        found["keys"] = len(settings.keys)
-    return found
-
-
-def _others(given: Settings | Limits | Namespace, usual: Settings | Limits | Namespace) -> dict[str, Any]:
-    values = {known.name: getattr(given, known.name) for known in fields(given)}
-    return {name: value for name, value in values.items() if value != getattr(usual, name)}

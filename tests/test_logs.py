@@ -22,9 +22,10 @@ from engine.auth.keys import Key, Keyring
 from engine.auth.tokens import TokenSeal
 from engine.limits import REFUSED_KEYS
 from engine.settings import Settings, load
+from server.announce import differing
 from server.disk import LOW_BYTES, DiskWatch
 from server.heap import machine_bytes
-from server.logs import TEXT, JsonFormatter, TextFormatter, differing, facts
+from server.logs import TEXT, JsonFormatter, TextFormatter, facts
 from server.refusals import MINUTE_MS, Refusals
 from tests.failing_disk import FailingDisk
 from tests.harness import KEY, Server, publish, request, wait_until
@@ -94,6 +95,8 @@ def test_the_settings_that_are_told_are_those_that_are_no_defaults_without_secre
         connections = 100000
         [limits.key]
         messages_in = 7
+        [limits.app]
+        connections = "unlimited"
         [namespaces.chat]
         persisted = true
         limits = { messages_in = 9 }
