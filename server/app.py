@@ -50,7 +50,7 @@ from server.http import HttpLimits, IdleConnections, serve_http
 from server.keyguard import peer_of
 from server.keywatch import KeyWatch, tell_made
 from server.listener import Acceptor
-from server.logs import configure
+from server.logs import configure, facts
 from server.newcomers import Newcomers
 from server.node import Node
 from server.nonces import NonceFile
@@ -88,7 +88,10 @@ def run(settings: Settings, *, new_secret: bool = False) -> int:
     try:
         if settings.dev and not settings.dev_anywhere:
             ports.check_development(bound)
-        return _run(settings, DataDirectory.open(settings.data, new_secret=new_secret), bound, tls)
+        directory = DataDirectory.open(settings.data, new_secret=new_secret)
+        if new_secret:
+            LOGGER.info("made a new secret: sessions and tokens issued so far have ended", extra=facts("new_secret"))
+        return _run(settings, directory, bound, tls)
     finally:
         ports.close(bound)
 

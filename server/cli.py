@@ -22,7 +22,8 @@ SERVE_EXAMPLES = """\
 examples:
   unbroken serve
       on 127.0.0.1:8080, data in ./data; makes an app and a key at first start, kept in ./data/first-key
-  unbroken serve --listen 0.0.0.0:80 --data /var/lib/unbroken --config unbroken.toml
+  unbroken serve --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --data /var/lib/unbroken
+      for other machines: without TLS (or a proxy that ends it, --tls-ended-by-proxy) their keys are refused with 40103
   UNBROKEN_KEY=app.key:secret unbroken serve
       with this key, which a list of processes does not show
 """

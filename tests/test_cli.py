@@ -11,6 +11,7 @@ import pytest
 import server
 from engine.errors import StartupFailed
 from engine.settings import Settings
+from server import cli
 from server.cli import build_parser, main, settings_from
 
 
@@ -234,6 +235,17 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"unbroken {server.VERSION}\n"
+
+
+def test_wherever_all_addresses_are_shown_it_stands_beside_that_keys_need_tls() -> None:
+    """Else who follows the example has 40103 from the first client on."""
+    readme = Path(__file__).parent.parent / "README.md"
+    for text in (readme.read_text(), cli.SERVE_EXAMPLES):
+        places = [found.start() for found in re.finditer(r"--listen 0\.0\.0\.0", text)]
+        assert places
+        for place in places:
+            beside = text[place : place + 300]
+            assert "40103" in beside and "TLS" in beside
 
 
 def test_help_tells_every_option_its_default_and_how_to_hide_a_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,6 +177,7 @@ def test_who_follows_the_advice_has_keys_journal_and_messages_again(
     assert not re.search(r"\b(remove|delete|rm)\b", advice)
     once = Server(server.directory, config=CONFIG, arguments=follow(advice, server, before.data))
     with once:
+        assert ("made a new secret" in once.stderr()) == (follow is with_a_new_secret)
         assert_all_is_there(once, before)
         ends = {401} if follow is with_a_new_secret else {200}
         assert {status(once, token) for token in (before.token, before.jwt)} == ends

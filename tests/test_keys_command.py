@@ -222,6 +222,16 @@ def test_a_file_that_is_damaged_while_the_server_runs_changes_nothing(make_serve
         assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
 
 
+def test_apps_that_are_gone_while_the_server_runs_change_nothing_as_long_as_there_is_a_copy(make_server: Any) -> None:
+    server = make_server()
+    key = cli(server, "create", "--app", "app2")
+    wait_until(lambda: status(server, key) == (200, 0), what="the new key")
+    (server.data / "apps.json").unlink()
+    wait_until(lambda: "keys stay as they were" in server.stderr(), what="a complaint in the log")
+    assert status(server, key) == (200, 0)
+    assert "apps.json: is missing, though apps.json.copy beside it says" in server.stderr()
+
+
 def test_a_key_that_is_taken_out_of_the_file_ends_and_one_of_the_configuration_stands_above_it(
     make_server: Any,
 ) -> None:
