@@ -98,11 +98,13 @@ def test_a_port_for_those_who_may_is_named_with_what_to_do(monkeypatch: pytest.M
         ports.bind("127.0.0.1", 80)
 
 
-def test_all_addresses_of_a_host_have_one_port() -> None:
-    bound = ports.bind("localhost", 0)
+def test_all_addresses_of_a_host_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{number}", 0)) for number in (1, 2, 3)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: here)
+    bound = ports.bind("several", 0)
     try:
-        assert len({each.getsockname()[1] for each in bound}) == 1
-        assert bound[0].getsockname()[1] != 0
+        assert [each.getsockname()[0] for each in bound] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+        assert len({each.getsockname()[1] for each in bound} - {0}) == 1
     finally:
         ports.close(bound)
 
