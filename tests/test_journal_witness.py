@@ -290,7 +290,7 @@ def test_a_server_does_not_start_without_its_log_and_has_everything_with_it(
     log = newest(journal, "*.log")
     content = log.read_bytes()
     log.unlink()
-    with pytest.raises(RuntimeError, match=rf"{log.name}: is missing.*restore it from a copy"):
+    with pytest.raises(RuntimeError, match=rf"{log.name}: is missing.*put a copy in its place"):
         server.start()
     log.write_bytes(content)
     server.start()
