@@ -19,6 +19,7 @@ from server import wire
 from server.actions import Action
 from server.attachment import Transport
 from server.handshake import Upgrade
+from server.libraries import discards_while_attaching
 from server.node import Node
 from server.protocol import ClientProtocol
 
@@ -107,7 +108,9 @@ def meet(
         node.admit()
         node.keyguard.check(params, authorization, peer)
         identity = node.authenticate(params, authorization, params.get("clientId"))
-        return _continue_or_begin(node, identity, greeting)
+        met = _continue_or_begin(node, identity, greeting)
+        met[0].discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
+        return met
     except PubSubError as error:
         node.refusals.note_error(params, authorization, error)
         return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each who is refused

@@ -85,6 +85,7 @@ class ClientProtocol:
         "catching_up",
         "connection",
         "contexts",
+        "discards",
         "drained",
         "echo",
         "identity",
@@ -117,6 +118,7 @@ class ClientProtocol:
         self._key: str | None = key  # until it has been told with CONNECTED: it is long, and can be sealed anew
         self.wire = wire_format
         self.echo = echo
+        self.discards = True  # what is on its way when it attaches anew; a library may be known not to
         self.origin = connection_origin(connection.id)
         self.open = True
         self.acks: AckQueue | None = None  # from its first publish on: most only listen

@@ -87,6 +87,7 @@ class RawClient:
         key: str | None = KEY,
         greet: bool = True,
         authorization: str | None = None,
+        headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         receive_buffer: int = 0,
         **params: str,
@@ -102,8 +103,9 @@ class RawClient:
         self._socket = self._connect(address, tls, receive_buffer)
         try:
             target = "/?" + urllib.parse.urlencode(query)
-            headers = [] if authorization is None else [(b"authorization", authorization.encode())]
-            request = Request(host=f"{address[0]}:{address[1]}", target=target, extra_headers=headers)
+            given = {**(headers or {}), **({} if authorization is None else {"authorization": authorization})}
+            extra = [(name.encode(), value.encode()) for name, value in given.items()]
+            request = Request(host=f"{address[0]}:{address[1]}", target=target, extra_headers=extra)
             self._write(self._ws.send(request))
             deadline = time.monotonic() + PATIENCE
             while not self._upgraded:

@@ -19,9 +19,9 @@ RESUMED = 4
 class Stream(threading.Thread):
     """Publishes numbers to a channel, a few at a time, until told to stop."""
 
-    def __init__(self, address, channel, *, pace=0.0005, size=0):
+    def __init__(self, address, channel, *, pace=0.0005, size=0, tls=None):
         super().__init__()
-        self.client = LeanClient(address)
+        self.client = LeanClient(address, tls=tls)
         self.channel, self.pace, self.size = channel, pace, size
         self.stopping = threading.Event()
         self.count = 0

@@ -143,3 +143,15 @@ def test_who_reads_slowly_or_attaches_anew_at_once_gets_the_part_all_the_same(se
         for name in names:
             got = [message["data"].strip() for message in until(client, name, "end")]
             assert got == ["1", "2", "end"], name
+
+
+@pytest.mark.parametrize(("agent", "again"), [("ably-js/2.28.0", []), ("ably-java/1.2.50", ["1", "2"])])
+def test_who_attaches_anew_from_before_the_part_is_not_given_the_rest(served, publisher, channel, agent, again):
+    """Once more only if it may have discarded it meanwhile."""
+    name = f"{channel}-{served.tls is not None}"
+    publisher.publish(name, *[{"data": f"{n}"} for n in range(3)])
+    with served.client(agent=agent) as client:
+        place = client.attach(name, params={"rewind": "2"})["channelSerial"]
+        assert client.attach(name, channelSerial=place, params={"rewind": "2"})["flags"] & RESUMED
+        publisher.publish(name, {"data": "end"})
+        assert [message["data"] for message in until(client, name, "end")] == ["1", "2", *again, "end"]

@@ -20,8 +20,6 @@ class TestPython(SdkContract):
     # For the same reason: what was in flight may be sent again only behind hundreds of newer ones (seen on the wire).
     resends_in_order = False
     tells_why_a_channel_is_not_resumed = False  # the error of an ATTACHED is passed on only if it was attached before
-    # It attaches anew by itself, with the place that it has by then, and hands on what comes before it is attached.
-    repeats_after_auth = True
     recovers_channels = False  # the library has no recovery keys; a connection is continued by a transport parameter
 
     def test_a_text_that_was_cut_in_an_emoji_is_kept(self, driver, server, channel):

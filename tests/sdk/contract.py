@@ -23,6 +23,8 @@ from tests.sdk.issuing import Issuer
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[[Server], ChaosProxy]
 
+FLOOD = 3000  # messages of one publisher, as fast as it can
+
 PAYLOADS = {
     "plain text": text("hello"),
     "empty text": text(""),
@@ -44,7 +46,6 @@ class SdkContract:
 
     command: ClassVar[tuple[str, ...]]
     tells_why_a_channel_is_not_resumed: ClassVar[bool] = True  # when it becomes attached; not only that it is not
-    repeats_after_auth: ClassVar[bool] = False  # what was on its way when new credentials were accepted
     recovers_channels: ClassVar[bool] = True  # a recovery key has the positions in the channels in it, too
     pairs_acks_after_a_cut: ClassVar[bool] = True  # with the right calls, even if more was published meanwhile
     resends_in_order: ClassVar[bool] = True  # what was in flight when a connection was lost, before what is new
@@ -297,11 +298,27 @@ class SdkContract:
             assert client.authorize()["id"] == before
             publish(server.address, channel, {"name": "4"})
             names = [message["name"] for message in client.messages(channel, last="4")]
-            if self.repeats_after_auth:
-                names = list(dict.fromkeys(names))
             assert names == ["1", "2", "3", "own", "4"]
 
     # continuity
+
+    def test_options_that_change_under_load_cost_no_message_and_repeat_none(self, driver, server, channel, packed):
+        """Each time that they change the channel attaches anew, with what comes all the time on its way."""
+        reader = driver.connect(server.port, binary=packed)
+        publisher = driver.connect(server.port, binary=not packed)
+        reader.subscribe(channel)
+        publisher.flood(channel, "p", FLOOD, pause=2, every=20)
+        changes = 0
+        while len(reader.messages(channel)) < FLOOD:
+            for _ in range(10):
+                changes += 1
+                reader.set_options(channel, {"rewind": str(changes)})
+        assert changes > 10, "else they were not made under load"
+        publishers = [publisher.flooded(channel, "p")]
+        report = check(publishers, [reader.log(channel)], marks_of(history(server.address, channel)))
+        assert not report.faults, str(report)
+        assert len(reader.messages(channel)) == FLOOD
+        assert len(reader.attachments(channel)) == 1, "it stayed attached"
 
     def test_a_server_on_its_backup_tells_who_has_seen_more_than_that(self, make_server, driver, channel, packed):
         server = make_server()

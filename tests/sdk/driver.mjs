@@ -179,6 +179,11 @@ const operations = {
     };
   },
 
+  // The channel stays attached meanwhile.
+  async options(command) {
+    await channelOf(command).setOptions({ params: command.params });
+  },
+
   async detach(command) {
     await channelOf(command).detach();
   },

@@ -220,6 +220,16 @@ async def op_attach(command: Command) -> dict[str, Any]:
     )
 
 
+async def op_options(command: Command) -> None:
+    """Until they are in force. The library itself would wait for a change of state, and there is none."""
+    channel = channel_of(command)
+    setting = asyncio.create_task(channel.set_options(ChannelOptions(params=command["params"])))
+    try:
+        await until(lambda: channel.params == command["params"], 20, lambda: f"params are {channel.params}")
+    finally:
+        setting.cancel()
+
+
 async def op_detach(command: Command) -> None:
     await channel_of(command).detach()
 

@@ -204,6 +204,10 @@ class Client:
     def attach(self, channel: str, **options: Any) -> dict[str, Any]:
         return dict(self._call("attach", channel=channel, **options))
 
+    def set_options(self, channel: str, params: dict[str, str]) -> None:
+        """While it is attached, and stays so; until they are in force."""
+        self._call("options", channel=channel, params=params)
+
     def detach(self, channel: str) -> None:
         self._call("detach", channel=channel)
 
