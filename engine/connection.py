@@ -175,7 +175,7 @@ class Connections:
         """
         unsealed = self._unseal(key)
         if unsealed is None:
-            raise BadRequest("resume: the connectionKey is none of this server", code=80018)
+            raise BadRequest("resume: the connectionKey was not issued by this server", code=80018)
         if not hmac.compare_digest(unsealed.app, self._hash("app", identity.app_id)):
             raise BadRequest("resume: the connection belongs to another app", code=80011)
         if not hmac.compare_digest(unsealed.client, self._hash("client", identity.client_id or "")):
@@ -186,7 +186,7 @@ class Connections:
             record = None
         if record is None:
             if not self._inherits(unsealed, now_ms):
-                raise BadRequest("resume: the state of this connection is no longer held", code=80005)
+                raise BadRequest("resume: the state of the connection has expired", code=80005)
             self._check_room()
             record = Connection(unsealed.connection_id, 0, 0, identity.client_id, True)
             self._records[record.id] = record
@@ -247,7 +247,7 @@ class Connections:
             record = self._find(unsealed)
             if record is not None:
                 return record
-        raise BadRequest("connectionKey: is not the key of a connection that is held", code=40006)
+        raise BadRequest("connectionKey: unknown, or its connection has ended", code=40006)
 
     # its parts
 

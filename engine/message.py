@@ -90,7 +90,7 @@ def publish_from(
     if not isinstance(messages, list):
         raise BadRequest("messages: must be an array of maps", code=40000)
     if not messages:
-        raise BadRequest("messages: there is none in it", code=40000)
+        raise BadRequest("messages: empty", code=40000)
     check_count(len(messages), max_messages)
     packer = Packer(_to_json, base64=wire == JSON)
     for message in messages:
@@ -98,7 +98,7 @@ def publish_from(
             raise _wrong(messages)
     _check_ids(packer.ids, packer.count)
     if packer.ephemeral not in (0, packer.count):
-        raise BadRequest("messages[].extras.ephemeral: all messages of a publish must be, or none", code=40032)
+        raise BadRequest("messages[].extras.ephemeral: must be the same for all messages of a publish", code=40032)
     return Publish(
         channel,
         msg_serial,
@@ -170,7 +170,7 @@ def _wrong_text(message: dict[Any, Any], key: str, code: int, field: str) -> Bad
     if key in ("id", "encoding") and size > UNCOUNTED_BYTES:
         return BadRequest(f"{field}.{key}: {size} bytes are more than {UNCOUNTED_BYTES}", code=code)
     if not text.isascii() and not _is_unicode(text):
-        return BadRequest(f"{field}.{key}: it is no valid Unicode text", code=code)
+        return BadRequest(f"{field}.{key}: it is not valid Unicode", code=code)
     return None
 
 
@@ -188,7 +188,7 @@ def _wrong_data(message: dict[Any, Any], field: str) -> BadRequest | None:
             return BadRequest(f"{field}.data: {error}", code=40013)
     elif isinstance(data, str):
         if not _is_unicode(data):
-            return BadRequest(f"{field}.data: it is no valid Unicode text", code=40013)
+            return BadRequest(f"{field}.data: it is not valid Unicode", code=40013)
     elif isinstance(data, Unread):
         return BadRequest(f"{field}.data: {data.why}", code=40013)
     elif data is not None and not isinstance(data, bytes):

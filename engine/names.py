@@ -52,7 +52,7 @@ def parse_channel(text: str) -> ChannelName:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise _wrong(text, "it is no valid Unicode text") from None
+        raise _wrong(text, "it is not valid Unicode") from None
     if size > limits.CHANNEL_NAME_BYTES:
         raise _wrong(text, f"it has {size} bytes, more than {limits.CHANNEL_NAME_BYTES}")
     if _CONTROL.search(name):
@@ -68,4 +68,4 @@ def namespace(name: str) -> str:
 
 def _wrong(text: str, reason: str) -> BadRequest:
     shown = ascii(text[:60])
-    return BadRequest(f"channel: {shown} is no valid channel name: {reason}", code=40010)
+    return BadRequest(f"channel: {shown} is not a valid channel name: {reason}", code=40010)

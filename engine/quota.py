@@ -75,7 +75,7 @@ def parse_quota(given: Mapping[str, object], scope: str) -> Quota:
     for name, value in given.items():
         if name not in SCOPES[scope]:
             raise ValueError(
-                f"{name}: there is no such limit of {_ARTICLE[scope]}; there are {', '.join(SCOPES[scope])}"
+                f"{name}: unknown limit of {_ARTICLE[scope]}; known are {', '.join(SCOPES[scope])}"
                 f"{did_you_mean(name, SCOPES[scope])}"
             )
         if value == UNLIMITED:

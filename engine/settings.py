@@ -171,7 +171,7 @@ class _Entries:
             if self._path and name in TOP:
                 raise self.wrong(name, MISPLACED.format(name))
             hint = did_you_mean(name, self._known) or did_you_mean(name, elsewhere)
-            raise self.wrong(name, f"there is no such entry{hint}")
+            raise self.wrong(name, f"unknown setting{hint}")
 
     def check(self, table: str, given: Mapping[str, object] | None) -> None:
         """Of one that somebody else takes apart. Raises: StartupFailed, for what belongs to the file itself."""
@@ -181,7 +181,7 @@ class _Entries:
 
 
 TOP = {known.name for known in fields(Settings)} - {"host", "port", "keys", "quotas", "app_quotas"} | {"listen", "apps"}
-MISPLACED = "there is no such entry here; {} belongs above the first [table] of the file"  # of which all else is part
+MISPLACED = "unknown setting here; {} belongs above the first [table] of the file"  # of which all else is part
 _KEYS_MAY_STAND_IN = ("apps", "keys", "key")
 _KINDS = {int: "a whole number", str: "a string", bool: "true or false", list: "an array", dict: "a table"}
 
@@ -195,7 +195,7 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
     except OSError as error:
         raise StartupFailed(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartupFailed(f"{path}: is no TOML: {error}") from error
+        raise StartupFailed(f"{path}: not valid TOML: {error}") from error
     top = _Entries(path, "", table)
     changes: dict[str, Any] = {}
     listen = top.take("listen", str)

@@ -65,7 +65,7 @@ def parse_interval(text: str) -> tuple[str, int]:
         if begin_ms < 0 or interval_id(unit, begin_ms) != text:
             break  # strptime takes months of one digit, too
         return unit, begin_ms
-    raise ValueError(f"{text[:32]!r} is no interval such as 2024-02-03:15:05, 2024-02-03:15, 2024-02-03 or 2024-02")
+    raise ValueError(f"{text[:32]!r} is not an interval such as 2024-02-03:15:05, 2024-02-03:15, 2024-02-03 or 2024-02")
 
 
 def add(into: Entries, more: Mapping[str, int]) -> None:

@@ -188,7 +188,7 @@ def _cursor_of(client: ClientProtocol, channel: Channel, text: str) -> int | Non
 
 def _lost(client: ClientProtocol, attachment: Attachment) -> None:
     """Continuity is lost, and the client is told so; it goes on from now."""
-    error = PubSubError("messages after the channelSerial are no longer held", code=90003, status=404)
+    error = PubSubError("messages after the channelSerial have expired", code=90003, status=404)
     _attached(client, attachment, attachment.channel.head, resumed=False, error=error)
 
 

@@ -65,10 +65,10 @@ def check_upgrade(head: h11.Request, headers: Mapping[str, str]) -> None:
     path, _ = split_target(target)
     if path != "/":
         protocol = protocol_of(path_segments(path))
-        why = "is no WebSocket of this server; / is" if protocol is None else of_another(protocol)
+        why = "has no WebSocket; connect to /" if protocol is None else of_another(protocol)
         raise PubSubError(f"{path[:SHOWN]} {why}", code=40400, status=404)
     if head.method != b"GET":
-        raise not_allowed(f"{head.method.decode('ascii')[:SHOWN]} can't become a WebSocket; GET can", "GET")
+        raise not_allowed(f"{head.method.decode('ascii')[:SHOWN]} cannot open a WebSocket; use GET", "GET")
     if head.http_version < b"1.1":
         raise bad_request("a WebSocket needs HTTP/1.1, got HTTP/1.0: is there a proxy in between that speaks it?")
     if "upgrade" not in _tokens(headers.get("connection", "")):

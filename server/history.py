@@ -225,9 +225,9 @@ class History:
         except ValueError as error:
             raise PubSubError(f"from_serial: {error}", code=90008, status=404) from error
         if series != self._archive.series_of(self._app_id, self._channel, serial):
-            raise PubSubError("from_serial: it is of no life of this log that is known here", code=90008, status=404)
+            raise PubSubError("from_serial: unknown to this log", code=90008, status=404)
         if not await self._holds_after(serial):
-            raise PubSubError("from_serial: what came after it is no longer held", code=90008, status=404)
+            raise PubSubError("from_serial: messages after it have expired", code=90008, status=404)
         return min(edge, until)
 
     async def _holds_after(self, cursor: int) -> bool:
@@ -251,14 +251,14 @@ class History:
         )
         held = bool(found) and found[0].serial == serial
         if held and found[0].series != series:
-            raise bad_request("cursor: it is of another log", code=40011)
+            raise bad_request("cursor: belongs to another log", code=40011)
         good = held
         if serial_ms(serial) < self._archive.retained_from(self._app_id, self._channel):
             # Forwards, others that came after it may have expired with it: that would be a silent gap.
             last = held and index + 1 >= record_messages(found[0].record)
             good = query.backwards or (last and await self._holds_after(serial))
         if not good:
-            raise bad_request("cursor: its message is no longer held", code=40011)
+            raise bad_request("cursor: its message has expired", code=40011)
         return min(edge, (serial, index)) if query.backwards else max(edge, (serial, index))
 
     async def _take(self, query: Query, edge: Edge, low: int, high: int) -> tuple[list[Shown], bool]:

@@ -218,7 +218,7 @@ def _revoke(file: AppsFile, settings: Settings, name: str) -> int:
     with file.changing() as apps:
         app_id, _, key_id = name.partition(".")
         if not any(key.name == name for key in keys_of(apps, file.path)):
-            raise StartupFailed(f"{name}: there is no such key; `unbroken keys list` shows those that are there")
+            raise StartupFailed(f"{name}: unknown key; `unbroken keys list` shows them")
         for entry in apps[app_id]["keys"]:
             if entry["id"] == key_id:
                 entry["enabled"] = False
@@ -230,7 +230,7 @@ def _revoke(file: AppsFile, settings: Settings, name: str) -> int:
 def _show(file: AppsFile, settings: Settings, name: str, sdk: str, url: str) -> int:
     found = [key for key in _all(file, settings) if key.name == name]
     if not found:
-        raise StartupFailed(f"{name}: there is no such key; `unbroken keys list` shows those that are there")
+        raise StartupFailed(f"{name}: unknown key; `unbroken keys list` shows them")
     if not found[0].enabled:
         raise StartupFailed(f"{name}: has been revoked")
     print(snippet(found[0], sdk, url), end="")

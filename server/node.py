@@ -509,7 +509,7 @@ class Node:
         identity = self.authenticator.token(token, now_ms)
         before = client.identity
         if identity.app_id != before.app_id:
-            raise AuthError("auth: the token is of another app", code=40102)
+            raise AuthError("auth: the token belongs to another app", code=40102)
         if identity.wildcard:  # good for whoever the connection is
             identity = replace(identity, client_id=before.client_id, wildcard=before.wildcard)
         if identity.client_id != before.client_id or identity.wildcard != before.wildcard:

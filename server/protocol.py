@@ -157,7 +157,7 @@ class ClientProtocol:
         elif close_code == 1009:
             self.fail(LimitExceeded("the frame is larger than maxFrameSize", code=40009, status=400), close_code)
         else:
-            self.fail(BadRequest("the peer broke the WebSocket protocol", code=80013), close_code)
+            self.fail(BadRequest("the client violated the WebSocket protocol", code=80013), close_code)
 
     def gone(self) -> None:
         """The transport was lost: the connection may be resumed for a while."""

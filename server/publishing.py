@@ -215,7 +215,7 @@ def read_messages(request: Request) -> tuple[int, list[object]]:
     if kind == FORM and isinstance(body, dict):
         unknown = sorted(set(body) - FORM_FIELDS)
         if unknown:  # most likely JSON that was sent without its Content-Type
-            raise bad_request(f"body: {unknown[0][:64]!r} is no form field of a message; is it JSON?", code=40001)
+            raise bad_request(f"body: {unknown[0][:64]!r} is not a form field; is the body JSON?", code=40001)
     if isinstance(body, dict):
         return wire, [body]
     if not isinstance(body, list):
@@ -236,7 +236,7 @@ def _unenveloped(request: Request, kind: str) -> dict[str, object]:
     if kind == "application/json":
         try:
             if not is_json(request.body, most=INPUT_VALUES):
-                raise bad_request("body: no valid JSON", code=40001)
+                raise bad_request("body: not valid JSON", code=40001)
             message["data"] = request.body.decode()
         except OverflowError as error:
             raise bad_request(f"body: {error}", code=40009) from error

@@ -177,7 +177,7 @@ def check_plain(request: Request) -> None:
     """Raises: PubSubError 40001 with 415, when the body is compressed: nobody here would undo that."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
-        raise bad_request(f"Content-Encoding: {coding[:64]!r} is not accepted here", code=40001, status=415)
+        raise bad_request(f"Content-Encoding: {coding[:64]!r} is not supported", code=40001, status=415)
 
 
 def decode_body(request: Request, most: int = INPUT_VALUES) -> object:
@@ -201,5 +201,5 @@ def decode_body(request: Request, most: int = INPUT_VALUES) -> object:
         raise bad_request(f"body: {error}", code=40009) from error
     except ValueError as error:
         name = "form" if wire is None else ("JSON", "msgpack")[wire]
-        raise bad_request(f"body: no valid {name}: {str(error)[:200]}", code=40001) from error
-    raise bad_request(f"Content-Type: {kind[:64]!r} is not accepted here", code=40001)
+        raise bad_request(f"body: not valid {name}: {str(error)[:200]}", code=40001) from error
+    raise bad_request(f"Content-Type: {kind[:64]!r} is not supported", code=40001)

@@ -373,7 +373,7 @@ class Rest:
             raise PubSubError("an app is deleted with one of its keys, by Basic authentication", code=40162, status=401)
         identity = self._backend.authenticate({}, authorization, None)  # with this, and not with a token beside it
         if identity.app_id != variables[0]:
-            raise PubSubError("the key is of another app", code=40101, status=401)
+            raise PubSubError("the key belongs to another app", code=40101, status=401)
         await self._backend.delete_app(identity.app_id)
         return Reply(204, None)
 

@@ -65,11 +65,11 @@ class Revoker:
         If cancelled, it is in force, but may be forgotten at the next start.
         """
         if authenticated is None:
-            raise AuthError("tokens are revoked with their key, by Basic authentication", code=40162)
+            raise AuthError("revoking tokens takes their key, by Basic authentication", code=40162)
         if authenticated.name != key_name:
-            raise AuthError("tokens are revoked with their own key, and this is another", code=40133)
+            raise AuthError("tokens can be revoked only with the key that they were made with", code=40133)
         if not authenticated.revocable_tokens:
-            raise AuthError("the key was not made with revocable tokens", code=40163)
+            raise AuthError("the tokens of this key are not revocable", code=40163)
         now_ms = self._now_ms()
         targets = _targets(body)
         issued_before = _issued_before(body, now_ms)
@@ -172,5 +172,5 @@ def _issued_before(body: Mapping[str, Any], now_ms: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRequest("issuedBefore: must be a time in ms", code=40003)
     if not now_ms - LONGEST_REVOCABLE_TTL_MS <= value <= now_ms:
-        raise BadRequest("issuedBefore: must lie in the past, and no more than an hour", code=40003)
+        raise BadRequest("issuedBefore: must be in the past, by an hour at most", code=40003)
     return value

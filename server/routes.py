@@ -4,8 +4,8 @@
                                       POST -> handler
     /channels/a%2Fb/messages          its variable is "a/b": paths are cut at slashes before they are decoded
 
-A path that is none is 404. A method that a path does not have is 405, and ``Allow`` says which it has; only what has
-nothing to read answers a GET with 404, because libraries (and their tests) expect it so."""
+An unknown path is 404. A method that a path does not have is 405, and ``Allow`` says which it has; only a path without
+GET answers one with 404, because libraries (and their tests) expect it so."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ Variables = list[str]
 Handle = Callable[[Request, Variables], Awaitable[Reply]]
 
 SHOWN = 200  # characters of a path in an error
-NO_ROUTE = "is no route of this server"
-ONLY_DEV = "is there only with --dev, for tests and development"
+ONLY_DEV = "is available only with --dev, for tests and development"
 
 
 class Routes:
@@ -66,19 +65,20 @@ class Routes:
         feature = absent.of_path(segments)
         if feature is not None:
             raise absent.refusal(shown, feature, code=40400)
-        why = NO_ROUTE
         if with_dev:
-            why = ONLY_DEV
-        elif (protocol := protocol_of(segments)) is not None:
-            why = of_another(protocol)
-        raise PubSubError(f"{shown} {why}", code=40400, status=404)
+            raise PubSubError(f"{shown} {ONLY_DEV}", code=40400)
+        protocol = protocol_of(segments)
+        if protocol is not None:
+            raise PubSubError(f"{shown} {of_another(protocol)}", code=40400)
+        raise PubSubError(f"unknown route: {shown}", code=40400)
 
 
 def _not_allowed(request: Request, method: str, methods: dict[str, Handle], why: str) -> PubSubError:
     shown = f"{request.method} {request.path[:SHOWN]}"
     names = sorted(methods)
     if method == "GET":
-        return PubSubError(f"{shown} has nothing to read; it takes {' and '.join(names)}", code=40400, status=404)
+        told = f"{request.path[:SHOWN]} does not support GET; use {' or '.join(names)}"
+        return PubSubError(told, code=40400)
     allow = [*names, "HEAD"] if "GET" in methods else names
-    why = why or f"is not allowed; {', '.join(allow)} is"
+    why = why or f"is not allowed; use {', '.join(allow)}"
     return not_allowed(f"{shown} {why}", ", ".join([*allow, "OPTIONS"]))

@@ -72,7 +72,7 @@ def parse_stats(params: Mapping[str, str], now_ms: int) -> StatsQuery:
         end = start
     cursor = params.get("cursor")
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 16):
-        raise bad_request(f"cursor: {cursor[:32]!r} is none of this list", code=40011)
+        raise bad_request(f"cursor: {cursor[:32]!r} does not belong to this list", code=40011)
     at = None if cursor is None else int(cursor)
     return StatsQuery(unit, beginning(unit, start), end, parse_limit(params), direction == "backwards", at)
 

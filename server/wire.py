@@ -35,12 +35,12 @@ def decode(payload: bytes, wire: int) -> dict[str, Any]:
         message, odd = values.decode_message(payload, wire, most=INPUT_VALUES)
     except ValueError as error:
         name = "JSON" if wire == JSON else "msgpack"
-        raise BadRequest(f"the frame is no {name}: {error}", code=80013) from error
+        raise BadRequest(f"the frame is not valid {name}: {error}", code=80013) from error
     if not isinstance(message, dict):
         found = message.why if isinstance(message, Unread) else f"got {type(message).__name__}"
         raise BadRequest(f"a frame must hold one map, {found}", code=80013)
     if odd and "action" not in message:  # nothing shows that it is meant for this protocol at all
-        raise BadRequest("action: must be a whole number, is missing", code=80013)
+        raise BadRequest("action: missing; must be a whole number", code=80013)
     return message
 
 

@@ -107,7 +107,7 @@ def test_an_empty_environment_variable_is_none() -> None:
         (["--key", "a.k:change-me-please"], {}, "--key or UNBROKEN_KEY: its secret is that of an example"),
         ([], {"UNBROKEN_KEY": "a.k:change-me-too"}, "--key or UNBROKEN_KEY: its secret is that of an example"),
         (["--dev-anywhere"], {}, "dev_anywhere: says where development mode may listen, and needs dev (--dev)"),
-        ([], {"UNBROKEN_KEYS": "a.b:topsecret"}, "UNBROKEN_KEYS: there is no such variable; there are UNBROKEN_KEY, "),
+        ([], {"UNBROKEN_KEYS": "a.b:topsecret"}, "UNBROKEN_KEYS: unknown variable; known are UNBROKEN_KEY, "),
         ([], {"UNBROKEN_LOG_LEVLE": "info"}, "did you mean UNBROKEN_LOG_LEVEL?"),
         ([], {"UNBROKEN_PORT": "8080"}, "did you mean --listen?"),
         ([], {"UNBROKEN_LISTEN": "8080"}, "did you mean --listen?"),

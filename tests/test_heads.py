@@ -124,11 +124,11 @@ def instead(field: str, value: str) -> bytes:
 
 
 REFUSED = {
-    "another path": (upgrade(path="/nowhere"), 404, 40400, "/nowhere is no WebSocket of this server"),
-    "the path of a route": (upgrade(path="/time"), 404, 40400, "/time is no WebSocket"),
-    "two slashes": (upgrade(path="//"), 404, 40400, "// is no WebSocket"),
-    "another path, whole": (upgrade(path="http://x/nowhere"), 404, 40400, "/nowhere is no WebSocket"),
-    "POST": (upgrade().replace(b"GET", b"POST", 1), 405, 40500, "POST can't become a WebSocket"),
+    "another path": (upgrade(path="/nowhere"), 404, 40400, "/nowhere has no WebSocket; connect to /"),
+    "the path of a route": (upgrade(path="/time"), 404, 40400, "/time has no WebSocket"),
+    "two slashes": (upgrade(path="//"), 404, 40400, "// has no WebSocket"),
+    "another path, whole": (upgrade(path="http://x/nowhere"), 404, 40400, "/nowhere has no WebSocket"),
+    "POST": (upgrade().replace(b"GET", b"POST", 1), 405, 40500, "POST cannot open a WebSocket"),
     "HEAD": (upgrade().replace(b"GET", b"HEAD", 1), 405, 40500, ""),
     "HTTP/1.0": (upgrade().replace(b"HTTP/1.1", b"HTTP/1.0"), 400, 40000, "HTTP/1.1"),
     "no Connection": (without("connection"), 400, 40000, "Connection: must name upgrade"),
@@ -237,4 +237,4 @@ def test_a_path_that_only_looks_like_one_of_another_protocol_has_no_name(served:
     for path in ("/application", "/apps/1/settings", "/channels/app/nothing", "/socket", "/x/y/websocket"):
         with Peer(served) as peer:
             peer.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            assert peer.refusal()[2].endswith("is no route of this server")
+            assert peer.refusal()[2].startswith("unknown route: ")

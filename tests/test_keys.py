@@ -70,7 +70,7 @@ def test_wrong_unknown_and_disabled_keys_are_refused_alike(keyring: Keyring, tex
     with pytest.raises(AuthError) as refused:
         keyring.authenticate(text)
     assert refused.value.code == 40101
-    assert str(refused.value) == "key: there is no such key, or its secret is another"
+    assert str(refused.value) == "key: unknown key, or wrong secret"
 
 
 def test_a_revoked_key_is_told_so_once_its_secret_is_right(keyring: Keyring) -> None:

@@ -105,7 +105,7 @@ def test_a_name_that_is_none_is_refused_and_a_secret_not_repeated(data: Path, ca
     assert "no data directory" in complaint(capsys)
     create(data, capsys)
     assert keys(data, action, "a.b") == 1
-    assert "no such key" in complaint(capsys)
+    assert "unknown key" in complaint(capsys)
     assert keys(data, action, "a.b:topsecret") == 1
     assert "topsecret" not in complaint(capsys)
 

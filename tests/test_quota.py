@@ -53,9 +53,9 @@ def test_it_is_written_down_entry_by_entry() -> None:
 @pytest.mark.parametrize(
     ("given", "scope", "said"),
     [
-        ({"messages": 5}, "key", "messages: there is no such limit of a key; there are messages_in,"),
-        ({"connections": 5}, "channel", "connections: there is no such limit of a channel"),
-        ({"connections": 5}, "connection", "connections: there is no such limit of a connection"),
+        ({"messages": 5}, "key", "messages: unknown limit of a key; known are messages_in,"),
+        ({"connections": 5}, "channel", "connections: unknown limit of a channel"),
+        ({"connections": 5}, "connection", "connections: unknown limit of a connection"),
         ({"messages_in": 0}, "app", "messages_in: must be a whole number from 1 to"),
         ({"messages_in": -1}, "app", "messages_in: must be a whole number from 1 to"),
         ({"messages_in": 1 << 41}, "app", "messages_in: must be a whole number from 1 to"),
@@ -74,7 +74,7 @@ def test_a_key_has_limits_and_so_has_each_of_its_connections() -> None:
         Quota(connections=2),
         Quota(messages_in=3),
     )
-    with pytest.raises(ValueError, match=r"^connection\.connections: there is no such limit"):
+    with pytest.raises(ValueError, match=r"^connection\.connections: unknown limit"):
         parse_key_quotas({"connection": {"connections": 2}})
     with pytest.raises(ValueError, match=r"^connection: must be a table"):
         parse_key_quotas({"connection": 5})

@@ -131,11 +131,11 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "entry", "reason"),
     [
-        ("liste = 'x'", "liste", "no such entry; did you mean listen?"),
-        ("port = 8080", "port", "no such entry; did you mean listen?"),
-        ("log-level = 'info'", "log-level", "no such entry; did you mean log_level?"),
-        ("nonsense = 5", "nonsense", "no such entry"),
-        ("max_mesage_size = 5", "max_mesage_size", "no such entry; did you mean limits.max_message_size?"),
+        ("liste = 'x'", "liste", "unknown setting; did you mean listen?"),
+        ("port = 8080", "port", "unknown setting; did you mean listen?"),
+        ("log-level = 'info'", "log-level", "unknown setting; did you mean log_level?"),
+        ("nonsense = 5", "nonsense", "unknown setting"),
+        ("max_mesage_size = 5", "max_mesage_size", "unknown setting; did you mean limits.max_message_size?"),
         ("[limits]\nlog_level = 'info'", "limits.log_level", "belongs above the first [table]"),
         ("[limits.app]\ndev = true", "limits.app.dev", "belongs above the first [table]"),
         ("[[apps]]\nid='a'\nkeys=[{key='a.k:s', limits={data='x'}}]", "apps[0].keys[0].limits.data", "above the first"),
@@ -153,7 +153,7 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
         ("dev = 1", "dev", "true or false"),
         ("durability = 'sync'", "durability", "one of synced, written, memory"),
         ("limits = 5", "limits", "must be a table"),
-        ("[limits]\nmax_messages = 5", "limits.max_messages", "no such entry"),
+        ("[limits]\nmax_messages = 5", "limits.max_messages", "unknown setting"),
         ("[limits]\nmax_message_size = '64k'", "limits.max_message_size", "a whole number, got '64k'"),
         ("[limits]\nmax_message_size = true", "limits.max_message_size", "a whole number"),
         ("[limits]\nmax_message_size = 1.5", "limits.max_message_size", "a whole number"),
@@ -162,7 +162,7 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
         ("[limits]\nring_entries_per_channel = 100", "limits.ring_entries_per_channel", "power of two"),
         ("[limits]\nmax_frame_size = 1024", "limits.max_frame_size", "not be less than limits.max_message_size"),
         ("[namespaces]\nchat = 5", "namespaces.chat", "must be a table"),
-        ("[namespaces.chat]\npersistent = true", "namespaces.chat.persistent", "no such entry"),
+        ("[namespaces.chat]\npersistent = true", "namespaces.chat.persistent", "unknown setting"),
         ("[namespaces.chat]\npersisted = 24", "namespaces.chat.persisted", "true or false"),
         ("[namespaces.chat]\npersisted_hours = 8761", "namespaces.chat.persisted_hours", "from 0 to 8,760"),
         ("[namespaces.chat]\npersisted_hours = -1", "namespaces.chat.persisted_hours", "from 0 to 8,760"),
@@ -185,14 +185,14 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
         ),
         ("[namespaces.n]\nlimits = { connections = 1 }", "namespaces.n.limits.connections", "no such limit"),
         ("[[apps]]\nkeys = []", "apps[0].id", "is missing"),
-        ("[[apps]]\nid = 'a'\nname = 'x'", "apps[0].name", "no such entry"),
+        ("[[apps]]\nid = 'a'\nname = 'x'", "apps[0].name", "unknown setting"),
         ("[[apps]]\nid = 'a'\nkeys = [5]", "apps[0].keys[0]", "a table"),
         ("[[apps]]\nid = 'a'\nkeys = ['b.k:s']", "apps[0].keys[0].key", "belongs to the app 'b'"),
         ("[[apps]]\nid = 'a'\nkeys = ['nonsense']", "apps[0].keys[0].key", "appId.keyId:secret"),
         ("[[apps]]\nid = 'a'\nkeys = [{}]", "apps[0].keys[0].key", "is missing"),
-        ("[[apps]]\nid = 'a'\nkeys = [{key='a.k:s', x=1}]", "apps[0].keys[0].x", "no such entry"),
+        ("[[apps]]\nid = 'a'\nkeys = [{key='a.k:s', x=1}]", "apps[0].keys[0].x", "unknown setting"),
         ("[[apps]]\nid = 'a'\nkeys = ['a.k:s', 'a.k:t']", "apps", "a.k is there twice"),
-        ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability={a=['x']}}]", "apps[0].keys[0].capability", "no operation"),
+        ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability={a=['x']}}]", "apps[0].keys[0].capability", "not an operation"),
         ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability='*'}]", "apps[0].keys[0].capability", "a table"),
         ("tls_cert = 'cert.pem'", "tls_key", "needs both"),
     ],
@@ -230,13 +230,13 @@ def test_a_key_in_the_wrong_place_is_not_repeated(file: Path, text: str, entry: 
 
 @pytest.mark.parametrize("text", ["x", "a = ", "[limits\n", "a = 1\na = 2"])
 def test_what_is_no_toml_is_refused(file: Path, text: str) -> None:
-    with pytest.raises(StartupFailed, match="is no TOML"):
+    with pytest.raises(StartupFailed, match="not valid TOML"):
         read(file, text)
 
 
 def test_a_file_in_another_encoding_is_refused(file: Path) -> None:
     file.write_bytes(b"data = '\xff'")
-    with pytest.raises(StartupFailed, match="is no TOML"):
+    with pytest.raises(StartupFailed, match="not valid TOML"):
         load(file)
 
 

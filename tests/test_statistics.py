@@ -162,7 +162,7 @@ def test_notes_are_kept_by_a_journal_across_its_lives(tmp_path: Path) -> None:
     "text", ["2024", "2024-2", "2024-02-30", "2024-02-03:24", "x", "", "2024-02-03:15:5", "0000-01"]
 )
 def test_what_is_no_interval_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no interval"):
+    with pytest.raises(ValueError, match="is not an interval"):
         parse_interval(text)
 
 

@@ -173,17 +173,17 @@ class Capability:
                 merged = found.get(resource)
                 if merged is None:
                     if len(found) >= limits.CAPABILITY_RESOURCES:
-                        raise BadRequest("capability: has too much in common with the key's, ask for less", code=40000)
+                        raise BadRequest("capability: overlaps the key's in too many places; ask for less", code=40000)
                     merged = found[resource] = []
                 merged += [operation for operation in shared if operation not in merged]
         if not found:
-            raise AuthError("capability: the key permits nothing of what is requested", code=40160)
+            raise AuthError("capability: the key permits nothing of this", code=40160)
         narrowed = {name: _in_order(merged, requested._resources.get(name)) for name, merged in found.items()}
         if narrowed == requested._resources:
             return requested
         result = Capability(narrowed)
         if len(result.text.encode()) > limits.CAPABILITY_BYTES:
-            raise BadRequest("capability: has too much in common with the key's, ask for less", code=40000)
+            raise BadRequest("capability: overlaps the key's in too many places; ask for less", code=40000)
         return result
 
 
@@ -201,7 +201,7 @@ def _parse(given: object) -> Capability:
         try:
             given = orjson.loads(given)
         except ValueError as error:
-            raise BadRequest(f"capability: is no JSON: {error}", code=40000) from None
+            raise BadRequest(f"capability: not valid JSON: {error}", code=40000) from None
     if not isinstance(given, dict):
         raise BadRequest("capability: must be a map of resources to operations", code=40000)
     if len(given) > limits.CAPABILITY_RESOURCES:
@@ -223,7 +223,7 @@ def _resource(name: object) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise BadRequest(f"capability: the resource {name[:60]!a} is no valid Unicode text", code=40000) from None
+        raise BadRequest(f"capability: the resource {name[:60]!a} is not valid Unicode", code=40000) from None
     return name
 
 
@@ -232,9 +232,9 @@ def _operations(name: str, value: object) -> tuple[str, ...]:
         raise BadRequest(f"capability[{name[:60]!r}]: must be an array of operations, at least one", code=40000)
     for operation in value:
         if operation != "*" and operation not in NAMES:
-            raise BadRequest(f"capability[{name[:60]!r}]: {operation[:40]!r} is no operation", code=40000)
+            raise BadRequest(f"capability[{name[:60]!r}]: {operation[:40]!r} is not an operation", code=40000)
     if "*" in value and len(value) > 1:
-        raise BadRequest(f"capability[{name[:60]!r}]: '*' stands alone or not at all", code=40000)
+        raise BadRequest(f"capability[{name[:60]!r}]: '*' must stand alone", code=40000)
     return tuple(dict.fromkeys(value))
 
 

@@ -170,8 +170,8 @@ def _key_of(header: Mapping[str, Any], keyring: Keyring) -> Key:
     key = keyring.get(name)
     if key is None:
         if not keyring.has_app(name.partition(MARK)[0]):
-            raise AuthError("token: the kid of the JWT names no app of this server", code=40400, status=404)
-        raise AuthError("token: the kid of the JWT names no key of its app", code=40130)
+            raise AuthError("token: the kid of the JWT names an unknown app", code=40400, status=404)
+        raise AuthError("token: the kid of the JWT names an unknown key", code=40130)
     if not key.enabled:
         raise revoked()
     return key
@@ -181,11 +181,11 @@ def _times(claims: Mapping[str, Any], key: Key, now_ms: int) -> tuple[int, int]:
     """When it was issued and when it expires, in ms."""
     issued_ms, expires_ms = _time(claims, "iat"), _time(claims, "exp")
     if issued_ms > now_ms + CLOCK_SKEW_MS:
-        raise AuthError("token: iat lies more than two minutes ahead of the server's clock", code=40104)
+        raise AuthError("token: iat is more than two minutes ahead of the server's clock", code=40104)
     if "nbf" in claims and _time(claims, "nbf") > now_ms + CLOCK_SKEW_MS:
-        raise AuthError("token: nbf lies more than two minutes ahead of the server's clock", code=40104)
+        raise AuthError("token: nbf is more than two minutes ahead of the server's clock", code=40104)
     if now_ms >= expires_ms:
-        raise AuthError("token: it has expired", code=40142)
+        raise AuthError("token: expired", code=40142)
     if expires_ms - issued_ms > key.longest_ttl_ms:
         raise invalid(f"exp: must be at most {key.longest_ttl_ms // 1000} seconds after iat")
     return issued_ms, expires_ms

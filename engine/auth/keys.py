@@ -134,7 +134,7 @@ class Keyring:
         key = self.get(f"{app_id}.{key_id}")
         expected = key.secret if key is not None else "-" * 32
         if not hmac.compare_digest(expected.encode(), secret.encode()) or key is None:
-            raise AuthError("key: there is no such key, or its secret is another", code=40101)
+            raise AuthError("key: unknown key, or wrong secret", code=40101)
         if not key.enabled:
             raise revoked()
         return key

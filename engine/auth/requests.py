@@ -83,14 +83,14 @@ class TokenIssuer:
             raise BadRequest("the body must be a map", code=40000)
         request = {name: value for name, value in body.items() if value is not None}
         if request.get("keyName", key_name) != key_name:
-            raise AuthError("keyName: it is not the one in the path", code=40101)
+            raise AuthError("keyName: differs from the one in the path", code=40101)
         key = self._keyring.get(key_name)
         if "mac" in request:
             if request.get("capability") == "":  # signed as an absent one is; ably-js sends it for what is undefined
                 del request["capability"]
             self._check_mac(key, key_name, request, now_ms, steady_ms if steady_ms is not None else now_ms)
         elif authenticated is None and with_token:
-            raise AuthError("a token makes no token: sign the request, or send it with the key", code=40162)
+            raise AuthError("a token cannot ask for a token: sign the request, or send it with the key", code=40162)
         elif authenticated is None:
             raise AuthError("the request is neither signed nor sent with the key", code=40101)
         elif key is None or authenticated.name != key_name:
@@ -142,14 +142,14 @@ class TokenIssuer:
         )
         expected = sign(key.secret if key is not None else "-" * 32, fields)
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "replace")) or key is None:
-            raise AuthError("mac: it is not the one of this request and key", code=40101)
+            raise AuthError("mac: does not match the request and the key", code=40101)
         if not key.enabled:
             raise revoked()
         _check_timestamp(timestamp, now_ms)
         while self._seen and next(iter(self._seen.values())) < steady_ms:
             self._seen.popitem(last=False)
         if mac in self._seen:
-            raise AuthError("nonce: this request has been used already", code=40105)
+            raise AuthError("nonce: already used", code=40105)
         if len(self._seen) >= limits.NONCES:
             raise LimitExceeded("too many token requests within four minutes", code=42910)
         self._remember(mac, steady_ms + REMEMBERED_MS, steady_ms)
@@ -171,7 +171,7 @@ def _as_signed(request: Mapping[str, Any], field: str, *, code: int) -> str:
     if field == "capability" and isinstance(value, dict):
         with contextlib.suppress(TypeError):  # it is too deep, or has keys that are no text
             return orjson.dumps(value).decode()
-    raise BadRequest(f"{field}: is of a type that it cannot have in a signed request", code=code)
+    raise BadRequest(f"{field}: has a type that a signed request cannot have", code=code)
 
 
 def _number(request: Mapping[str, Any], field: str, default: int | None = None) -> int:

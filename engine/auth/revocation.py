@@ -42,7 +42,7 @@ class TokenRevoked(AuthError):
     code = 40141
 
     def __init__(self, again_ms: int) -> None:
-        super().__init__("token: it has been revoked")
+        super().__init__("token: revoked")
         self.again_ms = again_ms
 
 
@@ -68,7 +68,7 @@ def parse_target(text: str) -> tuple[str, str]:
         raise BadRequest(f"targets: {text[:40]!a} is none of clientId:, revocationKey:, channel:", code=40000)
     if not 0 < len(value.encode("utf-8", "replace")) <= limits.REVOCATION_TARGET_BYTES:
         most = limits.REVOCATION_TARGET_BYTES
-        raise BadRequest(f"targets: {text[:40]!a}: what is behind the colon must have 1 to {most} bytes", code=40000)
+        raise BadRequest(f"targets: {text[:40]!a}: must have after the colon 1 to {most} bytes", code=40000)
     return KINDS[name], value
 
 

@@ -82,9 +82,9 @@ def check_message_client_id(identity: Identity, client_id: str | None) -> None:
     if client_id is None:
         return
     if client_id in ("*", ""):
-        raise BadRequest(f"clientId: {client_id!r} is no identity", code=40012)
+        raise BadRequest(f"clientId: {client_id!r} is not an identity", code=40012)
     if not identity.wildcard and client_id != identity.client_id:
-        raise BadRequest("clientId: the credentials do not permit this one", code=40012)
+        raise BadRequest("clientId: not permitted by the credentials", code=40012)
 
 
 def with_client_id(identity: Identity, asserted: str | None) -> Identity:
@@ -93,7 +93,7 @@ def with_client_id(identity: Identity, asserted: str | None) -> Identity:
         return identity
     check_client_id(asserted)
     if not identity.wildcard:
-        raise AuthError("clientId: it is not the one of the credentials", code=40102)
+        raise AuthError("clientId: differs from that of the credentials", code=40102)
     if asserted == "*":
         return identity
     return replace(identity, client_id=asserted, wildcard=False)
@@ -114,7 +114,7 @@ class TokenSeal:
 
     def open(self, token: str, keyring: Keyring, now_ms: int) -> Identity:
         """Raises: AuthError 40101 (none of ours, or its key is gone), 40131 (its key is revoked), 40142 (expired)."""
-        unknown = AuthError("token: it is not known here", code=40101)
+        unknown = AuthError("token: unknown", code=40101)
         app_id, dot, text = token.partition(".")
         if not dot or len(token) > LONGEST_CREDENTIAL:
             raise unknown
@@ -128,12 +128,12 @@ class TokenSeal:
         key_name, issued_ms, expires_ms, client_id, capability, _, mark = msgpack.unpackb(payload)
         key = keyring.get(key_name)
         if key is None or key.app_id != app_id or self._mark(key) != mark:
-            raise AuthError("token: its key has been removed", code=40101)
+            raise AuthError("token: its key was removed", code=40101)
         if not key.enabled:
             raise revoked()
         expires_ms = min(expires_ms, issued_ms + key.longest_ttl_ms)
         if now_ms >= expires_ms:
-            raise AuthError("token: it has expired", code=40142)
+            raise AuthError("token: expired", code=40142)
         wildcard = client_id == "*"
         return Identity(
             app_id,
