@@ -242,7 +242,8 @@ class Attachment:
         self.hurried = False  # its rewind was not counted to the end, for its client wanted something else meanwhile
         self.placed = False  # its ATTACHED has been said; nothing is read for it before
         self.reader: Reader | None = None  # while it is live
-        self.begun: tuple[int, int] | None = None  # with a part of an entry: the cursor before it, how many messages go
+        # If its rewind begins inside an entry: the cursor before that, and how many of its messages are left out.
+        self.begun: tuple[int, int] | None = None
         self.cursor = -1  # serial of the last entry handed to the transport, until it went live; -1: not placed yet
         channel.count_attachment(1)
 

@@ -40,9 +40,7 @@ class Lifetimes:
         self._end_of_turn = end_of_turn
         self._due: dict[ClientProtocol, int] = {}
         self._heap: list[tuple[int, int, ClientProtocol]] = []
-        self._later: list[
-            tuple[float, int, Callable[[], object]]
-        ] = []  # what is to be said then, by trio's clock; a heap
+        self._later: list[tuple[float, int, Callable[[], object]]] = []  # what is to be said, by trio's clock; a heap
         self._numbers = itertools.count()
         self._sooner = trio.Event()
         self._awaited: float = 0  # until then the task sleeps, if nothing is sooner

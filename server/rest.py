@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 
 from engine.auth.capability import Operation
+from engine.auth.revocation import TokenRevoked
 from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.errors import AuthError, OutcomeUnknown, PubSubError
@@ -183,7 +184,8 @@ class Rest:
             handle, variables = self.routes.find(request)
             reply = await handle(request, variables)
         except PubSubError as error:
-            await self._backend.until_of_use(error)
+            if isinstance(error, TokenRevoked):
+                await self._backend.until_of_use(error)
             reply = refusal(error)
         return self.finish(request, reply)
 

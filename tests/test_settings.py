@@ -192,7 +192,7 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
         ("[[apps]]\nid = 'a'\nkeys = [{}]", "apps[0].keys[0].key", "is missing"),
         ("[[apps]]\nid = 'a'\nkeys = [{key='a.k:s', x=1}]", "apps[0].keys[0].x", "unknown setting"),
         ("[[apps]]\nid = 'a'\nkeys = ['a.k:s', 'a.k:t']", "apps", "a.k is there twice"),
-        ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability={a=['x']}}]", "apps[0].keys[0].capability", "not an operation"),
+        ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability={a=['x']}}]", "apps[0].keys[0].capability", "an operation"),
         ("[[apps]]\nid='a'\nkeys=[{key='a.k:s',capability='*'}]", "apps[0].keys[0].capability", "a table"),
         ("tls_cert = 'cert.pem'", "tls_key", "needs both"),
     ],

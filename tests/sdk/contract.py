@@ -242,6 +242,24 @@ class SdkContract:
         publish(server.address, channel, {"name": "new"})
         assert [message["name"] for message in reader.messages(channel, last="new")] == [*names[-expected:], "new"]
 
+    def test_rewind_counts_messages_also_of_one_publish_and_goes_on_behind_them_after_a_cut(
+        self, driver, server, make_proxy, channel, packed
+    ):
+        publish(server.address, channel, [{"name": f"old{number}"} for number in range(1000)])
+        proxy = make_proxy(server)
+        reader = driver.connect(proxy.port, binary=packed)
+        reader.subscribe(channel, params={"rewind": "2"})
+        reader.messages(channel, last="old999")
+        proxy.cut()
+        _wait_for_next_attach(reader, channel, 1)
+        publish(server.address, channel, {"name": "new"})
+        got = reader.messages(channel, last="new")
+        assert [message["name"] for message in got] == ["old998", "old999", "new"]
+        stored = history(server.address, channel)[-3:]
+        assert [(message["id"], message["serial"]) for message in got] == [
+            (message["id"], message["serial"]) for message in stored
+        ]
+
     def test_rewind_does_not_repeat_when_the_connection_is_cut(self, driver, server, make_proxy, channel, packed):
         publish(server.address, channel, {"name": "old"})
         proxy = make_proxy(server)
