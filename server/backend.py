@@ -247,6 +247,9 @@ class NodeBackend:
             reasons.append(f"publishes are refused: {node.committer.failure}")
         if node.committer.in_doubt:
             reasons.append(f"of {node.committer.in_doubt} publishes it is not known whether they are stored")
+        failed = node.journal.failing.newest
+        if failed is not None:
+            reasons.append(f"stored messages can't be read: {failed.reason}")
         if node.draining:
             reasons.append("the server is shutting down")
         details: dict[str, object] = {

@@ -46,6 +46,7 @@ from server.lifetimes import Lifetimes
 from server.pace import Pace
 from server.plane_runner import run_flush, run_plane, run_tick
 from server.protocol import ClientProtocol
+from server.readwatch import ReadWatch
 from server.recalling import Recalling
 from server.refusals import Refusals
 from server.replay import Replay
@@ -419,9 +420,11 @@ class Node:
     async def _keep_journal(self) -> None:
         """Have the journal forget what is past retention, and make its next buckets."""
         noted = kept = looked = 0
+        watch = ReadWatch(self.journal.failing)
         while True:
             await trio.sleep(MAINTAIN_SECONDS)
             steady_ms = self.steady_ms()
+            await watch.look(steady_ms)
             due = steady_ms - noted >= ALIVE_SECONDS * 1000
             try:
                 if self.committer.failure is None:

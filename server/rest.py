@@ -9,6 +9,7 @@ Handlers hold nothing of a request, and know neither HTTP nor sockets. What is a
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -20,7 +21,7 @@ from engine.auth.capability import Operation
 from engine.auth.revocation import TokenRevoked
 from engine.auth.tokens import Identity
 from engine.channel import Channel
-from engine.errors import AuthError, OutcomeUnknown, PubSubError
+from engine.errors import AuthError, OutcomeUnknown, PubSubError, StartupFailed
 from engine.limits import FIXTURE_VALUES, INPUT_VALUES, LARGE_INPUT_BYTES, PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
 from engine.statistics import Entries, Interval
@@ -63,6 +64,8 @@ from server.request import (
 from server.routes import Routes, Variables
 from server.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
 from server.turns import Turns
+
+LOGGER = logging.getLogger("unbroken.rest")
 
 GREETING = b"This is Unbroken, a realtime message server. Its clients are Ably's SDKs.\n"
 TOKEN_REQUEST_BYTES = 128 * 1024  # anybody may send one; a capability is by far its largest part
@@ -183,6 +186,9 @@ class Rest:
             protocol_version(request)
             handle, variables = self.routes.find(request)
             reply = await handle(request, variables)
+        except StartupFailed as error:  # a file of ours can't be used, and its path is nobody's business
+            LOGGER.error("%s %s failed: %s", request.method, request.path, error)
+            reply = refusal(PubSubError("internal error; the server's log says more", code=50000, status=500))
         except PubSubError as error:
             if isinstance(error, TokenRevoked):
                 await self._backend.until_of_use(error)

@@ -4,6 +4,7 @@
     server = make_server(executable=disk.executable)
     disk.hold()          the next sync ends, and well, when the disk is told something else: one batch gathers
     disk.fail()          a sync that begins now fails, though the bytes are in the log; the journal does not reopen
+    disk.fail_reads()    from now on nothing stored can be read
     disk.mend()
 
 With ``closed`` it is closed in between, as where it was closed and then does not open; else readers go on."""
@@ -37,6 +38,13 @@ class FailingDisk:
         new.write_text("closed" if closed else "open")
         new.rename(self._switch)
 
+    def fail_reads(self) -> None:
+        self._switch.write_text("unread")
+
+    def failed_reads(self) -> int:
+        counted = Path(f"{self._switch}.reads")
+        return counted.stat().st_size if counted.exists() else 0
+
     def mend(self) -> None:
         self._switch.unlink(missing_ok=True)
 
@@ -45,13 +53,13 @@ def main() -> int:
     from engine import limits
     from engine.errors import JournalUnavailable
     from engine.journal import opening
-    from engine.journal.store import RocksStore, StoreError
+    from engine.journal.store import FamilyRows, RocksStore, StoreError
     from server.cli import main as serve
 
     switch = Path(os.environ[SWITCH])
     limits.DOUBT_SECONDS = float(os.environ[PATIENCE])  # type: ignore[misc]
     check_room, begin_sync, end_sync = opening._check_room, RocksStore.begin_sync, RocksStore.end_sync
-    sync, open_store = RocksStore.sync, RocksStore.__init__
+    sync, open_store, rows = RocksStore.sync, RocksStore.__init__, RocksStore.rows
     sync_ended = RocksStore.sync_ended.fget
     doomed: list[bool] = []
 
@@ -86,6 +94,13 @@ def main() -> int:
             raise StoreError("IO error: Input/output error")
         open_store(self, path)
 
+    def failing_rows(self: RocksStore, family: str) -> FamilyRows:
+        if told() == "unread":
+            with Path(f"{switch}.reads").open("a") as counted:
+                counted.write(".")
+            raise StoreError("IO error: Input/output error")
+        return rows(self, family)
+
     def no_room(state: opening.State) -> None:
         if told() == "open":
             raise JournalUnavailable(f"{state.failed}; no room to reopen it")
@@ -96,6 +111,7 @@ def main() -> int:
     RocksStore.sync_ended = property(held_sync_ended)  # type: ignore[method-assign,assignment]
     RocksStore.end_sync = failing_end_sync  # type: ignore[method-assign]
     RocksStore.sync = failing_sync  # type: ignore[method-assign]
+    RocksStore.rows = failing_rows  # type: ignore[method-assign]
     RocksStore.__init__ = failing_open  # type: ignore[method-assign]
     return serve()
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from engine.journal.buckets import retention_ms
 from engine.journal.port import Stored, Window
-from engine.journal.reading import BucketGoneError
+from engine.journal.reading import BucketGoneError, unreadable
 from engine.journal.state import State
-from engine.journal.store import MIB
+from engine.journal.store import MIB, StoreError
 from ext.countback import Countback
 from ext.playback import Playback
 from ext.recall import Recall
@@ -137,7 +137,10 @@ def _last_known(state: State, channel: str) -> tuple[int, bool]:
         return held.serial, True
     with state.gate:
         silent, store = state.silent, state.reader().store  # after ``held``: it is remembered before it goes
-        remembered = silent.find(store, channel)
+        try:
+            remembered = silent.find(store, channel)
+        except StoreError as error:
+            raise unreadable(channel, error) from error
     known = max(held.serial if held else 0, remembered[0] if remembered else 0)
     if 0 < known <= state.meta.base:
         # From before a change of classes: a later one, of another class, may have been forgotten earlier.

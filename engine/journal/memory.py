@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engine.journal.buckets import retention_ms
+from engine.journal.failing import Failing
 from engine.journal.lives import Lives, new_series
 from engine.journal.port import Block, Statistics, Stored, Window
 from engine.timeline import Timeline
@@ -24,6 +25,7 @@ class MemoryJournal:
     """See ``engine.journal.port.Journal``. A new series with every start, so no cursor outlives one."""
 
     def __init__(self) -> None:
+        self.failing = Failing()  # nothing here does
         self._lives = Lives([new_series()])
         self.timeline = Timeline()
         self.clock_noted: bytes | None = None

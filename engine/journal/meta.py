@@ -55,19 +55,20 @@ def clock_row(content: bytes) -> Row:
 def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool) -> list[tuple[bytes, bytes]]:
     """Those with begin <= key < end. Raises: JournalUnavailable, when they can't be read."""
     first, past = NOTES + begin, NOTES + end
-    rows, found = store.rows(META), list[tuple[bytes, bytes]]()
-    if backwards:
-        rows.seek_for_prev(past)
-        if rows.valid() and rows.key() == past:
-            rows.prev()
-    else:
-        rows.seek(first)
-    while len(found) < limit and rows.valid() and first <= rows.key() < past:
-        found.append((rows.key()[len(NOTES) :], rows.value()))
-        rows.prev() if backwards else rows.next()
+    found: list[tuple[bytes, bytes]] = []
     try:
+        rows = store.rows(META)
+        if backwards:
+            rows.seek_for_prev(past)
+            if rows.valid() and rows.key() == past:
+                rows.prev()
+        else:
+            rows.seek(first)
+        while len(found) < limit and rows.valid() and first <= rows.key() < past:
+            found.append((rows.key()[len(NOTES) :], rows.value()))
+            rows.prev() if backwards else rows.next()
         rows.status()
-    except Exception as error:
+    except StoreError as error:
         raise JournalUnavailable(f"what was noted can't be read: {error}") from error
     return found
 

@@ -55,7 +55,7 @@ def open_journal(state: State, begun: Meta | None = None) -> None:
                 store.close()
             except StoreError as second:
                 error.add_note(str(second))
-        raise JournalUnavailable(_advice(state.path, str(error))) from error
+        raise JournalUnavailable(_advice(Path(state.path.name), str(error))) from error
     state.meta, state.head = meta, meta.head
     state.table = BucketTable(buckets, state.window_ms, state.index_entries, state.timeline)
     for bucket in buckets:
@@ -105,7 +105,8 @@ def _check_room(state: State) -> None:
         logs = sum(log.stat().st_size for log in state.path.glob("*.log"))
         free = disk_usage(state.path).free
     except OSError as error:  # no descriptor is left, or the disk does not even answer that: later, perhaps
-        raise JournalUnavailable(f"{state.failed}; and {state.path} cannot be looked at: {error.strerror}") from error
+        told = f"{state.failed}; and {state.path.name} cannot be looked at: {error.strerror}"
+        raise JournalUnavailable(told) from error
     needed = logs + REOPEN_SPARE_BYTES
     if free < needed:
         raise JournalUnavailable(f"{state.failed}; {free} bytes are free, reopening may need {needed}")

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.timeline import Timeline
 from ext.countback import Countback
@@ -79,6 +80,9 @@ class Statistics:
 class Journal(Protocol):
     """A durable log of all channels. Every method may raise JournalUnavailable; every read of a
     channel may raise JournalCorrupted, for that channel only."""
+
+    failing: Failing
+    """Whether reads fail, for who watches; each of them is told to whoever has asked in any case."""
 
     @property
     def series(self) -> str:

@@ -177,9 +177,14 @@ def check(channel: str, rows: Rows) -> None:
     try:
         rows.status()
     except Exception as error:
-        if str(error).startswith("Corruption"):
-            raise JournalCorrupted(channel, str(error)) from error
-        raise JournalUnavailable(f"{channel} cannot be read: {error}") from error
+        raise unreadable(channel, error) from error
+
+
+def unreadable(channel: str, error: Exception) -> JournalCorrupted | JournalUnavailable:
+    """What RocksDB's error means for this channel."""
+    if str(error).startswith("Corruption"):
+        return JournalCorrupted(channel, str(error))
+    return JournalUnavailable(f"{channel} cannot be read: {error}")
 
 
 def channels_of(store: Store, family: str, room: int) -> set[str] | None:

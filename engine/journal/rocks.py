@@ -9,13 +9,15 @@ What they share, and under which lock, is in ``state.State``."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 from engine.journal import asking, erasing, expiring, opening
 from engine.journal.appending import Appending
 from engine.journal.boot import read_boot_id
 from engine.journal.buckets import INDEX_ENTRIES
+from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.journal.meta import NOTES, notes
 from engine.journal.port import Block, Statistics, Stored, Window
@@ -60,6 +62,7 @@ class RocksJournal:
         self._state = State(path, window_ms, layout, index_entries, silent_channels, open_store, boot_id)
         opening.open_journal(self._state)
         self._appending = Appending(self._state)
+        self.failing = Failing()
 
     @property
     def series(self) -> str:
@@ -102,7 +105,8 @@ class RocksJournal:
         self._appending.end()
 
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return asking.read_after(self._state, channel, cursor, limit=limit, budget=budget)
+        with self._watched(channel, cursor):
+            return asking.read_after(self._state, channel, cursor, limit=limit, budget=budget)
 
     def play_after(
         self,
@@ -115,39 +119,53 @@ class RocksJournal:
         skip_origin: int = 0,
         omit: int = 0,
     ) -> Playback:
-        return asking.play_after(
-            self._state, channel, cursor, encoder, until=until, budget=budget, skip_origin=skip_origin, omit=omit
-        )
+        with self._watched(channel, cursor):
+            return asking.play_after(
+                self._state, channel, cursor, encoder, until=until, budget=budget, skip_origin=skip_origin, omit=omit
+            )
 
     def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return asking.read_before(self._state, channel, cursor, limit=limit, budget=budget)
+        with self._watched(channel, cursor, backwards=True):
+            return asking.read_before(self._state, channel, cursor, limit=limit, budget=budget)
 
     def count_back(self, channel: str, countback: Countback) -> bool:
-        return asking.count_back(self._state, channel, countback)
+        with self._watched(channel, countback.cursor + 1, backwards=True):
+            return asking.count_back(self._state, channel, countback)
 
     def last(self, channel: str) -> Stored | None:
-        return asking.last(self._state, channel)
+        with self._watched(channel, self.head() + 1, backwards=True):
+            return asking.last(self._state, channel)
 
     def holds(self, channel: str, serial: int) -> bool:
-        return asking.holds(self._state, channel, serial)
+        with self._watched(channel, serial - 1):
+            return asking.holds(self._state, channel, serial)
 
     def floor(self, retention: str) -> int:
         return asking.floor(self._state, retention)
 
     def last_serial(self, channel: str) -> int:
-        return asking.last_serial(self._state, channel)
+        with self._watched(channel, self.head() + 1, backwards=True):
+            return asking.last_serial(self._state, channel)
 
     def forgotten_floor(self, retention: str) -> int:
         return asking.forgotten_floor(self._state, retention)
 
     def continuous(self, channel: str, retention: str, cursor: int) -> bool:
-        return asking.continuous(self._state, channel, retention, cursor)
+        with self._watched(channel, cursor):
+            return asking.continuous(self._state, channel, retention, cursor)
 
     def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
         return asking.wake(self._state, channels, since_ms)
 
     def recall(self, channel: str, recall: Recall) -> None:
-        asking.recall_ids(self._state, channel, recall)
+        with self._watched(channel, recall.cursor):
+            asking.recall_ids(self._state, channel, recall)
+
+    def _watched(self, channel: str, cursor: int, *, backwards: bool = False) -> AbstractContextManager[None]:
+        read = asking.read_before if backwards else asking.read_after
+        return self.failing.watched(
+            partial(read, self._state, channel, cursor, limit=asking.PAGE_ENTRIES, budget=asking.PAGE_BYTES)
+        )
 
     def forget(self, app_prefix: str) -> None:
         erasing.forget(self._state, app_prefix)
@@ -174,8 +192,12 @@ class RocksJournal:
                 raise self._state.fail(f"statistics could not be written: {error}") from error
 
     def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
-        with self._state.gate:
-            return notes(self._state.readable(), begin, end, limit, backwards=backwards)
+        def read() -> list[tuple[bytes, bytes]]:
+            with self._state.gate:
+                return notes(self._state.readable(), begin, end, limit, backwards=backwards)
+
+        with self.failing.watched(read):
+            return read()
 
     def statistics(self) -> Statistics:
         state = self._state

@@ -108,9 +108,10 @@ class FamilyRows:
     """RocksDB's iterator and the family it reads. Alone it does not keep the family's handle alive, and
     reading on after a ``drop`` had freed that was a segmentation fault (tried)."""
 
-    __slots__ = ("_family", "_rows")
+    __slots__ = ("_family", "_path", "_rows")
 
-    def __init__(self, family: Rdict) -> None:
+    def __init__(self, family: Rdict, path: Path) -> None:
+        self._path = path
         self._family = family
         self._rows = family.iter()
 
@@ -140,7 +141,8 @@ class FamilyRows:
         return bytes(self._rows.value())
 
     def status(self) -> None:
-        self._rows.status()
+        with _translated(self._path):
+            self._rows.status()
 
 
 class RocksStore:
@@ -162,10 +164,10 @@ class RocksStore:
                 raise StoreError(f"Corruption: {problem}")
             wal.cut_tears(found)
         except OSError as error:
-            raise StoreError(f"IO error: {error}") from error
+            raise StoreError(_placed(f"IO error: {error}", path)) from error
         self._path = path
         self._options = _options()
-        with _translated():
+        with _translated(self._path):
             names = Rdict.list_cf(str(path), self._options) if (path / "CURRENT").exists() else [META]
             self._db = Rdict(str(path), self._options, dict.fromkeys(names, self._options))
             self._families = {name: self._db.get_column_family(name) for name in names}
@@ -173,29 +175,29 @@ class RocksStore:
             self._filesync = FileSync(str(path))
         except OSError as error:
             self._db.close()
-            raise StoreError(f"IO error: {error}") from error
+            raise StoreError(_placed(f"IO error: {error}", path)) from error
 
     def families(self) -> list[str]:
         return [name for name in self._families if name != META]
 
     def create(self, family: str) -> None:
-        with _translated():
+        with _translated(self._path):
             self._families[family] = self._db.create_column_family(family, self._options)
 
     def drop(self, family: str) -> None:
         """Readers that hold an iterator read on to its end: files and handle live as long as it does."""
-        with _translated():
+        with _translated(self._path):
             self._db.drop_column_family(family)
             del self._families[family]
 
     def get(self, family: str, key: bytes) -> bytes | None:
-        with _translated():
+        with _translated(self._path):
             found: bytes | None = self._families[family].get(key)
             return found
 
     def rows(self, family: str) -> Rows:
-        with _translated():
-            return FamilyRows(self._families[family])
+        with _translated(self._path):
+            return FamilyRows(self._families[family], self._path)
 
     def write(self, rows: Sequence[Row]) -> None:
         """All or nothing; in the hands of the operating system when it returns (survives kill -9).
@@ -207,7 +209,7 @@ class RocksStore:
         handles: dict[str, ColumnFamily] = {}
         last, handle = "", None
         try:
-            with _translated():
+            with _translated(self._path):
                 for family, key, value in rows:
                     if family is not last:  # most go where the one before went
                         if family not in handles:
@@ -223,12 +225,12 @@ class RocksStore:
             handle = None
 
     def delete_range(self, family: str, begin: bytes, end: bytes) -> None:
-        with _translated():
+        with _translated(self._path):
             self._families[family].delete_range(begin, end)
 
     def sync(self) -> None:
         """What was written is on the disk when this returns."""
-        with _translated():
+        with _translated(self._path):
             self._db.flush_wal(True)
 
     def begin_sync(self, wake_fd: int) -> None:
@@ -236,7 +238,7 @@ class RocksStore:
         try:
             self._filesync.begin(wake_fd)
         except OSError as error:
-            raise StoreError(f"IO error: {error}") from error
+            raise StoreError(_placed(f"IO error: {error}", self._path)) from error
 
     @property
     def sync_ended(self) -> bool:
@@ -250,7 +252,7 @@ class RocksStore:
         try:
             self._filesync.end()
         except OSError as error:
-            raise StoreError(f"IO error: {error}") from error
+            raise StoreError(_placed(f"IO error: {error}", self._path)) from error
 
     def logs(self) -> list[Path]:
         """Those that there are now."""
@@ -262,14 +264,14 @@ class RocksStore:
         Args:
             durable: all that was written is synced. Raises: StoreError.
         """
-        with _translated():
+        with _translated(self._path):
             sequence = self._db.latest_sequence_number()
             noted = Noted(read_boot_id(), *manifest_in(self._path), sizes_of(logs), sequence, head)
             self._witness.note(noted, durable=durable, sync=False)
 
     def note_families(self) -> None:
         """The same of the families alone, and synced; something else may be written meanwhile. Raises: StoreError."""
-        with _translated():
+        with _translated(self._path):
             number, size = manifest_in(self._path)
             last = self._witness.last or Noted(read_boot_id(), number, size, {}, 0, 0)
             noted = replace(last, boot=read_boot_id(), manifest=number, manifest_bytes=size)
@@ -286,10 +288,10 @@ class RocksStore:
                 (self._path / "LOG.old").write_bytes(file.read(LOG_BYTES))
             os.truncate(log, 0)
         except OSError as error:
-            raise StoreError(f"IO error: {error}") from error
+            raise StoreError(_placed(f"IO error: {error}", self._path)) from error
 
     def bytes_in_memory(self) -> int:
-        with _translated():
+        with _translated(self._path):
             return sum(
                 family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
                 for family in tuple(self._families.values())
@@ -311,11 +313,16 @@ class RocksStore:
             except Exception as error:
                 problem = str(error)
         if problem:
-            raise StoreError(problem)
+            raise StoreError(_placed(problem, self._path))
+
+
+def _placed(text: str, path: Path) -> str:
+    """What RocksDB or the system says, without where the data directory lies: it may be told to anybody."""
+    return text.replace(f"{path}{os.sep}", f"{path.name}{os.sep}").replace(str(path), path.name)
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except StoreError:
@@ -323,7 +330,7 @@ def _translated() -> Iterator[None]:
     except KeyError as error:
         raise StoreError(f"no such family: {error}") from error
     except Exception as error:
-        raise StoreError(str(error)) from error
+        raise StoreError(_placed(str(error), path)) from error
 
 
 def _options() -> Options:
