@@ -53,7 +53,8 @@ def check_head(head: h11.Request, headers: Mapping[str, str], most: int) -> None
 
 
 def asks_for_websocket(headers: Mapping[str, str]) -> bool:
-    return "websocket" in _tokens(headers.get("upgrade", ""))
+    """Also where a proxy has dropped what makes it a request for one: nobody else sends that key."""
+    return "websocket" in _tokens(headers.get("upgrade", "")) or "sec-websocket-key" in headers
 
 
 def check_upgrade(head: h11.Request, headers: Mapping[str, str]) -> None:
@@ -71,9 +72,10 @@ def check_upgrade(head: h11.Request, headers: Mapping[str, str]) -> None:
         raise not_allowed(f"{head.method.decode('ascii')[:SHOWN]} cannot open a WebSocket; use GET", "GET")
     if head.http_version < b"1.1":
         raise bad_request("a WebSocket needs HTTP/1.1, got HTTP/1.0: is there a proxy in between that speaks it?")
+    if "websocket" not in _tokens(headers.get("upgrade", "")):
+        raise bad_request("Upgrade: must be websocket: is there a proxy in between that does not pass it on?")
     if "upgrade" not in _tokens(headers.get("connection", "")):
-        told = "Connection: must name upgrade: is there a proxy in between that does not pass it on?"
-        raise bad_request(told)
+        raise bad_request("Connection: must name upgrade: is there a proxy in between that does not pass it on?")
     if headers.get("content-length", "0").strip("0") or "transfer-encoding" in headers:
         raise bad_request("a request for a WebSocket has no body")
     if not headers["host"].isascii():

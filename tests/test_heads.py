@@ -131,6 +131,8 @@ REFUSED = {
     "POST": (upgrade().replace(b"GET", b"POST", 1), 405, 40500, "POST cannot open a WebSocket"),
     "HEAD": (upgrade().replace(b"GET", b"HEAD", 1), 405, 40500, ""),
     "HTTP/1.0": (upgrade().replace(b"HTTP/1.1", b"HTTP/1.0"), 400, 40000, "HTTP/1.1"),
+    "no Upgrade": (without("upgrade"), 400, 40000, "Upgrade: must be websocket: is there a proxy"),
+    "another Upgrade": (instead("upgrade", "h2c"), 400, 40000, "Upgrade: must be websocket"),
     "no Connection": (without("connection"), 400, 40000, "Connection: must name upgrade"),
     "another Connection": (instead("connection", "keep-alive"), 400, 40000, "Connection: must name upgrade"),
     "no version": (without("sec-websocket-version"), 426, 40000, "Sec-WebSocket-Version: must be 13, is missing"),

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import PubSubError
 from engine.message import publish_from
+from ext.values import Unread
 from ext.wire import JSON, MSGPACK
 from tests.harness import token
 from tests.peer import Served
@@ -92,3 +95,27 @@ def test_of_faults_in_different_messages_the_kind_decides_not_the_place(wire_for
                 with pytest.raises(PubSubError) as caught:
                     publish_from("c", 0, messages, wire_format)
                 assert caught.value.code == first, messages
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 70), 1 << 70)
+    | st.floats()
+    | st.text(st.characters(), max_size=4)  # half surrogate pairs, too
+    | st.binary(max_size=4)
+    | st.sampled_from(["base64", "json", "x" * 1100, Unread("has too many values in it")]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3) | st.binary(max_size=2), inner),
+    max_leaves=4,
+)
+MEMBERS = st.sampled_from(["id", "clientId", "name", "data", "encoding", "extras", "action", "serial", "connectionKey"])
+
+
+@given(messages=st.lists(st.dictionaries(MEMBERS, VALUES) | VALUES, max_size=3), wire_format=st.sampled_from([0, 1]))
+def test_whatever_is_wrong_is_named(messages: list[Any], wire_format: int) -> None:
+    try:
+        publish = publish_from("c", 0, messages, wire_format)
+    except PubSubError as error:
+        assert str(error).startswith("messages")
+    else:
+        assert publish.count == len(messages)
