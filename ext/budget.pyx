@@ -59,9 +59,13 @@ cdef class Budget:
     """See above. ``most``: bytes."""
 
     def __init__(self, uint64_t most):
+        self.limit(most)
+        self._shares = []
+
+    def limit(self, uint64_t most):
+        """From now on so many bytes: ``settle``, and what is shown, let go of what is beyond them."""
         self.most = most
         self.kept_frames = min(<uint64_t>KEPT_FRAMES, most // FRAMES_PART)
-        self._shares = []
 
     def share(self):
         """Another one."""

@@ -1,5 +1,3 @@
-from typing import Final
-
 from typing_extensions import disjoint_base
 
 from ext.meter import Meter
@@ -13,7 +11,7 @@ class Common:
     pending_bytes: int
     most_pending: int
     remembered: int
-    most_remembered: Final[int]
+    most_remembered: int
     shared: bool
     def __init__(self, most_remembered: int) -> None: ...
     def admits(self, meter: Meter | None, count: int) -> bool: ...

@@ -77,6 +77,11 @@ cdef class Ingest(Sink):
         self._app_rate = app
         self._most_bytes = most_bytes
 
+    def limit(self, *, uint32_t most_messages, uint64_t most_pending):
+        """What a publish may have, and all of them together, from now on."""
+        self._most_messages = most_messages
+        self._most_pending = most_pending
+
     def grant(self, str name not None, Home home not None):
         """Plain publishes to the channel of this name may be staged in ``home``, until it sleeps or they are revoked."""
         if self._homes is None or len(self._homes) >= MOST_NAMES:

@@ -32,6 +32,7 @@ class Plane(Sockets):
         parts: Room | None = None,
         most_waiting: int = ...,
     ) -> Self: ...
+    def limit(self, max_message: int) -> None: ...
     def add(
         self,
         fd: int,

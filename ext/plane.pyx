@@ -98,6 +98,10 @@ cdef class Plane(Sockets):
         PyMem_Free(self._buffer)
         PyMem_Free(self._ack.data)
 
+    def limit(self, uint32_t max_message):
+        """Messages of connections that come from now on may have so many bytes."""
+        self._max_message = max_message
+
     def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, int64_t now_ms, Sink sink=None,
             bint client=False):
         """Take over a connection whose handshake is done: ``fd`` is ours to close now. What was read beyond it is to be

@@ -75,14 +75,11 @@ cdef class Posts:
             idle_ms: for the next request to begin; patience_ms: for it to be whole, then it leaves, or is refused here if
                 this room ``answers_late``; response_ms: for the peer to take an answer.
         """
-        if not 0 < head_bytes <= 1 << 24 or not 0 < body_bytes <= 1 << 24:
-            raise ValueError("head_bytes and body_bytes must be above 0 and reasonable")
+        self.limit(head_bytes=head_bytes, body_bytes=body_bytes)
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
         self._most = most
-        self._head_bytes = head_bytes
-        self._body_bytes = body_bytes
         self._idle_ms = idle_ms
         self._patience_ms = patience_ms
         self._response_ms = response_ms
@@ -108,6 +105,13 @@ cdef class Posts:
         PyMem_Free(self._key.data)
         if self.fd >= 0:
             c_close(self.fd)
+
+    def limit(self, *, size_t head_bytes, size_t body_bytes):
+        """From now on these hold."""
+        if not 0 < head_bytes <= 1 << 24 or not 0 < body_bytes <= 1 << 24:
+            raise ValueError("head_bytes and body_bytes must be above 0 and reasonable")
+        self._head_bytes = head_bytes
+        self._body_bytes = body_bytes
 
     def __len__(self):
         return len(self._callers)

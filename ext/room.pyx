@@ -21,6 +21,10 @@ cdef class Room:
     def __init__(self, uint64_t most):
         self.most = most
 
+    def limit(self, uint64_t most):
+        """From now on so many bytes; what is held beyond them stays until it is released."""
+        self.most = most
+
     def grow(self, uint64_t size, uint64_t more):
         """One that holds ``size`` bytes gets more; False: it can't, there is no room."""
         return self.take(size, more)

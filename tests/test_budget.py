@@ -84,6 +84,19 @@ def drive(budget, steps, entries, data):
                 reader[2:] = stream.head, len(models[where].taken)
 
 
+def test_a_budget_that_is_made_smaller_lets_go_of_what_is_beyond_it():
+    budget = Budget(1 << 20)
+    ring = ring_of(budget.share())
+    fill(ring, [n * LONG for n in range(1, 41)])
+    before = budget.held
+    budget.limit(before // 2)
+    budget.settle()
+    assert budget.most == before // 2 >= budget.held > 0
+    budget.limit(1 << 20)
+    fill(ring, [n * LONG for n in range(41, 61)])
+    assert budget.held > before // 2
+
+
 def test_the_oldest_gives_way_first_whatever_channel_it_is_in():
     budget = Budget(40_000)
     share = budget.share()

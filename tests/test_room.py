@@ -29,6 +29,18 @@ def test_what_is_held_is_what_was_given_and_never_more_than_there_is(steps):
         assert room.held == sum(held) <= MOST
 
 
+def test_a_room_that_is_made_smaller_keeps_what_is_held_and_takes_no_more():
+    room = Room(MOST)
+    assert room.grow(0, MOST // 2)
+    room.limit(MOST // 4)
+    assert (room.held, room.short) == (MOST // 2, True)
+    assert not room.grow(0, 1)
+    room.release(MOST // 2)
+    assert room.grow(0, MOST // 8)
+    room.limit(MOST)
+    assert room.grow(0, MOST // 2)
+
+
 @given(size=st.integers(1, 1 << 16))
 def test_whoever_has_filled_it_with_one_size_has_left_room_for_others_of_it_or_smaller_ones(size):
     room = Room(MOST)
