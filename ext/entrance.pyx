@@ -25,6 +25,7 @@ cdef enum:
     ACCEPTS_A_POLL = 64         # then those who are in have their turn: some 5 ms with what follows
     TASKS_A_POLL = 16           # of those who are handed up at their first bytes: each costs a task, not only a look
     RECEIVE_BYTES = 16 * 1024
+    TLS_HANDSHAKE = 0x16        # the type of TLS's first record: no head will ever come after that
 
 cdef struct Waiting:
     int fd
@@ -52,8 +53,8 @@ cdef class Entrance:
         """
         Args:
             listener: a listening socket that does not block; it stays the caller's.
-            head_bytes: a head that is longer is handed up as it is, for the caller to refuse. 0: so is whatever comes
-                first, and each counts as a newcomer until ``release``.
+            head_bytes: a head that is longer is handed up as it is, for the caller to refuse, as is what begins as TLS
+                does. 0: so is whatever comes first, and each counts as a newcomer until ``release``.
             patience_ms: how long a peer may take for its head; crowded_ms: and how long while others stand outside.
             most_descriptors: of the process, before a newcomer is turned away. The kernel gives the smallest number that
                 is free: so those from there on are left for files.
@@ -74,6 +75,15 @@ cdef class Entrance:
         if self._waiting is NULL or self._buffer is NULL:
             raise MemoryError("no memory for those who wait")
         self._arm(True)
+
+    def limit(self, *, uint32_t head_bytes, int64_t patience_ms, int most_descriptors):
+        """From now on these hold; whether anything but the head comes in clear (``head_bytes`` 0) stays as it was."""
+        if head_bytes >= 1 << 24 or (head_bytes == 0) != (self._head_bytes == 0):
+            raise ValueError("head_bytes must be reasonable, and 0 only where it was")
+        self._head_bytes = head_bytes
+        self._patience_ms = patience_ms
+        self._crowded_ms = min(self._crowded_ms, patience_ms)
+        self._most_descriptors = most_descriptors
 
     def __len__(self):
         """How many wait here."""
@@ -131,10 +141,14 @@ cdef class Entrance:
         self._paused = False
         self._welcome()
 
-    def stop(self):
-        """Accept nobody any more, and send those away who wait."""
+    def shut(self):
+        """Accept nobody any more; those who wait here go on."""
         self._arm(False)
         self._listener = -1
+
+    def stop(self):
+        """Accept nobody any more, and send those away who wait."""
+        self.shut()
         while self._count:
             self._drop(self._waiting[self._count - 1], True)
 
@@ -176,7 +190,8 @@ cdef class Entrance:
                 self.starved = True
                 return 0
             size = c_recv(fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
-            if size > 0 and (size > self._head_bytes or memmem(self._buffer, <size_t>size, b"\r\n\r\n", 4) is not NULL):
+            if size > 0 and (size > self._head_bytes or self._buffer[0] == TLS_HANDSHAKE
+                             or memmem(self._buffer, <size_t>size, b"\r\n\r\n", 4) is not NULL):
                 arrived.append((fd, (<char*>self._buffer)[:size]))
                 self._held += self._head_bytes == 0
             elif size == 0 or (size < 0 and errno != EAGAIN and errno != EINTR):
@@ -228,7 +243,8 @@ cdef class Entrance:
             return 0
         searched = one.used - <uint32_t>size
         searched = searched - 3 if searched > 3 else 0
-        if one.used > self._head_bytes or memmem(one.head + searched, one.used - searched, b"\r\n\r\n", 4) is not NULL:
+        if (one.used > self._head_bytes or one.head[0] == TLS_HANDSHAKE
+                or memmem(one.head + searched, one.used - searched, b"\r\n\r\n", 4) is not NULL):
             arrived.append((one.fd, (<char*>one.head)[:one.used]))
             self._held += self._head_bytes == 0
             self._drop(one, False)

@@ -40,7 +40,7 @@ EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others ge
 MOST_PIECES = 16 * 1024  # chunks, or reads, of one body: some 0.2 s in all, however small somebody makes them
 SEND_BYTES = 64 * 1024  # at a time: TLS makes a copy of them; a body that fits goes out together with its head
 READING = ("GET", "HEAD")  # what these ask for can be asked for again
-LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see _linger
+LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see linger
 LINGER_SECONDS = 2.0
 TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # states, as Linux numbers them
 
@@ -390,16 +390,17 @@ class _Connection:
         with trio.move_on_after(self._limits.response_seconds) as scope:
             await self._send(self._head_of(None, response), response.body)
         if not scope.cancelled_caught:
-            await self._linger()
+            await linger(self._stream)
 
-    async def _linger(self) -> None:
-        """Read on for a moment: closing with bytes unread would reset the connection and take our answer with it."""
-        with trio.move_on_after(LINGER_SECONDS):
-            if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                await self._stream.send_eof()
-            unread = LINGER_BYTES
-            while unread > 0 and (data := await self._stream.receive_some(READ_BYTES)):
-                unread -= len(data)
+
+async def linger(stream: trio.abc.Stream) -> None:
+    """Read on for a moment: closing with bytes unread would reset the connection and take our answer with it."""
+    with trio.move_on_after(LINGER_SECONDS):
+        if isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+        unread = LINGER_BYTES
+        while unread > 0 and (data := await stream.receive_some(READ_BYTES)):
+            unread -= len(data)
 
 
 def too_slow(seconds: float) -> PubSubError:

@@ -19,6 +19,7 @@ import trio
 from ext.upgrade import parse_upgrade
 from server.handshake import Upgrade, shake_hands
 from server.http import whole_response
+from server.mistaken import PLAIN_ON_TLS, TLS_ON_PLAIN, answer_mistaken, is_plain_http, is_tls
 from server.newcomers import Newcomer
 from server.reply import refusal, respond
 from server.request import Request, bad_request
@@ -50,11 +51,15 @@ class Acceptor:
         self._on_websocket = on_websocket
         self._on_tls_websocket = on_tls_websocket
         self._on_http = on_http
-        self._tls = tls
+        self.tls = tls  # for handshakes to come
         self._seconds = handshake_seconds
         self._head_bytes = head_bytes
         self._admitted = trio.CapacityLimiter(handshakes_at_once)
         self._tls_steps = trio.CapacityLimiter(TLS_STEPS_AT_ONCE)
+
+    def limit(self, *, handshake_seconds: float, head_bytes: int) -> None:
+        """Those who come from now on have so long, and so much."""
+        self._seconds, self._head_bytes = handshake_seconds, head_bytes
 
     async def handle(self, raw: trio.SocketStream, received: bytes = b"", waited_seconds: float | None = None) -> None:
         """Serve one plain connection, which has sent ``received`` so far. Whatever it does, nobody else is concerned.
@@ -66,8 +71,8 @@ class Acceptor:
 
     async def handle_tls(self, raw: trio.SocketStream, received: bytes, newcomer: Newcomer) -> None:
         """The same for one with TLS; ``newcomer`` leaves once it has said what it wants, or has gone."""
-        assert self._tls is not None
-        stream = TlsStream(raw, self._tls)
+        assert self.tls is not None
+        stream = TlsStream(raw, self.tls)
         try:
             await self._alone(partial(self._serve_tls, stream, received, newcomer), stream, raw)
         finally:
@@ -94,6 +99,9 @@ class Acceptor:
 
     async def _serve(self, stream: trio.SocketStream, received: bytes, waited_seconds: float | None) -> None:
         if waited_seconds is None:
+            if is_tls(received):
+                await answer_mistaken(stream, TLS_ON_PLAIN)
+                return
             with trio.move_on_after(self._seconds) as scope:
                 received = await self._read_head(stream, received)
             if scope.cancelled_caught or not received:
@@ -105,6 +113,10 @@ class Acceptor:
 
     async def _serve_tls(self, stream: TlsStream, received: bytes, newcomer: Newcomer) -> None:
         with newcomer.patience:
+            if is_plain_http(received):
+                with newcomer:
+                    await answer_mistaken(stream.transport_stream, PLAIN_ON_TLS)
+                return
             with trio.move_on_after(self._seconds) as scope:
                 await stream.handshake(received, self._tls_steps, newcomer)
             if scope.cancelled_caught:

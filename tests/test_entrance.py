@@ -215,6 +215,56 @@ def test_after_stop_nobody_comes_in_and_those_who_wait_are_sent_away(door):
     assert door.entrance.poll(0) == []
 
 
+def test_once_shut_nobody_is_accepted_and_those_who_are_there_go_on(door):
+    client = door.knock(HEAD[:9])
+    door.settle(1)
+    door.entrance.shut()
+    outside = door.knock(HEAD)
+    client.sendall(HEAD[9:])
+    [(descriptor, received)] = door.poll()
+    assert received == HEAD
+    os.close(descriptor)
+    assert not select.select([door.entrance.fd], [], [], 0)[0]
+    door.entrance.resume()  # as after a shortage, which may be in the middle of it
+    assert not select.select([door.entrance.fd], [], [], 0)[0]
+    waiting, _ = door.listener.accept()  # by whoever has the listening socket next
+    assert waiting.recv(100) == HEAD
+    waiting.close()
+    outside.close()
+
+
+def test_other_bounds_hold_from_then_on_for_those_who_wait_too(door):
+    silent, long = door.knock(), door.knock(HEAD[:9])
+    door.settle(2)
+    door.entrance.limit(head_bytes=20, patience_ms=500, most_descriptors=1 << 20)
+    long.sendall(b"x" * 30)
+    [(descriptor, received)] = door.poll()
+    assert received == HEAD[:9] + b"x" * 30
+    os.close(descriptor)
+    assert door.entrance.expire(400) == 0
+    assert door.entrance.expire(500) == 1
+    assert is_gone(silent)
+    for head_bytes in (0, 1 << 24):
+        with pytest.raises(ValueError, match="head_bytes"):
+            door.entrance.limit(head_bytes=head_bytes, patience_ms=1, most_descriptors=1)
+
+
+@pytest.mark.parametrize("pieces", [(b"\x16\x03\x01",), (b"\x16",)])
+def test_what_begins_as_tls_is_handed_up_at_once_for_no_head_will_come(door, pieces):
+    client = door.knock()
+    door.settle(1)
+    for piece in pieces:
+        client.sendall(piece)
+    [(descriptor, received)] = door.poll()
+    assert received == b"".join(pieces)
+    os.close(descriptor)
+    early = door.knock(b"\x16\x03")
+    [(descriptor, received)] = door.poll()
+    assert received == b"\x16\x03"
+    os.close(descriptor)
+    early.close()
+
+
 def test_an_entrance_that_is_let_go_of_closes_what_it_holds(door):
     slow = door.knock(b"GET")
     door.settle(1)
