@@ -19,30 +19,31 @@ from engine.quota import UNLIMITED
 from engine.settings import Namespace, Settings
 from server.heap import machine_bytes
 from server.logs import facts
-from server.ports import shown
+from server.ports import url
 
 LOGGER = logging.getLogger("unbroken")
 
 
-def say_ready(settings: Settings, address: tuple[str, int]) -> None:
+def say_ready(settings: Settings, addresses: list[tuple[str, int]]) -> None:
+    """``addresses``: at which clients reach it."""
     scheme = "https" if settings.tls_cert is not None else "http"
     classes = [settings.durability]
     classes += [
         f"{space.id}: {space.durability}" for space in sorted_namespaces(settings) if space.durability is not None
     ]
     development = "; development mode: anybody can make apps" if settings.dev else ""
-    url = f"{scheme}://{shown(*address[:2])}"
+    urls = ", ".join(url(scheme, address) for address in addresses)
     print(
-        f"unbroken {server.VERSION} ready on {url} ({', '.join(classes)}; data {settings.data}{development})",
+        f"unbroken {server.VERSION} ready on {urls} ({', '.join(classes)}; data {settings.data}{development})",
         flush=True,
     )
     others = differing(settings)
     LOGGER.info(
         "unbroken %s started on %s; settings that are not the defaults: %s",
         server.VERSION,
-        url,
+        urls,
         ", ".join(f"{name} = {value}" for name, value in others.items()) or "none",
-        extra=facts("start", version=server.VERSION, url=url, settings=others),
+        extra=facts("start", version=server.VERSION, url=url(scheme, addresses[0]), settings=others),
     )
 
 

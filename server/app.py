@@ -41,6 +41,7 @@ from server.announce import Drain, say_ready, sorted_namespaces
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
 from server.bodies import room_for_answers
+from server.certificate import Certificate, load_certificate
 from server.clock import Clock
 from server.datadir import DataDirectory
 from server.entrance import run_entrance, run_patience, stream_of
@@ -63,11 +64,13 @@ from server.rest import Rest
 from server.revoking import Revoker
 from server.revoking import begin as begin_revocations
 from server.secure import TlsStream
+from server.systemd import notify
 from server.tls import Carriage
 
 LOGGER = logging.getLogger("unbroken")
 
 HANDSHAKES_AT_ONCE = 256  # each is a task with buffers; the rest of a storm waits in the order of its arrival
+LAST_CALL_SECONDS = 1.0  # at the end: some round trips, for those who have just been accepted
 SWITCH_SECONDS = 0.0005  # a thread that has synced waits at most so long for the interpreter
 # Connections and entries come by the ten thousand and are freed by their counts; cycles are few.
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -83,7 +86,7 @@ def run(settings: Settings, *, new_secret: bool = False) -> int:
     keep_some()
     settings = settings.within(machine_bytes() or limits.MEMORY_UNKNOWN)
     descriptors.raise_limit(settings.limits.connections)
-    tls = _tls_context(settings)
+    certificate = load_certificate(settings)
     bound = ports.bind(settings.host, settings.port)
     try:
         if settings.dev and not settings.dev_anywhere:
@@ -91,12 +94,12 @@ def run(settings: Settings, *, new_secret: bool = False) -> int:
         directory = DataDirectory.open(settings.data, new_secret=new_secret)
         if new_secret:
             LOGGER.info("made a new secret: sessions and tokens issued so far have ended", extra=facts("new_secret"))
-        return _run(settings, directory, bound, tls)
+        return _run(settings, directory, bound, certificate)
     finally:
         ports.close(bound)
 
 
-def _run(settings: Settings, directory: DataDirectory, bound: ports.Bound, tls: ssl.SSLContext | None) -> int:
+def _run(settings: Settings, directory: DataDirectory, bound: ports.Bound, certificate: Certificate | None) -> int:
     try:
         keyring = _keyring(settings, directory)
         journal = open_journal(settings)
@@ -108,9 +111,8 @@ def _run(settings: Settings, directory: DataDirectory, bound: ports.Bound, tls: 
             clock = _clock(settings, journal)
             directory.note_alive(clock.steady.steady_ms)  # before any key is given out: one that ends soon counts too
             try:
-                return trio.run(
-                    partial(_serve, settings, directory, keyring, journal, clock, tls, bound), clock=clock.patient
-                )
+                serve = partial(_serve, settings, directory, keyring, journal, clock, certificate, bound)
+                return trio.run(serve, clock=clock.patient)
             finally:
                 directory.note_alive(clock.read().steady_ms)
         finally:
@@ -180,26 +182,13 @@ def _make_first_key(directory: DataDirectory, keyring: Keyring) -> None:
     print(f"unbroken: made the app {key.app_id} with a key of full capability, kept in {kept}{shown}", flush=True)
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise StartupFailed(
-            f"{settings.tls_cert}, {settings.tls_key}: no usable certificate and key: {error}"
-        ) from error
-    return context
-
-
 async def _serve(
     settings: Settings,
     directory: DataDirectory,
     keyring: Keyring,
     journal: Journal,
     clock: Clock,
-    tls: ssl.SSLContext | None,
+    certificate: Certificate | None,
     bound: ports.Bound,
 ) -> int:
     bounds = settings.limits
@@ -234,12 +223,13 @@ async def _serve(
     issuer = TokenIssuer(keyring, seal, secrets.token_bytes, known=nonces.known, remember=nonces.remember)
     backend = NodeBackend(node, keyring, issuer, directory, revoker)
     rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish), node.pace)
+    tls = certificate.context if certificate is not None else None
     front = Front(node, node.refusals.around(node.keyguard.before(rest)), tls)
     if tls is None:
         front.publish_at(PostDesk(node, rest, backend, keyring, front.http_limits, front.on_leaving))
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in bound]
-    address = listeners[0].socket.getsockname()
-    backend.address = (address[0], address[1])
+    addresses = ports.reachable(bound)
+    backend.address = addresses[0]
     gc.freeze()  # what is there now stays; collections need not look through it
     gc.set_threshold(*GC_THRESHOLDS)
     async with trio.open_nursery() as nodes:
@@ -253,9 +243,12 @@ async def _serve(
                     front.open(listener, intake, connections)
                 stop = trio.Event()
                 await nodes.start(_watch_signals, stop)  # before anybody is told that it is ready
-                say_ready(settings, address)
+                say_ready(settings, addresses)
+                notify("READY=1")
                 await stop.wait()
+                notify("STOPPING=1")
                 drain = Drain(len(node.clients), bounds.drain_seconds)
+                await front.last_call()
                 intake.cancel_scope.cancel()
             for listener in listeners:
                 await listener.aclose()
@@ -293,6 +286,7 @@ class Front:
         self._bodies = node.bodies
         self._answers = room_for_answers()
         self.http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
+        self._doors: list[tuple[Entrance, Newcomers]] = []
         self.acceptor = Acceptor(
             on_websocket=self._on_websocket,
             on_tls_websocket=self._on_tls_websocket,
@@ -316,6 +310,7 @@ class Front:
             most_descriptors=descriptors.most_for_connections(),
         )
         newcomers = Newcomers(entrance, limits.CROWDED_MS / 1000)
+        self._doors.append((entrance, newcomers))
         intake.start_soon(
             run_entrance,
             entrance,
@@ -356,6 +351,15 @@ class Front:
         self.idle.shed(limits.CROWDED_MS / 1000)
         if self.desk is not None:
             self.desk.posts.tick(self._node.steady_ms(), limits.CROWDED_MS)
+
+    async def last_call(self) -> None:
+        """Nobody is accepted any more; those who have been say who they are. Then they can be told to go, and come back
+        at once, where one who is cut off in the middle of it believes that there is no server."""
+        for entrance, _ in self._doors:
+            entrance.shut()
+        with trio.move_on_after(LAST_CALL_SECONDS):
+            while any(len(entrance) or len(newcomers) for entrance, newcomers in self._doors):  # noqa: ASYNC110 - they tell nobody
+                await trio.sleep(0.01)
 
     def drain(self) -> None:
         """Let go of those that are idle; the others end after the response under way."""

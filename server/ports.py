@@ -1,16 +1,22 @@
-"""The port: taken before anything is made, opened once there is somebody to serve those who come.
+"""The sockets that newcomers come to, a supervisor's or our own, and the addresses at which they are reached.
+
+    127.0.0.1:8080     this machine alone             0.0.0.0:8080     every address of it, IPv4
+    localhost:8080     all addresses of the name      [::]:8080        the same of IPv6, and of IPv4 where it can
 
 bind      at the very start: who can't have the port learns it before a directory, an app or a key is made
 listen    just before that first key; from then on the kernel lets clients wait for us"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
+import os
 import socket
 
 from engine import limits
 from engine.errors import StartupFailed
+from server.systemd import inherited_sockets
 
 Bound = list[socket.socket]
 BACKLOG = 4096  # connections that the kernel accepts for us; a storm should not meet a refused port
@@ -24,11 +30,23 @@ ADVICE = {
 }
 
 
+FAR = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}  # nobody's: to see from where one would go there
+LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
 def bind(host: str, port: int) -> Bound:
-    """A socket for each address that the host stands for, all with the same port.
+    """A supervisor's sockets, if it hands some over; else one for each address that the host stands for, all with the
+    same port.
 
     Raises: StartupFailed, with what to do.
     """
+    bound = inherited_sockets(os.environ) or _own(host, port)
+    for each in bound:  # those who come in by it inherit this, whatever their way
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.UNSENT_BYTES)
+    return bound
+
+
+def _own(host: str, port: int) -> Bound:
     bound: Bound = []
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -43,21 +61,24 @@ def bind(host: str, port: int) -> Bound:
             bound.append(made)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Those who come in by it inherit this, whatever their way.
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.UNSENT_BYTES)
+                with contextlib.suppress(OSError):  # then it is IPv6 alone, and the addresses that are told say so
+                    both = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_unspecified
+                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
             made.bind((address[0], port or bound[0].getsockname()[1], *address[2:]))
     except (OSError, UnicodeError) as error:  # as text a host can't be asked for that has no name's form
         close(bound)
         raise _refused(host, port, error) from error
     if not bound:
-        raise StartupFailed(f"cannot listen on {shown(host, port)}: this machine has no network of that kind")
+        missing = "IPv6; 0.0.0.0 is every address of IPv4" if ":" in host else "network of that kind"
+        raise StartupFailed(f"cannot listen on {shown(host, port)}: this machine has no {missing}")
     return bound
 
 
 def listen(bound: Bound) -> None:
     """Raises: StartupFailed: another program was bound to the same port, and has been faster."""
     for each in bound:
+        if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            continue  # a supervisor's: how many may wait there is for it to say
         try:
             each.listen(BACKLOG)
         except OSError as error:
@@ -79,6 +100,40 @@ def check_development(bound: Bound) -> None:
                 f"dev: on {shown(host, port)} everybody who reaches it could make apps; listen on 127.0.0.1 or [::1], "
                 "or give --dev-anywhere (dev_anywhere = true) as well, where that is wanted"
             )
+
+
+def reachable(bound: Bound) -> list[tuple[str, int]]:
+    """Where a client can go to: addresses, and not what stands for all of them. The nearest comes first."""
+    found: list[tuple[str, int]] = []
+    for each_socket in bound:
+        host, port = each_socket.getsockname()[:2]
+        hosts = [host] if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified else _every(each_socket)
+        found += [(each, port) for each in hosts if (each, port) not in found]
+    return found
+
+
+def _every(listening: socket.socket) -> list[str]:
+    """Of a socket for every address: the loopback's, and from which this machine speaks to others."""
+    families = [listening.family]
+    if listening.family == socket.AF_INET6 and not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        families.insert(0, socket.AF_INET)
+    loopback = [LOOPBACK[family] for family in families]
+    return loopback + [host for family in families if (host := _outward(family)) is not None]
+
+
+def _outward(family: socket.AddressFamily) -> str | None:
+    """Nothing is sent for this: UDP only chooses its way."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.connect((FAR[family], 9))
+            host = str(one.getsockname()[0])
+    except OSError:
+        return None
+    return None if ipaddress.ip_address(host.partition("%")[0]).is_loopback else host
+
+
+def url(scheme: str, address: tuple[str, int]) -> str:
+    return f"{scheme}://{shown(*address)}"
 
 
 def shown(host: str, port: int) -> str:

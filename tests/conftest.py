@@ -63,6 +63,7 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield make
     for one in made:
         one.stop()
+        one.close_sockets()
     assert not any(one.complaints() for one in made), [one.complaints() for one in made]
 
 

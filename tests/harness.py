@@ -10,6 +10,7 @@ What the server writes to stderr is kept in ``directory/stderr.log`` across all 
 from __future__ import annotations
 
 import base64
+import fcntl
 import http.client
 import json
 import os
@@ -36,6 +37,19 @@ NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}  # the clients that honour proxies
 
 Address = tuple[str, int]
 
+# What a supervisor does between fork and exec: it puts the sockets to 3, 4, ..., and says for whom they are.
+HAND_OVER = """
+import os, sys
+given = [int(each) for each in sys.argv[1].split(",")]
+for place, descriptor in enumerate(given, 3):
+    os.dup2(descriptor, place)
+for descriptor in given:
+    os.close(descriptor)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(given))}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+OUT_OF_THE_WAY = 100  # descriptors above those to which they are put
+
 
 class Server:
     """One server with one data directory; it may live several times."""
@@ -50,7 +64,12 @@ class Server:
         port: int = 0,
         before_exec: Callable[[], None] | None = None,
         executable: Path | None = None,
+        sockets: Sequence[socket.socket] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """``sockets``: listening ones, handed over as systemd does; they stay the caller's."""
+        self.sockets = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) for each in sockets]
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
         self.executable = executable or Path(sys.executable).with_name("unbroken")
         self.before_exec = before_exec  # runs in the child, before it becomes the server
         self.directory = directory
@@ -84,6 +103,8 @@ class Server:
         assert self.process is None, "it is running"
         command = [str(self.executable), "serve", "--listen", f"127.0.0.1:{self.port}"]
         command += ["--data", str(self.data), "--key", self._key, *self._arguments]
+        if self.sockets:
+            command = [sys.executable, "-S", "-c", HAND_OVER, ",".join(map(str, self.sockets)), *command]
         with self._stderr.open("a") as stderr:
             self.process = subprocess.Popen(
                 command,
@@ -91,8 +112,9 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=self._environment,
                 preexec_fn=self.before_exec,
+                pass_fds=self.sockets,
             )
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read_stdout, args=(self.process, lines), daemon=True).start()
@@ -171,6 +193,12 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self.close_sockets()
+
+    def close_sockets(self) -> None:
+        """Ours of those that it has been handed over; the caller has his own."""
+        while self.sockets:
+            os.close(self.sockets.pop())
 
 
 def rss(pid: int) -> int:
