@@ -58,6 +58,13 @@ class Allowance:
         self.channels = _least(channels, (quota.channels_per_connection for quota in quotas))
         self.max_message_size = _least(max_message_size, (quota.max_message_size for quota in quotas))
 
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What it is made of: connections of a key that say the same may do the same."""
+        own = self.connection
+        rates = own.messages_in, own.bytes_in, own.messages_out, own.bytes_out
+        return self.key, self.app, self.channels, self.max_message_size, rates
+
     def admit(self, home: Home, count: int, size: int, now_ms: int) -> None:
         """Let ``count`` messages of ``size`` bytes into the log, and charge for them.
 
@@ -122,11 +129,12 @@ class Allowances:
     """All of them, made when they are first asked for."""
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
-        self._settings = settings
+        self.settings = settings
         self._keyring = keyring
         self._keys: dict[str, Usage] = {}
         self._apps: dict[str, Usage] = {}
         self._shared: dict[str, Allowance] = {}
+        self._said: dict[str, tuple[object, ...]] = {}  # by those that are made now, by key
         self.version = 0  # grows when what ``of`` has given may not hold any more
 
     def of(self, key_name: str, app_id: str) -> Allowance:
@@ -137,7 +145,7 @@ class Allowances:
                 self._usage(self._keys, key_name, self._quota_of_key),
                 self._usage(self._apps, app_id, self._quota_of_app),
             )
-            bounds = self._settings.limits
+            bounds = self.settings.limits
             connection = self._quota_of_connections(key_name)
             found = Allowance(
                 connection, key, app, channels=bounds.channels_per_connection, max_message_size=bounds.max_message_size
@@ -149,12 +157,20 @@ class Allowances:
     def refresh(self) -> None:
         """Keys have changed: take their quotas over, and forget who is not there any more."""
         self._shared.clear()
+        self._said.clear()
         self.version += 1
         for usages, quota_of in ((self._keys, self._quota_of_key), (self._apps, self._quota_of_app)):
             for name, usage in list(usages.items()):
                 quota = quota_of(name)
                 if quota != usage.quota:
                     usage.limit(quota)
+
+    def renewed(self, allowance: Allowance, key_name: str, app_id: str) -> Allowance:
+        """What a live connection goes by, once keys or limits have changed: the same, unless its own part has."""
+        said = self._said.get(key_name)
+        if said is None:
+            said = self._said[key_name] = self.of(key_name, app_id).said
+        return allowance if allowance.said == said else self.of(key_name, app_id)
 
     def opened(self, allowance: Allowance) -> None:
         """A connection has come."""
@@ -178,14 +194,14 @@ class Allowances:
 
     def _quota_of_connections(self, key_name: str) -> Quota:
         key = self._keyring.get(key_name)
-        return (key.connection_quota if key else NOTHING_SAID).over(self._settings.general_quota("connection"))
+        return (key.connection_quota if key else NOTHING_SAID).over(self.settings.general_quota("connection"))
 
     def _quota_of_key(self, key_name: str) -> Quota:
         key = self._keyring.get(key_name)
-        return (key.quota if key else NOTHING_SAID).over(self._settings.general_quota("key"))
+        return (key.quota if key else NOTHING_SAID).over(self.settings.general_quota("key"))
 
     def _quota_of_app(self, app_id: str) -> Quota:
-        return self._settings.app_quota(app_id)
+        return self.settings.app_quota(app_id)
 
     def _usage(self, usages: dict[str, Usage], name: str, quota_of: Callable[[str], Quota]) -> Usage:
         found = usages.get(name)

@@ -35,6 +35,8 @@ from ext.wire import EntryEncoder
 if TYPE_CHECKING:
     from engine.partition import Partition
 
+UNBOUNDED = (1 << 64) - 1  # bytes of one publish, as far as its channel goes
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -103,13 +105,20 @@ class Channel(Home):
         self._streams: dict[tuple[int, str], Stream] | None = None  # from the first reader on
 
     def limit(self, quota: Quota) -> None:
-        """What may be published here, and delivered from here."""
-        if quota.messages_in or quota.bytes_in:
-            self.incoming = Rate(quota.messages_in, quota.bytes_in)
-        if quota.messages_out or quota.bytes_out:
-            self.outgoing = Shaper(Rate(quota.messages_out, quota.bytes_out))
-        if quota.max_message_size:
-            self.most_bytes = quota.max_message_size
+        """What may be published here, and delivered from here; also when that has changed."""
+        limited_in, limited_out = quota.messages_in or quota.bytes_in, quota.messages_out or quota.bytes_out
+        self.incoming = Rate(quota.messages_in, quota.bytes_in) if limited_in else None
+        self.outgoing = Shaper(Rate(quota.messages_out, quota.bytes_out)) if limited_out else None
+        for stream in self._streams.values() if self._streams else ():
+            stream.shaper = self.outgoing
+        self.most_bytes = quota.max_message_size or UNBOUNDED
+
+    def promise(self, policy: Policy) -> None:
+        """Its namespace has another retention now; the durability is the same."""
+        assert policy.durability == self.policy.durability
+        self.policy = policy
+        self.persisted = policy.retention != "w"
+        self.retention = policy.retention
 
     def wake(
         self,

@@ -131,7 +131,7 @@ class Connections:
         self._newest_ms = 0
         self._note_key = note_key
         self._ttl_ms = ttl_ms
-        self._limit = limit
+        self.limit = limit
         self._random = random or RandomBytes().take
         self._records: dict[str, Connection] = {}
         self._lost: OrderedDict[str, Connection] = OrderedDict()  # in order of loss
@@ -209,7 +209,7 @@ class Connections:
             connection.owner = None
             connection.lost_ms = now_ms
             self._lost[connection.id] = connection
-            if len(self._lost) > self._limit:
+            if len(self._lost) > self.limit:
                 self._drop(next(iter(self._lost.values())))
 
     def closed(self, connection: Connection, owner: object) -> None:
@@ -275,8 +275,8 @@ class Connections:
         return self._newest_ms
 
     def _check_room(self) -> None:
-        if self.live >= self._limit:
-            reason = f"{self._limit} connections are open, the most this server may hold"
+        if self.live >= self.limit:
+            reason = f"{self.limit} connections are open, the most this server may hold"
             raise LimitExceeded(reason, code=50004, status=503)
 
     def _drop(self, record: Connection) -> None:

@@ -85,6 +85,16 @@ class Hub:
         self._quiet_ms = max(limits.CHANNEL_SWEEP_MS, self.window_ms // 2)
         self._bounds = (settings.limits.ring_entries_per_channel, settings.limits.ring_bytes_per_channel)
 
+    def limit(self, settings: Settings) -> None:
+        """Go by these from now on; quotas of channels that are open are ``Channel.limit``'s."""
+        bounds = settings.limits
+        self.settings = settings
+        self.common.most_remembered = bounds.dedup_ids
+        self.common.most_pending = limits.OVERSTAGED * bounds.staged_bytes
+        self.budget.limit(bounds.within(limits.MEMORY_UNKNOWN).ring_bytes)
+        for app_id, meter in self.meters.items():
+            meter.most_remembered = settings.app_quota(app_id).dedup_ids
+
     def is_open(self, app_id: str, name: str) -> bool:
         return f"{app_id}:{name}" in self.channels
 

@@ -23,6 +23,7 @@ from engine.auth.keys import Key, KeyFormatError, is_app_id, parse_key
 from engine.errors import BadRequest, StartupFailed
 from engine.guess import did_you_mean
 from engine.limits import BODIES_AT_LEAST, Limits
+from engine.names import namespace
 from engine.quota import NOTHING_SAID, SCOPES, Quota, parse_key_quotas, parse_quota
 
 DURABILITIES = ("synced", "written", "memory")
@@ -43,6 +44,7 @@ SMALLEST: Mapping[str, int] = {  # else no SDK gets in, or the server is busy wi
 LARGEST: Mapping[str, int] = {
     "max_message_size": 1 << 28,  # messages are held in memory several times
     "max_frame_size": 1 << 28,
+    "request_head_bytes": (1 << 24) - 1,  # each newcomer may hold so much
     "messages_per_publish": 1000,  # a message's place in its entry has three digits
     "ring_entries_per_channel": 1 << 24,
     "window_seconds": 86_400,
@@ -65,7 +67,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that is decided at start. Values are checked where they come in."""
+    """Everything that is configured. Values are checked where they come in; engine.reloading says what can change."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -93,6 +95,16 @@ class Settings:
     def app_quota(self, app_id: str) -> Quota:
         """Its own, else the general one."""
         return self.app_quotas.get(app_id, NOTHING_SAID).over(self.general_quota("app"))
+
+    def channel_quota(self, name: str) -> Quota:
+        """As its namespace or the general one says."""
+        options = self.namespaces.get(namespace(name))
+        return (options.quota if options is not None else NOTHING_SAID).over(self.general_quota("channel"))
+
+    @property
+    def layout(self) -> str:
+        """Which namespaces have which class of retention, for the journal: see there."""
+        return ";".join(f"{name}={space.persisted_hours}" for name, space in sorted(self.namespaces.items()))
 
     def within(self, memory: int) -> Settings:
         """These, on a machine with so many bytes of memory. Raises: StartupFailed."""
@@ -128,7 +140,9 @@ def parse_listen(text: str) -> tuple[str, int]:
     elif ":" in host:
         raise ValueError(f"an IPv6 address goes into brackets, as in [::1]:8080, got {text!r}")
     if not host:
-        raise ValueError(f"the host is missing in {text!r}; 0.0.0.0 is every address of this machine")
+        raise ValueError(
+            f"the host is missing in {text!r}; [::] is every address of this machine, 0.0.0.0 every one of IPv4"
+        )
     return host, int(port)
 
 
@@ -194,6 +208,8 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
             table = tomllib.load(file)
     except OSError as error:
         raise StartupFailed(f"{path}: cannot be read: {error.strerror}") from error
+    except RecursionError:
+        raise StartupFailed(f"{path}: not valid TOML: nested too deeply") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartupFailed(f"{path}: not valid TOML: {error}") from error
     top = _Entries(path, "", table)

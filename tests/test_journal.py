@@ -63,7 +63,7 @@ APPENDS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6)), min_siz
 STEPS = st.one_of(
     st.tuples(st.just("append"), APPENDS),
     st.tuples(st.just("clock"), st.sampled_from([1, 500, 20_000, 70_000, 400_000, -30_000, 9 * HOUR_MS])),
-    st.tuples(st.just("layout"), st.sampled_from(["one", "two"])),
+    st.tuples(st.sampled_from(["layout", "relayout"]), st.sampled_from(["one", "two"])),
     st.tuples(st.just("maintain"), st.none()),
     st.tuples(st.just("reopen"), st.booleans()),
     st.tuples(st.just("erase"), st.sampled_from("abc")),
@@ -97,12 +97,15 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                 journal.maintain(now)
                 for retention, floor in journal._state.meta.floors.items():
                     model.drop_up_to(retention, floor)
-            elif kind in ("reopen", "layout"):
-                if kind == "layout":
+            elif kind in ("reopen", "layout", "relayout"):
+                if kind != "reopen":
                     opened["layout"] = what
                     classes["b"] = {"one": "w", "two": "p1"}[what]
-                journal.close()
-                journal = journal_at(path, **opened)
+                if kind == "relayout":
+                    journal.relayout(what)
+                else:
+                    journal.close()
+                    journal = journal_at(path, **opened)
             elif model.after(what, 0):
                 gone = data.draw(st.lists(st.sampled_from(serials(model.after(what, 0))), min_size=1, unique=True))
                 journal.erase(what, gone)
@@ -172,17 +175,24 @@ def test_a_cursor_older_than_the_floor_is_continuous_only_if_the_chain_proves_it
     journal.close()
 
 
-def test_a_changed_layout_trusts_only_the_chain(tmp_path):
+@pytest.mark.parametrize("live", [False, True], ids=["at an opening", "while it is open"])
+def test_a_changed_layout_trusts_only_the_chain(tmp_path, live):
     journal = journal_at(tmp_path, layout="chat=w")
     journal.append([block("a", 5 * MS, retention="w"), block("b", 6 * MS)], synced=True)
-    journal.close()
-    journal = journal_at(tmp_path, layout="chat=p24")
+    if live:
+        journal.relayout("chat=p24")
+    else:
+        journal.close()
+        journal = journal_at(tmp_path, layout="chat=p24")
     assert journal.floor("p24") == 6 * MS
     assert not journal.continuous("a", "p24", MS)
     assert journal.continuous("a", "p24", 6 * MS)
     journal.append([block("a", 9 * MS, previous=5 * MS, retention="p24")], synced=True)
     assert serials(read_all(journal, "a")) == [5 * MS, 9 * MS]  # merged over both classes
     assert serials(journal.read_before("a", 10 * MS, limit=9, budget=999)) == [9 * MS, 5 * MS]
+    journal.close()
+    journal = journal_at(tmp_path, layout="chat=p24")
+    assert journal.floor("p24") == 6 * MS, "the layout is known, and nothing has to be doubted again"
     journal.close()
 
 

@@ -228,7 +228,7 @@ def test_a_key_in_the_wrong_place_is_not_repeated(file: Path, text: str, entry: 
     assert "topsecret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["x", "a = ", "[limits\n", "a = 1\na = 2"])
+@pytest.mark.parametrize("text", ["x", "a = ", "[limits\n", "a = 1\na = 2", "a = " + "[" * 10_000])
 def test_what_is_no_toml_is_refused(file: Path, text: str) -> None:
     with pytest.raises(StartupFailed, match="not valid TOML"):
         read(file, text)

@@ -115,6 +115,9 @@ class MemoryJournal:
     def recall(self, channel: str, recall: Recall) -> None:
         """Nothing is held."""
 
+    def relayout(self, layout: str) -> None:
+        """Nothing is held."""
+
     def forget(self, app_prefix: str) -> None:
         """Nothing is held."""
 

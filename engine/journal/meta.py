@@ -40,6 +40,10 @@ def forgotten_row(serial: int) -> Row:
     return META, b"forgotten", number(serial)
 
 
+def layout_rows(layout: str, base: int) -> list[Row]:
+    return [(META, b"layout", layout.encode()), (META, b"base", number(base))]
+
+
 def _life_rows(key: bytes, lives: Lives) -> list[Row]:
     return [(META, key, lives.series.encode("ascii")), (META, LIVES + key, lives.encode())]
 

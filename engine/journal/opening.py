@@ -13,7 +13,7 @@ from shutil import disk_usage
 
 from engine.errors import JournalUnavailable
 from engine.journal.buckets import Bucket, BucketTable
-from engine.journal.meta import Meta
+from engine.journal.meta import Meta, layout_rows
 from engine.journal.reading import channels_of
 from engine.journal.silent import PREFIX, Silent
 from engine.journal.state import State
@@ -81,6 +81,18 @@ def recover(state: State) -> None:
         open_journal(state, state.meta)
         state.failed = None
         state.recoveries += 1
+
+
+def relayout(state: State, layout: str) -> None:
+    """See ``Journal.relayout``. Raises: JournalUnavailable."""
+    with state.appending:
+        store, base = state.writable(), state.head
+        try:
+            store.write(layout_rows(layout, base))
+            store.sync()
+        except StoreError as error:
+            raise state.fail(f"the layout of namespaces could not be written: {error}") from error
+        state.layout, state.meta.base = layout, base
 
 
 def close(state: State) -> None:

@@ -111,6 +111,10 @@ class Journal(Protocol):
     def clock_noted(self) -> bytes | None:
         """What ``maintain`` was last told to note, as of the opening."""
 
+    def relayout(self, layout: str) -> None:
+        """Namespaces have other classes from now on, or may have: what was dropped of a channel's old class is in no
+        floor of its new one, so all floors rise to the head. Synced. As at an opening with another layout."""
+
     def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
         """All blocks or none. When it returns they survive a power cut (synced) or a kill -9 (not)."""
 

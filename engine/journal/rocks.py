@@ -80,6 +80,9 @@ class RocksJournal:
     def raise_head(self, serial: int) -> None:
         self._appending.raise_head(serial)
 
+    def relayout(self, layout: str) -> None:
+        opening.relayout(self._state, layout)
+
     @property
     def timeline(self) -> Timeline:
         return self._state.timeline

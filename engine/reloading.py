@@ -1,0 +1,149 @@
+"""Settings that are read again while the server runs: which of them take effect, and which wait for a restart.
+
+    before, wanted --merged--> what holds from now on: as wanted where that can be switched, else as before
+                          \\--> Left: by its name, what stays as it was, and why
+
+What is not in SWITCHED stays: a new setting waits for a restart until somebody has said how it is switched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from engine.limits import Limits
+from engine.settings import Namespace, Settings
+
+SWITCHED = frozenset(
+    {
+        "keys",
+        "namespaces",
+        "quotas",
+        "app_quotas",
+        "tls_cert",
+        "tls_key",
+        "tls_ended_by_proxy",
+        "limits.max_message_size",
+        "limits.max_frame_size",
+        "limits.messages_per_publish",
+        "limits.channels_per_connection",
+        "limits.attachments",
+        "limits.connections",
+        "limits.channels",
+        "limits.ring_bytes",
+        "limits.bodies_bytes",
+        "limits.staged_bytes",
+        "limits.dedup_ids",
+        "limits.request_body_bytes",
+        "limits.request_head_bytes",
+        "limits.handshake_seconds",
+        "limits.drain_seconds",
+    }
+)
+STAYS: Mapping[str, str] = {
+    "host": "the port is open already",
+    "port": "the port is open already",
+    "data": "the journal is open already",
+    "dev": "what is open to anybody is decided at start",
+    "dev_anywhere": "what is open to anybody is decided at start",
+    "log_level": "the log is open already",
+    "log_format": "the log is open already",
+    "durability": "channels are in memory, and in the journal, by it",
+    "limits.ring_bytes_per_channel": "rings are as large as they were made",
+    "limits.ring_entries_per_channel": "rings are as large as they were made",
+    "limits.window_seconds": "the journal is laid out by it",
+    "limits.connection_state_seconds": "clients have been told it, and the journal is laid out by it",
+    "limits.max_idle_interval_ms": "clients have been told it, and the journal is laid out by it",
+}
+"""Why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A setting that is another in the configuration now, and stays as it was."""
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: stays as it was until a restart: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What holds from now on, and what of the configuration does not."""
+
+    settings: Settings
+    changed: tuple[str, ...]  # by name, of what holds
+    left: tuple[Left, ...]
+
+
+def merged(before: Settings, wanted: Settings, *, in_use: Callable[[str], bool], keeps: bool) -> Merged:
+    """
+    Args:
+        in_use: is any channel of this namespace in memory?
+        keeps: is there a journal? Without one nothing can be kept.
+    Raises: StartupFailed, when they can't hold together.
+    """
+    changed: list[str] = []
+    left: list[Left] = []
+
+    def parts(prefix: str, of: object, old: object, new: object) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for each in fields(of):  # type: ignore[arg-type]  # a dataclass
+            name, value = prefix + each.name, getattr(new, each.name)
+            if value == getattr(old, each.name) or name == "limits":
+                continue
+            if name not in SWITCHED:
+                left.append(Left(as_written(name), STAYS.get(name, "it is read at start")))
+                continue
+            found[each.name] = value
+            changed.append(name)
+        return found
+
+    changes = parts("", Settings, before, wanted)
+    changes["limits"] = replace(before.limits, **parts("limits.", Limits, before.limits, wanted.limits))
+    if (before.tls_cert is None) != (wanted.tls_cert is None):
+        for name in ("tls_cert", "tls_key"):
+            del changes[name]
+            changed.remove(name)
+        left.append(Left("tls_cert, tls_key", "clients know whether the port speaks TLS"))
+    if "namespaces" in changes:
+        changes["namespaces"], stay = _namespaces(before, wanted, in_use, keeps)
+        left += stay
+        if changes["namespaces"] == before.namespaces:
+            changed.remove("namespaces")
+    return Merged(replace(before, **changes), tuple(changed), tuple(dict.fromkeys(left)))
+
+
+def as_written(name: str) -> str:
+    """A setting's name, as the configuration has it."""
+    return _WRITTEN.get(name, name)
+
+
+_WRITTEN = {
+    "host": "listen",
+    "port": "listen",
+    "keys": "apps.keys",
+    "app_quotas": "apps.limits",
+    "quotas": "limits of all apps, keys, connections or channels",
+}
+
+
+def _namespaces(
+    before: Settings, wanted: Settings, in_use: Callable[[str], bool], keeps: bool
+) -> tuple[dict[str, Namespace], list[Left]]:
+    """Those that hold. A channel that is in memory has its durability in its ring and in the journal."""
+    found, left = dict(wanted.namespaces), []
+    for name in sorted({*before.namespaces, *wanted.namespaces}):
+        old, new = before.namespaces.get(name), wanted.namespaces.get(name)
+        was, is_to_be = ((space.durability if space is not None else None) or before.durability for space in (old, new))
+        if was == is_to_be or (keeps and not in_use(name)):
+            continue
+        why = "channels of it are in memory with another durability" if keeps else "this server keeps nothing on disk"
+        left.append(Left(f"namespaces.{name}", why))
+        if old is None:
+            del found[name]
+        else:
+            found[name] = old
+    return found, left
