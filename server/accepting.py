@@ -165,13 +165,14 @@ def _grant(client: ClientProtocol, text: str, channel: Channel) -> None:
 
 
 def bound(client: ClientProtocol, ingest: Ingest) -> None:
-    allowance = client.allowance
+    allowance, bounds = client.allowance, client.services.hub.settings.limits
     ingest.bound(
         allowance.incoming,
         allowance.key.incoming,
         allowance.app.incoming,
         most_bytes=allowance.max_message_size,
     )
+    ingest.limit(most_messages=bounds.messages_per_publish, most_pending=bounds.staged_bytes)
 
 
 def revoke(client: ClientProtocol, text: str) -> None:

@@ -5,7 +5,7 @@
             nursery of connections: HTTP, handshakes, TLS
                 nursery of listeners: closed first
 
-SIGTERM and SIGINT drain; a second one ends the process at once."""
+SIGTERM and SIGINT drain; a second one ends the process at once. SIGHUP has the configuration read again."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import secrets
 import signal
 import ssl
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -31,13 +32,14 @@ from engine.journal.buckets import WINDOW, bucket_length_ms
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
+from engine.limits import Limits
 from engine.settings import Settings
 from ext.entrance import Entrance
 from ext.serial import SerialClock
 from ext.socket import Socket
 from ext.upgrade import Request
 from server import descriptors, ports
-from server.announce import Drain, say_ready, sorted_namespaces
+from server.announce import Drain, say_ready
 from server.apps import keys_of, new_key, stored_key
 from server.backend import NodeBackend
 from server.bodies import room_for_answers
@@ -59,6 +61,7 @@ from server.opening import Greeting, meet, read_query, refuse, welcome
 from server.posting import PostDesk
 from server.protocol import ClientProtocol
 from server.publishing import Bounds
+from server.reloading import Reloader
 from server.request import Handler
 from server.rest import Rest
 from server.revoking import Revoker
@@ -76,15 +79,18 @@ SWITCH_SECONDS = 0.0005  # a thread that has synced waits at most so long for th
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
-def run(settings: Settings, *, new_secret: bool = False) -> int:
+def run(settings: Settings, reread: Callable[[], Settings], *, new_secret: bool = False) -> int:
     """Run until a signal; the exit status. Raises: StartupFailed, with what to do about it.
 
-    ``new_secret``: make one first, which ends sessions and tokens.
+    Args:
+        reread: reads the settings anew, for a reload. Raises: StartupFailed.
+        new_secret: make one first, which ends sessions and tokens.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it never ends us; from when we are ready it reloads
     configure(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_some()
-    settings = settings.within(machine_bytes() or limits.MEMORY_UNKNOWN)
+    settings = _on_this_machine(settings)
     descriptors.raise_limit(settings.limits.connections)
     certificate = load_certificate(settings)
     bound = ports.bind(settings.host, settings.port)
@@ -94,12 +100,18 @@ def run(settings: Settings, *, new_secret: bool = False) -> int:
         directory = DataDirectory.open(settings.data, new_secret=new_secret)
         if new_secret:
             LOGGER.info("made a new secret: sessions and tokens issued so far have ended", extra=facts("new_secret"))
-        return _run(settings, directory, bound, certificate)
+        return _run(settings, reread, directory, bound, certificate)
     finally:
         ports.close(bound)
 
 
-def _run(settings: Settings, directory: DataDirectory, bound: ports.Bound, certificate: Certificate | None) -> int:
+def _run(
+    settings: Settings,
+    reread: Callable[[], Settings],
+    directory: DataDirectory,
+    bound: ports.Bound,
+    certificate: Certificate | None,
+) -> int:
     try:
         keyring = _keyring(settings, directory)
         journal = open_journal(settings)
@@ -111,8 +123,8 @@ def _run(settings: Settings, directory: DataDirectory, bound: ports.Bound, certi
             clock = _clock(settings, journal)
             directory.note_alive(clock.steady.steady_ms)  # before any key is given out: one that ends soon counts too
             try:
-                serve = partial(_serve, settings, directory, keyring, journal, clock, certificate, bound)
-                return trio.run(serve, clock=clock.patient)
+                serve = partial(_serve, settings, lambda: _on_this_machine(reread()))
+                return trio.run(serve, directory, keyring, journal, clock, certificate, bound, clock=clock.patient)
             finally:
                 directory.note_alive(clock.read().steady_ms)
         finally:
@@ -123,6 +135,10 @@ def _run(settings: Settings, directory: DataDirectory, bound: ports.Bound, certi
         directory.close()
 
 
+def _on_this_machine(settings: Settings) -> Settings:
+    return settings.within(machine_bytes() or limits.MEMORY_UNKNOWN)
+
+
 def open_journal(settings: Settings) -> Journal:
     """The journal that these settings need. Raises: JournalUnavailable."""
     classes = {space.durability or settings.durability for space in settings.namespaces.values()} | {
@@ -130,8 +146,7 @@ def open_journal(settings: Settings) -> Journal:
     }
     if classes == {"memory"}:
         return MemoryJournal()
-    layout = ";".join(f"{space.id}={space.persisted_hours}" for space in sorted_namespaces(settings))
-    return RocksJournal(settings.data / "journal", window_ms=settings.limits.held_ms, layout=layout)
+    return RocksJournal(settings.data / "journal", window_ms=settings.limits.held_ms, layout=settings.layout)
 
 
 def _clock(settings: Settings, journal: Journal) -> Clock:
@@ -184,6 +199,7 @@ def _make_first_key(directory: DataDirectory, keyring: Keyring) -> None:
 
 async def _serve(
     settings: Settings,
+    reread: Callable[[], Settings],
     directory: DataDirectory,
     keyring: Keyring,
     journal: Journal,
@@ -234,15 +250,16 @@ async def _serve(
     gc.set_threshold(*GC_THRESHOLDS)
     async with trio.open_nursery() as nodes:
         await nodes.start(node.run)
-        configured = {key.name for key in settings.keys}
-        watch = KeyWatch(directory.apps, keyring, configured, node.clients, node.end_of_turn, node.keys_changed)
+        watch = KeyWatch(directory.apps, keyring, settings.keys, node.clients, node.end_of_turn, node.keys_changed)
         nodes.start_soon(watch.run)
+        reloader = Reloader(node, front, rest, watch, certificate, reread)
+        nodes.start_soon(reloader.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as intake:
                 for listener in listeners:
                     front.open(listener, intake, connections)
                 stop = trio.Event()
-                await nodes.start(_watch_signals, stop)  # before anybody is told that it is ready
+                await nodes.start(_watch_signals, stop, reloader.ask)  # before anybody is told that it is ready
                 say_ready(settings, addresses)
                 notify("READY=1")
                 await stop.wait()
@@ -252,7 +269,7 @@ async def _serve(
                 intake.cancel_scope.cancel()
             for listener in listeners:
                 await listener.aclose()
-            with trio.move_on_after(bounds.drain_seconds):
+            with trio.move_on_after(node.settings.limits.drain_seconds):
                 front.drain()
                 await node.drain()
                 while connections.child_tasks or front.desk:  # noqa: ASYNC110 - HTTP requests under way, which tell nobody when they end
@@ -285,7 +302,7 @@ class Front:
         self._connections: trio.Nursery | None = None
         self._bodies = node.bodies
         self._answers = room_for_answers()
-        self.http_limits = HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
+        self.http_limits = _http_limits(bounds)
         self._doors: list[tuple[Entrance, Newcomers]] = []
         self.acceptor = Acceptor(
             on_websocket=self._on_websocket,
@@ -324,6 +341,19 @@ class Front:
             bounds.request_head_bytes,
         )
         intake.start_soon(run_patience, entrance, newcomers, self._node.steady_ms)
+
+    def limit(self, bounds: Limits) -> None:
+        """Those who come, and requests that begin, go by these from now on."""
+        self.http_limits = _http_limits(bounds)
+        self.acceptor.limit(handshake_seconds=bounds.handshake_seconds, head_bytes=bounds.request_head_bytes)
+        for entrance, _ in self._doors:
+            entrance.limit(
+                head_bytes=0 if self._tls else bounds.request_head_bytes,
+                patience_ms=bounds.handshake_seconds * 1000,
+                most_descriptors=descriptors.most_for_connections(),
+            )
+        if self.desk is not None:
+            self.desk.limit(bounds, self.http_limits)
 
     def publish_at(self, desk: PostDesk) -> None:
         """Have plain connections that begin with a publish over HTTP served there."""
@@ -462,11 +492,20 @@ class Front:
         await carriage.run(socket)
 
 
-async def _watch_signals(stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """The first one asks for an end in order; at a second one there is no time left, and the journal is safe."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+def _http_limits(bounds: Limits) -> HttpLimits:
+    return HttpLimits(head_bytes=bounds.request_head_bytes, body_bytes=bounds.request_body_bytes)
+
+
+async def _watch_signals(
+    stop: trio.Event, reload: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The first to ask for an end has it in order; at a second one there is no time left, and the journal is safe."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
-        async for _ in signals:
-            if stop.is_set():
+        async for number in signals:
+            if number == signal.SIGHUP:
+                reload()
+            elif stop.is_set():
                 os._exit(1)
-            stop.set()
+            else:
+                stop.set()

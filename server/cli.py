@@ -39,11 +39,17 @@ def build_parser() -> argparse.ArgumentParser:
         "serve",
         help="run the server",
         description="Run the server until SIGTERM or SIGINT; then drain: clients are asked to go,\n"
-        "pending messages are stored. A second signal ends it at once.",
+        "pending messages are stored. A second signal ends it at once. SIGHUP has the configuration,\n"
+        "the certificate and the keys read again; connections go on.",
         epilog=SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--listen", metavar="HOST:PORT", help="address; port 0 picks a free one (127.0.0.1:8080)")
+    serve.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        help="address; 0.0.0.0 is every one of IPv4, [::] every one of IPv6 and IPv4; port 0 picks a free one "
+        "(127.0.0.1:8080). Sockets that systemd hands over (LISTEN_FDS) go before it",
+    )
     serve.add_argument("--data", metavar="DIR", type=Path, help="the data directory, made if it is not there (./data)")
     serve.add_argument(
         "--new-secret",
@@ -140,15 +146,16 @@ def main(argv: list[str] | None = None) -> int:
         return bench(arguments)
     if arguments.command == "keys":
         return keys_command.run(arguments)
+    environment = dict(os.environ)
     try:
-        settings = settings_from(arguments, dict(os.environ))
+        settings = settings_from(arguments, environment)
     except StartupFailed as error:
         print(f"unbroken: {error}", file=sys.stderr)
         return 2
     from server.app import run  # here, because --help should not wait for the engine to load
 
     try:
-        return run(settings, new_secret=arguments.new_secret)
+        return run(settings, lambda: settings_from(arguments, environment), new_secret=arguments.new_secret)
     except StartupFailed as error:
         print(f"unbroken: {error}", file=sys.stderr)
         return 1

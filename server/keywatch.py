@@ -1,15 +1,19 @@
 """Keys that are made and revoked while the server runs.
 
     apps.json changed? --twice a second--> read --> Keyring       new ones are good, removed ones are not
-                                                +-> clients       of keys that are good no more: ERROR 40131
-                                                                  of keys with another secret now: ERROR 40101
+    configuration read again -----------------------^    |
+                                                         +-> clients    of keys that are good no more: ERROR 40131
+                                                                        of keys with another secret now: ERROR 40101
+                                                                        of keys that may do other things now: they may
 
-A file that is damaged changes nothing but the log. Keys of the configuration stand above those of the file."""
+A file that is damaged changes nothing but the log. Keys of the configuration stand above those of the file. A token has
+the capability that it was issued with, as long as its key is good."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 import trio
 
@@ -39,7 +43,7 @@ class KeyWatch:
         self,
         file: AppsFile,
         keyring: Keyring,
-        configured: Collection[str],
+        configured: Iterable[Key],
         clients: Collection[ClientProtocol],
         end_of_turn: Callable[[], object],
         changed: Callable[[], object] = lambda: None,
@@ -47,16 +51,17 @@ class KeyWatch:
         """
         Args:
             changed: is told when the keys, or their limits, are others than before.
-            configured: names of keys that are not the file's.
+            configured: keys that are not the file's.
             clients: all live ones, at any time.
         """
         self._file = file
         self._keyring = keyring
-        self._configured = configured
+        self._configured = {key.name: key for key in configured}
         self._clients = clients
         self._end_of_turn = end_of_turn
         self._changed = changed
-        self._known = {key.name for key in keyring} - set(configured)
+        self._known = {key.name for key in keyring}
+        self._filed = [key for key in keyring if key.name not in self._configured]
         self._stamp: object = object()  # like no other: what has changed since the keyring was made is not missed
 
     async def run(self) -> None:
@@ -78,15 +83,21 @@ class KeyWatch:
             return
         if self._file.stamp() == stamp:  # else somebody, perhaps we ourselves, has changed it meanwhile: next time
             self._stamp = stamp
-            self._take_over(keys)
+            self._filed = keys
+            self._take_over()
+
+    def configure(self, keys: Iterable[Key]) -> None:
+        """The configuration has these now, and the file those that it had. In one step, with all that follows."""
+        self._configured = {key.name: key for key in keys}
+        self._take_over()
 
     def _read(self) -> list[Key]:
         keys = list(keys_of(self._file.read(), self._file.path))
         self._file.keep_copy()
         return keys
 
-    def _take_over(self, keys: list[Key]) -> None:
-        found = {key.name: key for key in keys if key.name not in self._configured}
+    def _take_over(self) -> None:
+        found = {key.name: key for key in self._filed} | self._configured
         before = {name: known for name in found if (known := self._keyring.get(name)) is not None}
         for name in self._known - found.keys():
             if self._keyring.find(name) is not None:  # else we have removed it ourselves
@@ -104,16 +115,22 @@ class KeyWatch:
         self._known = set(found)
         self._changed()
         ends: dict[str, AuthError] = {}
+        other: dict[str, Key] = {}  # may do something else than before
         for name in {name for client in self._clients for name, _ in client.identity.made_with}:
             known, now = before.get(name), self._keyring.find(name)
             if now is None:
                 ends[name] = revoked()
             elif known is not None and known.secret != now.secret:  # somebody else may have the old one
                 ends[name] = AuthError("the key has another secret now", code=40101)
-        if not ends:
+            elif known is not None and known.capability != now.capability:
+                other[name] = now
+        if not ends and not other:
             return
         for client in list(self._clients):  # from which those that end are taken
-            error = next((ends[name] for name, _ in client.identity.made_with if name in ends), None)
+            identity = client.identity
+            error = next((ends[name] for name, _ in identity.made_with if name in ends), None)
             if error is not None:
                 client.fail(error)
+            elif identity.key_name in other and identity.issued_ms is None:  # it is the key itself
+                client.go_by(replace(identity, capability=other[identity.key_name].capability))
         self._end_of_turn()

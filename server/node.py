@@ -25,9 +25,10 @@ from engine.channel import Channel, Policy
 from engine.connection import Connection, Connections
 from engine.errors import AuthError, PubSubError
 from engine.hub import Hub, ReadBack
+from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.names import namespace
-from engine.quota import NOTHING_SAID, Quota
+from engine.quota import Quota
 from engine.settings import Namespace, Settings
 from engine.shares import check_share
 from engine.statistics import Statistics
@@ -124,6 +125,7 @@ class Node:
         self.draining = False
         self.clients: set[ClientProtocol] = set()
         self._present: set[Connection] = set()  # those that the meters count
+        self.keeps = not isinstance(journal, MemoryJournal)
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
         self.hub = Hub(settings, journal, clock.serials, dedup_key, self.policy_of, self.quota_of)
         self.read_clock()
@@ -206,8 +208,7 @@ class Node:
 
     def quota_of(self, app_id: str, name: str) -> Quota:
         """Of one channel, as its namespace or the general one says."""
-        options = self.settings.namespaces.get(namespace(name))
-        return (options.quota if options is not None else NOTHING_SAID).over(self.settings.general_quota("channel"))
+        return self.settings.channel_quota(name)
 
     # its life
 
@@ -528,10 +529,11 @@ class Node:
         return identity
 
     def keys_changed(self) -> None:
-        """Their limits may be others: those of keys hold for live connections, too."""
+        """Their limits, or everybody's, may be others: those hold for live connections, too."""
         self.allowances.refresh()
         for client in self.clients:
-            client.transport.shape(client.allowance.shaper())
+            identity = client.identity
+            client.renew(self.allowances.renewed(client.allowance, identity.key_name, identity.app_id))
 
     def superseded(self, client: ClientProtocol) -> None:
         """Another transport has its connection now."""

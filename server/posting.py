@@ -23,6 +23,7 @@ from engine.auth.keys import Keyring
 from engine.auth.revocation import Revocations, TokenRevoked
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
+from engine.limits import Limits
 from ext.caller import Caller
 from ext.permit import Permit, Place
 from ext.posts import Posts
@@ -93,6 +94,11 @@ class PostDesk:
         self._asked: deque[tuple[Caller, bytes, str, dict[str, str], bytes]] = deque()
         self._versions = self._now_versions()
         node.plane.listen_to(self.posts.fd)
+
+    def limit(self, bounds: Limits, http: HttpLimits) -> None:
+        """From now on these hold; what was granted under others is void with the version of the allowances."""
+        self.posts.limit(head_bytes=http.head_bytes, body_bytes=min(http.body_bytes, APART_BYTES))
+        self._bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
 
     def __len__(self) -> int:
         return len(self.posts)

@@ -286,13 +286,26 @@ class ClientProtocol:
         except LimitExceeded as error:  # as who comes with such a token is told: a retry may help
             self.disconnect(error)
             return
+        self.go_by(identity)
+        self.connected()
+
+    def go_by(self, identity: Identity) -> None:
+        """Its credentials are others now, or mean something else."""
         self.identity = identity
         self.contexts = None
         if self.ingest is not None:
             self.ingest.identify(identity.client_id)
             accepting.bound(self, self.ingest)
         attaching.regrant(self)
-        self.connected()
+
+    def renew(self, allowance: Allowance) -> None:
+        """What it may take of the server is another now, perhaps; its client is told of what it had been told."""
+        before, self.allowance = self.allowance, allowance
+        self.transport.shape(allowance.shaper())
+        if self.ingest is not None:
+            accepting.bound(self, self.ingest)
+        if allowance.max_message_size != before.max_message_size:
+            self.connected()
 
     def ask_for_credentials(self) -> None:
         """The token ends soon: hint that a new one is welcome."""

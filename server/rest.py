@@ -148,7 +148,7 @@ class Rest:
         """``pace``: which passes of the loop large bodies are read in, and long answers made."""
         self._backend = backend
         self._pace = pace or Pace(lambda: None)
-        self._bounds = bounds
+        self.bounds = bounds
         self._pages = Turns(PAGES_AT_ONCE)
         self._sums = Turns(1)
         self.routes = Routes()
@@ -251,15 +251,15 @@ class Rest:
         return identity, self._checked(request, identity, self._read(request), variables[0])
 
     def _read(self, request: Request) -> Messages:
-        return read_plain(request, self._bounds) or read_publish(request, self._bounds)
+        return read_plain(request, self.bounds) or read_publish(request, self.bounds)
 
     async def _read_in_turn(self, request: Request) -> Messages:
         """The same, where that may take longer: in its turn, and in three steps."""
         await self._turn(request)
-        messages = read_plain(request, self._bounds)
+        messages = read_plain(request, self.bounds)
         if messages is None:
             await self._turn(request)
-            messages = read_publish(request, self._bounds)
+            messages = read_publish(request, self.bounds)
             await self._turn(request)
             messages.make()
         return messages
@@ -276,7 +276,7 @@ class Rest:
 
     def _checked(self, request: Request, identity: Identity, messages: Messages, channel: str) -> RestPublish:
         behalf = partial(self._behalf, identity.app_id)
-        return check_publish(request, messages, channel, identity, self._bounds, behalf)
+        return check_publish(request, messages, channel, identity, self.bounds, behalf)
 
     async def _publish_on(
         self, request: Request, identity: Identity, messages: Messages, channel: str
@@ -304,7 +304,7 @@ class Rest:
             return await self._publish_on(request, identity, messages, channel)
 
         results = await publish_batch(
-            [(channels, Messages(wire, values, request.query, self._bounds)) for channels, values in specs], publish
+            [(channels, Messages(wire, values, request.query, self.bounds)) for channels, values in specs], publish
         )
         return batch_reply(results, several=several, version=protocol_version(request))
 

@@ -42,7 +42,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that the server was started with; it ends at once."""
     seen: list[Settings] = []
 
-    def run(settings: Settings, *, new_secret: bool) -> int:
+    def run(settings: Settings, reread: Callable[[], Settings], *, new_secret: bool) -> int:
         seen.append(settings)
         return 0
 
@@ -213,7 +213,7 @@ def test_the_server_is_started_with_the_settings_and_its_status_is_ours(started:
 def test_a_failed_start_is_one_clear_line_and_exit_status_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(settings: Settings, *, new_secret: bool) -> int:
+    def run(settings: Settings, reread: Callable[[], Settings], *, new_secret: bool) -> int:
         raise StartupFailed("cannot listen on 127.0.0.1:80: Permission denied")
 
     _replace_app(monkeypatch, run)
@@ -222,7 +222,7 @@ def test_a_failed_start_is_one_clear_line_and_exit_status_1(
 
 
 def test_a_bug_is_not_dressed_up_as_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(settings: Settings, *, new_secret: bool) -> int:
+    def run(settings: Settings, reread: Callable[[], Settings], *, new_secret: bool) -> int:
         raise ZeroDivisionError
 
     _replace_app(monkeypatch, run)

@@ -22,6 +22,7 @@ from server.systemd import inherited_sockets, notify
 from tests.checker import Outcome
 from tests.harness import Server, channel_path, history, request
 from tests.rawclient import ATTACH_RESUME, RESUMED, Action, GoneError, RawClient
+from tests.reloads import reload
 from tests.sdk.driving import JAVASCRIPT, Driver, javascript_missing, require
 
 CROWD = 50
@@ -62,6 +63,8 @@ def test_one_is_served_with_tls_where_there_is_a_certificate(
     server = make_server(sockets=[listening], arguments=authority[0])
     assert server.url == f"https://127.0.0.1:{port_of(listening)}"
     with RawClient(server.address, tls=authority[1]) as client:
+        client.publish("room", {"data": "x"})
+        reload(server)
         client.publish("room", {"data": "x"})
 
 
@@ -254,12 +257,17 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
         yield made, str(path)
 
 
-def test_a_supervisor_is_told_when_we_are_ready_and_stop(
+def test_a_supervisor_is_told_when_we_are_ready_reload_and_stop(
     make_server: Any, supervisor: tuple[socket.socket, str]
 ) -> None:
     heard, path = supervisor
     server = make_server(environment={"NOTIFY_SOCKET": path}, config="")
     assert heard.recv(1000) == b"READY=1"
+    for config in ("", "nonsense"):
+        reload(server, config)
+        begun = heard.recv(1000).split(b"\n")
+        assert begun[0] == b"RELOADING=1" and begun[1].startswith(b"MONOTONIC_USEC=")
+        assert heard.recv(1000) == b"READY=1", "also after one that was refused: we go on"
     server.terminate()
     assert heard.recv(1000) == b"STOPPING=1"
     assert server.wait() == 0

@@ -1,0 +1,202 @@
+"""The configuration, read again while the server runs: at SIGHUP; and its certificate, whenever the files change.
+
+    SIGHUP --> read, checked, certificate loaded --any of it is wrong--> said in the log, and nothing has changed
+                              |  (threads)
+                              v
+               what can be switched (engine/reloading.py): all of it in one step, keys and their clients included
+                              |
+                              v
+               channels in memory: their quotas, and their class in the journal, some at a time
+
+Connections go on. The certificate is for handshakes to come, limits of newcomers are for newcomers. One task does all
+of it, so two reloads never meet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from engine.channel import Channel
+from engine.errors import JournalUnavailable, StartupFailed
+from engine.reloading import Merged, as_written, merged
+from engine.settings import Settings
+from server import descriptors
+from server.certificate import Certificate, Stamp, load_certificate, stamp_of
+from server.keywatch import KeyWatch
+from server.logs import facts
+from server.node import Node
+from server.publishing import Bounds
+from server.rest import Rest
+from server.systemd import notify, notify_reloading
+
+if TYPE_CHECKING:
+    from server.app import Front
+
+LOGGER = logging.getLogger("unbroken.reload")
+
+LOOK_SECONDS = 2.0  # between looks at the certificate's files
+CHANNELS_AT_ONCE = 500  # that are refitted in one go: some 2 ms
+NOT_TAKEN = "the configuration is not taken over, nothing has changed"
+IN_CHANGE = "in change: "  # before a layout that may not hold for all that is stored: no start takes it for its own
+
+
+class Reloader:
+    """Of one server; ``run`` in a nursery."""
+
+    def __init__(
+        self,
+        node: Node,
+        front: Front,
+        rest: Rest,
+        watch: KeyWatch,
+        certificate: Certificate | None,
+        reread: Callable[[], Settings],
+    ) -> None:
+        self._node = node
+        self._front = front
+        self._rest = rest
+        self._watch = watch
+        self._certificate = certificate
+        self._reread = reread
+        self._asked = trio.Event()
+        self._seen: Stamp = None  # of files that have changed, at the last look: they may still be written to
+        self._refused: object = object()  # the stamp of files that can't be used, which was said
+        self._layout_after: int | None = None  # the layout is to be noted once all up to this serial are stored
+
+    def ask(self) -> None:
+        """Have the configuration read again."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._asked.wait()
+            if self._asked.is_set():
+                self._asked = trio.Event()
+                notify_reloading()
+                try:
+                    await self._reload()
+                finally:
+                    notify("READY=1")
+            else:
+                await self._look()
+            await self._note_layout()
+
+    async def _reload(self) -> None:
+        try:
+            wanted = await trio.to_thread.run_sync(self._reread)
+            certificate = await trio.to_thread.run_sync(load_certificate, wanted)
+            await self._watch.look()  # a key that the configuration gives up may be the file's as well
+            found = self._merged(wanted)
+            descriptors.raise_limit(found.settings.limits.connections)
+            if found.settings.layout != self._node.settings.layout:
+                # Before anything is stored by the new one. It is noted for good once nothing is stored by the old one.
+                await trio.to_thread.run_sync(self._node.journal.relayout, IN_CHANGE + found.settings.layout)
+                self._layout_after = self._node.hub.kept.sequencer.clock.last
+                found = self._merged(wanted)  # others may have come into use meanwhile
+        except (StartupFailed, JournalUnavailable) as error:
+            LOGGER.error("%s: %s", NOT_TAKEN, error, extra=facts("reload_refused", reason=str(error)))
+            return
+        except Exception:  # a bug in what only reads and checks ends no server
+            LOGGER.exception(NOT_TAKEN)
+            return
+        before = self._node.settings
+        self._switch(found.settings, certificate)
+        for left in found.left:
+            LOGGER.warning("%s", left, extra=facts("setting_left", setting=left.name, reason=left.why))
+        await self._refit(before, found.settings)
+        if self._layout_after is not None:
+            self._layout_after = self._node.hub.kept.sequencer.clock.last
+        changed = [as_written(name) for name in found.changed]
+        LOGGER.info(
+            "reloaded: %s", ", ".join(changed) or "no setting has changed", extra=facts("reload", changed=changed)
+        )
+
+    def _merged(self, wanted: Settings) -> Merged:
+        hub = self._node.hub
+
+        def in_use(space: str) -> bool:
+            return any(hub.names.after(app_id, f"{space}:", "", 1) for app_id in hub.meters)
+
+        return merged(self._node.settings, wanted, in_use=in_use, keeps=self._node.keeps)
+
+    def _switch(self, settings: Settings, certificate: Certificate | None) -> None:
+        """In one step: nobody sees a part of it."""
+        node, bounds = self._node, settings.limits
+        node.settings = node.allowances.settings = settings
+        node.hub.limit(settings)
+        node.bodies.room.limit(bounds.bodies_bytes)
+        node.plane.limit(bounds.max_frame_size)
+        node.connections.limit = bounds.connections
+        node.keyguard.anywhere = settings.dev or settings.tls_ended_by_proxy
+        self._rest.bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
+        self._front.limit(bounds)
+        self._take(certificate)
+        self._watch.configure(settings.keys)  # with this clients, too, get their limits
+        node.end_of_turn()
+
+    def _take(self, certificate: Certificate | None) -> None:
+        if certificate is not None and self._certificate is not None:  # else it waits for a restart
+            self._certificate = certificate
+            self._front.acceptor.tls = certificate.context
+
+    async def _refit(self, before: Settings, settings: Settings) -> None:
+        """Have the channels in memory go by their namespaces as they are now."""
+        spaces = {*before.namespaces, *settings.namespaces}
+        changed = sorted(f"{name}:" for name in spaces if before.namespaces.get(name) != settings.namespaces.get(name))
+        prefixes = [""] if before.general_quota("channel") != settings.general_quota("channel") else changed
+        hub = self._node.hub
+        for app_id in list(hub.meters) if prefixes else ():
+            for prefix in prefixes:
+                last = ""
+                while names := hub.names.after(app_id, prefix, last, CHANNELS_AT_ONCE):
+                    for name in names:
+                        self._refit_one(hub.channels[f"{app_id}:{name}"], before)
+                    last = names[-1]
+                    self._node.end_of_turn()
+                    await trio.lowlevel.checkpoint()
+
+    def _refit_one(self, channel: Channel, before: Settings) -> None:
+        node, policy = self._node, self._node.policy_of(channel.app_id, channel.name)
+        if policy.retention != channel.policy.retention:
+            channel.promise(policy)
+        quota = node.settings.channel_quota(channel.name)
+        if quota != before.channel_quota(channel.name):
+            channel.limit(quota)
+
+    async def _note_layout(self) -> None:
+        """Once everything of before is stored: then what the journal says of its layout is true of all that comes."""
+        node = self._node
+        if self._layout_after is None:
+            return
+        if node.journal.head() < self._layout_after and (len(node.hub.kept.sequencer) or node.committer.busy):
+            return
+        try:
+            await trio.to_thread.run_sync(node.journal.relayout, node.settings.layout)
+        except JournalUnavailable as error:
+            LOGGER.warning("the layout of namespaces is noted later: %s", error)
+            return
+        self._layout_after = None
+
+    async def _look(self) -> None:
+        """Take over a certificate whose files have changed, once they stay as they are for one look."""
+        if self._certificate is None:
+            return
+        stamp = stamp_of(self._node.settings)
+        if stamp in (self._certificate.stamp, self._refused):
+            return
+        if stamp != self._seen:
+            self._seen = stamp
+            return
+        try:
+            certificate = await trio.to_thread.run_sync(load_certificate, self._node.settings)
+        except StartupFailed as error:
+            self._refused = stamp
+            LOGGER.error("the certificate stays as it was: %s", error)
+            return
+        self._take(certificate)
+        LOGGER.info("reloaded: the certificate, whose files have changed", extra=facts("certificate_reload"))
