@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,15 +24,13 @@ from engine.reloading import Merged, as_written, merged
 from engine.settings import Settings
 from server import descriptors
 from server.certificate import Certificate, Stamp, load_certificate, stamp_of
+from server.front import Front
 from server.keywatch import KeyWatch
 from server.logs import facts
 from server.node import Node
 from server.publishing import Bounds
 from server.rest import Rest
 from server.systemd import notify, notify_reloading
-
-if TYPE_CHECKING:
-    from server.app import Front
 
 LOGGER = logging.getLogger("unbroken.reload")
 
@@ -133,6 +130,7 @@ class Reloader:
         node.plane.limit(bounds.max_frame_size)
         node.connections.limit = bounds.connections
         node.keyguard.anywhere = settings.dev or settings.tls_ended_by_proxy
+        logging.getLogger().setLevel(settings.log_level.upper())
         self._rest.bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
         self._front.limit(bounds)
         self._take(certificate)

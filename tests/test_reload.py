@@ -22,7 +22,7 @@ BASE = f"[limits]\nwindow_seconds = 3\n{PATIENT}\n"
 
 
 def test_each_setting_that_can_be_switched_is_looked_at_below_or_in_a_test_of_its_own() -> None:
-    elsewhere = {"tls_cert", "tls_key", "keys", "namespaces"}
+    elsewhere = {"tls_cert", "tls_key", "keys", "namespaces", "log_level"}
     assert {name for probe in PROBES for name in probe.covers} | elsewhere == SWITCHED
 
 
@@ -222,6 +222,11 @@ def test_the_time_to_drain_is_the_one_that_was_read_last(make_server) -> None:
         assert server.wait(20) == 0  # and not when the request has had its 30 s
 
 
+def test_the_log_tells_as_much_as_was_read_last(make_server) -> None:
+    server = make_server(config='log_level = "error"\n')
+    assert "reloaded: log_level\n" in reload(server, 'log_level = "info"\n')
+
+
 # what stays
 
 
@@ -259,7 +264,7 @@ def test_what_waits_for_a_restart_is_named_in_the_log_and_left(make_server) -> N
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("max_message_size = ", "is no TOML"),
+        ("max_message_size = ", "not valid TOML"),
         ("max_message_size = 100\nmax_message_sizes = 5", "limits.max_message_sizes"),
         ("max_message_size = 100\nchannels = 0", "limits.channels"),
         ("max_message_size = 100\nbodies_bytes = 1", "limits.bodies_bytes"),

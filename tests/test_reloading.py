@@ -50,7 +50,7 @@ def other(name: str, value: object) -> object:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_taken_over_or_named(name: str) -> None:
-    before = dataclasses.replace(Settings(), tls_cert=Path("c"), tls_key=Path("k"))
+    before = dataclasses.replace(Settings(), dev=True, tls_cert=Path("c"), tls_key=Path("k"))
     of, _, field = name.rpartition(".")
     value = other(name, getattr(before.limits if of else before, field))
     given = {field: value} if not of else {"limits": dataclasses.replace(before.limits, **{field: value})}

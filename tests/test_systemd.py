@@ -17,7 +17,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.errors import StartupFailed
-from server.app import LAST_CALL_SECONDS, Front
+from server.front import LAST_CALL_SECONDS, Front
 from server.systemd import inherited_sockets, notify
 from tests.checker import Outcome
 from tests.harness import Server, channel_path, history, request
