@@ -253,7 +253,7 @@ def test_a_path_of_what_is_not_there_says_so(
 def test_a_path_of_nothing_at_all_is_no_route(server: Server, path: str) -> None:
     with RestClient(server.address) as rest:
         answer = rest.ask("GET", path)
-        assert answer.refusal == (404, 40400) and "no route" in answer.value["error"]["message"]
+        assert answer.refusal == (404, 40400) and "unknown route" in answer.value["error"]["message"]
 
 
 def test_nobody_is_counted_for_what_is_not_there(server: Server, channel: str) -> None:
