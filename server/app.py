@@ -279,7 +279,8 @@ async def _watch_signals(
         task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
-                reload()
+                if not stop.is_set():  # who is about to go has nothing to reload for
+                    reload()
             elif stop.is_set():
                 os._exit(1)
             else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 
@@ -302,3 +304,18 @@ def test_whoever_is_connected_notices_nothing_of_reloads(running: Server) -> Non
         assert [each["name"] for each in reader.deliveries(room, 300)] == [str(n) for n in range(300)]
         assert publisher.expect(Action.ACK)["count"]
     reload(running, BASE)
+
+
+def test_a_reload_that_is_asked_for_at_the_end_neither_happens_nor_hurries_it(make_server) -> None:
+    server = make_server(config="")
+    with RawClient(server.address) as client:
+        client.attach("room")
+        with socket.create_connection(server.address, timeout=20) as half:
+            half.sendall(b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+            server.terminate()
+            assert client.expect(Action.DISCONNECTED)["error"]["code"] == 80003
+            os.kill(server.pid, signal.SIGHUP)
+            half.sendall(b'"data":1}"')
+            assert half.recv(12).startswith(b"HTTP/1.1 4")  # it is answered before the end
+    assert server.wait() == 0
+    assert "reload" not in server.stderr()
