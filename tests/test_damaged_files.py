@@ -102,7 +102,8 @@ Follow = Callable[[str, "Server", Path], list[str]]
 
 def restore(advice: str, server: Server, backup: Path) -> list[str]:
     """A backup of what is named, in its place."""
-    damaged = Path(re.split(r": | is damaged", advice.rpartition("the journal is unavailable: ")[2])[0])
+    # Within the journal the data directory is named once, in front.
+    damaged = server.data / re.split(r": | is damaged", advice.rpartition("the journal is unavailable: ")[2])[0]
     copy = backup / damaged.relative_to(server.data)
     if damaged.is_dir():
         assert "move it elsewhere, and put a copy in its place" in advice

@@ -51,7 +51,7 @@ def test_budgets_are_worked_out_from_it_unless_they_are_given(memory, ring, bodi
 
 
 def test_room_for_bodies_in_which_the_largest_would_not_fit_is_refused_at_start():
-    with pytest.raises(StartupFailed, match=r"limits.bodies_bytes: must be at least 4 times .*, 8388608, got 8388607"):
+    with pytest.raises(StartupFailed, match=r"bodies_bytes: must be at least 4 times .*, 8,388,608, got 8,388,607"):
         Settings(limits=Limits(bodies_bytes=8 * MIB - 1)).within(GIB)
     assert Settings(limits=Limits(bodies_bytes=8 * MIB)).within(GIB).limits.ring_bytes == 256 * MIB
     large = Limits(max_frame_size=256 * MIB).within(GIB)
