@@ -56,7 +56,7 @@ def reloader(reread: Callable[[], Settings]) -> tuple[Reloader, Any, Any]:
         settings=BEFORE,
         keeps=True,
         journal=Journal(),
-        hub=SimpleNamespace(limit=note("hub"), meters={}, sequencer=sequencer),
+        hub=SimpleNamespace(limit=note("hub"), meters={}, kept=SimpleNamespace(sequencer=sequencer)),
         allowances=SimpleNamespace(settings=BEFORE),
         bodies=SimpleNamespace(room=SimpleNamespace(limit=note("room"))),
         plane=SimpleNamespace(limit=note("plane")),
