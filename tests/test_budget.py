@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext.budget import Budget
@@ -29,6 +29,7 @@ def fill(ring, serials, size=1000):
     ring.budget.settle()
 
 
+@settings(max_examples=50)  # each is hundreds of steps
 @given(
     steps=st.lists(st.tuples(PLACE, ENTRY), max_size=120),
     most=st.integers(0, 40_000),
