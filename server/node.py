@@ -8,7 +8,6 @@ end_of_turn: whatever one turn of work has left: what needs no journal is commit
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,10 +20,10 @@ from engine.allowance import Allowance, Allowances
 from engine.auth.authenticator import Authenticator
 from engine.auth.revocation import Revocations
 from engine.auth.tokens import Identity, with_client_id
-from engine.channel import Channel, Policy
+from engine.channel import Policy
 from engine.connection import Connection, Connections
 from engine.errors import AuthError, PubSubError
-from engine.hub import Hub, ReadBack
+from engine.hub import Hub
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.names import namespace
@@ -35,7 +34,7 @@ from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
-from ext.serial import last_serial_before, new_series
+from ext.serial import new_series
 from server.attachment import Attachment, Rewind
 from server.bodies import Bodies
 from server.clock import Clock
@@ -51,15 +50,14 @@ from server.readwatch import ReadWatch
 from server.recalling import Recalling
 from server.refusals import Refusals
 from server.replay import Replay
+from server.waking import Waking
 
 LOGGER = logging.getLogger("unbroken")
 
 ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
 KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
 TURN_SECONDS = 0.01  # between looks at who has waited long enough for his rate
-WAKE_SECONDS = 0.0005  # of what waits for channels that wake; then others have a turn
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
-READ_SECONDS = 0.05  # of reading channels back, before those that have been read take what waits for them
 SERVER_ID = "unbroken"
 
 
@@ -158,9 +156,8 @@ class Node:
         self.touched: list[AckQueue] = []
         self.desk: Desk | None = None  # of those that publish over HTTP
         self._more_to_send = trio.Event()
-        self._wakes = trio.Event()
-        self._wake_until = 0.0  # by the performance counter
         self._turns = trio.Event()
+        self.waking = Waking(self.hub, journal, self.older_than, self.begin_turn, self.end_of_turn, self.pace)
         self.recalling = Recalling(self.hub, journal, self.end_of_turn, lambda: self.hub.common.now_ms)
         self.begin_turn()
         self.revocations = revocations if revocations is not None else Revocations()
@@ -218,7 +215,7 @@ class Node:
             self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick, self.older_than)
             nursery.start_soon(self.replay.run)
             nursery.start_soon(self.committer.run)
-            nursery.start_soon(self._wake_channels)
+            nursery.start_soon(self.waking.run)
             nursery.start_soon(self.recalling.run_recalls)
             nursery.start_soon(self.recalling.run_lookups)
             nursery.start_soon(self._keep_journal)
@@ -261,8 +258,7 @@ class Node:
 
     def end_of_turn(self) -> bool:
         """After any work: whatever it has left to do for others. True: there is more to send; it goes on by itself."""
-        if self.hub.waking:
-            self._wakes.set()
+        self.waking.look()
         self.recalling.look()
         self.replay.take()
         self._reveal_memory()
@@ -296,86 +292,6 @@ class Node:
 
     def _committed(self, moved: list[Stream]) -> None:
         self.plane.moved(moved)
-
-    async def _wake_channels(self) -> None:
-        """Read back the channels that somebody wants, as many at a time as have gathered."""
-        while True:
-            await self._wakes.wait()
-            self._wakes = trio.Event()
-            while self.hub.waking:
-                wanted, self.hub.waking = (
-                    self.hub.waking[: limits.WAKES_AT_ONCE],
-                    self.hub.waking[limits.WAKES_AT_ONCE :],
-                )
-                kept = [channel for channel in wanted if channel.policy.durability != "memory"]
-                found: dict[str, ReadBack | PubSubError] = {}
-                if kept:
-                    found = await trio.to_thread.run_sync(self._read_back, kept, self.older_than(self.hub.window_ms))
-                    self.hub.waking[:0] = kept[len(found) :]  # there was no time for them yet
-                self._wake_until = time.perf_counter() + WAKE_SECONDS
-                self.begin_turn()
-                for channel in wanted:
-                    result = found.get(channel.key)
-                    if result is None and channel.policy.durability != "memory":
-                        continue
-                    if isinstance(result, PubSubError):
-                        LOGGER.error("channel %r can't be woken: %s", channel.name, result)
-                        await self._do_all(channel, self.hub.give_up(channel, result))
-                    else:
-                        position = channel.partition.head()
-                        nothing = ReadBack([], position, position)
-                        await self._do_all(channel, self.hub.awaken(channel, result or nothing, position))
-                self.end_of_turn()
-
-    async def _do_all(self, channel: Channel, waiting: list[Callable[[], None]]) -> None:
-        """What clients have asked of a channel while it woke; a failure of one is not the others'.
-
-        Others have their turns in between. Then the channel sleeps on for whoever comes, who waits behind those before.
-        """
-        awake = channel.awake
-        while waiting:
-            channel.awake = awake
-            done = 0
-            for do in waiting:
-                done += 1
-                try:
-                    do()
-                except Exception:
-                    LOGGER.exception("what waited for a channel failed")
-                if time.perf_counter() > self._wake_until:
-                    break
-            else:
-                return
-            channel.awake, channel.waiting = False, waiting[done:]
-            self.end_of_turn()
-            await trio.lowlevel.checkpoint()
-            await self.pace.turn(math.inf)
-            self._wake_until = time.perf_counter() + WAKE_SECONDS
-            self.begin_turn()
-            waiting, channel.waiting = channel.waiting, None
-        channel.awake = awake
-
-    def _read_back(self, channels: list[Channel], since_ms: int) -> dict[str, ReadBack | PubSubError]:
-        """In a worker thread: what the journal has of these channels, or why it can't tell; of as many as there is time
-        for, in their order."""
-        found: dict[str, ReadBack | PubSubError] = {}
-        since = last_serial_before(since_ms)
-        until = time.monotonic() + READ_SECONDS
-        for channel in channels:
-            if found and time.monotonic() > until:
-                break
-            key, newest = channel.key, []
-            try:
-                last = self.journal.last_serial(key)
-                if last > since:
-                    newest = self.journal.read_before(
-                        key, last + 1, limit=limits.WAKE_ENTRIES, budget=limits.WAKE_BYTES
-                    )
-                last = last or self.journal.forgotten_floor(channel.policy.retention)
-                found[key] = self.hub.read_back(last, newest, since)
-            except PubSubError as error:
-                found[key] = error
-        return found
 
     async def _give_turns(self) -> None:
         """Have those looked at whose deliveries wait because of a rate, while there are any."""
