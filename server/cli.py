@@ -21,11 +21,11 @@ from server.environment import check_environment, log_settings
 SERVE_EXAMPLES = """\
 examples:
   unbroken serve
-      on 127.0.0.1:8080, data in ./data; makes an app and a key at first start, kept in ./data/first-key
+      on 127.0.0.1:8080 with data in ./data; the first start creates an app and a key (./data/first-key)
   unbroken serve --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --data /var/lib/unbroken
-      for other machines: without TLS (or a proxy that ends it, --tls-ended-by-proxy) their keys are refused with 40103
+      for other machines: without TLS (or a proxy that terminates it, --tls-ended-by-proxy) keys get 40103
   UNBROKEN_KEY=app.key:secret unbroken serve
-      with this key, which a list of processes does not show
+      with this key, hidden from process listings
 """
 
 
@@ -38,54 +38,54 @@ def build_parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="run the server",
-        description="Run the server until SIGTERM or SIGINT; then drain: clients are asked to go,\n"
-        "pending messages are stored. A second signal ends it at once. SIGHUP has the configuration,\n"
-        "the certificate and the keys read again; connections go on.",
+        description="Run the server until SIGTERM or SIGINT, then drain: ask clients to leave and store pending\n"
+        "messages. A second signal ends it at once. SIGHUP re-reads the configuration, the certificate\n"
+        "and the keys; connections stay open.",
         epilog=SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     serve.add_argument(
         "--listen",
         metavar="HOST:PORT",
-        help="address; 0.0.0.0 is every one of IPv4, [::] every one of IPv6 and IPv4; port 0 picks a free one "
-        "(127.0.0.1:8080). Sockets that systemd hands over (LISTEN_FDS) go before it",
+        help="address (127.0.0.1:8080). 0.0.0.0 listens on all IPv4 addresses, [::] on all IPv6 and IPv4 addresses; "
+        "port 0 picks a free port. Sockets passed by systemd (LISTEN_FDS) take precedence",
     )
-    serve.add_argument("--data", metavar="DIR", type=Path, help="the data directory, made if it is not there (./data)")
+    serve.add_argument("--data", metavar="DIR", type=Path, help="data directory, created if missing (./data)")
     serve.add_argument(
         "--new-secret",
         action="store_true",
-        help="before this start, make a new secret for the data directory, where it is damaged, lost or known to "
-        "others: sessions and tokens end, keys, journal and messages stay",
+        help="replace the data directory's secret, if it is damaged, lost or exposed: this ends sessions and tokens; "
+        "keys, journal and messages stay",
     )
-    serve.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML; options go before them")
+    serve.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML; options override them")
     serve.add_argument(
         "--key",
         metavar="appId.keyId:secret",
         action="append",
-        help="add an app with a key of full capability; may be given several times. Lists of processes show it "
-        "until the server has begun: the environment's UNBROKEN_KEY does the same unseen",
+        help="add an app with a key of full capability; may be repeated. Process listings show it until the server "
+        "is running: UNBROKEN_KEY in the environment does the same unseen",
     )
-    serve.add_argument("--dev", action="store_true", help="development: anybody may make apps (POST /apps)")
+    serve.add_argument("--dev", action="store_true", help="development: anybody may create apps (POST /apps)")
     serve.add_argument(
-        "--dev-anywhere", action="store_true", help="with --dev: also where others than this machine can reach the port"
+        "--dev-anywhere", action="store_true", help="allow --dev on addresses that other machines can reach"
     )
     serve.add_argument(
         "--durability", choices=("synced", "written", "memory"), help="when a message counts as stored (synced)"
     )
-    serve.add_argument("--log-level", choices=LOG_LEVELS, help="what is logged, and what is worse (info)")
-    serve.add_argument("--log-format", choices=LOG_FORMATS, help="lines for people or for programs (text)")
+    serve.add_argument("--log-level", choices=LOG_LEVELS, help="lowest level that is logged (info)")
+    serve.add_argument("--log-format", choices=LOG_FORMATS, help="plain lines, or one JSON object per line (text)")
     serve.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain, PEM: serve TLS on the port")
-    serve.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key, PEM")
+    serve.add_argument("--tls-key", metavar="FILE", type=Path, help="private key of the certificate, PEM")
     serve.add_argument(
         "--tls-ended-by-proxy",
         action="store_true",
-        help="a proxy in front speaks TLS to the clients and plain HTTP to us: take keys over plain connections too, "
-        "which are otherwise refused (40103) unless they come from this machine",
+        help="a proxy in front terminates TLS: accept keys over plain connections, which are otherwise refused (40103) "
+        "unless they come from this machine",
     )
     keys = commands.add_parser(
         "keys",
-        help="make, list, revoke and show API keys",
-        description="Manage the keys of a data directory, also while a server runs on it: it notices within a second.",
+        help="create, list, revoke and show API keys",
+        description="Manage the keys of a data directory. A server that uses it notices within a second.",
         epilog=keys_command.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,8 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench",
         help="measure a server",
-        description="Load a server that speaks this protocol, ours or another, and say how fast it was and whether it\n"
-        "was right: throughput, latency from the time at which each message was due, and a verdict.",
+        description="Load a server that speaks this protocol, ours or another, and report how fast it was and\n"
+        "whether it was correct: throughput, latency from the time each message was due, and a verdict.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
