@@ -57,7 +57,7 @@ def client_ids_of(messages: object) -> Iterator[str]:
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         client_id = message.get("clientId") if isinstance(message, dict) else None
         if client_id is not None:
-            error = _wrong_text(message, "clientId", 40012, f"messages[{index}]")
+            error = _wrong_text(message, "clientId", 40012, index)
             if error is not None:
                 raise error
             yield client_id
@@ -95,7 +95,7 @@ def publish_from(
     packer = Packer(_to_json, base64=wire == JSON)
     for message in messages:
         if not (isinstance(message, dict) and packer.add(message)):
-            raise _wrong(messages)
+            raise _wrong(messages, packer.count)
     _check_ids(packer.ids, packer.count)
     if packer.ephemeral not in (0, packer.count):
         raise BadRequest("messages[].extras.ephemeral: must be the same for all messages of a publish", code=40032)
@@ -113,14 +113,14 @@ def publish_from(
     )
 
 
-def _wrong(messages: list[Any]) -> BadRequest:
-    """What is wrong with messages of which a Packer did not take all: the first of it, in the protocol's order.
+def _wrong(messages: list[Any], taken: int) -> BadRequest:
+    """What is wrong with messages of which a Packer took just ``taken``: the first of it, in the protocol's order.
 
     One kind of fault of any message comes before the next kind of all.
     """
     for look in (_wrong_kind, _wrong_client_id, _wrong_action, _wrong_id, _wrong_extras, _wrong_data, _wrong_name):
-        for index, message in enumerate(messages):
-            error = look(message, f"messages[{index}]")
+        for index in range(taken, len(messages)):
+            error = look(messages[index], index)
             if error is not None:
                 return error
         if look is _wrong_id:
@@ -131,87 +131,87 @@ def _wrong(messages: list[Any]) -> BadRequest:
     raise AssertionError("there is something wrong with a message, and nobody knows what")
 
 
-def _wrong_kind(message: object, field: str) -> BadRequest | None:
+def _wrong_kind(message: object, index: int) -> BadRequest | None:
     if isinstance(message, dict):
         return None
-    return BadRequest(f"{field}: must be a map, got {_named(message)}", code=40000)
+    return BadRequest(f"messages[{index}]: must be a map, got {_named(message)}", code=40000)
 
 
-def _wrong_client_id(message: dict[Any, Any], field: str) -> BadRequest | None:
-    return _wrong_text(message, "clientId", 40012, field)
+def _wrong_client_id(message: dict[Any, Any], index: int) -> BadRequest | None:
+    return _wrong_text(message, "clientId", 40012, index)
 
 
-def _wrong_action(message: dict[Any, Any], field: str) -> BadRequest | None:
+def _wrong_action(message: dict[Any, Any], index: int) -> BadRequest | None:
     action = message.get("action")
     if action in (None, 0):
         return None
     if action in _UPDATES:  # 93002 would say that a namespace could have them
-        return absent.refusal(f"{field}.action", absent.MUTABLE)
-    return BadRequest(f"{field}.action: must be 0 for a publish", code=40000)
+        return absent.refusal(f"messages[{index}].action", absent.MUTABLE)
+    return BadRequest(f"messages[{index}].action: must be 0 for a publish", code=40000)
 
 
-def _wrong_id(message: dict[Any, Any], field: str) -> BadRequest | None:
-    return _wrong_text(message, "id", 40031, field)
+def _wrong_id(message: dict[Any, Any], index: int) -> BadRequest | None:
+    return _wrong_text(message, "id", 40031, index)
 
 
-def _wrong_name(message: dict[Any, Any], field: str) -> BadRequest | None:
-    return _wrong_text(message, "name", 40000, field)
+def _wrong_name(message: dict[Any, Any], index: int) -> BadRequest | None:
+    return _wrong_text(message, "name", 40000, index)
 
 
-def _wrong_text(message: dict[Any, Any], key: str, code: int, field: str) -> BadRequest | None:
+def _wrong_text(message: dict[Any, Any], key: str, code: int, index: int) -> BadRequest | None:
     text = message.get(key)
     if text is None:
         return None
     if not isinstance(text, str):
-        return BadRequest(f"{field}.{key}: must be a string, got {_named(text)}", code=code)
+        return BadRequest(f"messages[{index}].{key}: must be a string, got {_named(text)}", code=code)
     if not text and key in ("id", "clientId"):
-        return BadRequest(f"{field}.{key}: must not be empty", code=code)
+        return BadRequest(f"messages[{index}].{key}: must not be empty", code=code)
     size = len(text.encode(errors="replace"))
     if key in ("id", "encoding") and size > UNCOUNTED_BYTES:
-        return BadRequest(f"{field}.{key}: {size} bytes are more than {UNCOUNTED_BYTES}", code=code)
+        return BadRequest(f"messages[{index}].{key}: {size} bytes are more than {UNCOUNTED_BYTES}", code=code)
     if not text.isascii() and not _is_unicode(text):
-        return BadRequest(f"{field}.{key}: it is not valid Unicode", code=code)
+        return BadRequest(f"messages[{index}].{key}: it is not valid Unicode", code=code)
     return None
 
 
-def _wrong_data(message: dict[Any, Any], field: str) -> BadRequest | None:
-    error = _wrong_text(message, "encoding", 40013, field)
+def _wrong_data(message: dict[Any, Any], index: int) -> BadRequest | None:
+    error = _wrong_text(message, "encoding", 40013, index)
     if error is not None:
         return error
     data = message.get("data")
     if isinstance(data, dict | list):
         if message.get("encoding"):
-            return BadRequest(f"{field}.data: a {type(data).__name__} cannot have an encoding", code=40013)
+            return BadRequest(f"messages[{index}].data: a {type(data).__name__} cannot have an encoding", code=40013)
         try:
             _json(data)
         except ValueError as error:
-            return BadRequest(f"{field}.data: {error}", code=40013)
+            return BadRequest(f"messages[{index}].data: {error}", code=40013)
     elif isinstance(data, str):
         if not _is_unicode(data):
-            return BadRequest(f"{field}.data: it is not valid Unicode", code=40013)
+            return BadRequest(f"messages[{index}].data: it is not valid Unicode", code=40013)
     elif isinstance(data, Unread):
-        return BadRequest(f"{field}.data: {data.why}", code=40013)
+        return BadRequest(f"messages[{index}].data: {data.why}", code=40013)
     elif data is not None and not isinstance(data, bytes):
-        return BadRequest(f"{field}.data: must be a string, binary, a map or an array", code=40013)
+        return BadRequest(f"messages[{index}].data: must be a string, binary, a map or an array", code=40013)
     return None
 
 
-def _wrong_extras(message: dict[Any, Any], field: str) -> BadRequest | None:
+def _wrong_extras(message: dict[Any, Any], index: int) -> BadRequest | None:
     extras = message.get("extras")
     if extras is None:
         return None
     if not isinstance(extras, dict):
-        return BadRequest(f"{field}.extras: must be a map, got {_named(extras)}", code=40032)
+        return BadRequest(f"messages[{index}].extras: must be a map, got {_named(extras)}", code=40032)
     if Packer(_to_json, base64=False).add({"extras": extras}):
         return None
     try:
         _json(extras)
     except ValueError as error:
-        return BadRequest(f"{field}.extras: {error}", code=40032)
+        return BadRequest(f"messages[{index}].extras: {error}", code=40032)
     for key, feature in absent.EXTRAS.items():
         if extras.get(key) is not None:
-            return absent.refusal(f"{field}.extras.{key}", feature, code=40032)
-    return BadRequest(f"{field}.extras: must not be nested deeper than {DEEPEST}", code=40032)
+            return absent.refusal(f"messages[{index}].extras.{key}", feature, code=40032)
+    return BadRequest(f"messages[{index}].extras: must not be nested deeper than {DEEPEST}", code=40032)
 
 
 def _named(value: object) -> str:

@@ -132,6 +132,7 @@ FRAMES: dict[str, str | bytes] = {
     "a thousand messages in msgpack": in_msgpack(msgpack.packb(FULL)),
     "a thousand objects": in_json(json.dumps(OBJECTS)),
     "a thousand, the last of them wrong": in_json(json.dumps([*FULL[:999], {"data": 1}])),
+    "a thousand, the first of them wrong": in_json(json.dumps([{"data": 1}, *FULL[:999]])),
     "too many messages": in_json(f"[{repeated('{},')}{{}}]"),
     "a deep fault behind much": extras(f"[{'[],' * JUST}{'[' * 70}{']' * 70}]"),
     "blanks": extras(" " * FRAME + "1"),
