@@ -36,6 +36,7 @@ from tests.restclient import JSON, MSGPACK, RestClient
 from tests.test_protocol import until_pong
 from tests.test_tls import TlsClient
 
+PATIENCE_SECONDS = 30.0  # until a busy machine has let one try through
 MOST_MS = 5.0
 FRAME = Limits().max_frame_size - 200
 BODY = Limits().request_body_bytes
@@ -178,7 +179,7 @@ def received(payload: bytes, kind: int) -> None:
 
 
 def hold_ms(work: Callable[[], object]) -> float:
-    """The CPU time that this thread needs for it: the least of a few tries, as others use the machine, too.
+    """The CPU time that this thread needs for it: the least of many tries, for others may slow the machine down.
 
     The collector is set as the server sets it: what other tests have left behind is not looked through.
     """
@@ -187,13 +188,15 @@ def hold_ms(work: Callable[[], object]) -> float:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        for _ in range(25):
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < patience:
             gc.collect()
             before = time.thread_time()
             work()
             best = min(best, (time.thread_time() - before) * 1000)
             if best < MOST_MS:
                 break
+            time.sleep(0.05)
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()
