@@ -246,7 +246,7 @@ async def _serve(
                 notify("READY=1")
                 await stop.wait()
                 notify("STOPPING=1")
-                drain = Drain(len(node.clients), bounds.drain_seconds)
+                drain = Drain(len(node.clients), node.settings.limits.drain_seconds)
                 await front.last_call()
                 intake.cancel_scope.cancel()
             for listener in listeners:

@@ -223,6 +223,7 @@ def test_the_time_to_drain_is_the_one_that_was_read_last(make_server) -> None:
         half.sendall(b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
         server.terminate()
         assert server.wait(20) == 0  # and not when the request has had its 30 s
+    assert "have up to 1 s" in server.stderr()
 
 
 def test_the_log_tells_as_much_as_was_read_last(make_server) -> None:
