@@ -71,7 +71,7 @@ class Asker:
         if channel.policy.durability == "memory":
             held = channel.ring.evicted
         else:
-            held = floor_at(since(channel.policy.retained_ms))
+            held = last_serial_before(since(channel.policy.retained_ms))
         self.found(min(max(cursor, held), channel.head), omit if cursor >= held else 0, self.cut)
 
 
@@ -241,7 +241,7 @@ class Beginnings:
         channel = attachment.channel
         retained_ms = channel.policy.retained_ms
         window_ms = retained_ms if rewind.window_ms is None else rewind.window_ms
-        floor, cut = floor_at(self._older_than(min(window_ms, retained_ms))), window_ms > retained_ms
+        floor, cut = last_serial_before(self._older_than(min(window_ms, retained_ms))), window_ms > retained_ms
         messages = ALL if rewind.messages is None else rewind.messages
         whole = channel.policy.durability == "memory" or channel.in_ring(floor)  # all that counts is in memory
         if whole and messages >= most_messages(channel.ring):
@@ -359,11 +359,6 @@ class Beginnings:
             owner = search.owner()
             if owner is not None:
                 self._enqueue(owner, search)
-
-
-def floor_at(since_ms: int) -> int:
-    """The newest serial before those of this millisecond."""
-    return last_serial_before(since_ms)
 
 
 def _unexpected(error: BaseException) -> BaseException | None:

@@ -20,11 +20,11 @@ from ext.countback import Countback, cursor_before, most_messages
 from ext.dedup import DedupWindow
 from ext.entry import Entry
 from ext.ring import EPHEMERAL, Ring
-from ext.serial import connection_id
+from ext.serial import connection_id, last_serial_before
 from ext.wire import encode_record
 from server import beginnings as room
 from server.attachment import Rewind
-from server.beginnings import Beginnings, floor_at
+from server.beginnings import Beginnings
 from tests.models.rewind import begins
 from tests.test_sequencer import partition
 
@@ -128,7 +128,7 @@ class Asked:
         self.first_head = log.channel.head
         self.told = []
         self.messages = messages
-        self.floor = floor_at(log.now_ms - min(window_ms or RETAINED_MS, RETAINED_MS))
+        self.floor = last_serial_before(log.now_ms - min(window_ms or RETAINED_MS, RETAINED_MS))
         self.cut = (window_ms or 0) > RETAINED_MS
         rewind = Rewind(messages, window_ms)
         beginnings.rewound(client, self.attachment, rewind, self._tell)
