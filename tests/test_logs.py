@@ -177,6 +177,7 @@ SEALED = SEAL.seal(Key("app1", "key1", "secret"), 0, 1, None, "{}", b"nonce")
     [
         ({}, None, None),
         ({"key": f"{NAME}:wrong"}, None, NAME),
+        ({"key": f" {NAME}:wrong\n"}, None, NAME),
         ({"key": NAME}, None, NAME),
         ({"key": "topsecret"}, None, None),
         ({"key": "app1.nokey:topsecret"}, None, None),
@@ -195,6 +196,7 @@ SEALED = SEAL.seal(Key("app1", "key1", "secret"), 0, 1, None, "{}", b"nonce")
         ({"access_token": "app1." + "kZGR" * 40_000}, None, None),  # arrays in arrays
         ({"access_token": "app1.topsecret"}, f"Bearer {SEALED}", None),  # what is looked at first counts
         ({}, f"Bearer {SEALED}", NAME),
+        ({}, f"  Bearer  {SEALED} ", NAME),
         ({}, f"Bearer {base64.b64encode(SEALED.encode()).decode()}", NAME),
         ({}, f"bearer {jwt()}", NAME),
         ({}, "Bearer topsecret", None),

@@ -39,7 +39,7 @@ class Authenticator:
             return self.token(token, now_ms)
         scheme, value = _split(authorization)
         if scheme == "bearer":
-            return self._bearer(value, now_ms)
+            return self.token(_token_in(value), now_ms)
         if params.get("key"):
             return self.basic(params["key"])
         if scheme == "basic":
@@ -68,15 +68,15 @@ class Authenticator:
     def key_named(self, params: Mapping[str, str], authorization: str | None) -> str | None:
         """The name of the key that these speak of, whether they prove it or not; None: there is no such key."""
         token = params.get("access_token") or params.get("accessToken")
-        scheme, _, value = (authorization or "").partition(" ")
-        decoded = _decoded(value.strip()) if scheme else None
-        if not token and scheme.lower() == "bearer":
-            token = decoded if decoded is not None and "." in decoded else value.strip()
+        scheme, value = _split(authorization)
+        if not token and scheme == "bearer":
+            token = _token_in(value)
         if token:
+            token = token.strip()
             name = key_in_jwt(token) if is_jwt(token) else key_in_token(token)
         else:
-            text = params.get("key") or (decoded if scheme.lower() == "basic" else None)
-            name = text.partition(":")[0] if text else None
+            text = params.get("key") or (_decoded(value) if scheme == "basic" else None)
+            name = text.strip().partition(":")[0] if text else None
         return name if name is not None and self.keyring.get(name) is not None else None
 
     def token(self, token: str, now_ms: int) -> Identity:
@@ -86,12 +86,11 @@ class Authenticator:
             return open_jwt(token, self.keyring, self._seal, now_ms)
         return self._seal.open(token, self.keyring, now_ms)
 
-    def _bearer(self, value: str, now_ms: int) -> Identity:
-        """SDKs send base64 of the token, people the token itself."""
-        decoded = _decoded(value)
-        if decoded is not None and "." in decoded:
-            return self.token(decoded, now_ms)
-        return self.token(value, now_ms)
+
+def _token_in(value: str) -> str:
+    """Of Bearer: SDKs send base64 of the token, people the token itself."""
+    decoded = _decoded(value)
+    return decoded if decoded is not None and "." in decoded else value
 
 
 def _split(authorization: str | None) -> tuple[str, str]:
