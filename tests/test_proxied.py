@@ -14,7 +14,7 @@ import trustme
 from tests.checker import check
 from tests.harness import history, request, wait_until
 from tests.returning import marks_of
-from tests.sdk.driving import JAVASCRIPT, PYTHON, Driver, javascript_missing, python_missing, require
+from tests.sdk.driving import SDKS, driver_of, require
 
 pytestmark = pytest.mark.sdk
 EXAMPLES = Path(__file__).parent.parent / "docs" / "proxies"
@@ -34,7 +34,6 @@ http {{
     include {directory}/unbroken.conf;
 }}
 """
-SDKS = {"javascript": (JAVASCRIPT, javascript_missing), "python": (PYTHON, python_missing)}
 
 
 def free_port():
@@ -105,11 +104,9 @@ def answers(port):
 
 @pytest.fixture(params=SDKS)
 def driver(request, proxy, tmp_path, monkeypatch):
-    command, missing = SDKS[request.param]
-    require(missing())
     monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(proxy["authority"]))
     monkeypatch.setenv("SSL_CERT_FILE", str(proxy["authority"]))
-    with Driver(command, tmp_path / "stderr.log") as made:
+    with driver_of(request.param, tmp_path) as made:
         yield made
         made.close_clients()
 

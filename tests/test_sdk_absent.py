@@ -12,23 +12,12 @@ import pytest
 from engine import absent
 from tests.harness import Server, history, token
 from tests.sdk.absent import ABSENT, NOT_IN_PYTHON, answer_to, asks, readme_table, stands_for
-from tests.sdk.driving import (
-    JAVASCRIPT,
-    PYTHON,
-    Client,
-    Driver,
-    SdkError,
-    javascript_missing,
-    python_missing,
-    require,
-    text,
-)
+from tests.sdk.driving import SDKS, Client, Driver, SdkError, driver_of, text
 from tests.test_absent import PATHS
 
 pytestmark = pytest.mark.sdk
 
 README = Path(__file__).parent.parent / "README.md"
-SDKS = {"js": (JAVASCRIPT, javascript_missing), "python": (PYTHON, python_missing)}
 OURS = {40000, 40010, 40032, 40400}  # of errors that the server makes; the others have words of their own
 
 
@@ -39,9 +28,7 @@ def sdk(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def driver(sdk: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    command, missing = SDKS[sdk]
-    require(missing())
-    with Driver(command, tmp_path_factory.mktemp("driver") / "stderr.log") as made:
+    with driver_of(sdk, tmp_path_factory.mktemp("driver")) as made:
         yield made
 
 

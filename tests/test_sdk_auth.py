@@ -10,22 +10,11 @@ from typing import Any
 import pytest
 
 from tests.harness import Server, publish, request, wait_until
-from tests.sdk.driving import (
-    JAVASCRIPT,
-    PYTHON,
-    Client,
-    Driver,
-    SdkError,
-    javascript_missing,
-    python_missing,
-    require,
-    text,
-)
+from tests.sdk.driving import SDKS, Client, Driver, SdkError, driver_of, text
 from tests.sdk.issuing import Issuer
 
 pytestmark = pytest.mark.sdk
 
-SDKS = {"js": (JAVASCRIPT, javascript_missing), "python": (PYTHON, python_missing)}
 FORMS = ("jwt", "embedded", "token", "details", "request")
 REVOCABLE = "app1.rev:topsecret"
 CONFIG = '[[apps]]\nid = "app1"\nkeys = [{ key = "app1.rev:topsecret", revocable_tokens = true }]\n'
@@ -34,11 +23,7 @@ CONFIG = '[[apps]]\nid = "app1"\nkeys = [{ key = "app1.rev:topsecret", revocable
 @pytest.fixture(scope="module")
 def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Driver]]:
     with contextlib.ExitStack() as stack:
-        made = {}
-        for name, (command, missing) in SDKS.items():
-            require(missing())
-            made[name] = stack.enter_context(Driver(command, tmp_path_factory.mktemp("driver") / "stderr.log"))
-        yield made
+        yield {sdk: stack.enter_context(driver_of(sdk, tmp_path_factory.mktemp("driver"))) for sdk in SDKS}
 
 
 @pytest.fixture(params=SDKS)

@@ -12,31 +12,17 @@ import pytest
 
 from tests.harness import KEY, Server, history, request, token
 from tests.rawclient import RawClient
-from tests.sdk.driving import (
-    JAVASCRIPT,
-    PYTHON,
-    Driver,
-    SdkError,
-    binary,
-    javascript_missing,
-    python_missing,
-    require,
-    structure,
-    text,
-)
+from tests.sdk.driving import SDKS, Driver, SdkError, binary, driver_of, structure, text
 from tests.test_apps import make_app
 
 pytestmark = [pytest.mark.sdk, pytest.mark.parametrize("packed", [False, True], ids=["json", "msgpack"])]
 
-SDKS = {"js": (JAVASCRIPT, javascript_missing), "python": (PYTHON, python_missing)}
 FORMS = ("name and data", "message", "array")
 
 
 @pytest.fixture(scope="module", params=SDKS)
 def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    command, missing = SDKS[request.param]
-    require(missing())
-    with Driver(command, tmp_path_factory.mktemp("driver") / "stderr.log") as made:
+    with driver_of(request.param, tmp_path_factory.mktemp("driver")) as made:
         yield made
 
 

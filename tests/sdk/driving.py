@@ -293,3 +293,13 @@ def require(missing: str | None) -> None:
         if os.environ.get("UNBROKEN_REQUIRE_SDK") == "1":
             pytest.fail(missing)
         pytest.skip(missing)
+
+
+SDKS = {"js": (JAVASCRIPT, javascript_missing), "python": (PYTHON, python_missing)}
+
+
+def driver_of(sdk: str, directory: Path) -> Driver:
+    """A process that runs one of SDKS, in the directory its stderr.log. Skips or fails where the SDK can't run."""
+    command, missing = SDKS[sdk]
+    require(missing())
+    return Driver(command, directory / "stderr.log")
