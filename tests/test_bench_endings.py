@@ -45,7 +45,10 @@ def interrupt(monkeypatch):
 
         monkeypatch.setattr(Load, "turn", interrupted)
 
-    return arrange
+    # A shell that starts the tests in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield arrange
+    signal.signal(signal.SIGINT, before)
 
 
 def sitting(load):
