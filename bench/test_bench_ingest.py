@@ -11,7 +11,9 @@ import pytest
 from bench.baselines_ingest import PlainPath
 from engine.channel import Channel, Policy
 from engine.journal.memory import MemoryJournal
+from engine.logclock import LogClock
 from engine.partition import Partition
+from engine.timeline import Timeline
 from ext.acks import AckQueue
 from ext.common import Common
 from ext.dedup import DedupWindow
@@ -25,7 +27,8 @@ DATA = "0123456789abcdef" * 8
 
 
 def channel() -> Channel:
-    partition = Partition(MemoryJournal(), SerialClock(), Common(1 << 30), kept=True)
+    clock = LogClock(Timeline(), SerialClock(), step_ms=1_000)
+    partition = Partition(MemoryJournal(), clock, Common(1 << 30), kept=True)
     made = Channel("app", "room", Policy("synced", "w", 120_000, "series00"), partition)
     bounds = (1 << 12, 1 << 20)
     made.wake(DedupWindow(bytes(16)), [], last_stored=0, evicted=0, position=0, bounds=bounds)

@@ -20,8 +20,8 @@ from engine.channel import Channel, Policy
 from engine.directory import ChannelNames
 from engine.errors import PubSubError
 from engine.holding import Holding
-from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal, Stored
+from engine.logclock import LogClock
 from engine.partition import Partition
 from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Asked, Completion, overloaded
@@ -33,7 +33,7 @@ from ext.dedup import DedupWindow
 from ext.meter import Meter
 from ext.publish import Publish
 from ext.recall import Recall
-from ext.serial import SerialClock, first_serial, serial_ms
+from ext.serial import first_serial
 from ext.wire import record_origin
 
 
@@ -54,19 +54,19 @@ class Hub:
         self,
         settings: Settings,
         journal: Journal,
-        clock: SerialClock,
+        clock: LogClock,
         dedup_key: bytes,
         policy_of: Callable[[str, str], Policy],
         quota_of: Callable[[str, str], Quota] = lambda app_id, name: NOTHING_SAID,
     ) -> None:
-        """``journal``: of the channels that are kept; what is forgotten by age goes by its timeline."""
+        """``journal``: of the channels that are kept; its clock is restored."""
         self.settings = settings
         self.common = Common(settings.limits.dedup_ids)
         self.common.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes
         self.kept = Partition(journal, clock, self.common, kept=True)
-        self.memory = Partition(MemoryJournal(), clock, self.common, kept=False)
+        self.memory = Partition.in_memory(self.common, step_ms=clock.step_ms)
+        self.partitions = (self.memory, self.kept)
         self.holding = Holding(self.common)
-        self.began = clock.last  # what is in the journal up to here is of earlier lives
         self.channels: dict[str, Channel] = {}
         self.names = ChannelNames()
         self.meters: dict[str, Meter] = {}  # by app
@@ -75,7 +75,6 @@ class Hub:
         self.attachments = Tally()
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.held_ms
-        self.timeline = journal.timeline
         self._dedup_key = dedup_key
         self._policy_of = policy_of
         self.quota_of = quota_of
@@ -95,6 +94,10 @@ class Hub:
         for app_id, meter in self.meters.items():
             meter.most_remembered = settings.app_quota(app_id).dedup_ids
 
+    def partition_for(self, durability: str) -> Partition:
+        """Where channels have their home that promise this."""
+        return self.memory if durability == "memory" else self.kept
+
     def is_open(self, app_id: str, name: str) -> bool:
         return f"{app_id}:{name}" in self.channels
 
@@ -107,7 +110,7 @@ class Hub:
         if channel is None:
             self._check_channels(app_id)
             policy = self._policy_of(app_id, name)
-            channel = Channel(app_id, name, policy, self.memory if policy.durability == "memory" else self.kept)
+            channel = Channel(app_id, name, policy, self.partition_for(policy.durability))
             channel.meter = self.meter(app_id)
             channel.share = self.share(app_id)
             channel.tally = self.attachments
@@ -207,11 +210,11 @@ class Hub:
     def new_dedup(self) -> DedupWindow:
         return DedupWindow(self._dedup_key, self.window_ms)
 
-    def read_back(self, last_stored: int, newest: Sequence[Stored], since: int) -> ReadBack:
-        """What a waking channel needs; touches nothing else, and can run in any thread.
+    def read_back(self, channel: Channel, last_stored: int, newest: Sequence[Stored], since: int) -> ReadBack:
+        """What this channel needs to wake; changes nothing, and can run in any thread.
 
         Args:
-            last_stored: serial of the channel's newest entry; or, if the journal knows of none, a serial after which
+            last_stored: serial of its newest entry; or, if the journal knows of none, a serial after which
                 it would know of one.
             newest: some of its newest entries, the newest first.
             since: the last serial before the window.
@@ -221,12 +224,8 @@ class Hub:
             [(stored.serial, stored.series, stored.record, record_origin(stored.record)) for stored in reversed(kept)],
             kept[-1].previous if kept else last_stored,
             last_stored,
-            since if kept and since < self.began else None,
+            since if kept and since < channel.partition.began else None,
         )
-
-    def steady_of(self, serial: int) -> int:
-        """When it was given out, in steady time, by this life of the server or an earlier one; rather too late."""
-        return min(self.timeline.all_by(serial_ms(serial) + 1), self.common.steady_ms)
 
     def awaken(self, channel: Channel, found: ReadBack, position: int) -> list[Callable[[], None]]:
         """Put it into place; ``position``: see ``Channel.wake``.
@@ -250,7 +249,8 @@ class Hub:
 
     def new_recall(self, channel: Channel) -> Recall:
         """To be filled with its ids of earlier lives, in any thread."""
-        return Recall(self.new_dedup(), self.steady_of, channel.since, until=self.began)
+        partition = channel.partition
+        return Recall(self.new_dedup(), partition.steady_of, channel.since, until=partition.began)
 
     def recalled(self, channel: Channel, window: DedupWindow) -> None:
         """All ids of earlier lives are in this window: what waits for them can go on."""
@@ -282,7 +282,7 @@ class Hub:
         Returns: how many were dropped.
         """
         dropped = 0
-        oldest = first_serial(self.timeline.older_than(now_ms - self.window_ms))
+        oldest = {each: first_serial(each.older_than(now_ms - self.window_ms)) for each in self.partitions}
         for due in (self._due, self._quiet):
             while most and due and due[0][0] <= now_ms:
                 most -= 1
@@ -290,7 +290,7 @@ class Hub:
                 if self.channels.get(channel.key) is not channel:
                     continue  # it was given up
                 if channel.awake:
-                    self.common.forget(channel.meter, channel.forget(now_ms, oldest, self.window_ms))
+                    self.common.forget(channel.meter, channel.forget(now_ms, oldest[channel.partition], self.window_ms))
                     if channel.idle(now_ms):
                         del self.channels[channel.key]
                         self.names.discard(channel.key)

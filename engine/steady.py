@@ -1,6 +1,6 @@
 """Steady time: what has passed, whatever is done to the wall clock.
 
-    read     wall, elapsed, stalled --> steady time, and a mark in the timeline when the wall clock has been set
+    read     wall, elapsed, stalled --> steady time, which all logs follow (engine/logclock.py)
 
     elapsed   of a clock that nobody sets and that runs on while the machine sleeps, in ms
     stalled   how much of that the process did not run: nobody could reach it, so it counts for nobody
@@ -14,15 +14,14 @@ in the future for a moment must not use up all the serials there are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine import limits
-from engine.timeline import LARGEST_MS, Mark, Timeline
-from ext.serial import SerialClock, last_serial_before, serial_ms
+from engine.logclock import LogClock
+from engine.timeline import LARGEST_MS
 
 JUMP_MS = 1_000  # what the wall clock has moved by at once, against the elapsed one, to be called a jump
-AHEAD_MS = 1_000  # so far serials may run ahead of what the last mark says: they are taken for younger by it
-BEHIND_MS = 20  # and so far behind it: for older, so this is what two readings of clocks may be apart
 CAUTION_MS = 3_600_000  # as long as a token can live that somebody may have taken back (engine/auth/revocation.py)
 
 
@@ -58,45 +57,38 @@ class SteadyClock:
 
     def __init__(
         self,
-        timeline: Timeline,
-        serials: SerialClock,
+        logs: Sequence[LogClock],
         *,
         noted: Noted | None,
         wall_ms: int,
         elapsed_ms: int,
         stalled_ms: int = 0,
         boot_id: str = "",
-        step_ms: int,
     ) -> None:
         """
         Args:
-            serials: restored: above all that were given out before.
-            noted: by an earlier life with this timeline; None: there was none, so the wall clock is believed.
+            logs: what earlier lives have left; those that begin now may ``join`` later.
+            noted: by an earlier life with these logs; None: there was none, so the wall clock is believed.
             wall_ms, elapsed_ms, stalled_ms: of now. boot_id: of this run of the machine; empty: not known.
-            step_ms: of steady time between two marks while serials creep.
         """
-        self.timeline = timeline
         self.jumps = 0
         self.jumped_ms = 0  # all jumps together
         self.last_jump: Jump | None = None
         self._doubted_ms = 0  # until then in steady time
         self._least_offset = 0  # ... the wall clock may be ahead of the right time, which is steady time and this
-        self._serials = serials
+        self._logs = list(logs)
         self._boot_id = boot_id
-        self._step_ms = step_ms
-        if not timeline.marks[-1].paced:  # the serials below it have been left out, which no journal knows
-            serials.restore(last_serial_before(timeline.marks[-1].serial_ms))
         same_boot = noted is not None and boot_id != "" and noted.boot_id == boot_id
         passed = 0
         if noted is None:
-            begin = max(min(wall_ms, LARGEST_MS // 2), timeline.none_before(serial_ms(serials.last)))
+            begin = max(min(wall_ms, LARGEST_MS // 2), *(log.newest_ms for log in logs))
         elif same_boot and elapsed_ms >= noted.elapsed_ms:
             passed = elapsed_ms - noted.elapsed_ms
             begin = noted.steady_ms + passed
         else:
             passed = min(max(wall_ms - noted.wall_ms, 0), limits.ASLEEP_MS)
             begin = noted.steady_ms + passed
-        self.steady_ms = max(begin, timeline.marks[-1].steady_ms)
+        self.steady_ms = max(begin, *(log.timeline.marks[-1].steady_ms for log in logs))
         self._base = self.steady_ms - elapsed_ms + stalled_ms
         self._offset = wall_ms - elapsed_ms
         if noted is not None:
@@ -118,12 +110,14 @@ class SteadyClock:
             self._doubt(wall_ms - moved)
             self._jumped(moved, wall_ms)
         self.wall_ms = wall_ms = max(0, min(wall_ms, steady_ms + limits.SERIALS_AHEAD_MS, LARGEST_MS))
-        mark = self.timeline.marks[-1]
-        since_mark_ms = wall_ms - mark.serial_ms
-        drift_ms = since_mark_ms - steady_ms + mark.steady_ms
-        if not mark.paced or since_mark_ms < 0 or not -BEHIND_MS <= drift_ms <= AHEAD_MS:
-            self._follow(mark, wall_ms, steady_ms)
+        for log in self._logs:
+            log.follow(wall_ms, steady_ms)
         return steady_ms
+
+    def join(self, log: LogClock) -> None:
+        """It begins, and follows from now on."""
+        self._logs.append(log)
+        log.follow(self.wall_ms, self.steady_ms)
 
     @property
     def cautious_ms(self) -> int:
@@ -136,23 +130,12 @@ class SteadyClock:
 
     @property
     def ahead_ms(self) -> int:
-        """How far serials are ahead of the wall clock, because that was set back."""
-        return max(0, serial_ms(self._serials.last) - self.wall_ms)
+        """How far the serials of a log are ahead of the wall clock at most, because that was set back."""
+        return max(log.ahead_ms(self.wall_ms) for log in self._logs)
 
     def noted(self) -> Noted:
         """The last reading, to be kept for the next life: it goes on from there."""
         return Noted(self.steady_ms, self._offset + self._elapsed_ms, self._elapsed_ms, self._boot_id)
-
-    def _follow(self, mark: Mark, wall_ms: int, steady_ms: int) -> None:
-        """The last mark no longer says how serials go on."""
-        last_ms = serial_ms(self._serials.last)
-        if wall_ms > last_ms:
-            self.timeline.add(Mark(wall_ms, steady_ms, True))
-        elif mark.paced or (last_ms >= mark.serial_ms and steady_ms - mark.steady_ms >= self._step_ms):
-            # A step is a whole millisecond, so that buckets can end there. Without it, all that comes until the wall
-            # clock has caught up would be in one, and none of it would ever be old enough.
-            self._serials.end_millisecond()
-            self.timeline.add(Mark(last_ms + 1, steady_ms, False))
 
     def _doubt(self, would_be_ms: int) -> None:
         """The wall clock would show this, had it not been set just now."""

@@ -31,6 +31,7 @@ from engine.journal.buckets import WINDOW, bucket_length_ms
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
+from engine.logclock import LogClock
 from engine.settings import Settings
 from ext.serial import SerialClock
 from server import descriptors, ports
@@ -134,8 +135,9 @@ def open_journal(settings: Settings) -> Journal:
 def _clock(settings: Settings, journal: Journal) -> Clock:
     """Going on from what the journal says. Raises: JournalUnavailable."""
     step_ms = bucket_length_ms(WINDOW, settings.limits.held_ms)
+    log = LogClock(journal.timeline, SerialClock(journal.head()), step_ms=step_ms)
     try:
-        return Clock(journal.timeline, SerialClock(journal.head()), journal.clock_noted, step_ms=step_ms)
+        return Clock(log, journal.clock_noted)
     except ValueError as error:
         where = settings.data / "journal"
         raise JournalUnavailable(
@@ -206,7 +208,6 @@ async def _serve(
         ),
         clock,
         dedup_key=directory.dedup_key,
-        random=secrets.token_bytes,
         note_alive=directory.note_alive,
         revocations=begin_revocations(directory, keyring, clock.steady.cautious_ms),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,11 @@ from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring
 from engine.auth.requests import TokenIssuer
 from engine.auth.tokens import Identity
-from engine.channel import Channel
+from engine.channel import Channel, Policy
 from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.names import ChannelName
+from engine.partition import Partition
 from engine.sequencer import Completion
 from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from engine.statistics import Entries, Interval
@@ -124,8 +125,8 @@ class NodeBackend:
         return connection.id, connection.client_id
 
     def retained_from(self, app_id: str, channel: str) -> int:
-        node = self._node
-        return node.hub.timeline.older_than(node.steady_ms() - node.policy_of(app_id, channel).retained_ms)
+        policy, partition = self._home_of(app_id, channel)
+        return self._node.older_than(partition, policy.retained_ms)
 
     def series_of(self, app_id: str, channel: str, serial: int) -> str:
         return self._node.policy_of(app_id, channel).series_of(serial)
@@ -171,32 +172,37 @@ class NodeBackend:
         return found
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
-        node, found = self._node, self.channel(app_id, channel)
+        found = self.channel(app_id, channel)
         if found is not None and found.in_memory and found.in_ring(cursor):
             return True
-        policy = node.policy_of(app_id, channel)
-        if policy.durability == "memory":
+        policy, partition = self._home_of(app_id, channel)
+        if not partition.kept:
             return False
-        work = partial(node.journal.continuous, f"{app_id}:{channel}", policy.retention, cursor)
+        work = partial(partition.journal.continuous, f"{app_id}:{channel}", policy.retention, cursor)
         return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return await self._read(self._node.journal.read_after, app_id, channel, cursor, limit, budget)
+        return await self._read(app_id, channel, cursor, limit, budget, backwards=False)
 
     async def read_before(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return await self._read(self._node.journal.read_before, app_id, channel, cursor, limit, budget)
+        return await self._read(app_id, channel, cursor, limit, budget, backwards=True)
+
+    def _home_of(self, app_id: str, channel: str) -> tuple[Policy, Partition]:
+        """What it promises, and where it does."""
+        policy = self._node.policy_of(app_id, channel)
+        return policy, self._node.hub.partition_for(policy.durability)
 
     async def _read(
-        self, read: Callable[..., list[Stored]], app_id: str, channel: str, cursor: int, limit: int, budget: int
+        self, app_id: str, channel: str, cursor: int, limit: int, budget: int, *, backwards: bool
     ) -> list[Stored]:
-        node, key = self._node, f"{app_id}:{channel}"
-        backwards = read == node.journal.read_before
-        if node.policy_of(app_id, channel).durability == "memory":
+        key, (_, partition) = f"{app_id}:{channel}", self._home_of(app_id, channel)
+        if not partition.kept:
             return self._read_ring(key, cursor, limit, budget, backwards=backwards)
         if backwards:
             found = self._read_ring(key, cursor, limit, budget, backwards=True)
             if found:  # the newest are in memory too, and need no thread; what lies before them is asked for next
                 return found
+        read = partition.journal.read_before if backwards else partition.journal.read_after
         work = partial(read, key, cursor, limit=limit, budget=budget)
         return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
 
@@ -243,10 +249,11 @@ class NodeBackend:
     def health(self) -> Health:
         node = self._node
         reasons = []
-        if node.committer.failure is not None:
-            reasons.append(f"publishes are refused: {node.committer.failure}")
-        if node.committer.in_doubt:
-            reasons.append(f"of {node.committer.in_doubt} publishes it is not known whether they are stored")
+        if node.failure is not None:
+            reasons.append(f"publishes are refused: {node.failure}")
+        in_doubt = sum(committer.in_doubt for committer in node.committers)
+        if in_doubt:
+            reasons.append(f"of {in_doubt} publishes it is not known whether they are stored")
         failed = node.journal.failing.newest
         if failed is not None:
             reasons.append(f"stored messages can't be read: {failed.reason}")
@@ -255,8 +262,8 @@ class NodeBackend:
         details: dict[str, object] = {
             "connections": len(node.clients),
             "channels": len(node.hub.channels),
-            "batches": node.committer.batches,
-            "failedBatches": node.committer.failures,
+            "batches": sum(committer.batches for committer in node.committers),
+            "failedBatches": sum(committer.failures for committer in node.committers),
             "ringBytes": node.hub.budget.held,
             "ringBytesMost": node.hub.budget.most,
             "partBytes": node.bodies.held,

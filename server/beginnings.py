@@ -25,7 +25,8 @@ from typing import Any, Protocol
 from engine import limits
 from engine.channel import Channel
 from engine.errors import JournalCorrupted, JournalUnavailable, PubSubError
-from engine.journal.port import Journal, Stored
+from engine.journal.port import Stored
+from engine.partition import Partition
 from ext.countback import Countback, cursor_before, most_messages
 from ext.serial import last_serial_before
 from server.attachment import Attachment, Rewind
@@ -42,7 +43,8 @@ Found = Callable[[int, int, bool], None]
 """Told the cursor from which a rewind begins; how many messages of the entry right after that are left out, for those
 behind them are as many as are wanted; and whether less is held than it asks for."""
 
-Since = Callable[[int], int]  # the milliseconds of serials below which everything is older than so many ms
+OlderThan = Callable[[Partition, int], int]
+"""The milliseconds of a partition's serials below which everything is older than so many ms."""
 
 
 class Asker:
@@ -65,13 +67,13 @@ class Asker:
     def waits(self) -> bool:
         return self.client.open and self.attachment.active and not self.dropped
 
-    def tell(self, cursor: int, omit: int, since: Since) -> None:
+    def tell(self, cursor: int, omit: int, older_than: OlderThan) -> None:
         """It begins there; or at the first cursor from which everything is still held, for a count takes its time."""
         channel = self.attachment.channel
-        if channel.policy.durability == "memory":
+        if not channel.partition.kept:
             held = channel.ring.evicted
         else:
-            held = last_serial_before(since(channel.policy.retained_ms))
+            held = last_serial_before(older_than(channel.partition, channel.policy.retained_ms))
         self.found(min(max(cursor, held), channel.head), omit if cursor >= held else 0, self.cut)
 
 
@@ -128,7 +130,6 @@ class Count:
 
     def __init__(
         self,
-        journal: Journal,
         channel: Channel,
         waiting: dict[Attachment, Asker],
         told: Callable[[Asker, int, int], None],
@@ -141,7 +142,6 @@ class Count:
         self.channel = channel
         self.askers: list[Asker] = []
         self._countback: Countback | None = None  # once it has begun
-        self._journal = journal
         self._waiting = waiting
         self._told = told
 
@@ -162,11 +162,11 @@ class Count:
         if more or count.stopped:
             self._arrived(count)
             return None
-        if channel.policy.durability == "memory":
+        if not channel.partition.kept:
             self._ended(count)
             return None
         count.budget(limits.COUNT_BYTES)
-        return partial(self._journal.count_back, channel.key, count)
+        return partial(channel.partition.journal.count_back, channel.key, count)
 
     def looked(self, more: bool) -> bool:
         assert self._countback is not None
@@ -208,10 +208,9 @@ class Count:
 class Beginnings:
     """Every method is for the loop; only slices of searches in the journal are done elsewhere."""
 
-    def __init__(self, journal: Journal, since: Since, kick: Callable[[], None]) -> None:
+    def __init__(self, older_than: OlderThan, kick: Callable[[], None]) -> None:
         """``kick`` may be called in any thread: it has ``turn`` called soon."""
-        self._journal = journal
-        self._older_than = since
+        self._older_than = older_than
         self._kick = kick
         self._threads = Readers(limits.COUNTS_AT_ONCE, kick)
         self._under_way = 0
@@ -230,10 +229,10 @@ class Beginnings:
     ) -> None:
         """Is everything after ``cursor`` still held? The ring has been asked."""
         channel = attachment.channel
-        if channel.policy.durability == "memory":
+        if not channel.partition.kept:
             found(False)
             return
-        work = partial(self._journal.continuous, channel.key, channel.policy.retention, cursor)
+        work = partial(channel.partition.journal.continuous, channel.key, channel.policy.retention, cursor)
         self._enqueue(client, Question(client, attachment, work, found, False))
 
     def rewound(self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Found) -> None:
@@ -241,9 +240,10 @@ class Beginnings:
         channel = attachment.channel
         retained_ms = channel.policy.retained_ms
         window_ms = retained_ms if rewind.window_ms is None else rewind.window_ms
-        floor, cut = last_serial_before(self._older_than(min(window_ms, retained_ms))), window_ms > retained_ms
+        floor = last_serial_before(self._older_than(channel.partition, min(window_ms, retained_ms)))
+        cut = window_ms > retained_ms
         messages = ALL if rewind.messages is None else rewind.messages
-        whole = channel.policy.durability == "memory" or channel.in_ring(floor)  # all that counts is in memory
+        whole = not channel.partition.kept or channel.in_ring(floor)  # all that counts is in memory
         if whole and messages >= most_messages(channel.ring):
             begins = cursor_before(channel.ring, floor)
             found(channel.head if begins is None else min(begins, channel.head), 0, cut)
@@ -258,7 +258,7 @@ class Beginnings:
             return
         search = self._gathering.get(channel)
         if search is None or search.owner() is None:
-            search = Count(self._journal, channel, self._askers, lambda *told: self._told.append(told))
+            search = Count(channel, self._askers, lambda *told: self._told.append(told))
             self._gathering[channel] = search
             self._enqueue(client, search)
         asker = self._askers[attachment] = Asker(client, attachment, messages, floor, cut, found)
@@ -303,7 +303,7 @@ class Beginnings:
         def first(page: list[Stored]) -> None:
             found(min(page[0].serial - 1, channel.head) if page else channel.head, 0, cut)
 
-        work = partial(self._journal.read_after, channel.key, floor, limit=1, budget=0)
+        work = partial(channel.partition.journal.read_after, channel.key, floor, limit=1, budget=0)
         self._enqueue(client, Question(client, attachment, work, first, []))
 
     def _enqueue(self, client: ClientProtocol, search: Search) -> None:

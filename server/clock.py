@@ -16,9 +16,8 @@ from collections.abc import Callable
 import trio
 
 from engine.journal.boot import read_boot_id
+from engine.logclock import LogClock
 from engine.steady import Noted, SteadyClock
-from engine.timeline import Timeline
-from ext.serial import SerialClock
 from server.logs import facts
 
 LOGGER = logging.getLogger("unbroken.clock")
@@ -75,34 +74,30 @@ class Clock:
 
     def __init__(
         self,
-        timeline: Timeline,
-        serials: SerialClock,
+        log: LogClock,
         noted: bytes | None,
         *,
-        step_ms: int,
         patient: PatientClock | None = None,
         wall_ms: Callable[[], int] | None = None,
         boot_id: str | None = None,
     ) -> None:
         """
         Args:
-            timeline, noted: as the journal has them. serials: restored.
+            log, noted: as the journal has left them.
             patient, wall_ms, boot_id: what a test replaces; and ``patient`` is to be the one that trio goes by.
         Raises: ValueError, when ``noted`` is damaged.
         """
-        self.serials = serials
+        self.log = log
         self.patient = patient if patient is not None else PatientClock()
         self._wall_ms = wall_ms if wall_ms is not None else wall_clock_ms
         wall, elapsed, stalled = self._look()
         self.steady = SteadyClock(
-            timeline,
-            serials,
+            [log],
             noted=Noted.load(noted) if noted else None,
             wall_ms=wall,
             elapsed_ms=elapsed,
             stalled_ms=stalled,
             boot_id=read_boot_id() if boot_id is None else boot_id,
-            step_ms=step_ms,
         )
         self._told = 0
         self._tell()

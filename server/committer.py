@@ -29,8 +29,8 @@ import trio
 
 from engine import limits
 from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
-from engine.journal.port import Journal
-from engine.sequencer import Batch, Sequencer
+from engine.partition import Partition
+from engine.sequencer import Batch
 from ext.ring import Stream
 from server.appender import Appender
 from server.logs import facts
@@ -41,12 +41,11 @@ RETRY_SECONDS = 1.0  # between attempts to reopen a journal; a full disk rarely 
 
 
 class Committer:
-    """Moves what is staged to where it is safe."""
+    """Moves what is staged in a partition to where it is safe. What no journal keeps is revealed in the same turn."""
 
     def __init__(
         self,
-        journal: Journal,
-        sequencer: Sequencer,
+        partition: Partition,
         on_commit: Callable[[list[Stream]], None],
         wake_fd: int,
         *,
@@ -61,10 +60,10 @@ class Committer:
         self.failure: PubSubError | None = None  # why nothing can be stored just now
         self.batches = 0
         self.failures = 0
-        self._journal = journal
-        self._sequencer = sequencer
+        self._journal = partition.journal
+        self._sequencer = partition.sequencer
         self._on_commit = on_commit
-        self._appender = Appender(journal, wake_fd)
+        self._appender = Appender(partition.journal, wake_fd)
         self._wake_fd = wake_fd
         self._under_way: Batch | None = None
         self._failed: JournalUnavailable | None = None  # of the batch under way, until it is known what became of it

@@ -27,6 +27,7 @@ from engine.hub import Hub
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.names import namespace
+from engine.partition import Partition
 from engine.quota import Quota
 from engine.settings import Namespace, Settings
 from engine.shares import check_share
@@ -34,7 +35,6 @@ from engine.statistics import Statistics
 from ext.acks import AckQueue
 from ext.plane import Plane
 from ext.ring import Stream
-from ext.serial import new_series
 from server.attachment import Attachment, Rewind
 from server.bodies import Bodies
 from server.clock import Clock
@@ -61,18 +61,19 @@ MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 SERVER_ID = "unbroken"
 
 
-def policy_for(settings: Settings, options: Namespace | None, journal: Journal, memory_series: str) -> Policy:
+def policy_for(settings: Settings, options: Namespace | None, hub: Hub) -> Policy:
     """What a channel promises whose namespace has these options."""
     durability = (options.durability if options is not None else None) or settings.durability
     # A server that now keeps all in memory may have apps that were made to be persisted, when it did not.
     hours = options.persisted_hours if options is not None and durability != "memory" else 0
     window_ms = settings.limits.window_seconds * 1000
+    partition, synced = hub.partition_for(durability), durability == "synced"
     return Policy(
         durability=durability,
         retention=f"p{hours}" if hours else "w",
         retained_ms=max(hours * 3_600_000, window_ms),
-        series=memory_series if durability == "memory" else journal.series_for(durability == "synced"),
-        lives=None if durability == "memory" else journal.lives_for(durability == "synced"),
+        series=partition.series(synced=synced),
+        lives=partition.lives(synced=synced),
     )
 
 
@@ -104,7 +105,6 @@ class Node:
         clock: Clock,
         *,
         dedup_key: bytes,
-        random: Callable[[int], bytes],
         note_alive: Callable[[int], None],
         revocations: Revocations | None = None,
     ) -> None:
@@ -125,7 +125,8 @@ class Node:
         self._present: set[Connection] = set()  # those that the meters count
         self.keeps = not isinstance(journal, MemoryJournal)
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
-        self.hub = Hub(settings, journal, clock.serials, dedup_key, self.policy_of, self.quota_of)
+        self.hub = Hub(settings, journal, clock.log, dedup_key, self.policy_of, self.quota_of)
+        clock.steady.join(self.hub.memory.clock)
         self.read_clock()
         self._shared_out = -1  # the version of the keys by which that was done
         self._share_out()
@@ -142,23 +143,20 @@ class Node:
             most_waiting=limits.REPLIES_BYTES,
         )
         self.pace = Pace(self.plane.kick)
-        self.committer = Committer(
-            journal,
-            self.hub.kept.sequencer,
-            self._committed,
-            self.plane.kick_fd,
-            doubt_kept_seconds=min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2),
-        )
+        doubt_kept_seconds = min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2)
+        self.committers = [
+            Committer(partition, self._committed, self.plane.kick_fd, doubt_kept_seconds=doubt_kept_seconds)
+            for partition in self.hub.partitions
+        ]
         self.replay: Replay
         self._note_alive = note_alive
-        self._memory_series = new_series(random(16))
         self._policies: dict[Policy, Policy] = {}  # a million channels share a few
         self.touched: list[AckQueue] = []
         self.desk: Desk | None = None  # of those that publish over HTTP
         self._more_to_send = trio.Event()
         self._turns = trio.Event()
-        self.waking = Waking(self.hub, journal, self.older_than, self.begin_turn, self.end_of_turn, self.pace)
-        self.recalling = Recalling(self.hub, journal, self.end_of_turn, lambda: self.hub.common.now_ms)
+        self.waking = Waking(self.hub, self.older_than, self.begin_turn, self.end_of_turn, self.pace)
+        self.recalling = Recalling(self.hub, self.end_of_turn, lambda: self.hub.common.now_ms)
         self.begin_turn()
         self.revocations = revocations if revocations is not None else Revocations()
         self.lifetimes = Lifetimes(self.revocations, self.now_ms, self.end_of_turn)
@@ -192,15 +190,15 @@ class Node:
         """The same as of the beginning of this turn."""
         return self.hub.common.steady_ms
 
-    def older_than(self, age_ms: int) -> int:
-        """The milliseconds of serials below which everything is older than this."""
-        return self.hub.timeline.older_than(self.steady_ms() - age_ms)
+    def older_than(self, partition: Partition, age_ms: int) -> int:
+        """The milliseconds of its serials below which everything is older than this."""
+        return partition.older_than(self.steady_ms() - age_ms)
 
     def policy_of(self, app_id: str, name: str) -> Policy:
         """What the channel's namespace promises: the app's own, else the configured one."""
         space = namespace(name)
         options = self.app_namespaces.get(app_id, {}).get(space) or self.settings.namespaces.get(space)
-        policy = policy_for(self.settings, options, self.journal, self._memory_series)
+        policy = policy_for(self.settings, options, self.hub)
         return self._policies.setdefault(policy, policy)
 
     def quota_of(self, app_id: str, name: str) -> Quota:
@@ -212,9 +210,10 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
-            self.replay = Replay(self.journal, nursery, self.now_ms, self.end_of_turn, self.plane.kick, self.older_than)
+            self.replay = Replay(nursery, self.now_ms, self.end_of_turn, self.plane.kick, self.older_than)
             nursery.start_soon(self.replay.run)
-            nursery.start_soon(self.committer.run)
+            for committer in self.committers:
+                nursery.start_soon(committer.run)
             nursery.start_soon(self.waking.run)
             nursery.start_soon(self.recalling.run_recalls)
             nursery.start_soon(self.recalling.run_lookups)
@@ -225,12 +224,17 @@ class Node:
             nursery.start_soon(self._give_turns)
             nursery.start_soon(self.lifetimes.run)
             nursery.start_soon(run_tick, self.plane, self, self.steady_ms, self._on_second)
-            await trio.to_thread.run_sync(self.journal.maintain, self.steady_ms(), self.clock.noted())
+            await trio.to_thread.run_sync(self._maintain, self.steady_ms(), self.clock.noted())
             task_status.started()
 
     @property
+    def failure(self) -> PubSubError | None:
+        """Why nothing can be stored just now."""
+        return next((committer.failure for committer in self.committers if committer.failure is not None), None)
+
+    @property
     def busy(self) -> bool:
-        return self.committer.busy
+        return any(committer.busy for committer in self.committers)
 
     async def drain(self) -> None:
         """Ask the clients to go elsewhere, and finish what is pending. The caller bounds how long it may take."""
@@ -239,10 +243,12 @@ class Node:
         for client in self.clients:
             client.transport.pause()  # what they have sent so far is what is pending
         with trio.move_on_after(self.settings.limits.drain_seconds / 2):
-            await self.committer.settled()
+            for committer in self.committers:
+                await committer.settled()
         for client in list(self.clients):
             client.disconnect(reason)
-        self.committer.leave_open()  # whoever waits over HTTP
+        for committer in self.committers:
+            committer.leave_open()  # whoever waits over HTTP
         self.end_of_turn()
         while len(self.plane):  # noqa: ASYNC110 - it is the peers that we wait for, and they tell nobody
             await trio.sleep(0.02)
@@ -261,9 +267,9 @@ class Node:
         self.waking.look()
         self.recalling.look()
         self.replay.take()
-        self._reveal_memory()
-        if self.committer.turn():
-            self.plane.kick()  # the next turn begins at once
+        for committer in self.committers:
+            if committer.turn():
+                self.plane.kick()  # the next turn begins at once
         self._answer()
         if self.desk is not None and self.desk.flush():
             self.plane.kick()
@@ -274,13 +280,6 @@ class Node:
             self._more_to_send.set()
             self._more_to_send = trio.Event()
         return more
-
-    def _reveal_memory(self) -> None:
-        """What no journal keeps waits for none."""
-        sequencer = self.hub.memory.sequencer
-        batch = sequencer.take()
-        if batch is not None:
-            self._committed(sequencer.commit(batch))
 
     def _answer(self) -> None:
         while self.touched:
@@ -344,24 +343,29 @@ class Node:
             await watch.look(steady_ms)
             due = steady_ms - noted >= ALIVE_SECONDS * 1000
             try:
-                if self.committer.failure is None:
+                if self.failure is None:
                     clocks = self.clock.noted() if due else b""
-                    await trio.to_thread.run_sync(self.journal.maintain, steady_ms, clocks)
+                    await trio.to_thread.run_sync(self._maintain, steady_ms, clocks)
                 if due:
                     noted = steady_ms
                     await trio.to_thread.run_sync(self._note_alive, steady_ms)
-                    if self.committer.failure is None:
+                    if self.failure is None:
                         await trio.to_thread.run_sync(self.journal.raise_head, self.hub.kept.sequencer.revealed)
                 if steady_ms - looked >= KEEP_SECONDS * 1000:
                     looked = steady_ms
                     await trio.to_thread.run_sync(self.disk.look)
-                if steady_ms - kept >= KEEP_SECONDS * 1000 and self.committer.failure is None:
+                if steady_ms - kept >= KEEP_SECONDS * 1000 and self.failure is None:
                     kept = steady_ms
                     async with self.statistics_turn:
                         self.statistics.take()
                         await trio.to_thread.run_sync(self.statistics.keep, self.cautious_ms())
             except (PubSubError, OSError) as error:
                 LOGGER.error("maintenance failed, it is tried again: %s", error)
+
+    def _maintain(self, steady_ms: int, clocks: bytes) -> None:
+        """In a thread: all journals forget what is past retention, and note what the clocks say, if that is given."""
+        for partition in self.hub.partitions:
+            partition.journal.maintain(steady_ms, clocks)
 
     def keep_statistics(self) -> None:
         """All there are, and how far serials went; at the end, when nothing else runs. Raises: JournalUnavailable."""

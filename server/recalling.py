@@ -18,7 +18,7 @@ from engine import limits
 from engine.channel import Channel
 from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
 from engine.hub import Hub
-from engine.journal.port import Journal, Stored
+from engine.journal.port import Stored
 from ext.recall import Recall
 
 LOGGER = logging.getLogger("unbroken.recalling")
@@ -41,12 +41,9 @@ def _told(answer: Answer) -> Answer | OutcomeUnknown:
 class Recalling:
     """See above; ``run_recalls`` and ``run_lookups`` until cancelled."""
 
-    def __init__(
-        self, hub: Hub, journal: Journal, end_of_turn: Callable[[], object], now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, hub: Hub, end_of_turn: Callable[[], object], now_ms: Callable[[], int]) -> None:
         self._hub = hub
         self._holding = hub.holding
-        self._journal = journal
         self._end_of_turn = end_of_turn
         self._now_ms = now_ms
         self._recalls = trio.Event()
@@ -73,7 +70,7 @@ class Recalling:
                     LOGGER.error("the ids of channel %r can't be recalled: %s", channel.name, error)
                     del self._begun[channel]
                     self._holding.recalled(channel, error)
-                elif not recall.full or recall.cursor >= self._hub.began:
+                elif not recall.full or recall.cursor >= channel.partition.began:
                     del self._begun[channel]
                     self._hub.recalled(channel, recall.window)
                 else:
@@ -89,7 +86,7 @@ class Recalling:
                     self._holding.lookups.popleft()
                     for _ in range(min(len(self._holding.lookups), limits.LOOKUPS_AT_ONCE))
                 ]
-                serials = [(waiting.channel.key, waiting.serial) for waiting in wanted]
+                serials = [(waiting.channel, waiting.serial) for waiting in wanted]
                 found = await self._while_open(
                     partial(self._look_up, serials), lambda found: any(map(_unavailable, found))
                 )
@@ -115,17 +112,18 @@ class Recalling:
         """In a thread: go on with it."""
         recall.begin(limits.RECALL_BYTES)
         try:
-            self._journal.recall(channel.key, recall)
+            channel.partition.journal.recall(channel.key, recall)
         except PubSubError as error:
             return error
         return None
 
-    def _look_up(self, wanted: list[tuple[str, int]]) -> list[list[Stored] | PubSubError]:
+    def _look_up(self, wanted: list[tuple[Channel, int]]) -> list[list[Stored] | PubSubError]:
         """In a thread: the entries from these serials on, or why they can't be read."""
         found: list[list[Stored] | PubSubError] = []
-        for key, serial in wanted:
+        for channel, serial in wanted:
+            read_after = channel.partition.journal.read_after
             try:
-                found.append(self._journal.read_after(key, serial - 1, limit=PAGE_ENTRIES, budget=PAGE_BYTES))
+                found.append(read_after(channel.key, serial - 1, limit=PAGE_ENTRIES, budget=PAGE_BYTES))
             except PubSubError as error:
                 found.append(error)
         return found

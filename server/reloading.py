@@ -171,7 +171,7 @@ class Reloader:
         node = self._node
         if self._layout_after is None:
             return
-        if node.journal.head() < self._layout_after and (len(node.hub.kept.sequencer) or node.committer.busy):
+        if node.journal.head() < self._layout_after and (len(node.hub.kept.sequencer) or node.busy):
             return
         try:
             await trio.to_thread.run_sync(node.journal.relayout, node.settings.layout)

@@ -19,7 +19,7 @@ import trio
 
 from engine import limits
 from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable
-from engine.journal.port import Journal
+from engine.partition import Partition
 from ext.playback import Playback
 from server.actions import Flag
 from server.attachment import Attachment, shapers
@@ -38,23 +38,21 @@ class Replay:
 
     def __init__(
         self,
-        journal: Journal,
         nursery: trio.Nursery,
         now_ms: Callable[[], int],
         end_of_turn: Callable[[], object],
         kick: Callable[[], None],
-        since: Callable[[int], int],
+        older_than: Callable[[Partition, int], int],
     ):
         """
         Args:
             kick: may be called in any thread: it has ``take`` called soon.
-            since: the milliseconds of serials below which everything is older than so many ms.
+            older_than: the milliseconds of a partition's serials below which everything is older than so many ms.
         """
-        self._journal = journal
         self._nursery = nursery
         self._now_ms = now_ms
         self._end_of_turn = end_of_turn
-        self.beginnings = Beginnings(journal, since, kick)
+        self.beginnings = Beginnings(older_than, kick)
         self._reading = Readers(limits.REPLAY_THREADS, kick)
 
     # catching up
@@ -102,7 +100,8 @@ class Replay:
         skip_origin = 0 if attachment.echo else client.origin
         budget = limits.SHAPED_BYTES if shapers(client.transport, channel) else limits.REPLAY_BYTES
         omit = attachment.omitted_after(cursor)
-        journal, until = self._journal, channel.head  # what is beyond it, no reader of the stream has seen either
+        journal = channel.partition.journal
+        until = channel.head  # what is beyond it, no reader of the stream has seen either
 
         def read() -> tuple[Playback, bool]:
             played = journal.play_after(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -17,7 +17,7 @@ from engine import limits
 from engine.channel import Channel
 from engine.errors import PubSubError
 from engine.hub import Hub, ReadBack
-from engine.journal.port import Journal
+from engine.partition import Partition
 from ext.serial import last_serial_before
 from server.pace import Pace
 
@@ -33,15 +33,13 @@ class Waking:
     def __init__(
         self,
         hub: Hub,
-        journal: Journal,
-        older_than: Callable[[int], int],
+        older_than: Callable[[Partition, int], int],
         begin_turn: Callable[[], object],
         end_of_turn: Callable[[], object],
         pace: Pace,
     ) -> None:
-        """``older_than``: the milliseconds of serials below which everything is older than so many ms."""
+        """``older_than``: the milliseconds of a partition's serials below which everything is older than so many ms."""
         self._hub = hub
-        self._journal = journal
         self._older_than = older_than
         self._begin_turn = begin_turn
         self._end_of_turn = end_of_turn
@@ -67,7 +65,8 @@ class Waking:
                 kept = [channel for channel in wanted if channel.partition.kept]
                 found: dict[str, ReadBack | PubSubError] = {}
                 if kept:
-                    found = await trio.to_thread.run_sync(self._read_back, kept, self._older_than(self._hub.window_ms))
+                    since = {each: self._older_than(each, self._hub.window_ms) for each in self._hub.partitions}
+                    found = await trio.to_thread.run_sync(self._read_back, kept, since)
                     self._hub.waking[:0] = kept[len(found) :]  # there was no time for them yet
                 self._until = time.perf_counter() + WAKE_SECONDS
                 self._begin_turn()
@@ -112,24 +111,24 @@ class Waking:
             waiting, channel.waiting = channel.waiting, None
         channel.awake = awake
 
-    def _read_back(self, channels: list[Channel], since_ms: int) -> dict[str, ReadBack | PubSubError]:
-        """In a worker thread: what the journal has of these channels, or why it can't tell; of as many as there is time
-        for, in their order."""
+    def _read_back(
+        self, channels: list[Channel], since_ms: Mapping[Partition, int]
+    ) -> dict[str, ReadBack | PubSubError]:
+        """In a worker thread: what the journals have of these channels, or why they can't tell; of as many as there is
+        time for, in their order."""
         found: dict[str, ReadBack | PubSubError] = {}
-        since = last_serial_before(since_ms)
         until = time.monotonic() + READ_SECONDS
         for channel in channels:
             if found and time.monotonic() > until:
                 break
-            key, newest = channel.key, []
+            key, journal, newest = channel.key, channel.partition.journal, []
+            since = last_serial_before(since_ms[channel.partition])
             try:
-                last = self._journal.last_serial(key)
+                last = journal.last_serial(key)
                 if last > since:
-                    newest = self._journal.read_before(
-                        key, last + 1, limit=limits.WAKE_ENTRIES, budget=limits.WAKE_BYTES
-                    )
-                last = last or self._journal.forgotten_floor(channel.policy.retention)
-                found[key] = self._hub.read_back(last, newest, since)
+                    newest = journal.read_before(key, last + 1, limit=limits.WAKE_ENTRIES, budget=limits.WAKE_BYTES)
+                last = last or journal.forgotten_floor(channel.policy.retention)
+                found[key] = self._hub.read_back(channel, last, newest, since)
             except PubSubError as error:
                 found[key] = error
         return found

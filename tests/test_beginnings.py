@@ -93,7 +93,9 @@ class Log:
 
     def __init__(self, journal, *, ring=8, durability="written"):
         self.journal = journal
-        self.channel = Channel("app", f"room{next(_names)}", Policy(durability, "w", RETAINED_MS, SERIES), partition())
+        self.home = partition(kept=durability != "memory")
+        self.home.journal = journal
+        self.channel = Channel("app", f"room{next(_names)}", Policy(durability, "w", RETAINED_MS, SERIES), self.home)
         self.entries = []
         self.heads = [0]
         self.serial = (journal.head() >> 16) + 1 << 16
@@ -193,7 +195,7 @@ STEPS = st.one_of(
 def test_everybody_is_told_once_and_rightly_whatever_happens_meanwhile(small, journal, steps, durability, ring):
     """Invariant: the cursor is where the model puts it, for a head of the time in which it was looked for."""
     log = Log(journal, ring=ring, durability=durability)
-    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
+    beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
     clients = [new_client() for _ in range(3)]
     asked = []
     for step in steps:
@@ -227,7 +229,7 @@ def test_rewinds_of_one_channel_that_wait_together_are_one_search(small, journal
     log = Log(journal)
     for _ in range(40):
         log.publish([1, 2, 1])
-    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
+    beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
     asked = [Asked(beginnings, log, new_client(), messages, None) for messages in (100, 9, 999_999_999, 30, 31, 100)]
     assert not any(each.told for each in asked)
     assert len(beginnings) == 1
@@ -244,7 +246,7 @@ def test_who_wants_much_does_not_keep_those_who_want_little_waiting(small, journ
         for _ in range(30):
             log.publish([1], gap=1)
     Inline.most = 0
-    beginnings = Beginnings(journal, lambda age_ms: deep[0].now_ms - age_ms, lambda: None)
+    beginnings = Beginnings(lambda home, age_ms: deep[0].now_ms - age_ms, lambda: None)
     greedy, modest = new_client(), new_client()
     wanted = [Asked(beginnings, log, greedy, 999_999_999, None) for log in deep]
     other = Asked(beginnings, short, modest, 20, None)
@@ -260,7 +262,7 @@ def test_a_search_that_nobody_waits_for_any_more_ends(small, journal):
     log = Log(journal)
     for _ in range(100):
         log.publish([1])
-    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
+    beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
     client, other = new_client(), new_client()
     asked = [Asked(beginnings, log, each, 999_999_999, None) for each in (client, other)]
     for _ in range(5):
@@ -278,7 +280,7 @@ def test_a_search_that_nobody_waits_for_any_more_ends(small, journal):
 def test_the_first_one_to_ask_may_go_and_the_others_are_told_all_the_same(small, journal):
     log = Log(journal)
     log.publish([1] * 100, gap=1)
-    beginnings = Beginnings(journal, lambda age_ms: log.now_ms - age_ms, lambda: None)
+    beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
     first, second = new_client(), new_client()
     Asked(beginnings, log, first, 90, None)
     staying = Asked(beginnings, log, second, 95, None)
@@ -307,8 +309,8 @@ def test_a_journal_that_is_away_for_a_while_delays_a_rewind_and_no_more(small, j
     log = Log(journal)
     log.publish([1] * 100, gap=1)
     monkeypatch.setattr(room, "RETRY_SECONDS", 0.0)
-    failing = Failing(journal, JournalUnavailable("it is being reopened"), 3)
-    beginnings = Beginnings(failing, lambda age_ms: log.now_ms - age_ms, lambda: None)
+    log.home.journal = Failing(journal, JournalUnavailable("it is being reopened"), 3)
+    beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
     asked = Asked(beginnings, log, new_client(), 60, None)
     settle(beginnings, [asked])
     asked.check()
@@ -321,7 +323,7 @@ def test_of_an_entry_that_is_gone_by_the_time_it_is_told_nothing_is_left_out_of_
     asker = room.Asker(new_client(), attachment, 8, 0, False, lambda *found: told.append(found))
     first, second, _ = (serial for serial, *_ in log.entries)
     for cursor in (first - 1, second - 1):
-        asker.tell(cursor, 1, lambda age_ms: 0)
+        asker.tell(cursor, 1, lambda home, age_ms: 0)
     assert first == log.channel.ring.evicted == second - 1
     assert told == [(first, 0, False), (first, 1, False)]
 
@@ -329,8 +331,8 @@ def test_of_an_entry_that_is_gone_by_the_time_it_is_told_nothing_is_left_out_of_
 def test_damage_is_where_a_rewind_begins_and_it_is_told_so(small, journal):
     log = Log(journal)
     log.publish([1] * 100, gap=1)
-    damaged = Failing(journal, JournalCorrupted("room", "flipped"), 99)
-    beginnings = Beginnings(damaged, lambda age_ms: log.now_ms - age_ms, lambda: None)
+    log.home.journal = Failing(journal, JournalCorrupted("room", "flipped"), 99)
+    beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
     asked = Asked(beginnings, log, new_client(), 60, None)
     settle(beginnings, [asked])
     assert asked.told == [(log.channel.ring.evicted, 0, True)]
@@ -341,7 +343,8 @@ def test_a_cursor_that_cannot_be_looked_for_is_not_said_to_be_held(small, journa
     log = Log(journal)
     told, ended = [], []
     client = Bag(open=True, disconnect=ended.append)
-    beginnings = Beginnings(Failing(journal, error, 1), lambda age_ms: log.now_ms - age_ms, lambda: None)
+    log.home.journal = Failing(journal, error, 1)
+    beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
     attachment = Bag(channel=log.channel, active=True)
     beginnings.locate(client, attachment, 5, told.append)
     for _ in range(3):

@@ -59,9 +59,10 @@ class Bench:
     def __init__(self):
         self.wake_fd = os.eventfd(0)
         self.journal = FailingJournal()
-        self.sequencer = partition(1 << 20).sequencer
+        home = partition(1 << 20)
+        home.journal, self.sequencer = self.journal, home.sequencer
         self.channel = awake()
-        self.committer = Committer(self.journal, self.sequencer, lambda moved: None, self.wake_fd)
+        self.committer = Committer(home, lambda moved: None, self.wake_fd)
         self.count = 0
 
     async def turns(self):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from engine.journal.buckets import HOUR_MS, WINDOW, bucket_length_ms, retention_ms
 from engine.journal.rocks import RocksJournal
 from engine.journal.store import RocksStore, StoreError
-from engine.steady import BEHIND_MS, Noted
+from engine.logclock import BEHIND_MS
+from engine.steady import Noted
 from tests.journals import block, read_all, serials
 from tests.models.clocks import TICK_MS, Life, Machine
 

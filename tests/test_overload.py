@@ -9,8 +9,7 @@ from engine.errors import JournalUnavailable
 from engine.hub import Hub
 from engine.journal.memory import MemoryJournal
 from engine.settings import Settings
-from ext.serial import SerialClock
-from tests.test_sequencer import POLICY, T0, Told, awake, publish
+from tests.test_sequencer import POLICY, T0, Told, awake, log_clock, publish
 
 STAGED = 10_000
 
@@ -18,7 +17,7 @@ STAGED = 10_000
 @pytest.fixture
 def hub():
     settings = Settings(limits=limits.Limits(staged_bytes=STAGED))
-    return Hub(settings, MemoryJournal(), SerialClock(), bytes(16), lambda app_id, name: POLICY)
+    return Hub(settings, MemoryJournal(), log_clock(), bytes(16), lambda app_id, name: POLICY)
 
 
 def stage_until_refused(hub, channel):

@@ -6,6 +6,7 @@ import logging
 
 import trio
 
+from engine.logclock import LogClock
 from engine.timeline import Timeline
 from ext.serial import SerialClock
 from server.clock import Clock, PatientClock
@@ -36,7 +37,8 @@ class Kernel:
 
 def clock_of(kernel):
     patient = PatientClock(kernel.boottime)
-    return Clock(Timeline(), SerialClock(), None, step_ms=1_000, patient=patient, wall_ms=kernel.wall, boot_id="boot")
+    log = LogClock(Timeline(), SerialClock(), step_ms=1_000)
+    return Clock(log, None, patient=patient, wall_ms=kernel.wall, boot_id="boot")
 
 
 def test_who_sleeps_for_as_long_as_was_asked_has_not_stalled():

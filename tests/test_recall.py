@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from engine.connection import Connections
 from engine.errors import JournalUnavailable
 from engine.journal.port import Block, Stored
 from engine.journal.rocks import RocksJournal
+from engine.logclock import LogClock
 from engine.settings import Settings
 from ext import block
 from ext.dedup import DedupWindow
@@ -189,9 +189,8 @@ def node_with(journal: RocksJournal) -> Node:
         journal,
         authenticator,
         connections,
-        Clock(journal.timeline, SerialClock(journal.head()), journal.clock_noted, step_ms=30_000),
+        Clock(LogClock(journal.timeline, SerialClock(journal.head()), step_ms=30_000), journal.clock_noted),
         dedup_key=KEY,
-        random=secrets.token_bytes,
         note_alive=lambda now_ms: None,
     )
 

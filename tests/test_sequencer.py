@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from engine.channel import Channel, Policy
 from engine.errors import JournalUnavailable, OutcomeUnknown
 from engine.journal.memory import MemoryJournal
+from engine.logclock import LogClock
 from engine.partition import Partition
+from engine.timeline import Timeline
 from ext.common import Common
 from ext.dedup import DedupWindow
 from ext.publish import Publish
@@ -36,8 +38,12 @@ class Told:
         self.outcomes.append(("unknown" if isinstance(error, OutcomeUnknown) else "refused", error.code))
 
 
-def partition(most_remembered=1 << 20):
-    return Partition(MemoryJournal(), SerialClock(), Common(most_remembered), kept=True)
+def log_clock():
+    return LogClock(Timeline(), SerialClock(), step_ms=1_000)
+
+
+def partition(most_remembered=1 << 20, *, kept=True):
+    return Partition(MemoryJournal(), log_clock(), Common(most_remembered), kept=kept)
 
 
 def awake(name="room", policy=POLICY, within=None):

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import limits
-from engine.steady import AHEAD_MS, BEHIND_MS, CAUTION_MS, Noted
+from engine.logclock import AHEAD_MS, BEHIND_MS, LogClock
+from engine.steady import CAUTION_MS, Noted
 from engine.timeline import FOREVER, Mark, Timeline
+from ext.serial import SerialClock
 from tests.models.clocks import TICK_MS, WALL, Life, Machine
 
 STEP_MS = 1_000
@@ -22,10 +24,28 @@ def life() -> Life:
     return Life(Machine(), STEP_MS)
 
 
+def check_ages(timeline, given, now):
+    """Of a log whose serials were given out at these times: nothing counts as older, nor as much younger."""
+    times = [*given.values(), now]
+    # A mark that no serial has followed yet may be replaced by a later one: at worst, by the time of the next serial.
+    following = {serial >> 16: after for serial, after in zip(given, times[1:], strict=True)}
+    for serial, steady in given.items():
+        ms = serial >> 16
+        assert steady - BEHIND_MS <= timeline.all_by(ms + 1) <= following[ms] + SLACK_MS
+        assert timeline.none_before(ms) <= steady + AHEAD_MS
+        assert ms < timeline.newest_by(steady + 1) + AHEAD_MS
+    for at in sorted(given.values())[:5]:
+        older = timeline.older_than(at)
+        for serial, steady in given.items():
+            if serial >> 16 < older:
+                assert steady < at + BEHIND_MS
+            else:
+                assert following[serial >> 16] > at - SLACK_MS
+
+
 @given(data=st.data())
 @settings(deadline=None)
 def test_whatever_is_done_to_the_wall_clock_serials_grow_and_their_age_is_known(data):
-    """Against the twin, which has noted each serial's steady time: nothing counts as older, nor as much younger."""
     one, newest = life(), 0
     for _ in range(data.draw(st.integers(1, 25))):
         step = data.draw(st.integers(0, 6))
@@ -47,21 +67,43 @@ def test_whatever_is_done_to_the_wall_clock_serials_grow_and_their_age_is_known(
         now = one.read()
         assert abs(now - one.machine.steady_ms) <= AHEAD_MS + BEHIND_MS
     one.passes(STEP_MS + TICK_MS)  # serials that creep have had a mark behind them then
-    timeline, times = one.timeline, [*one.given.values(), one.read()]
-    # A mark that no serial has followed yet may be replaced by a later one: at worst, by the time of the next serial.
-    following = {serial >> 16: after for serial, after in zip(one.given, times[1:], strict=True)}
-    for serial, steady in one.given.items():
-        ms = serial >> 16
-        assert steady - BEHIND_MS <= timeline.all_by(ms + 1) <= following[ms] + SLACK_MS
-        assert timeline.none_before(ms) <= steady + AHEAD_MS
-        assert ms < timeline.newest_by(steady + 1) + AHEAD_MS
-    for at in sorted(one.given.values())[:5]:
-        older = timeline.older_than(at)
-        for serial, steady in one.given.items():
-            if serial >> 16 < older:
-                assert steady < at + BEHIND_MS
-            else:
-                assert following[serial >> 16] > at - SLACK_MS
+    check_ages(one.timeline, one.given, one.read())
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("set"), st.sampled_from(SETTINGS)),
+            st.tuples(st.just("stall"), st.sampled_from((1_200, 140_000))),
+            st.tuples(st.just("pass"), st.integers(1, 12_000)),
+            st.tuples(st.just("give"), st.sampled_from(("first", "second", "second"))),
+        ),
+        max_size=25,
+    ),
+    joins=st.integers(0, 12),
+)
+@settings(deadline=None)
+def test_each_log_of_a_process_knows_the_age_of_its_own_serials(steps, joins):
+    one, second, given = life(), LogClock(Timeline(), SerialClock(), step_ms=STEP_MS), {}
+    for number, (what, value) in enumerate([*steps, ("pass", STEP_MS + TICK_MS)]):
+        if number == min(joins, len(steps)):
+            one.clock.join(second)
+        if what == "set":
+            one.machine.wall_ms += value
+        elif what == "stall":
+            one.machine.stalls(value)
+        elif what == "pass":
+            one.passes(value)
+        elif value == "first" or number < joins:
+            one.give()
+        else:
+            one.read()
+            serial = second.serials.next(one.clock.wall_ms)
+            assert serial > max(given, default=0)
+            given[serial] = one.machine.steady_ms
+        one.read()
+    check_ages(one.timeline, one.given, one.read())
+    check_ages(second.timeline, given, one.read())
 
 
 def test_without_a_jump_steady_time_is_the_wall_clock_and_nothing_is_noted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from engine.logclock import LogClock
 from engine.steady import Noted, SteadyClock
 from engine.timeline import Timeline
 from ext.serial import SerialClock
@@ -51,14 +52,12 @@ class Life:
     def begin(self) -> None:
         machine = self.machine
         self.clock = SteadyClock(
-            self.timeline,
-            self.serials,
+            [LogClock(self.timeline, self.serials, step_ms=self.step_ms)],
             noted=self.noted,
             wall_ms=machine.wall_ms,
             elapsed_ms=machine.elapsed_ms,
             stalled_ms=machine.stalled_ms,
             boot_id=f"boot-{machine.boots}",
-            step_ms=self.step_ms,
         )
 
     def read(self) -> int:
