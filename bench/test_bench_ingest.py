@@ -9,10 +9,11 @@ import msgpack
 import pytest
 
 from bench.baselines_ingest import PlainPath
-from engine.channel import Channel, Policy
+from engine.channel import Channel
 from engine.journal.memory import MemoryJournal
 from engine.logclock import LogClock
 from engine.partition import Partition
+from engine.policy import Policy
 from engine.timeline import Timeline
 from ext.acks import AckQueue
 from ext.common import Common

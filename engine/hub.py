@@ -16,13 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine import limits
-from engine.channel import Channel, Policy
+from engine.channel import Channel
+from engine.channelview import ChannelView
 from engine.directory import ChannelNames
 from engine.errors import PubSubError
 from engine.holding import Holding
 from engine.journal.port import Journal, Stored
 from engine.logclock import LogClock
 from engine.partition import Partition
+from engine.policy import Policy
 from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Asked, Completion, overloaded
 from engine.settings import Settings
@@ -125,6 +127,10 @@ class Hub:
             self._due.append((self.common.steady_ms + limits.CHANNEL_SWEEP_MS, channel))
         return channel
 
+    def view(self, app_id: str, name: str) -> ChannelView:
+        """The channel for those who read it: its home, for that is here. Raises: as ``open``."""
+        return self.open(app_id, name)
+
     def _check_channels(self, app_id: str) -> None:
         """May the app have one more? Raises: LimitExceeded."""
         check_share(
@@ -163,7 +169,7 @@ class Hub:
             found = self._shares[app_id] = self.budget.share()
         return found
 
-    def when_awake(self, channel: Channel, do: Callable[[], None]) -> None:
+    def when_awake(self, channel: ChannelView, do: Callable[[], None]) -> None:
         """Do it now, or in its turn once the channel is awake."""
         if channel.awake:
             do()
@@ -305,7 +311,7 @@ class Hub:
         return dropped
 
 
-def _wait(channel: Channel, do: Callable[[], None]) -> None:
+def _wait(channel: ChannelView, do: Callable[[], None]) -> None:
     if channel.waiting is None:
         channel.waiting = []
     channel.waiting.append(do)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from engine import absent, limits
-from engine.channel import Channel
+from engine.channelview import ChannelView
 from engine.errors import AuthError, Discontinuity, LimitExceeded, PubSubError
 from engine.names import ChannelName, parse_channel
 from ext.serial import parse_serial
@@ -89,7 +89,7 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
             client.services.hub.check_attachments(client.identity.app_id)
         serial = fields.optional_text(message, "channelSerial")
         fresh = (earlier is None or earlier.hurried) and serial is None and not flags & Flag.ATTACH_RESUME
-        channel = client.services.hub.open(client.identity.app_id, name.name)
+        channel = client.services.hub.view(client.identity.app_id, name.name)
     except PubSubError as error:
         _refuse_channel(client, text, error)
         return
@@ -176,7 +176,7 @@ def _unattachable(client: ClientProtocol, attachment: Attachment, error: PubSubE
     _finish(client, text)
 
 
-def _cursor_of(client: ClientProtocol, channel: Channel, text: str) -> int | None:
+def _cursor_of(client: ClientProtocol, channel: ChannelView, text: str) -> int | None:
     """The cursor, if it is one of this very log, given out by a life of it that this server knows, and not ahead."""
     try:
         serial, series = parse_serial(text)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import absent, limits
 from engine.auth.capability import NAMES, Operation
-from engine.channel import Channel
+from engine.channelview import ChannelView
 from engine.errors import AuthError, BadRequest
 from engine.names import ChannelName
 from ext.ingest import Ingest
@@ -231,7 +231,7 @@ class Attachment:
         "requested",
     )
 
-    def __init__(self, name: ChannelName, channel: Channel) -> None:
+    def __init__(self, name: ChannelName, channel: ChannelView) -> None:
         self.name = name
         self.channel = channel
         self.active = True
@@ -312,6 +312,6 @@ class Attachment:
         return True
 
 
-def shapers(transport: Transport, channel: Channel) -> list[Shaper]:
+def shapers(transport: Transport, channel: ChannelView) -> list[Shaper]:
     """Those that have a say in what is delivered from the channel over this transport: mostly none."""
     return [shaper for shaper in (transport.shaper, channel.outgoing) if shaper is not None]

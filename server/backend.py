@@ -16,11 +16,12 @@ from engine.auth.capability import Capability
 from engine.auth.keys import Key, Keyring
 from engine.auth.requests import TokenIssuer
 from engine.auth.tokens import Identity
-from engine.channel import Channel, Policy
+from engine.channel import Channel
 from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal.port import Stored
 from engine.names import ChannelName
 from engine.partition import Partition
+from engine.policy import Policy
 from engine.sequencer import Completion
 from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from engine.statistics import Entries, Interval

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from engine import limits
-from engine.channel import Channel
+from engine.channelview import ChannelView
 from engine.errors import JournalCorrupted, JournalUnavailable, PubSubError
 from engine.journal.port import Stored
 from engine.partition import Partition
@@ -130,7 +130,7 @@ class Count:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: ChannelView,
         waiting: dict[Attachment, Asker],
         told: Callable[[Asker, int, int], None],
     ) -> None:
@@ -215,7 +215,7 @@ class Beginnings:
         self._threads = Readers(limits.COUNTS_AT_ONCE, kick)
         self._under_way = 0
         self._queues: dict[ClientProtocol, deque[Search]] = {}  # whose turn is next comes first
-        self._gathering: dict[Channel, Count] = {}  # not begun yet: others may join
+        self._gathering: dict[ChannelView, Count] = {}  # not begun yet: others may join
         self._askers: dict[Attachment, Asker] = {}  # who have not been told
         self._told: deque[tuple[Asker, int, int]] = deque()  # what they are to be told
         self._resting: deque[tuple[float, Search]] = deque()  # until the journal can be read again

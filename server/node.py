@@ -20,7 +20,6 @@ from engine.allowance import Allowance, Allowances
 from engine.auth.authenticator import Authenticator
 from engine.auth.revocation import Revocations
 from engine.auth.tokens import Identity, with_client_id
-from engine.channel import Policy
 from engine.connection import Connection, Connections
 from engine.errors import AuthError, PubSubError
 from engine.hub import Hub
@@ -28,6 +27,7 @@ from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.names import namespace
 from engine.partition import Partition
+from engine.policy import Policy
 from engine.quota import Quota
 from engine.settings import Namespace, Settings
 from engine.shares import check_share

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import limits
-from engine.channel import Channel, Policy
+from engine.channel import Channel
 from engine.errors import JournalCorrupted, JournalUnavailable
 from engine.journal import block
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
+from engine.policy import Policy
 from ext.countback import Countback, cursor_before, most_messages
 from ext.dedup import DedupWindow
 from ext.entry import Entry

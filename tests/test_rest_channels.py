@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.channel import Channel, Policy
+from engine.channel import Channel
 from engine.directory import ChannelNames
+from engine.policy import Policy
 from server.actions import Flag
 from server.attachment import Attachment
 from server.channels import metrics

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.channel import Channel, Policy
+from engine.channel import Channel
 from engine.errors import JournalUnavailable, OutcomeUnknown
 from engine.journal.memory import MemoryJournal
 from engine.logclock import LogClock
 from engine.partition import Partition
+from engine.policy import Policy
 from engine.timeline import Timeline
 from ext.common import Common
 from ext.dedup import DedupWindow

@@ -1,0 +1,125 @@
+"""A channel as its readers know it, wherever its home is: who is attached, and the streams of frames that they read.
+
+    attach    a place in the log: its text, whether the ring still has what comes after it
+    live      a stream for each format and name, which readers follow
+    counted   attachments, by their modes
+
+``engine.channel.Channel`` is one, and the home as well. docs/decisions/0019."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from engine import limits
+from engine.errors import PubSubError
+from engine.names import ChannelName
+from engine.policy import Policy
+from engine.shares import Tally
+from ext.ring import Stream
+from ext.view import View
+from ext.wire import EntryEncoder
+
+if TYPE_CHECKING:
+    from engine.partition import Partition
+
+
+class ChannelView(View):
+    """See above. ``head`` is the position of those who attach now: no entry at or before it will come any more."""
+
+    __slots__ = ()  # they stand in the classes of it, for it has to fit beside a Home
+
+    SLOTS = (
+        "_plain_name",
+        "_streams",
+        "app_id",
+        "attached",
+        "failure",
+        "modes",
+        "name",
+        "partition",
+        "policy",
+        "tally",
+    )
+    app_id: str
+    name: str
+    policy: Policy
+    partition: Partition  # that of its home
+    awake: bool
+    waiting: list[Callable[[], None]] | None  # for it to be awake
+    failure: PubSubError | None  # why it can't be woken: what waits for it looks here when it is done
+    attached: int  # attachments, live or catching up
+    tally: Tally | None  # where they are counted, too
+    modes: dict[int, int] | None  # how many of them have just these modes, as the protocol's flags
+    _plain_name: ChannelName | None
+    _streams: dict[tuple[int, str], Stream] | None  # from the first reader on
+
+    def begin_view(self, app_id: str, name: str, policy: Policy, partition: Partition) -> None:
+        """Nobody is attached yet."""
+        self.app_id = app_id
+        self.name = name
+        self.policy = policy
+        self.partition = partition
+        self.failure = self.tally = self.modes = self._plain_name = self._streams = None
+        self.attached = 0
+
+    def count_attachment(self, change: int) -> None:
+        """There is one more, or one less."""
+        self.attached += change
+        if self.tally is not None:
+            self.tally.count(self.app_id, change)
+
+    def recount(self, before: int, after: int) -> None:
+        """An attachment has other modes than before; 0: it is not there."""
+        if before:
+            assert self.modes is not None
+            self.modes[before] -= 1
+            if not self.modes[before]:
+                del self.modes[before]
+        if after:
+            if self.modes is None:
+                self.modes = {}
+            self.modes[after] = self.modes.get(after, 0) + 1
+
+    def shared_name(self, name: ChannelName) -> ChannelName:
+        """The name as a client has written it: one object for all who wrote the channel's own."""
+        if name.full != self.name:
+            return name
+        if self._plain_name is None:
+            self._plain_name = name
+        return self._plain_name
+
+    def stream(self, wire: int, name: str) -> Stream:
+        """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""
+        if self._streams is None:
+            self._streams = {}
+        stream = self._streams.get((wire, name))
+        if stream is None:
+            stream = self._streams[wire, name] = Stream(self.ring, EntryEncoder(wire, name))
+            stream.shaper = self.outgoing
+        return stream
+
+    def has_stream_for(self, wire: int, name: str) -> bool:
+        """Is there one, or room for one more? For the channel's own name there always is."""
+        streams = self._streams or {}
+        if len(streams) >= limits.STREAMS_PER_CHANNEL and name != self.name and (wire, name) not in streams:
+            self.close_unread_streams()
+            return len(self._streams or {}) < limits.STREAMS_PER_CHANNEL
+        return True
+
+    def close_unread_streams(self) -> None:
+        """Forget the frames that nobody reads. A later reader begins a new stream, and replays what lies before it."""
+        for stream in self._streams.values() if self._streams else ():
+            if not stream.readers_now:
+                stream.close()
+        if self._streams:
+            self._streams = {variant: stream for variant, stream in self._streams.items() if stream.readers_now} or None
+
+    @property
+    def in_memory(self) -> bool:
+        """Has it been read back? Others may still be before those who would publish now."""
+        return self.ring is not None
+
+    def in_ring(self, cursor: int) -> bool:
+        """Is everything after ``cursor`` in memory?"""
+        return cursor >= self.ring.evicted
