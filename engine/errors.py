@@ -92,6 +92,13 @@ class JournalUnavailable(PubSubError):
         self.unwritten = unwritten
 
 
+class NotStorable(PubSubError):
+    """A block that no journal may be asked to hold: a bug of ours, which costs the channel that it is of one batch."""
+
+    code = 50000
+    status = 500
+
+
 class OutcomeUnknown(PubSubError):
     """Whether it is stored can't be known before the journal can be read again: neither an ACK nor a NACK is true.
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from engine.channel import Channel
 from engine.errors import LimitExceeded, PublishRejected, PubSubError
-from engine.journal.port import Block, Stored
+from engine.journal.port import NONE_REFUSED, Block, Refused, Stored
 from engine.limits import WAITING_BYTES
 from engine.repeats import other_content, repeats
 from ext.entry import Entry
@@ -217,14 +217,26 @@ class Sequencer(Sequence):
             return None
         return Batch(*self.take_pending(Block))
 
-    def commit(self, batch: Batch) -> list[Stream]:
-        """The journal has it: reveal it, and tell those who published. Returns the streams that have grown."""
-        return self._commit(batch.groups)
+    def commit(self, batch: Batch, refused: Refused = NONE_REFUSED) -> list[Stream]:
+        """The journal has it, but for some channels' blocks: reveal it, and tell those who published.
+
+        Returns: the streams that have grown.
+        """
+        if not refused:
+            return self._commit(batch.groups)
+        moved = self._commit([group for group in batch.groups if group[0].key not in refused])
+        for group in batch.groups:
+            if group[0].key in refused:
+                self._undo([group], refused[group[0].key])
+        return moved
 
     def undo(self, batch: Batch, error: PubSubError) -> None:
         """The journal does not have it: forget its ids, so that a retry is a first try, and refuse it."""
-        self._forget_ids(batch.groups)
-        self.settle(batch.groups, error)
+        self._undo(batch.groups, error)
+
+    def _undo(self, groups: list[tuple[Channel, list[Entry]]], error: PubSubError) -> None:
+        self._forget_ids(groups)
+        self.settle(groups, error)
 
     def pass_by(self, error: PubSubError) -> list[Stream]:
         """While nothing can be kept: refuse what is pending, reveal what needs no journal. Returns: as ``commit``."""

@@ -7,6 +7,7 @@ from ext.kept import Kept
 class Rows:
     rows: Final[list[tuple[str, bytes, bytes]]]
     placed: Final[list[tuple[Any, str]]]
+    refused: Final[dict[str, str]]
     newest: Final[int]
     entries: Final[int]
     size: Final[int]

@@ -4,7 +4,7 @@
     (channel, retention, series, entries) ...      class and time as before?  no: ask for the bucket
          -> (family, key, value) ...               entries beyond the bucket's end go to the next one
 
-Nothing is written here, nor noted: if a block cannot be stored, nothing has happened."""
+Nothing is written here, nor noted. A block that no store may be asked to hold has no rows, and the others have."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
@@ -30,10 +30,12 @@ cdef class Rows:
     """What an append is made of.
 
     ``rows`` are for the store; ``placed`` says which channels will be new in which buckets (bucket, channel).
-    ``newest`` is the greatest serial, ``entries`` counts them, and ``size`` the bytes of the values.
+    ``refused`` are the channels whose block can't be stored, and why. ``newest`` is the greatest serial, ``entries`` counts
+    them, and ``size`` the bytes of the values.
     """
 
     cdef readonly list rows, placed
+    cdef readonly dict refused
     cdef readonly uint64_t newest, entries, size
     cdef Item* _items           # the entries of the block that is being made
     cdef size_t _room
@@ -49,15 +51,18 @@ cdef class Rows:
             head: all serials have to be greater.
             find: (class, serial) -> (bucket, family, first serial, end serial, known), where ``known`` are the channels
                 that need not be placed, or None: none needs to be.
-        Raises: ValueError, for what no store may be asked to hold; and what ``find`` raises.
+        Raises: TypeError, for what is no block; and what ``find`` raises, but for a ValueError: it knows no such class.
         """
         cdef dict last = {}
         cdef tuple found
         cdef object retention = None, bucket = None, family = None, known = None, block, channel, wanted, before, held
         cdef uint64_t first = 0, end = 0, newest
+        cdef uint64_t size
         cdef size_t at, stop, count
+        cdef Py_ssize_t rows, placed
         self.rows = []
         self.placed = []
+        self.refused = {}
         self.newest = head
         for block in blocks:
             if not isinstance(block, tuple) or PyTuple_GET_SIZE(block) != 4:
@@ -67,26 +72,34 @@ cdef class Rows:
             held = <object>PyTuple_GET_ITEM(block, 3)
             if type(held) is not Kept:
                 held = tuple(held)          # it cannot change, nor let go of its records, while they are borrowed
-            count = self._fill(channel, held)
-            before = last.get(channel)
-            newest = head if before is None else <uint64_t>before
-            at = 0
-            while at < count:
-                if not (first <= self._items[at].serial < end
-                        and (wanted is retention or PyObject_RichCompareBool(wanted, retention, Py_EQ))):
-                    if self._items[at].serial <= newest:
-                        raise ValueError(f"{channel}: serial {self._items[at].serial} does not follow {newest}")
-                    found = find(wanted, self._items[at].serial)
-                    bucket, family, first, end, known = found
-                    retention = wanted
-                stop = at + 1
-                while stop < count and self._items[stop].serial < end:
-                    stop += 1
-                self._encode(channel, <object>PyTuple_GET_ITEM(block, 2), family, at, stop - at, newest)
-                if known is not None and channel not in <set?>known:
-                    self.placed.append((bucket, channel))
-                newest = self._items[stop - 1].serial
-                at = stop
+            rows, placed, size = PyList_GET_SIZE(self.rows), PyList_GET_SIZE(self.placed), self.size
+            try:
+                count = self._fill(channel, held)
+                before = last.get(channel)
+                newest = head if before is None else <uint64_t>before
+                at = 0
+                while at < count:
+                    if not (first <= self._items[at].serial < end
+                            and (wanted is retention or PyObject_RichCompareBool(wanted, retention, Py_EQ))):
+                        if self._items[at].serial <= newest:
+                            raise ValueError(f"{channel}: serial {self._items[at].serial} does not follow {newest}")
+                        found = find(wanted, self._items[at].serial)
+                        bucket, family, first, end, known = found
+                        retention = wanted
+                    stop = at + 1
+                    while stop < count and self._items[stop].serial < end:
+                        stop += 1
+                    self._encode(channel, <object>PyTuple_GET_ITEM(block, 2), family, at, stop - at, newest)
+                    if known is not None and channel not in <set?>known:
+                        self.placed.append((bucket, channel))
+                    newest = self._items[stop - 1].serial
+                    at = stop
+            except ValueError as error:
+                del self.rows[rows:]
+                del self.placed[placed:]
+                self.size = size
+                self.refused[channel] = str(error)
+                continue
             last[channel] = newest
             self.entries += count
             if newest > self.newest:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
 
-from engine.journal.port import Block, Journal
+from engine.journal.port import NONE_REFUSED, Block, Journal, Refused
 
 
 class Appender:
@@ -22,7 +22,7 @@ class Appender:
         self._journal = journal
         self._wake_fd = wake_fd
         self._jobs: SimpleQueue[tuple[Sequence[Block], bool] | None] = SimpleQueue()
-        self._outcome: BaseException | None = None
+        self._outcome: Refused | BaseException = NONE_REFUSED
         self._done = False
         self._begun = False
         self._thread: threading.Thread | None = None
@@ -45,18 +45,16 @@ class Appender:
                 self._thread.start()
             self._jobs.put((blocks, synced))
 
-    def take(self) -> BaseException | None:
-        """The outcome of what is done: None, or what the journal raised."""
+    def take(self) -> Refused:
+        """The outcome of what is done. Raises: what the journal has raised."""
         if self._begun:
             self._begun = False
-            try:
-                self._journal.end()
-            except BaseException as error:
-                return error
-            return None
+            return self._journal.end()
         assert self._done
         self._done = False
-        outcome, self._outcome = self._outcome, None
+        outcome, self._outcome = self._outcome, NONE_REFUSED
+        if isinstance(outcome, BaseException):
+            raise outcome
         return outcome
 
     def close(self) -> None:
@@ -71,7 +69,7 @@ class Appender:
         while (job := self._jobs.get()) is not None:
             blocks, synced = job
             try:
-                self._journal.append(blocks, synced=synced)
+                self._outcome = self._journal.append(blocks, synced=synced)
             except BaseException as error:
                 self._outcome = error
             del job, blocks  # or they would live until the next batch

@@ -29,6 +29,7 @@ import trio
 
 from engine import limits
 from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
+from engine.journal.port import NONE_REFUSED, Refused
 from engine.partition import Partition
 from engine.sequencer import Batch
 from ext.ring import Stream
@@ -101,15 +102,16 @@ class Committer:
                     return False
                 if not self._appender.done:
                     return False
-                error = self._appender.take()
-                if error is not None:
-                    if not isinstance(error, JournalUnavailable):
-                        raise error
+                try:
+                    refused = self._appender.take()
+                except JournalUnavailable as error:
                     self._failed = error
                     self._failing.set()
                     return False
+                for channel, reason in refused.items():
+                    LOGGER.error("what was published on %r can't be stored: %s", channel, reason)
                 batch, self._under_way = self._under_way, None
-                self._commit(batch)
+                self._commit(batch, refused)
                 if len(self._sequencer) and not self._closed:
                     return True
             self._pass_by()
@@ -154,9 +156,9 @@ class Committer:
             if self._sequencer.leave_open(self._under_way.groups, unknown):
                 self._on_commit([])
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch, refused: Refused = NONE_REFUSED) -> None:
         self.batches += 1
-        self._on_commit(self._sequencer.commit(batch))
+        self._on_commit(self._sequencer.commit(batch, refused))
 
     def _tell_idle(self) -> None:
         if self._idle is not None:
@@ -189,7 +191,7 @@ class Committer:
         """Reopen the journal, and do with the batch in doubt as it says; False: it could not be done."""
         try:
             with trio.CancelScope(shield=True):
-                persisted = await self._ask()
+                held = await self._ask()
         except PubSubError as still:
             if self.failure is None:
                 LOGGER.error(
@@ -199,21 +201,21 @@ class Committer:
                 )
             self.failure = self._sequencer.refusing = still
             if self._failed is not None and self._failed.unwritten:
-                self._end_doubt(persisted=False)
+                self._end_doubt(set())
             os.eventfd_write(self._wake_fd, 1)
             return False
         if self.failure is not None:
             LOGGER.warning("the journal is open again; publishes are accepted", extra=facts("journal_up"))
             self.failure = self._sequencer.refusing = None
-        self._end_doubt(persisted=persisted)
+        self._end_doubt(held)
         os.eventfd_write(self._wake_fd, 1)
         return True
 
-    async def _ask(self) -> bool:
-        """Has the journal, reopened, the batch in doubt? Raises: PubSubError, that can't be known now."""
+    async def _ask(self) -> set[str]:
+        """The channels whose block the journal has, once reopened. Raises: PubSubError, when that can't be known."""
         await trio.to_thread.run_sync(self._journal.recover)
         if self._under_way is None:
-            return False
+            return set()
         assert self._stored_until is not None
         blocks = self._under_way.blocks
         if trio.current_time() > self._stored_until:
@@ -221,16 +223,23 @@ class Committer:
         if self._taking_back:
             for block in blocks:
                 await trio.to_thread.run_sync(self._journal.erase, block.channel, [entry[0] for entry in block.entries])
-            return False
-        return await trio.to_thread.run_sync(self._journal.holds, blocks[0].channel, blocks[0].entries[0][0])
+            return set()
 
-    def _end_doubt(self, *, persisted: bool) -> None:
+        def held() -> set[str]:
+            return {block.channel for block in blocks if self._journal.holds(block.channel, block.entries[0][0])}
+
+        return await trio.to_thread.run_sync(held)
+
+    def _end_doubt(self, held: set[str]) -> None:
+        """Of the batch, the blocks of these channels are stored, and the others never will be."""
         batch, error = self._under_way, self._failed
         self._under_way = self._failed = self._stored_until = None
         self._taking_back = False
-        if batch is not None and persisted:
-            self._commit(batch)
-        elif batch is not None:
-            assert error is not None
+        if batch is None:
+            return
+        assert error is not None
+        if held:
+            self._commit(batch, {block.channel: error for block in batch.blocks if block.channel not in held})
+        else:
             self._sequencer.undo(batch, error)
             self._on_commit([])

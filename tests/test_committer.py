@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from engine import limits
-from engine.errors import JournalUnavailable
+from engine.errors import JournalUnavailable, NotStorable
 from server.committer import Committer
 from tests.test_sequencer import T0, awake, partition, publish, stage
 
@@ -21,6 +21,7 @@ class FailingJournal:
         self.kept = {}
         self.failing = 0  # appends that fail from now on
         self.lies = False
+        self.refuses = set()  # channels whose blocks are not kept; where the append fails, and lies, too
         self.unopenable = self.unerasable = 0  # attempts to reopen, and to erase, that fail from now on
         self.unwritten = False  # what fails has not touched the disk, and it is known
         self.appends = 0
@@ -31,10 +32,12 @@ class FailingJournal:
         self.failing -= fails
         if not fails or self.lies:
             for block in blocks:
-                for serial, _, record in block.entries:
+                for serial, _, record in block.entries if block.channel not in self.refuses else ():
                     self.kept[block.channel, serial] = record
         if fails:
             raise JournalUnavailable("no space left on device", unwritten=self.unwritten)
+        refused = self.refuses & {block.channel for block in blocks}
+        return dict.fromkeys(refused, NotStorable("a series has 8 characters"))
 
     def begin(self, blocks, *, synced, wake_fd):
         return False
@@ -121,6 +124,31 @@ async def test_a_batch_that_was_stored_in_spite_of_the_failure_is_acknowledged()
         await bench.committer.settled()
         assert told.outcomes[0][0] == "accepted"
         bench.check(told)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("first_is_refused", [False, True])
+@trio.testing.trio_test
+async def test_each_block_of_a_batch_has_an_outcome_of_its_own(fails, first_is_refused):
+    """It is told by the append; or, if that failed, by the journal when it is asked about each of them."""
+    async with trio.open_nursery() as nursery:
+        bench = await started(nursery)
+        other = awake("other")
+        refused = bench.channel if first_is_refused else other
+        bench.journal.failing, bench.journal.lies, bench.journal.refuses = int(fails), True, {refused.key}
+        told = {each: stage(bench.sequencer, each, publish("x")) for each in (bench.channel, other)}
+        bench.committer.turn()
+        await bench.committer.settled()
+        assert {each: one.outcomes[0][0] for each, one in told.items()} == {
+            each: "refused" if each is refused else "accepted" for each in told
+        }
+        assert [len(each.ring) for each in told] == [int(each is not refused) for each in told]
+        bench.journal.refuses = set()
+        again = stage(bench.sequencer, refused, publish("x"))
+        bench.committer.turn()
+        await bench.committer.settled()
+        assert again.outcomes[0][0] == "accepted", "its id is free"
         nursery.cancel_scope.cancel()
 
 

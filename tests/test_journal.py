@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import JournalCorrupted, JournalUnavailable
+from engine.errors import JournalCorrupted, JournalUnavailable, NotStorable
 from engine.journal import opening
 from engine.journal.buckets import HOUR_MS, Bucket
 from engine.journal.memory import MemoryJournal
@@ -415,8 +415,7 @@ def test_the_head_is_raised_to_what_is_kept_elsewhere_and_never_lowered(tmp_path
     for serial in (40, 20):
         journal.raise_head(serial)
         assert journal.head() == 40
-    with pytest.raises(ValueError):
-        journal.append([block("a", 40, previous=10)], synced=True)
+    assert journal.append([block("a", 40, previous=10)], synced=True).keys() == {"a"}
     journal.append([block("a", 41, previous=10)], synced=True)
     journal.close()
     journal = journal_at(tmp_path)
@@ -436,12 +435,13 @@ def test_the_head_is_raised_to_what_is_kept_elsewhere_and_never_lowered(tmp_path
         block("a", 30, series="short"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_and_the_rest_goes_on(tmp_path, bad):
+def test_a_block_that_cannot_be_stored_is_refused_and_the_others_are_stored(tmp_path, bad):
     journal = journal_at(tmp_path)
     journal.append([block("a", 10)], synced=True)
-    with pytest.raises(ValueError):
-        journal.append([block("b", 40), bad], synced=True)
-    assert read_all(journal, "b") == []
+    refused = journal.append([block("b", 40), bad], synced=True)
+    assert refused.keys() == {bad.channel}
+    assert isinstance(refused[bad.channel], NotStorable)
+    assert serials(read_all(journal, "b")) == [40]
     journal.append([block("a", 50, previous=10)], synced=True)
     assert serials(read_all(journal, "a")) == [10, 50]
     journal.close()

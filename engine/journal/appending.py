@@ -1,4 +1,5 @@
 """Blocks go to the journal: all of an append or nothing, visible only when it is as safe as was asked for.
+A block that no journal may be asked to hold is no part of it, and refused by itself.
 
     append     write -> sync -> show              in one call, by a thread that may wait
     begin      write -> sync begins ...           the same in halves, by one that may not
@@ -12,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from engine.errors import NotStorable
 from engine.journal.buckets import Bucket, retention_ms
 from engine.journal.meta import head_row
-from engine.journal.port import Block
+from engine.journal.port import NONE_REFUSED, Block, Refused
 from engine.journal.state import State
 from engine.journal.store import Row, Store, StoreError
 from ext.rows import Rows
@@ -27,6 +29,7 @@ class _Written(NamedTuple):
     newest: int
     entries: int
     size: int
+    refused: Refused
 
 
 class _NoBucketError(Exception):
@@ -42,9 +45,8 @@ class Appending:
         self._known_classes: set[str] = set()  # retention classes that have been checked
         self.appends = self.entries = self.bytes = 0
 
-    def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
-        """Raises: JournalUnavailable (then it is unknown whether any of it was persisted), or ValueError
-        for what no journal may be asked to hold; then nothing was."""
+    def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
+        """Raises: JournalUnavailable: then it is unknown whether any of it was persisted."""
         with self._state.appending:
             begun = self._write(blocks)
             if synced:
@@ -53,7 +55,7 @@ class Appending:
                 except StoreError as error:
                     raise self._state.fail(f"an append failed: {error}") from error
                 self._state.unsynced = False
-            self._show(begun)
+            return self._show(begun)
 
     def raise_head(self, serial: int) -> None:
         with self._state.appending:
@@ -94,14 +96,14 @@ class Appending:
         if begun is not None and begun[1]:
             self._open_store().wait_for_sync()
 
-    def end(self) -> None:
+    def end(self) -> Refused:
         assert self._begun is not None
         begun, synced = self._begun
         try:
             if synced:
                 self._open_store().end_sync()
                 self._state.unsynced = False
-            self._show(begun)
+            return self._show(begun)
         except StoreError as error:
             raise self._state.fail(f"an append failed: {error}") from error
         finally:
@@ -115,8 +117,8 @@ class Appending:
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
         """Nothing is noted before all is known to be storable: a bucket is trusted to have what is noted of it.
 
-        Raises: ValueError; _NoBucketError, one is missing that is not to be made; JournalUnavailable, which says
-        ``unwritten`` where that is certain.
+        Raises: _NoBucketError, one is missing that is not to be made; JournalUnavailable, which says ``unwritten``
+        where that is certain.
         """
         store = self._state.writable()
 
@@ -139,13 +141,15 @@ class Appending:
         except StoreError as error:
             raise self._state.fail(f"an append failed: {error}") from error
         self._state.unsynced, self._state.timeline_kept = True, version
-        return _Written(found.newest, found.entries, found.size)
+        refused = {channel: NotStorable(why) for channel, why in found.refused.items()} or NONE_REFUSED
+        return _Written(found.newest, found.entries, found.size, refused)
 
-    def _show(self, written: _Written) -> None:
+    def _show(self, written: _Written) -> Refused:
         self._state.head = written.newest  # from here on readers see it
         self.appends += 1
         self.entries += written.entries
         self.bytes += written.size
+        return written.refused
 
     def _bucket(self, store: Store, retention: str, at_ms: int, make: bool) -> Bucket:
         if retention not in self._known_classes:

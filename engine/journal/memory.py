@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from engine.journal.buckets import retention_ms
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives, new_series
-from engine.journal.port import Block, Statistics, Stored, Window
+from engine.journal.port import NONE_REFUSED, Block, Refused, Statistics, Stored, Window
 from engine.timeline import Timeline
 from ext.countback import Countback
 from ext.playback import Playback
@@ -48,11 +48,12 @@ class MemoryJournal:
     def raise_head(self, serial: int) -> None:
         self._head = max(self._head, serial)
 
-    def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
+    def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
         for block in blocks:
             self._head = max(self._head, block.entries[-1][0])
             self._entries += len(block.entries)
         self._appends += 1
+        return NONE_REFUSED
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
         self.append(blocks, synced=synced)
@@ -65,8 +66,8 @@ class MemoryJournal:
     def wait(self) -> None:
         pass
 
-    def end(self) -> None:
-        pass
+    def end(self) -> Refused:
+        return NONE_REFUSED
 
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return []

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from engine.errors import PubSubError
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.timeline import Timeline
@@ -51,6 +53,11 @@ class Block(NamedTuple):
     retention: str
     series: str
     entries: Sequence[tuple[int, int, bytes]] | Kept
+
+
+Refused = Mapping[str, PubSubError]
+"""Of an append: the channels whose block can't be stored, whatever is done, and why."""
+NONE_REFUSED: Refused = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +122,9 @@ class Journal(Protocol):
         """Namespaces have other classes from now on, or may have: what was dropped of a channel's old class is in no
         floor of its new one, so all floors rise to the head. Synced. As at an opening with another layout."""
 
-    def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
-        """All blocks or none. When it returns they survive a power cut (synced) or a kill -9 (not)."""
+    def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
+        """All blocks or none, but for those that are refused by themselves. When it returns they survive a power cut
+        (synced) or a kill -9 (not)."""
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
         """The first half of ``append``, which does not wait for the disk: ``wake_fd`` (an eventfd) is written to when
@@ -132,8 +140,8 @@ class Journal(Protocol):
     def wait(self) -> None:
         """Until it can; for another thread than that of ``begin``."""
 
-    def end(self) -> None:
-        """The second half, after which it is visible. Raises: as ``append``."""
+    def end(self) -> Refused:
+        """The second half, after which it is visible. Returns, and raises: as ``append``."""
 
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         """Entries with serial > cursor, ascending; at most ``limit`` entries and ``budget`` bytes of

@@ -20,7 +20,7 @@ from engine.journal.buckets import INDEX_ENTRIES
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.journal.meta import NOTES, notes
-from engine.journal.port import Block, Statistics, Stored, Window
+from engine.journal.port import Block, Refused, Statistics, Stored, Window
 from engine.journal.silent import MOST_CHANNELS
 from engine.journal.state import State
 from engine.journal.store import META, RocksStore, Store, StoreError
@@ -91,8 +91,8 @@ class RocksJournal:
     def clock_noted(self) -> bytes | None:
         return self._state.meta.clock
 
-    def append(self, blocks: Sequence[Block], *, synced: bool) -> None:
-        self._appending.append(blocks, synced=synced)
+    def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
+        return self._appending.append(blocks, synced=synced)
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
         return self._appending.begin(blocks, synced=synced, wake_fd=wake_fd)
@@ -104,8 +104,8 @@ class RocksJournal:
     def wait(self) -> None:
         self._appending.wait()
 
-    def end(self) -> None:
-        self._appending.end()
+    def end(self) -> Refused:
+        return self._appending.end()
 
     def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         with self._watched(channel, cursor):
