@@ -71,7 +71,7 @@ def bytes_per_id(path: Path) -> float:
     for n in range(CHANNELS):
         recall = Recall(DedupWindow(bytes(16), WINDOW_MS), lambda serial: serial >> 16, 0, until=1 << 63)
         recall.begin(1 << 40)
-        journal.recall(f"app1:room{n}", recall)
+        journal.feed(f"app1:room{n}", recall)
         memory, held = memory + recall.window.memory, held + len(recall.window)
     journal.close()
     return memory / held if held else 0.0

@@ -75,12 +75,6 @@ cdef class Countback:
             self._take(place.serial, place.record, place.size)
         return self._spend(max(<size_t>PyBytes_GET_SIZE(value), <size_t>ROW_BYTES))
 
-    def take(self, uint64_t serial, bytes record not None):
-        """The same for a single entry."""
-        cdef size_t size = <size_t>PyBytes_GET_SIZE(record)
-        self._take(serial, <const uint8_t*>PyBytes_AS_STRING(record), size)
-        return self._spend(size)
-
     cdef bint _spend(self, size_t size) noexcept:
         self._room -= min(size, self._room)
         return not self.stopped and self._room > 0

@@ -8,15 +8,14 @@
 A batch moves its cursor as it takes entries: over those of ``skip_origin`` too, which get no frame. Of the entry whose
 serial is the one after the cursor that it began with, ``omit`` messages are left out: a rewind begins inside it."""
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.block cimport OpenBlock, Place, end_block, next_place, open_block
 from ext.output cimport Out, out_init
-from ext.serial cimport ID_LENGTH, SERIES_LENGTH
+from ext.serial cimport ID_LENGTH
 from ext.wire cimport EntryEncoder
 
 from ext.serial import connection_id
@@ -67,19 +66,6 @@ cdef class Playback:
                 return False
         end_block(&block)
         return True
-
-    def take(self, uint64_t serial, uint64_t previous, str series not None, bytes record not None):
-        """The same for a single entry."""
-        cdef Place place
-        cdef Py_ssize_t size
-        cdef const char* text = PyUnicode_AsUTF8AndSize(series, &size)
-        if size != SERIES_LENGTH:
-            raise ValueError(f"a series has {<int>SERIES_LENGTH} characters, got {series!r}")
-        place.serial = serial
-        place.previous = previous
-        place.record = <const uint8_t*>PyBytes_AS_STRING(record)
-        place.size = <size_t>PyBytes_GET_SIZE(record)
-        return self._take(&place, <const uint8_t*>text) != 0
 
     def frames(self):
         """All of them, one behind the other; none, if nothing was there for this reader."""

@@ -86,22 +86,6 @@ cdef class Recall:
             self.full = True
         return not self.full
 
-    def take(self, uint64_t serial, uint64_t previous, str series not None, bytes record not None):
-        """The same for a single entry."""
-        if serial > self._until:
-            self.full = True
-            self.cursor = self._until
-        if self.full:
-            return False
-        if serial > self.cursor:
-            self._raise(self._take(<const uint8_t*>PyBytes_AS_STRING(record), <size_t>PyBytes_GET_SIZE(record), serial,
-                                   self._steady_of(serial)))
-            self.cursor = serial
-            self.entries += 1
-        self._left -= <int64_t>PyBytes_GET_SIZE(record)
-        self.full = self._left <= 0
-        return not self.full
-
     cdef int _raise(self, int outcome) except -1:
         if outcome == MALFORMED:
             raise ValueError("the record is malformed")

@@ -18,6 +18,7 @@ from engine.auth.requests import TokenIssuer
 from engine.auth.tokens import Identity
 from engine.channel import Channel
 from engine.errors import BadRequest, LimitExceeded, PubSubError
+from engine.journal import entries
 from engine.journal.port import Stored
 from engine.names import ChannelName
 from engine.partition import Partition
@@ -203,8 +204,8 @@ class NodeBackend:
             found = self._read_ring(key, cursor, limit, budget, backwards=True)
             if found:  # the newest are in memory too, and need no thread; what lies before them is asked for next
                 return found
-        read = partition.journal.read_before if backwards else partition.journal.read_after
-        work = partial(read, key, cursor, limit=limit, budget=budget)
+        read = entries.before if backwards else entries.after
+        work = partial(read, partition.journal, key, cursor, limit=limit, budget=budget)
         return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
 
     def _read_ring(self, key: str, cursor: int, limit: int, budget: int, *, backwards: bool) -> list[Stored]:
@@ -214,13 +215,13 @@ class NodeBackend:
             return []
         ring = channel.ring
         if backwards:
-            entries = ring.read_before(cursor, limit=limit)
+            shown = ring.read_before(cursor, limit=limit)
         else:
-            entries, cursor = [], max(cursor, ring.evicted)
-            while not entries and cursor < ring.head:  # what it looks at may all be ephemeral
-                cursor, entries = ring.read_after(cursor, budget=budget)
+            shown, cursor = [], max(cursor, ring.evicted)
+            while not shown and cursor < ring.head:  # what it looks at may all be ephemeral
+                cursor, shown = ring.read_after(cursor, budget=budget)
         # Entries are tuples of serial, series, record; the ring does not look into them.
-        return [Stored(entry[0], 0, entry[1], entry[2]) for entry in entries[:limit]]  # type: ignore[index]
+        return [Stored(entry[0], 0, entry[1], entry[2]) for entry in shown[:limit]]  # type: ignore[index]
 
     def channel(self, app_id: str, name: str) -> Channel | None:
         return self._node.hub.channels.get(f"{app_id}:{name}")

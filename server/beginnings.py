@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from engine import limits
 from engine.channelview import ChannelView
 from engine.errors import JournalCorrupted, JournalUnavailable, PubSubError
+from engine.journal import entries
 from engine.journal.port import Stored
 from engine.partition import Partition
 from ext.countback import Countback, cursor_before, most_messages
@@ -166,7 +167,7 @@ class Count:
             self._ended(count)
             return None
         count.budget(limits.COUNT_BYTES)
-        return partial(channel.partition.journal.count_back, channel.key, count)
+        return partial(channel.partition.journal.feed_back, channel.key, count)
 
     def looked(self, more: bool) -> bool:
         assert self._countback is not None
@@ -303,7 +304,7 @@ class Beginnings:
         def first(page: list[Stored]) -> None:
             found(min(page[0].serial - 1, channel.head) if page else channel.head, 0, cut)
 
-        work = partial(channel.partition.journal.read_after, channel.key, floor, limit=1, budget=0)
+        work = partial(entries.after, channel.partition.journal, channel.key, floor, limit=1, budget=0)
         self._enqueue(client, Question(client, attachment, work, first, []))
 
     def _enqueue(self, client: ClientProtocol, search: Search) -> None:

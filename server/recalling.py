@@ -18,6 +18,7 @@ from engine import limits
 from engine.channel import Channel
 from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
 from engine.hub import Hub
+from engine.journal import entries
 from engine.journal.port import Stored
 from ext.recall import Recall
 
@@ -65,12 +66,12 @@ class Recalling:
                 recall = self._begun.get(channel)
                 if recall is None:
                     recall = self._begun[channel] = self._hub.new_recall(channel)
-                error = _told(await self._while_open(partial(self._recall, channel, recall), _unavailable))
-                if error is not None:
-                    LOGGER.error("the ids of channel %r can't be recalled: %s", channel.name, error)
+                found = _told(await self._while_open(partial(self._recall, channel, recall), _unavailable))
+                if isinstance(found, PubSubError):
+                    LOGGER.error("the ids of channel %r can't be recalled: %s", channel.name, found)
                     del self._begun[channel]
-                    self._holding.recalled(channel, error)
-                elif not recall.full or recall.cursor >= channel.partition.began:
+                    self._holding.recalled(channel, found)
+                elif not found or recall.cursor >= channel.partition.began:
                     del self._begun[channel]
                     self._hub.recalled(channel, recall.window)
                 else:
@@ -108,22 +109,21 @@ class Recalling:
             await trio.lowlevel.checkpoint()
         self._end_of_turn()
 
-    def _recall(self, channel: Channel, recall: Recall) -> PubSubError | None:
-        """In a thread: go on with it."""
+    def _recall(self, channel: Channel, recall: Recall) -> PubSubError | bool:
+        """In a thread: go on with it. True: there may be more."""
         recall.begin(limits.RECALL_BYTES)
         try:
-            channel.partition.journal.recall(channel.key, recall)
+            return channel.partition.journal.feed(channel.key, recall)
         except PubSubError as error:
             return error
-        return None
 
     def _look_up(self, wanted: list[tuple[Channel, int]]) -> list[list[Stored] | PubSubError]:
         """In a thread: the entries from these serials on, or why they can't be read."""
         found: list[list[Stored] | PubSubError] = []
         for channel, serial in wanted:
-            read_after = channel.partition.journal.read_after
+            journal = channel.partition.journal
             try:
-                found.append(read_after(channel.key, serial - 1, limit=PAGE_ENTRIES, budget=PAGE_BYTES))
+                found.append(entries.after(journal, channel.key, serial - 1, limit=PAGE_ENTRIES, budget=PAGE_BYTES))
             except PubSubError as error:
                 found.append(error)
         return found

@@ -4,7 +4,7 @@
 
         in the ring? ------yes--> entries ---\
              no                               frames -> transport -> drained? -> again, until a stream holds the rest
-        journal.play_after (thread) ---------/
+        journal.feed (thread) ---------------/
              its first entry does not follow the cursor: Discontinuity, and the client is told
 
 What the journal has is not always visible yet (durable comes first), so nothing after ``channel.head`` goes out."""
@@ -104,15 +104,15 @@ class Replay:
         until = channel.head  # what is beyond it, no reader of the stream has seen either
 
         def read() -> tuple[Playback, bool]:
-            played = journal.play_after(
-                channel.key,
-                cursor,
+            played = Playback(
                 encoder,  # type: ignore[arg-type]  # opaque to the ring
+                cursor,
                 until=until,
                 budget=budget,
                 skip_origin=skip_origin,
                 omit=omit,
             )
+            journal.feed(channel.key, played)
             nothing = not played.entries and journal.continuous(channel.key, channel.policy.retention, cursor)
             return played, nothing
 

@@ -17,6 +17,7 @@ from engine import limits
 from engine.channel import Channel
 from engine.errors import PubSubError
 from engine.hub import Hub, ReadBack
+from engine.journal.entries import before
 from engine.partition import Partition
 from ext.serial import last_serial_before
 from server.pace import Pace
@@ -126,7 +127,7 @@ class Waking:
             try:
                 last = journal.last_serial(key)
                 if last > since:
-                    newest = journal.read_before(key, last + 1, limit=limits.WAKE_ENTRIES, budget=limits.WAKE_BYTES)
+                    newest = before(journal, key, last + 1, limit=limits.WAKE_ENTRIES, budget=limits.WAKE_BYTES)
                 last = last or journal.forgotten_floor(channel.policy.retention)
                 found[key] = self._hub.read_back(channel, last, newest, since)
             except PubSubError as error:

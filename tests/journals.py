@@ -1,5 +1,7 @@
 """Journals for tests, and what goes into them."""
 
+from engine.journal import asking
+from engine.journal.entries import after
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 
@@ -23,5 +25,10 @@ def serials(entries):
     return [entry.serial for entry in entries]
 
 
+def floor(journal, retention):
+    """The smallest cursor after which nothing of this class has been dropped."""
+    return asking.floor(journal._state, retention)
+
+
 def read_all(journal, channel, cursor=0):
-    return journal.read_after(channel, cursor, limit=1_000_000, budget=1 << 40)
+    return after(journal, channel, cursor, limit=1_000_000, budget=1 << 40)

@@ -22,6 +22,7 @@ from typing import Any
 from engine.channel import Channel
 from engine.channelview import ChannelView
 from engine.hub import Hub
+from engine.journal.entries import after
 from engine.sequencer import Sequencer
 from ext.entry import Entry
 from ext.ring import EPHEMERAL, Ring, Stream
@@ -87,7 +88,7 @@ class Mirror(ChannelView):
         moved: list[Stream] = []
         while True:
             journal = self.partition.journal
-            page = journal.read_after(self.key, self.newest, limit=PAGE_ENTRIES, budget=PAGE_BYTES)
+            page = after(journal, self.key, self.newest, limit=PAGE_ENTRIES, budget=PAGE_BYTES)
             page = [stored for stored in page if stored.serial < before]
             for stored in page:
                 assert stored.previous == self.newest, "nothing is missing between them"

@@ -9,6 +9,7 @@ import pytest
 
 from engine.journal import reading
 from engine.journal.block import decode
+from engine.journal.entries import after, before
 from engine.journal.port import Block, Stored
 from engine.journal.rocks import RocksJournal
 from ext.block import MAX_BYTES, MAX_ENTRIES
@@ -48,10 +49,10 @@ class JournalArchive:
         return True
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return self.journal.read_after(f"{app_id}:{channel}", cursor, limit=limit, budget=budget)
+        return after(self.journal, f"{app_id}:{channel}", cursor, limit=limit, budget=budget)
 
     async def read_before(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return self.journal.read_before(f"{app_id}:{channel}", cursor, limit=limit, budget=budget)
+        return before(self.journal, f"{app_id}:{channel}", cursor, limit=limit, budget=budget)
 
 
 def append(journal: RocksJournal, channel: str, begin: int, count: int, *, together: int, size: int = 10) -> None:

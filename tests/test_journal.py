@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from engine.errors import JournalCorrupted, JournalUnavailable, NotStorable
 from engine.journal import opening
 from engine.journal.buckets import HOUR_MS, Bucket
+from engine.journal.entries import after, before
 from engine.journal.memory import MemoryJournal
 from engine.journal.store import META, RocksStore, StoreError
-from tests.journals import MS, WINDOW_MS, block, journal_at, read_all, serials
+from tests.journals import MS, WINDOW_MS, block, floor, journal_at, read_all, serials
 from tests.models.journal import JournalModel, page
 
 
@@ -95,8 +96,8 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                 now += what
             elif kind == "maintain":
                 journal.maintain(now)
-                for retention, floor in journal._state.meta.floors.items():
-                    model.drop_up_to(retention, floor)
+                for retention, dropped in journal._state.meta.floors.items():
+                    model.drop_up_to(retention, dropped)
             elif kind in ("reopen", "layout", "relayout"):
                 if kind != "reopen":
                     opened["layout"] = what
@@ -118,18 +119,17 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
                 )
                 cursor = max(cursor, 0)
                 limit, budget = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 200))
-                after = journal.read_after(name, cursor, limit=limit, budget=budget)
-                assert after == page(model.after(name, cursor), limit, budget)
-                before = journal.read_before(name, cursor, limit=limit, budget=budget)
-                assert before == page(model.before(name, cursor), limit, budget)
+                found = after(journal, name, cursor, limit=limit, budget=budget)
+                assert found == page(model.after(name, cursor), limit, budget)
+                found = before(journal, name, cursor, limit=limit, budget=budget)
+                assert found == page(model.before(name, cursor), limit, budget)
                 continuous = journal.continuous(name, retention, cursor)
                 if continuous:
                     assert not model.lost_after(name, cursor)
-                if cursor >= journal.floor(retention):
+                if cursor >= floor(journal, retention):
                     assert continuous
                 last, wanted = journal.last_serial(name), model.last_serial(name)
                 assert last >= wanted or (last == 0 and journal.forgotten_floor(retention) >= wanted)
-                assert journal.wake([name], 0)[name].last == last
                 if now < HOUR_MS * 9 and opened["silent_channels"] > 10 and not model.erased:
                     assert last == wanted  # a day has not passed: nothing is forgotten
                     assert model.after(name, cursor) or continuous == (cursor >= wanted)
@@ -149,10 +149,10 @@ def test_nothing_is_dropped_before_its_retention_and_everything_soon_after(tmp_p
             ms for ms in times if ms >= now - WINDOW_MS
         ]
         assert times[0] > now - WINDOW_MS - 2 * 30_000
-        assert journal.floor("w") < times[0] * MS
+        assert floor(journal, "w") < times[0] * MS
     assert len(read_all(journal, "p")) == 60
-    assert journal.statistics().buckets <= 10 + 12
-    assert journal.floor("p1") == 0
+    assert len(journal._state.table) <= 10 + 12
+    assert floor(journal, "p1") == 0
     journal.close()
 
 
@@ -161,7 +161,7 @@ def test_a_cursor_older_than_the_floor_is_continuous_only_if_the_chain_proves_it
     old, new = 1_000_000 * MS, 2_000_000 * MS
     journal.append([block("chained", old), block("lost", old + 1, old + 2), block("idle", old + 3)], synced=True)
     journal.maintain(2_000_000)
-    assert journal.floor("w") == old + 3
+    assert floor(journal, "w") == old + 3
     assert journal.head() == old + 3  # survives its entries
     journal.append([block("chained", new, previous=old), block("lost", new + 1, previous=old + 2)], synced=True)
     assert journal.continuous("chained", "w", old)  # the entry after it names it
@@ -171,7 +171,7 @@ def test_a_cursor_older_than_the_floor_is_continuous_only_if_the_chain_proves_it
     assert journal.continuous("idle", "w", old + 3)
     journal.close()
     journal = journal_at(tmp_path, window_ms=WINDOW_MS)
-    assert journal.floor("w") == old + 3
+    assert floor(journal, "w") == old + 3
     journal.close()
 
 
@@ -184,15 +184,15 @@ def test_a_changed_layout_trusts_only_the_chain(tmp_path, live):
     else:
         journal.close()
         journal = journal_at(tmp_path, layout="chat=p24")
-    assert journal.floor("p24") == 6 * MS
+    assert floor(journal, "p24") == 6 * MS
     assert not journal.continuous("a", "p24", MS)
     assert journal.continuous("a", "p24", 6 * MS)
     journal.append([block("a", 9 * MS, previous=5 * MS, retention="p24")], synced=True)
     assert serials(read_all(journal, "a")) == [5 * MS, 9 * MS]  # merged over both classes
-    assert serials(journal.read_before("a", 10 * MS, limit=9, budget=999)) == [9 * MS, 5 * MS]
+    assert serials(before(journal, "a", 10 * MS, limit=9, budget=999)) == [9 * MS, 5 * MS]
     journal.close()
     journal = journal_at(tmp_path, layout="chat=p24")
-    assert journal.floor("p24") == 6 * MS, "the layout is known, and nothing has to be doubted again"
+    assert floor(journal, "p24") == 6 * MS, "the layout is known, and nothing has to be doubted again"
     journal.close()
 
 
@@ -200,11 +200,11 @@ def test_the_clock_may_step_back_after_everything_expired(tmp_path):
     journal = journal_at(tmp_path)
     journal.append([block("a", 10_000 * MS)], synced=True)
     journal.maintain(9_000_000)  # a clock that jumped ahead drops the bucket of the head
-    floor = journal.floor("w")
+    dropped = floor(journal, "w")
     journal.append([block("a", 10_000 * MS + 1), block("b", 11_000 * MS)], synced=True)
     assert serials(read_all(journal, "a")) == [10_000 * MS + 1]
-    assert floor == 10_000 * MS
-    assert journal.continuous("a", "w", floor)
+    assert dropped == 10_000 * MS
+    assert journal.continuous("a", "w", dropped)
     journal.close()
 
 
@@ -227,22 +227,10 @@ def test_a_page_costs_what_the_page_costs_in_a_channel_of_many(tmp_path):
         journal.append([block("a", *range(start, start + 500))], synced=False)
     for cursor in (100_001, 50_000, 3):
         reads.clear()
-        assert serials(journal.read_before("a", cursor, limit=2, budget=99)) == [cursor - 1, cursor - 2]
+        assert serials(before(journal, "a", cursor, limit=2, budget=99)) == [cursor - 1, cursor - 2]
         assert reads.count("value") == 1
-        assert serials(journal.read_after("a", cursor - 3, limit=2, budget=99)) == [cursor - 2, cursor - 1]
+        assert serials(after(journal, "a", cursor - 3, limit=2, budget=99)) == [cursor - 2, cursor - 1]
         assert reads.count("value") <= 3
-    journal.close()
-
-
-def test_wake_finds_the_last_serial_and_the_window_in_pages(tmp_path):
-    journal = journal_at(tmp_path)
-    journal.append([block("a", *(each * MS for each in range(1, 10_001))), block("b", 10_001 * MS)], synced=True)
-    found = journal.wake(["a", "b", "nobody"], 5_000)
-    assert {name: window.last for name, window in found.items()} == {"a": 10_000 * MS, "b": 10_001 * MS, "nobody": 0}
-    pages = list(found["a"].pages)
-    assert len(pages) > 1
-    assert [serial for page in pages for serial in serials(page)] == [each * MS for each in range(5_000, 10_001)]
-    assert list(found["nobody"].pages) == []
     journal.close()
 
 
@@ -278,7 +266,7 @@ def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fau
     assert serials(read_all(journal, "a")) == [1, 2]  # readers go on
     with pytest.raises(JournalUnavailable):
         append(journal, [block("a", 6)], synced=True, halves=halves)  # nothing is written before recovery
-    assert not journal.statistics().available
+    assert journal._state.failed is not None
     journal.recover()
     persisted = fault == "sync"
     assert [journal.holds("a", serial) for serial in (1, 2, 3, 4, 5)] == [True, True, False, persisted, persisted]
@@ -290,8 +278,7 @@ def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fau
     assert serials(read_all(journal, "a")) == [1, 2]
     append(journal, [block("a", 6, previous=2)], synced=True, halves=halves)
     assert serials(read_all(journal, "a")) == [1, 2, 6]
-    statistics = journal.statistics()
-    assert (statistics.failures, statistics.recoveries, statistics.available) == (1, 1, True)
+    assert journal._state.failed is None
     journal.close()
 
 
@@ -456,7 +443,7 @@ def test_readers_beside_appends_and_retention_never_see_a_hole(tmp_path):
             for name in ("a", "b"):
                 found = read_all(journal, name)
                 holes.extend((name, one, two) for one, two in pairwise(found) if two.previous != one.serial)
-                back = journal.read_before(name, 1 << 63, limit=9, budget=999)
+                back = before(journal, name, 1 << 63, limit=9, budget=999)
                 holes.extend((name, one, two) for one, two in pairwise(back) if one.previous != two.serial)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
@@ -481,11 +468,11 @@ def test_the_channel_index_is_bounded_and_rebuilt_at_open(tmp_path):
     journal = journal_at(tmp_path, index_entries=10)
     names = [f"c{number}" for number in range(30)]
     journal.append([block(name, at + 1) for at, name in enumerate(names)], synced=True)
-    assert journal.statistics().channels_indexed <= 10
+    assert journal._state.table.indexed <= 10
     assert all(serials(read_all(journal, name)) == [at + 1] for at, name in enumerate(names))
     journal.close()
     journal = journal_at(tmp_path, index_entries=30)
-    assert journal.statistics().channels_indexed == 30
+    assert journal._state.table.indexed == 30
     assert all(serials(read_all(journal, name)) == [at + 1] for at, name in enumerate(names))
     journal.close()
 
@@ -506,11 +493,11 @@ def test_a_directory_that_is_no_journal_is_left_alone(tmp_path):
 def test_the_memory_journal_holds_nothing_and_says_so():
     journal = MemoryJournal()
     journal.append([block("a", 1, 2)], synced=True)
-    assert (journal.head(), journal.floor("w"), journal.last("a")) == (2, 2, None)
+    assert (journal.head(), journal.forgotten_floor("w"), journal.last_serial("a")) == (2, 2, 0)
+    assert after(journal, "a", 0, limit=9, budget=99) == before(journal, "a", 9, limit=9, budget=99) == []
     assert not journal.continuous("a", "w", 1)
     assert journal.continuous("a", "w", 2)
-    assert journal.wake(["a"], 0)["a"].last == 0
-    assert MemoryJournal().series != journal.series
+    assert MemoryJournal().series_for(True) != journal.series_for(True)
 
 
 def test_an_entry_of_a_former_class_vouches_for_nothing_after_a_change(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from engine.errors import JournalCorrupted, JournalUnavailable
 from engine.journal import wal
+from engine.journal.entries import after
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 
@@ -31,7 +32,7 @@ if size:
     import signal
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-last = {name: getattr(journal.last(name), "serial", 0) for name in "ab"}
+last = {name: journal.last_serial(name) for name in "ab"}
 for _ in range(appends):
     at = journal.head() + 65536 * 20                # 20 ms of serials: buckets change under way
     blocks = []
@@ -66,7 +67,7 @@ def start_writer(path, mode="synced", appends=10**9, size=0):
 
 
 def read_all(journal, channel):
-    return journal.read_after(channel, 0, limit=10**9, budget=1 << 40)
+    return after(journal, channel, 0, limit=10**9, budget=1 << 40)
 
 
 def check_chain(journal):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import JournalUnavailable
 from engine.journal import wal
+from engine.journal.entries import after
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 from tests.models.wal import batch, log, record
@@ -196,7 +197,7 @@ def test_a_journal_on_a_full_disk_opens_with_all_that_was_stored_whatever_was_pu
         (path / name).write_bytes(data[:cut] + tail)
         for _ in range(2):  # and what that leaves opens again
             journal = RocksJournal(path)
-            found = journal.read_after("app:room", 0, limit=9, budget=1 << 30)
+            found = after(journal, "app:room", 0, limit=9, budget=1 << 30)
             assert [entry.record for entry in found] == [b"one", b"two"]
             journal.close()
 

@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import JournalUnavailable
 from engine.journal import manifest, store, wal, witness
+from engine.journal.entries import after
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 from tests.harness import Server, history, publish, wait_until
@@ -56,7 +57,7 @@ def living(tmp_path: Path) -> Iterator[Living]:
 
 def opens(path: Path) -> list[int]:
     journal = RocksJournal(path, window_ms=40_000)
-    found = [entry.serial for entry in journal.read_after("app:room", 0, limit=10**6, budget=1 << 40)]
+    found = [entry.serial for entry in after(journal, "app:room", 0, limit=10**6, budget=1 << 40)]
     journal.close()
     return found
 
@@ -246,7 +247,7 @@ store.MEMTABLE_BYTES, store.ALL_MEMTABLES_BYTES, store.WAL_BYTES = 1 << 17, 1 <<
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 journal, chance = RocksJournal(Path(sys.argv[1]), window_ms=4_000), random.Random(int(sys.argv[2]))
-last = getattr(journal.last("app:room"), "serial", 0)
+last = journal.last_serial("app:room")
 now = (journal.head() >> 16) + 1
 while True:
     now += chance.choice([1, 20, 700])

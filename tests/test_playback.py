@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import JournalCorrupted
 from engine.journal import block
+from engine.journal.entries import after
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
@@ -51,11 +51,10 @@ def played(encoder, entries, skip_origin, omit=None):
     budget=st.integers(0, 1200),
     skip_origin=st.sampled_from([0, OWN]),
     wire=st.sampled_from([0, 1]),
-    singly=st.booleans(),
     begun=st.integers(0, 2),
 )
 def test_batches_are_the_frames_of_the_entries_one_behind_the_other(
-    entries, cuts, cursor, until, budget, skip_origin, wire, singly, begun
+    entries, cuts, cursor, until, budget, skip_origin, wire, begun
 ):
     encoder = EntryEncoder(wire, "room")
     ends = [0, *sorted(cut for cut in cuts if cut < len(entries)), len(entries)]
@@ -67,10 +66,7 @@ def test_batches_are_the_frames_of_the_entries_one_behind_the_other(
     wanted = [entry for entry in played(encoder, entries, skip_origin, {first: omit}) if cursor < entry[0] <= until]
     while True:
         batch = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin, omit=omit)
-        if singly:
-            all(batch.take(serial, previous, SERIES, kept) for serial, previous, kept in entries)
-        else:
-            all(block.play(key, value, batch) for key, value in rows)
+        all(batch.take_block(key, value) for key, value in rows)
         assert batch.entries == len([entry for entry in wanted if entry[0] <= batch.cursor])
         taken, wanted = wanted[: batch.entries], wanted[batch.entries :]
         assert batch.frames() == b"".join(frame for _, _, frame in taken)
@@ -91,7 +87,7 @@ def test_a_batch_is_as_full_as_its_budget_allows():
     rows = block.encode("app:room", SERIES, [(serial, serial - 1, record(0)) for serial in range(1, 100)], 0)
     for count in (1, 2, 7):
         batch = Playback(encoder, 0, until=LARGEST, budget=count * frame)
-        assert not block.play(*rows[0], batch)
+        assert not batch.take_block(*rows[0])
         assert (batch.entries, batch.full) == (count, True)
 
 
@@ -99,7 +95,7 @@ def test_a_readers_own_messages_are_passed_over_within_the_budget():
     own = record(OWN, 1000)
     rows = block.encode("app:room", SERIES, [(serial, serial - 1, own) for serial in range(1, 100)], 0)
     batch = Playback(EntryEncoder(0, "room"), 0, until=LARGEST, budget=10_000, skip_origin=OWN)
-    assert not block.play(*rows[0], batch)
+    assert not batch.take_block(*rows[0])
     assert batch.frames() == b""
     assert batch.cursor == batch.entries == 10_000 // len(own)
 
@@ -111,8 +107,8 @@ def test_a_flipped_bit_is_never_played(data):
     damaged = bytearray(value)
     damaged[at // 8] ^= 1 << at % 8
     batch = Playback(EntryEncoder(0, "room"), 0, until=LARGEST, budget=10_000)
-    with pytest.raises(JournalCorrupted, match="app:room"):
-        block.play(key, bytes(damaged), batch)
+    with pytest.raises(ValueError, match=r"checksum|version"):
+        batch.take_block(key, bytes(damaged))
     assert batch.entries == 0
 
 
@@ -120,8 +116,8 @@ def test_a_flipped_bit_is_never_played(data):
 def test_what_is_no_record_is_refused(skip_origin):
     rows = block.encode("app:room", SERIES, [(1, 0, b"\x95junk")], 0)
     batch = Playback(EntryEncoder(0, "room"), 0, until=LARGEST, budget=10_000, skip_origin=skip_origin)
-    with pytest.raises(JournalCorrupted, match="malformed"):
-        block.play(*rows[0], batch)
+    with pytest.raises(ValueError, match="malformed"):
+        batch.take_block(*rows[0])
 
 
 def test_a_budget_beyond_any_memory_is_refused():
@@ -148,10 +144,11 @@ def test_the_journal_plays_what_it_reads_across_buckets_and_classes(tmp_path, cl
     encoder, until = EntryEncoder(0, "room"), previous - 1
     for skip_origin in (0, OWN):
         cursor, frames = 0, b""
-        stored = journal.read_after("app:room", 0, limit=1000, budget=1 << 30)
+        stored = after(journal, "app:room", 0, limit=1000, budget=1 << 30)
         assert len(stored) == 200
         while True:
-            batch = journal.play_after("app:room", cursor, encoder, until=until, budget=3000, skip_origin=skip_origin)
+            batch = Playback(encoder, cursor, until=until, budget=3000, skip_origin=skip_origin)
+            journal.feed("app:room", batch)
             if not batch.entries:
                 break
             assert batch.previous == cursor
@@ -162,5 +159,6 @@ def test_the_journal_plays_what_it_reads_across_buckets_and_classes(tmp_path, cl
 
 
 def test_a_journal_that_holds_nothing_plays_nothing():
-    batch = MemoryJournal().play_after("app:room", 5, EntryEncoder(0, "room"), until=LARGEST, budget=1000)
+    batch = Playback(EntryEncoder(0, "room"), 5, until=LARGEST, budget=1000)
+    assert not MemoryJournal().feed("app:room", batch)
     assert (batch.entries, batch.cursor, batch.frames()) == (0, 5, b"")

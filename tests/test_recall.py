@@ -20,7 +20,8 @@ from engine.auth.keys import Keyring
 from engine.auth.tokens import TokenSeal
 from engine.connection import Connections
 from engine.errors import JournalUnavailable
-from engine.journal.port import Block, Stored
+from engine.journal.entries import Page, PageBack, after
+from engine.journal.port import Block, Taker
 from engine.journal.rocks import RocksJournal
 from engine.logclock import LogClock
 from engine.settings import Settings
@@ -136,22 +137,21 @@ class Watched(RocksJournal):
         self.may_recall = threading.Event()
         self.failure: JournalUnavailable | None = None
 
-    def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        found = super().read_before(channel, cursor, limit=limit, budget=budget)
-        self.given += len(found)
-        return found
+    def feed(self, channel: str, taker: Taker) -> bool:
+        if isinstance(taker, Recall):
+            assert self.may_recall.wait(20)
+            self.recalls += 1
+            if self.failure is not None:
+                raise self.failure
+        return self._counted(taker, super().feed(channel, taker))
 
-    def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        found = super().read_after(channel, cursor, limit=limit, budget=budget)
-        self.given += len(found)
-        return found
+    def feed_back(self, channel: str, taker: Taker) -> bool:
+        return self._counted(taker, super().feed_back(channel, taker))
 
-    def recall(self, channel: str, recall: Recall) -> None:
-        assert self.may_recall.wait(20)
-        self.recalls += 1
-        if self.failure is not None:
-            raise self.failure
-        super().recall(channel, recall)
+    def _counted(self, taker: Taker, more: bool) -> bool:
+        if isinstance(taker, Page | PageBack):
+            self.given += len(taker.entries)
+        return more
 
 
 CHANNELS, EACH = 64, 3000
@@ -259,7 +259,7 @@ async def test_the_first_ack_of_every_channel_waits_for_nothing_that_grows_with_
         first, mine, refused, *later = await all_told(repeat, own, other, *behind)
         held = {
             name: stored.serial
-            for stored in watched.read_after("app:room5", 0, limit=EACH, budget=1 << 30)
+            for stored in after(watched, "app:room5", 0, limit=EACH, budget=1 << 30)
             for name in record_ids(stored.record)
         }
         assert first == ("accepted", held[f"{WHO}:1:0"], 0, 1)  # here it has extras, and there too

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import trustme
 
+from engine.journal.entries import after
 from engine.journal.rocks import RocksJournal
 from engine.limits import Limits
 from server.apps import AppsFile, new_key, stored_key
 from tests.harness import Server, history, publish, wait_until
+from tests.journals import floor
 from tests.rawclient import Action, RawClient
 from tests.reloads import config_of, refused, reload, said_since
 from tests.restclient import RestClient
@@ -125,8 +127,8 @@ def test_the_journal_doubts_what_lies_before_a_change_of_classes_once(make_serve
     publish(server.address, "chat:1", {"name": "since"})
     assert server.stop() == 0
     journal = RocksJournal(server.data / "journal", window_ms=Limits().held_ms, layout="chat=24")
-    before, since = (each.serial for each in journal.read_after("app1:chat:1", 0, limit=9, budget=999))
-    assert before <= journal.floor("p24") < since, "raised by the reload, and not again by this start"
+    before, since = (each.serial for each in after(journal, "app1:chat:1", 0, limit=9, budget=999))
+    assert before <= floor(journal, "p24") < since, "raised by the reload, and not again by this start"
     journal.close()
 
 

@@ -27,8 +27,6 @@ class _Written(NamedTuple):
     """What an append has written; it is not visible yet."""
 
     newest: int
-    entries: int
-    size: int
     refused: Refused
 
 
@@ -37,13 +35,12 @@ class _NoBucketError(Exception):
 
 
 class Appending:
-    """The writing half of ``engine.journal.port.Journal``. ``appends``, ``entries``, ``bytes``: what has succeeded."""
+    """The writing half of ``engine.journal.port.AppendLog``."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._begun: tuple[_Written, bool] | None = None  # and whether it is being synced
         self._known_classes: set[str] = set()  # retention classes that have been checked
-        self.appends = self.entries = self.bytes = 0
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
         """Raises: JournalUnavailable: then it is unknown whether any of it was persisted."""
@@ -142,13 +139,10 @@ class Appending:
             raise self._state.fail(f"an append failed: {error}") from error
         self._state.unsynced, self._state.timeline_kept = True, version
         refused = {channel: NotStorable(why) for channel, why in found.refused.items()} or NONE_REFUSED
-        return _Written(found.newest, found.entries, found.size, refused)
+        return _Written(found.newest, refused)
 
     def _show(self, written: _Written) -> Refused:
         self._state.head = written.newest  # from here on readers see it
-        self.appends += 1
-        self.entries += written.entries
-        self.bytes += written.size
         return written.refused
 
     def _bucket(self, store: Store, retention: str, at_ms: int, make: bool) -> Bucket:

@@ -9,91 +9,52 @@ middle of it makes it begin again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
 from engine.journal.buckets import retention_ms
-from engine.journal.port import Stored, Window
+from engine.journal.entries import Page, PageBack
+from engine.journal.port import Stored, Taker
 from engine.journal.reading import BucketGoneError, unreadable
 from engine.journal.state import State
-from engine.journal.store import MIB, StoreError
-from ext.countback import Countback
-from ext.playback import Playback
-from ext.recall import Recall
-from ext.serial import last_serial_before
-from ext.wire import EntryEncoder
-
-PAGE_ENTRIES = 4096  # of a waking channel's window, read lazily: what its reader holds at once
-PAGE_BYTES = MIB
+from engine.journal.store import StoreError
 
 
-def read_after(state: State, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
+def feed(state: State, channel: str, taker: Taker) -> bool:
+    begin = taker.cursor
     with state.gate:
         while True:
             try:
-                return state.reader().after(channel, cursor, limit=limit, budget=budget)
+                return state.reader().feed(channel, taker)
             except BucketGoneError:
-                continue  # dropped meanwhile; the table, taken anew, no longer has it
+                if taker.cursor != begin:
+                    return True  # what it has taken may have a hole behind it, and shall have none in it
+                # else it was dropped meanwhile; the table, taken anew, no longer has it
 
 
-def play_after(
-    state: State,
-    channel: str,
-    cursor: int,
-    encoder: EntryEncoder,
-    *,
-    until: int,
-    budget: int,
-    skip_origin: int = 0,
-    omit: int = 0,
-) -> Playback:
-    with state.gate:
-        while True:
-            reader = state.reader()
-            until = min(until, reader.visible)
-            playback = Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin, omit=omit)
-            try:
-                reader.play(channel, playback)
-                return playback
-            except BucketGoneError:
-                continue  # begun anew, for what it has taken may now have a hole behind it
-
-
-def recall_ids(state: State, channel: str, recall: Recall) -> None:
+def feed_back(state: State, channel: str, taker: Taker) -> bool:
     with state.gate:
         while True:
             try:
-                state.reader().play(channel, recall)
-                return
+                return state.reader().feed_back(channel, taker)
             except BucketGoneError:
-                continue  # what it has taken counts; it goes on after that
+                continue  # what was taken is newer than what was dropped
 
 
-def read_before(state: State, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-    with state.gate:
-        while True:
-            try:
-                return state.reader().before(channel, cursor, limit=limit, budget=budget)
-            except BucketGoneError:
-                continue
-
-
-def count_back(state: State, channel: str, countback: Countback) -> bool:
-    with state.gate:
-        while True:
-            try:
-                return state.reader().count_back(channel, countback)
-            except BucketGoneError:
-                continue  # what it has gone over is newer than what was dropped: it goes on from there
+def first_after(state: State, channel: str, cursor: int) -> Stored | None:
+    """The oldest entry held after the cursor."""
+    page = Page(cursor, 1, 0, until=state.head)
+    feed(state, channel, page)
+    return page.entries[0] if page.entries else None
 
 
 def last(state: State, channel: str) -> Stored | None:
-    found = read_before(state, channel, state.head + 1, limit=1, budget=0)
-    return found[0] if found else None
+    """The newest entry held."""
+    page = PageBack(state.head, 1, 0)
+    feed_back(state, channel, page)
+    return page.entries[0] if page.entries else None
 
 
 def holds(state: State, channel: str, serial: int) -> bool:
-    found = read_after(state, channel, serial - 1, limit=1, budget=0)
-    return bool(found) and found[0].serial == serial
+    found = first_after(state, channel, serial - 1)
+    return found is not None and found.serial == serial
 
 
 def floor(state: State, retention: str) -> int:
@@ -113,21 +74,12 @@ def continuous(state: State, channel: str, retention: str, cursor: int) -> bool:
     # The last serial first, or an entry appended meanwhile would look like one that is missing; entries
     # before floors, for a bucket leaves the table only after they have risen.
     last, vouches = _last_known(state, channel)
-    first = read_after(state, channel, cursor, limit=1, budget=0)
-    if first:
-        proven = 0 < first[0].previous <= cursor
+    first = first_after(state, channel, cursor)
+    if first is not None:
+        proven = 0 < first.previous <= cursor
     else:
         proven = vouches and last <= cursor if last else cursor >= state.silent.forgotten
     return proven or cursor >= floor(state, retention)
-
-
-def wake(state: State, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
-    since = last_serial_before(since_ms)
-    windows = {}
-    for channel in channels:
-        last = last_serial(state, channel)  # a look into a few sets and rows, for one without entries
-        windows[channel] = Window(last, _pages(state, channel, since) if last else iter(()))
-    return windows
 
 
 def _last_known(state: State, channel: str) -> tuple[int, bool]:
@@ -147,9 +99,3 @@ def _last_known(state: State, channel: str) -> tuple[int, bool]:
         known = max(known, silent.forgotten)
     vouches = remembered is None or remembered[1] in state.meta.synced or remembered[1] in state.meta.written
     return known, vouches
-
-
-def _pages(state: State, channel: str, cursor: int) -> Iterator[list[Stored]]:
-    while page := read_after(state, channel, cursor, limit=PAGE_ENTRIES, budget=PAGE_BYTES):
-        yield page
-        cursor = page[-1].serial

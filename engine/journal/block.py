@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from engine.errors import JournalCorrupted
 from engine.journal.port import Stored
 from ext import block
-from ext.countback import Countback
-from ext.playback import Playback
-from ext.recall import Recall
 
 SERIAL_BYTES = 8
 
@@ -52,31 +49,10 @@ def decode(key: bytes, value: bytes) -> list[Stored]:
     try:
         return block.decode(key, value, Stored)
     except ValueError as error:
-        raise _damaged(key, error) from error
+        raise damaged(key, error) from error
 
 
-def play(key: bytes, value: bytes, playback: Playback | Recall) -> bool:
-    """Hand the block to a replay, or have its ids recalled; True: more are wanted.
-
-    Raises: JournalCorrupted, if any bit of key or value is not what was written, or a record is none.
-    """
-    try:
-        return playback.take_block(key, value)
-    except ValueError as error:
-        raise _damaged(key, error) from error
-
-
-def count_back(key: bytes, value: bytes, countback: Countback) -> bool:
-    """Go over the block, newest entry first; True: the one before it is wanted, too.
-
-    Raises: JournalCorrupted, if any bit of key or value is not what was written, or a record is none.
-    """
-    try:
-        return countback.take_block(key, value)
-    except ValueError as error:
-        raise _damaged(key, error) from error
-
-
-def _damaged(key: bytes, error: ValueError) -> JournalCorrupted:
+def damaged(key: bytes, error: ValueError) -> JournalCorrupted:
+    """What is told of the block with this key, where it is taken apart."""
     channel = key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")  # the key may be what is damaged
     return JournalCorrupted(channel, str(error))

@@ -1,6 +1,6 @@
 """The journal that holds nothing: for a server whose every namespace is of durability ``memory``.
 
-    head, floor    the newest serial it was given: whatever came before lives in rings, or nowhere
+    head, forgotten_floor    the newest serial it was given: whatever came before lives in rings, or nowhere
 
 It says so honestly: only a cursor at the head is continuous here; the ring answers for what it has."""
 
@@ -11,12 +11,8 @@ from collections.abc import Mapping, Sequence
 from engine.journal.buckets import retention_ms
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives, new_series
-from engine.journal.port import NONE_REFUSED, Block, Refused, Statistics, Stored, Window
+from engine.journal.port import NONE_REFUSED, Block, Refused, Taker
 from engine.timeline import Timeline
-from ext.countback import Countback
-from ext.playback import Playback
-from ext.recall import Recall
-from ext.wire import EntryEncoder
 
 LONGEST_WINDOW_MS = 3 * 86_400_000  # longer than settings let message ids and rings be kept
 
@@ -29,18 +25,14 @@ class MemoryJournal:
         self._lives = Lives([new_series()])
         self.timeline = Timeline()
         self.clock_noted: bytes | None = None
-        self._head = self._appends = self._entries = 0
+        self._head = 0
         self._notes: dict[bytes, bytes] = {}
-
-    @property
-    def series(self) -> str:
-        return self._lives.series
 
     def lives_for(self, synced: bool) -> Lives:
         return self._lives
 
     def series_for(self, synced: bool) -> str:
-        return self.series
+        return self._lives.series
 
     def head(self) -> int:
         return self._head
@@ -51,8 +43,6 @@ class MemoryJournal:
     def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
         for block in blocks:
             self._head = max(self._head, block.entries[-1][0])
-            self._entries += len(block.entries)
-        self._appends += 1
         return NONE_REFUSED
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
@@ -69,52 +59,24 @@ class MemoryJournal:
     def end(self) -> Refused:
         return NONE_REFUSED
 
-    def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return []
-
-    def play_after(
-        self,
-        channel: str,
-        cursor: int,
-        encoder: EntryEncoder,
-        *,
-        until: int,
-        budget: int,
-        skip_origin: int = 0,
-        omit: int = 0,
-    ) -> Playback:
-        return Playback(encoder, cursor, until=until, budget=budget, skip_origin=skip_origin, omit=omit)
-
-    def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        return []
-
-    def count_back(self, channel: str, countback: Countback) -> bool:
+    def feed(self, channel: str, taker: Taker) -> bool:
         return False
 
-    def last(self, channel: str) -> Stored | None:
-        return None
+    def feed_back(self, channel: str, taker: Taker) -> bool:
+        return False
 
     def holds(self, channel: str, serial: int) -> bool:
         return False
 
-    def floor(self, retention: str) -> int:
+    def forgotten_floor(self, retention: str) -> int:
         retention_ms(retention, 1)
         return self._head
-
-    def forgotten_floor(self, retention: str) -> int:
-        return self.floor(retention)
 
     def last_serial(self, channel: str) -> int:
         return 0
 
     def continuous(self, channel: str, retention: str, cursor: int) -> bool:
-        return cursor >= self.floor(retention)
-
-    def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
-        return {channel: Window(0, iter(())) for channel in channels}
-
-    def recall(self, channel: str, recall: Recall) -> None:
-        """Nothing is held."""
+        return cursor >= self.forgotten_floor(retention)
 
     def relayout(self, layout: str) -> None:
         """Nothing is held."""
@@ -141,9 +103,6 @@ class MemoryJournal:
     def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
         found = sorted((item for item in self._notes.items() if begin <= item[0] < end), reverse=backwards)
         return found[:limit]
-
-    def statistics(self) -> Statistics:
-        return Statistics(0, 0, 0, 0, self._appends, self._entries, 0, 0, 0, True)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -80,7 +80,6 @@ def recover(state: State) -> None:
                     state.failed = f"could not flush: {error}"  # the log has what the tables miss
         open_journal(state, state.meta)
         state.failed = None
-        state.recoveries += 1
 
 
 def relayout(state: State, layout: str) -> None:

@@ -1,9 +1,8 @@
-"""The port of the journal: what the engine may ask of a durable log of all channels.
+"""The ports of a journal: what the engine may ask of a durable log of all channels of a partition.
 
-    write side   append, erase, forget, maintain, note, raise_head, recover, close: one caller at a time (maintain, note
-                 and raise_head may run beside append; it takes what it must under a lock of its own)
-    read side    read_after, play_after, recall, read_before, count_back, last, last_serial, wake, floor,
-                 forgotten_floor, continuous, noted: any thread, at any time
+    AppendLog   what its home writes: blocks, each with an outcome; and what becomes of them as they grow old
+    Archive     what is kept, as raw blocks, for whoever makes frames of them, or entries, or looks for ids
+    Notes       small facts beside the log
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
 
@@ -13,14 +12,13 @@ Is everything after a cursor still held? Two facts decide, and ``continuous`` co
        the serial of the newest one that was dropped is remembered, and is at or before the cursor; or
        none is held or remembered, and ``cursor >= forgotten_floor(retention)``
     3. otherwise (first.previous == 0, which only says that nothing was held when it was written):
-       only ``cursor >= floor(retention)`` proves it, for only what is older was dropped
+       only a cursor at or after the floor of its class proves it, for only what is older was dropped
 
 Synchronous by design: it runs in worker threads. Time is an argument."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -28,11 +26,7 @@ from engine.errors import PubSubError
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.timeline import Timeline
-from ext.countback import Countback
 from ext.kept import Kept
-from ext.playback import Playback
-from ext.recall import Recall
-from ext.wire import EntryEncoder
 
 
 class Stored(NamedTuple):
@@ -55,45 +49,28 @@ class Block(NamedTuple):
     entries: Sequence[tuple[int, int, bytes]] | Kept
 
 
+RawBlock = tuple[bytes, bytes]  # key and value, as engine/journal/block.py draws them
+
+
+class Taker(Protocol):
+    """Takes blocks apart: who holds a client's format, or wants ids, or numbers."""
+
+    @property
+    def cursor(self) -> int:
+        """What is wanted lies after it; or, going back, at and before it. It moves on with what is taken."""
+
+    def take_block(self, key: bytes, value: bytes) -> bool:
+        """Take one more. True: more is wanted. Raises: ValueError, if it is not as it was written."""
+
+
 Refused = Mapping[str, PubSubError]
 """Of an append: the channels whose block can't be stored, whatever is done, and why."""
 NONE_REFUSED: Refused = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What a channel that wakes finds: its last serial (see ``Journal.last_serial``), its newest entries in pages."""
-
-    last: int
-    pages: Iterator[list[Stored]]
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """A snapshot; bytes as RocksDB counts them, counters since this journal was opened."""
-
-    bytes_on_disk: int
-    bytes_in_memory: int
-    buckets: int
-    channels_indexed: int
-    appends: int
-    entries: int
-    bytes_appended: int
-    failures: int
-    recoveries: int
-    available: bool
-
-
-class Journal(Protocol):
-    """A durable log of all channels. Every method may raise JournalUnavailable; every read of a
-    channel may raise JournalCorrupted, for that channel only."""
-
-    failing: Failing
-    """Whether reads fail, for who watches; each of them is told to whoever has asked in any case."""
-
-    @property
-    def series(self) -> str:
-        """The identity of the present life of the synced log."""
+class AppendLog(Protocol):
+    """Where a home keeps what it has numbered: one caller at a time. (``maintain`` and ``raise_head`` may run beside
+    ``append``; each takes what it must under a lock of its own.)"""
 
     def lives_for(self, synced: bool) -> Lives:
         """Whose serials a log knows; after a power cut the written one knows no earlier ones, because
@@ -143,40 +120,46 @@ class Journal(Protocol):
     def end(self) -> Refused:
         """The second half, after which it is visible. Returns, and raises: as ``append``."""
 
-    def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        """Entries with serial > cursor, ascending; at most ``limit`` entries and ``budget`` bytes of
-        records, but at least one entry when there is one."""
-
-    def play_after(
-        self,
-        channel: str,
-        cursor: int,
-        encoder: EntryEncoder,
-        *,
-        until: int,
-        budget: int,
-        skip_origin: int = 0,
-        omit: int = 0,
-    ) -> Playback:
-        """What comes after the cursor, but not after ``until``, as frames: at most ``budget`` bytes of them, but at
-        least one entry when there is one; none of the connection ``skip_origin``. Of the entry whose serial is the one
-        after the cursor the first ``omit`` messages are left out."""
-
-    def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        """Entries with serial < cursor, descending; bounded like ``read_after``."""
-
-    def count_back(self, channel: str, countback: Countback) -> bool:
-        """Have it go over the entries up to its cursor, newest first, until it stops or its budget is used up.
-        True: there is more to go over."""
-
-    def last(self, channel: str) -> Stored | None:
-        """The newest entry held."""
-
     def holds(self, channel: str, serial: int) -> bool:
         """Is this very entry held? Asked after ``recover`` about entries in doubt."""
 
-    def floor(self, retention: str) -> int:
-        """The smallest cursor after which retention has dropped nothing of this class."""
+    def erase(self, channel: str, serials: Sequence[int]) -> None:
+        """Take back entries of an append that was refused, and that ``recover`` found persisted."""
+
+    def forget(self, app_prefix: str) -> None:
+        """Drop everything of the channels whose key begins so."""
+
+    def recover(self) -> None:
+        """After a failed append nothing is known: reopen from what the disk has."""
+
+    def maintain(self, now_ms: int, noted: bytes = b"") -> None:
+        """Drop what is past retention at this steady time, create the next buckets ahead of it, and note what the
+        clocks say, if that is given; every second or so."""
+
+    def close(self) -> None:
+        """Flush, and leave the mark that nothing was lost. The journal is of no use afterwards."""
+
+
+class Archive(Protocol):
+    """What is kept, for whoever reads: raw blocks, and how far back they reach. In any thread, at any time.
+
+    Every method may raise JournalCorrupted, for that channel only."""
+
+    failing: Failing
+    """Whether reads fail, for who watches; each of them is told to whoever has asked in any case."""
+
+    def head(self) -> int:
+        """Nothing beyond this serial is visible yet."""
+
+    def feed(self, channel: str, taker: Taker) -> bool:
+        """Hand it the blocks that have entries after its cursor, ascending, until it wants no more: the first may have
+        others before them. None is missing among them: if retention drops some meanwhile, those before were the last.
+
+        Returns: True, if there may be more.
+        """
+
+    def feed_back(self, channel: str, taker: Taker) -> bool:
+        """The same of those that have entries up to its cursor, descending; the first may have others after it."""
 
     def last_serial(self, channel: str) -> int:
         """The serial of the newest entry held; or else of the newest one that was dropped, as long as it is
@@ -189,24 +172,9 @@ class Journal(Protocol):
     def continuous(self, channel: str, retention: str, cursor: int) -> bool:
         """Is every entry of the channel after ``cursor`` still held? False also when that is unknown."""
 
-    def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
-        """For each channel its last serial and its entries from ``since_ms`` on, in milliseconds of serials."""
 
-    def recall(self, channel: str, recall: Recall) -> None:
-        """Hand it the entries after its cursor, until it is full or there are no more."""
-
-    def forget(self, app_prefix: str) -> None:
-        """Drop everything of the channels whose key begins so."""
-
-    def erase(self, channel: str, serials: Sequence[int]) -> None:
-        """Take back entries of an append that was refused, and that ``recover`` found persisted."""
-
-    def recover(self) -> None:
-        """After a failed append nothing is known: reopen from what the disk has."""
-
-    def maintain(self, now_ms: int, noted: bytes = b"") -> None:
-        """Drop what is past retention at this steady time, create the next buckets ahead of it, and note what the
-        clocks say, if that is given; every second or so."""
+class Notes(Protocol):
+    """Small facts beside the log."""
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Keep small facts by key, all or none, beside the log; and drop those of some ranges (first, end). Not synced:
@@ -215,8 +183,6 @@ class Journal(Protocol):
     def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
         """Facts with begin <= key < end in the order of their keys, or the last ones first; at most ``limit``."""
 
-    def statistics(self) -> Statistics:
-        """Counters for health and metrics."""
 
-    def close(self) -> None:
-        """Flush, and leave the mark that nothing was lost. The journal is of no use afterwards."""
+class Journal(AppendLog, Archive, Notes, Protocol):
+    """All three, of one partition. Every method may raise JournalUnavailable."""

@@ -1,11 +1,11 @@
 """Blocks of one channel, read on or back from a cursor, across buckets and classes.
 
     one class    buckets ascend by serial: one after the other, and only those that may have the channel
-    several      (a namespace changed its class): merged by serial
+    several      (a namespace changed its class): merged by serial, as blocks of one entry
 
 Readers run beside appends. An iterator is a snapshot of its own bucket only, so one taken of a later
-bucket may show entries of an append that the earlier bucket's did not: whatever is beyond ``visible``,
-read before any iterator was made, is left for the next read, and no page has a hole."""
+bucket may show entries of an append that the earlier bucket's did not: whatever is beyond the head as it was
+before any iterator was made is left for the next read, and no page has a hole."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ from itertools import chain
 from operator import attrgetter
 
 from engine.errors import JournalCorrupted, JournalUnavailable
-from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, count_back, decode, play
+from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, damaged, decode, encode
 from engine.journal.buckets import Bucket, BucketTable
-from engine.journal.port import Stored
+from engine.journal.port import RawBlock, Stored, Taker
 from engine.journal.store import Rows, Store, StoreError
-from ext.countback import Countback
-from ext.playback import Playback
-from ext.recall import Recall
 
 
 class BucketGoneError(Exception):
@@ -36,62 +33,29 @@ _by_serial = attrgetter("serial")
 class Reader:
     store: Store
     table: BucketTable
-    visible: int
 
-    def after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        streams = _non_empty([self._forward(channel, buckets, cursor) for buckets in self.table.classes()])
-        if len(streams) > 1:
-            merged = merge(*map(chain.from_iterable, streams), key=_by_serial)
-            return take(([entry] for entry in merged), limit, budget)
-        return take(streams[0], limit, budget) if streams else []
+    def feed(self, channel: str, taker: Taker) -> bool:
+        """See ``engine.journal.port.Archive``. Raises: BucketGoneError; it can be begun anew."""
+        cursor, classes = taker.cursor, self.table.classes()
+        if len(classes) == 1:  # mostly
+            return _hand_on(self._rows_after(channel, classes[0], cursor), taker)
+        found = _non_empty([self._rows_after(channel, buckets, cursor) for buckets in classes])
+        if len(found) == 1:
+            return _hand_on(found[0], taker)
+        streams = ((each for row in rows for each in decode(*row) if each.serial > cursor) for rows in found)
+        return _hand_on(_alone(channel, merge(*streams, key=_by_serial)), taker)
 
-    def play(self, channel: str, playback: Playback | Recall) -> None:
-        """Fill it with what comes after its cursor."""
-        classes = self.table.classes()
-        if len(classes) > 1:
-            streams = _non_empty([self._forward(channel, buckets, playback.cursor) for buckets in classes])
-            for stored in merge(*map(chain.from_iterable, streams), key=_by_serial):
-                if not playback.take(*stored):
-                    return
-        for buckets in classes[:1]:
-            for key, value in self._rows_after(channel, buckets, playback.cursor):
-                if not play(key, value, playback):
-                    return
+    def feed_back(self, channel: str, taker: Taker) -> bool:
+        cursor, classes = taker.cursor + 1, self.table.classes()
+        if len(classes) == 1:
+            return _hand_on(self._rows_before(channel, classes[0], cursor), taker)
+        found = _non_empty([self._rows_before(channel, buckets, cursor) for buckets in classes])
+        if len(found) == 1:
+            return _hand_on(found[0], taker)
+        streams = ((each for row in rows for each in reversed(decode(*row)) if each.serial < cursor) for rows in found)
+        return _hand_on(_alone(channel, merge(*streams, key=_by_serial, reverse=True)), taker)
 
-    def before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        cursor = min(cursor, self.visible + 1)
-        streams = _non_empty([self._backward(channel, buckets, cursor) for buckets in self.table.classes()])
-        if len(streams) > 1:
-            merged = merge(*map(chain.from_iterable, streams), key=_by_serial, reverse=True)
-            return take(([entry] for entry in merged), limit, budget)
-        return take(streams[0], limit, budget) if streams else []
-
-    def count_back(self, channel: str, countback: Countback) -> bool:
-        """Go on with it, as far as it may. True: there is more to go over."""
-        cursor = min(countback.cursor, self.visible) + 1
-        classes = [buckets for buckets in self.table.classes() if any(bucket.may_have(channel) for bucket in buckets)]
-        if len(classes) > 1:
-            streams = _non_empty([self._backward(channel, buckets, cursor) for buckets in classes])
-            for stored in merge(*map(chain.from_iterable, streams), key=_by_serial, reverse=True):
-                if not countback.take(stored.serial, stored.record):
-                    return not countback.stopped
-        for buckets in classes if len(classes) == 1 else ():
-            for key, value in self._rows_before(channel, buckets, cursor):
-                if not count_back(key, value, countback):
-                    return not countback.stopped
-        return False
-
-    def _forward(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[list[Stored]]:
-        for key, value in self._rows_after(channel, buckets, cursor):
-            entries = decode(key, value)
-            if entries[0].serial <= cursor:
-                entries = [entry for entry in entries if entry.serial > cursor]
-            if entries and entries[-1].serial > self.visible:
-                entries = [entry for entry in entries if entry.serial <= self.visible]
-            if entries:
-                yield entries
-
-    def _rows_after(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[tuple[bytes, bytes]]:
+    def _rows_after(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[RawBlock]:
         """Every block that may have entries after the cursor, ascending; the first may also have some before it."""
         prefix = channel_prefix(channel)
         for bucket in buckets:
@@ -110,16 +74,7 @@ class Reader:
                 rows.next()
             check(channel, rows)
 
-    def _backward(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[list[Stored]]:
-        for key, value in self._rows_before(channel, buckets, cursor):
-            entries = decode(key, value)
-            if entries[-1].serial >= cursor:
-                entries = [entry for entry in entries if entry.serial < cursor]
-            entries.reverse()
-            if entries:
-                yield entries
-
-    def _rows_before(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[tuple[bytes, bytes]]:
+    def _rows_before(self, channel: str, buckets: tuple[Bucket, ...], cursor: int) -> Iterator[RawBlock]:
         """Every block that may have entries before the cursor, descending; the first may also have some after it."""
         prefix = channel_prefix(channel)
         for bucket in reversed(buckets):
@@ -141,9 +96,20 @@ class Reader:
             raise JournalUnavailable(f"{channel} cannot be read: {error}") from error
 
 
-def _non_empty(streams: list[Iterator[list[Stored]]]) -> list[Iterable[list[Stored]]]:
+def _hand_on(rows: Iterable[RawBlock], taker: Taker) -> bool:
+    for key, value in rows:
+        try:
+            more = taker.take_block(key, value)
+        except ValueError as error:
+            raise damaged(key, error) from error
+        if not more:
+            return True
+    return False
+
+
+def _non_empty(streams: list[Iterator[RawBlock]]) -> list[Iterable[RawBlock]]:
     """Nearly always none or one."""
-    found: list[Iterable[list[Stored]]] = []
+    found: list[Iterable[RawBlock]] = []
     for stream in streams:
         first = next(stream, None)
         if first is not None:
@@ -151,25 +117,10 @@ def _non_empty(streams: list[Iterator[list[Stored]]]) -> list[Iterable[list[Stor
     return found
 
 
-def take(blocks: Iterable[list[Stored]], limit: int, budget: int) -> list[Stored]:
-    """Entries up to the limits, and one in any case. Raises: ValueError, for a limit below 1."""
-    if limit < 1:
-        raise ValueError(f"a page has at least one entry, got a limit of {limit}")
-    page: list[Stored] = []
-    for entries in blocks:
-        budget -= sum(len(entry[3]) for entry in entries)
-        if budget >= 0 and len(page) + len(entries) < limit:
-            page += entries
-            continue
-        budget += sum(len(entry[3]) for entry in entries)
-        for entry in entries:
-            budget -= len(entry.record)
-            if len(page) == limit or (budget < 0 and page):
-                return page
-            page.append(entry)
-        if len(page) == limit or budget < 0:
-            return page
-    return page
+def _alone(channel: str, entries: Iterable[Stored]) -> Iterator[RawBlock]:
+    """Each as a block of its own."""
+    for entry in entries:
+        yield from encode(channel, entry.series, [(entry.serial, entry.previous, entry.record)], 0)
 
 
 def check(channel: str, rows: Rows) -> None:

@@ -1,7 +1,7 @@
 """The journal on RocksDB in this process, put together from its rooms.
 
     opening      open, recover, close            appending   blocks are written, synced, shown
-    asking       entries, and is that all?       expiring    retention; buckets made ahead of time
+    asking       blocks, and is that all?        expiring    retention; buckets made ahead of time
     erasing      entries are taken back          meta        notes, floors, series
 
 What they share, and under which lock, is in ``state.State``."""
@@ -9,28 +9,25 @@ What they share, and under which lock, is in ``state.State``."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from engine.journal import asking, erasing, expiring, opening
 from engine.journal.appending import Appending
 from engine.journal.boot import read_boot_id
 from engine.journal.buckets import INDEX_ENTRIES
+from engine.journal.entries import Page, PageBack
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.journal.meta import NOTES, notes
-from engine.journal.port import Block, Refused, Statistics, Stored, Window
+from engine.journal.port import Block, Refused, Taker
 from engine.journal.silent import MOST_CHANNELS
 from engine.journal.state import State
-from engine.journal.store import META, RocksStore, Store, StoreError
+from engine.journal.store import META, MIB, RocksStore, Store, StoreError
 from engine.timeline import Timeline
-from ext.countback import Countback
-from ext.playback import Playback
-from ext.recall import Recall
-from ext.wire import EntryEncoder
 
 WINDOW_MS = 120_000
+AGAIN_ENTRIES, AGAIN_BYTES = 4096, MIB  # of a read that has failed, tried once more
 
 
 class RocksJournal:
@@ -66,6 +63,7 @@ class RocksJournal:
 
     @property
     def series(self) -> str:
+        """Of the present life of the synced log."""
         return self._state.meta.synced.series
 
     def lives_for(self, synced: bool) -> Lives:
@@ -107,47 +105,20 @@ class RocksJournal:
     def end(self) -> Refused:
         return self._appending.end()
 
-    def read_after(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        with self._watched(channel, cursor):
-            return asking.read_after(self._state, channel, cursor, limit=limit, budget=budget)
+    def feed(self, channel: str, taker: Taker) -> bool:
+        with self._watched(channel, taker.cursor):
+            return asking.feed(self._state, channel, taker)
 
-    def play_after(
-        self,
-        channel: str,
-        cursor: int,
-        encoder: EntryEncoder,
-        *,
-        until: int,
-        budget: int,
-        skip_origin: int = 0,
-        omit: int = 0,
-    ) -> Playback:
-        with self._watched(channel, cursor):
-            return asking.play_after(
-                self._state, channel, cursor, encoder, until=until, budget=budget, skip_origin=skip_origin, omit=omit
-            )
-
-    def read_before(self, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
-        with self._watched(channel, cursor, backwards=True):
-            return asking.read_before(self._state, channel, cursor, limit=limit, budget=budget)
-
-    def count_back(self, channel: str, countback: Countback) -> bool:
-        with self._watched(channel, countback.cursor + 1, backwards=True):
-            return asking.count_back(self._state, channel, countback)
-
-    def last(self, channel: str) -> Stored | None:
-        with self._watched(channel, self.head() + 1, backwards=True):
-            return asking.last(self._state, channel)
+    def feed_back(self, channel: str, taker: Taker) -> bool:
+        with self._watched(channel, taker.cursor, backwards=True):
+            return asking.feed_back(self._state, channel, taker)
 
     def holds(self, channel: str, serial: int) -> bool:
         with self._watched(channel, serial - 1):
             return asking.holds(self._state, channel, serial)
 
-    def floor(self, retention: str) -> int:
-        return asking.floor(self._state, retention)
-
     def last_serial(self, channel: str) -> int:
-        with self._watched(channel, self.head() + 1, backwards=True):
+        with self._watched(channel, self.head(), backwards=True):
             return asking.last_serial(self._state, channel)
 
     def forgotten_floor(self, retention: str) -> int:
@@ -157,18 +128,16 @@ class RocksJournal:
         with self._watched(channel, cursor):
             return asking.continuous(self._state, channel, retention, cursor)
 
-    def wake(self, channels: Sequence[str], since_ms: int) -> Mapping[str, Window]:
-        return asking.wake(self._state, channels, since_ms)
-
-    def recall(self, channel: str, recall: Recall) -> None:
-        with self._watched(channel, recall.cursor):
-            asking.recall_ids(self._state, channel, recall)
-
     def _watched(self, channel: str, cursor: int, *, backwards: bool = False) -> AbstractContextManager[None]:
-        read = asking.read_before if backwards else asking.read_after
-        return self.failing.watched(
-            partial(read, self._state, channel, cursor, limit=asking.PAGE_ENTRIES, budget=asking.PAGE_BYTES)
-        )
+        """Around a read. If it fails, as much is read from there from time to time, until that works."""
+
+        def again() -> None:
+            if backwards:
+                asking.feed_back(self._state, channel, PageBack(cursor, AGAIN_ENTRIES, AGAIN_BYTES))
+            else:
+                asking.feed(self._state, channel, Page(cursor, AGAIN_ENTRIES, AGAIN_BYTES, until=self.head()))
+
+        return self.failing.watched(again)
 
     def forget(self, app_prefix: str) -> None:
         erasing.forget(self._state, app_prefix)
@@ -202,29 +171,5 @@ class RocksJournal:
         with self.failing.watched(read):
             return read()
 
-    def statistics(self) -> Statistics:
-        state = self._state
-        with state.gate:
-            return Statistics(
-                bytes_on_disk=_bytes_in(state.path),
-                bytes_in_memory=state.store.bytes_in_memory() if state.store else 0,
-                buckets=len(state.table),
-                channels_indexed=state.table.indexed,
-                appends=self._appending.appends,
-                entries=self._appending.entries,
-                bytes_appended=self._appending.bytes,
-                failures=state.failures,
-                recoveries=state.recoveries,
-                available=state.store is not None and state.failed is None,
-            )
-
     def close(self) -> None:
         opening.close(self._state)
-
-
-def _bytes_in(directory: Path) -> int:
-    total = 0
-    for file in directory.iterdir():
-        with suppress(FileNotFoundError):  # RocksDB removes what it no longer needs at any time
-            total += file.stat().st_size
-    return total

@@ -52,8 +52,6 @@ class State:
     unsynced: bool = False
     retentions: set[str] = field(default_factory=set)  # appended to in this life: they get buckets ahead of time
     changes: int = 0  # by forget and erase: what was read before one is stale
-    failures: int = 0
-    recoveries: int = 0
 
     def writable(self) -> Store:
         """Raises: JournalUnavailable, after a failure too."""
@@ -68,8 +66,8 @@ class State:
         return self.store
 
     def reader(self) -> Reader:
-        """Inside the gate: of what is visible now. Raises: JournalUnavailable."""
-        return Reader(self.readable(), self.table, self.head)
+        """Inside the gate. Raises: JournalUnavailable."""
+        return Reader(self.readable(), self.table)
 
     def timeline_rows(self) -> tuple[list[Row], int]:
         """What has to be written, and the version that is kept then."""
@@ -82,7 +80,6 @@ class State:
     def fail(self, reason: str, *, unwritten: bool = False) -> JournalUnavailable:
         """From now on nothing is written; the error to raise. ``unwritten``: nor has anything been, of this."""
         self.failed = reason
-        self.failures += 1
         return JournalUnavailable(reason, unwritten=unwritten)
 
     def note_witness(self) -> None:

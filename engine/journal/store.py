@@ -100,7 +100,6 @@ class Store(Protocol):
     def note(self, head: int, logs: list[Path], *, durable: bool) -> None: ...
     def note_families(self) -> None: ...
     def trim_log(self) -> None: ...
-    def bytes_in_memory(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -289,13 +288,6 @@ class RocksStore:
             os.truncate(log, 0)
         except OSError as error:
             raise StoreError(_placed(f"IO error: {error}", self._path)) from error
-
-    def bytes_in_memory(self) -> int:
-        with _translated(self._path):
-            return sum(
-                family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
-                for family in tuple(self._families.values())
-            )
 
     def close(self) -> None:
         """Every handle goes even if one cannot flush: the lock has to come free, the log has the rows.
