@@ -17,9 +17,9 @@ from engine import limits
 from engine.limits import Limits
 from engine.quota import UNLIMITED
 from engine.settings import Namespace, Settings
-from server.heap import machine_bytes
 from server.logs import facts
-from server.ports import url
+from server.node.heap import machine_bytes
+from server.transport.ports import url
 
 LOGGER = logging.getLogger("unbroken")
 

@@ -34,26 +34,27 @@ from engine.journal.rocks import RocksJournal
 from engine.logclock import LogClock
 from engine.settings import Settings
 from ext.serial import SerialClock
-from server import descriptors, ports
+from server import descriptors
 from server.announce import Drain, say_ready
 from server.apps import keys_of, new_key, stored_key
-from server.backend import NodeBackend
 from server.certificate import Certificate, load_certificate
-from server.clock import Clock
 from server.datadir import DataDirectory
-from server.front import Front
-from server.heap import keep_some, machine_bytes
 from server.keywatch import KeyWatch, tell_made
 from server.logs import configure, facts
-from server.node import Node
+from server.node.clock import Clock
+from server.node.heap import keep_some, machine_bytes
+from server.node.node import Node
 from server.nonces import NonceFile
-from server.posting import PostDesk
-from server.publishing import Bounds
 from server.reloading import Reloader
-from server.rest import Rest
-from server.revoking import Revoker
-from server.revoking import begin as begin_revocations
+from server.rest.api import Rest
+from server.rest.backend import NodeBackend
+from server.rest.posting import PostDesk
+from server.rest.publishing import Bounds
+from server.rest.revoking import Revoker
+from server.rest.revoking import begin as begin_revocations
 from server.systemd import notify
+from server.transport import ports
+from server.transport.front import Front
 
 LOGGER = logging.getLogger("unbroken")
 

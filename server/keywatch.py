@@ -21,7 +21,7 @@ from engine.auth.keys import Key, Keyring, revoked
 from engine.errors import AuthError, StartupFailed
 from server.apps import AppsFile, keys_of
 from server.logs import facts
-from server.protocol import ClientProtocol
+from server.realtime.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.keys")
 

@@ -3,9 +3,9 @@
     one pass     | plane | task | task | task |        trio runs every task that can go on, then looks for what is new
                            <- PASS_SECONDS ->          those who are later than that wait for the next pass, in order
 
-A plain WebSocket connection has no task, and the plane gives its own time out in turns (server/arrivals.py). Requests
-over HTTP have one each, and would all go on in the same pass: a hundred of 2 ms each are 200 ms for everybody else. Who
-has had few turns lately goes before those who have had many.
+A plain WebSocket connection has no task, and the plane gives its own time out in turns (server/node/arrivals.py).
+Requests over HTTP have one each, and would all go on in the same pass: a hundred of 2 ms each are 200 ms for everybody
+else. Who has had few turns lately goes before those who have had many.
 
 WebSockets over TLS do not ask for turns: each message takes their library four steps or more, of which one would ask.
 That slowed down those who send little more than those who send much (tried)."""

@@ -24,13 +24,13 @@ from engine.reloading import Merged, as_written, merged
 from engine.settings import Settings
 from server import descriptors
 from server.certificate import Certificate, Stamp, load_certificate, stamp_of
-from server.front import Front
 from server.keywatch import KeyWatch
 from server.logs import facts
-from server.node import Node
-from server.publishing import Bounds
-from server.rest import Rest
+from server.node.node import Node
+from server.rest.api import Rest
+from server.rest.publishing import Bounds
 from server.systemd import notify, notify_reloading
+from server.transport.front import Front
 
 LOGGER = logging.getLogger("unbroken.reload")
 

@@ -27,7 +27,7 @@ from engine.sequencer import Sequencer
 from ext.entry import Entry
 from ext.ring import EPHEMERAL, Ring, Stream
 from ext.wire import record_origin
-from server.node import Node
+from server.node.node import Node
 
 ROOT = Path(__file__).resolve().parent.parent
 RING_ENTRIES, RING_BYTES = 16, 1 << 16

@@ -16,9 +16,9 @@ from engine.message import messages_from
 from ext.permit import Permit, Place
 from ext.posts import Posts
 from ext.rate import Rate
-from server.publishing import Bounds, Messages, check_publish, read_messages
-from server.reply import Reply, refusal, respond
-from server.request import Request
+from server.http.reply import Reply, refusal, respond
+from server.http.request import Request
+from server.rest.publishing import Bounds, Messages, check_publish, read_messages
 from tests.test_sequencer import T0, awake, partition
 
 JSON, MSGPACK = "application/json", "application/x-msgpack"

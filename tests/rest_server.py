@@ -23,11 +23,11 @@ from ext.meter import Meter
 from ext.publish import Publish
 from ext.serial import message_serial_text
 from ext.wire import encode_record
-from server.admin import Health
-from server.publishing import Bounds
-from server.request import Request, Response, parse_target
-from server.rest import Rest
-from server.statistics import StatsQuery
+from server.http.request import Request, Response, parse_target
+from server.rest.admin import Health
+from server.rest.api import Rest
+from server.rest.publishing import Bounds
+from server.rest.statistics import StatsQuery
 
 NOW = 1_700_000_000_000
 SERIES = "abcd1234"

@@ -4,8 +4,9 @@
         rest.publish("room", {"data": b"\\x01"})           the body of its 201
         rest.ask("GET", "/channels/room/messages")         an Answer, whatever it is
 
-The usual publish over a plain connection is served without a task (server/posting.py). Who has ever asked for something
-unusual there stays with the library for HTTP (server/http.py). What is answered must not depend on it."""
+The usual publish over a plain connection is served without a task (server/rest/posting.py). Who has ever asked for
+something unusual there stays with the library for HTTP (server/http/connection.py). What is answered must not depend on
+it."""
 
 from __future__ import annotations
 

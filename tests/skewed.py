@@ -5,7 +5,7 @@
     server.set_wall(+4 * DAY_MS)      somebody sets the clock
     server.passes(136_000)            136 s go by, for all clocks. The server runs meanwhile, so it is no stall
 
-What is replaced is in ``server.clock``: the two functions that ask the kernel."""
+What is replaced is in ``server.node.clock``: the two functions that ask the kernel."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class SkewedServer(Server):
 
 def main() -> int:
     import server.cli
-    import server.clock
+    import server.node.clock
 
     with Path(sys.argv[0]).with_name("clocks").open("r+b") as file:
         mapped = mmap.mmap(file.fileno(), OFFSETS.size)
-    wall_ms, boottime_ns = server.clock.wall_clock_ms, server.clock.boottime_ns
-    server.clock.wall_clock_ms = lambda: wall_ms() + OFFSETS.unpack(mapped)[0]
-    server.clock.boottime_ns = lambda: boottime_ns() + OFFSETS.unpack(mapped)[1] * 1_000_000
-    server.clock.STALL_NS = 10**18  # when a test lets time pass, it does so at once
+    wall_ms, boottime_ns = server.node.clock.wall_clock_ms, server.node.clock.boottime_ns
+    server.node.clock.wall_clock_ms = lambda: wall_ms() + OFFSETS.unpack(mapped)[0]
+    server.node.clock.boottime_ns = lambda: boottime_ns() + OFFSETS.unpack(mapped)[1] * 1_000_000
+    server.node.clock.STALL_NS = 10**18  # when a test lets time pass, it does so at once
     return server.cli.main()

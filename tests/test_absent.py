@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine import absent
-from server.actions import Flag
-from server.attachment import ALL_MODES
+from server.realtime.actions import Flag
+from server.realtime.attachment import ALL_MODES
 from tests.certificates import authority
 from tests.harness import Server, channel_path, history
 from tests.jwts import jwt

@@ -23,9 +23,9 @@ from ext.entry import Entry
 from ext.ring import EPHEMERAL, Ring
 from ext.serial import connection_id, last_serial_before
 from ext.wire import encode_record
-from server import beginnings as room
-from server.attachment import Rewind
-from server.beginnings import Beginnings
+from server.node import beginnings as room
+from server.node.beginnings import Beginnings
+from server.realtime.attachment import Rewind
 from tests.models.rewind import begins
 from tests.test_sequencer import partition
 

@@ -10,7 +10,7 @@ import trio.testing
 
 from engine import limits
 from engine.errors import JournalUnavailable, NotStorable
-from server.committer import Committer
+from server.node.committer import Committer
 from tests.test_sequencer import T0, awake, partition, publish, stage
 
 

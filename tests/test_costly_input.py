@@ -23,10 +23,10 @@ from engine.names import parse_channel
 from engine.settings import Limits
 from ext.publish import parse_publish
 from ext.values import decode_message
-from server import wire
-from server.attachment import channel_params
-from server.publishing import Bounds, read_plain, read_publish
-from server.request import Request, decode_body, parse_target
+from server.http.request import Request, decode_body, parse_target
+from server.realtime import wire
+from server.realtime.attachment import channel_params
+from server.rest.publishing import Bounds, read_plain, read_publish
 from tests.cost import cost
 from tests.harness import KEY, Address, Server
 from tests.leanclient import UPGRADE, LeanClient

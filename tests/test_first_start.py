@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StartupFailed
-from server import ports
+from server.transport import ports
 from tests.harness import request
 
 UNBROKEN = Path(sys.executable).with_name("unbroken")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext.head import parse_post
-from server.request import path_segments
+from server.http.request import path_segments
 
 LINE = "POST /channels/room%3A1/messages HTTP/1.1"
 BASIC = "Basic YXBwMS5rZXkxOnNlY3JldA=="

@@ -12,7 +12,7 @@ from engine.errors import JournalCorrupted, JournalUnavailable
 from engine.journal.failing import DAMAGED, Failing
 from engine.journal.rocks import RocksJournal
 from engine.journal.store import RocksStore, StoreError
-from server.readwatch import DAMAGE_TOLD_MS, ReadWatch
+from server.node.readwatch import DAMAGE_TOLD_MS, ReadWatch
 from tests.failing_disk import FailingDisk
 from tests.harness import Server, channel_path, publish, request, wait_until
 from tests.rawclient import Action, RawClient

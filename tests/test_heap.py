@@ -9,7 +9,7 @@ import pytest
 from engine.errors import StartupFailed
 from engine.limits import GIB, MIB, Limits
 from engine.settings import Settings
-from server.heap import Falling, machine_bytes
+from server.node.heap import Falling, machine_bytes
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

@@ -16,8 +16,8 @@ from engine.errors import PubSubError
 from engine.journal.port import Stored
 from ext.serial import message_serial_text, serial_text
 from ext.wire import encode_record
-from server import history as room
-from server.history import History, MessagePage, parse_query
+from server.rest import history as room
+from server.rest.history import History, MessagePage, parse_query
 from tests.models.history import ModelMessage
 from tests.models.history import history as model
 

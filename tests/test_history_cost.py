@@ -15,7 +15,7 @@ from engine.journal.rocks import RocksJournal
 from ext.block import MAX_BYTES, MAX_ENTRIES
 from ext.serial import message_serial_text
 from ext.wire import encode_record
-from server.history import PAGE_BYTES, STEP_BYTES
+from server.rest.history import PAGE_BYTES, STEP_BYTES
 from tests.test_history import NOW, SERIES, History, MessagePage, ids, link, parse_query, run
 
 ENTRIES = 60_000

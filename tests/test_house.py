@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Rooms of the server that know no sockets.
-SANS_IO = {"protocol", "accepting", "attaching", "wire", "attachment", "fields", "actions"}
+FLOORS = ("realtime", "http", "node", "rest", "transport")  # rooms of the server: each may name those before it
+ABOVE = {"app", "cli", "keys_command", "reloading"}  # what puts the rooms together
 
 
 def imported(path: Path) -> set[str]:
@@ -24,6 +24,17 @@ def imported(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
+    return found
+
+
+def named(path: Path) -> set[str]:
+    """What lies right below ``server`` and is imported by a module of it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "server":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("server."):
+            found.add(node.module.split(".")[1])
     return found
 
 
@@ -42,15 +53,23 @@ def test_the_engine_knows_no_sockets_no_trio_and_no_clock(path):
     assert not imported(path) & {"server", "logging", "time", *waiting}
 
 
-@pytest.mark.parametrize("name", sorted(SANS_IO))
-def test_the_client_s_state_machine_knows_neither_trio_nor_sockets(name):
-    assert not imported(ROOT / "server" / f"{name}.py") & {"trio", "socket", "trio_websocket", "h11", "time"}
+@pytest.mark.parametrize("path", modules("server/realtime"), ids=lambda p: p.name)
+def test_the_realtime_room_is_sans_io(path):
+    assert not imported(path) & {"trio", "socket", "ssl", "trio_websocket", "h11", "time", "threading"}
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_room_of_the_server_names_no_room_above_it(room):
+    above = {*FLOORS[FLOORS.index(room) + 1 :], *ABOVE}
+    found = {path.name: named(path) & above for path in modules(f"server/{room}")}
+    assert len(found) > 5
+    assert not any(found.values()), found
 
 
 def test_the_server_names_only_some_rooms_of_ext_and_there_are_rooms_to_look_at():
     assert len(modules("ext")) > 10
     assert len(modules("engine")) > 15
-    assert "ext" in imported(ROOT / "server" / "node.py")
+    assert "ext" in imported(ROOT / "server" / "node" / "node.py")
 
 
 @pytest.mark.parametrize("path", modules("ext"), ids=lambda p: p.name)

@@ -12,11 +12,11 @@ import pytest
 import trio
 
 from engine.errors import AuthError, PubSubError
-from server.handshake import Upgrade
-from server.keyguard import KeyGuard, carries_key, is_loopback, peer_of
-from server.opening import meet, read_query
-from server.refusals import Refusals
-from server.request import Request, Response
+from server.http.keyguard import KeyGuard, carries_key, is_loopback, peer_of
+from server.http.refusals import Refusals
+from server.http.request import Request, Response
+from server.transport.handshake import Upgrade
+from server.transport.opening import meet, read_query
 from tests import harness
 from tests.harness import request
 from tests.jwts import jwt

@@ -18,8 +18,8 @@ from engine.auth.revocation import Revocation, Revocations
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
 from engine.settings import Settings
-from server.lifetimes import HINT_MS, SPARE, Lifetimes
-from server.node import Node
+from server.node.lifetimes import HINT_MS, SPARE, Lifetimes
+from server.node.node import Node
 
 START = 1_700_000_000_000
 CAPABILITY = Capability.parse(FULL_TEXT)

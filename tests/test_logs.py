@@ -23,10 +23,10 @@ from engine.auth.tokens import TokenSeal
 from engine.limits import REFUSED_KEYS
 from engine.settings import Settings, load
 from server.announce import differing
-from server.disk import LOW_BYTES, DiskWatch
-from server.heap import machine_bytes
+from server.http.refusals import MINUTE_MS, Refusals
 from server.logs import TEXT, JsonFormatter, TextFormatter, facts
-from server.refusals import MINUTE_MS, Refusals
+from server.node.disk import LOW_BYTES, DiskWatch
+from server.node.heap import machine_bytes
 from tests.failing_disk import FailingDisk
 from tests.harness import KEY, Server, publish, request, wait_until
 from tests.jwts import jwt
@@ -335,8 +335,8 @@ def test_a_disk_is_told_of_when_it_gets_low_and_when_it_has_room_again(caplog: p
 def test_a_server_looks_at_the_disk_of_its_data_directory(make_server: Callable[..., Server], tmp_path: Path) -> None:
     executable = tmp_path / "unbroken-on-a-full-disk"
     program = (
-        "import sys, server.disk, server.node; server.node.KEEP_SECONDS = 0.1; "
-        "server.disk.DiskWatch.__init__.__defaults__ = (lambda path: (len(list(path.iterdir())) << 40, 0, 5 << 20),); "
+        "import sys; from server.node import disk, node; node.KEEP_SECONDS = 0.1; "
+        "disk.DiskWatch.__init__.__defaults__ = (lambda path: (len(list(path.iterdir())) << 40, 0, 5 << 20),); "
         "from server.cli import main; sys.exit(main())"
     )
     executable.write_text(f'#!/bin/sh\nexec {sys.executable} -c {shlex.quote(program)} "$@"\n')

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.mistaken import is_plain_http, is_tls
+from server.transport.mistaken import is_plain_http, is_tls
 from tests.harness import Server, request
 from tests.rawclient import RawClient
 

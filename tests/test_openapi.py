@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import CHECKS, load_all_checks
 
-from server.openapi import document
+from server.rest.openapi import document
 from tests import harness
 from tests.rest_server import MSGPACK, Server, value_of
 

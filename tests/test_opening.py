@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.opening import MOST_PARAMETERS, query_params, read_query
+from server.transport.opening import MOST_PARAMETERS, query_params, read_query
 
 PIECES = st.sampled_from(["key", "v", "=", "&", "%3A", "%", "%zz", "%C3%A9", "%ff", "+", "#", "?", ";", "/", ""])
 

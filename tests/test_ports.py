@@ -14,7 +14,7 @@ import trio
 
 from engine.errors import StartupFailed
 from engine.settings import parse_listen
-from server import ports
+from server.transport import ports
 from tests.harness import KEY, NO_PROXY, READY_SECONDS, Server
 
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from engine.auth.capability import Capability
 from engine.auth.revocation import Revocation, Revocations
 from engine.auth.tokens import Identity
-from server.posting import FOREVER_MS, good_until
+from server.rest.posting import FOREVER_MS, good_until
 from tests.harness import KEY, history, publish, request, token, wait_until
 from tests.test_head import MUTATION, SENT, head, mutate
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from server.readers import Readers
+from server.node.readers import Readers
 
 
 class Waker:

@@ -1,7 +1,7 @@
 """An ATTACH for what is attached already: nothing that is on its way meanwhile is missed, and nothing comes twice.
 
 A library may discard what comes between its ATTACH and our ATTACHED, or hand it on. It does not say which; it says who
-it is (server/libraries.py)."""
+it is (server/realtime/libraries.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from server.libraries import discards_while_attaching
+from server.realtime.libraries import discards_while_attaching
 from tests.harness import Server
 from tests.leanclient import LeanClient
 from tests.rawclient import HAS_BACKLOG, RESUMED, RawClient

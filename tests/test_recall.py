@@ -31,9 +31,9 @@ from ext.publish import Publish
 from ext.recall import Recall
 from ext.serial import SerialClock
 from ext.wire import encode_record, record_ids
-from server import recalling
-from server.clock import Clock
-from server.node import Node
+from server.node import recalling
+from server.node.clock import Clock
+from server.node.node import Node
 from tests.test_sequencer import Told
 
 KEY = bytes(range(16))

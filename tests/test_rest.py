@@ -13,8 +13,8 @@ from trio.testing import MockClock
 from engine.errors import BadRequest, LimitExceeded
 from engine.journal.port import Stored
 from engine.limits import PAGES_AT_ONCE
-from server.request import Request, parse_target
-from server.rest import TOKEN_REQUEST_BYTES
+from server.http.request import Request, parse_target
+from server.rest.api import TOKEN_REQUEST_BYTES
 from tests.rest_server import JSON, MSGPACK, NOW, Server, b64, code_of, header, value_of
 
 

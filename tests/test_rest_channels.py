@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from engine.channel import Channel
 from engine.directory import ChannelNames
 from engine.policy import Policy
-from server.actions import Flag
-from server.attachment import Attachment
-from server.channels import metrics
+from server.realtime.actions import Flag
+from server.realtime.attachment import Attachment
+from server.rest.channels import metrics
 from tests import harness
 from tests.harness import request
 from tests.rawclient import Action, RawClient

@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from server.openapi import document
+from server.rest.openapi import document
 from tests.harness import Server, request, token
 from tests.restclient import JSON, MSGPACK, Answer, RestClient
 

@@ -21,7 +21,7 @@ from engine.auth.revocation import Revocation, Revocations, TokenRevoked, parse_
 from engine.auth.tokens import Identity
 from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError, StartupFailed
 from server.datadir import DataDirectory
-from server.revoking import Revoker, begin, dump, read
+from server.rest.revoking import Revoker, begin, dump, read
 from tests.harness import Server, request
 from tests.jwts import jwt
 from tests.rawclient import Action, RawClient

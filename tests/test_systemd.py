@@ -17,8 +17,8 @@ import trio
 from trio.testing import MockClock
 
 from engine.errors import StartupFailed
-from server.front import LAST_CALL_SECONDS, Front
 from server.systemd import inherited_sockets, notify
+from server.transport.front import LAST_CALL_SECONDS, Front
 from tests.checker import Outcome
 from tests.harness import Server, channel_path, history, request
 from tests.rawclient import ATTACH_RESUME, RESUMED, Action, GoneError, RawClient

@@ -25,7 +25,7 @@ from ext.wire import (
     record_messages,
     record_origin,
 )
-from server import wire
+from server.realtime import wire
 from tests.models import wire as model
 
 SERIES = "k3J9s0fA"

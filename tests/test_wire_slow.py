@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.errors import PubSubError
 from ext.wire import JSON, MSGPACK, is_msgpack
-from server import wire
+from server.realtime import wire
 from tests.test_wire import formats, texts
 
 values = st.recursive(

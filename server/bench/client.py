@@ -15,7 +15,7 @@ from ext.load import Publisher
 from ext.plane import Plane
 from ext.receiver import Receiver
 from ext.socket import Socket
-from server.actions import Action, Flag
+from server.realtime.actions import Action, Flag
 
 
 class Run(Protocol):

@@ -21,12 +21,12 @@ from ext.histogram import Histogram
 from ext.load import MARK_BYTES, Publisher, Tally, Template, now_ns
 from ext.plane import BINARY, FAILED, GONE, TEXT, VIOLATION, Plane
 from ext.receiver import Receiver
-from server.actions import Action
 from server.bench.client import Client
 from server.bench.dialer import Dialer
 from server.bench.options import Options, UsageError
 from server.bench.pacing import Pace, Scheduled, Windows
 from server.bench.target import Target, Unreachable
+from server.realtime.actions import Action
 
 LARGEST_MESSAGE = 16 << 20
 IDLE_WAIT_US = 500

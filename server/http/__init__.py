@@ -1,0 +1,1 @@
+"""HTTP/1.1: requests as they are understood, and answers as libraries read them."""

@@ -1,0 +1,85 @@
+"""A key crosses no network in the clear: whoever reads along would have it for good.
+
+    key in query or header --TLS----------------------> in
+                           --plain, loopback peer-----> in
+                           --plain, anybody else------> 40103, whether the key is right or not
+
+Off in development, and where the configuration says that a proxy in front ends TLS (the peer is the proxy then). Tokens
+may come in the clear: they end, and some people need that. Source: Ably's rule for Basic authentication."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from engine.errors import AuthError, PubSubError
+from server.http.reply import refusal, respond
+from server.http.request import Handler, Request, Response
+
+NOBODY = ""  # the peer of a socket that has none any more
+
+
+class KeyGuard:
+    """Says whether a request may carry a key."""
+
+    def __init__(self, *, anywhere: bool) -> None:
+        self.anywhere = anywhere
+
+    def check(self, params: Mapping[str, str], authorization: str | None, peer: Callable[[], str] | None) -> None:
+        """Raises: AuthError 40103.
+
+        Args:
+            peer: tells the address at the other end of a plain connection; None: the connection has TLS.
+        """
+        if self.anywhere or peer is None or not carries_key(params, authorization) or is_loopback(peer()):
+            return
+        raise AuthError(
+            "key: it must not cross a network without TLS: use https and wss, or a token; where a proxy ends TLS, "
+            "the server must be told so (tls_ended_by_proxy)",
+            code=40103,
+        )
+
+    def before(self, handler: Handler) -> Handler:
+        """The handler, behind this guard."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                peer = None if request.is_tls else lambda: request.peer
+                self.check(request.query, request.headers.get("authorization"), peer)
+            except PubSubError as error:
+                return respond(request, refusal(error))
+            return await handler(request)
+
+        return guarded
+
+
+def carries_key(params: Mapping[str, str], authorization: str | None) -> bool:
+    """Is there a key in it, used or not? Read along it can be either way."""
+    return bool(params.get("key")) or (authorization or "").lstrip().lower().startswith("basic")
+
+
+@lru_cache(maxsize=1024)  # one look-up instead of 3 us, for each who comes from here
+def is_loopback(peer: str) -> bool:
+    """Does it come from this very machine?"""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def peer_of(descriptor: int) -> str:
+    """The address at the other end of a socket, which stays as it is."""
+    try:
+        borrowed = socket.socket(fileno=descriptor)
+    except OSError:
+        return NOBODY
+    try:
+        return str(borrowed.getpeername()[0])
+    except (OSError, IndexError):
+        return NOBODY
+    finally:
+        borrowed.detach()

@@ -1,0 +1,83 @@
+"""Who was refused, summed up: one line in the log for each key and minute, however many try.
+
+    request, WebSocket --401, 403, 429--> note --> key that they name --> counts by code --each minute--> a line
+
+The key is the one that the credentials name, proven or not, and only if there is one of that name: so nothing that a
+client has made up gets into the log, and nobody can make more lines than there are keys (``REFUSED_KEYS`` at most)."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from engine.errors import PubSubError
+from engine.limits import REFUSED_KEYS
+from server.http.request import Handler, Request, Response
+from server.logs import facts
+
+LOGGER = logging.getLogger("unbroken.refusals")
+
+STATUSES = (401, 403, 429)
+MINUTE_MS = 60_000
+NO_KEY, OTHER_KEYS = "no known key", "other keys"
+
+
+class Refusals:
+    """Of one server."""
+
+    def __init__(self, key_named: Callable[[Mapping[str, str], str | None], str | None]) -> None:
+        """``key_named``: by the query and the Authorization header, the name of a key that there is."""
+        self._key_named = key_named
+        self._counts: dict[str, Counter[int]] = {}
+        self._since_ms: int | None = None  # the first that is not told yet
+
+    def note(self, params: Mapping[str, str], authorization: str | None, status: int, code: int) -> None:
+        """One more, if it is of these."""
+        if status not in STATUSES:
+            return
+        name = self._key_named(params, authorization) or NO_KEY
+        if name not in self._counts and name != NO_KEY and len(self._counts) >= REFUSED_KEYS:
+            name = OTHER_KEYS
+        self._counts.setdefault(name, Counter())[code] += 1
+
+    def note_error(self, params: Mapping[str, str], authorization: str | None, error: PubSubError) -> None:
+        self.note(params, authorization, error.status, error.code)
+
+    def note_request(self, request: Request) -> None:
+        """It has been answered: was it refused?"""
+        if request.asker.refused is not None:
+            self.note(request.query, request.headers.get("authorization"), *request.asker.refused)
+
+    def around(self, handler: Handler) -> Handler:
+        """The handler, with what it refuses noted."""
+
+        async def noted(request: Request) -> Response:
+            response = await handler(request)
+            self.note_request(request)
+            return response
+
+        return noted
+
+    def tick(self, now_ms: int) -> None:
+        """Once a second or so; ``now_ms``: steady."""
+        if not self._counts:
+            self._since_ms = None
+        elif self._since_ms is None:
+            self._since_ms = now_ms
+        elif now_ms - self._since_ms >= MINUTE_MS:
+            self.tell()
+
+    def tell(self) -> None:
+        """All that has not been told; at the end, too."""
+        counts, self._counts, self._since_ms = self._counts, {}, None
+        for name, codes in counts.items():
+            shown = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))
+            by_code = {str(code): times for code, times in codes.items()}
+            LOGGER.info(
+                "%d refused with %s within a minute (%s)",
+                codes.total(),
+                name,
+                shown,
+                extra=facts("refusals", key=name, count=codes.total(), codes=by_code),
+            )

@@ -1,0 +1,374 @@
+"""Where those who attach begin to read: is their cursor still held? how far back does their rewind reach?
+
+    locate, rewound --known from memory--> found(...), in the same step
+          | else
+          v
+    a search, in its client's queue; the clients have turns, a slice each      ring: on the loop, so many entries
+          |                                                                    journal: in a thread, so many bytes
+          v
+    found(...), a few in each turn
+
+A count carries a cursor and a number, and no entry (ext/countback.pyx). Where the last messages of an entry are enough,
+the number of the others goes to whoever makes its frame. All rewinds of a channel that wait are one search: it goes
+back once, and stops wherever one of them begins. Whoever goes away meanwhile is passed over, and a search that nobody
+waits for any more ends with its slice."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from engine import limits
+from engine.channelview import ChannelView
+from engine.errors import JournalCorrupted, JournalUnavailable, PubSubError
+from engine.journal import entries
+from engine.journal.port import Stored
+from engine.partition import Partition
+from ext.countback import Countback, cursor_before, most_messages
+from ext.serial import last_serial_before
+from server.node.readers import Readers, Work
+from server.realtime.attachment import Attachment, Rewind
+from server.realtime.protocol import ClientProtocol
+
+LOGGER = logging.getLogger("unbroken.replay")
+
+ALL = (1 << 64) - 1  # messages: as many as there are
+LOOP_SECONDS = 0.001  # of one turn: for what rings are gone over, and for those who are told where they begin
+RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried again
+
+Found = Callable[[int, int, bool], None]
+"""Told the cursor from which a rewind begins; how many messages of the entry right after that are left out, for those
+behind them are as many as are wanted; and whether less is held than it asks for."""
+
+OlderThan = Callable[[Partition, int], int]
+"""The milliseconds of a partition's serials below which everything is older than so many ms."""
+
+
+class Asker:
+    """One rewind: it begins where so many messages lie behind it, be it inside an entry, or after ``floor``."""
+
+    __slots__ = ("attachment", "client", "cut", "dropped", "floor", "found", "messages")
+
+    def __init__(
+        self, client: ClientProtocol, attachment: Attachment, messages: int, floor: int, cut: bool, found: Found
+    ) -> None:
+        self.client = client
+        self.attachment = attachment
+        self.messages = messages
+        self.floor = floor
+        self.cut = cut  # its channel does not hold all that it asks for
+        self.found = found
+        self.dropped = False  # it has been told already
+
+    @property
+    def waits(self) -> bool:
+        return self.client.open and self.attachment.active and not self.dropped
+
+    def tell(self, cursor: int, omit: int, older_than: OlderThan) -> None:
+        """It begins there; or at the first cursor from which everything is still held, for a count takes its time."""
+        channel = self.attachment.channel
+        if not channel.partition.kept:
+            held = channel.ring.evicted
+        else:
+            held = last_serial_before(older_than(channel.partition, channel.policy.retained_ms))
+        self.found(min(max(cursor, held), channel.head), omit if cursor >= held else 0, self.cut)
+
+
+class Search(Protocol):
+    """What is looked for."""
+
+    def owner(self) -> ClientProtocol | None:
+        """In whose queue it stands; None: nobody waits for it any more."""
+
+    def look(self) -> Work | None:
+        """Go on in memory. None: there is more to do there; else the next slice of it, for a thread."""
+
+    def looked(self, result: Any) -> bool:
+        """What the slice has found. True: it goes on."""
+
+    def failed(self, error: BaseException) -> None:
+        """It can't go on."""
+
+
+class Question:
+    """One that the journal answers at once."""
+
+    def __init__(
+        self, client: ClientProtocol, attachment: Attachment, work: Work, found: Callable[[Any], None], otherwise: Any
+    ) -> None:
+        """``otherwise``: what is found where the journal is damaged."""
+        self._client = client
+        self._attachment = attachment
+        self._work = work
+        self._found = found
+        self._otherwise = otherwise
+
+    def owner(self) -> ClientProtocol | None:
+        return self._client if self._client.open and self._attachment.active else None
+
+    def look(self) -> Work:
+        return self._work
+
+    def looked(self, result: Any) -> bool:
+        self._found(result)
+        return False
+
+    def failed(self, error: BaseException) -> None:
+        name = self._attachment.channel.name
+        LOGGER.error("where %r is read from cannot be found: %s", name, error, exc_info=_unexpected(error))
+        if isinstance(error, JournalCorrupted):
+            self._found(self._otherwise)
+        else:
+            self._client.disconnect(failure(error))
+
+
+class Count:
+    """How far back do these rewinds of a channel reach?"""
+
+    def __init__(
+        self,
+        channel: ChannelView,
+        waiting: dict[Attachment, Asker],
+        told: Callable[[Asker, int, int], None],
+    ) -> None:
+        """
+        Args:
+            waiting: all askers; those that have gone are taken out.
+            told: an asker begins at this cursor, without so many messages of the entry after it.
+        """
+        self.channel = channel
+        self.askers: list[Asker] = []
+        self._countback: Countback | None = None  # once it has begun
+        self._waiting = waiting
+        self._told = told
+
+    def owner(self) -> ClientProtocol | None:
+        if not all(asker.waits for asker in self.askers):
+            for asker in self.askers:
+                if not asker.waits:
+                    self._waiting.pop(asker.attachment, None)
+            self.askers = [asker for asker in self.askers if asker.waits]
+        return self.askers[0].client if self.askers else None
+
+    def look(self) -> Work | None:
+        channel, count = self.channel, self._countback
+        if count is None:
+            count = self._countback = Countback(channel.head)
+        self._aim(count)
+        more = count.take_ring(channel.ring, limits.COUNT_ENTRIES)
+        if more or count.stopped:
+            self._arrived(count)
+            return None
+        if not channel.partition.kept:
+            self._ended(count)
+            return None
+        count.budget(limits.COUNT_BYTES)
+        return partial(channel.partition.journal.feed_back, channel.key, count)
+
+    def looked(self, more: bool) -> bool:
+        assert self._countback is not None
+        if self._countback.stopped:
+            self._arrived(self._countback)
+        elif not more:
+            self._ended(self._countback)
+        return bool(self.askers)
+
+    def failed(self, error: BaseException) -> None:
+        """What has been gone over is intact: they begin there, and are told that they asked for more."""
+        LOGGER.error("a rewind of %r reaches less far: %s", self.channel.name, error, exc_info=_unexpected(error))
+        assert self._countback is not None
+        for asker in self.askers:
+            asker.cut = True
+        self._ended(self._countback)
+
+    def _aim(self, count: Countback) -> None:
+        """For the first place at which one of them begins."""
+        count.aim(min(asker.messages for asker in self.askers), max(asker.floor for asker in self.askers))
+
+    def _arrived(self, count: Countback) -> None:
+        """Those begin here whose messages have been counted, or for whom what comes next is too old."""
+        waiting = self.askers
+        self.askers = []
+        for asker in waiting:
+            if count.messages >= asker.messages or 0 < count.next <= asker.floor:
+                self._told(asker, count.cursor, max(0, count.messages - asker.messages))
+            else:
+                self.askers.append(asker)
+
+    def _ended(self, count: Countback) -> None:
+        """There is nothing before."""
+        for asker in self.askers:
+            self._told(asker, count.cursor, 0)
+        self.askers = []
+
+
+class Beginnings:
+    """Every method is for the loop; only slices of searches in the journal are done elsewhere."""
+
+    def __init__(self, older_than: OlderThan, kick: Callable[[], None]) -> None:
+        """``kick`` may be called in any thread: it has ``turn`` called soon."""
+        self._older_than = older_than
+        self._kick = kick
+        self._threads = Readers(limits.COUNTS_AT_ONCE, kick)
+        self._under_way = 0
+        self._queues: dict[ClientProtocol, deque[Search]] = {}  # whose turn is next comes first
+        self._gathering: dict[ChannelView, Count] = {}  # not begun yet: others may join
+        self._askers: dict[Attachment, Asker] = {}  # who have not been told
+        self._told: deque[tuple[Asker, int, int]] = deque()  # what they are to be told
+        self._resting: deque[tuple[float, Search]] = deque()  # until the journal can be read again
+
+    def __len__(self) -> int:
+        """Searches that wait for a turn."""
+        return sum(map(len, self._queues.values())) + len(self._resting)
+
+    def locate(
+        self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
+    ) -> None:
+        """Is everything after ``cursor`` still held? The ring has been asked."""
+        channel = attachment.channel
+        if not channel.partition.kept:
+            found(False)
+            return
+        work = partial(channel.partition.journal.continuous, channel.key, channel.policy.retention, cursor)
+        self._enqueue(client, Question(client, attachment, work, found, False))
+
+    def rewound(self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Found) -> None:
+        """Where does it begin?"""
+        channel = attachment.channel
+        retained_ms = channel.policy.retained_ms
+        window_ms = retained_ms if rewind.window_ms is None else rewind.window_ms
+        floor = last_serial_before(self._older_than(channel.partition, min(window_ms, retained_ms)))
+        cut = window_ms > retained_ms
+        messages = ALL if rewind.messages is None else rewind.messages
+        whole = not channel.partition.kept or channel.in_ring(floor)  # all that counts is in memory
+        if whole and messages >= most_messages(channel.ring):
+            begins = cursor_before(channel.ring, floor)
+            found(channel.head if begins is None else min(begins, channel.head), 0, cut)
+            return
+        if messages == ALL:
+            self._since(client, attachment, floor, cut, found)
+            return
+        count = Countback(channel.head)
+        count.aim(messages, floor)
+        if not count.take_ring(channel.ring, limits.COUNT_AT_ONCE) and (count.stopped or whole):
+            found(count.cursor, max(0, count.messages - messages), cut)
+            return
+        search = self._gathering.get(channel)
+        if search is None or search.owner() is None:
+            search = Count(channel, self._askers, lambda *told: self._told.append(told))
+            self._gathering[channel] = search
+            self._enqueue(client, search)
+        asker = self._askers[attachment] = Asker(client, attachment, messages, floor, cut, found)
+        search.askers.append(asker)
+
+    def hurry(self, attachment: Attachment) -> None:
+        """Its client wants something else of it now: if its rewind is still being counted, it begins at the head."""
+        asker = self._askers.pop(attachment, None)
+        if asker is not None and asker.waits:
+            asker.dropped = True
+            attachment.hurried = True
+            asker.found(attachment.channel.head, 0, False)
+
+    def turn(self) -> None:
+        """Go on where a thread has found something, tell a few where they begin, and hand over what is next."""
+        self._threads.take()
+        if self._resting and self._resting[0][0] <= time.monotonic():
+            self._rise()
+        if not self._told and not self._queues:
+            return
+        late = time.perf_counter() + LOOP_SECONDS
+        while time.perf_counter() < late:
+            if self._told:
+                asker, cursor, omit = self._told.popleft()
+                self._askers.pop(asker.attachment, None)
+                if asker.waits:
+                    asker.tell(cursor, omit, self._older_than)
+            elif self._queues and self._under_way < limits.COUNTS_AT_ONCE:
+                self._next()
+            else:
+                return
+        self._kick()
+
+    def close(self) -> None:
+        """Finish what has begun. Blocks."""
+        self._threads.close()
+
+    def _since(self, client: ClientProtocol, attachment: Attachment, floor: int, cut: bool, found: Found) -> None:
+        """It begins with the first entry after ``floor``, whatever the number of those that follow."""
+        channel = attachment.channel
+
+        def first(page: list[Stored]) -> None:
+            found(min(page[0].serial - 1, channel.head) if page else channel.head, 0, cut)
+
+        work = partial(entries.after, channel.partition.journal, channel.key, floor, limit=1, budget=0)
+        self._enqueue(client, Question(client, attachment, work, first, []))
+
+    def _enqueue(self, client: ClientProtocol, search: Search) -> None:
+        self._queues.setdefault(client, deque()).append(search)
+
+    def _next(self) -> None:
+        """One slice, for the client whose turn it is."""
+        client = next(iter(self._queues))
+        queue = self._queues.pop(client)
+        search = queue.popleft()
+        if queue:
+            self._queues[client] = queue  # behind all others
+        owner = search.owner()
+        if owner is not None and owner is not client:  # who asked first has gone; others wait on
+            self._enqueue(owner, search)
+            return
+        if isinstance(search, Count) and self._gathering.get(search.channel) is search:
+            del self._gathering[search.channel]
+        if owner is None:
+            return
+        try:
+            work = search.look()
+        except Exception as error:
+            self._looked(client, search, None, error)
+            return
+        if work is not None:
+            self._under_way += 1
+            self._threads.start(work, partial(self._done, client, search))
+        elif search.owner() is not None:
+            self._again(client, search)
+
+    def _done(self, client: ClientProtocol, search: Search, result: Any, error: BaseException | None) -> None:
+        self._under_way -= 1
+        self._looked(client, search, result, error)
+
+    def _looked(self, client: ClientProtocol, search: Search, result: Any, error: BaseException | None) -> None:
+        if search.owner() is None:
+            return
+        if isinstance(error, JournalUnavailable):  # it is being reopened; who waits here costs nothing
+            self._resting.append((time.monotonic() + RETRY_SECONDS, search))
+        elif error is not None:
+            search.failed(error)
+        elif search.looked(result):
+            self._again(client, search)
+
+    def _again(self, client: ClientProtocol, search: Search) -> None:
+        """It goes on with the client's next turn."""
+        self._queues.setdefault(client, deque()).appendleft(search)
+
+    def _rise(self) -> None:
+        resting, self._resting = self._resting, deque()
+        for _, search in resting:
+            owner = search.owner()
+            if owner is not None:
+                self._enqueue(owner, search)
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    """What is worth a traceback."""
+    return None if isinstance(error, PubSubError) else error
+
+
+def failure(error: BaseException | None) -> PubSubError:
+    """What the client is told."""
+    if isinstance(error, PubSubError):
+        return error
+    return PubSubError("internal error while replaying", code=50000, status=500)

@@ -1,0 +1,245 @@
+"""The one place where batches go to the journal, and their outcomes come back.
+
+    pending -> take -> append (synced behind the scenes) -> commit -> answers, deliveries
+                 ^                                             |
+                 +----------- the next batch has gathered -----+
+
+``turn`` does what can be done without waiting; it is called at the end of every turn of work, and an eventfd sees to it
+that there is one when a sync has ended. So nothing here is a task, as long as the journal does what it is asked.
+
+A failed append leaves it unknown what is on the disk. So the batch is in doubt until the journal has been reopened and
+asked: it is committed if it is there after all, and undone if it is not. No sooner: whoever is told "refused" and then
+finds it stored, because we died in between, was told a lie.
+
+    under way --failed--> in doubt --asked--> committed, or undone
+                             |  every DOUBT_SECONDS: who waits is told that it is unknown, and waits no longer
+                             |  the same ids again: they wait for the same outcome
+                             +-- asked after DOUBT_KEPT_SECONDS: taken back in any case
+
+What is new is refused at once while the journal can't be reopened, for it was never written; readers of the ring go on,
+and the server says so in its health."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import trio
+
+from engine import limits
+from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
+from engine.journal.port import NONE_REFUSED, Refused
+from engine.partition import Partition
+from engine.sequencer import Batch
+from ext.ring import Stream
+from server.logs import facts
+from server.node.appender import Appender
+
+LOGGER = logging.getLogger("unbroken.committer")
+
+RETRY_SECONDS = 1.0  # between attempts to reopen a journal; a full disk rarely empties faster
+
+
+class Committer:
+    """Moves what is staged in a partition to where it is safe. What no journal keeps is revealed in the same turn."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        on_commit: Callable[[list[Stream]], None],
+        wake_fd: int,
+        *,
+        doubt_kept_seconds: float = limits.DOUBT_KEPT_SECONDS,
+    ) -> None:
+        """
+        Args:
+            on_commit: told which streams have grown. Answers may be due, too.
+            wake_fd: an eventfd; when it is written to, ``turn`` is to be called soon.
+            doubt_kept_seconds: what has been in doubt for longer is not stored.
+        """
+        self.failure: PubSubError | None = None  # why nothing can be stored just now
+        self.batches = 0
+        self.failures = 0
+        self._journal = partition.journal
+        self._sequencer = partition.sequencer
+        self._on_commit = on_commit
+        self._appender = Appender(partition.journal, wake_fd)
+        self._wake_fd = wake_fd
+        self._under_way: Batch | None = None
+        self._failed: JournalUnavailable | None = None  # of the batch under way, until it is known what became of it
+        self._failing = trio.Event()
+        self._doubt_kept_seconds = doubt_kept_seconds
+        self._stored_until: float | None = None  # then what is in doubt has been so for too long
+        self._taking_back = False  # some of it may be gone already: then all of it has to go
+        self._idle: trio.Event | None = None  # somebody waits for it
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """A batch is under way: there will be more to do."""
+        return self._under_way is not None and self.failure is None
+
+    @property
+    def in_doubt(self) -> int:
+        """Entries of which nobody knows whether they are stored."""
+        if self.failure is None or self._under_way is None:
+            return 0
+        return sum(len(entries) for _, entries in self._under_way.groups)
+
+    def turn(self) -> bool:
+        """Take in an outcome that has come, or hand over what is pending.
+
+        True: there is something to hand over, but first let those go on who have just been answered. What they send
+        next can be in the same batch, and a sync costs the same for many as for few. Then call it again.
+        """
+        while True:
+            if self._under_way is not None:
+                if self._failed is not None:
+                    self._pass_by()
+                    if self.failure is not None:
+                        self._tell_idle()
+                    return False
+                if not self._appender.done:
+                    return False
+                try:
+                    refused = self._appender.take()
+                except JournalUnavailable as error:
+                    self._failed = error
+                    self._failing.set()
+                    return False
+                for channel, reason in refused.items():
+                    LOGGER.error("what was published on %r can't be stored: %s", channel, reason)
+                batch, self._under_way = self._under_way, None
+                self._commit(batch, refused)
+                if len(self._sequencer) and not self._closed:
+                    return True
+            self._pass_by()
+            following = None if self._closed else self._sequencer.take()
+            if following is None:
+                self._tell_idle()
+                return False
+            if not following.blocks:
+                self._commit(following)
+            else:
+                self._under_way = following
+                self._appender.start(following.blocks, synced=following.synced)
+
+    async def settled(self) -> None:
+        """Wait until nothing is pending or under way, but for what is in doubt; at drain."""
+        while len(self._sequencer) or (self._under_way is not None and self.failure is None):
+            self._idle = trio.Event()
+            if not self.turn():
+                await self._idle.wait()
+
+    async def run(self) -> None:
+        """Sees to appends that fail, until cancelled. One that has begun is finished first, and its outcome told."""
+        try:
+            while True:
+                await self._failing.wait()
+                self._failing = trio.Event()
+                await self._settle_failed()
+        finally:
+            with trio.CancelScope(shield=True):  # bounded: reopening ends, or fails, by itself
+                self._closed = True
+                await trio.to_thread.run_sync(self._appender.close)
+                self.turn()
+                if self._failed is not None:
+                    self._begin_doubt()
+                    await self._settle()
+                    self.leave_open()
+
+    def leave_open(self) -> None:
+        """Tell those who wait for what is in doubt that its outcome is unknown: they may send it again."""
+        if self._under_way is not None and self._failed is not None:
+            unknown = OutcomeUnknown(self._failed.reason)
+            if self._sequencer.leave_open(self._under_way.groups, unknown):
+                self._on_commit([])
+
+    def _commit(self, batch: Batch, refused: Refused = NONE_REFUSED) -> None:
+        self.batches += 1
+        self._on_commit(self._sequencer.commit(batch, refused))
+
+    def _tell_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.set()
+
+    def _pass_by(self) -> None:
+        """What is pending, while nothing can be written."""
+        if self.failure is not None and len(self._sequencer):
+            self._on_commit(self._sequencer.pass_by(self.failure))
+
+    async def _settle_failed(self) -> None:
+        """Ask until the journal takes something again. If cancelled, something may still be in doubt."""
+        assert self._under_way is not None
+        self.failures += 1
+        LOGGER.error("append failed, %d channels concerned: %s", len(self._under_way.blocks), self._failed)
+        self._begin_doubt()
+        told = trio.current_time()
+        while not await self._settle():
+            await trio.sleep(RETRY_SECONDS)
+            if trio.current_time() - told >= limits.DOUBT_SECONDS:
+                told = trio.current_time()
+                self.leave_open()
+                os.eventfd_write(self._wake_fd, 1)
+
+    def _begin_doubt(self) -> None:
+        if self._stored_until is None:
+            self._stored_until = trio.current_time() + self._doubt_kept_seconds
+
+    async def _settle(self) -> bool:
+        """Reopen the journal, and do with the batch in doubt as it says; False: it could not be done."""
+        try:
+            with trio.CancelScope(shield=True):
+                held = await self._ask()
+        except PubSubError as still:
+            if self.failure is None:
+                LOGGER.error(
+                    "the journal can't be reopened, publishes are refused until it can: %s",
+                    still,
+                    extra=facts("journal_down"),
+                )
+            self.failure = self._sequencer.refusing = still
+            if self._failed is not None and self._failed.unwritten:
+                self._end_doubt(set())
+            os.eventfd_write(self._wake_fd, 1)
+            return False
+        if self.failure is not None:
+            LOGGER.warning("the journal is open again; publishes are accepted", extra=facts("journal_up"))
+            self.failure = self._sequencer.refusing = None
+        self._end_doubt(held)
+        os.eventfd_write(self._wake_fd, 1)
+        return True
+
+    async def _ask(self) -> set[str]:
+        """The channels whose block the journal has, once reopened. Raises: PubSubError, when that can't be known."""
+        await trio.to_thread.run_sync(self._journal.recover)
+        if self._under_way is None:
+            return set()
+        assert self._stored_until is not None
+        blocks = self._under_way.blocks
+        if trio.current_time() > self._stored_until:
+            self._taking_back = True
+        if self._taking_back:
+            for block in blocks:
+                await trio.to_thread.run_sync(self._journal.erase, block.channel, [entry[0] for entry in block.entries])
+            return set()
+
+        def held() -> set[str]:
+            return {block.channel for block in blocks if self._journal.holds(block.channel, block.entries[0][0])}
+
+        return await trio.to_thread.run_sync(held)
+
+    def _end_doubt(self, held: set[str]) -> None:
+        """Of the batch, the blocks of these channels are stored, and the others never will be."""
+        batch, error = self._under_way, self._failed
+        self._under_way = self._failed = self._stored_until = None
+        self._taking_back = False
+        if batch is None:
+            return
+        assert error is not None
+        if held:
+            self._commit(batch, {block.channel: error for block in batch.blocks if block.channel not in held})
+        else:
+            self._sequencer.undo(batch, error)
+            self._on_commit([])

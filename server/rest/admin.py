@@ -1,0 +1,39 @@
+"""Is the server well? For load balancers and people: ``GET /health``.
+
+ok        200   every promise can be kept
+degraded  503   ``reasons`` say which cannot: what is published is refused, or readers are sent elsewhere"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from server.http.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A snapshot; ``durability`` is the class that channels have unless their namespace says otherwise."""
+
+    version: str
+    uptime_seconds: float
+    durability: str
+    reasons: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)  # further figures, plain values
+
+    @property
+    def status(self) -> str:
+        return "degraded" if self.reasons else "ok"
+
+
+def health_reply(health: Health) -> Reply:
+    """503 takes a server out of rotation; nothing in the reply is secret, for it is told to anybody."""
+    value = {
+        "status": health.status,
+        "reasons": list(health.reasons),
+        "version": health.version,
+        "uptimeSeconds": round(health.uptime_seconds, 3),
+        "durability": health.durability,
+        **health.details,
+    }
+    return Reply(503 if health.reasons else 200, value, [("Cache-Control", "no-store")])

@@ -1,0 +1,423 @@
+"""The REST interface: a table of routes, and what each of them does.
+
+    Request -> preflight?           204, whoever asks
+            -> version, route       40017, 40400
+            -> handler              authenticate, check, ask the backend
+            -> Reply -> respond     format, envelope, CORS: server/http/reply.py
+
+Handlers hold nothing of a request, and know neither HTTP nor sockets. What is acknowledged here with 2xx is stored."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from engine.auth.capability import Operation
+from engine.auth.revocation import TokenRevoked
+from engine.auth.tokens import Identity
+from engine.channel import Channel
+from engine.errors import AuthError, OutcomeUnknown, PubSubError, StartupFailed
+from engine.limits import FIXTURE_VALUES, INPUT_VALUES, LARGE_INPUT_BYTES, PAGES_AT_ONCE
+from engine.names import ChannelName, parse_channel
+from engine.statistics import Entries, Interval
+from ext.publish import Publish
+from server.http.reply import (
+    Encoded,
+    Reply,
+    cors_headers,
+    encode_each,
+    join_encoded,
+    preflight,
+    refusal,
+    respond,
+    response_format,
+)
+from server.http.request import (
+    Request,
+    Response,
+    asserted_client_id,
+    bad_request,
+    credentials,
+    decode_body,
+    protocol_version,
+)
+from server.http.routes import Routes, Variables
+from server.node.readers import alone
+from server.pace import Pace
+from server.rest.admin import Health, health_reply
+from server.rest.batch import batch_reply, parse_specs, publish_batch
+from server.rest.channels import page_of, parse_enumeration, status
+from server.rest.history import (
+    PART_BYTES,
+    Archive,
+    History,
+    MessagePage,
+    Shown,
+    parse_query,
+)
+from server.rest.openapi import document
+from server.rest.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_plain, read_publish
+from server.rest.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
+from server.rest.turns import Turns
+
+LOGGER = logging.getLogger("unbroken.rest")
+
+GREETING = b"This is Unbroken, a realtime message server. Its clients are Ably's SDKs.\n"
+TOKEN_REQUEST_BYTES = 128 * 1024  # anybody may send one; a capability is by far its largest part
+FEW_INTERVALS = 50  # of statistics: to sum them up takes 2 ms; for more of them, a thread
+APART_BYTES = 64 * 1024  # larger bodies of publishes do not take the plane's way
+NO_CACHE = ("Cache-Control", "no-store")  # of a reply that is stale at once, or secret
+
+
+class Backend(Archive, Protocol):
+    """What the server can do for a request. Everything may raise PubSubError."""
+
+    @property
+    def dev(self) -> bool:
+        """Development mode: apps can be made and deleted by anybody."""
+
+    def authenticate(self, params: Mapping[str, str], authorization: str | None, client_id: str | None) -> Identity:
+        """Who asks: from credentials in header or query, and the clientId (decoded) that it says it is."""
+
+    def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
+        """The details of a new token."""
+
+    async def revoke_tokens(
+        self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
+    ) -> dict[str, object]:
+        """Take back tokens of this key; the result for each target, once it is stored.
+
+        Who asks has been authenticated, with it or otherwise."""
+
+    async def until_of_use(self, error: PubSubError) -> None:
+        """Wait until whoever is told of it can do something about it."""
+
+    async def publish(
+        self,
+        identity: Identity,
+        channel: ChannelName,
+        publish: Publish,
+        *,
+        base_id: str,
+        connection_id: str | None,
+        client_id: str | None,
+    ) -> list[str]:
+        """Store it; the serials of its messages. If cancelled, it may be stored all the same."""
+
+    def admit_reader(self, identity: Identity) -> None:
+        """Raises: LimitExceeded 42910, when its key or app has had its share of messages for now."""
+
+    def charge_reader(self, identity: Identity, count: int, size: int) -> None:
+        """It gets so many messages, and bytes of them."""
+
+    def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
+        """connectionId and concrete clientId of the live connection with this key. Raises: PubSubError 40006."""
+
+    def channel(self, app_id: str, name: str) -> Channel | None:
+        """The channel, if it is in use."""
+
+    def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
+        """Channels in use, in the order of their names: at most so many, all with the prefix and after that name."""
+
+    def app_of(self, key_name: str) -> str | None:
+        """The app of a key that there is: for others nothing is counted."""
+
+    def count_request(self, app_id: str, counted_as: str) -> None:
+        """One more of an app, in statistics."""
+
+    async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
+        """The intervals of a page, and one more if there is one more."""
+
+    async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        """Add these to the app's; in development."""
+
+    def health(self) -> Health: ...
+    def create_app(self, spec: dict[str, object]) -> dict[str, object]: ...
+    async def delete_app(self, app_id: str) -> None: ...
+
+
+class Rest:
+    """Callable as a Handler: one request in, one response out."""
+
+    def __init__(self, backend: Backend, bounds: Bounds, pace: Pace | None = None) -> None:
+        """``pace``: which passes of the loop large bodies are read in, and long answers made."""
+        self._backend = backend
+        self._pace = pace or Pace(lambda: None)
+        self.bounds = bounds
+        self._pages = Turns(PAGES_AT_ONCE)
+        self._sums = Turns(1)
+        self.routes = Routes()
+        for method, path, handle in (
+            ("GET", "/time", self._time),
+            ("GET", "/health", self._health),
+            ("GET", "/openapi.json", self._openapi),
+            ("POST", "/channels/{channelId}/messages", self._publish),
+            ("GET", "/channels/{channelId}/messages", partial(self._history, "messages")),
+            ("GET", "/channels/{channelId}/history", partial(self._history, "history")),
+            ("GET", "/channels/{channelId}", self._status),
+            ("GET", "/channels", self._enumerate),
+            ("GET", "/stats", self._stats),
+            ("POST", "/messages", self._publish_batch),
+            ("POST", "/keys/{keyName}/requestToken", self._request_token),
+            ("POST", "/keys/{keyName}/revokeTokens", self._revoke_tokens),
+        ):
+            self.routes.add(method, path, handle)
+        for method, path, handle in (
+            ("POST", "/apps", self._create_app),
+            ("DELETE", "/apps/{appId}", self._delete_app),
+            ("POST", "/stats", self._put_stats),
+        ):
+            if backend.dev:
+                self.routes.add(method, path, handle)
+            else:
+                self.routes.add_dev(method, path)
+
+    async def __call__(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return preflight(request)
+        try:
+            if request.path == "/" and request.method in ("GET", "HEAD"):
+                return self._greeting(request)
+            protocol_version(request)
+            handle, variables = self.routes.find(request)
+            reply = await handle(request, variables)
+        except StartupFailed as error:  # a file of ours can't be used, and its path is nobody's business
+            LOGGER.error("%s %s failed: %s", request.method, request.path, error)
+            reply = refusal(PubSubError("internal error; the server's log says more", code=50000, status=500))
+        except PubSubError as error:
+            if isinstance(error, TokenRevoked):
+                await self._backend.until_of_use(error)
+            reply = refusal(error)
+        return self.finish(request, reply)
+
+    def finish(self, request: Request, reply: Reply) -> Response:
+        """Count the request, and put its answer in the form that it wants."""
+        if request.asker.app_id is not None:
+            self._backend.count_request(request.asker.app_id, _counted_as(request, reply.status))
+        return respond(request, reply)
+
+    def _greeting(self, request: Request) -> Response:
+        cors = cors_headers(request.headers.get("origin"))
+        return Response(200, [("Content-Type", "text/plain"), *cors], GREETING)
+
+    def _authenticate(self, request: Request) -> Identity:
+        authorization = request.headers.get("authorization")
+        identity = self._backend.authenticate(request.query, authorization, asserted_client_id(request))
+        request.asker.app_id = identity.app_id
+        return identity
+
+    def _permitted(self, request: Request, text: str, operation: int, named: str) -> tuple[Identity, ChannelName]:
+        """Who asks, and for which channel. Raises: PubSubError 40101 and its like, 40010, 40160."""
+        identity = self._authenticate(request)
+        channel = parse_channel(text)
+        _permit(identity, channel, operation, named)
+        return identity, channel
+
+    def _behalf(self, app_id: str, key: str) -> tuple[str, str | None]:
+        return self._backend.behalf(key, app_id)
+
+    async def _map(self, request: Request) -> dict[str, object]:
+        """The body as a map; nothing is an empty one."""
+        body = await self._decoded(request) if request.body else {}
+        if not isinstance(body, dict):
+            raise bad_request(f"body: must be a map, got {type(body).__name__}")
+        return body
+
+    async def _time(self, request: Request, variables: Variables) -> Reply:
+        return Reply(200, [self._backend.now_ms()], [NO_CACHE])
+
+    async def _health(self, request: Request, variables: Variables) -> Reply:
+        return health_reply(self._backend.health())
+
+    async def _openapi(self, request: Request, variables: Variables) -> Reply:
+        return Reply(200, document(dev=self._backend.dev))
+
+    async def _publish(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        messages = await self._read_in_turn(request)
+        return Reply(201, await self._publish_on(request, identity, messages, variables[0]))
+
+    def checked_publish(self, request: Request, variables: Variables) -> tuple[Identity, RestPublish]:
+        """Who publishes what, ready to be stored: all that a publish of a few messages does before it waits.
+
+        Raises: PubSubError, as a handler.
+        """
+        identity = self._authenticate(request)
+        return identity, self._checked(request, identity, self._read(request), variables[0])
+
+    def _read(self, request: Request) -> Messages:
+        return read_plain(request, self.bounds) or read_publish(request, self.bounds)
+
+    async def _read_in_turn(self, request: Request) -> Messages:
+        """The same, where that may take longer: in its turn, and in three steps."""
+        await self._turn(request)
+        messages = read_plain(request, self.bounds)
+        if messages is None:
+            await self._turn(request)
+            messages = read_publish(request, self.bounds)
+            await self._turn(request)
+            messages.make()
+        return messages
+
+    async def _turn(self, request: Request) -> None:
+        """Before each step of the work on a large body, up to a few ms: others go on in between."""
+        if len(request.body) >= LARGE_INPUT_BYTES:
+            await self._pace.turn(math.inf)
+
+    async def _decoded(self, request: Request, most: int = INPUT_VALUES) -> object:
+        """The body as values, in its turn. Raises: PubSubError 40001, 40009."""
+        await self._turn(request)
+        return decode_body(request, most)
+
+    def _checked(self, request: Request, identity: Identity, messages: Messages, channel: str) -> RestPublish:
+        behalf = partial(self._behalf, identity.app_id)
+        return check_publish(request, messages, channel, identity, self.bounds, behalf)
+
+    async def _publish_on(
+        self, request: Request, identity: Identity, messages: Messages, channel: str
+    ) -> dict[str, object]:
+        ready = self._checked(request, identity, messages, channel)
+        try:
+            serials = await self._backend.publish(
+                identity,
+                ready.channel,
+                ready.publish,
+                base_id=ready.base_id,
+                connection_id=ready.connection_id,
+                client_id=ready.client_id,
+            )
+        except OutcomeUnknown as unknown:
+            raise unknown.about(ready.first_id) from None
+        return {"channel": ready.channel.full, "messageId": ready.message_id, "serials": serials}
+
+    async def _publish_batch(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        specs, several = parse_specs(await self._decoded(request))
+        wire = body_wire(request)
+
+        async def publish(channel: str, messages: Messages) -> dict[str, object]:
+            return await self._publish_on(request, identity, messages, channel)
+
+        results = await publish_batch(
+            [(channels, Messages(wire, values, request.query, self.bounds)) for channels, values in specs], publish
+        )
+        return batch_reply(results, several=several, version=protocol_version(request))
+
+    async def _history(self, resource: str, request: Request, variables: Variables) -> Reply:
+        identity, channel = self._permitted(request, variables[0], Operation.HISTORY, "history")
+        history = History(self._backend, identity.app_id, channel.name, response_format(request))
+        query = parse_query(request.query)
+        # Else a crowd would hold what it has read of all its pages while it waits to read on.
+        async with self._pages.of(_asker(request, identity), request.has_left):
+            self._backend.admit_reader(identity)
+            page = await history.page(query, request.query, resource)
+            body = await _made(page, self._pace)
+        self._backend.charge_reader(identity, page.count, page.size)
+        return Reply(200, body, [NO_CACHE], page.links)
+
+    async def _long(self, reply: Reply) -> Reply:
+        """It is encoded in one go, some ms."""
+        await self._pace.turn(math.inf)
+        return reply
+
+    async def _status(self, request: Request, variables: Variables) -> Reply:
+        identity, channel = self._permitted(request, variables[0], Operation.CHANNEL_METADATA, "channel-metadata")
+        return Reply(200, status(channel.name, self._backend.channel(identity.app_id, channel.name)), [NO_CACHE])
+
+    async def _enumerate(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        if not identity.capability.everywhere() & Operation.CHANNEL_METADATA:
+            raise AuthError("the credentials do not permit channel-metadata on all channels", code=40160)
+        asked = parse_enumeration(request.query, protocol_version(request))
+        find = partial(self._backend.channel, identity.app_id)
+        names = self._backend.channel_names(identity.app_id, asked.prefix, asked.after, asked.limit + 1)
+        page = await page_of(asked, names, find, request.query, self._pace)
+        return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
+
+    async def _stats(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        if not identity.capability.everywhere() & Operation.STATS:
+            raise AuthError("the credentials do not permit stats on all channels", code=40160)
+        now_ms, version = self._backend.now_ms(), protocol_version(request)
+        query = parse_stats(request.query, now_ms)
+        async with self._sums.of(_asker(request, identity), request.has_left):
+            intervals = await self._backend.statistics(identity.app_id, query)
+            make = partial(stats_page, query, intervals, identity.app_id, now_ms, version, request.query)
+            page = make() if len(intervals) <= FEW_INTERVALS else await trio.to_thread.run_sync(alone, make)
+        return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
+
+    async def _put_stats(self, request: Request, variables: Variables) -> Reply:
+        identity = self._authenticate(request)
+        fixtures = parse_fixtures(await self._decoded(request, FIXTURE_VALUES))
+        await self._backend.put_statistics(identity.app_id, fixtures)
+        return Reply(201, {})
+
+    async def _request_token(self, request: Request, variables: Variables) -> Reply:
+        if len(request.body) > TOKEN_REQUEST_BYTES:
+            raise bad_request(f"body: larger than {TOKEN_REQUEST_BYTES} bytes", code=40009, status=413)
+        body = await self._map(request)
+        request.asker.app_id = self._backend.app_of(variables[0])
+        return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
+
+    async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
+        self._authenticate(request)  # first: who has nothing at all is told so, and has no body decoded
+        body = await self._map(request)
+        authorization = request.headers.get("authorization")
+        request.asker.app_id = self._backend.app_of(variables[0])
+        answer = await self._backend.revoke_tokens(variables[0], body, request.query, authorization)
+        return Reply(201, answer, [NO_CACHE])
+
+    async def _create_app(self, request: Request, variables: Variables) -> Reply:
+        return Reply(201, self._backend.create_app(await self._map(request)))
+
+    async def _delete_app(self, request: Request, variables: Variables) -> Reply:
+        authorization = credentials(request) or ""
+        if not authorization.lower().startswith("basic "):
+            raise PubSubError("an app is deleted with one of its keys, by Basic authentication", code=40162, status=401)
+        identity = self._backend.authenticate({}, authorization, None)  # with this, and not with a token beside it
+        if identity.app_id != variables[0]:
+            raise PubSubError("the key belongs to another app", code=40101, status=401)
+        await self._backend.delete_app(identity.app_id)
+        return Reply(204, None)
+
+
+def _counted_as(request: Request, status: int) -> str:
+    """The entry of statistics for a request that was answered so; refused is what better credentials, or less haste,
+    would have got."""
+    token = request.path.startswith("/keys/") and request.path.endswith("/requestToken")
+    kind = "tokenRequests" if token else "other"
+    outcome = "succeeded" if status < 400 else "refused" if status in (401, 403, 429) else "failed"
+    return f"apiRequests.{kind}.{outcome}"
+
+
+def _permit(identity: Identity, channel: ChannelName, operation: int, named: str) -> None:
+    if not identity.capability.permits(channel.name, operation):
+        raise AuthError(f"the credentials do not permit {named} on {channel.name!r}", code=40160)
+
+
+def _asker(request: Request, identity: Identity) -> tuple[str, str]:
+    """Whose turn a request takes: connections are one request each, so it is who is behind them that counts."""
+    return identity.key_name, request.peer
+
+
+async def _made(page: MessagePage, pace: Pace) -> Encoded:
+    """The page's messages, encoded: a part at a time, in turns; in a thread, where a single entry may take long."""
+    made: list[bytes] = []
+    for n, part in enumerate(page.parts()):
+
+        def make(part: list[Shown] = part) -> list[bytes]:
+            return encode_each((each for entry in part for each in page.made(*entry)), page.wire)
+
+        if sum(len(stored.record) for stored, _ in part) > PART_BYTES:
+            made += await trio.to_thread.run_sync(alone, make)
+            continue
+        if n:
+            await trio.lowlevel.checkpoint()
+            await pace.turn(math.inf)
+        made += make()
+    return join_encoded(made, page.wire)

@@ -1,0 +1,290 @@
+"""POST /channels/{channelId}/messages on plain connections, in the plane's turn: the usual request without a task.
+
+    Posts.poll --what it could not decide alone--> _begin --check, stage--> Posts.flush: the answer, once it is stored
+                                                     |         +--refused--> the answer that tells why
+                                                     |         +--permit: the next one like it needs no Python
+                                                     +-- unusual --> on_leaving: a task, and the library for HTTP
+
+The rules are those of server/rest/api.py and server/rest/publishing.py, called from here. Permits say what they have
+said yes to before, and are void as soon as a key, a quota or a revocation changes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgpack
+import orjson
+
+from engine import limits
+from engine.auth.keys import Keyring
+from engine.auth.revocation import Revocations, TokenRevoked
+from engine.auth.tokens import Identity
+from engine.errors import PubSubError
+from engine.limits import Limits
+from ext.caller import Caller
+from ext.permit import Permit, Place
+from ext.posts import Posts
+from server.http.connection import HttpLimits, date_now, too_slow, whole_response
+from server.http.keyguard import is_loopback, peer_of
+from server.http.reply import Reply, refusal, respond, response_format
+from server.http.request import (
+    MEDIA_TYPES,
+    Request,
+    Response,
+    media_type,
+    parse_target,
+    path_segments,
+    protocol_version,
+)
+from server.node.node import Node
+from server.realtime.wire import MSGPACK
+from server.rest.api import APART_BYTES, Rest
+from server.rest.backend import NodeBackend
+from server.rest.publishing import Bounds
+
+LOGGER = logging.getLogger("unbroken.posting")
+
+START = b"POST /channels/"
+REFUSALS_A_TURN = 32  # of half requests: some 3 ms; they hold nothing while they wait for it
+STAY_SECONDS = 0.002  # for those who need Python, each of them up to a few ms; others wait for the next turn
+RENEW_MS = 60_000  # permits know channels, and would hold what is left of those that have fallen asleep meanwhile
+FOREVER_MS = (1 << 63) - 1
+COUNTED_AS = "apiRequests.other.succeeded"
+
+
+class PostDesk:
+    """Where such connections are served; the node asks it to take its turns."""
+
+    def __init__(
+        self,
+        node: Node,
+        rest: Rest,
+        backend: NodeBackend,
+        keyring: Keyring,
+        http: HttpLimits,
+        on_leaving: Callable[[int, bytes, float], None],
+    ) -> None:
+        """
+        Args:
+            on_leaving: takes over a descriptor with what it has sent, the first request of it since so many seconds.
+        """
+        bounds = node.settings.limits
+        self.posts = Posts(
+            most=limits.POST_CONNECTIONS,
+            head_bytes=http.head_bytes,
+            body_bytes=min(http.body_bytes, APART_BYTES),
+            idle_ms=int(http.idle_seconds * 1000),
+            patience_ms=int(http.request_seconds * 1000),
+            response_ms=int(http.response_seconds * 1000),
+            room=node.bodies.room,
+            answers_late=True,
+        )
+        self._seconds = http.request_seconds
+        self._node = node
+        self._rest = rest
+        self._backend = backend
+        self._keyring = keyring
+        self._on_leaving = on_leaving
+        self._bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
+        self._draining = False
+        self._renewed_ms = node.steady_ms()
+        self._asked: deque[tuple[Caller, bytes, str, dict[str, str], bytes]] = deque()
+        self._versions = self._now_versions()
+        node.plane.listen_to(self.posts.fd)
+
+    def limit(self, bounds: Limits, http: HttpLimits) -> None:
+        """From now on these hold; what was granted under others is void with the version of the allowances."""
+        self.posts.limit(head_bytes=http.head_bytes, body_bytes=min(http.body_bytes, APART_BYTES))
+        self._bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def take(self, descriptor: int, received: bytes) -> bool:
+        """Serve this connection, if it seems to be of the kind; else it is still the caller's."""
+        if not received.startswith(START):
+            return False
+        peer = peer_of(descriptor)
+        trusted = self._node.keyguard.anywhere or is_loopback(peer)
+        if not self.posts.take(descriptor, received, peer, trusted, self._node.steady_ms()):
+            return False
+        self._node.plane.kick()
+        return True
+
+    def turn(self) -> None:
+        """Read what has come, and stage what is to be published."""
+        versions = self._now_versions()
+        if versions != self._versions:
+            self._versions = versions
+            self.posts.revoke_all()
+        wall_ms = self._node.hub.common.now_ms
+        self._asked.extend(self.posts.poll(self._node.this_turn_ms(), wall_ms))
+        leave = time.perf_counter() + STAY_SECONDS
+        while self._asked:  # they wait for nothing but this, and each by itself
+            caller, key, target, headers, body = self._asked.popleft()
+            self._answer(caller, key, Request("POST", target, {}, headers, body, False, caller.peer))
+            if time.perf_counter() >= leave:
+                break
+        if self._asked:
+            self._node.plane.kick()
+        for caller, begun, late in self.posts.take_turned_away(REFUSALS_A_TURN):
+            error = too_slow(self._seconds) if late else self._node.bodies.full()
+            refused = respond(_request_of(begun, caller.peer), refusal(error))
+            self.posts.refuse(caller, whole_response(refused, last=True))
+        self._see_off()
+
+    def flush(self) -> bool:
+        """Send the answers that have come; True: there is something to be read for the next turn."""
+        for app_id, times in self.posts.flush(_date):
+            self._node.statistics.count(app_id, COUNTED_AS, self._node.now_ms(), times)
+        return self.posts.waiting
+
+    def tick(self) -> None:
+        """Once a second: those who take too long."""
+        now_ms = self._node.steady_ms()
+        if now_ms - self._renewed_ms >= RENEW_MS:
+            self._renewed_ms = now_ms
+            self.posts.revoke_all()
+        self.posts.tick(now_ms)
+        self._see_off()
+
+    def statistics(self) -> dict[str, int]:
+        """Connections there are; requests that were served without Python, and with it."""
+        posts = self.posts
+        return {"publishers": len(posts), "plainPublishes": posts.served, "askedPublishes": posts.asked}
+
+    def drain(self) -> None:
+        """Take nobody any more, let go of those that are idle, and end the others with their answers."""
+        self._draining = True
+        self.posts.drain()
+        self._see_off()
+
+    def _now_versions(self) -> tuple[int, int, int]:
+        return self._keyring.version, self._node.revocations.version, self._node.allowances.version
+
+    def _see_off(self) -> None:
+        for descriptor, received, waited_ms in self.posts.take_leaving():
+            self._on_leaving(descriptor, received, waited_ms / 1000)
+        while self.posts.failures:
+            LOGGER.error("a connection failed", exc_info=self.posts.failures.pop())
+
+    def _answer(self, caller: Caller, key: bytes, request: Request) -> None:
+        if media_type(request.headers.get("content-type", "")) not in MEDIA_TYPES:
+            self.posts.hand_over(caller)
+            return
+        try:
+            refused = self._begin(caller, key, request)
+            if refused is not None:
+                self._node.refusals.note_request(request)
+                caller.reply(self._whole(refused))
+        except TokenRevoked:  # it may have to wait for its answer
+            self.posts.hand_over(caller)
+        except Exception:
+            LOGGER.exception("POST %s from %s failed", request.path, request.peer)
+            internal = PubSubError("internal error", code=50000, status=500)
+            caller.reply(self._whole(respond(request, refusal(internal))))
+
+    def _begin(self, caller: Caller, key: bytes, request: Request) -> Response | None:
+        """Have it stored, and the caller told; or what to answer at once. Raises: TokenRevoked, with nothing done."""
+        try:
+            self._node.keyguard.check({}, request.headers.get("authorization"), lambda: caller.peer)
+        except PubSubError as error:
+            return respond(request, refusal(error))
+        try:
+            protocol_version(request)
+            identity, ready = self._rest.checked_publish(request, path_segments(request.path)[1:-1])
+            permit = self._permit(key, request, identity)
+            opening = _opening(ready.channel.full, response_format(request))
+            log = self._backend.stage(
+                identity,
+                ready.channel,
+                ready.publish,
+                ready.base_id,
+                ready.connection_id,
+                ready.client_id,
+                caller,
+            )
+        except TokenRevoked:
+            raise
+        except PubSubError as error:
+            return self._rest.finish(request, refusal(error))
+        place = Place(log, opening)
+        permit.grant(request.path, place)
+        caller.expect(permit, place, ready.message_id, ready.named)
+        return None
+
+    def _permit(self, key: bytes, request: Request, identity: Identity) -> Permit:
+        """What other requests with this key are served by, too."""
+        node, now_ms = self._node, self._node.now_ms()
+        permit = self.posts.permit(key)
+        if permit is not None and now_ms < permit.good_until_ms:
+            return permit
+        allowance = node.allowances.of(identity.key_name, identity.app_id)
+        accepted = respond(request, Reply(201, {}))
+        template = Request("POST", request.path, {}, request.headers, b"", False, request.peer, request.asker)
+        permit = Permit(
+            node.hub.common,
+            identity.app_id,
+            _head(accepted),
+            lambda error: self._refused(template, error),
+            msgpack_in=MEDIA_TYPES[media_type(request.headers["content-type"])] == MSGPACK,
+            msgpack_out=response_format(request) == MSGPACK,
+            client_id=None if identity.wildcard else identity.client_id,
+            wildcard=identity.wildcard,
+            key=allowance.key.incoming,
+            app=allowance.app.incoming,
+            most_bytes=min(self._bounds.size, allowance.max_message_size),
+            most_messages=self._bounds.messages,
+            most_pending=node.settings.limits.staged_bytes,
+            good_until_ms=good_until(identity, node.revocations),
+        )
+        self.posts.grant(key, permit)
+        return permit
+
+    def _refused(self, request: Request, error: object) -> bytes:
+        """The whole answer to a publish that could not be stored."""
+        assert isinstance(error, PubSubError)
+        return self._whole(self._rest.finish(request, refusal(error)))
+
+    def _whole(self, response: Response) -> bytes:
+        return whole_response(response, last=self._draining)
+
+
+def good_until(identity: Identity, revocations: Revocations) -> int:
+    """The first time, in ms, at which its credentials are not good any more, as far as is known now."""
+    ends = (identity.expires_ms, revocations.applies_at(identity))
+    return min((end for end in ends if end is not None), default=FOREVER_MS)
+
+
+def _request_of(begun: bytes, peer: str) -> Request:
+    """As far as it can be told from its beginning: enough to answer it in the form that it wants."""
+    line, *fields = begun.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    named = (field.partition(":") for field in fields)
+    headers = {name.lower(): value.strip() for name, colon, value in named if colon}
+    try:
+        path, query = parse_target(line.split(" ")[1])
+    except (IndexError, ValueError):  # it is refused in any case
+        path, query = "", {}
+    return Request("POST", path, query, headers, b"", False, peer)
+
+
+def _date() -> bytes:
+    return date_now().encode()
+
+
+def _head(response: Response) -> bytes:
+    """Of a response like this one, up to the number of bytes in it."""
+    whole = whole_response(response, last=False)
+    mark = b"\r\nContent-Length: "
+    return whole[: whole.index(mark) + len(mark)]
+
+
+def _opening(channel: str, wire: int) -> bytes:
+    """The body of an answer, up to its message id."""
+    if wire == MSGPACK:
+        packed: bytes = msgpack.packb(channel)
+        return b"\x83\xa7channel" + packed + b"\xa9messageId"
+    return b'{"channel":' + orjson.dumps(channel) + b',"messageId":'

@@ -1,0 +1,286 @@
+"""A publish over HTTP: from the body of a request to one checked Publish.
+
+    application/json, x-msgpack, form    one message, or an array of them; a batch has several such arrays
+    text/plain, octet-stream, or         the body is the payload; name, id, encoding and the like
+      enveloped=false                      come in headers or in the query
+
+Checks come in the order in which the protocol names errors: body (40001), channel (40010), capability (40160), clientId
+(40012), then ids, extras, data (40031, 40032, 40013), size (40009)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.auth.capability import Operation
+from engine.auth.tokens import Identity, check_message_client_id
+from engine.errors import PubSubError
+from engine.limits import INPUT_VALUES
+from engine.message import check_named_connection, client_ids_of, ids_of, publish_from
+from engine.names import ChannelName, parse_channel
+from ext.publish import Publish, parse_messages
+from ext.values import is_json
+from server.http.request import (
+    FORM,
+    MEDIA_TYPES,
+    Request,
+    bad_request,
+    check_plain,
+    decode_body,
+    format_parameter,
+    header_text,
+    media_type,
+)
+from server.realtime.wire import JSON, MSGPACK
+
+BASE_ID_BYTES = 9  # random; 12 characters, as the libraries make them
+RAW_TYPES = {"text/plain", "application/octet-stream"}
+FORM_FIELDS = {"name", "data", "encoding", "clientId", "id", "connectionKey"}
+RAW_FIELDS = {  # of an unenveloped publish: field, header, query parameter
+    "id": ("x-ably-messageid", "messageId"),
+    "name": ("x-ably-name", "name"),
+    "encoding": ("x-ably-encoding", "encoding"),
+    "connectionKey": ("x-ably-connectionkey", "connectionKey"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one publish may hold; ``size`` in bytes, counted as the protocol counts it."""
+
+    size: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestPublish:
+    """Ready to be stored."""
+
+    channel: ChannelName
+    publish: Publish
+    base_id: str
+    message_id: str  # as the answer names it
+    connection_id: str | None
+    client_id: str | None
+
+    @property
+    def named(self) -> bool:
+        """Its only message has brought its id; else ``<base_id>:<n>`` are those of its messages."""
+        return self.publish.count == 1 and self.publish.ids is not None
+
+    @property
+    def first_id(self) -> str:
+        return self.message_id if self.named else f"{self.base_id}:0"
+
+
+class Messages:
+    """The messages of a request, as they came; what a record holds of them is made once, for however many channels."""
+
+    def __init__(
+        self,
+        wire: int,
+        values: list[object],
+        params: Mapping[str, str],
+        bounds: Bounds,
+        plain: Publish | None = None,
+    ) -> None:
+        """
+        Args:
+            wire: the format whose rules for binary payloads they follow.
+            plain: what ``values`` would come to, where it is known already: then they are not looked at.
+        """
+        self.plain = plain
+        self.values = values
+        self._wire = wire
+        self._params = params
+        self._bounds = bounds
+        self._made: Publish | PubSubError | None = plain
+        self._client_ids: set[str] | None = None
+        self._ids: Sequence[str] | None = None
+
+    def client_ids(self) -> set[str]:
+        """Those that they name; looked for once, for however many channels. Raises: PubSubError 40012."""
+        if self._client_ids is None:
+            named = self.plain.client_ids if self.plain is not None else client_ids_of(self.values)
+            self._client_ids = {client_id for client_id in named or () if client_id is not None}
+        return self._client_ids
+
+    def ids(self) -> Sequence[str]:
+        """Those that they name, as far as these can be some."""
+        if self._ids is None:
+            self._ids = (self.plain.ids or ()) if self.plain is not None else ids_of(self.values)
+        return self._ids
+
+    def connection_key(self) -> object:
+        """That of the connection for which they are published; None: of none. Raises: PubSubError 40006."""
+        keys = [message.get("connectionKey") if isinstance(message, dict) else None for message in self.values]
+        for index, other in enumerate(keys):
+            if other != keys[0]:
+                raise bad_request(f"messages[{index}].connectionKey: differs from the first message's", code=40006)
+        return keys[0] if keys else None
+
+    def make(self) -> None:
+        """Make now what ``publish`` will give, or raise."""
+        if self._made is None:
+            try:
+                most = self._bounds.messages
+                self._made = publish_from("", 0, self.values, self._wire, dict(self._params), max_messages=most)
+            except PubSubError as error:
+                self._made = error
+
+    def publish(self) -> Publish:
+        """Raises: PubSubError, as ``publish_from``."""
+        self.make()
+        assert self._made is not None
+        if isinstance(self._made, PubSubError):
+            raise self._made
+        return self._made
+
+
+def check_publish(
+    request: Request,
+    messages: Messages,
+    channel_text: str,
+    identity: Identity,
+    bounds: Bounds,
+    behalf: Callable[[str], tuple[str, str | None]],
+) -> RestPublish:
+    """Check a publish for everything but whether it can be stored.
+
+    Args:
+        behalf: connectionId and identity of the live connection with this key; PubSubError 40006 when there is none.
+    Raises: PubSubError, with the codes above; 40165-class ones do not exist here, 40099 when asked for.
+    """
+    channel = parse_channel(channel_text)
+    operations = identity.capability.operations(channel.name)
+    if not operations & Operation.PUBLISH:
+        raise PubSubError(f"the credentials do not permit publish on {channel.name!r}", code=40160, status=401)
+    if messages.plain is not None:
+        connection_id, client_id = None, None if identity.wildcard else identity.client_id
+        for named in messages.client_ids():
+            check_message_client_id(identity, named)
+    else:
+        connection_id, client_id = _on_behalf(messages.connection_key(), identity, behalf)
+        for named in messages.client_ids():
+            _check_client_id(identity, client_id, named)
+    check_named_connection(messages.ids(), connection_id)
+    publish = messages.publish()
+    if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
+        raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
+    if publish.size > bounds.size:
+        raise bad_request(f"messages: {publish.size} bytes are more than maxMessageSize, {bounds.size}", code=40009)
+    if request.query.get("_forceNack") == "true":
+        raise bad_request("_forceNack: refused as asked", code=40099)
+    base_id, message_id = _ids(publish)
+    return RestPublish(channel, publish, base_id, message_id, connection_id, client_id)
+
+
+def read_plain(request: Request, bounds: Bounds) -> Messages | None:
+    """The messages of a request, if they are plain: read in one pass over their bytes.
+
+    Raises: PubSubError 40001, if nobody here can read it.
+    """
+    check_plain(request)
+    wire = MEDIA_TYPES.get(media_type(request.headers.get("content-type", "")))
+    if wire is None or request.query.get("enveloped") == "false":
+        return None
+    plain = parse_messages(request.body, wire)
+    return Messages(wire, [], request.query, bounds, plain) if plain and plain.count <= bounds.messages else None
+
+
+def read_publish(request: Request, bounds: Bounds) -> Messages:
+    """The messages of a request, whatever they are. Raises: PubSubError, as ``read_messages``."""
+    wire, values = read_messages(request)
+    return Messages(wire, values, request.query, bounds)
+
+
+def body_wire(request: Request) -> int:
+    """The format of the body, as far as payloads are concerned: forms have texts, as JSON."""
+    kind = media_type(request.headers.get("content-type", ""))
+    return MSGPACK if kind == "application/x-msgpack" or (not kind and format_parameter(request) == MSGPACK) else JSON
+
+
+def read_messages(request: Request) -> tuple[int, list[object]]:
+    """The format whose rules for binary payloads they follow, and the messages, unchecked inside.
+
+    Raises: PubSubError 40001 (can't be decoded), 40000 (no message in it), 40009 (too many values in it).
+    """
+    kind = media_type(request.headers.get("content-type", ""))
+    if kind in RAW_TYPES or request.query.get("enveloped") == "false":
+        message = _unenveloped(request, kind)
+        return (MSGPACK if isinstance(message["data"], bytes) else JSON), [message]
+    body = decode_body(request)
+    wire = body_wire(request)
+    if kind == FORM and isinstance(body, dict):
+        unknown = sorted(set(body) - FORM_FIELDS)
+        if unknown:  # most likely JSON that was sent without its Content-Type
+            raise bad_request(f"body: {unknown[0][:64]!r} is not a form field; is the body JSON?", code=40001)
+    if isinstance(body, dict):
+        return wire, [body]
+    if not isinstance(body, list):
+        raise bad_request(f"body: must be a message or an array of messages, got {type(body).__name__}")
+    if not body:
+        raise bad_request("body: an array without messages")
+    return wire, body
+
+
+def _unenveloped(request: Request, kind: str) -> dict[str, object]:
+    message: dict[str, object] = {}
+    for field, (header, parameter) in RAW_FIELDS.items():
+        value = header_text(request, header)
+        if value is None:
+            value = request.query.get(parameter)
+        if value is not None:
+            message[field] = value
+    if kind == "application/json":
+        try:
+            if not is_json(request.body, most=INPUT_VALUES):
+                raise bad_request("body: not valid JSON", code=40001)
+            message["data"] = request.body.decode()
+        except OverflowError as error:
+            raise bad_request(f"body: {error}", code=40009) from error
+        message.setdefault("encoding", "json")
+    elif kind == "text/plain":
+        try:
+            message["data"] = request.body.decode()
+        except UnicodeDecodeError as error:
+            raise bad_request(f"body: not UTF-8: {error.reason}", code=40001) from error
+    else:
+        message["data"] = request.body
+    return message
+
+
+def _on_behalf(
+    key: object, identity: Identity, behalf: Callable[[str], tuple[str, str | None]]
+) -> tuple[str | None, str | None]:
+    """Whose connection it is published for, if any, and the clientId of messages that name none."""
+    own = None if identity.wildcard else identity.client_id
+    if key is None:
+        return None, own
+    if not isinstance(key, str):
+        raise bad_request("messages[0].connectionKey: must be a string", code=40006)
+    connection_id, client_id = behalf(key)
+    if client_id is None:
+        return connection_id, own
+    check_message_client_id(identity, client_id)  # a key of somebody else's connection makes nobody that client
+    return connection_id, client_id
+
+
+def _check_client_id(identity: Identity, behalf_client_id: str | None, client_id: str) -> None:
+    check_message_client_id(identity, client_id)
+    if behalf_client_id is not None and client_id != behalf_client_id:
+        raise bad_request(f"clientId: {client_id!r} is not that of the connection or token", code=40012)
+
+
+def _ids(publish: Publish) -> tuple[str, str]:
+    """The base of the message ids, and what the answer calls messageId.
+
+    Several messages have ids of one base, which publish_from has checked; a single one may have any.
+    """
+    if publish.ids is None:
+        base = secrets.token_urlsafe(BASE_ID_BYTES)
+        return base, base
+    first = publish.ids[0]
+    base = first.removesuffix(":0") or first
+    return base, first if publish.count == 1 else base

@@ -1,0 +1,114 @@
+"""Plain connections on their way in: a batch at a time, the usual WebSocket without a task.
+
+Entrance.poll -> (descriptor, head) -> parse_upgrade --Request--> on_websocket: into the plane
+                                             +------ None ------> a task: HTTP, or whatever is unusual
+              -> (descriptor, first bytes of TLS) --------------> a task, which is a newcomer until its head has come"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ext.entrance import Entrance
+from ext.upgrade import Request, parse_upgrade
+from server.transport.newcomers import Newcomers
+
+LOGGER = logging.getLogger("unbroken.entrance")
+
+END_OF_HEAD = b"\r\n\r\n"
+TOLD_SECONDS = 10.0  # between two lines in the log about that
+STARVED_SECONDS = 0.1  # without a descriptor for a newcomer: so long until some may have become free
+
+
+async def run_entrance(
+    entrance: Entrance,
+    clock_ms: Callable[[], int],
+    on_websocket: Callable[[Request, int, bytes], None],
+    on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
+    end_of_turn: Callable[[], object],
+    connections: trio.Nursery,
+    on_post: Callable[[int, bytes], bool],
+    on_starved: Callable[[], object],
+    head_bytes: int,
+) -> None:
+    """Until cancelled; then nobody is let in any more, and those who still wait at the door are sent away.
+
+    Args:
+        on_websocket: takes over the descriptor, with what came behind the head.
+        on_other: serves the connection in a task of ``connections``, with all that has come so far.
+        end_of_turn: called after each batch.
+        on_post: takes over a connection that publishes over HTTP, or any one with TLS; False: it is none for it.
+        on_starved: called when there was no descriptor for a newcomer.
+        head_bytes: a head that is longer is for ``on_other`` to refuse.
+    """
+    told = -math.inf
+    try:
+        while True:
+            await trio.lowlevel.wait_readable(entrance.fd)
+            for descriptor, received in entrance.poll(clock_ms()):
+                if not on_post(descriptor, received):
+                    _pass_on(descriptor, received, head_bytes, on_websocket, on_other, connections)
+            end_of_turn()
+            if entrance.starved:
+                told = _tell_starved(told)
+                on_starved()
+                entrance.pause()
+                await trio.sleep(STARVED_SECONDS)
+                entrance.resume()
+    finally:
+        entrance.stop()
+
+
+def _tell_starved(told: float) -> float:
+    """When it was last told, having told it unless that was a moment ago."""
+    now = trio.current_time()
+    if now - told < TOLD_SECONDS:
+        return told
+    LOGGER.error("no descriptor is left for a new connection: raise the limit on open files (ulimit -n)")
+    return now
+
+
+async def run_patience(entrance: Entrance, newcomers: Newcomers, clock_ms: Callable[[], int]) -> None:
+    """Drop those who take too long for their head. Until cancelled."""
+    while True:
+        await trio.sleep(1)
+        newcomers.expire()
+        entrance.expire(clock_ms())
+
+
+def _pass_on(
+    descriptor: int,
+    received: bytes,
+    head_bytes: int,
+    on_websocket: Callable[[Request, int, bytes], None],
+    on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
+    connections: trio.Nursery,
+) -> None:
+    end = received.find(END_OF_HEAD) + len(END_OF_HEAD)
+    request = parse_upgrade(received[:end]) if len(END_OF_HEAD) <= end <= head_bytes else None
+    if request is not None:
+        try:
+            on_websocket(request, descriptor, received[end:])
+        except Exception:
+            LOGGER.exception("a connection failed")
+        return
+    stream = stream_of(descriptor)
+    if stream is not None:
+        connections.start_soon(on_other, stream, received)
+
+
+def stream_of(descriptor: int) -> trio.SocketStream | None:
+    """The connected socket as a stream; None: its peer is gone, and it has been closed."""
+    try:
+        return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
+    except OSError as gone:  # it was reset meanwhile
+        LOGGER.debug("peer gone: %r", gone)
+        if gone.errno != errno.EBADF:
+            os.close(descriptor)
+        return None

@@ -1,0 +1,40 @@
+"""Who speaks plain HTTP to a port with TLS, or TLS to a plain one, is told so: in HTTP, which both can show.
+
+    GET / ...             to a port with TLS   400: this port speaks TLS
+    16 03 .. ClientHello  to a plain port      400: this port speaks plain HTTP (TLS libraries: wrong version number)
+
+Whatever else it is (another protocol, garbage) meets the parser or OpenSSL, which refuse it."""
+
+from __future__ import annotations
+
+import re
+
+import trio
+
+from server.http.connection import linger, whole_response
+from server.http.reply import refusal, respond
+from server.http.request import Request, bad_request
+
+PLAIN_ON_TLS = "this port speaks TLS: use https:// and wss:// (in an SDK: tls: true)"
+TLS_ON_PLAIN = "this port speaks plain HTTP, not TLS: use http:// and ws:// (in an SDK: tls: false)"
+ANSWER_SECONDS = 5.0  # for a peer to take the answer
+_HTTP = re.compile(rb"[A-Z]{1,16}(?: |$)")  # a method; of what comes first there may be a letter alone
+_HELLO = 0x16  # the type of TLS's first record
+
+
+def is_plain_http(received: bytes) -> bool:
+    """Are these the first bytes of a request, and not of TLS?"""
+    return _HTTP.match(received) is not None
+
+
+def is_tls(received: bytes) -> bool:
+    return received[:1] == bytes([_HELLO])
+
+
+async def answer_mistaken(stream: trio.abc.Stream, told: str) -> None:
+    """Say so in the clear, and that nothing more is read. The stream is left to the caller to close."""
+    request = Request("GET", "", {}, {}, b"", False, "")
+    with trio.move_on_after(ANSWER_SECONDS) as scope:
+        await stream.send_all(whole_response(respond(request, refusal(bad_request(told))), last=True))
+    if not scope.cancelled_caught:
+        await linger(stream)

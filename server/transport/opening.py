@@ -1,0 +1,163 @@
+"""A WebSocket has been accepted: who is it, which connection does it continue, and what is it told first.
+
+    query --authenticate--> Identity --resume? recover?--> connection --> CONNECTED
+             |                             |
+           ERROR, close                    a fresh connection, and the reason in CONNECTED
+
+Refusals are protocol messages, too: a refusal at HTTP level would make libraries report something general and retry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+from engine.allowance import check_connections
+from engine.auth.tokens import Identity
+from engine.errors import BadRequest, LimitExceeded, PubSubError
+from server.node.node import Node
+from server.realtime import wire
+from server.realtime.actions import Action
+from server.realtime.attachment import Transport
+from server.realtime.libraries import discards_while_attaching
+from server.realtime.protocol import ClientProtocol
+from server.transport.handshake import Upgrade
+
+NEWEST_VERSION = 6
+MOST_PARAMETERS = 100  # of a query; SDKs send about ten
+KNOWN_VALUES = (  # by parameter, and the code with which any other is refused
+    ("format", ("json", "msgpack"), 40000),
+    ("echo", ("true", "false"), 40003),
+    ("heartbeats", ("true", "false"), 40003),
+)
+SHOWN = 20  # characters of a value in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the client asks for in the query of its request."""
+
+    params: Mapping[str, str]
+    wire: int
+    heartbeats: bool
+    echo: bool
+
+
+def read_query(target: str) -> Greeting:
+    """Never raises: the format must be known before anything can be refused in it."""
+    params = query_params(target)
+    return Greeting(
+        params,
+        wire.MSGPACK if params.get("format") == "msgpack" else wire.JSON,
+        params.get("heartbeats") != "false",
+        params.get("echo") != "false",
+    )
+
+
+def query_params(target: str) -> dict[str, str]:
+    """As ``parse_qsl`` reads them (the last of a name counts), in a third of its time; none, if there are too many,
+    which is refused once it is known in which format."""
+    params: dict[str, str] = {}
+    parts = target.partition("#")[0].partition("?")[2].split("&")
+    if len(parts) <= MOST_PARAMETERS:
+        for part in parts:
+            if part:
+                name, _, value = part.partition("=")
+                params[_unquoted(name)] = _unquoted(value)
+    return params
+
+
+def _unquoted(text: str) -> str:
+    return unquote_plus(text) if "%" in text or "+" in text else text
+
+
+def check_version(text: str | None) -> None:
+    """Any version of the protocol up to ours, and newer ones as ours. Raises: BadRequest 40017."""
+    if text is None:
+        return
+    whole, dot, part = text.partition(".")
+    if not (whole.isascii() and whole.isdigit() and (not dot or (part.isascii() and part.isdigit())) and len(text) < 8):
+        told = f"v: {text[:SHOWN]!r} is no version of the protocol; the newest is {NEWEST_VERSION}"
+        raise BadRequest(told, code=40017)
+
+
+def check_params(params: Mapping[str, str]) -> None:
+    """What we know has a value that we know: a guess would be wrong for some. Raises: BadRequest 40003, 40000."""
+    for name, known, code in KNOWN_VALUES:
+        value = params.get(name)
+        if value is not None and value not in known:
+            raise BadRequest(f"{name}: must be {' or '.join(known)}, got {value[:SHOWN]!r}", code=code)
+    stays = params.get("remainPresentFor")
+    if stays is not None and not (stays.isascii() and stays.isdigit()):
+        raise BadRequest(f"remainPresentFor: must be a number of milliseconds, got {stays[:SHOWN]!r}", code=40003)
+
+
+def meet(
+    node: Node, upgrade: Upgrade, greeting: Greeting, peer: Callable[[], str] | None
+) -> tuple[ClientProtocol, PubSubError | None] | PubSubError:
+    """The client's protocol, with what CONNECTED has to say about a resume that failed; or why there is none.
+
+    ``peer`` tells the address at the other end of a plain connection; None: the connection has TLS.
+    """
+    params, authorization = greeting.params, upgrade.headers.get("authorization")
+    try:
+        if upgrade.target.count("&") >= MOST_PARAMETERS:
+            raise BadRequest(f"the query has more than {MOST_PARAMETERS} parameters", code=40000)
+        check_version(params.get("v") or upgrade.headers.get("x-ably-version"))
+        check_params(params)
+        node.admit()
+        node.keyguard.check(params, authorization, peer)
+        identity = node.authenticate(params, authorization, params.get("clientId"))
+        met = _continue_or_begin(node, identity, greeting)
+        met[0].discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
+        return met
+    except PubSubError as error:
+        node.refusals.note_error(params, authorization, error)
+        return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each who is refused
+
+
+def _continue_or_begin(node: Node, identity: Identity, greeting: Greeting) -> tuple[ClientProtocol, PubSubError | None]:
+    now_ms = node.steady_ms()
+    allowance = node.allowances.of(identity.key_name, identity.app_id)
+    handle = greeting.params.get("resume") or greeting.params.get("recover")
+    problem: PubSubError | None = None
+    opened = None
+    if handle:
+        try:
+            opened = node.connections.resume(handle, identity, now_ms)
+        except PubSubError as error:
+            problem = error.with_traceback(None)  # as above: it knows this frame
+        else:
+            if isinstance(opened.superseded, ClientProtocol):
+                opened.superseded.supersede()
+                node.superseded(opened.superseded)
+    try:
+        check_connections(allowance)
+        node.check_connections(identity.app_id, allowance)
+    except LimitExceeded:
+        if opened is not None:  # it may be resumed when there is room
+            node.connections.lost(opened.connection, opened.connection.owner, now_ms)
+        raise
+    if opened is None:
+        opened = node.connections.open(identity, now_ms)
+    client = ClientProtocol(
+        node, opened.connection, identity, opened.key, greeting.wire, greeting.echo, allowance=allowance
+    )
+    return client, problem
+
+
+def welcome(node: Node, client: ClientProtocol, transport: Transport, problem: PubSubError | None) -> None:
+    """Give it its transport, and say CONNECTED."""
+    client.transport = transport
+    shaper = client.allowance.shaper()
+    if shaper is not None:
+        transport.shape(shaper)
+    client.connected(problem)
+    node.joined(client)
+
+
+def refuse(error: PubSubError, greeting: Greeting, transport: Transport) -> None:
+    """Say why, and close. What a retry may help against is a DISCONNECTED."""
+    action = Action.DISCONNECTED if error.status >= 500 or isinstance(error, LimitExceeded) else Action.ERROR
+    transport.send(wire.encode({"action": action, "error": error.info()}, greeting.wire))
+    transport.close(1000)
