@@ -1,4 +1,4 @@
-"""What server.keyguard promises: a key comes by TLS, from this machine, or not at all."""
+"""What server.http.keyguard promises: a key comes by TLS, from this machine, or not at all."""
 
 from __future__ import annotations
 

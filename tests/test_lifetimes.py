@@ -1,4 +1,4 @@
-"""What server.lifetimes promises: a token ends in its millisecond, its client is warned, who has gone is forgotten."""
+"""What server.node.lifetimes promises: a token ends in its millisecond, clients are warned, and forgotten."""
 
 from __future__ import annotations
 

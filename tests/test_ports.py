@@ -1,4 +1,4 @@
-"""What server.ports promises: the address that is asked for, and at the end addresses that can be used."""
+"""What server.transport.ports promises: the address that is asked for, and at the end addresses that can be used."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What server.wire promises: every protocol message goes out without nulls and comes back; bytes that are none are a
-protocol error, whatever they are."""
+"""What server.realtime.wire promises: every protocol message goes out without nulls and comes back; bytes that are none
+are a protocol error, whatever they are."""
 
 from __future__ import annotations
 
