@@ -61,7 +61,7 @@ class Hub:
         policy_of: Callable[[str, str], Policy],
         quota_of: Callable[[str, str], Quota] = lambda app_id, name: NOTHING_SAID,
     ) -> None:
-        """``journal``: of the channels that are kept; its clock is restored."""
+        """``journal``, ``clock``: of the channels that are kept; the clock is restored."""
         self.settings = settings
         self.common = Common(settings.limits.dedup_ids)
         self.common.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes

@@ -9,8 +9,6 @@ class Rows:
     placed: Final[list[tuple[Any, str]]]
     refused: Final[dict[str, str]]
     newest: Final[int]
-    entries: Final[int]
-    size: Final[int]
     def __init__(
         self,
         blocks: Iterable[tuple[str, str, str, Sequence[tuple[int, int, bytes]] | Kept]],

@@ -30,13 +30,12 @@ cdef class Rows:
     """What an append is made of.
 
     ``rows`` are for the store; ``placed`` says which channels will be new in which buckets (bucket, channel).
-    ``refused`` are the channels whose block can't be stored, and why. ``newest`` is the greatest serial, ``entries`` counts
-    them, and ``size`` the bytes of the values.
+    ``refused`` are the channels whose block can't be stored, and why. ``newest`` is the greatest serial of all others.
     """
 
     cdef readonly list rows, placed
     cdef readonly dict refused
-    cdef readonly uint64_t newest, entries, size
+    cdef readonly uint64_t newest
     cdef Item* _items           # the entries of the block that is being made
     cdef size_t _room
 
@@ -57,7 +56,6 @@ cdef class Rows:
         cdef tuple found
         cdef object retention = None, bucket = None, family = None, known = None, block, channel, wanted, before, held
         cdef uint64_t first = 0, end = 0, newest
-        cdef uint64_t size
         cdef size_t at, stop, count
         cdef Py_ssize_t rows, placed
         self.rows = []
@@ -72,7 +70,7 @@ cdef class Rows:
             held = <object>PyTuple_GET_ITEM(block, 3)
             if type(held) is not Kept:
                 held = tuple(held)          # it cannot change, nor let go of its records, while they are borrowed
-            rows, placed, size = PyList_GET_SIZE(self.rows), PyList_GET_SIZE(self.placed), self.size
+            rows, placed = PyList_GET_SIZE(self.rows), PyList_GET_SIZE(self.placed)
             try:
                 count = self._fill(channel, held)
                 before = last.get(channel)
@@ -97,11 +95,9 @@ cdef class Rows:
             except ValueError as error:
                 del self.rows[rows:]
                 del self.placed[placed:]
-                self.size = size
                 self.refused[channel] = str(error)
                 continue
             last[channel] = newest
-            self.entries += count
             if newest > self.newest:
                 self.newest = newest
 
@@ -143,8 +139,8 @@ cdef class Rows:
         try:
             name = PyUnicode_AsUTF8AndSize(channel, &length)
             life = PyUnicode_AsUTF8AndSize(series, &series_length)
-            self.size += encode_rows(self.rows, family, name, <size_t>length, life, <size_t>series_length,
-                                      self._items + start, count, before)
+            encode_rows(self.rows, family, name, <size_t>length, life, <size_t>series_length, self._items + start, count,
+                        before)
         except ValueError as error:
             raise ValueError(f"{channel}: {error}") from error
         return 0

@@ -20,7 +20,7 @@ from engine.auth.keys import Keyring
 from engine.auth.tokens import TokenSeal
 from engine.connection import Connections
 from engine.errors import JournalUnavailable
-from engine.journal.entries import Page, PageBack, after
+from engine.journal.entries import EntriesAfter, EntriesBack, after
 from engine.journal.port import Block, Taker
 from engine.journal.rocks import RocksJournal
 from engine.logclock import LogClock
@@ -149,7 +149,7 @@ class Watched(RocksJournal):
         return self._counted(taker, super().feed_back(channel, taker))
 
     def _counted(self, taker: Taker, more: bool) -> bool:
-        if isinstance(taker, Page | PageBack):
+        if isinstance(taker, EntriesAfter | EntriesBack):
             self.given += len(taker.entries)
         return more
 

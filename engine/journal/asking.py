@@ -10,7 +10,7 @@ middle of it makes it begin again."""
 from __future__ import annotations
 
 from engine.journal.buckets import retention_ms
-from engine.journal.entries import Page, PageBack
+from engine.journal.entries import EntriesAfter, EntriesBack
 from engine.journal.port import Stored, Taker
 from engine.journal.reading import BucketGoneError, unreadable
 from engine.journal.state import State
@@ -25,8 +25,8 @@ def feed(state: State, channel: str, taker: Taker) -> bool:
                 return state.reader().feed(channel, taker)
             except BucketGoneError:
                 if taker.cursor != begin:
-                    return True  # what it has taken may have a hole behind it, and shall have none in it
-                # else it was dropped meanwhile; the table, taken anew, no longer has it
+                    return True  # going on would put what follows behind a hole
+                # else begin anew: the table, taken again, no longer has the bucket
 
 
 def feed_back(state: State, channel: str, taker: Taker) -> bool:
@@ -40,14 +40,14 @@ def feed_back(state: State, channel: str, taker: Taker) -> bool:
 
 def first_after(state: State, channel: str, cursor: int) -> Stored | None:
     """The oldest entry held after the cursor."""
-    page = Page(cursor, 1, 0, until=state.head)
+    page = EntriesAfter(cursor, 1, 0, until=state.head)
     feed(state, channel, page)
     return page.entries[0] if page.entries else None
 
 
 def last(state: State, channel: str) -> Stored | None:
     """The newest entry held."""
-    page = PageBack(state.head, 1, 0)
+    page = EntriesBack(state.head, 1, 0)
     feed_back(state, channel, page)
     return page.entries[0] if page.entries else None
 

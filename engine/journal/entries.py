@@ -1,10 +1,10 @@
 """Entries out of the raw blocks of an archive, in pages, for whoever wants them one by one.
 
     archive --feed, feed_back--> a taker: block after block, as it is stored, until it has enough
-                                   Page, PageBack         entries
-                                   ext.playback           one reader's frames
-                                   ext.recall             message ids
-                                   ext.countback          numbers
+                                   EntriesAfter, EntriesBack    one by one
+                                   ext.playback                 one reader's frames
+                                   ext.recall                   message ids
+                                   ext.countback                numbers
 
 An archive knows no format of a client, so it may be in another process, or on another machine."""
 
@@ -18,20 +18,20 @@ def after(archive: Archive, channel: str, cursor: int, *, limit: int, budget: in
     """Entries with serial > cursor, ascending; at most ``limit`` entries and ``budget`` bytes of records, but at least
     one entry when there is one. Raises: ValueError, for a limit below 1; as the archive."""
     while True:
-        page = Page(cursor, limit, budget, until=archive.head())
+        page = EntriesAfter(cursor, limit, budget, until=archive.head())
         if not archive.feed(channel, page) or page.full:
             return page.entries  # else there is a hole behind it now, for what it has was dropped, too: anew
 
 
 def before(archive: Archive, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
     """Entries with serial < cursor, descending; bounded like ``after``."""
-    page = PageBack(min(cursor - 1, archive.head()), limit, budget)
+    page = EntriesBack(min(cursor - 1, archive.head()), limit, budget)
     if page.cursor >= 0:
         archive.feed_back(channel, page)
     return page.entries
 
 
-class _Page:
+class _Entries:
     """``entries`` are those taken, until a block has more than there is room for."""
 
     __slots__ = ("_budget", "_limit", "cursor", "entries", "full")
@@ -66,7 +66,7 @@ class _Page:
         return True
 
 
-class Page(_Page):
+class EntriesAfter(_Entries):
     """Of the entries after ``cursor``, up to and including ``until``."""
 
     __slots__ = ("_until",)
@@ -85,7 +85,7 @@ class Page(_Page):
         return self._take(entries)
 
 
-class PageBack(_Page):
+class EntriesBack(_Entries):
     """Of the entries up to ``cursor``, newest first."""
 
     __slots__ = ()

@@ -16,7 +16,7 @@ from engine.journal import asking, erasing, expiring, opening
 from engine.journal.appending import Appending
 from engine.journal.boot import read_boot_id
 from engine.journal.buckets import INDEX_ENTRIES
-from engine.journal.entries import Page, PageBack
+from engine.journal.entries import EntriesAfter, EntriesBack
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.journal.meta import NOTES, notes
@@ -133,9 +133,9 @@ class RocksJournal:
 
         def again() -> None:
             if backwards:
-                asking.feed_back(self._state, channel, PageBack(cursor, AGAIN_ENTRIES, AGAIN_BYTES))
+                asking.feed_back(self._state, channel, EntriesBack(cursor, AGAIN_ENTRIES, AGAIN_BYTES))
             else:
-                asking.feed(self._state, channel, Page(cursor, AGAIN_ENTRIES, AGAIN_BYTES, until=self.head()))
+                asking.feed(self._state, channel, EntriesAfter(cursor, AGAIN_ENTRIES, AGAIN_BYTES, until=self.head()))
 
         return self.failing.watched(again)
 

@@ -105,7 +105,9 @@ class Committer:
                 try:
                     refused = self._appender.take()
                 except JournalUnavailable as error:
-                    self._failed = error
+                    self._failed = error.with_traceback(
+                        None
+                    )  # which knows this frame, and it us: it is kept for a while
                     self._failing.set()
                     return False
                 for channel, reason in refused.items():

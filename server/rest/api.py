@@ -54,8 +54,8 @@ from server.rest.batch import batch_reply, parse_specs, publish_batch
 from server.rest.channels import page_of, parse_enumeration, status
 from server.rest.history import (
     PART_BYTES,
-    Archive,
     History,
+    HistorySource,
     MessagePage,
     Shown,
     parse_query,
@@ -74,7 +74,7 @@ APART_BYTES = 64 * 1024  # larger bodies of publishes do not take the plane's wa
 NO_CACHE = ("Cache-Control", "no-store")  # of a reply that is stale at once, or secret
 
 
-class Backend(Archive, Protocol):
+class Backend(HistorySource, Protocol):
     """What the server can do for a request. Everything may raise PubSubError."""
 
     @property

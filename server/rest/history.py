@@ -37,7 +37,7 @@ CARRIED = ("format", "envelope", "v")  # parameters that a page's links hand on 
 Edge = tuple[int, int]  # serial, index
 
 
-class Archive(Protocol):
+class HistorySource(Protocol):
     """What history asks of the server."""
 
     def now_ms(self) -> int: ...
@@ -178,8 +178,8 @@ def _number(params: Mapping[str, str], name: str, default: int) -> int:
 class History:
     """Pages of one channel, for one request."""
 
-    def __init__(self, archive: Archive, app_id: str, channel: str, wire: int) -> None:
-        self._archive = archive
+    def __init__(self, source: HistorySource, app_id: str, channel: str, wire: int) -> None:
+        self._source = source
         self._app_id = app_id
         self._channel = channel
         self._wire = wire
@@ -190,7 +190,7 @@ class History:
         Raises: PubSubError 40011 (cursor), 90008 (from_serial); what reading raises.
         """
         end = query.end if query.end is not None else await self._latest_ms(query.start)
-        earliest = max(query.start, self._archive.retained_from(self._app_id, self._channel))
+        earliest = max(query.start, self._source.retained_from(self._app_id, self._channel))
         edge = await self._first_edge(query, earliest, end)
         if query.cursor is not None:
             edge = await self._checked(query, query.cursor, edge)
@@ -206,8 +206,8 @@ class History:
 
     async def _latest_ms(self, start: int) -> int:
         """What "until now" means: the serials' clock may be ahead of the wall's, and what is stored has to show."""
-        newest = await self._archive.read_before(self._app_id, self._channel, LAST_CURSOR, limit=1, budget=1)
-        return max(self._archive.now_ms(), start, serial_ms(newest[0].serial) if newest else 0)
+        newest = await self._source.read_before(self._app_id, self._channel, LAST_CURSOR, limit=1, budget=1)
+        return max(self._source.now_ms(), start, serial_ms(newest[0].serial) if newest else 0)
 
     async def _first_edge(self, query: Query, earliest: int, end: int) -> Edge:
         if not query.backwards:
@@ -224,7 +224,7 @@ class History:
                 until = min(serial, LAST_CURSOR - 1) + 1, 0
         except ValueError as error:
             raise PubSubError(f"from_serial: {error}", code=90008, status=404) from error
-        if series != self._archive.series_of(self._app_id, self._channel, serial):
+        if series != self._source.series_of(self._app_id, self._channel, serial):
             raise PubSubError("from_serial: unknown to this log", code=90008, status=404)
         if not await self._holds_after(serial):
             raise PubSubError("from_serial: messages after it have expired", code=90008, status=404)
@@ -232,13 +232,13 @@ class History:
 
     async def _holds_after(self, cursor: int) -> bool:
         """Is everything after it still shown? Who has just attached to a quiet channel is at its last, old message."""
-        retained = self._archive.retained_from(self._app_id, self._channel)
+        retained = self._source.retained_from(self._app_id, self._channel)
         if serial_ms(cursor) >= retained:
             return True
-        following = await self._archive.read_after(self._app_id, self._channel, cursor, limit=1, budget=1)
+        following = await self._source.read_after(self._app_id, self._channel, cursor, limit=1, budget=1)
         if following and serial_ms(following[0].serial) < retained:
             return False
-        return await self._archive.continuous(self._app_id, self._channel, cursor)
+        return await self._source.continuous(self._app_id, self._channel, cursor)
 
     async def _checked(self, query: Query, cursor: str, edge: Edge) -> Edge:
         """The edge that a link's cursor means, if it was a message of this very log."""
@@ -246,14 +246,14 @@ class History:
             serial, series, index = parse_message_serial(cursor)
         except ValueError as error:
             raise bad_request(f"cursor: {error}", code=40011) from error
-        found = await self._archive.read_before(
+        found = await self._source.read_before(
             self._app_id, self._channel, min(serial, LAST_CURSOR - 1) + 1, limit=1, budget=1
         )
         held = bool(found) and found[0].serial == serial
         if held and found[0].series != series:
             raise bad_request("cursor: belongs to another log", code=40011)
         good = held
-        if serial_ms(serial) < self._archive.retained_from(self._app_id, self._channel):
+        if serial_ms(serial) < self._source.retained_from(self._app_id, self._channel):
             # Forwards, others that came after it may have expired with it: that would be a silent gap.
             last = held and index + 1 >= record_messages(found[0].record)
             good = query.backwards or (last and await self._holds_after(serial))
@@ -273,7 +273,7 @@ class History:
         serial, index = edge
         # The edge's own entry may have messages on the other side of it.
         cursor = min(serial, LAST_CURSOR - 1) + 1 if query.backwards else max(serial - 1, 0)
-        read = self._archive.read_before if query.backwards else self._archive.read_after
+        read = self._source.read_before if query.backwards else self._source.read_after
         while True:
             step = await read(
                 self._app_id, self._channel, cursor, limit=min(missing + 2, STEP_ENTRIES), budget=STEP_BYTES
