@@ -143,6 +143,7 @@ def test_memory_that_rings_have_given_up_goes_back_to_the_system(serve):
 
 BODIES = f"[limits]\nbodies_bytes = {2 * MIB}\nrequest_body_bytes = {512 * KIB}\n"
 JSON, MSGPACK = b"application/json", b"application/x-msgpack"
+TRIES = 3
 
 
 def connected(server, options):
@@ -173,8 +174,17 @@ def read_answer(one):
 @pytest.mark.parametrize("kind", [JSON, MSGPACK], ids=["json", "msgpack"])
 @pytest.mark.parametrize("way", ["plain", "plain, chunked", "tls", "tls, chunked"])
 def test_half_requests_hold_no_more_than_their_room_and_small_ones_are_served_all_the_while(serve, crowd, way, kind):
+    """The canary is in time, at the third try at the latest: a busy machine alone may make it late."""
     server, options = serve(BODIES, way.startswith("tls"))
     half = half_post(kind, 50_000, 40_000, chunked="chunked" in way)
+    for _ in range(TRIES):
+        canary = beside_half_requests(server, options, crowd, half, kind)
+        if canary.in_time():
+            break
+    canary.check()
+
+
+def beside_half_requests(server, options, crowd, half, kind):
     with Canary(server.address, **options) as canary:
         waiting, told = [], []
         for _ in range(100):
@@ -196,7 +206,7 @@ def test_half_requests_hold_no_more_than_their_room_and_small_ones_are_served_al
         for one in waiting:
             one.close()
         wait_until(lambda: health(server, options)["partBytes"] == 0, what="room again")
-    canary.check()
+    return canary
 
 
 def half_frame(size, sent, *, fragments=False):
