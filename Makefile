@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.built
 TOOLS := $(VENV)/.tools
-SOURCES := setup.py pyproject.toml $(wildcard ext/*.pyx ext/*.pxd)
+SOURCES := setup.py pyproject.toml $(wildcard ext/*/*.pyx ext/*/*.pxd)
 SERVE_ARGS ?=
 
 build: $(STAMP)
@@ -54,7 +54,7 @@ sanitize:
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f ext/*.c ext/*.so ext/*.html
+	rm -f ext/*/*.c ext/*/*.so ext/*/*.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: build tools serve test bench browser lint types sanitize clean

@@ -1,4 +1,4 @@
-"""Compiles the hot rooms: every ext/*.pyx becomes the extension module ext.<name>."""
+"""Compiles the hot paths: every ext/<folder>/<name>.pyx becomes the extension module ext.<folder>.<name>."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ LINK = os.environ.get("UNBROKEN_LDFLAGS", "").split()
 COMPILES = {"sdist", "egg_info", "dist_info"}.isdisjoint(sys.argv)
 
 ROOMS = [
-    Extension(f"ext.{path.stem}", [str(path)], extra_compile_args=FLAGS, extra_link_args=LINK)
-    for path in sorted(Path("ext").glob("*.pyx"))
+    Extension(".".join(path.with_suffix("").parts), [str(path)], extra_compile_args=FLAGS, extra_link_args=LINK)
+    for path in sorted(Path("ext").glob("*/*.pyx"))
 ]
 if not ROOMS:
-    raise SystemExit("ext/*.pyx: there are none, and without its compiled rooms nothing works")
+    raise SystemExit("ext/*/*.pyx: not found; without these modules nothing works")
 
 
 def compiled() -> list[Extension]:

@@ -1,4 +1,4 @@
-"""What a good engineer would write in plain Python for ext.dedup: one dict per bucket of time.
+"""What a good engineer would write in plain Python for ext.log.dedup: one dict per bucket of time.
 
 Forgetting is as cheap as in ext (a whole dict goes), nothing is hashed twice (a str remembers its hash), and no id can
 be mistaken for another, as the ids themselves are kept."""

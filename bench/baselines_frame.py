@@ -1,4 +1,4 @@
-"""What a good engineer would write in plain Python for ext.frame: slices, struct, and unmasking as one big integer."""
+"""What a good engineer would write in plain Python for ext.wire.frame: slices, struct, unmasking as one integer."""
 
 import struct
 
@@ -20,7 +20,7 @@ def mask(payload: bytes, key: bytes) -> bytes:
 
 
 class PlainFrameDecoder:
-    """As strict as ext.frame, for masked frames; raises where that one has an event of the kind ERROR."""
+    """As strict as ext.wire.frame, for masked frames; raises where that one has an event of the kind ERROR."""
 
     def __init__(self, max_message: int) -> None:
         self._max_message = max_message

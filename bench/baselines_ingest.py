@@ -11,8 +11,8 @@ import msgpack
 import orjson
 
 from engine.channel import Channel
-from ext.entry import Entry as LogEntry
-from ext.serial import SerialClock
+from ext.log.entry import Entry as LogEntry
+from ext.text.serial import SerialClock
 
 
 class Entry:

@@ -1,4 +1,4 @@
-"""What a good engineer would write in plain Python for ext.plane: a selectors loop, and a deque of frames per socket.
+"""What a good engineer would write in plain Python for ext.net.plane: a selectors loop, a deque of frames per socket.
 
     recv -> FrameDecoder -> messages        send <- join of what its deque holds <- fan_out
 
@@ -10,7 +10,7 @@ import selectors
 import socket
 from collections import deque
 
-from ext.frame import FrameDecoder
+from ext.wire.frame import FrameDecoder
 
 RECEIVE_BYTES = 256 * 1024
 SEND_BYTES = 256 * 1024

@@ -1,4 +1,4 @@
-"""What a good engineer would write in plain Python for ext.ring: lists beside each other, and bisection.
+"""What a good engineer would write in plain Python for ext.log.ring: lists beside each other, and bisection.
 
     _serials  _entries  _ends (running total of bytes)      by position; those before _gone were let go of
 

@@ -1,4 +1,4 @@
-"""What a good engineer would write in plain Python for ext.serial: integers, format strings, one compiled pattern."""
+"""What a good engineer would write in plain Python for ext.text.serial: integers, format strings, one pattern."""
 
 import re
 

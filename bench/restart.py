@@ -23,10 +23,10 @@ import msgpack
 
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
-from ext.dedup import DedupWindow
-from ext.recall import Recall
-from ext.serial import connection_id
-from ext.wire import encode_record
+from ext.disk.recall import Recall
+from ext.log.dedup import DedupWindow
+from ext.text.serial import connection_id
+from ext.wire.encoder import encode_record
 from tests.harness import Server, rss
 from tests.leanclient import LeanClient
 

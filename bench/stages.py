@@ -49,18 +49,18 @@ class Stage:
 
 STAGES = (
     Stage("receive: recv", r"^__libc_recv|^recv$|^__x64_sys_recvfrom", "system"),
-    Stage("decode frames, and what sinks do", r"^__pyx_f_3ext_6intake_decode\b"),
-    Stage("- parse the publish", r"^__pyx_f_3ext_7publish_6Parser_parse\b"),
-    Stage("- ids, serial, record, entry", r"^__pyx_f_3ext_6ingest_6Ingest__stage\b"),
-    Stage("take a batch", r"^__pyx_pw_3ext_8sequence_8Sequence_\d+take_pending\b"),
+    Stage("decode frames, and what sinks do", r"^__pyx_f_3ext_3net_7receive_decode\b"),
+    Stage("- parse the publish", r"^__pyx_f_3ext_4wire_7publish_6Parser_parse\b"),
+    Stage("- ids, serial, record, entry", r"^__pyx_f_3ext_3net_6ingest_6Ingest__stage\b"),
+    Stage("take a batch", r"^__pyx_pw_3ext_3log_8sequence_8Sequence_\d+take_pending\b"),
     Stage("journal: write", r"^rocksdb::DBImpl::Write(\(|$)", "rocksdict"),
-    Stage("journal: encode blocks", r"^__pyx_pw_3ext_4rows_4Rows_\d+__init__\b"),
-    Stage("journal: sync (its own thread)", r"^__pyx_f_3ext_8filesync__run\b"),
-    Stage("make visible: ring, streams", r"^__pyx_pw_3ext_8sequence_8Sequence_\d+reveal\b"),
-    Stage("- make frames", r"^__pyx_f_3ext_4wire_12EntryEncoder_write_frame\b"),
-    Stage("tell those who published", r"^__pyx_pw_3ext_8sequence_8Sequence_\d+settle\b"),
-    Stage("acknowledge", r"^__pyx_pw_3ext_5plane_5Plane_\d+answer\b"),
-    Stage("send: flush", r"^__pyx_pw_3ext_5plane_5Plane_\d+flush\b"),
+    Stage("journal: encode blocks", r"^__pyx_pw_3ext_4disk_4rows_4Rows_\d+__init__\b"),
+    Stage("journal: sync (its own thread)", r"^__pyx_f_3ext_4disk_8filesync__run\b"),
+    Stage("make visible: ring, streams", r"^__pyx_pw_3ext_3log_8sequence_8Sequence_\d+reveal\b"),
+    Stage("- make frames", r"^__pyx_f_3ext_4wire_7encoder_12EntryEncoder_write_frame\b"),
+    Stage("tell those who published", r"^__pyx_pw_3ext_3log_8sequence_8Sequence_\d+settle\b"),
+    Stage("acknowledge", r"^__pyx_pw_3ext_3net_5plane_5Plane_\d+answer\b"),
+    Stage("send: flush", r"^__pyx_pw_3ext_3net_5plane_5Plane_\d+flush\b"),
     Stage("- the kernel's part of it", r"^__x64_sys_send|^__sys_sendmsg|^__sys_sendto", "system"),
     Stage("wait for something to do: ppoll, epoll", r"^__x64_sys_ppoll|^do_epoll_wait|^__x64_sys_epoll", "system"),
 )
@@ -93,7 +93,7 @@ def symbols(home: str) -> set[str]:
         return set()
     spec = importlib.util.find_spec(home)
     assert spec is not None and spec.origin is not None
-    modules = sorted(Path(spec.origin).parent.glob("*.so"))
+    modules = sorted(Path(spec.origin).parent.rglob("*.so"))
     listed = subprocess.run(["nm", "--demangle", *map(str, modules)], capture_output=True, text=True, check=True).stdout
     return {match[1] for match in re.finditer(r"^[0-9a-f]+ [tTwW] (.+)$", listed, re.MULTILINE)}
 

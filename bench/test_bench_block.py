@@ -5,7 +5,7 @@ import pytest
 from bench import baselines_block as plain
 from engine.journal.block import block_key, channel_prefix
 from engine.journal.port import Stored
-from ext import block
+from ext.disk import block
 
 CHANNEL, SERIES = "app:channel-17", "series00"
 

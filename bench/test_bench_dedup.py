@@ -1,4 +1,4 @@
-"""ext.dedup beside a dict per bucket: ids new and known, spread over the whole window; and bytes per id.
+"""ext.log.dedup beside a dict per bucket: ids new and known, spread over the whole window; and bytes per id.
 
 The bytes are what stays allocated, ids included where they are kept (they are made anew for each publish):
 `python -m bench.test_bench_dedup` prints them."""
@@ -11,7 +11,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.baselines_dedup import DictWindow
-from ext.dedup import DedupWindow
+from ext.log.dedup import DedupWindow
 
 Window = DictWindow | DedupWindow
 

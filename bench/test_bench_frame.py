@@ -1,4 +1,4 @@
-"""ext.frame beside wsproto and beside plain Python: a receive buffer into messages, messages into frames.
+"""ext.wire.frame beside wsproto and beside plain Python: a receive buffer into messages, messages into frames.
 
 What the plane pays is less than what is measured here: it has no list of events, and no call per buffer."""
 
@@ -12,7 +12,7 @@ from wsproto.frame_protocol import FrameProtocol
 
 from bench.baselines_frame import PlainFrameDecoder, mask
 from bench.baselines_frame import encode_frame as plain_encode_frame
-from ext.frame import BINARY, TEXT, FrameDecoder, encode_frame
+from ext.wire.frame import BINARY, TEXT, FrameDecoder, encode_frame
 
 LIMIT = 1 << 20
 BUFFER = 65_536

@@ -15,11 +15,11 @@ from engine.logclock import LogClock
 from engine.partition import Partition
 from engine.policy import Policy
 from engine.timeline import Timeline
-from ext.acks import AckQueue
-from ext.common import Common
-from ext.dedup import DedupWindow
-from ext.ingest import Ingest
-from ext.serial import SerialClock
+from ext.log.common import Common
+from ext.log.dedup import DedupWindow
+from ext.net.ingest import Ingest
+from ext.text.serial import SerialClock
+from ext.wire.acks import AckQueue
 
 COUNT = 64
 CONNECTION = "AAAAAAAAAB"

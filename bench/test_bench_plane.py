@@ -1,4 +1,4 @@
-"""ext.plane beside a selectors loop, over real sockets: frames out to many, small messages in from some.
+"""ext.net.plane beside a selectors loop, over real sockets: frames out to many, small messages in from some.
 
 Both have the kernel's part in their price, and the peers' reading and writing is left out of it: what remains is what
 a server pays for moving the bytes."""
@@ -15,10 +15,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.baselines_plane import PlainPlane
-from ext.frame import TEXT as FRAME_TEXT
-from ext.frame import encode_frame
-from ext.plane import TEXT, Plane
-from ext.ring import Ring, Stream
+from ext.log.ring import Ring, Stream
+from ext.net.plane import TEXT, Plane
+from ext.wire.frame import TEXT as FRAME_TEXT
+from ext.wire.frame import encode_frame
 
 READERS, WRITERS = 64, 16
 BATCH = 64  # frames of one round

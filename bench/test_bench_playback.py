@@ -3,9 +3,9 @@
 import pytest
 
 from engine.journal import block
-from ext.playback import Playback
-from ext.serial import connection_id
-from ext.wire import EntryEncoder, encode_record, record_origin
+from ext.disk.playback import Playback
+from ext.text.serial import connection_id
+from ext.wire.encoder import EntryEncoder, encode_record, record_origin
 
 SERIES, OTHER, COUNT = "series00", 12345, 512
 RECORD = encode_record("AbCdEfGhIj:1", connection_id(OTHER), None, 0, b"\x91\x81\xa4data\xd9\x80" + b"x" * 128)

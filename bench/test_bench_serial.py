@@ -1,6 +1,6 @@
-"""ext.serial beside plain Python: giving out serials, writing and reading their texts.
+"""ext.text.serial beside plain Python: giving out serials, writing and reading their texts.
 
-Inside a frame ext.wire writes serials in C, without the call and the str that are measured here."""
+Inside a frame ext.wire.encoder writes serials in C, without the call and the str that are measured here."""
 
 from types import ModuleType
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench import baselines_serial
-from ext import serial as ext_serial
+from ext.text import serial as ext_serial
 
 NOW = 1_700_000_000_123
 SERIES = "k3J9s0fA"

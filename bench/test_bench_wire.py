@@ -1,4 +1,4 @@
-"""ext.wire beside plain Python over orjson and msgpack: a publish in, its frame out, its acknowledgement."""
+"""ext.wire.encoder beside plain Python over orjson and msgpack: a publish in, its frame out, its acknowledgement."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench import baselines_wire
-from ext import wire
+from ext.wire import encoder as wire
 
 SERIES = "k3J9s0fA"
 SERIAL = 1_700_000_000_123 << 16 | 42

@@ -32,7 +32,7 @@ MODES = {
     "object_subscribe": OBJECTS,
     "object_publish": OBJECTS,
 }
-EXTRAS = {"push": PUSH}  # each refused by ext/neutral.pyx, too
+EXTRAS = {"push": PUSH}  # each refused by ext/wire/neutral.pyx, too
 
 _PATHS = {"push": PUSH, "presence": PRESENCE, "sse": EVENTS, "event-stream": EVENTS, "comet": COMET}  # by first segment
 _OF_CHANNELS = {  # anywhere behind a channel's name

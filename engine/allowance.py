@@ -7,7 +7,7 @@
     publish    size? then room at each of connection, channel, key, app?   none is charged unless all have room
     deliver    the same rates, out: who has no room is served later (the plane waits, nobody refuses)
 
-Rates are those of ext/rate.pyx. A key's or app's usage lives as long as the key or app is known."""
+Rates are those of ext/log/rate.pyx. A key's or app's usage lives as long as the key or app is known."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine.auth.keys import Keyring
 from engine.errors import LimitExceeded
 from engine.quota import NOTHING_SAID, Quota
 from engine.settings import Settings
-from ext.home import Home
-from ext.rate import Rate, charge
-from ext.shaper import Shaper
+from ext.log.home import Home
+from ext.log.rate import Rate, charge
+from ext.net.shaper import Shaper
 
 PRUNE = 10_000  # usages of keys and apps kept without being looked through
 

@@ -21,11 +21,11 @@ from engine import limits
 from engine.channelview import ChannelView
 from engine.policy import Policy
 from engine.quota import Quota
-from ext.dedup import DedupWindow
-from ext.home import Home
-from ext.rate import Rate
-from ext.ring import Ring
-from ext.shaper import Shaper
+from ext.log.dedup import DedupWindow
+from ext.log.home import Home
+from ext.log.rate import Rate
+from ext.log.ring import Ring
+from ext.net.shaper import Shaper
 
 if TYPE_CHECKING:
     from engine.partition import Partition

@@ -16,9 +16,9 @@ from engine.errors import PubSubError
 from engine.names import ChannelName
 from engine.policy import Policy
 from engine.shares import Tally
-from ext.ring import Stream
-from ext.view import View
-from ext.wire import EntryEncoder
+from ext.log.ring import Stream
+from ext.log.view import View
+from ext.wire.encoder import EntryEncoder
 
 if TYPE_CHECKING:
     from engine.partition import Partition

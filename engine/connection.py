@@ -36,7 +36,7 @@ from engine import limits
 from engine.auth.sealing import derive_key
 from engine.auth.tokens import Identity
 from engine.errors import AuthError, BadRequest, LimitExceeded
-from ext.serial import connection_id as id_text
+from ext.text.serial import connection_id as id_text
 
 MAC_BYTES = 16  # 128 bits: nobody guesses one, and it can only be tried against the server
 HASH_BYTES = 8  # only ever compared under the MAC; 64 bits let no two apps of one server meet

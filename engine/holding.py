@@ -20,7 +20,7 @@ from engine.channel import Channel
 from engine.errors import PubSubError
 from engine.journal.port import Stored
 from engine.sequencer import Asked, Found, Need
-from ext.common import Common
+from ext.log.common import Common
 
 
 class Waiting:

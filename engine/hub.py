@@ -29,14 +29,14 @@ from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Asked, Completion, overloaded
 from engine.settings import Settings
 from engine.shares import Tally, check_share
-from ext.budget import Budget, Share
-from ext.common import Common
-from ext.dedup import DedupWindow
-from ext.meter import Meter
-from ext.publish import Publish
-from ext.recall import Recall
-from ext.serial import first_serial
-from ext.wire import record_origin
+from ext.disk.recall import Recall
+from ext.log.budget import Budget, Share
+from ext.log.common import Common
+from ext.log.counters import Meter
+from ext.log.dedup import DedupWindow
+from ext.text.serial import first_serial
+from ext.wire.encoder import record_origin
+from ext.wire.publish import Publish
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ less than that takes: several of them fit into the part of it that is spare."""
 BODIES_AT_LEAST = 4
 """Bodies or messages of the largest size that fit into bodies_bytes: one may be held twice, in fragments and a part."""
 SPARE_PART, SPARE_TIMES = 128, 5
-"""The spare part of a room for bodies, and how many of one size find room in it (ext/room.pyx)."""
+"""The spare part of a room for bodies, and how many of one size find room in it (ext/net/room.pyx)."""
 REPLIES_BYTES = 128 * MIB
 """Of all WebSocket connections together: replies and batches of replays that clients have not taken yet. Who leaves
 more than his part of it unread: he loses his transport, and may resume."""

@@ -8,7 +8,7 @@ A process reads its clocks in one place (engine/steady.py), and all of its logs 
 from __future__ import annotations
 
 from engine.timeline import Mark, Timeline
-from ext.serial import SerialClock, last_serial_before, serial_ms
+from ext.text.serial import SerialClock, last_serial_before, serial_ms
 
 AHEAD_MS = 1_000  # so far serials may run ahead of what the last mark says: they are taken for younger by it
 BEHIND_MS = 20  # and so far behind it: for older, so this is what two readings of clocks may be apart

@@ -18,12 +18,12 @@ import orjson
 from engine import absent
 from engine.errors import BadRequest, LimitExceeded
 from engine.limits import UNCOUNTED_BYTES
-from ext.dedup import connection_named
-from ext.neutral import Packer, is_finite
-from ext.publish import Publish
-from ext.record import DEEPEST, record_ids
-from ext.serial import message_serial_text, serial_ms
-from ext.values import Unread
+from ext.log.dedup import connection_named
+from ext.text.serial import message_serial_text, serial_ms
+from ext.text.values import Unread
+from ext.wire.neutral import Packer, is_finite
+from ext.wire.publish import Publish
+from ext.wire.record import DEEPEST, record_ids
 
 JSON = 0
 MOST_MESSAGES = 1000  # their index has three digits

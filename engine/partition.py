@@ -14,8 +14,8 @@ from engine.journal.memory import MemoryJournal
 from engine.journal.port import Journal
 from engine.logclock import LogClock
 from engine.sequencer import Sequencer
-from ext.common import Common
-from ext.serial import SerialClock, serial_ms
+from ext.log.common import Common
+from ext.text.serial import SerialClock, serial_ms
 
 
 class Partition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.journal.lives import Lives
-from ext.serial import serial_text
+from ext.text.serial import serial_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from engine.errors import LimitExceeded, PublishRejected, PubSubError
 from engine.journal.port import NONE_REFUSED, Block, Refused, Stored
 from engine.limits import WAITING_BYTES
 from engine.repeats import other_content, repeats
-from ext.entry import Entry
-from ext.publish import Publish
-from ext.ring import EPHEMERAL, Stream
-from ext.sequence import Sequence
-from ext.serial import connection_origin
-from ext.wire import encode_record, record_ids
+from ext.log.entry import Entry
+from ext.log.ring import EPHEMERAL, Stream
+from ext.log.sequence import Sequence
+from ext.text.serial import connection_origin
+from ext.wire.encoder import encode_record, record_ids
+from ext.wire.publish import Publish
 
 
 class Completion(Protocol):
@@ -103,7 +103,7 @@ class Need(Enum):
 
 
 class Sequencer(Sequence):
-    """The one place where entries get their serials. (Plain ones: see also ext/ingest.pyx, which does as ``stage``.)"""
+    """The one place where entries get their serials. (Plain ones: also ext/net/ingest.pyx, which does as ``stage``.)"""
 
     def stage(
         self,

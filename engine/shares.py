@@ -1,14 +1,14 @@
 """What all apps of a server share, counted by app: so that none takes so much of it that another finds nothing.
 
-    taken    all of them together: ``most`` at most           share_of (ext/common.pyx): 7 times what is left free
+    taken    all of them together: ``most`` at most           share_of (ext/log/common.pyx): 7 times what is left free
     own      one app's: its share at most, or its quota
 
-Message ids are counted by the loops that take them (ext/sequence.pyx), channels and connections where they are kept."""
+Message ids are counted by the loops that take them (ext/log/sequence.pyx), channels and connections where they live."""
 
 from __future__ import annotations
 
 from engine.errors import LimitExceeded
-from ext.common import share_of
+from ext.log.common import share_of
 
 
 class Tally:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 import msgpack
 
 from engine.journal.port import Journal
-from ext.meter import Gauge, Meter
+from ext.log.counters import Gauge, Meter
 
 Entries = dict[str, int]
 

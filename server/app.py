@@ -33,7 +33,7 @@ from engine.journal.port import Journal
 from engine.journal.rocks import RocksJournal
 from engine.logclock import LogClock
 from engine.settings import Settings
-from ext.serial import SerialClock
+from ext.text.serial import SerialClock
 from server import descriptors
 from server.announce import Drain, say_ready
 from server.apps import keys_of, new_key, stored_key

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from ext.plane import Plane
-from ext.socket import Socket
+from ext.net.plane import Plane
+from ext.net.socket import Socket
 
 RECEIVE_BYTES = 64 * 1024
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from ext.frame import PING, TEXT, FrameDecoder
+from ext.wire.frame import PING, TEXT, FrameDecoder
 from tests.checker import Attached, Delivered, SubscriberLog
 
 KEY = "app1.key1:secret"

@@ -24,9 +24,9 @@ from engine.channelview import ChannelView
 from engine.hub import Hub
 from engine.journal.entries import after
 from engine.sequencer import Sequencer
-from ext.entry import Entry
-from ext.ring import EPHEMERAL, Ring, Stream
-from ext.wire import record_origin
+from ext.log.entry import Entry
+from ext.log.ring import EPHEMERAL, Ring, Stream
+from ext.wire.encoder import record_origin
 from server.node.node import Node
 
 ROOT = Path(__file__).resolve().parent.parent

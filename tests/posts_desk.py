@@ -13,9 +13,9 @@ from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
 from engine.errors import JournalUnavailable, PubSubError
 from engine.message import messages_from
-from ext.permit import Permit, Place
-from ext.posts import Posts
-from ext.rate import Rate
+from ext.log.rate import Rate
+from ext.net.permit import Permit, Place
+from ext.net.posts import Posts
 from server.http.reply import Reply, refusal, respond
 from server.http.request import Request
 from server.rest.publishing import Bounds, Messages, check_publish, read_messages

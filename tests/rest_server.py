@@ -19,10 +19,10 @@ from engine.journal.memory import MemoryJournal
 from engine.journal.port import Stored
 from engine.names import ChannelName
 from engine.statistics import Entries, Interval, Statistics
-from ext.meter import Meter
-from ext.publish import Publish
-from ext.serial import message_serial_text
-from ext.wire import encode_record
+from ext.log.counters import Meter
+from ext.text.serial import message_serial_text
+from ext.wire.encoder import encode_record
+from ext.wire.publish import Publish
 from server.http.request import Request, Response, parse_target
 from server.rest.admin import Health
 from server.rest.api import Rest

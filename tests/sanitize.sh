@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r setup.py pyproject.toml README.md LICENSE engine ext server tests bench docs "$copy"
-rm -f "$copy"/ext/*.so "$copy"/ext/*.c
+rm -f "$copy"/ext/*/*.so "$copy"/ext/*/*.c
 python=$(realpath .venv)/bin/python
 cd "$copy"
 UNBROKEN_CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \

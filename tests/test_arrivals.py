@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsproto.events import TextMessage
 
 from engine.limits import LARGE_INPUT_BYTES
-from ext.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Plane
+from ext.net.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Plane
 from server.node import arrivals as room
 from server.node.arrivals import Arrivals
 from tests.test_plane import T0, TIMES, Peer, flush, poll

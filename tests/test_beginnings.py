@@ -17,12 +17,12 @@ from engine.journal.memory import MemoryJournal
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 from engine.policy import Policy
-from ext.countback import Countback, cursor_before, most_messages
-from ext.dedup import DedupWindow
-from ext.entry import Entry
-from ext.ring import EPHEMERAL, Ring
-from ext.serial import connection_id, last_serial_before
-from ext.wire import encode_record
+from ext.disk.countback import Countback, cursor_before, most_messages
+from ext.log.dedup import DedupWindow
+from ext.log.entry import Entry
+from ext.log.ring import EPHEMERAL, Ring
+from ext.text.serial import connection_id, last_serial_before
+from ext.wire.encoder import encode_record
 from server.node import beginnings as room
 from server.node.beginnings import Beginnings
 from server.realtime.attachment import Rewind

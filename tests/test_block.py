@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.journal.port import Stored
-from ext.block import MAX_BYTES, MAX_ENTRIES, decode, encode
+from ext.disk.block import MAX_BYTES, MAX_ENTRIES, decode, encode
 from tests.models import block as twin
 
 SIZES = st.sampled_from([0, 1, 10, 1000, MAX_BYTES // 3, MAX_BYTES - 1, MAX_BYTES, MAX_BYTES + 1])

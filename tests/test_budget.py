@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext.budget import Budget
-from ext.ring import Evicted, Ring, Stream
+from ext.log.budget import Budget
+from ext.log.ring import Evicted, Ring, Stream
 from tests.models.ring import ModelRing
 from tests.test_ring import ENTRY, append, taken
 

@@ -14,7 +14,7 @@ from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.tokens import Identity
 from engine.connection import Connections, Opened, RandomBytes
 from engine.errors import PubSubError
-from ext.serial import connection_origin
+from ext.text.serial import connection_origin
 
 NOW = 1_700_000_000_000
 TTL = 120_000

@@ -21,8 +21,8 @@ from engine.limits import INPUT_VALUES
 from engine.message import publish_from
 from engine.names import parse_channel
 from engine.settings import Limits
-from ext.publish import parse_publish
-from ext.values import decode_message
+from ext.text.values import decode_message
+from ext.wire.publish import parse_publish
 from server.http.request import Request, decode_body, parse_target
 from server.realtime import wire
 from server.realtime.attachment import channel_params

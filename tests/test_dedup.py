@@ -1,4 +1,4 @@
-"""What ext.dedup promises: one id has one first use within the window, no less and not much longer."""
+"""What ext.log.dedup promises: one id has one first use within the window, no less and not much longer."""
 
 import random
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ext.dedup import DedupWindow, connection_named, siphash128
+from ext.log.dedup import DedupWindow, connection_named, siphash128
 from tests.models.dedup import PlainWindow
 
 KEY = bytes(range(16))

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from ext.entrance import Entrance
+from ext.net.accept import Entrance
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ext.filesync import FileSync
+from ext.disk.filesync import FileSync
 
 
 def sync(filesync: FileSync) -> int:

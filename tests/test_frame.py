@@ -1,6 +1,6 @@
-"""What ext.frame promises: what arrives is what was sent, however it is cut; what RFC 6455 forbids is refused, with the
-right code; and nothing is held beyond what has arrived. wsproto is the independent witness, tests.models.frame the
-plain twin."""
+"""What ext.wire.frame promises: what arrives is what was sent, however it is cut; what RFC 6455 forbids is refused,
+with the right code; and nothing is held beyond what has arrived. wsproto is the independent witness,
+tests.models.frame the plain twin."""
 
 import struct
 from itertools import pairwise, product
@@ -11,8 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
-from ext import frame as room
-from ext.frame import BINARY, CLOSE, CONTINUATION, ERROR, PING, PONG, TEXT, FrameDecoder, encode_close, encode_frame
+from ext.wire import frame as room
+from ext.wire.frame import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    ERROR,
+    PING,
+    PONG,
+    TEXT,
+    FrameDecoder,
+    encode_close,
+    encode_frame,
+)
 from tests.models import frame as model
 from tests.models.frame import Event, PlainDecoder, frame, mask
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext.head import parse_post
+from ext.net.http_head import parse_post
 from server.http.request import path_segments
 
 LINE = "POST /channels/room%3A1/messages HTTP/1.1"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.histogram import Histogram
+from ext.load.histogram import Histogram
 
 VALUES = st.one_of(
     st.integers(0, 5000), st.integers(0, (1 << 27) - 1), st.sampled_from([0, 2047, 2048, 4095, 4096, (1 << 27) - 1])

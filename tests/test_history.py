@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from engine.errors import PubSubError
 from engine.journal.port import Stored
-from ext.serial import message_serial_text, serial_text
-from ext.wire import encode_record
+from ext.text.serial import message_serial_text, serial_text
+from ext.wire.encoder import encode_record
 from server.rest import history as room
 from server.rest.history import History, MessagePage, parse_query
 from tests.models.history import ModelMessage

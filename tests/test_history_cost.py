@@ -12,9 +12,9 @@ from engine.journal.block import decode
 from engine.journal.entries import after, before
 from engine.journal.port import Block, Stored
 from engine.journal.rocks import RocksJournal
-from ext.block import MAX_BYTES, MAX_ENTRIES
-from ext.serial import message_serial_text
-from ext.wire import encode_record
+from ext.disk.block import MAX_BYTES, MAX_ENTRIES
+from ext.text.serial import message_serial_text
+from ext.wire.encoder import encode_record
 from server.rest.history import PAGE_BYTES, STEP_BYTES
 from tests.test_history import NOW, SERIES, History, MessagePage, ids, link, parse_query, run
 

@@ -13,9 +13,9 @@ from engine.holding import Holding
 from engine.journal.port import Stored
 from engine.repeats import repeats
 from engine.sequencer import Asked
-from ext.dedup import DedupWindow
-from ext.publish import Publish
-from ext.wire import encode_record
+from ext.log.dedup import DedupWindow
+from ext.wire.encoder import encode_record
+from ext.wire.publish import Publish
 from tests.test_sequencer import POLICY, T0, Told, awake, partition
 
 DOWN = JournalUnavailable("the disk is on holiday")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("realtime", "http", "node", "rest", "transport")  # rooms of the server: each may name those before it
+SERVER_FLOORS = ("realtime", "http", "node", "rest", "transport")  # rooms of the server: each may name those before it
+EXT_FLOORS = ("text", "wire", "log", "disk", "net", "load")  # folders of ext: each may name those before it
 ABOVE = {"app", "cli", "keys_command", "reloading"}  # what puts the rooms together
 
 
@@ -38,6 +39,11 @@ def named(path: Path) -> set[str]:
     return found
 
 
+def cimported(path: Path) -> set[str]:
+    """What lies right below ``ext`` and is named by a module of it."""
+    return set(re.findall(r"^\s*(?:from|c?import) +ext\.(\w+)", path.read_text(), re.MULTILINE))
+
+
 def modules(package: str) -> list[Path]:
     return sorted(p for p in (ROOT / package).rglob("*") if p.suffix in (".py", ".pyx", ".pxd"))
 
@@ -45,6 +51,14 @@ def modules(package: str) -> list[Path]:
 @pytest.mark.parametrize("path", modules("ext"), ids=lambda p: p.name)
 def test_ext_knows_bytes_and_integers_only(path):
     assert not imported(path) & {"engine", "server", "trio", "logging"}
+
+
+@pytest.mark.parametrize("folder", EXT_FLOORS)
+def test_a_folder_of_ext_names_none_above_it(folder):
+    above = set(EXT_FLOORS[EXT_FLOORS.index(folder) + 1 :])
+    found = {path.name: cimported(path) & above for path in modules(f"ext/{folder}")}
+    assert len(found) > 5
+    assert not any(found.values()), found
 
 
 @pytest.mark.parametrize("path", modules("engine"), ids=lambda p: p.name)
@@ -58,9 +72,9 @@ def test_the_realtime_room_is_sans_io(path):
     assert not imported(path) & {"trio", "socket", "ssl", "trio_websocket", "h11", "time", "threading"}
 
 
-@pytest.mark.parametrize("room", FLOORS)
+@pytest.mark.parametrize("room", SERVER_FLOORS)
 def test_a_room_of_the_server_names_no_room_above_it(room):
-    above = {*FLOORS[FLOORS.index(room) + 1 :], *ABOVE}
+    above = {*SERVER_FLOORS[SERVER_FLOORS.index(room) + 1 :], *ABOVE}
     found = {path.name: named(path) & above for path in modules(f"server/{room}")}
     assert len(found) > 5
     assert not any(found.values()), found

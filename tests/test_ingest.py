@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import JournalUnavailable
-from ext.acks import AckQueue
-from ext.ingest import Ingest
-from ext.publish import parse_publish
+from ext.net.ingest import Ingest
+from ext.wire.acks import AckQueue
+from ext.wire.publish import parse_publish
 from tests.test_sequencer import T0, awake, partition
 
 CONNECTION = "AAAAAAAAAB"
@@ -211,7 +211,7 @@ def test_a_refused_publish_can_be_sent_again_as_if_for_the_first_time():
 
 LONG_QUEUE = """
 import gc, threading
-from ext.acks import AckQueue
+from ext.wire.acks import AckQueue
 
 def forget_many():
     acks = AckQueue(0, [])

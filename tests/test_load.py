@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.frame import FrameDecoder
-from ext.load import MARK_BYTES, Publisher, Tally, Template, now_ns
-from ext.receiver import Receiver
+from ext.load.publisher import MARK_BYTES, Publisher, Tally, Template, now_ns
+from ext.load.receiver import Receiver
+from ext.wire.frame import FrameDecoder
 from server.bench.options import Ramp
 from server.bench.schedule import Schedule
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.errors import PubSubError
 from engine.message import messages_from, publish_from
-from ext.wire import JSON, MSGPACK, EntryEncoder, encode_record
+from ext.wire.encoder import JSON, MSGPACK, EntryEncoder, encode_record
 from tests.models import wire as model
 from tests.test_wire import SERIAL, SERIES, decoded, extras_maps, records
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engine.errors import PubSubError
 from engine.message import publish_from
-from ext.values import Unread
-from ext.wire import JSON, MSGPACK
+from ext.text.values import Unread
+from ext.wire.encoder import JSON, MSGPACK
 from tests.harness import token
 from tests.peer import Served
 from tests.ways import Way, refusal, ways

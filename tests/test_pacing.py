@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from ext.frame import FrameDecoder
-from ext.load import Publisher, Tally, Template
+from ext.load.publisher import Publisher, Tally, Template
+from ext.wire.frame import FrameDecoder
 from server.bench import pacing
 from server.bench.options import Ramp
 from server.bench.pacing import AT_ONCE, QUEUED_BYTES, Scheduled, Windows

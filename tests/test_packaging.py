@@ -55,7 +55,7 @@ def run(arguments, directory, python=sys.executable):
 def test_the_source_distribution_has_the_sources_and_nothing_that_is_made_from_them(source):
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    rooms = {f"ext/{path.name}" for path in (ROOT / "ext").iterdir() if path.suffix in (".pyx", ".pxd", ".pyi")}
+    rooms = {str(path.relative_to(ROOT)) for path in (ROOT / "ext").rglob("*.p[xy][dxi]")}
     assert rooms and rooms <= names
     assert not [name for name in names if name.endswith((".c", ".so"))]
 
@@ -68,7 +68,7 @@ def test_the_wheel_has_every_package_and_no_generated_code(wheel):
     }
     assert modules <= names
     compiled = {name.partition(".")[0] for name in names if name.endswith(".so")}
-    assert compiled == {f"ext/{path.stem}" for path in (ROOT / "ext").glob("*.pyx")}
+    assert compiled == {str(path.relative_to(ROOT).with_suffix("")) for path in (ROOT / "ext").rglob("*.pyx")}
     assert not [name for name in names if name.endswith((".c", ".pyx")) or name.startswith("tests")]
 
 

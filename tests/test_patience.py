@@ -8,7 +8,7 @@ import trio
 
 from engine.logclock import LogClock
 from engine.timeline import Timeline
-from ext.serial import SerialClock
+from ext.text.serial import SerialClock
 from server.node.clock import Clock, PatientClock
 
 SECOND = 1_000_000_000

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
-from ext.frame import encode_frame
-from ext.plane import BEHIND, BINARY, DRAINED, GONE, TEXT, VIOLATION, Plane
-from ext.ring import EPHEMERAL, Ring, Stream
-from ext.socket import Socket
+from ext.log.ring import EPHEMERAL, Ring, Stream
+from ext.net.plane import BEHIND, BINARY, DRAINED, GONE, TEXT, VIOLATION, Plane
+from ext.net.socket import Socket
+from ext.wire.frame import encode_frame
 from tests.carried import CarriedPlane
 
 T0 = 1_700_000_000_000

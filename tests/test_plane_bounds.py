@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from ext.plane import GONE, NO_ROOM, VIOLATION, Plane
-from ext.room import Room
+from ext.net.plane import GONE, NO_ROOM, VIOLATION, Plane
+from ext.net.room import Room
 from tests.test_plane import T0, TIMES
 
 MOST = 1 << 20

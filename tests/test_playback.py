@@ -11,9 +11,9 @@ from engine.journal.entries import after
 from engine.journal.memory import MemoryJournal
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
-from ext.playback import Playback
-from ext.serial import connection_id
-from ext.wire import EntryEncoder, encode_record, record_messages, record_origin
+from ext.disk.playback import Playback
+from ext.text.serial import connection_id
+from ext.wire.encoder import EntryEncoder, encode_record, record_messages, record_origin
 
 SERIES = "k3J9s0fA"
 OWN, OTHER = 77, 1 << 59

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
-from ext.rate import Rate
+from ext.log.rate import Rate
 from tests.posts_desk import (
     DATE,
     JSON,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.prints import Prints, print_of
-from ext.wire import encode_record
+from ext.log.prints import Prints, print_of
+from ext.wire.encoder import encode_record
 from tests.test_sequencer import T0, awake, partition, publish, stage
 
 

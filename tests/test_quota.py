@@ -13,8 +13,8 @@ from engine.errors import LimitExceeded
 from engine.limits import Limits
 from engine.quota import NOTHING_SAID, Quota, parse_key_quotas, parse_quota
 from engine.settings import Settings
-from ext.home import Home
-from ext.rate import Rate
+from ext.log.home import Home
+from ext.log.rate import Rate
 
 NOW = 1_700_000_000_000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.ranges import Ranges
+from ext.load.ranges import Ranges
 
 STEPS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=30)  # a hole, then so many numbers
 NUMBERS = st.lists(st.integers(0, 120), max_size=40)

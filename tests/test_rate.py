@@ -1,4 +1,4 @@
-"""What ext.rate promises: so much in a second, a burst of one second, and a wait that is neither short nor long."""
+"""What ext.log.rate promises: so much in a second, a burst of one second, and a wait that is neither short nor long."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.rate import Rate
+from ext.log.rate import Rate
 from tests.models.rate import PlainRate
 
 NOW = 1_700_000_000_000

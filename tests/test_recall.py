@@ -25,12 +25,12 @@ from engine.journal.port import Block, Taker
 from engine.journal.rocks import RocksJournal
 from engine.logclock import LogClock
 from engine.settings import Settings
-from ext import block
-from ext.dedup import DedupWindow
-from ext.publish import Publish
-from ext.recall import Recall
-from ext.serial import SerialClock
-from ext.wire import encode_record, record_ids
+from ext.disk import block
+from ext.disk.recall import Recall
+from ext.log.dedup import DedupWindow
+from ext.text.serial import SerialClock
+from ext.wire.encoder import encode_record, record_ids
+from ext.wire.publish import Publish
 from server.node import recalling
 from server.node.clock import Clock
 from server.node.node import Node

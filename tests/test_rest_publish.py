@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from engine.errors import JournalUnavailable
-from ext.serial import message_serial_text
+from ext.text.serial import message_serial_text
 from server.rest.api import APART_BYTES
 from tests.rest_server import JSON, MSGPACK, NOW, SERIES, Server, b64, code_of
 

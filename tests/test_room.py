@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.limits import SPARE_PART, SPARE_TIMES
-from ext.posts import Posts
-from ext.room import Room
+from ext.net.posts import Posts
+from ext.net.room import Room
 from tests.posts_desk import SMALL, close_all, pair, read_all
 
 MOST = 1 << 20

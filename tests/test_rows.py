@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.journal.port import Block
-from ext.block import MAX_BYTES, MAX_ENTRIES
-from ext.common import Common
-from ext.entry import Entry
-from ext.home import Home
-from ext.kept import Kept
-from ext.rows import Rows
-from ext.sequence import Sequence
-from ext.serial import SerialClock
+from ext.disk.block import MAX_BYTES, MAX_ENTRIES
+from ext.disk.rows import Rows
+from ext.log.common import Common
+from ext.log.entry import Entry
+from ext.log.home import Home
+from ext.log.kept import Kept
+from ext.log.sequence import Sequence
+from ext.text.serial import SerialClock
 from tests.models import block as twin
 
 SERIES = "Aa345678"

@@ -14,11 +14,11 @@ from engine.logclock import LogClock
 from engine.partition import Partition
 from engine.policy import Policy
 from engine.timeline import Timeline
-from ext.common import Common
-from ext.dedup import DedupWindow
-from ext.publish import Publish
-from ext.serial import SerialClock
-from ext.wire import record_ids
+from ext.log.common import Common
+from ext.log.dedup import DedupWindow
+from ext.text.serial import SerialClock
+from ext.wire.encoder import record_ids
+from ext.wire.publish import Publish
 from tests.models.sequencer import ModelLog
 
 T0 = 1_700_000_000_000

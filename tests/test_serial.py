@@ -1,4 +1,4 @@
-"""What ext.serial promises: serials only grow, their texts sort as they count, and each text has one value."""
+"""What ext.text.serial promises: serials only grow, their texts sort as they count, and each text has one value."""
 
 import re
 import string
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ext import serial as room
-from ext.serial import (
+from ext.text import serial as room
+from ext.text.serial import (
     SerialClock,
     connection_id,
     connection_origin,

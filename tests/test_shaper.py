@@ -1,13 +1,13 @@
-"""What ext.shaper promises: what is delivered is charged to all rates, once."""
+"""What ext.net.shaper promises: what is delivered is charged to all rates, once."""
 
 from __future__ import annotations
 
 import pytest
 
-from ext.rate import Rate
-from ext.ring import Ring, Stream
-from ext.shaper import Shaper
-from ext.wire import JSON, EntryEncoder, encode_record
+from ext.log.rate import Rate
+from ext.log.ring import Ring, Stream
+from ext.net.shaper import Shaper
+from ext.wire.encoder import JSON, EntryEncoder, encode_record
 
 NOW = 1_700_000_000_000
 SERIES = "series01"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ext.common import share_of
-from ext.rate import charge
+from ext.log.common import share_of
+from ext.log.rate import charge
 from tests.harness import channel_path, request, wait_until
 from tests.rawclient import RawClient, RefusedError
 from tests.restclient import RestClient

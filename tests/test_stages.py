@@ -16,10 +16,10 @@ REPORT = """\
 # ........  ........  ......................................
 #
     61.02%     0.00%  [.] _PyEval_EvalFrameDefault
-    27.11%     1.30%  [.] __pyx_f_3ext_6intake_decode
+    27.11%     1.30%  [.] __pyx_f_3ext_3net_7receive_decode
      9.50%     0.10%  [.] rocksdb::DBImpl::Write(rocksdb::WriteOptions const&, rocksdb::WriteBatch*)      -      -
      3.00%     0.00%  [k] __x64_sys_sendmsg
-     2.00%     0.00%  [.] __pyx_pw_3ext_5plane_5Plane_13flush.constprop.0
+     2.00%     0.00%  [.] __pyx_pw_3ext_3net_5plane_5Plane_13flush.constprop.0
 """
 
 

@@ -13,7 +13,7 @@ from engine.errors import JournalUnavailable
 from engine.journal.memory import MemoryJournal
 from engine.journal.rocks import RocksJournal
 from engine.statistics import DAY_MS, HOUR_MS, KEPT_MS, MINUTE_MS, UNITS, Statistics, interval_id, parse_interval
-from ext.meter import Meter
+from ext.log.counters import Meter
 from server.realtime.actions import Flag
 from tests.harness import request
 from tests.models.statistics import ModelStatistics

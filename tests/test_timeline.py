@@ -10,7 +10,7 @@ from engine import limits
 from engine.logclock import AHEAD_MS, BEHIND_MS, LogClock
 from engine.steady import CAUTION_MS, Noted
 from engine.timeline import FOREVER, Mark, Timeline
-from ext.serial import SerialClock
+from ext.text.serial import SerialClock
 from tests.models.clocks import TICK_MS, WALL, Life, Machine
 
 STEP_MS = 1_000

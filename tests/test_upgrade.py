@@ -9,7 +9,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 from wsproto.utilities import ProtocolError
 
-from ext.upgrade import parse_upgrade
+from ext.net.ws_upgrade import parse_upgrade
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 USUAL = [

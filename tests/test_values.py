@@ -1,5 +1,5 @@
-"""What ext.values promises: what two well-kept libraries say of an input it says as well, within its bounds; and of
-what only one format can say, it says what the other says in its place."""
+"""What ext.text.values promises: what two well-kept libraries say of an input it says as well, within its bounds; and
+of what only one format can say, it says what the other says in its place."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.neutral import is_finite
-from ext.values import DEEPEST, Unread, decode, decode_message, is_json
-from ext.wire import is_msgpack
+from ext.text.values import DEEPEST, Unread, decode, decode_message, is_json
+from ext.wire.encoder import is_msgpack
+from ext.wire.neutral import is_finite
 from tests.models.wire import spelled
 from tests.test_wire import texts
 

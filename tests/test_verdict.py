@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.load import Publisher, Tally, Template
-from ext.receiver import Receiver
+from ext.load.publisher import Publisher, Tally, Template
+from ext.load.receiver import Receiver
 from server.bench.verdict import judge
 
 RUN = b"abcd1234"

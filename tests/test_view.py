@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.journal.port import Block
-from ext.common import Common
-from ext.home import Home
-from ext.ring import EPHEMERAL, Evicted, Ring, Stream
-from ext.sequence import Sequence
-from ext.serial import SerialClock
-from ext.view import View
-from ext.wire import JSON, MSGPACK, EntryEncoder, encode_record
+from ext.log.common import Common
+from ext.log.home import Home
+from ext.log.ring import EPHEMERAL, Evicted, Ring, Stream
+from ext.log.sequence import Sequence
+from ext.log.view import View
+from ext.text.serial import SerialClock
+from ext.wire.encoder import JSON, MSGPACK, EntryEncoder, encode_record
 
 SERIES, OTHER = "AAAAAAAA", "BBBBBBBB"
 STEP = st.one_of(st.just(1), st.integers(1, 1 << 20))

@@ -1,5 +1,6 @@
-"""What ext.wire, ext.publish and ext.record promise: the quick way in and out says what the slow way says, to the
-letter; what is not plain is left to the slow way; and no bytes, however wrong, are read beyond their end."""
+"""What ext.wire.encoder, ext.wire.publish and ext.wire.record promise: the quick way in and out says what the slow
+way says, to the letter; what is not plain is left to the slow way; and no bytes, however wrong,
+are read beyond their end."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.message import publish_from
-from ext.wire import (
+from ext.wire.encoder import (
     JSON,
     MSGPACK,
     EntryEncoder,

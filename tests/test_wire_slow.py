@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import PubSubError
-from ext.wire import JSON, MSGPACK, is_msgpack
+from ext.wire.encoder import JSON, MSGPACK, is_msgpack
 from server.realtime import wire
 from tests.test_wire import formats, texts
 

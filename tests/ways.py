@@ -3,8 +3,8 @@
     with ways(server, tls=None) as each:
         for way in each: way.publish(channel, {"data": "x"})       -> serials, or RefusedError
 
-The short ways are those without Python per message (ext/ingest.pyx, ext/permit.pyx); whatever is unusual takes the long
-one. What comes of a publish must not depend on its way."""
+The short ways are those without Python per message (ext/net/ingest.pyx, ext/net/permit.pyx); whatever is unusual takes
+the long one. What comes of a publish must not depend on its way."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 from engine import limits
 from engine.auth.capability import ANY, EVERYTHING, Capability, Operation
 from engine.errors import BadRequest, LimitExceeded
-from ext.rate import Rate
+from ext.log.rate import Rate
 
 CLAIM = "ably.limits.publish.perAttachment.maxRate."
 WHOLE = 1000  # thousandths in a message

@@ -19,8 +19,8 @@ from engine.journal.meta import head_row
 from engine.journal.port import NONE_REFUSED, Block, Refused
 from engine.journal.state import State
 from engine.journal.store import Row, Store, StoreError
-from ext.rows import Rows
-from ext.serial import serial_ms
+from ext.disk.rows import Rows
+from ext.text.serial import serial_ms
 
 
 class _Written(NamedTuple):

@@ -1,4 +1,4 @@
-"""One block: what one append adds to one channel, as a key and a value. The bytes are drawn in ``ext.block``.
+"""One block: what one append adds to one channel, as a key and a value. The bytes are drawn in ``ext.disk.block``.
 
 channel key, NUL, first serial  ->  entries       damage is reported under the name of the channel"""
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from engine.errors import JournalCorrupted
 from engine.journal.port import Stored
-from ext import block
+from ext.disk import block
 
 SERIAL_BYTES = 8
 

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from engine.limits import WINDOW_PARTS
 from engine.timeline import Timeline
-from ext.serial import first_serial, serial_ms
+from ext.text.serial import first_serial, serial_ms
 
 HOUR_MS = 3_600_000
 WINDOW = "w"

@@ -2,16 +2,16 @@
 
     archive --feed, feed_back--> a taker: block after block, as it is stored, until it has enough
                                    EntriesAfter, EntriesBack    one by one
-                                   ext.playback                 one reader's frames
-                                   ext.recall                   message ids
-                                   ext.countback                numbers
+                                   ext.disk.playback                 one reader's frames
+                                   ext.disk.recall                   message ids
+                                   ext.disk.countback                numbers
 
 An archive knows no format of a client, so it may be in another process, or on another machine."""
 
 from __future__ import annotations
 
 from engine.journal.port import Archive, Stored
-from ext.block import decode
+from ext.disk.block import decode
 
 
 def after(archive: Archive, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:

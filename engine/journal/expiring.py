@@ -13,7 +13,7 @@ from engine.journal.meta import clock_row, floor_row, forgotten_row
 from engine.journal.silent import chunks, falling_silent, newest_entries
 from engine.journal.state import State
 from engine.journal.store import StoreError
-from ext.serial import first_serial, serial_ms
+from ext.text.serial import first_serial, serial_ms
 
 
 def maintain(state: State, now_ms: int, noted: bytes = b"") -> None:

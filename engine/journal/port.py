@@ -26,7 +26,7 @@ from engine.errors import PubSubError
 from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.timeline import Timeline
-from ext.kept import Kept
+from ext.log.kept import Kept
 
 
 class Stored(NamedTuple):

@@ -21,7 +21,7 @@ from engine.journal.buckets import HOUR_MS, INDEX_ENTRIES, Bucket
 from engine.journal.reading import channels_of
 from engine.journal.store import Row, Rows, Store, StoreError
 from engine.timeline import Timeline
-from ext.serial import last_serial_before
+from ext.text.serial import last_serial_before
 
 REMEMBERED_MS = 24 * HOUR_MS
 FAMILIES = 4

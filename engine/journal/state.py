@@ -22,7 +22,7 @@ from engine.journal.reading import Reader
 from engine.journal.silent import Silent
 from engine.journal.store import Row, Store, StoreError
 from engine.timeline import Timeline
-from ext.serial import serial_ms
+from ext.text.serial import serial_ms
 
 
 @dataclass(slots=True, eq=False)

@@ -29,7 +29,7 @@ from rocksdict import (
 from engine.journal import wal
 from engine.journal.boot import read_boot_id
 from engine.journal.witness import Noted, Witness, logs_in, manifest_in, missing, sizes_of
-from ext.filesync import FileSync
+from ext.disk.filesync import FileSync
 
 META = "default"
 MIB = 1024 * 1024
@@ -233,7 +233,7 @@ class RocksStore:
             self._db.flush_wal(True)
 
     def begin_sync(self, wake_fd: int) -> None:
-        """The same behind the scenes: see ``ext.filesync`` and docs/decisions/0006."""
+        """The same behind the scenes: see ``ext.disk.filesync`` and docs/decisions/0006."""
         try:
             self._filesync.begin(wake_fd)
         except OSError as error:

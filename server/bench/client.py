@@ -2,7 +2,7 @@
 
     opened -> CONNECTED -> (ATTACH -> ATTACHED) -> ready -> cut, dialled again, ready ...
 
-Deliveries and ACKs in the usual form do not come here: they end in ``ext.load.Receiver``, the plane's sink."""
+Deliveries and ACKs in the usual form do not come here: they end in ``ext.load.receiver``, the plane's sink."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import msgpack
 import orjson
 
-from ext.load import Publisher
-from ext.plane import Plane
-from ext.receiver import Receiver
-from ext.socket import Socket
+from ext.load.publisher import Publisher
+from ext.load.receiver import Receiver
+from ext.net.plane import Plane
+from ext.net.socket import Socket
 from server.realtime.actions import Action, Flag
 
 

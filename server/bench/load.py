@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import msgpack
 import orjson
 
-from ext.histogram import Histogram
-from ext.load import MARK_BYTES, Publisher, Tally, Template, now_ns
-from ext.plane import BINARY, FAILED, GONE, TEXT, VIOLATION, Plane
-from ext.receiver import Receiver
+from ext.load.histogram import Histogram
+from ext.load.publisher import MARK_BYTES, Publisher, Tally, Template, now_ns
+from ext.load.receiver import Receiver
+from ext.net.plane import BINARY, FAILED, GONE, TEXT, VIOLATION, Plane
 from server.bench.client import Client
 from server.bench.dialer import Dialer
 from server.bench.options import Options, UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.auth.keys import Key, KeyFormatError, parse_key
-from ext.load import MARK_BYTES
+from ext.load.publisher import MARK_BYTES
 
 MOST_PUBLISHERS = 1 << 20
 MOST_CONNECTIONS = 1_000_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ext.load import Publisher, now_ns
+from ext.load.publisher import Publisher, now_ns
 from server.bench.options import Ramp
 from server.bench.schedule import Schedule
 

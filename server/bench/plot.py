@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ext.histogram import Histogram
+from ext.load.histogram import Histogram
 from server.bench.load import Load
 from server.bench.options import UsageError
 from server.bench.scenarios import Figures

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import server
-from ext.histogram import Histogram
+from ext.load.histogram import Histogram
 from server.bench.load import Load, Second
 from server.bench.options import Options
 from server.bench.scenarios import Figures

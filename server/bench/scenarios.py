@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ext.histogram import Histogram
-from ext.load import now_ns
+from ext.load.histogram import Histogram
+from ext.load.publisher import now_ns
 from server.bench.client import Client
 from server.bench.load import (
     IDLE_WAIT_US,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ext.load import Publisher
-from ext.ranges import Ranges
+from ext.load.publisher import Publisher
+from ext.load.ranges import Ranges
 from server.bench.client import Client
 from server.bench.load import Load
 

@@ -2,14 +2,14 @@
 
     a body   |== free ==|####### room #######|      held = all the #### together, and what else is in the room
 
-A body is bounded by itself; a crowd of them is bounded here. What comes in shares its room (ext/room.pyx) with the half
-messages of WebSockets, and with what ext/posts.pyx holds."""
+A body is bounded by itself; a crowd of them is bounded here. What comes in shares its room (ext/net/room.pyx) with the
+half messages of WebSockets, and with what ext/net/posts.pyx holds."""
 
 from __future__ import annotations
 
 from engine.errors import LimitExceeded
 from engine.limits import ANSWERS_BYTES, BODIES_BYTES
-from ext.room import Room
+from ext.net.room import Room
 
 
 class Bodies:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from engine.errors import PubSubError
 from engine.limits import INPUT_VALUES
-from ext.form import unquote
+from ext.text.percent import unquote
 from server.realtime.wire import JSON, MSGPACK, decode_value
 
 QUERY_FIELDS = 256  # in one query or form; ours have a dozen

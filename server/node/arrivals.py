@@ -22,14 +22,14 @@ from typing import Any
 
 from engine.errors import PubSubError
 from engine.limits import LARGE_INPUT_BYTES
-from ext.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION
+from ext.net.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION
 from server.realtime.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.plane")
 
 LOOK_SECONDS = 0.002  # of one turn; what is begun is finished
 
-Event = tuple[Any, int, Any]  # client, kind, data: see ext/socket.pxd
+Event = tuple[Any, int, Any]  # client, kind, data: see ext/net/socket.pxd
 
 
 class Arrivals:

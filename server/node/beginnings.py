@@ -8,10 +8,10 @@
           v
     found(...), a few in each turn
 
-A count carries a cursor and a number, and no entry (ext/countback.pyx). Where the last messages of an entry are enough,
-the number of the others goes to whoever makes its frame. All rewinds of a channel that wait are one search: it goes
-back once, and stops wherever one of them begins. Whoever goes away meanwhile is passed over, and a search that nobody
-waits for any more ends with its slice."""
+A count carries a cursor and a number, and no entry (ext/disk/countback.pyx). Where the last messages of an entry are
+enough, the number of the others goes to whoever makes its frame. All rewinds of a channel that wait are one search: it
+goes back once, and stops wherever one of them begins. Whoever goes away meanwhile is passed over, and a search that
+nobody waits for any more ends with its slice."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from engine.errors import JournalCorrupted, JournalUnavailable, PubSubError
 from engine.journal import entries
 from engine.journal.port import Stored
 from engine.partition import Partition
-from ext.countback import Countback, cursor_before, most_messages
-from ext.serial import last_serial_before
+from ext.disk.countback import Countback, cursor_before, most_messages
+from ext.text.serial import last_serial_before
 from server.node.readers import Readers, Work
 from server.realtime.attachment import Attachment, Rewind
 from server.realtime.protocol import ClientProtocol

@@ -32,9 +32,9 @@ from engine.quota import Quota
 from engine.settings import Namespace, Settings
 from engine.shares import check_share
 from engine.statistics import Statistics
-from ext.acks import AckQueue
-from ext.plane import Plane
-from ext.ring import Stream
+from ext.log.ring import Stream
+from ext.net.plane import Plane
+from ext.wire.acks import AckQueue
 from server.http.bodies import Bodies
 from server.http.keyguard import KeyGuard
 from server.http.refusals import Refusals

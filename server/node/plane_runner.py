@@ -10,7 +10,7 @@ from typing import Protocol
 
 import trio
 
-from ext.plane import Plane
+from ext.net.plane import Plane
 from server.node.arrivals import Arrivals
 
 # A pass through trio costs some 50 us, a poll 1 us. So once there is work we stay, and wait for more in the poll

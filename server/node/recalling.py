@@ -20,7 +20,7 @@ from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
 from engine.hub import Hub
 from engine.journal import entries
 from engine.journal.port import Stored
-from ext.recall import Recall
+from ext.disk.recall import Recall
 
 LOGGER = logging.getLogger("unbroken.recalling")
 

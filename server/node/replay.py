@@ -20,7 +20,7 @@ import trio
 from engine import limits
 from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable
 from engine.partition import Partition
-from ext.playback import Playback
+from ext.disk.playback import Playback
 from server.node.beginnings import Beginnings, failure
 from server.node.readers import Readers
 from server.realtime.actions import Flag

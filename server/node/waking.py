@@ -19,7 +19,7 @@ from engine.errors import PubSubError
 from engine.hub import Hub, ReadBack
 from engine.journal.entries import before
 from engine.partition import Partition
-from ext.serial import last_serial_before
+from ext.text.serial import last_serial_before
 from server.pace import Pace
 
 LOGGER = logging.getLogger("unbroken")

@@ -2,7 +2,7 @@
 
     accept       may it? is it within its bounds? -> hub.stage, with a receipt       (a plain one, from bytes)
     on_message   the same for one that is not plain
-    _grant       once yes has been said to a channel, plain publishes to it take the short way (ext/ingest.pyx)
+    _grant       once yes has been said to a channel, plain publishes to it take the short way (ext/net/ingest.pyx)
     revoke       when that may have changed: AUTH, ATTACH, DETACH
 
 All of it is a part of the client's state machine (server/realtime/protocol.py): synchronous, sans-IO."""
@@ -19,10 +19,10 @@ from engine.channel import Channel
 from engine.errors import AuthError, BadRequest, LimitExceeded, PubSubError
 from engine.message import check_count, check_named_connection, client_ids_of, ids_of, publish_from
 from engine.names import ChannelName, parse_channel
-from ext.acks import AckQueue
-from ext.ingest import Ingest
-from ext.publish import Publish
-from ext.rate import Rate
+from ext.log.rate import Rate
+from ext.net.ingest import Ingest
+from ext.wire.acks import AckQueue
+from ext.wire.publish import Publish
 from server.realtime import fields
 from server.realtime.actions import Flag
 

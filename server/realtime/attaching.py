@@ -17,7 +17,7 @@ from engine import absent, limits
 from engine.channelview import ChannelView
 from engine.errors import AuthError, Discontinuity, LimitExceeded, PubSubError
 from engine.names import ChannelName, parse_channel
-from ext.serial import parse_serial
+from ext.text.serial import parse_serial
 from server.realtime import accepting, fields
 from server.realtime.actions import Action, Flag
 from server.realtime.attachment import (

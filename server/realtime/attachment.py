@@ -20,12 +20,12 @@ from engine.auth.capability import NAMES, Operation
 from engine.channelview import ChannelView
 from engine.errors import AuthError, BadRequest
 from engine.names import ChannelName
-from ext.ingest import Ingest
-from ext.shaper import Shaper
+from ext.net.ingest import Ingest
+from ext.net.shaper import Shaper
 from server.realtime.actions import Flag
 
 if TYPE_CHECKING:
-    from ext.ring import Stream
+    from ext.log.ring import Stream
 
 DEFAULT_MODES = Flag.PRESENCE | Flag.PUBLISH | Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.ANNOTATION_PUBLISH
 ALL_MODES = DEFAULT_MODES | Flag.ANNOTATION_SUBSCRIBE | Flag.OBJECT_SUBSCRIBE | Flag.OBJECT_PUBLISH

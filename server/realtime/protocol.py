@@ -23,11 +23,11 @@ from engine.connection import Connection
 from engine.errors import BadRequest, Discontinuity, LimitExceeded, OutcomeUnknown, PubSubError
 from engine.hub import Hub
 from engine.names import ChannelName
-from ext.acks import AckQueue
-from ext.ingest import Ingest
-from ext.plane import NO_ROOM
-from ext.publish import parse_publish
-from ext.serial import connection_origin
+from ext.net.ingest import Ingest
+from ext.net.plane import NO_ROOM
+from ext.text.serial import connection_origin
+from ext.wire.acks import AckQueue
+from ext.wire.publish import parse_publish
 from server.realtime import accepting, attaching, fields, wire
 from server.realtime.actions import Action
 from server.realtime.attachment import (

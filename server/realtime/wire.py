@@ -1,7 +1,7 @@
 """Any protocol message to bytes and back.
 
 The hot two, MESSAGE and ACK, have rooms of their own in ext (publish, wire); this one takes everything else, and what
-is unusual. What comes in is read by ext/values.pyx, within bounds; what goes out is written by orjson and msgpack."""
+is unusual. ext/text/values.pyx reads what comes in, within bounds; orjson and msgpack write what goes out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import orjson
 
 from engine.errors import BadRequest
 from engine.limits import INPUT_VALUES
-from ext import values
-from ext.values import Unread
+from ext.text import values
+from ext.text.values import Unread
 
 JSON, MSGPACK = 0, 1
 

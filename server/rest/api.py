@@ -25,7 +25,7 @@ from engine.errors import AuthError, OutcomeUnknown, PubSubError, StartupFailed
 from engine.limits import FIXTURE_VALUES, INPUT_VALUES, LARGE_INPUT_BYTES, PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
 from engine.statistics import Entries, Interval
-from ext.publish import Publish
+from ext.wire.publish import Publish
 from server.http.reply import (
     Encoded,
     Reply,

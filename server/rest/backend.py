@@ -26,8 +26,8 @@ from engine.policy import Policy
 from engine.sequencer import Completion
 from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from engine.statistics import Entries, Interval
-from ext.publish import Publish
-from ext.serial import message_serial_text
+from ext.text.serial import message_serial_text
+from ext.wire.publish import Publish
 from server.apps import namespaces_of, new_key, stored_key
 from server.datadir import DataDirectory
 from server.keywatch import tell_made, tell_revoked

@@ -20,8 +20,8 @@ from urllib.parse import quote, urlencode
 from engine.errors import PubSubError
 from engine.journal.port import Stored
 from engine.message import messages_from
-from ext.serial import first_serial, message_serial_text, parse_message_serial, parse_serial, serial_ms
-from ext.wire import record_messages
+from ext.text.serial import first_serial, message_serial_text, parse_message_serial, parse_serial, serial_ms
+from ext.wire.encoder import record_messages
 from server.http.request import bad_request
 
 DEFAULT_LIMIT = 100

@@ -24,9 +24,9 @@ from engine.auth.revocation import Revocations, TokenRevoked
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
 from engine.limits import Limits
-from ext.caller import Caller
-from ext.permit import Permit, Place
-from ext.posts import Posts
+from ext.net.caller import Caller
+from ext.net.permit import Permit, Place
+from ext.net.posts import Posts
 from server.http.connection import HttpLimits, date_now, too_slow, whole_response
 from server.http.keyguard import is_loopback, peer_of
 from server.http.reply import Reply, refusal, respond, response_format

@@ -19,8 +19,8 @@ from engine.errors import PubSubError
 from engine.limits import INPUT_VALUES
 from engine.message import check_named_connection, client_ids_of, ids_of, publish_from
 from engine.names import ChannelName, parse_channel
-from ext.publish import Publish, parse_messages
-from ext.values import is_json
+from ext.text.values import is_json
+from ext.wire.publish import Publish, parse_messages
 from server.http.request import (
     FORM,
     MEDIA_TYPES,

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ext.entrance import Entrance
-from ext.upgrade import Request, parse_upgrade
+from ext.net.accept import Entrance
+from ext.net.ws_upgrade import Request, parse_upgrade
 from server.transport.newcomers import Newcomers
 
 LOGGER = logging.getLogger("unbroken.entrance")

@@ -16,9 +16,9 @@ import trio
 from engine import limits
 from engine.errors import PubSubError
 from engine.limits import Limits
-from ext.entrance import Entrance
-from ext.socket import Socket
-from ext.upgrade import Request
+from ext.net.accept import Entrance
+from ext.net.socket import Socket
+from ext.net.ws_upgrade import Request
 from server import descriptors
 from server.http.bodies import room_for_answers
 from server.http.connection import HttpLimits, IdleConnections, serve_http

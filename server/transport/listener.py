@@ -16,7 +16,7 @@ from functools import partial
 
 import trio
 
-from ext.upgrade import parse_upgrade
+from ext.net.ws_upgrade import parse_upgrade
 from server.http.connection import whole_response
 from server.http.reply import refusal, respond
 from server.http.request import Request, bad_request

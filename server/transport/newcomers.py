@@ -9,7 +9,7 @@ from types import TracebackType
 
 import trio
 
-from ext.entrance import Entrance
+from ext.net.accept import Entrance
 
 
 class Newcomers:

@@ -16,9 +16,9 @@ import trio
 from server.secure import TlsStream
 
 if TYPE_CHECKING:
-    from ext.carrier import Carrier
-    from ext.plane import Plane
-    from ext.socket import Socket
+    from ext.net.carrier import Carrier
+    from ext.net.plane import Plane
+    from ext.net.socket import Socket
 
 READ_BYTES = 64 * 1024  # at a time
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from engine.logclock import LogClock
 from engine.steady import Noted, SteadyClock
 from engine.timeline import Timeline
-from ext.serial import SerialClock
+from ext.text.serial import SerialClock
 
 WALL = 1_700_000_000_000
 TICK_MS = 250  # between two looks at the clocks, at most

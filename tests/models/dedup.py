@@ -1,4 +1,4 @@
-"""The plain twin of ext.dedup: a dict with the serial of every id, searched through whenever the clock moves."""
+"""The plain twin of ext.log.dedup: a dict with the serial of every id, searched through whenever the clock moves."""
 
 
 class PlainWindow:

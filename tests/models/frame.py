@@ -1,6 +1,6 @@
 """A WebSocket decoder that is plainly right and slow: it keeps every byte, and reads them all again each time.
 
-RFC 6455 read aloud, in the order of its sections; UTF-8 is Python's own codec. Nothing is shared with ext.frame."""
+RFC 6455 read aloud, in the order of its sections; UTF-8 is Python's own codec. Nothing of ext.wire.frame is used."""
 
 from typing import NamedTuple
 

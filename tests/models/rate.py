@@ -1,4 +1,4 @@
-"""The plain twin of ext.rate, in fractions: nothing is ever rounded."""
+"""The plain twin of ext.log.rate, in fractions: nothing is ever rounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain twin of ext.serial: format strings and regular expressions, and a clock that remembers all it gave out."""
+"""The plain twin of ext.text.serial: format strings, regular expressions, and a clock that knows what it gave out."""
 
 import re
 

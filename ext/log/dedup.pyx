@@ -1,0 +1,624 @@
+# cython: language_level=3
+"""The message ids that one channel has taken within its window: for each, the serial and index of its first use.
+
+    bucket n     taken in the milliseconds [n * width, (n + 1) * width); width = window / (buckets - 1), rounded up
+    expire       forgets whole buckets: n goes when (n + 1) * width + window <= clock; at most `buckets` are ever live
+
+        clock - window - width        clock - window                           clock
+              |   n   (may be partly past)  |     n + 1     |     n + 2     |    n + 3  |
+
+    bucket       runs, for ids that connections count by themselves (ext/log/id_runs.pxd); for all others
+                 one table; when that is big, 64 of them by the lowest bits of low, each growing on its own
+    table        open addressing, Robin Hood order
+        slot   [ hash, low 64 bits ][ hash, 54 bits | index, 10 bits ][ serial ]          24 bytes
+        serial 0: the slot is empty
+        home   low's upper 32 bits * capacity >> 32: capacity need not be a power of two, and tables grow in hash order
+
+A counted id that has no place in the runs of its bucket is a stray in its tables: while there are none, tables need not be
+asked for counted ids. Any other id is kept as 118 bits of its SipHash-2-4 under a secret key: compared in full, so that a
+collision is as likely as guessing the key, and nobody who lacks the key can look for one. No id, and no Python object per
+id, is kept.
+
+Time is told with each call, and is not that of serials: these follow the wall clock, which jumps. The clock of a window
+is the latest time that it has been told."""
+cimport cython
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from ext.log.id_runs cimport (Run, Use, add_counted, bytes_of_runs, find_counted, free_runs, is_counted, names_connection,
+                       remove_counted, run_of)
+from ext.text.siphash cimport Hash, siphash
+from ext.text.words cimport le64toh
+
+cdef extern from "<endian.h>" nogil:
+    uint64_t htole64(uint64_t)
+
+cdef extern from * nogil:
+    void __builtin_prefetch(const void* address)
+
+cdef enum:
+    INDEX_BITS = 10
+    INDEX_MASK = (1 << 10) - 1
+    MOST_WIDTH = 1000               # an entry has at most so many messages
+    LONGEST_COUNTED = 40            # characters of a counted id: 10 + 1 + 18 + 1 + 3, and some
+    LARGEST_BUCKETS = 64            # every find looks into each live one
+    FIRST_CAPACITY = 2              # a quiet channel pays 48 bytes for its slots
+    DOUBLING_CAPACITY = 64          # below, tables double; from here they grow by half: 27 to 41 bytes per id
+    # One table of 1,000,000 ids held up everybody for 40 ms when it grew; its 64th part takes below 1 ms.
+    SPLIT_CAPACITY = 8192
+    PARTS = 64
+    LARGEST_CAPACITY = 1 << 30      # keeps capacity * 3 / 2 and hash * capacity within their types
+
+cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1
+cdef uint64_t LARGEST_WINDOW_MS = (<uint64_t>1 << 36) - 1      # two years; keeps the sums of times within their types
+
+cdef int _read_key(bytes key, uint64_t* words) except -1:
+    if len(key) != 16:
+        raise ValueError(f"a key has 16 bytes, got {len(key)}")
+    memcpy(words, <const char*>key, 16)
+    words[0] = le64toh(words[0])
+    words[1] = le64toh(words[1])
+    return 0
+
+
+def siphash128(bytes key not None, bytes data not None):
+    """SipHash-2-4 of ``data``, 16 bytes, under a key of 16 bytes (else ValueError)."""
+    cdef uint64_t words[2]
+    _read_key(key, words)
+    cdef Hash hash = siphash(words[0], words[1], data, <size_t>len(data))
+    hash.low = htole64(hash.low)
+    hash.high = htole64(hash.high)
+    return (<const char*>&hash)[:sizeof(Hash)]
+
+
+# ---- one table. At least one slot in eight is empty, which ends every search.
+
+cdef inline uint32_t _home(uint64_t low, uint32_t capacity) noexcept nogil:
+    return <uint32_t>((low >> 32) * capacity >> 32)
+
+
+cdef inline uint32_t _distance(const Slot* slots, uint32_t capacity, uint32_t at) noexcept nogil:
+    """How far the id in slot ``at`` lies behind its home, around the end of the table."""
+    cdef uint32_t home = _home(slots[at].hash.low, capacity)
+    return at - home if at >= home else at + (capacity - home)
+
+
+cdef inline uint32_t _next(uint32_t at, uint32_t capacity) noexcept nogil:
+    return at + 1 if at + 1 < capacity else 0
+
+
+cdef Slot* _search(const Table* table, Hash hash) noexcept nogil:
+    """The slot of an id, or NULL."""
+    cdef Slot* slots = table.slots
+    cdef uint32_t capacity = table.capacity
+    if capacity == 0:
+        return NULL
+    cdef uint32_t at = _home(hash.low, capacity), distance = 0
+    while slots[at].serial != 0:
+        if slots[at].hash.low == hash.low and slots[at].hash.high >> INDEX_BITS == hash.high >> INDEX_BITS:
+            return &slots[at]
+        if _distance(slots, capacity, at) < distance:           # ours would have taken this slot from it
+            return NULL
+        at = _next(at, capacity)
+        distance += 1
+    return NULL
+
+
+cdef void _place(Slot* slots, uint32_t capacity, Slot item) noexcept nogil:
+    """Put in an id that is not there; whoever is nearer to its home moves on. There is an empty slot."""
+    cdef uint32_t at = _home(item.hash.low, capacity), distance = 0, other
+    cdef Slot displaced
+    while slots[at].serial != 0:
+        other = _distance(slots, capacity, at)
+        if other < distance:
+            displaced = slots[at]
+            slots[at] = item
+            item = displaced
+            distance = other
+        at = _next(at, capacity)
+        distance += 1
+    slots[at] = item
+
+
+cdef void _take_out(Table* table, Slot* slot) noexcept nogil:
+    """Empty a slot and move those behind it one nearer to their homes: as if the id had never been there."""
+    cdef Slot* slots = table.slots
+    cdef uint32_t capacity = table.capacity
+    cdef uint32_t hole = <uint32_t>(slot - slots), at = _next(hole, capacity)
+    while slots[at].serial != 0 and _distance(slots, capacity, at) > 0:
+        slots[hole] = slots[at]
+        hole = at
+        at = _next(at, capacity)
+    slots[hole].serial = 0
+    table.used -= 1
+
+
+cdef bint _resize(Table* table, uint32_t capacity) noexcept nogil:
+    """Move to a larger array of slots. False: no memory, and nothing has changed."""
+    cdef Slot* slots = <Slot*>calloc(capacity, sizeof(Slot))
+    cdef uint32_t at
+    if slots is NULL:
+        return False
+    for at in range(table.capacity):            # both are in hash order: this reads and writes straight on
+        if table.slots[at].serial != 0:
+            _place(slots, capacity, table.slots[at])
+    free(table.slots)
+    table.slots = slots
+    table.capacity = capacity
+    return True
+
+
+cdef bint _make_room(Table* table) noexcept nogil:
+    """Room for one more id at a load of at most 7/8; False: no memory, and nothing has changed."""
+    cdef uint32_t capacity = table.capacity
+    if <uint64_t>(table.used + 1) * 8 <= <uint64_t>capacity * 7:
+        return True
+    if capacity == 0:
+        capacity = FIRST_CAPACITY
+    elif capacity < DOUBLING_CAPACITY:
+        capacity *= 2
+    else:
+        capacity += capacity >> 1
+    return capacity <= LARGEST_CAPACITY and _resize(table, capacity)
+
+
+# ---- one bucket
+
+cdef inline Table* _table(Bucket* bucket, Hash hash) noexcept nogil:
+    """The only table that an id may be in. (Its home there is told by other bits of the hash.)"""
+    return &bucket.whole if bucket.parts is NULL else &bucket.parts[hash.low & (PARTS - 1)]
+
+
+cdef void _free_parts(Table* parts) noexcept nogil:
+    cdef int i
+    if parts is not NULL:
+        for i in range(PARTS):
+            free(parts[i].slots)
+        free(parts)
+
+
+cdef void _empty(Bucket* bucket) noexcept nogil:
+    free_runs(&bucket.runs)
+    _free_parts(bucket.parts)
+    free(bucket.whole.slots)
+    memset(bucket, 0, sizeof(Bucket))
+
+
+cdef bint _split(Bucket* bucket) noexcept nogil:
+    """From one table to its parts; False: no memory, and nothing has changed."""
+    cdef Table* whole = &bucket.whole
+    cdef Table* parts = <Table*>calloc(PARTS, sizeof(Table))
+    cdef Table* part
+    cdef uint32_t at, capacity = whole.used // PARTS * 3 // 2   # most parts need not grow at once
+    cdef int i
+    if parts is NULL:
+        return False
+    for i in range(PARTS):
+        if not _resize(&parts[i], capacity):
+            _free_parts(parts)
+            return False
+    for at in range(whole.capacity):
+        if whole.slots[at].serial != 0:
+            part = &parts[whole.slots[at].hash.low & (PARTS - 1)]
+            if not _make_room(part):
+                _free_parts(parts)
+                return False
+            _place(part.slots, part.capacity, whole.slots[at])
+            part.used += 1
+    free(whole.slots)
+    memset(whole, 0, sizeof(Table))
+    bucket.parts = parts
+    return True
+
+
+cdef bint _insert(Bucket* bucket, Slot item) noexcept nogil:
+    """Take an id that is not there; False: no memory, and it is not taken."""
+    cdef Table* table
+    if bucket.parts is NULL and bucket.whole.capacity >= SPLIT_CAPACITY and not _split(bucket):
+        return False
+    table = _table(bucket, item.hash)
+    if not _make_room(table):
+        return False
+    _place(table.slots, table.capacity, item)
+    table.used += 1
+    return True
+
+
+def connection_named(str message_id not None):
+    """Of an id that looks like those that connections count, ``<connection id>:<number>:<number>``, however the numbers are
+    written, the connection id; of any other, None."""
+    cdef Py_ssize_t size = 0
+    cdef const char* data = PyUnicode_AsUTF8AndSize(message_id, &size)
+    return message_id[:10] if names_connection(<const uint8_t*>data, <size_t>size) else None
+
+
+@cython.final
+cdef class DedupWindow:
+    """The ids of one channel that count as used.
+
+    An id that was taken at the time t is findable while the clock is at most t + window_ms. It is gone when the clock has
+    reached t + window_ms + width, where width = window_ms / (buckets - 1), rounded up to whole milliseconds; in between,
+    with the other ids of its bucket. A clock that jumps far ahead forgets everything at once; one that steps back changes
+    nothing.
+
+    After ``expire``: ids added - ids removed - ids that expire has counted = len(window).
+    """
+
+    def __cinit__(self, bytes key not None, uint64_t window_ms=120_000, uint32_t buckets=4):
+        """``key``: 16 secret bytes, the same for all windows of a data directory. ValueError: a number out of range."""
+        cdef uint64_t words[2]
+        _read_key(key, words)
+        if window_ms == 0 or window_ms > LARGEST_WINDOW_MS:
+            raise ValueError(f"window_ms must be 1 to {LARGEST_WINDOW_MS}, got {window_ms}")
+        if buckets < 2 or buckets > LARGEST_BUCKETS:
+            raise ValueError(f"buckets must be 2 to {LARGEST_BUCKETS}, got {buckets}")
+        self._key0, self._key1 = words[0], words[1]
+        self._window_ms = window_ms
+        self._width_ms = (window_ms + buckets - 2) // (buckets - 1)
+        self._bucket_count = buckets
+
+    def __dealloc__(self):
+        self._free_all()
+
+    def __len__(self):
+        """How many ids are held; those whose write is not finished count."""
+        return <Py_ssize_t>self._count
+
+    @property
+    def memory(self):
+        """Bytes allocated, with the object itself."""
+        cdef uint64_t total = <uint64_t>object.__sizeof__(self)
+        cdef uint32_t i
+        cdef int j
+        if self._buckets is not NULL:
+            total += self._bucket_count * sizeof(Bucket)
+            for i in range(self._bucket_count):
+                total += self._buckets[i].whole.capacity * sizeof(Slot) + bytes_of_runs(self._buckets[i].runs)
+                if self._buckets[i].parts is not NULL:
+                    for j in range(PARTS):
+                        total += sizeof(Table) + self._buckets[i].parts[j].capacity * sizeof(Slot)
+        return total
+
+    def find(self, str message_id not None):
+        """(serial, index) of the first use of an id, also of one whose write is not finished; None: it is not held.
+
+        Raises: UnicodeEncodeError (a ValueError), the id has a lone surrogate and so no bytes. So do all that take one.
+        """
+        cdef Id id = self._id(message_id)
+        return self._answer(&id)
+
+    def add(self, str message_id not None, uint64_t serial, uint32_t index, uint64_t at_ms):
+        """Remember the first use of an id, and let the clock know the time.
+
+        An id whose time is already past the window, in a bucket that the clock has let go, is not kept: nobody may find it.
+        (This is the beginning of a restore that began too early.)
+
+        Raises: ValueError, the id is held already, index is over 999, serial is 0 or at_ms has more than 48 bits;
+        MemoryError. Nothing is remembered then.
+        """
+        cdef Id id = self._id(message_id)
+        known = self._answer(&id)
+        if known is not None:
+            raise ValueError(f"{message_id!r} is held already, with (serial, index) = {known}")
+        self.take(&id, serial, index, at_ms)
+
+    def add_or_find(self, str message_id not None, uint64_t serial, uint32_t index, uint64_t at_ms):
+        """As ``find``; and when that is None, as ``add``."""
+        cdef Id id = self._id(message_id)
+        known = self._answer(&id)
+        if known is None:
+            self.take(&id, serial, index, at_ms)
+        return known
+
+    def add_all(self, str base not None, uint32_t width, uint64_t serial, uint64_t at_ms):
+        """Remember the ids of a publish of several messages, ``<base>:0`` and so on, by their places. As ``add``."""
+        text = base + ":0"                      # lives as long as what looks at it
+        cdef Id id = self._id(text)
+        if self.holds_some(&id, width):
+            raise ValueError(f"some of the {width} ids of {base!r} are held already")
+        self.take_all(&id, width, serial, at_ms)
+
+    def remove(self, str message_id not None, uint64_t serial):
+        """Take back an id whose write failed. False: it is not held with this very serial, and nothing has changed.
+
+        Raises: ValueError, it is one of several that a connection has counted together.
+        """
+        cdef Found found
+        cdef Id id = self._id(message_id)
+        if not self._find(&id, &found) or found.serial != serial:
+            return False
+        if found.width > 1:
+            raise ValueError(f"{message_id!r} is one of {found.width} ids that were taken together")
+        self._drop(&found, &id)
+        return True
+
+    def remove_all(self, list message_ids not None, uint64_t serial):
+        """Take back the ids of a publish whose write failed; how many of them were held with this very serial."""
+        cdef Found found
+        cdef Id id
+        cdef uint64_t before = self._count
+        for message_id in message_ids:
+            id = self._id(message_id)
+            if self._find(&id, &found) and found.serial == serial:
+                self._drop(&found, &id)
+        return before - self._count
+
+    def expire(self, uint64_t at_ms):
+        """Forget the buckets that are past the window at ``at_ms``, without looking into them.
+
+        Returns: how many ids were forgotten since the call before, by this call or because an ``add`` brought a later
+        time; those that an ``add`` did not keep are among them. Raises: ValueError, at_ms has more than 48 bits.
+        """
+        if at_ms > LARGEST_MS:
+            raise ValueError(f"at_ms must be 0 to {LARGEST_MS}, got {at_ms}")
+        self._advance(at_ms)
+        forgotten = self._forgotten
+        self._forgotten = 0
+        return forgotten
+
+    cdef Hash hash_of(self, const void* data, size_t size) noexcept nogil:
+        """Under the key of all windows."""
+        return siphash(self._key0, self._key1, <const char*>data, size)
+
+    cdef Id id_of(self, const uint8_t* data, size_t size) noexcept nogil:
+        """The id of these bytes (UTF-8). With ``holds`` and ``take``: for those who have no str of it."""
+        cdef Id id
+        id.data = data
+        id.size = size
+        id.is_hashed = False
+        id.is_counted = is_counted(data, size, &id.origin, &id.number, &id.index)
+        return id
+
+    cdef void prefetch(self, Id* id) noexcept nogil:
+        """It will be looked for soon: have the memory brought near meanwhile."""
+        cdef uint32_t i
+        cdef Table* table
+        if self._buckets is NULL or id.is_counted:
+            return
+        self._hash(id)
+        for i in range(self._bucket_count):
+            if self._buckets[i].used != 0:
+                table = _table(&self._buckets[i], id.hash)
+                if table.capacity:
+                    __builtin_prefetch(&table.slots[_home(id.hash.low, table.capacity)])
+
+    cdef bint holds(self, Id* id) noexcept nogil:
+        cdef Found found
+        return self._find(id, &found)
+
+    cdef bint holds_some(self, Id* id, uint32_t width) noexcept nogil:
+        """Is any of the ids held that begin like this one, whose index is 0, and have an index below ``width``?"""
+        cdef uint8_t text[LONGEST_COUNTED]
+        cdef uint32_t i, index
+        cdef uint64_t strays = 0
+        cdef Id other
+        if self.holds(id):
+            return True
+        if width == 1 or not id.is_counted or self._buckets is NULL:
+            return False
+        for i in range(self._bucket_count):
+            strays += self._buckets[i].strays
+        if strays == 0:                         # whatever run has another one of them has this one, too
+            return False
+        for index in range(1, width):
+            other = _at_index(id, index, text)
+            if self.holds(&other):
+                return True
+        return False
+
+    cdef Id _id(self, str message_id) except *:
+        cdef Py_ssize_t size = 0
+        cdef const char* data = PyUnicode_AsUTF8AndSize(message_id, &size)      # lives as long as the str
+        return self.id_of(<const uint8_t*>data, <size_t>size)
+
+    cdef void _hash(self, Id* id) noexcept nogil:
+        if not id.is_hashed:
+            id.hash = self.hash_of(id.data, id.size)
+            id.is_hashed = True
+
+    cdef bint _find(self, Id* id, Found* found) noexcept nogil:
+        """Where is it held, if it is?"""
+        cdef uint32_t i
+        cdef Bucket* bucket
+        cdef Run* run
+        cdef Use use
+        if self._buckets is NULL:
+            return False
+        for i in range(self._bucket_count):
+            bucket = &self._buckets[i]
+            if bucket.used == 0:
+                continue
+            found.bucket = bucket
+            if id.is_counted:
+                run = run_of(bucket.runs, id.origin)
+                if run is not NULL and find_counted(run, id.number, &use) and id.index < use.width:
+                    found.slot = NULL
+                    found.serial = use.serial
+                    found.index = <uint32_t>id.index
+                    found.width = use.width
+                    return True
+                if bucket.strays == 0:
+                    continue
+            self._hash(id)
+            found.slot = _search(_table(bucket, id.hash), id.hash)
+            if found.slot is not NULL:
+                found.serial = found.slot.serial
+                found.index = <uint32_t>(found.slot.hash.high & INDEX_MASK)
+                found.width = 1
+                return True
+        return False
+
+    cdef object _answer(self, Id* id):
+        cdef Found found
+        return (found.serial, found.index) if self._find(id, &found) else None
+
+    cdef uint64_t _oldest(self) noexcept nogil:
+        """Number of the oldest bucket that is live: (n + 1) * width + window > clock."""
+        return (self._clock_ms - self._window_ms) // self._width_ms if self._clock_ms >= self._window_ms else 0
+
+    cdef void _advance(self, uint64_t at_ms) noexcept nogil:
+        """Let the clock know a time; drop the buckets that are past with it."""
+        cdef uint32_t i
+        cdef uint64_t oldest
+        if at_ms <= self._clock_ms:
+            return
+        self._clock_ms = at_ms
+        if self._buckets is NULL:
+            return
+        oldest = self._oldest()
+        for i in range(self._bucket_count):
+            if self._buckets[i].used != 0 and self._buckets[i].number < oldest:
+                self._forgotten += self._buckets[i].used
+                self._count -= self._buckets[i].used
+                _empty(&self._buckets[i])
+        if self._count == 0:
+            self._free_all()                    # a channel that fell silent costs no more than a new one
+
+    cdef int take(self, Id* id, uint64_t serial, uint32_t index, uint64_t at_ms) except -1:
+        """Remember an id that is not held."""
+        if index >= MOST_WIDTH:
+            raise ValueError(f"index must be 0 to {MOST_WIDTH - 1}, got {index}")
+        if serial == 0 or at_ms > LARGEST_MS:
+            raise ValueError(f"serial must not be 0, and at_ms at most {LARGEST_MS}; got {serial}, {at_ms}")
+        if self.put(id, 1, serial, index, at_ms) < 0:
+            raise MemoryError(f"no memory for more than {self._count} ids")
+        return 0
+
+    cdef int take_all(self, Id* id, uint32_t width, uint64_t serial, uint64_t at_ms) except -1:
+        """Remember the ids of a publish, of which none is held: this one, which ends with ":0", and those with the other
+        places below ``width``."""
+        cdef Id other
+        cdef Found found
+        cdef uint32_t index
+        cdef str base
+        if width == 0 or width > MOST_WIDTH:
+            raise ValueError(f"a publish has 1 to {MOST_WIDTH} messages, got {width}")
+        if id.is_counted or width == 1:
+            if serial == 0 or at_ms > LARGEST_MS:
+                raise ValueError(f"serial must not be 0, and at_ms at most {LARGEST_MS}; got {serial}, {at_ms}")
+            if self.put(id, width, serial, 0, at_ms) < 0:
+                raise MemoryError(f"no memory for more than {self._count} ids")
+            return 0
+        base = (<const char*>id.data)[:id.size - 1].decode()
+        for index in range(width):
+            text = f"{base}{index}"             # lives as long as what looks at it
+            other = self._id(text)
+            try:
+                self.take(&other, serial, index, at_ms)
+            except BaseException:
+                self.remove_all([f"{base}{n}" for n in range(index)], serial)
+                raise
+        return 0
+
+    cdef int put(self, Id* id, uint32_t width, uint64_t serial, uint32_t index, uint64_t at_ms) noexcept nogil:
+        """As ``take``, and of a counted one as ``take_all``. 0: done, or it is past the window; -1: no memory, and nothing
+        has changed."""
+        cdef uint64_t number = at_ms // self._width_ms
+        cdef Bucket* bucket
+        cdef Slot item
+        cdef int taken = 0
+        self._advance(at_ms)
+        if number < self._oldest():
+            self._forgotten += width
+            return 0
+        bucket = self._bucket_at(at_ms)
+        if bucket is NULL:
+            return -1
+        if id.is_counted and id.index == 0 and index == 0:
+            taken = add_counted(&bucket.runs, id.origin, id.number, width, serial)
+        if taken == 0 and width == 1:
+            self._hash(id)
+            item.hash = id.hash
+            item.hash.high = (item.hash.high & ~<uint64_t>INDEX_MASK) | index
+            item.serial = serial
+            if _insert(bucket, item):
+                bucket.strays += id.is_counted
+                taken = 1
+        elif taken == 0:
+            taken = self._put_strays(bucket, id, width, serial)
+        if taken != 1:
+            return -1
+        bucket.used += width
+        self._count += width
+        return 0
+
+    cdef int _put_strays(self, Bucket* bucket, Id* id, uint32_t width, uint64_t serial) noexcept nogil:
+        """Each of a counted publish into the tables. 1, or -1: no memory, and nothing has changed."""
+        cdef uint8_t text[LONGEST_COUNTED]
+        cdef Slot item
+        cdef Id other
+        cdef uint32_t index
+        cdef Slot* slot
+        for index in range(width):
+            other = _at_index(id, index, text)
+            self._hash(&other)
+            item.hash = other.hash
+            item.hash.high = (item.hash.high & ~<uint64_t>INDEX_MASK) | index
+            item.serial = serial
+            if not _insert(bucket, item):
+                while index:
+                    index -= 1
+                    other = _at_index(id, index, text)
+                    self._hash(&other)
+                    slot = _search(_table(bucket, other.hash), other.hash)
+                    _take_out(_table(bucket, other.hash), slot)
+                return -1
+        bucket.strays += width
+        return 1
+
+    cdef Bucket* _bucket_at(self, uint64_t at_ms) noexcept nogil:
+        """The one of this time, which is not past; NULL: no memory."""
+        cdef uint64_t number = at_ms // self._width_ms
+        cdef Bucket* bucket
+        if self._buckets is NULL:
+            self._buckets = <Bucket*>calloc(self._bucket_count, sizeof(Bucket))
+            if self._buckets is NULL:
+                return NULL
+        # Live numbers span less than the number of buckets, so whoever sits in this place has the same number.
+        bucket = &self._buckets[number % self._bucket_count]
+        bucket.number = number
+        return bucket
+
+    cdef void _drop(self, Found* found, Id* id) noexcept nogil:
+        """Take back what was found: of a counted publish, all of it."""
+        cdef Bucket* bucket = found.bucket
+        if found.slot is NULL:
+            remove_counted(&bucket.runs, id.origin, id.number)
+        else:
+            _take_out(_table(bucket, id.hash), found.slot)
+            bucket.strays -= id.is_counted
+        bucket.used -= found.width
+        self._count -= found.width
+        if bucket.used == 0:
+            _empty(bucket)
+        if self._count == 0:
+            self._free_all()
+
+    cdef void _free_all(self) noexcept nogil:
+        cdef uint32_t i
+        if self._buckets is not NULL:
+            for i in range(self._bucket_count):
+                _empty(&self._buckets[i])
+            free(self._buckets)
+            self._buckets = NULL
+
+
+cdef inline Id _at_index(const Id* id, uint32_t index, uint8_t* text) noexcept nogil:
+    """The counted id that begins like this one, whose index is 0, and ends with ``index``; ``text`` has room for it."""
+    cdef Id other = id[0]
+    cdef size_t size = id.size - 1
+    memcpy(text, id.data, size)
+    if index >= 100:
+        text[size] = <uint8_t>(48 + index // 100)
+        size += 1
+    if index >= 10:
+        text[size] = <uint8_t>(48 + index // 10 % 10)
+        size += 1
+    text[size] = <uint8_t>(48 + index % 10)
+    other.data = text
+    other.size = size + 1
+    other.index = index
+    other.is_hashed = False
+    return other

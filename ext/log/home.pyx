@@ -1,0 +1,84 @@
+# cython: language_level=3
+"""One channel's log where it is kept: what is staged, and then what readers know of it (ext/log/view.pyx).
+
+    staged      _pending         numbered, its ids remembered; nobody sees it
+                _under_way       in the hands of the journal, as a part of a batch
+    visible     View             ring, streams, head
+
+``engine.channel.Channel`` is this, and what else a channel is."""
+from libc.stddef cimport size_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+
+from ext.log.dedup cimport DedupWindow, Id
+from ext.log.entry cimport EPHEMERAL_FLAG, Entry
+from ext.log.prints cimport Prints
+from ext.log.staging cimport holds_any
+from ext.log.view cimport View
+
+
+cdef class Home(View):
+    """See above. ``kept`` says whether a journal keeps it; ``awake``, whether anything may be staged in it."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.last_stored = 0
+        self.most_bytes = UINT64_MAX
+
+    def __init__(self, str key not None, str series not None, *, bint kept):
+        self.key = key
+        self.series = series
+        self.kept = kept
+
+    @property
+    def staged(self):
+        """Entries that have a serial and are not visible yet."""
+        return (len(self._pending) if self._pending is not None else 0) + (
+            len(self._under_way) if self._under_way is not None else 0)
+
+    @property
+    def first_under_way(self):
+        """The serial of the oldest entry that is; 0: there is none."""
+        return (<Entry>self._under_way[0]).serial if self._under_way else 0
+
+    def staged_entry(self, uint64_t serial):
+        """The staged entry with this serial, or None."""
+        return self._find(serial)
+
+    cdef bint holds_earlier(self, Id* id) noexcept:
+        """May this id have been used in an earlier life? While not all that were are known, it may."""
+        return self.earlier is not None and (not self.recalled or self.earlier.holds(id))
+
+    cdef bint holds_any_earlier(self, uint32_t count, uint8_t* base, size_t size) noexcept:
+        """The same of the ids ``<base><index>``."""
+        return self.earlier is not None and (not self.recalled or holds_any(self.earlier, count, base, size))
+
+    cdef int note_shown(self, list entries) except -1:
+        """What their home has to remember of entries that are visible now."""
+        cdef Entry entry
+        for entry in entries:
+            if not entry.flags & EPHEMERAL_FLAG:
+                self.last_stored = entry.serial
+                if self.kept:
+                    continue
+            if self.prints is None:
+                self.prints = Prints.__new__(Prints)
+            self.prints.take(entry.serial, entry.record)
+        return 0
+
+    cdef Entry _find(self, uint64_t serial):
+        cdef Entry entry
+        cdef list entries
+        cdef Py_ssize_t low, high, middle
+        for entries in (self._pending, self._under_way):
+            if entries is None:
+                continue
+            low, high = 0, len(entries)         # they are in order of their serials, and may be many while a disk is slow
+            while low < high:
+                middle = (low + high) // 2
+                entry = entries[middle]
+                if entry.serial == serial:
+                    return entry
+                if entry.serial < serial:
+                    low = middle + 1
+                else:
+                    high = middle
+        return None

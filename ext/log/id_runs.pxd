@@ -1,0 +1,489 @@
+"""Message ids that connections count by themselves, <connection id>:<msgSerial>:<index>, as runs of numbers.
+
+    table   [ Run ][ Run ][     ][ Run ]    open addressing, Robin Hood order, by the number that a connection's id is
+    Run     origin | the newest publish: its number, serial, width | block
+                                                                       |
+            Block  <-  Block  <-  Block     all of them, ascending, the newest too; with only one there is no block
+    Block   the first one's number, serial, width | steps
+    step    ms << 3 | GONE | WIDE | GAP     varint; ms: by how many the serial's milliseconds have grown
+            counter                         varint: the serial's, or while ms is 0 by how much that has grown
+            number - the one before - 2     varint; only with GAP: else it is the next one
+            width                           2 bytes; only with WIDE: else 1
+
+A publish takes <number>:0 to <number>:<width - 1>, under one serial. What follows the newest one of its connection, in
+number and in serial, is put behind it: two or three bytes, no search, no hash. To find a number is to find its block, by
+``jump``, and to walk through at most MOST_STEPS bytes.
+
+Whatever does not follow (and whoever comes when there are MOST_RUNS) has no place here; the caller has others."""
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
+
+from ext.text.serial cimport counter_of, ms_of, serial_of
+
+cdef enum:
+    WHO_CHARS = 10              # of a connection's id: base64url, 6 bits each
+    NUMBER_DIGITS = 18          # at most
+    INDEX_DIGITS = 3
+    NO_DIGIT = 0xFF
+    FIRST_RUNS = 1              # most channels have few who publish
+    MOST_RUNS = 8192            # a larger table would take long to grow, and to let go of
+    FIRST_STEPS = 16            # bytes
+    MOST_STEPS = 976            # with the head and what the C library adds, 1 KiB
+    LONGEST_STEP = 24
+    GAP = 1
+    WIDE = 2
+    GONE = 4                    # it was taken back; those behind it are told from it all the same
+    FLAG_BITS = 3
+
+
+cdef struct Block:
+    Block* older
+    Block* jump                 # one that is older still, so that any is log(n) steps away; of the oldest, itself
+    uint64_t number             # of the first
+    uint64_t serial
+    uint32_t depth              # how many blocks are older
+    uint16_t width              # 0: the first was taken back
+    uint16_t used, room         # bytes of steps
+    uint8_t steps[0]
+
+
+cdef struct Run:
+    uint64_t origin
+    uint64_t number             # of the newest
+    uint64_t serial             # 0: the place is free
+    Block* block
+    uint16_t width
+
+
+cdef struct Runs:
+    uint32_t capacity, used
+    Run slots[0]
+
+
+cdef struct Use:                # of a number: by which publish
+    uint64_t number
+    uint64_t serial
+    uint32_t width
+
+
+cdef inline uint8_t _value_of(uint8_t c) noexcept nogil:
+    """As a digit of base64url."""
+    if 65 <= c <= 90:
+        return <uint8_t>(c - 65)
+    if 97 <= c <= 122:
+        return <uint8_t>(c - 71)
+    if 48 <= c <= 57:
+        return <uint8_t>(c + 4)
+    return 62 if c == 45 else 63 if c == 95 else NO_DIGIT
+
+
+cdef inline bint _whole(const uint8_t* text, size_t size, size_t most, uint64_t* value) noexcept nogil:
+    """A number in the one way to write it?"""
+    cdef size_t at
+    if size == 0 or size > most or (text[0] == 48 and size > 1):
+        return False
+    value[0] = 0
+    for at in range(size):
+        if not 48 <= text[at] <= 57:
+            return False
+        value[0] = value[0] * 10 + (text[at] - 48)
+    return True
+
+
+cdef inline bint names_connection(const uint8_t* text, size_t size) noexcept nogil:
+    """Does this look like an id that a connection counts: its own id, then two numbers, however written?"""
+    cdef size_t at
+    cdef int colons = 0
+    if size < WHO_CHARS + 4 or text[WHO_CHARS] != 58 or text[size - 1] == 58:
+        return False
+    for at in range(<size_t>WHO_CHARS):
+        if _value_of(text[at]) == NO_DIGIT:
+            return False
+    for at in range(<size_t>WHO_CHARS, size):
+        if text[at] == 58:
+            if at > WHO_CHARS and text[at - 1] == 58:
+                return False
+            colons += 1
+        elif not 48 <= text[at] <= 57:
+            return False
+    return colons == 2
+
+
+cdef inline bint is_counted(const uint8_t* text, size_t size, uint64_t* origin, uint64_t* number,
+                            uint64_t* index) noexcept nogil:
+    """Is this a counted id, in the one way to write it?"""
+    cdef uint64_t who = 0
+    cdef uint8_t digit
+    cdef size_t at, colon = size - 2
+    if size < WHO_CHARS + 4 or text[WHO_CHARS] != 58:
+        return False
+    while text[colon] != 58:                        # there is one at WHO_CHARS
+        colon -= 1
+    if colon == WHO_CHARS:
+        return False
+    for at in range(<size_t>WHO_CHARS):
+        digit = _value_of(text[at])
+        if digit == NO_DIGIT:
+            return False
+        who = who << 6 | digit
+    origin[0] = who
+    return (_whole(text + WHO_CHARS + 1, colon - WHO_CHARS - 1, NUMBER_DIGITS, number)
+            and _whole(text + colon + 1, size - colon - 1, INDEX_DIGITS, index))
+
+
+# ---- steps
+
+cdef inline size_t _put_varint(uint8_t* to, uint64_t value) noexcept nogil:
+    cdef size_t size = 0
+    while value >= 128:
+        to[size] = <uint8_t>(value | 128)
+        value >>= 7
+        size += 1
+    to[size] = <uint8_t>value
+    return size + 1
+
+
+cdef inline uint64_t _take_varint(const uint8_t* data, size_t* at) noexcept nogil:
+    cdef uint64_t value = 0
+    cdef int shift = 0
+    while data[at[0]] & 128:
+        value |= <uint64_t>(data[at[0]] & 127) << shift
+        shift += 7
+        at[0] += 1
+    value |= <uint64_t>data[at[0]] << shift
+    at[0] += 1
+    return value
+
+
+cdef inline size_t _put_step(uint8_t* to, uint64_t number, uint64_t serial, uint32_t width,
+                             const Run* before) noexcept nogil:
+    """How many bytes the step to this one from the run's newest has."""
+    cdef uint64_t ms = ms_of(serial) - ms_of(before.serial)
+    cdef uint64_t counter = counter_of(serial)
+    cdef uint64_t gap = number - before.number - 1
+    cdef size_t size
+    if ms == 0:
+        counter -= counter_of(before.serial)
+    size = _put_varint(to, ms << FLAG_BITS | (WIDE if width != 1 else 0) | (GAP if gap else 0))
+    size += _put_varint(to + size, counter)
+    if gap:
+        size += _put_varint(to + size, gap - 1)
+    if width != 1:
+        to[size] = <uint8_t>width
+        to[size + 1] = <uint8_t>(width >> 8)
+        size += 2
+    return size
+
+
+cdef inline void _take_step(const Block* block, size_t* at, Use* use) noexcept nogil:
+    """Go on from ``use`` to the next one; of width 0, if it was taken back."""
+    cdef uint64_t head = _take_varint(block.steps, at), ms = head >> FLAG_BITS
+    cdef uint64_t counter = _take_varint(block.steps, at)
+    if ms:
+        use.serial = serial_of(ms_of(use.serial) + ms, counter)
+    else:
+        use.serial += counter
+    use.number += 1
+    if head & GAP:
+        use.number += _take_varint(block.steps, at) + 1
+    use.width = 1
+    if head & WIDE:
+        use.width = block.steps[at[0]] | <uint32_t>block.steps[at[0] + 1] << 8
+        at[0] += 2
+    if head & GONE:
+        use.width = 0
+
+
+cdef inline Use _first_of(const Block* block) noexcept nogil:
+    cdef Use use
+    use.number = block.number
+    use.serial = block.serial
+    use.width = block.width
+    return use
+
+
+# ---- the table
+
+cdef inline uint32_t _home_of(uint64_t origin, uint32_t capacity) noexcept nogil:
+    """Connection ids are random already, and only their connections' ids come here."""
+    return <uint32_t>(((origin * <uint64_t>0x9E3779B97F4A7C15u) >> 32) * capacity >> 32)
+
+
+cdef inline uint32_t _from_home(const Runs* runs, uint32_t at) noexcept nogil:
+    cdef uint32_t home = _home_of(runs.slots[at].origin, runs.capacity)
+    return at - home if at >= home else at + (runs.capacity - home)
+
+
+cdef inline uint32_t _after(const Runs* runs, uint32_t at) noexcept nogil:
+    return at + 1 if at + 1 < runs.capacity else 0
+
+
+cdef inline Run* run_of(Runs* runs, uint64_t origin) noexcept nogil:
+    """NULL: there is none."""
+    cdef uint32_t at, distance = 0
+    if runs is NULL:
+        return NULL
+    at = _home_of(origin, runs.capacity)
+    while distance < runs.capacity and runs.slots[at].serial != 0:
+        if runs.slots[at].origin == origin:
+            return &runs.slots[at]
+        if _from_home(runs, at) < distance:         # ours would have taken this place from it
+            return NULL
+        at = _after(runs, at)
+        distance += 1
+    return NULL
+
+
+cdef inline Block* _block_of(const Run* run, uint64_t number) noexcept nogil:
+    """The block in which this number is, if anywhere; NULL: nowhere."""
+    cdef Block* block = run.block
+    while block is not NULL and block.number > number:
+        if block.older is NULL:
+            return NULL
+        block = block.jump if block.jump.number > number else block.older
+    return block
+
+
+cdef inline bint find_counted(const Run* run, uint64_t number, Use* use) noexcept nogil:
+    """Which publish has taken this number?"""
+    cdef Block* block
+    cdef size_t at = 0
+    if number >= run.number:
+        use.number = number
+        use.serial = run.serial
+        use.width = run.width
+        return number == run.number
+    block = _block_of(run, number)
+    if block is NULL:
+        return False
+    use[0] = _first_of(block)
+    while use.number < number and at < block.used:
+        _take_step(block, &at, use)
+    return use.number == number and use.width != 0
+
+
+cdef inline void _put_run(Runs* runs, Run item) noexcept nogil:
+    """Of one that is not there; there is a free place."""
+    cdef uint32_t at = _home_of(item.origin, runs.capacity), distance = 0, other
+    cdef Run displaced
+    while runs.slots[at].serial != 0:
+        other = _from_home(runs, at)
+        if other < distance:
+            displaced = runs.slots[at]
+            runs.slots[at] = item
+            item = displaced
+            distance = other
+        at = _after(runs, at)
+        distance += 1
+    runs.slots[at] = item
+    runs.used += 1
+
+
+cdef inline bint _room_for_run(Runs** place) noexcept nogil:
+    """Small tables may be full, large ones to seven eighths. False: no memory, and nothing has changed."""
+    cdef Runs* runs = place[0]
+    cdef Runs* grown
+    cdef uint32_t capacity = runs.capacity if runs is not NULL else 0, at
+    if runs is not NULL and (runs.used < capacity if capacity < 8 else <uint64_t>(runs.used + 1) * 8 <= <uint64_t>capacity * 7):
+        return True
+    capacity = FIRST_RUNS if capacity == 0 else capacity * 2 if capacity < 64 else capacity + (capacity >> 1)
+    grown = <Runs*>calloc(1, sizeof(Runs) + <size_t>capacity * sizeof(Run))
+    if grown is NULL:
+        return False
+    grown.capacity = capacity
+    if runs is not NULL:
+        for at in range(runs.capacity):
+            if runs.slots[at].serial != 0:
+                _put_run(grown, runs.slots[at])
+        free(runs)
+    place[0] = grown
+    return True
+
+
+cdef inline Block* _resized(Block* block, size_t room) noexcept nogil:
+    """The same one, or a new one, with room for so many bytes of steps. NULL: no memory, and nothing has changed."""
+    cdef Block* grown = <Block*>realloc(block, sizeof(Block) + room)
+    if grown is not NULL:
+        grown.room = <uint16_t>room
+        if block is not NULL and grown.older is NULL:
+            grown.jump = grown
+    return grown
+
+
+cdef inline bint _begin_block(Run* run, uint64_t number, uint64_t serial, uint32_t width) noexcept nogil:
+    """A block that begins with this one. False: no memory, and nothing has changed."""
+    cdef Block* older = run.block
+    cdef Block* block = _resized(NULL, FIRST_STEPS)
+    if block is NULL:
+        return False
+    block.older = older
+    block.number = number
+    block.serial = serial
+    block.width = <uint16_t>width
+    block.used = 0
+    if older is NULL:
+        block.depth = 0
+        block.jump = block
+    else:
+        block.depth = older.depth + 1
+        # Two jumps of one length behind each other make one of twice that: as in a skew-binary number.
+        if older.depth - older.jump.depth == older.jump.depth - older.jump.jump.depth:
+            block.jump = older.jump.jump
+        else:
+            block.jump = older
+    run.block = block
+    return True
+
+
+cdef inline bint _append(Run* run, uint64_t number, uint64_t serial, uint32_t width) noexcept nogil:
+    """It follows the run's newest. False: no memory, and nothing has changed."""
+    cdef uint8_t step[LONGEST_STEP]
+    cdef size_t size = _put_step(step, number, serial, width, run), room
+    cdef Block* block = run.block
+    if block is NULL:
+        if not _begin_block(run, run.number, run.serial, run.width):
+            return False
+        block = run.block
+    if block.used + size > block.room:
+        if block.used + size > MOST_STEPS:
+            return _begin_block(run, number, serial, width)
+        room = block.room + (block.room >> 1) + LONGEST_STEP
+        block = _resized(block, room if room < MOST_STEPS else MOST_STEPS)
+        if block is NULL:
+            return False
+        run.block = block
+    memcpy(block.steps + block.used, step, size)
+    block.used += <uint16_t>size
+    return True
+
+
+cdef inline int add_counted(Runs** place, uint64_t origin, uint64_t number, uint32_t width,
+                            uint64_t serial) noexcept nogil:
+    """Take <number>:0 to <number>:<width - 1>, of which none is held: 1. Or 0: they have no place here, or -1: no memory;
+    then nothing has changed."""
+    cdef Run* run = run_of(place[0], origin)
+    cdef Run item
+    if run is NULL:
+        if place[0] is not NULL and place[0].used >= MOST_RUNS:
+            return 0
+        if not _room_for_run(place):
+            return -1
+        item.origin = origin
+        item.number = number
+        item.serial = serial
+        item.width = <uint16_t>width
+        item.block = NULL
+        _put_run(place[0], item)
+        return 1
+    if number <= run.number or serial <= run.serial:
+        return 0
+    if not _append(run, number, serial, width):
+        return -1
+    run.number = number
+    run.serial = serial
+    run.width = <uint16_t>width
+    return 1
+
+
+cdef inline void _take_out_run(Runs* runs, Run* run) noexcept nogil:
+    """Free its place, and move those behind it one nearer to their homes."""
+    cdef uint32_t hole = <uint32_t>(run - runs.slots), at = _after(runs, hole), moved = 1
+    while moved < runs.capacity and runs.slots[at].serial != 0 and _from_home(runs, at) > 0:
+        runs.slots[hole] = runs.slots[at]
+        hole = at
+        at = _after(runs, at)
+        moved += 1
+    runs.slots[hole].serial = 0
+    runs.used -= 1
+
+
+cdef inline void _strike_out(Block* block, uint64_t number) noexcept nogil:
+    """Mark one that is in this block as gone."""
+    cdef Use use = _first_of(block)
+    cdef size_t at = 0, start = 0
+    if use.number == number:
+        block.width = 0
+        return
+    while use.number < number:
+        start = at
+        _take_step(block, &at, &use)
+    block.steps[start] |= GONE                      # the lowest bits are in the first byte
+
+
+cdef inline bint _newest_left(Run* run) noexcept nogil:
+    """Let go of those at the end that are gone. False: no other is left."""
+    cdef Block* block
+    cdef Use use
+    cdef size_t at, end
+    while run.block is not NULL:
+        block = run.block
+        use = _first_of(block)
+        run.width = 0
+        at = end = 0
+        while True:
+            if use.width != 0:
+                run.number = use.number
+                run.serial = use.serial
+                run.width = <uint16_t>use.width
+                end = at
+            if at == block.used:
+                break
+            _take_step(block, &at, &use)
+        if run.width != 0:
+            block.used = <uint16_t>end
+            return True
+        run.block = block.older
+        free(block)
+    return False
+
+
+cdef inline void remove_counted(Runs** place, uint64_t origin, uint64_t number) noexcept nogil:
+    """Take back a publish that is held here."""
+    cdef Run* run = run_of(place[0], origin)
+    cdef bint newest = number == run.number
+    if run.block is not NULL:
+        _strike_out(_block_of(run, number), number)
+    if newest and not _newest_left(run):            # else it stays, and those behind it are told from it
+        _take_out_run(place[0], run)
+        if place[0].used == 0:
+            free(place[0])
+            place[0] = NULL
+
+
+cdef inline void _free_blocks(Block* block) noexcept nogil:
+    cdef Block* older
+    while block is not NULL:
+        older = block.older
+        free(block)
+        block = older
+
+
+cdef inline void free_runs(Runs** place) noexcept nogil:
+    cdef Runs* runs = place[0]
+    cdef uint32_t at
+    if runs is NULL:
+        return
+    for at in range(runs.capacity):
+        if runs.slots[at].serial != 0:
+            _free_blocks(runs.slots[at].block)
+    free(runs)
+    place[0] = NULL
+
+
+cdef inline size_t bytes_of_runs(const Runs* runs) noexcept nogil:
+    """Allocated, for the table and all blocks."""
+    cdef size_t total
+    cdef uint32_t at
+    cdef const Block* block
+    if runs is NULL:
+        return 0
+    total = sizeof(Runs) + <size_t>runs.capacity * sizeof(Run)
+    for at in range(runs.capacity):
+        if runs.slots[at].serial != 0:
+            block = runs.slots[at].block
+            while block is not NULL:
+                total += sizeof(Block) + block.room
+                block = block.older
+    return total

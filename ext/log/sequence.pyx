@@ -1,0 +1,256 @@
+# cython: language_level=3
+"""What is staged in all logs of a partition, and its way to being visible: the loops of the sequencer.
+
+    put       entry -> its log's pending, and the log into the list of those that have some
+    take      pending -> under way, by log          each entry learns the serial of the one before it
+    reveal    under way -> visible, as in a mirror of the log (ext/log/view.pyx)
+    settle    whoever published is told: stored, or why not          refuse    ... of what was never under way
+    part      pending -> what needs no journal, and what would
+
+``engine.sequencer.Sequencer`` is this with the rules: what a repeat is, which ids may not be used, what is refused."""
+cimport cython
+from libc.stdint cimport uint32_t, uint64_t
+
+from ext.wire.acks cimport Receipt
+from ext.log.entry cimport EPHEMERAL_FLAG, Entry
+from ext.log.home cimport Home
+from ext.log.kept cimport Kept
+from ext.log.counters cimport Meter
+from ext.text.serial cimport SerialClock
+from ext.log.common cimport Common
+
+cdef object _new_tuple = tuple.__new__      # past what a class of named fields puts before it
+
+cdef enum:
+    ENTRY_BYTES = 256           # what an entry costs beside its record, until it is visible
+
+
+cdef class Sequence:
+    """One for all logs of a partition."""
+
+    def __init__(self, SerialClock clock not None, Common common not None):
+        self.clock = clock
+        self.common = common
+        self.revealed = clock._last
+        self._homes = []
+        self.refusing = None
+
+    def __len__(self):
+        """Entries that are pending: not yet taken."""
+        return self._count
+
+    def push(self, Home home not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
+             uint32_t count, completion):
+        """Stage an entry of ``count`` messages; their ids are in the log's window already."""
+        self.put(home, serial, record, origin, flags, count, completion)
+
+    cdef int put(self, Home home, uint64_t serial, bytes record, uint64_t origin, uint32_t flags, uint32_t count,
+                 object completion) except -1:
+        cdef Entry entry = Entry.__new__(Entry)
+        entry.serial = serial
+        entry.record = record
+        entry.origin = origin
+        entry.flags = flags
+        entry.count = count
+        entry.completion = completion
+        if home._pending is None:
+            home._pending = []
+            self._homes.append(home)
+        home._pending.append(entry)
+        self._count += 1
+        self.common.remember(home.meter, count)
+        self.common.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
+        return 0
+
+    def take_pending(self, make not None):
+        """Everything that is pending, under way until ``settle``.
+
+        Args:
+            make: a class of tuples, for what a log has for the journal: its key, its retention, its series, and a
+                ``Kept`` of entries.
+        Returns: ``[(log, entries), ...]``, what ``make`` makes of those that have something to be kept, and whether any
+            of that is to be synced.
+        """
+        cdef list groups = [], blocks = [], kept
+        cdef bint synced = False
+        cdef Home home
+        cdef Entry entry
+        cdef Kept some
+        cdef uint64_t previous
+        cdef list homes = self._homes
+        if not (isinstance(make, type) and issubclass(make, tuple)):
+            raise TypeError("blocks can only be made as tuples")
+        self._homes = []
+        self._count = 0
+        for home in homes:
+            home._under_way, home._pending = home._pending, None
+            groups.append((home, home._under_way))
+            if not home.kept:
+                continue
+            kept = home._under_way           # the same list, as long as there is nothing in it to be left out
+            previous = home.last_stored
+            for entry in home._under_way:
+                if entry.flags & EPHEMERAL_FLAG:
+                    kept = None
+                else:
+                    entry.previous = previous
+                    previous = entry.serial
+            if kept is None:
+                kept = [entry for entry in home._under_way if not entry.flags & EPHEMERAL_FLAG]
+                if not kept:
+                    continue
+            some = Kept.__new__(Kept)
+            some._entries = kept
+            blocks.append(_new_tuple(make, (home.key, home.retention, home.series, some)))
+            synced |= home.synced
+        return groups, blocks, synced
+
+    def part_pending(self):
+        """Everything that is pending, while the journal takes nothing: what can do without it is under way until
+        ``settle``, the rest is no longer staged, and is to be refused.
+
+        What needs no journal is refused, too, where something that may yet come before it is under way.
+        Returns: ``[(log, entries), ...]`` of either kind.
+        """
+        cdef list free = [], bound = [], homes = self._homes
+        cdef Home home
+        cdef Entry entry
+        cdef bint needs
+        self._homes = []
+        self._count = 0
+        for home in homes:
+            needs = home._under_way is not None
+            if home.kept and not needs:
+                for entry in home._pending:
+                    if not entry.flags & EPHEMERAL_FLAG:
+                        needs = True
+                        break
+            if needs:
+                bound.append((home, home._pending))
+            else:
+                home._under_way = home._pending
+                free.append((home, home._pending))
+            home._pending = None
+        return free, bound
+
+    def reveal(self, list groups not None):
+        """The journal has them: make them visible. Returns the streams that have grown; ``settle`` follows."""
+        cdef list moved = []
+        cdef Home home
+        cdef tuple group
+        cdef list entries
+        cdef uint64_t readers, newest
+        for group in groups:
+            home = group[0]
+            entries = group[1]
+            readers = home.show_all(entries, moved)
+            home.note_shown(entries)
+            newest = (<Entry>entries[-1]).serial
+            if newest > self.revealed:
+                self.revealed = newest
+            if home.meter is not None:
+                _measure(home, entries, readers)
+        return moved
+
+    def settle(self, list groups not None, error=None):
+        """What was under way no longer is: tell those who published.
+
+        Args:
+            error: the journal does not have them, and this is why; their ids are the caller's to forget, before this.
+                None: it has, and they are visible.
+        """
+        cdef Home home
+        cdef Entry entry
+        cdef tuple group
+        if error is not None:
+            for group in groups:
+                home = group[0]
+                home._under_way = None
+            self.refuse(groups, error)
+            return
+        for group in groups:
+            home = group[0]
+            home._under_way = None
+            for entry in <list>group[1]:
+                self.common.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
+                if type(entry.completion) is Receipt:
+                    (<Receipt>entry.completion).store(entry.serial, home.series, 0, entry.count)
+                else:
+                    entry.completion.accepted(entry.serial, home.series, 0, entry.count)
+                if entry.followers is not None:
+                    for completion, first, count in entry.followers:
+                        completion.accepted(entry.serial, home.series, first, count)
+
+    def refuse(self, list groups not None, error not None):
+        """Tell those who published entries that nobody has taken why they are not stored."""
+        cdef Entry entry
+        cdef tuple group
+        for group in groups:
+            for entry in <list>group[1]:
+                self.common.pending_bytes -= <uint64_t>len(entry.record) + ENTRY_BYTES
+                _refuse(entry, error)
+
+    def leave_open(self, list groups not None, error not None):
+        """Nobody knows yet whether the journal has them: tell those who have waited for it, who are then forgotten.
+
+        The entries stay under way: a repeat still finds its first one. Returns: how many were told.
+        """
+        cdef Entry entry
+        cdef tuple group
+        cdef Py_ssize_t told = 0
+        for group in groups:
+            for entry in <list>group[1]:
+                told += entry.completion is not _nobody
+                told += len(entry.followers) if entry.followers is not None else 0
+                _refuse(entry, error)
+                entry.completion = _nobody
+                entry.followers = None
+        return told
+
+
+@cython.final
+cdef class _Nobody:
+    """Who once waited for an outcome, and was told that it is not known."""
+
+    def accepted(self, uint64_t serial, str series, uint32_t index, uint32_t count):
+        pass
+
+    def refused(self, error):
+        pass
+
+cdef _Nobody _nobody = _Nobody()
+
+
+cdef int _refuse(Entry entry, object error) except -1:
+    entry.completion.refused(error)
+    if entry.followers is not None:
+        for completion, _, _ in entry.followers:
+            completion.refused(error)
+    return 0
+
+
+cdef int _measure(Home home, list entries, uint64_t readers) except -1:
+    """Count the entries; each goes to all who read now (of one's own that is not echoed, too)."""
+    cdef Meter meter = home.meter
+    cdef Entry entry
+    cdef uint64_t count = 0, data = 0, kept_count = 0, kept_data = 0, realtime_count = 0, realtime_data = 0, size
+    for entry in entries:
+        size = <uint64_t>len(entry.record)
+        count += entry.count
+        data += size
+        if type(entry.completion) is Receipt:
+            realtime_count += entry.count
+            realtime_data += size
+        if not entry.flags & EPHEMERAL_FLAG:
+            kept_count += entry.count
+            kept_data += size
+    meter.realtime_count += realtime_count
+    meter.realtime_data += realtime_data
+    meter.rest_count += count - realtime_count
+    meter.rest_data += data - realtime_data
+    meter.outbound_count += count * readers
+    meter.outbound_data += data * readers
+    if home.persisted:
+        meter.persisted_count += kept_count
+        meter.persisted_data += kept_data
+    return 0

@@ -1,0 +1,81 @@
+"""What every room that stages plain publishes does: the ids of their messages, and their records."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ext.log.dedup cimport DedupWindow, Id
+from ext.wire.publish cimport Parser
+
+cdef enum:
+    LONGEST_INDEX = 3           # digits: a publish has 1000 messages at most
+
+
+cdef inline size_t decimal(uint8_t* to, uint64_t value) noexcept nogil:
+    """Write the number; how many digits it has (20 at most)."""
+    cdef uint8_t digits[20]
+    cdef size_t size = 0, i
+    while True:
+        digits[size] = <uint8_t>(48 + value % 10)
+        value //= 10
+        size += 1
+        if value == 0:
+            break
+    for i in range(size):
+        to[i] = digits[size - 1 - i]
+    return size
+
+
+cdef inline bint holds_any(DedupWindow dedup, uint32_t count, uint8_t* base, size_t size) noexcept:
+    """Is any of the ids ``<base><index>`` of a publish in the window? Behind ``base`` there is room for an index."""
+    cdef uint32_t index
+    cdef Id id = dedup.id_of(base, size + decimal(base + size, 0))
+    if id.is_counted:
+        return dedup.holds_some(&id, count)
+    for index in range(count):
+        id = dedup.id_of(base, size + decimal(base + size, index))
+        if dedup.holds(&id):
+            return True
+    return False
+
+
+cdef inline int remember(DedupWindow dedup, uint32_t count, uint64_t serial, uint64_t at_ms, uint8_t* base,
+                         size_t size) except -1:
+    """Take the ids ``<base><index>`` of a publish, of which none is held, into the window; as ``holds_any``."""
+    cdef Id id = dedup.id_of(base, size + decimal(base + size, 0))
+    dedup.take_all(&id, count, serial, at_ms)
+    return 0
+
+
+cdef inline bytes new_record(const uint8_t* base, size_t length, bytes sender, Parser parser):
+    """The record of a publish (its form: ext/wire/record.pxd), written once, where it stays: all its sizes are known.
+
+    ``base``, of up to 65535 bytes: its id; ``sender``: connection id, client id and flags, packed."""
+    cdef size_t sender_size = <size_t>len(sender), size = parser.out.size - 1   # before it is room for a short header
+    cdef size_t base_head = 1 if length < 32 else 2 if length < 256 else 3, count_head = 1 if parser.count < 16 else 3
+    cdef bytes record = PyBytes_FromStringAndSize(
+        NULL, <Py_ssize_t>(1 + base_head + length + sender_size + count_head + size))
+    cdef uint8_t* to = <uint8_t*>PyBytes_AS_STRING(record)
+    to[0] = 0x95
+    if base_head == 1:
+        to[1] = <uint8_t>(0xa0 | length)
+    elif base_head == 2:
+        to[1] = 0xd9
+        to[2] = <uint8_t>length
+    else:
+        to[1] = 0xda
+        to[2] = <uint8_t>(length >> 8)
+        to[3] = <uint8_t>length
+    to += 1 + base_head
+    memcpy(to, base, length)
+    to += length
+    memcpy(to, PyBytes_AS_STRING(sender), sender_size)
+    to += sender_size
+    if count_head == 1:
+        to[0] = <uint8_t>(0x90 | parser.count)
+    else:
+        to[0] = 0xdc
+        to[1] = <uint8_t>(parser.count >> 8)
+        to[2] = <uint8_t>parser.count
+    memcpy(to + count_head, parser.out.data + 1, size)
+    return record

@@ -1,0 +1,274 @@
+# cython: language_level=3
+"""New connections, until each has sent the head of its first request: accepted and read in batches, without a task each.
+
+    listening socket -> accept4 -> what has come already -> head complete?  -> (descriptor, bytes): the caller's from here on
+                                           |  no
+                                     waits, in epoll, with a buffer of its own; at most ``most_waiting`` of them, each for
+                                     a limited time and with a limited head
+
+While as many wait as may, nobody is accepted: the rest of a storm stands in the kernel's queue, in the order of arrival.
+Then who waits has less time: a crowd that says nothing must not keep others out for long. Who has been handed up without
+a whole head (of TLS, only the first bytes come in clear) is one of them until the caller releases him. Nothing here
+blocks or calls back."""
+cimport cython
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, strerror
+
+from ext.net.kernel cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK,
+                         accept4, c_close, c_recv, epoll_create1, epoll_ctl, epoll_event, epoll_wait, memmem)
+
+cdef enum:
+    READY_EVENTS = 256
+    ACCEPTS_A_POLL = 64         # then those who are in have their turn: some 5 ms with what follows
+    TASKS_A_POLL = 16           # of those who are handed up at their first bytes: each costs a task, not only a look
+    RECEIVE_BYTES = 16 * 1024
+    TLS_HANDSHAKE = 0x16        # the type of TLS's first record: no head will ever come after that
+
+cdef struct Waiting:
+    int fd
+    uint32_t used, at           # bytes of the head so far; its place among all that wait
+    int64_t since_ms
+    uint8_t* head
+
+
+@cython.final
+cdef class Entrance:
+    """Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
+
+    cdef readonly int fd
+    cdef int _listener
+    cdef bint _armed, _paused
+    cdef readonly bint starved      # the last poll found no descriptor or memory for a newcomer: pause for a moment
+    cdef int _most_descriptors
+    cdef uint32_t _most_waiting, _head_bytes, _count, _held
+    cdef int64_t _patience_ms, _crowded_ms
+    cdef Waiting** _waiting
+    cdef uint8_t* _buffer
+
+    def __cinit__(self, int listener, *, uint32_t most_waiting, uint32_t head_bytes, int64_t patience_ms,
+                  int64_t crowded_ms, int most_descriptors):
+        """
+        Args:
+            listener: a listening socket that does not block; it stays the caller's.
+            head_bytes: a head that is longer is handed up as it is, for the caller to refuse, as is what begins as TLS
+                does. 0: so is whatever comes first, and each counts as a newcomer until ``release``.
+            patience_ms: how long a peer may take for its head; crowded_ms: and how long while others stand outside.
+            most_descriptors: of the process, before a newcomer is turned away. The kernel gives the smallest number that
+                is free: so those from there on are left for files.
+        """
+        if not 0 < most_waiting < 1 << 20 or head_bytes >= 1 << 24:
+            raise ValueError("most_waiting must be above 0, and it and head_bytes reasonable")
+        self.fd = epoll_create1(EPOLL_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
+        self._listener = listener
+        self._most_descriptors = most_descriptors
+        self._most_waiting = most_waiting
+        self._head_bytes = head_bytes
+        self._patience_ms = patience_ms
+        self._crowded_ms = min(crowded_ms, patience_ms)
+        self._waiting = <Waiting**>malloc(most_waiting * sizeof(Waiting*))
+        self._buffer = <uint8_t*>malloc(RECEIVE_BYTES)
+        if self._waiting is NULL or self._buffer is NULL:
+            raise MemoryError("no memory for those who wait")
+        self._arm(True)
+
+    def limit(self, *, uint32_t head_bytes, int64_t patience_ms, int most_descriptors):
+        """From now on these hold; whether anything but the head comes in clear (``head_bytes`` 0) stays as it was."""
+        if head_bytes >= 1 << 24 or (head_bytes == 0) != (self._head_bytes == 0):
+            raise ValueError("head_bytes must be reasonable, and 0 only where it was")
+        self._head_bytes = head_bytes
+        self._patience_ms = patience_ms
+        self._crowded_ms = min(self._crowded_ms, patience_ms)
+        self._most_descriptors = most_descriptors
+
+    def __len__(self):
+        """How many wait here."""
+        return self._count
+
+    @property
+    def crowded(self):
+        """Are there as many newcomers as may be, those who are held included?"""
+        return self._full()
+
+    def release(self):
+        """One who was handed up without a head is no newcomer any more."""
+        if self._held == 0:
+            raise ValueError("nobody is held")
+        self._held -= 1
+        self._welcome()
+
+    def poll(self, int64_t now_ms):
+        """Those whose first request has arrived: ``(descriptor, bytes)``; the descriptors are the caller's to close."""
+        cdef epoll_event ready[READY_EVENTS]
+        cdef int i, n
+        cdef list arrived = []
+        cdef bint newcomers = False
+        self.starved = False
+        n = epoll_wait(self.fd, ready, READY_EVENTS if self._head_bytes else TASKS_A_POLL, 0)
+        for i in range(n):
+            if ready[i].data.ptr is NULL:
+                newcomers = True
+            else:
+                self._read(<Waiting*>ready[i].data.ptr, arrived)
+        if newcomers:
+            self._accept(now_ms, arrived)
+        else:
+            self._welcome()
+        return arrived
+
+    def expire(self, int64_t now_ms):
+        """Drop those who take too long; how many these were."""
+        cdef uint32_t i = self._count, dropped = 0
+        cdef int64_t patience = self._crowded_ms if self._full() else self._patience_ms
+        while i:
+            i -= 1                              # from behind: _drop fills a place with the last one
+            if now_ms - self._waiting[i].since_ms >= patience:
+                self._drop(self._waiting[i], True)
+                dropped += 1
+        self._welcome()
+        return dropped
+
+    def pause(self):
+        """Accept nobody until ``resume``."""
+        self._paused = True
+        self._arm(False)
+
+    def resume(self):
+        self._paused = False
+        self._welcome()
+
+    def shut(self):
+        """Accept nobody any more; those who wait here go on."""
+        self._arm(False)
+        self._listener = -1
+
+    def stop(self):
+        """Accept nobody any more, and send those away who wait."""
+        self.shut()
+        while self._count:
+            self._drop(self._waiting[self._count - 1], True)
+
+    cdef bint _full(self):
+        return self._count + self._held >= self._most_waiting
+
+    cdef void _welcome(self):
+        """Accept others, if there is room for them."""
+        if not self._armed and not self._paused and not self._full():
+            self._arm(True)
+
+    cdef void _arm(self, bint wanted):
+        cdef epoll_event event
+        if wanted == self._armed or self._listener < 0:
+            return
+        event.events = EPOLLIN
+        event.data.ptr = NULL
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL, self._listener, &event) == 0:
+            self._armed = wanted
+
+    cdef int _accept(self, int64_t now_ms, list arrived) except -1:
+        cdef int accepted, fd
+        cdef ssize_t size
+        for accepted in range(ACCEPTS_A_POLL if self._head_bytes else TASKS_A_POLL):
+            if self._full():
+                self._arm(False)
+                return 0
+            fd = accept4(self._listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EINTR or errno == ECONNABORTED:
+                    continue
+                if errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+                    self.starved = True
+                elif errno != EAGAIN:
+                    raise OSError(errno, "accept4: " + strerror(errno).decode())
+                return 0
+            if fd >= self._most_descriptors:
+                c_close(fd)
+                self.starved = True
+                return 0
+            size = c_recv(fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
+            if size > 0 and (size > self._head_bytes or self._buffer[0] == TLS_HANDSHAKE
+                             or memmem(self._buffer, <size_t>size, b"\r\n\r\n", 4) is not NULL):
+                arrived.append((fd, (<char*>self._buffer)[:size]))
+                self._held += self._head_bytes == 0
+            elif size == 0 or (size < 0 and errno != EAGAIN and errno != EINTR):
+                c_close(fd)
+            else:
+                self._keep(fd, now_ms, size if size > 0 else 0)
+        return 0
+
+    cdef int _keep(self, int fd, int64_t now_ms, ssize_t size) except -1:
+        """Wait for the rest of its head; ``size`` bytes of it are in the buffer."""
+        cdef epoll_event event
+        cdef Waiting* one = <Waiting*>malloc(sizeof(Waiting))
+        if one is NULL:
+            c_close(fd)
+            raise MemoryError("no memory for one who waits")
+        one.fd = fd
+        one.used = 0
+        one.head = NULL
+        one.since_ms = now_ms
+        one.at = self._count
+        event.events = EPOLLIN
+        event.data.ptr = one
+        if (size and not self._append(one, size)) or epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
+            c_close(fd)
+            free(one.head)
+            free(one)
+            self.starved = True
+            return 0
+        self._waiting[self._count] = one
+        self._count += 1
+        return 0
+
+    cdef bint _append(self, Waiting* one, ssize_t size):
+        cdef uint8_t* grown = <uint8_t*>realloc(one.head, one.used + <size_t>size)
+        if grown is NULL:
+            return False
+        one.head = grown
+        memcpy(grown + one.used, self._buffer, <size_t>size)
+        one.used += <uint32_t>size
+        return True
+
+    cdef int _read(self, Waiting* one, list arrived) except -1:
+        cdef ssize_t size = c_recv(one.fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
+        cdef uint32_t searched
+        if size < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        if size <= 0 or not self._append(one, size):
+            self._drop(one, True)
+            return 0
+        searched = one.used - <uint32_t>size
+        searched = searched - 3 if searched > 3 else 0
+        if (one.used > self._head_bytes or one.head[0] == TLS_HANDSHAKE
+                or memmem(one.head + searched, one.used - searched, b"\r\n\r\n", 4) is not NULL):
+            arrived.append((one.fd, (<char*>one.head)[:one.used]))
+            self._held += self._head_bytes == 0
+            self._drop(one, False)
+        return 0
+
+    cdef void _drop(self, Waiting* one, bint close):
+        cdef epoll_event event
+        cdef Waiting* last
+        if close:
+            c_close(one.fd)                     # epoll forgets it with that
+        else:
+            epoll_ctl(self.fd, EPOLL_CTL_DEL, one.fd, &event)
+        self._count -= 1
+        last = self._waiting[self._count]
+        self._waiting[one.at] = last
+        last.at = one.at
+        free(one.head)
+        free(one)
+
+    def __dealloc__(self):
+        if self._waiting is not NULL:
+            while self._count:
+                self._drop(self._waiting[self._count - 1], True)
+        free(self._waiting)
+        free(self._buffer)
+        if self.fd >= 0:
+            c_close(self.fd)

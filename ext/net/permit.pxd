@@ -1,0 +1,39 @@
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from ext.log.home cimport Home
+from ext.text.output cimport Out
+from ext.wire.publish cimport Parser
+from ext.log.rate cimport Rate
+from ext.log.common cimport Common
+from ext.text.utf8 cimport Text
+
+
+cdef class Place:
+    cdef Home home
+    cdef bytes opening              # of the answer's body, up to the message id
+
+
+cdef class Permit:
+    cdef Common _common
+    cdef readonly str app_id
+    cdef bytes _head                # of an answer, up to the number of Content-Length
+    cdef bint _msgpack_in, _msgpack_out, _wildcard
+    cdef str _client_id
+    cdef bytes _sender              # of a record: no connection, client id, no flags; as msgpack
+    cdef Rate _key_rate, _app_rate
+    cdef uint64_t _most_bytes, _most_pending
+    cdef uint32_t _most_messages
+    cdef readonly int64_t good_until_ms
+    cdef object refuse
+    cdef dict _places               # by the target of the request
+    cdef uint64_t answered          # since somebody has looked
+    cdef bint named                 # what was staged last: see Caller.expect
+
+    cdef Place place(self, Text* target)
+    cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion)
+    cdef bytes _stage(self, Home home, Parser parser, object completion)
+    cdef bint _names_fit(self, Parser parser) except -1
+    cdef bint _has_room(self, Home home, uint64_t size) noexcept
+    cdef int write_answer(self, Out* out, Place place, bytes message_id, uint64_t serial, str series, uint32_t first,
+                          uint32_t count, bytes date, bint last) except -1

@@ -1,0 +1,34 @@
+from collections.abc import Callable
+from typing import Final, final
+
+from ext.log.common import Common
+from ext.log.home import Home
+from ext.log.rate import Rate
+
+@final
+class Place:
+    def __init__(self, home: Home, opening: bytes) -> None: ...
+
+@final
+class Permit:
+    app_id: Final[str]
+    good_until_ms: Final[int]
+    def __init__(
+        self,
+        common: Common,
+        app_id: str,
+        head: bytes,
+        refuse: Callable[[object], bytes],
+        *,
+        msgpack_in: bool,
+        msgpack_out: bool,
+        client_id: str | None,
+        wildcard: bool,
+        key: Rate,
+        app: Rate,
+        most_bytes: int,
+        most_messages: int,
+        most_pending: int,
+        good_until_ms: int,
+    ) -> None: ...
+    def grant(self, target: str, place: Place) -> None: ...

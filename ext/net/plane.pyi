@@ -1,0 +1,63 @@
+from collections.abc import Callable
+from typing import Any, Final, Self, final
+
+from ext.log.ring import Stream
+from ext.net.room import Room
+from ext.net.sink import Sink
+from ext.net.socket import Socket, Sockets
+
+TEXT: int
+BINARY: int
+GONE: int
+VIOLATION: int
+BEHIND: int
+DRAINED: int
+FAILED: int
+NO_ROOM: int
+HEARTBEATS: tuple[bytes, bytes]
+
+@final
+class Plane(Sockets):
+    woken: Final[int]
+    crowded: bool
+    def __new__(
+        cls,
+        *,
+        max_message: int,
+        heartbeat_ms: int,
+        ping_ms: int,
+        lost_ms: int,
+        linger_ms: int,
+        sends_a_slice: int = 512,
+        parts: Room | None = None,
+        most_waiting: int = ...,
+    ) -> Self: ...
+    def limit(self, max_message: int) -> None: ...
+    def add(
+        self,
+        fd: int,
+        owner: object,
+        *,
+        msgpack: bool,
+        heartbeats: bool,
+        now_ms: int,
+        sink: Sink | None = None,
+        client: bool = False,
+    ) -> Socket: ...
+    def carry(
+        self,
+        owner: object,
+        wake: Callable[[], object],
+        *,
+        msgpack: bool,
+        heartbeats: bool,
+        now_ms: int,
+    ) -> Socket: ...
+    def feed(self, s: Socket, data: bytes) -> None: ...
+    def sent(self, s: Socket) -> bool: ...
+    def lost(self, s: Socket, reason: str) -> None: ...
+    def poll(self, now_ms: int, *, wait_us: int = 0, gather: bool = False) -> list[tuple[Any, int, Any]]: ...
+    def answer(self, touched: list[Any]) -> list[Any]: ...
+    def moved(self, streams: list[Stream]) -> None: ...
+    def flush(self) -> bool: ...
+    def tick(self, now_ms: int, *, parts: int = 1) -> bool: ...

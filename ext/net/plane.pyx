@@ -1,0 +1,397 @@
+# cython: language_level=3
+"""The data plane: moves the bytes of WebSocket connections, with epoll; those of TLS are carried to it and from it by tasks.
+
+    poll     epoll says who is ready -> ext/net/receive.pyx -> events (a batch), beside what sinks have taken
+    flush    sockets with replies, streams that moved -> ext/net/send.pyx
+    tick     who has been silent: heartbeats, pings, the end
+    answer   what queues of ACKs have to say -> the sockets' outboxes
+    feed     what others have read for a socket -> as if it had been received; sent: a task has sent what it took
+
+Nothing here blocks, unless ``poll`` is told how long it may, and nothing calls back but a sink (ext/net/sink.pyx): the events
+of a poll are a list, of ``(owner, kind, data)``. The kinds, and what their data is, stand in ext/net/socket.pxd."""
+cimport cython
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stddef cimport size_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ext.wire cimport frame as codec
+from ext.wire.acks cimport AckQueue
+from ext.net.carrier cimport Carrier
+from ext.net.receive cimport decode, receive
+from ext.net.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, IPPROTO_TCP, POLLIN, TCP_NODELAY, c_read, epoll_event,
+                         epoll_wait, monotonic_ns, pollfd, ppoll, setsockopt, timespec, wall_clock_ms)
+from ext.net.outbox cimport waiting
+from ext.text.output cimport Out, out_init
+from ext.net.send cimport pump
+from ext.log.ring cimport Stream
+from ext.net.room cimport Room
+from ext.net.sink cimport Sink
+from ext.net.socket cimport (CLOSED, CODE_NO_ROOM, KIND_BEHIND, KIND_BINARY, KIND_DRAINED, KIND_FAILED, KIND_GONE, KIND_TEXT,
+                         KIND_VIOLATION, OPEN, Socket, Sockets, Subscription)
+
+TEXT, BINARY, GONE, VIOLATION = KIND_TEXT, KIND_BINARY, KIND_GONE, KIND_VIOLATION
+BEHIND, DRAINED, FAILED = KIND_BEHIND, KIND_DRAINED, KIND_FAILED
+NO_ROOM = CODE_NO_ROOM
+
+cdef enum:
+    READY_EVENTS = 512      # of one poll: some 512 small frames are 1 ms of work above
+    RECEIVE_BYTES = 256 * 1024
+    CROWDED_BYTES = 16 * 1024   # read of one socket at a time, while events of others wait to be looked at
+    MOST_EVENTS = 256           # of one poll, beyond those of the socket that is being read
+    SENDS_A_SLICE = 512     # then others get a turn: some 2 ms
+    HOLD_MS = 5             # between looks at those who wait for their turn
+    FEW_STREAMS = 16        # up to so many streams of one socket are looked through at each of its sends
+    STALLED_FACTOR = 4      # times as long as for silence, for a peer that leaves bytes unread
+    LOOKS = 4               # at what is ready, one after the other while each finds something
+    GATHER_NS = 100_000     # between looks at what has arrived, while it has to wait in any case
+    ACK_ROOM = 4096
+    ACK_KEPT = 64 * 1024    # so much of the buffer in which ACKs are made
+
+cdef tuple _HEARTBEATS = (b'{"action":0}', b"\x81\xa6action\x00")
+HEARTBEATS = _HEARTBEATS    # messages: in JSON, in msgpack
+
+
+@cython.final
+cdef class Plane(Sockets):
+    """All connections of one thread. Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
+
+    cdef uint32_t _tick_at              # so many have not had their tick in this round
+    cdef list _moved                    # streams with new frames
+    cdef uint32_t _reader_at            # how far the first of _moved has been served
+    cdef bint _moved_again              # it has new frames, for those who have been served already
+    cdef int _slice                     # sends of one flush
+    cdef uint8_t* _buffer
+    cdef Out _ack                       # the ACK that is being made
+    cdef uint32_t _max_message
+    cdef int64_t _heartbeat_ms, _ping_ms, _lost_ms, _linger_ms
+    cdef uint32_t _read_at              # where among those that are ready to begin: not all may be read in a turn
+    cdef readonly int woken             # how many descriptors the last poll found ready
+    cdef public bint crowded            # events of earlier polls wait: little is read of each
+
+    def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
+                  int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE, Room parts=None,
+                  uint64_t most_waiting=UINT64_MAX):
+        """
+        Args:
+            most_waiting: bytes of replies that peers have not taken yet, of all sockets together.
+            parts: the room for messages that have come in part, which others may share; None: they are not counted.
+        """
+        if sends_a_slice < 1:
+            raise ValueError(f"sends_a_slice must be at least 1, got {sends_a_slice}")
+        self._buffer = <uint8_t*>PyMem_Malloc(RECEIVE_BYTES)
+        if self._buffer is NULL:
+            raise MemoryError("no memory for the receive buffer")
+        self._max_message = max_message
+        self._heartbeat_ms = heartbeat_ms
+        self._ping_ms = ping_ms
+        self._lost_ms = lost_ms
+        self._linger_ms = linger_ms
+        self._slice = sends_a_slice
+        out_init(&self._ack, ACK_ROOM)
+        self._moved = []
+        self.parts = parts
+        self.most_waiting = most_waiting
+
+    def __dealloc__(self):
+        PyMem_Free(self._buffer)
+        PyMem_Free(self._ack.data)
+
+    def limit(self, uint32_t max_message):
+        """Messages of connections that come from now on may have so many bytes."""
+        self._max_message = max_message
+
+    def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, int64_t now_ms, Sink sink=None,
+            bint client=False):
+        """Take over a connection whose handshake is done: ``fd`` is ours to close now. What was read beyond it is to be
+        fed, once the first that the peer is to hear has been queued: what it has sent may be answered at once."""
+        cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
+        cdef int one = 1
+        s.fd = fd
+        s.sink = sink
+        s.client = client
+        codec.decoder_init(&s.decoder, self._max_message, client)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        self.join(s)
+        return s
+
+    def carry(self, object owner, object wake not None, *, bint msgpack, bint heartbeats, int64_t now_ms):
+        """A connection whose bytes a task carries: what it has to ``take`` of the socket's ``carrier``, and what it feeds.
+
+        Args:
+            wake: called when the carrier has news for the task; from within any call to the plane or the socket.
+        """
+        cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
+        s.carrier = Carrier(wake)
+        codec.decoder_init(&s.decoder, self._max_message, False)
+        self.join(s)
+        return s
+
+    def feed(self, Socket s not None, bytes data not None):
+        """What a peer has sent and others have read: all that comes to a carried socket, and what came with the handshake
+        to any. Nothing: it has closed. Events of it come with the next poll."""
+        if s.state == CLOSED:
+            return
+        if data:
+            self.bytes_in += <uint64_t>len(data)
+            s.last_in = self.now
+            s.pinged = False
+            self._take_in(s, data)
+            if s.carrier is None:
+                s.told_in = self.polls + 1          # the next poll tells; what it reads itself comes behind that
+        else:
+            s.lose("connection closed by the peer")
+        if self.events:
+            self.kick()
+
+    def sent(self, Socket s not None):
+        """What was taken of its carrier has left. True: the next flush has more for it."""
+        s.carrier.sent()
+        if s.state == CLOSED or not s.blocked:
+            return False
+        s.blocked = False
+        s.arm()
+        s.touch()
+        return True
+
+    def lost(self, Socket s not None, str reason not None):
+        """A carried socket has no peer any more: its owner is told, with the next poll."""
+        s.lose(reason)
+        self.kick()
+
+    cdef Socket _made(self, object owner, bint msgpack, bint heartbeats, int64_t now_ms):
+        cdef Socket s = Socket.__new__(Socket)
+        s.plane = self
+        s.owner = owner
+        s.msgpack = msgpack
+        s.heartbeats = heartbeats
+        s.last_in = s.last_out = self.now = now_ms
+        return s
+
+    cdef int _take_in(self, Socket s, bytes data) except -1:
+        """What was received by others."""
+        cdef size_t size, at = 0
+        while at < <size_t>len(data) and s.state == OPEN:
+            size = min(<size_t>len(data) - at, <size_t>RECEIVE_BYTES)
+            memcpy(self._buffer, <const char*>data + at, size)  # the decoder unmasks in place
+            decode(s, self._buffer, size)
+            at += size
+        return 0
+
+    def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
+        """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.
+
+        Waits up to ``wait_us`` microseconds for the first of it, without the GIL. With ``gather`` it waits for a kick,
+        while there is only work for sinks: for one who can't do anything with that before. What arrives meanwhile is
+        taken in from time to time, many at once, rather than at a wake-up each. Without it, who sends while others
+        are read is read as well: those who were answered together come back one after the other, for the same batch.
+        What poll returned before must have been dealt with: a sink may be handed what came after it.
+        """
+        cdef int64_t until = monotonic_ns() + 1000 * <int64_t>wait_us if wait_us > 0 else 0, left
+        cdef bint kicked = False
+        cdef uint64_t before, first = self.messages_in
+        cdef int looks = 0
+        self.now = now_ms
+        self.polls += 1
+        self.woken = 0
+        while True:
+            before = self.messages_in
+            kicked |= self._turn()
+            looks += 1
+            if (self.messages_in != before and self.messages_in - first < READY_EVENTS and looks < LOOKS
+                    and not gather and not self.events):
+                continue
+            if kicked or self.events or self.dirty or (self.woken and not gather) or wait_us <= 0:
+                break
+            left = until - monotonic_ns()
+            if left <= 0:
+                break
+            if gather:
+                self._wait(self.kick_fd, left if left < GATHER_NS else GATHER_NS)
+            else:
+                self._wait(self.fd, left)
+        events, self.events = self.events, []
+        return events
+
+    cdef bint _turn(self):
+        """Look once at what is ready, and read it. True: there was a kick."""
+        cdef epoll_event ready[READY_EVENTS]
+        cdef int i, n, k
+        cdef uint64_t kicks
+        cdef bint kicked = False
+        cdef size_t room = CROWDED_BYTES if self.crowded else RECEIVE_BYTES
+        cdef Socket s
+        n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
+        for i in range(n):
+            if ready[i].data.ptr is NULL:
+                c_read(self.kick_fd, &kicks, sizeof(kicks))
+                kicked = True
+                continue
+            Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is through, whatever happens to it
+        k = <int>(self._read_at % <uint32_t>n) if n > 0 else 0
+        self._read_at = 0
+        for i in range(n):
+            if ready[k].data.ptr is not NULL:
+                s = <Socket>ready[k].data.ptr
+                if s.state != CLOSED and ready[k].events & EPOLLOUT:
+                    s.blocked = False
+                    s.arm()
+                    s.touch()
+                if s.state != CLOSED and ready[k].events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+                    if len(self.events) < MOST_EVENTS:
+                        if s.stalled:               # it has ended; what it has left comes behind what waits
+                            s.told_in = self.polls
+                        receive(s, ready[k].events, self._buffer, room)
+                    elif not self._read_at:
+                        self._read_at = <uint32_t>k     # there the next turn begins
+                Py_DECREF(<object>ready[k].data.ptr)
+            k = k + 1 if k + 1 < n else 0
+        if n > 0:
+            self.woken += n
+        return kicked
+
+    cdef void _wait(self, int fd, int64_t wait_ns):
+        """Until ``fd`` is readable, or the time is over. (epoll's own time-outs are whole milliseconds.)"""
+        cdef pollfd us
+        cdef timespec timeout
+        us.fd = fd
+        us.events = POLLIN
+        timeout.tv_sec = wait_ns // 1_000_000_000
+        timeout.tv_nsec = wait_ns % 1_000_000_000
+        with nogil:
+            ppoll(&us, 1, &timeout, NULL)
+
+    def answer(self, list touched not None):
+        """Send what these queues have to say, and empty the list. Returns those that are for their owners to serve:
+        their transport is another, they have a refusal to tell, or are paused."""
+        cdef list queues = touched[:], others = []
+        cdef AckQueue queue
+        cdef Socket s
+        touched.clear()
+        for queue in queues:
+            if type(queue.transport) is not Socket:
+                others.append(queue)
+                continue
+            s = <Socket>queue.transport
+            while queue.plain():
+                self._ack.size = 0
+                if not queue.put_run(&self._ack):
+                    break
+                s.queue_message(self._ack.data, self._ack.size)
+            else:
+                others.append(queue)
+        if self._ack.room > ACK_KEPT or self._ack.failed:
+            PyMem_Free(self._ack.data)
+            out_init(&self._ack, ACK_ROOM)
+        return others
+
+    def moved(self, list streams not None):
+        """Frames were appended to these streams: their readers get them with the next flush."""
+        cdef Stream stream
+        for stream in streams:
+            if stream.moved:
+                # Who has had his turn in the round under way would wait for the next frame: there is another round.
+                if self._reader_at > 0 and stream is self._moved[0]:
+                    self._moved_again = True
+            elif stream.reader_count:
+                stream.moved = True
+                self._moved.append(stream)
+
+    def flush(self):
+        """Send what waits, a slice of it: True when more is left, for another call soon."""
+        cdef int budget = self._slice
+        cdef Socket s
+        cdef Stream stream
+        cdef Subscription reader
+        cdef list dirty
+        if self.held:
+            self._release()
+        dirty, self.dirty = self.dirty, []
+        for s in dirty:
+            s.is_dirty = False
+            if s.state == CLOSED:
+                continue
+            if s.blocked:
+                s.arm()            # its queue may have grown beyond what we let it ask for more with
+            elif pump(s, None):
+                s.touch()
+        while self._moved and budget > 0:
+            stream = self._moved[0]
+            while self._reader_at < stream.reader_count and budget > 0:
+                reader = <Subscription>stream.readers[self._reader_at]
+                self._reader_at += 1
+                s = reader.socket
+                if s.blocked or s.is_held or reader.place == stream.head:
+                    continue
+                budget -= 1
+                if pump(s, reader if s.count > FEW_STREAMS else None):
+                    s.touch()
+            if self._reader_at >= stream.reader_count:
+                self._reader_at = 0
+                del self._moved[0]
+                if self._moved_again:
+                    self._moved_again = False
+                    self._moved.append(stream)      # behind the others, so that one that never rests delays nobody
+                else:
+                    stream.moved = False
+        if self.events:
+            self.kick()                 # a send found somebody gone or behind: the next poll tells
+        return bool(self.dirty) or bool(self._moved)
+
+    cdef void _release(self):
+        """Have those looked at whose deliveries wait for their turn: who has waited longest first, so that all get theirs."""
+        cdef int64_t now_ms = wall_clock_ms()
+        cdef Socket s
+        cdef list held
+        if 0 <= now_ms - self.released_ms < HOLD_MS:
+            return
+        self.released_ms = now_ms
+        held, self.held = self.held, []
+        for s in held:
+            s.is_held = False
+            s.touch()
+
+    def tick(self, int64_t now_ms, *, uint32_t parts=1):
+        """Heartbeats, pings, and the end of those who do not answer. Call it about once a second; or ``parts`` times
+        as often, for a part of the sockets each time: ten thousand heartbeats at once would hold up everybody else.
+        True: there is something to send."""
+        cdef uint32_t i = self._tick_at if 0 < self._tick_at < self.count else self.count
+        cdef uint32_t least
+        cdef bytes heartbeat
+        cdef Socket s
+        if parts == 0:
+            raise ValueError("parts must be at least 1")
+        least = self.count // parts + 1
+        least = i - least if i > least else 0
+        self.now = now_ms
+        while i > least:
+            i -= 1                      # from behind: _remove fills a place with the last one
+            self._tick_at = i
+            s = <Socket>self.members[i]
+            if s.state != OPEN:
+                if now_ms - s.last_out >= self._linger_ms:
+                    s.remove()
+                continue
+            if self.waiting > self.most_waiting and s.blocked and waiting(&s.outbox) > self.most_waiting // self.count:
+                s.lose("it leaves unread what others need the memory for")      # it may resume, and read on then
+                continue
+            # Who does not read does not see our pings. It costs nothing but its place, and TCP's own probes find out
+            # whether it is still there: so it has more time.
+            if (now_ms - s.last_in >= (STALLED_FACTOR * self._lost_ms if s.blocked else self._lost_ms)
+                    and not (s.paused or s.stalled)):
+                s.lose("no answer to pings")
+                continue
+            if now_ms - s.last_in >= self._ping_ms and not s.pinged and not waiting(&s.outbox):
+                s.pinged = True
+                s.queue_frame(codec.OP_PING, NULL, 0)
+                s.touch()
+            if s.heartbeats and now_ms - s.last_out >= self._heartbeat_ms and waiting(&s.outbox) <= 2:
+                heartbeat = <bytes>_HEARTBEATS[s.msgpack]
+                s.queue_message(<const uint8_t*><const char*>heartbeat, <size_t>len(heartbeat))
+            elif now_ms - s.last_out >= self._heartbeat_ms and not waiting(&s.outbox):
+                s.queue_frame(codec.OP_PING, NULL, 0)
+                s.touch()
+        if self.events:
+            self.kick()
+        return bool(self.dirty)

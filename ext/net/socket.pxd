@@ -1,0 +1,98 @@
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from ext.net.carrier cimport Carrier
+from ext.wire.frame cimport Decoder
+from ext.net.outbox cimport Outbox
+from ext.log.ring cimport Reader, Stream
+from ext.net.room cimport Room
+from ext.net.shaper cimport Shaper
+from ext.net.sink cimport Sink
+
+
+cdef enum:                  # kinds of event; what its third member is
+    KIND_TEXT = 1           # bytes
+    KIND_BINARY = 2         # bytes
+    KIND_GONE = 3           # a reason
+    KIND_VIOLATION = 4      # a close code
+    KIND_BEHIND = 5         # a Subscription
+    KIND_DRAINED = 6        # None
+    KIND_FAILED = 7         # an exception, of the sink: a bug
+
+    CODE_NO_ROOM = 1013     # the close code of a violation that is none: half a message, and no room for more of it
+
+
+cdef enum:                  # a socket's states
+    OPEN = 0
+    CLOSING = 1             # our close frame is queued; what still arrives is thrown away
+    SHUT = 2                # it has been sent; waiting for the peer to go
+    CLOSED = 3
+
+    OUTBOX_HIGH = 256 * 1024    # who leaves so much of our replies unread is not read from until it has taken them
+
+
+cdef class Sockets:
+    cdef readonly int fd
+    cdef readonly int kick_fd           # an eventfd: who writes to it ends a wait, from any thread
+    cdef readonly uint64_t messages_in, bytes_in, sends, bytes_out, accepted
+    cdef void** members                 # dense; a reference each
+    cdef uint32_t count, room
+    cdef list events                    # for the next poll to return
+    cdef list dirty                     # sockets that have something to send, or a question about it
+    cdef list held                      # those whose deliveries wait for their turn, in the order in which they began to
+    cdef int64_t released_ms            # when these were last looked at
+    cdef int64_t now                    # ms
+    cdef uint64_t polls                 # how many there have been
+    cdef uint64_t mask_state
+    cdef readonly uint64_t waiting      # bytes in all outboxes
+    cdef uint64_t most_waiting          # of them; then those go who leave the most unread
+    cdef Room parts                     # for messages that have come in part; None: for any
+
+    cdef int join(self, Socket s) except -1
+    cdef int watch(self, Socket s) except -1
+
+
+cdef class Socket:
+    cdef Sockets plane
+    cdef readonly object owner          # whose events these are; None once it is closed
+    cdef Sink sink                      # or None
+    cdef uint64_t told_in               # the last poll that made an event of one of its messages
+    cdef readonly Shaper shaper         # when deliveries may leave; None: at once
+    cdef bint is_held                   # they wait for that
+    cdef int fd                         # -1: it has none, and ``carrier`` stands for it
+    cdef readonly Carrier carrier       # or None
+    cdef uint8_t state
+    cdef bint msgpack, heartbeats, paused, blocked, is_dirty, want_drained, pinged, client
+    cdef bint stalled                   # there are events of it that nobody has looked at yet: it has to wait for them
+    cdef uint32_t watched               # what epoll looks out for
+    cdef uint32_t at                    # where it stands among the members
+    cdef Outbox outbox
+    cdef int64_t last_in, last_out      # ms
+    cdef void** subscriptions
+    cdef uint32_t count, room
+    cdef Decoder decoder
+    cdef uint32_t counted               # bytes of its decoder that count in the plane's room
+
+    cdef int queue(self, const uint8_t* data, size_t size) except -1
+    cdef int queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1
+    cdef int queue_message(self, const uint8_t* payload, size_t size) except -1
+    cdef void touch(self)
+    cdef void hold(self)
+    cdef void arm(self)
+    cdef void lose(self, str reason)
+    cdef void remove(self)
+    cdef bint count_parts(self) except -1
+    cdef void _leave_streams(self)
+
+
+cdef class Subscription(Reader):
+    cdef readonly Stream stream
+    cdef readonly bint active
+    cdef Socket socket
+    cdef uint64_t last              # serial of the last entry before ``place``
+    cdef uint64_t skip_origin
+    cdef uint64_t quiet_until
+    cdef uint32_t at_stream         # where it stands in stream.readers
+    cdef uint32_t at_socket         # and in socket.subscriptions
+
+    cdef void leave(self)

@@ -1,0 +1,377 @@
+# cython: language_level=3
+"""One plain WebSocket connection: what it is sent, the streams it reads, and its end.
+
+    Sockets          all of one plane: who they are, what epoll tells of them, what has happened to them
+      Socket         a descriptor, a decoder (memory only while a frame is incomplete), an outbox (bytes that are its alone)
+        Subscription     a reader of a stream: a place in it, and the serial that belongs to the place
+
+    order on a socket:  the outbox first, then the streams; so a reply queued before a subscription starts is read before it
+
+What a slow reader has not taken stays in the stream, which it shares with all others; only the rest of a frame that a short
+write cut in two is copied to the outbox, so that a place is always a frame's beginning.
+
+Nothing here sends or receives: ext/net/receive.pyx reads, ext/net/send.pyx sends, ext/net/plane.pyx says when. One without a descriptor
+has a carrier in its place (ext/net/carrier.pyx), and everything else in common with all others. The other side works too:
+a socket added as ``client`` masks what it sends, and follows no streams but may well have a sink."""
+cimport cython
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport errno
+from libc.stdlib cimport free, realloc
+from libc.string cimport strerror
+
+from os import urandom
+
+from ext.wire cimport frame as codec
+from ext.net.kernel cimport (EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT,
+                         c_close, c_write, epoll_create1, epoll_ctl, epoll_event, eventfd)
+from ext.wire.mask cimport apply_mask
+from ext.net.outbox cimport put_bytes, waiting
+
+
+cdef int _grow_pointers(void*** array, uint32_t* room, uint32_t count) except -1:
+    cdef void** grown
+    cdef uint32_t wanted
+    if count == room[0]:
+        wanted = room[0] * 2 if room[0] else 1
+        grown = <void**>realloc(array[0], <size_t>wanted * sizeof(void*))
+        if grown is NULL:
+            raise MemoryError(f"no memory for {wanted} pointers")
+        array[0] = grown
+        room[0] = wanted
+    return 0
+
+
+cdef class Sockets:
+    """The sockets of one plane, which derives from this. ``fd`` is readable when one of them wants something."""
+
+    def __cinit__(self):
+        cdef epoll_event event
+        self.kick_fd = -1
+        self.fd = epoll_create1(EPOLL_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
+        self.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.kick_fd < 0:
+            raise OSError(errno, "eventfd: " + strerror(errno).decode())
+        event.events = EPOLLIN
+        event.data.ptr = NULL
+        epoll_ctl(self.fd, EPOLL_CTL_ADD, self.kick_fd, &event)
+        self.mask_state = int.from_bytes(urandom(8), "little") | 1
+        self.events = []
+        self.dirty = []
+        self.held = []
+
+    def __dealloc__(self):
+        free(self.members)
+        if self.kick_fd >= 0:
+            c_close(self.kick_fd)
+        if self.fd >= 0:
+            c_close(self.fd)
+
+    def __len__(self):
+        return self.count
+
+    @property
+    def holding(self):
+        """Are there deliveries that wait for their turn? They get it with a flush, when it has come."""
+        return len(self.held) > 0
+
+    def kick(self):
+        """Make the next wait for ``fd`` return at once."""
+        cdef uint64_t one = 1
+        c_write(self.kick_fd, &one, sizeof(one))
+
+    def listen_to(self, int fd):
+        """While ``fd`` (it stays the caller's) is readable, so is the plane's own, and no poll waits: as after a kick."""
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.ptr = NULL
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, "epoll_ctl: " + strerror(errno).decode())
+
+    def close(self):
+        """End every connection at once, without a word."""
+        while self.count:
+            (<Socket>self.members[self.count - 1]).abort()
+
+    cdef int join(self, Socket s) except -1:
+        """From now on it is one of ours, and epoll tells of it, or who feeds it does."""
+        _grow_pointers(&self.members, &self.room, self.count)
+        if s.carrier is None:
+            self.watch(s)
+        s.state = OPEN
+        s.at = self.count
+        self.members[self.count] = <void*>s
+        self.count += 1
+        self.accepted += 1
+        Py_INCREF(s)                    # the array's reference; given back by ``remove``
+        return 0
+
+    cdef int watch(self, Socket s) except -1:
+        cdef epoll_event event
+        s.watched = event.events = EPOLLIN
+        event.data.ptr = <void*>s
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD, s.fd, &event) < 0:
+            raise OSError(errno, "epoll_ctl: " + strerror(errno).decode())
+        return 0
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Socket:
+    """One plain WebSocket connection. Made by ``Plane.add``; any other is closed from the beginning."""
+
+    def __cinit__(self):
+        self.fd = -1
+        self.state = CLOSED
+
+    def send(self, bytes payload not None):
+        """Queue one message in the socket's own format; it leaves with the next flush."""
+        self.queue_message(<const uint8_t*><const char*>payload, <size_t>len(payload))
+
+    def send_frames(self, bytes frames not None):
+        """Queue bytes that are frames already (masked ones, if this side is the client)."""
+        if self.state == OPEN:
+            self.queue(<const uint8_t*><const char*>frames, <size_t>len(frames))
+            self.touch()
+
+    def deliver_to(self, Sink sink):
+        """From now on its messages go to ``sink`` first (None: to nobody)."""
+        self.sink = sink
+
+    def shape(self, Shaper shaper):
+        """From now on deliveries keep to its rates (None: they leave at once)."""
+        self.shaper = shaper
+        if self.state == OPEN:
+            self.touch()
+
+    def notify_drained(self):
+        """Ask for one DRAINED event when everything queued has left."""
+        if self.state == OPEN:
+            self.want_drained = True
+            self.touch()
+
+    def subscribe(self, Stream stream not None, uint64_t place, *, uint64_t skip_origin=0, uint64_t quiet_until=0):
+        """Read ``stream`` from ``place`` (a frame's beginning, held now), without the frames of ``skip_origin``,
+        and without ephemeral ones before ``quiet_until``. On a socket that is closed: a reader that is not active."""
+        cdef object cursor = stream.cursor_at(place)
+        if cursor is None or place > stream.head:
+            raise ValueError(f"place {place} is not held: {stream.tail} to {stream.head}")
+        cdef Subscription reader = Subscription.__new__(Subscription)
+        reader.stream = stream
+        reader.socket = self
+        reader.place = place
+        reader.last = cursor
+        reader.skip_origin = skip_origin
+        reader.quiet_until = quiet_until
+        if self.state != OPEN:          # it has been lost, and its owner learns it with the next poll
+            return reader
+        _grow_pointers(&self.subscriptions, &self.room, self.count)
+        _grow_pointers(&stream.readers, &stream.reader_room, stream.reader_count)
+        reader.at_socket = self.count
+        self.subscriptions[self.count] = <void*>reader
+        self.count += 1
+        reader.at_stream = stream.reader_count
+        stream.readers[stream.reader_count] = <void*>reader
+        stream.reader_count += 1
+        reader.active = True
+        Py_INCREF(reader)               # the two arrays' reference; given back by ``leave``
+        if place < stream.head:
+            self.touch()
+        return reader
+
+    @property
+    def silence_ms(self):
+        """For so long nothing has been heard of the peer; 0 while we do not listen."""
+        return 0 if self.paused or self.stalled else self.plane.now - self.last_in
+
+    def pause(self):
+        """Read no more from the peer until ``resume``: its sends will wait."""
+        self.paused = True
+        if self.state == OPEN:
+            self.arm()
+
+    def resume(self):
+        if self.paused:
+            self.paused = False
+            self.last_in = self.plane.now       # it was we who did not listen
+        if self.state == OPEN:
+            self.arm()
+
+    def stall(self, bint waits):
+        """Its owner has (no) events that have not been looked at: it is not read from meanwhile."""
+        self.stalled = waits
+        if self.state == OPEN:
+            self.last_in = self.plane.now       # it was we who did not listen
+            self.arm()
+
+    def close(self, int code, str reason=""):
+        """Send what is queued, a close frame, and end. No event of this socket comes after this call.
+
+        Raises: ValueError, for a code that may not be sent (RFC 6455, section 7.4).
+        """
+        cdef bytes body = codec.close_body(code, reason)
+        if self.state != OPEN:
+            return
+        self._leave_streams()
+        self.queue_frame(codec.OP_CLOSE, <const uint8_t*><const char*>body, <size_t>len(body))
+        self.state = CLOSING
+        self.owner = None
+        self.touch()
+
+    def abort(self):
+        """End at once; nothing more is sent. No event of this socket comes after this call."""
+        self.owner = None
+        self.remove()
+
+    @property
+    def queued(self):
+        """Bytes that wait in this socket's own queue."""
+        return waiting(&self.outbox)
+
+    @property
+    def closed(self):
+        return self.state != OPEN
+
+    cdef int queue(self, const uint8_t* data, size_t size) except -1:
+        put_bytes(&self.outbox, data, size)
+        self.plane.waiting += size
+        return 0
+
+    cdef int queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1:
+        """One whole frame, masked if this side is the client."""
+        cdef uint8_t header[codec.LONGEST_HEADER]
+        cdef int used
+        if self.client:
+            used = codec.write_masked_header(header, opcode, size, &self.plane.mask_state)
+        else:
+            used = codec.write_header(header, opcode, size)
+        put_bytes(&self.outbox, header, <size_t>used)
+        put_bytes(&self.outbox, payload, size)
+        self.plane.waiting += <size_t>used + size
+        if self.client:
+            apply_mask(self.outbox.data + self.outbox.end - size, size, header + used - 4)
+        return 0
+
+    cdef int queue_message(self, const uint8_t* payload, size_t size) except -1:
+        """One message in the socket's own format, if it is open."""
+        if self.state == OPEN:
+            self.queue_frame(codec.OP_BINARY if self.msgpack else codec.OP_TEXT, payload, size)
+            self.touch()
+        return 0
+
+    cdef void touch(self):
+        """There is something to send, or to find out by sending: the next flush looks."""
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.plane.dirty.append(self)
+
+    cdef void hold(self):
+        """What its streams have for it must wait for its turn."""
+        if not self.is_held:
+            self.is_held = True
+            self.plane.held.append(self)
+
+    cdef void arm(self):
+        """Tell epoll (or the carrier) what we want to hear of this socket."""
+        cdef uint32_t wanted = EPOLLOUT if self.blocked else 0
+        cdef epoll_event event
+        if self.state != OPEN or not (self.paused or self.stalled or waiting(&self.outbox) > OUTBOX_HIGH):
+            wanted |= EPOLLIN
+        if self.carrier is not None:
+            self.carrier.read(wanted & EPOLLIN != 0)
+        elif wanted != self.watched:
+            self.watched = wanted
+            event.events = wanted
+            event.data.ptr = <void*>self
+            epoll_ctl(self.plane.fd, EPOLL_CTL_MOD, self.fd, &event)
+
+    cdef void lose(self, str reason):
+        """It has ended, or has to: its owner is told."""
+        if self.owner is not None:
+            self.plane.events.append((self.owner, KIND_GONE, reason))
+            self.owner = None
+        self.remove()
+
+    cdef void remove(self):
+        cdef Sockets plane = self.plane
+        cdef Socket other
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        self._leave_streams()
+        if self.carrier is None:
+            c_close(self.fd)            # epoll forgets it with that
+            self.fd = -1
+        self.sink = None
+        plane.waiting -= waiting(&self.outbox)
+        self.outbox.start = self.outbox.end = 0
+        codec.decoder_free(&self.decoder)
+        self.count_parts()
+        plane.count -= 1
+        if self.at != plane.count:
+            other = <Socket>plane.members[plane.count]
+            plane.members[self.at] = <void*>other
+            other.at = self.at
+        if self.carrier is not None:
+            self.carrier.end()
+        Py_DECREF(self)
+
+    cdef bint count_parts(self) except -1:
+        """Count what its decoder holds by now; False: there is no room for that."""
+        cdef uint32_t size = self.decoder.partial_room + self.decoder.message_room
+        cdef Room parts = self.plane.parts
+        if parts is None or size == self.counted:
+            return True
+        if size > self.counted and not parts.take(self.counted, size - self.counted):
+            return False
+        if size < self.counted:
+            parts.held -= self.counted - size
+        self.counted = size
+        return True
+
+    cdef void _leave_streams(self):
+        while self.count:
+            (<Subscription>self.subscriptions[self.count - 1]).leave()
+
+    def __dealloc__(self):
+        codec.decoder_free(&self.decoder)
+        free(self.outbox.data)
+        free(self.subscriptions)
+        if self.fd >= 0:
+            c_close(self.fd)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Subscription(Reader):
+    """A reader of one stream on one socket. Made by ``Socket.subscribe``; it reads until ``stop``."""
+
+    @property
+    def cursor(self):
+        """Serial of the last entry that was handed to the socket (or passed over)."""
+        return self.last
+
+    def stop(self):
+        """Read no further. What was handed to the socket still goes out."""
+        if self.active:
+            self.leave()
+
+    cdef void leave(self):
+        cdef Stream stream = self.stream
+        cdef Socket s = self.socket
+        cdef Subscription other
+        self.active = False
+        stream.reader_count -= 1
+        if self.at_stream != stream.reader_count:
+            other = <Subscription>stream.readers[stream.reader_count]
+            stream.readers[self.at_stream] = <void*>other
+            other.at_stream = self.at_stream
+            if stream.moved:
+                other.socket.touch()    # it may have come from the part not yet served into the part that is
+        s.count -= 1
+        if self.at_socket != s.count:
+            other = <Subscription>s.subscriptions[s.count]
+            s.subscriptions[self.at_socket] = <void*>other
+            other.at_socket = self.at_socket
+        Py_DECREF(self)

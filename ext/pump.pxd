@@ -1,4 +1,0 @@
-from ext.socket cimport Socket, Subscription
-
-
-cdef bint pump(Socket s, Subscription only) except *

@@ -1,0 +1,448 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+"""What a delivery and an acknowledgement look like on the wire, made from records, without an object per field.
+
+A record holds text as UTF-8 and binary as it is, whatever the format it came in, so one record serves every reader:
+
+    {"action":15,"channel":c,"channelSerial":s,"id":i,"connectionId":n,"timestamp":t,"messages":[
+        {"id":..,"clientId":..,"name":..,"data":..,"encoding":..,"extras":..,"action":0,"serial":"s:000"}]}
+
+``version`` is left out: libraries make it from serial and timestamp. This is also the public face of the rooms next door:
+publish (what comes in) and record (what is kept)."""
+cimport cython
+from cpython.mem cimport PyMem_Free
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memmove, strlen
+
+from ext.wire.frame cimport OP_BINARY, OP_TEXT, write_header
+from ext.text.msgpack_input cimport (I_ARRAY, I_BIN, I_BOOL, I_FLOAT, I_MAP, I_NEGATIVE, I_STR, I_UINT, In, Item, read_item,
+                                skip_item)
+from ext.text.output cimport (Out, bytes_of, out_init, put, put_array_header, put_base64, put_bin_header, put_byte, put_decimal,
+                         put_json_text, put_map_header, put_str, put_str_header, put_uint, reserve)
+from ext.wire.record cimport (CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
+                         read_message)
+from ext.text.serial cimport ID_LENGTH, SERIAL_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, ms_of, write_serial
+from ext.text.utf8 cimport Text
+
+from ext.wire.publish import Publish, parse_publish
+from ext.wire.record import encode_record, record_ids, record_messages, record_origin
+
+JSON, MSGPACK = 0, 1
+
+cdef enum:
+    LONGEST_HEADER = 10     # of a frame that is not masked
+    INDEX_LENGTH = 4        # ":" and three digits
+    ROOM = 512              # for what a frame has besides the record: most fit at once
+
+
+cdef inline void _literal(Out* out, const char* text) noexcept:
+    put(out, text, strlen(text))
+
+
+cdef int _put_json_value(Out* out, In* source) except -1:
+    """A value of extras, which were looked through when they were read: of bounded depth, and nothing odd in them."""
+    cdef Item item
+    cdef size_t i
+    cdef bytes text
+    read_item(source, &item)
+    if item.kind == I_STR:
+        put_json_text(out, item.data, item.size)
+    elif item.kind == I_BIN:
+        put_base64(out, item.data, item.size)
+    elif item.kind == I_UINT:
+        put_decimal(out, item.number)
+    elif item.kind == I_NEGATIVE:
+        put_byte(out, 45)
+        put_decimal(out, 0 - item.number)
+    elif item.kind == I_FLOAT:
+        text = repr(item.real).encode()             # the shortest that reads as the same number
+        put(out, <const char*>text, <size_t>len(text))
+    elif item.kind == I_BOOL:
+        _literal(out, "true" if item.number else "false")
+    elif item.kind == I_ARRAY:
+        put_byte(out, 91)
+        for i in range(item.size):
+            if i:
+                put_byte(out, 44)
+            _put_json_value(out, source)
+        put_byte(out, 93)
+    elif item.kind == I_MAP:
+        put_byte(out, 123)
+        for i in range(item.size):
+            if i:
+                put_byte(out, 44)
+            _put_json_value(out, source)
+            put_byte(out, 58)
+            _put_json_value(out, source)
+        put_byte(out, 125)
+    else:
+        _literal(out, "null")
+    return 0
+
+
+cdef int _write_position(uint8_t* to, uint64_t serial, str series) except -1:
+    cdef Py_ssize_t size
+    cdef const char* text = PyUnicode_AsUTF8AndSize(series, &size)
+    if size != SERIES_LENGTH:
+        raise ValueError(f"a series has {<int>SERIES_LENGTH} characters, got {series!r}")
+    _join_position(to, serial, <const uint8_t*>text)
+    return 0
+
+
+cdef inline void _join_position(uint8_t* to, uint64_t serial, const uint8_t* series) noexcept nogil:
+    write_serial(<char*>to, serial)
+    to[SERIAL_LENGTH] = 64
+    memcpy(to + SERIAL_LENGTH + 1, series, SERIES_LENGTH)
+
+
+cdef void _write_index(uint8_t* name, uint32_t index) noexcept nogil:
+    """Behind the position: together they are a message's serial."""
+    cdef uint8_t* to = name + SERIAL_TEXT_LENGTH
+    to[0] = 58
+    to[1] = <uint8_t>(48 + index // 100)
+    to[2] = <uint8_t>(48 + index // 10 % 10)
+    to[3] = <uint8_t>(48 + index % 10)
+
+
+cdef int _close_frame(Out* out, size_t start, int format) except -1:
+    cdef size_t size
+    cdef uint8_t header[LONGEST_HEADER]
+    cdef int used
+    if out.failed:
+        raise MemoryError("no memory for a frame")
+    size = out.size - start - LONGEST_HEADER
+    used = write_header(header, OP_TEXT if format == 0 else OP_BINARY, size)
+    memmove(out.data + start + used, out.data + start + LONGEST_HEADER, size)
+    memcpy(out.data + start, header, <size_t>used)
+    out.size = start + <size_t>used + size
+    return 0
+
+
+@cython.final
+cdef class EntryEncoder:
+    """Makes the frames of one channel in one format; ``channel`` is its name as the client wrote it."""
+
+    def __cinit__(self, int format, str channel not None):
+        cdef Out out
+        cdef Py_ssize_t size
+        cdef const char* text = PyUnicode_AsUTF8AndSize(channel, &size)
+        if format not in (0, 1):
+            raise ValueError(f"format must be JSON (0) or MSGPACK (1), got {format}")
+        self.format = format
+        out_init(&out, ROOM)
+        try:
+            if format == 0:
+                _literal(&out, b'{"action":15,"channel":')
+                put_json_text(&out, <const uint8_t*>text, <size_t>size)
+                _literal(&out, b',"channelSerial":"')
+            else:
+                _literal(&out, b"\xa6action\x0f\xa7channel")
+                put_str(&out, text, <size_t>size)
+                _literal(&out, b"\xadchannelSerial\xbe")       # a str of 30 bytes follows
+            self._prefix = bytes_of(&out, "a frame")
+        finally:
+            PyMem_Free(out.data)
+
+    def payload(self, uint64_t serial, str series not None, bytes record not None):
+        """The MESSAGE protocol message of an entry. Raises: ValueError, if the record is malformed."""
+        cdef Out out
+        out_init(&out, ROOM + <size_t>len(record))
+        try:
+            self._write(&out, serial, series, record, 0)
+            return bytes_of(&out, "a frame")
+        finally:
+            PyMem_Free(out.data)
+
+    def frame(self, uint64_t serial, str series not None, bytes record not None, *, uint32_t first=0):
+        """The same as one WebSocket frame: text for JSON, binary for msgpack. Its messages begin with index ``first``, and
+        are called what they are called without that. Raises: ValueError, if there is no such message, too."""
+        cdef Out out
+        out_init(&out, ROOM + <size_t>len(record))
+        try:
+            self.write_frame(&out, serial, series, record, first)
+            return bytes_of(&out, "a frame")
+        finally:
+            PyMem_Free(out.data)
+
+    cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1:
+        """Leave room for the longest header, and close up what it does not need. Returns how many messages it has."""
+        cdef size_t start = out.size
+        cdef int count
+        if reserve(out, LONGEST_HEADER):
+            out.size += LONGEST_HEADER
+        count = self._write(out, serial, series, record, first)
+        _close_frame(out, start, self.format)
+        return count
+
+    cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,
+                          const uint8_t* skip, uint32_t first) except -1:
+        """Append the frame of a record that is no object of its own, unless the connection ``skip`` published it.
+
+        ``series`` has its 8 characters; ``skip`` is the id of a connection, 10 characters, or NULL.
+        Returns how many messages the frame has; 0: there is none.
+        Raises: ValueError, if the record is malformed.
+        """
+        cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+        cdef In source
+        cdef Head head
+        cdef size_t start = out.size
+        cdef int count
+        if skip is not NULL:
+            open_record_at(&source, record, size, &head)
+            if head.connection_id.size == ID_LENGTH and memcmp(head.connection_id.data, skip, ID_LENGTH) == 0:
+                return 0
+        _join_position(name, serial, series)
+        if reserve(out, LONGEST_HEADER):
+            out.size += LONGEST_HEADER
+        count = self._write_record(out, serial, name, record, size, first)
+        _close_frame(out, start, self.format)
+        return count
+
+    cdef int _write(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1:
+        cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+        _write_position(name, serial, series)
+        return self._write_record(out, serial, name, <const uint8_t*><const char*>record, <size_t>len(record), first)
+
+    cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size,
+                           uint32_t first) except -1:
+        """``name`` begins with the position, and has room for the index of a message behind it. Returns how many
+        messages there are, from index ``first`` on."""
+        cdef In source
+        cdef Head head
+        cdef Fields fields
+        cdef uint32_t index
+        open_record_at(&source, record, size, &head)
+        if first >= head.count:
+            raise ValueError(f"an entry of {head.count} messages has none from index {first} on")
+        if self.format == 0:
+            _put_json_head(out, self._prefix, serial, name, &head)
+        else:
+            _put_msgpack_head(out, self._prefix, serial, name, &head, head.count - first)
+        for index in range(head.count):
+            read_message(&source, &fields)
+            if index < first:
+                continue
+            if fields.text[CLIENT_ID].data is NULL:
+                fields.text[CLIENT_ID] = head.client_id
+            _write_index(name, index)
+            if self.format == 0:
+                if index > first:
+                    put_byte(out, 44)
+                _put_json_message(out, &fields, &head, name, index)
+            else:
+                _put_msgpack_message(out, &fields, &head, name, index)
+        end_record(&source)
+        if self.format == 0:
+            put(out, b"]}", 2)
+        return <int>(head.count - first)
+
+
+# JSON
+
+cdef void _put_json_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head) noexcept:
+    put(out, <const char*>prefix, <size_t>len(prefix))
+    put(out, position, SERIAL_TEXT_LENGTH)
+    _literal(out, b'","id":')
+    put_json_text(out, head.id.data, head.id.size)
+    if head.connection_id.data is not NULL:
+        _literal(out, b',"connectionId":')
+        put_json_text(out, head.connection_id.data, head.connection_id.size)
+    _literal(out, b',"timestamp":')
+    put_decimal(out, ms_of(serial))
+    _literal(out, b',"messages":[')
+
+
+cdef inline void _reopen(Out* out) noexcept nogil:
+    """Take back the closing quote of the JSON string that was written last: there is more to it."""
+    if not out.failed:
+        out.size -= 1
+
+
+cdef int _put_json_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index) except -1:
+    cdef Text* text = fields.text
+    _literal(out, b'{"id":')
+    if text[ID].data is not NULL:
+        put_json_text(out, text[ID].data, text[ID].size)
+    else:
+        put_json_text(out, head.id.data, head.id.size)
+        _reopen(out)
+        put_byte(out, 58)
+        put_decimal(out, index)
+        put_byte(out, 34)
+    if text[CLIENT_ID].data is not NULL:
+        _literal(out, b',"clientId":')
+        put_json_text(out, text[CLIENT_ID].data, text[CLIENT_ID].size)
+    if text[NAME].data is not NULL:
+        _literal(out, b',"name":')
+        put_json_text(out, text[NAME].data, text[NAME].size)
+    if text[DATA].data is not NULL:
+        _literal(out, b',"data":')
+        if fields.binary:
+            put_base64(out, text[DATA].data, text[DATA].size)
+        else:
+            put_json_text(out, text[DATA].data, text[DATA].size)
+    if fields.binary:
+        _literal(out, b',"encoding":')
+        if text[ENCODING].size:
+            put_json_text(out, text[ENCODING].data, text[ENCODING].size)
+            _reopen(out)
+            _literal(out, b'/base64"')
+        else:
+            _literal(out, b'"base64"')
+    elif text[ENCODING].data is not NULL:
+        _literal(out, b',"encoding":')
+        put_json_text(out, text[ENCODING].data, text[ENCODING].size)
+    if fields.extras.data is not NULL:
+        _literal(out, b',"extras":')
+        _put_json_value(out, &fields.extras)
+    _literal(out, b',"action":0,"serial":"')
+    put(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+    put(out, b'"}', 2)
+    return 0
+
+
+# msgpack
+
+cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head,
+                            uint32_t count) noexcept:
+    put_map_header(out, 6 + (head.connection_id.data is not NULL))
+    put(out, <const char*>prefix, <size_t>len(prefix))
+    put(out, position, SERIAL_TEXT_LENGTH)
+    _literal(out, b"\xa2id")
+    put_str(out, head.id.data, head.id.size)
+    if head.connection_id.data is not NULL:
+        _literal(out, b"\xacconnectionId")
+        put_str(out, head.connection_id.data, head.connection_id.size)
+    _literal(out, b"\xa9timestamp")
+    put_uint(out, ms_of(serial))
+    _literal(out, b"\xa8messages")
+    put_array_header(out, count)
+
+
+cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index) noexcept:
+    cdef Text* text = fields.text
+    cdef size_t digits
+    put_map_header(out, 3 + (text[CLIENT_ID].data is not NULL) + (text[NAME].data is not NULL)
+                   + (text[DATA].data is not NULL) + (text[ENCODING].data is not NULL)
+                   + (fields.extras.data is not NULL))
+    _literal(out, b"\xa2id")
+    if text[ID].data is not NULL:
+        put_str(out, text[ID].data, text[ID].size)
+    else:
+        digits = 1 if index < 10 else 2 if index < 100 else 3
+        put_str_header(out, head.id.size + 1 + digits)
+        put(out, head.id.data, head.id.size)
+        put_byte(out, 58)
+        put_decimal(out, index)
+    if text[CLIENT_ID].data is not NULL:
+        _literal(out, b"\xa8clientId")
+        put_str(out, text[CLIENT_ID].data, text[CLIENT_ID].size)
+    if text[NAME].data is not NULL:
+        _literal(out, b"\xa4name")
+        put_str(out, text[NAME].data, text[NAME].size)
+    if text[DATA].data is not NULL:
+        _literal(out, b"\xa4data")
+        if fields.binary:
+            put_bin_header(out, text[DATA].size)
+        else:
+            put_str_header(out, text[DATA].size)
+        put(out, text[DATA].data, text[DATA].size)
+    if text[ENCODING].data is not NULL:
+        _literal(out, b"\xa8encoding")
+        put_str(out, text[ENCODING].data, text[ENCODING].size)
+    if fields.extras.data is not NULL:
+        _literal(out, b"\xa6extras")
+        put(out, fields.extras.data, fields.extras.size)
+    _literal(out, b"\xa6action")
+    put_uint(out, 0)
+    _literal(out, b"\xa6serial")
+    put_str(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+
+
+# acknowledgements
+
+cdef int put_ack_head(Out* out, int format, uint64_t msg_serial, uint32_t count) noexcept:
+    """An ACK of ``count`` publishes from ``msg_serial`` on: so many places follow, then its end."""
+    if format == 0:
+        _literal(out, b'{"action":1,"msgSerial":')
+        put_decimal(out, msg_serial)
+        _literal(out, b',"count":')
+        put_decimal(out, count)
+        _literal(out, b',"res":[')
+    else:
+        _literal(out, b"\x84\xa6action\x01\xa9msgSerial")
+        put_uint(out, msg_serial)
+        _literal(out, b"\xa5count")
+        put_uint(out, count)
+        _literal(out, b"\xa3res")
+        put_array_header(out, count)
+    return 0
+
+
+cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, str series, uint32_t first,
+                       uint32_t count) except -1:
+    """Where the messages of one publish are: ``count`` of them from index ``first`` on."""
+    cdef uint32_t index
+    cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+    _write_position(name, serial, series)
+    if first >= MOST_MESSAGES or count > MOST_MESSAGES - first:
+        raise ValueError(f"an entry has at most {<int>MOST_MESSAGES} messages, got {first} + {count}")
+    if format == 0:
+        if following:
+            put_byte(out, 44)
+        _literal(out, b'{"serials":[')
+    else:
+        _literal(out, b"\x81\xa7serials")
+        put_array_header(out, count)
+    for index in range(first, first + count):
+        _write_index(name, index)
+        if format == 0:
+            if index > first:
+                put_byte(out, 44)
+            put_byte(out, 34)
+            put(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+            put_byte(out, 34)
+        else:
+            put_str(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+    if format == 0:
+        put(out, b"]}", 2)
+    return 0
+
+
+cdef int put_ack_end(Out* out, int format) noexcept:
+    if format == 0:
+        put(out, b"]}", 2)
+    return 0
+
+
+def ack_payload(int format, uint64_t msg_serial, list stored not None):
+    """An ACK of ``len(stored)`` publishes from ``msg_serial`` on.
+
+    Each of ``stored`` is ``(serial, series, first index, count)``: where its messages are.
+    """
+    cdef Out out
+    cdef tuple place
+    cdef bint following = False
+    if not stored:
+        raise ValueError("there is nothing to acknowledge")
+    out_init(&out, ROOM + 64 * <size_t>len(stored))
+    try:
+        put_ack_head(&out, format, msg_serial, <uint32_t>len(stored))
+        for place in stored:
+            put_ack_place(&out, format, following, place[0], place[1], place[2], place[3])
+            following = True
+        put_ack_end(&out, format)
+        return bytes_of(&out, "a frame")
+    finally:
+        PyMem_Free(out.data)
+
+
+def is_msgpack(bytes payload not None):
+    """Is it one whole value, and is everything that it announces there? Then decoding takes memory in proportion."""
+    cdef In source
+    cdef uint64_t items = 0
+    source.data = <const uint8_t*><const char*>payload
+    source.size = <size_t>len(payload)
+    source.at = 0
+    return skip_item(&source, &items) and source.at == source.size
