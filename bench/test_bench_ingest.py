@@ -15,8 +15,11 @@ from engine.logclock import LogClock
 from engine.partition import Partition
 from engine.policy import Policy
 from engine.timeline import Timeline
+from ext.log.author import Author
 from ext.log.common import Common
 from ext.log.dedup import DedupWindow
+from ext.log.rate import Rate
+from ext.log.terms import Terms
 from ext.net.ingest import Ingest
 from ext.text.serial import SerialClock
 from ext.wire.acks import AckQueue
@@ -56,8 +59,10 @@ class Compiled:
         self.sequencer = self.channel.partition.sequencer
         self.sequencer.common.now_ms = T0
         self.acks = AckQueue(0, [])
-        bounds = {"most_bytes": 1 << 16, "most_messages": 1000, "most_unanswered": 1 << 22, "most_pending": 1 << 27}
-        self.ingest = Ingest(self.sequencer.common, self.acks, CONNECTION, None, **bounds)
+        self.sequencer.common.max_staged = 1 << 27
+        self.acks.max_bytes = 1 << 22
+        terms = Terms(None, Rate(0, 0), Rate(0, 0), max_bytes=1 << 16, max_messages=1000)
+        self.ingest = Ingest(self.sequencer.common, self.acks, Author(CONNECTION, None), terms)
         self.ingest.grant("room", self.channel)
 
     def work(self, messages: list[bytes], binary: bool) -> bytes:

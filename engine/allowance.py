@@ -4,7 +4,7 @@
                               Usage of its key  \\  shared by all their connections
                               Usage of its app  /
 
-    publish    size? then room at each of connection, channel, key, app?   none is charged unless all have room
+    publish    its Terms (ext/log/terms.pyx): size? then room at each of connection, channel, key, app?
     deliver    the same rates, out: who has no room is served later (the plane waits, nobody refuses)
 
 Rates are those of ext/log/rate.pyx. A key's or app's usage lives as long as the key or app is known."""
@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterable
 
 from engine.auth.keys import Keyring
 from engine.errors import LimitExceeded
+from engine.message import too_many
 from engine.quota import NOTHING_SAID, Quota
 from engine.settings import Settings
+from ext.log.decision import Decision
 from ext.log.home import Home
-from ext.log.rate import Rate, charge
+from ext.log.rate import Rate
+from ext.log.terms import Terms
 from ext.net.shaper import Shaper
 
 PRUNE = 10_000  # usages of keys and apps kept without being looked through
@@ -43,61 +46,40 @@ class Usage:
 
 
 class Allowance:
-    """What one connection goes by. Where connections have no rates of their own, those of a key share one."""
+    """What one connection goes by. Where connections have no rates of their own, those of a key share one.
 
-    __slots__ = ("app", "channels", "connection", "incoming", "key", "max_message_size", "outgoing")
+    ``terms``: of what it publishes over its connection; ``request_terms``: over none.
+    """
 
-    def __init__(self, connection: Quota, key: Usage, app: Usage, *, channels: int, max_message_size: int) -> None:
-        """``channels``, ``max_message_size``: the server's, if no quota is narrower."""
+    __slots__ = ("app", "channels", "connection", "key", "outgoing", "request_terms", "terms")
+
+    def __init__(
+        self, connection: Quota, key: Usage, app: Usage, *, channels: int, max_message_size: int, max_messages: int
+    ) -> None:
+        """``channels``, ``max_message_size``: the server's, if no quota is narrower. ``max_messages``: of a publish."""
         self.connection = connection
         self.key = key
         self.app = app
-        self.incoming = _rate(connection.messages_in, connection.bytes_in)
         self.outgoing = _rate(connection.messages_out, connection.bytes_out)
         quotas = (connection, key.quota, app.quota)
         self.channels = _least(channels, (quota.channels_per_connection for quota in quotas))
-        self.max_message_size = _least(max_message_size, (quota.max_message_size for quota in quotas))
+        size = _least(max_message_size, (quota.max_message_size for quota in quotas))
+        own = _rate(connection.messages_in, connection.bytes_in)
+        self.request_terms = Terms(None, key.incoming, app.incoming, max_bytes=size, max_messages=max_messages)
+        self.terms = self.request_terms
+        if own is not None:
+            self.terms = Terms(own, key.incoming, app.incoming, max_bytes=size, max_messages=max_messages)
+
+    @property
+    def max_message_size(self) -> int:
+        return self.terms.max_bytes
 
     @property
     def said(self) -> tuple[object, ...]:
         """What it is made of: connections of a key that say the same may do the same."""
-        own = self.connection
+        own, terms = self.connection, self.terms
         rates = own.messages_in, own.bytes_in, own.messages_out, own.bytes_out
-        return self.key, self.app, self.channels, self.max_message_size, rates
-
-    def admit(self, home: Home, count: int, size: int, now_ms: int) -> None:
-        """Let ``count`` messages of ``size`` bytes into the log, and charge for them.
-
-        Raises: LimitExceeded 40009, 42911, 42913, 42910: nothing has been charged.
-        """
-        self._admit(self.rates_in(home), home, count, size, now_ms)
-
-    def admit_request(self, home: Home, count: int, size: int, now_ms: int) -> None:
-        """The same for one that comes by no connection."""
-        self._admit((None, *self.rates_in(home)[1:]), home, count, size, now_ms)
-
-    def check_unopened(self, quota: Quota, size: int, now_ms: int, *, connected: bool) -> None:
-        """What ``admit`` would refuse in a channel of this quota that nobody uses, asked before it is opened for it.
-
-        Raises: LimitExceeded, as ``admit``; ``connected``: or as ``admit_request``.
-        """
-        rates = (self.incoming if connected else None, None, self.key.incoming, self.app.incoming)
-        self._check(rates, quota.max_message_size or self.max_message_size, size, now_ms)
-
-    def _admit(self, rates: tuple[Rate | None, ...], home: Home, count: int, size: int, now_ms: int) -> None:
-        self._check(rates, home.most_bytes, size, now_ms)
-        for rate in rates:
-            if rate is not None:
-                rate.take(now_ms, count, charge(count, size))
-
-    def _check(self, rates: tuple[Rate | None, ...], most_bytes: int, size: int, now_ms: int) -> None:
-        most = min(self.max_message_size, most_bytes)
-        if size > most:
-            reason = f"messages: {size} bytes are more than maxMessageSize, {most}"
-            raise LimitExceeded(reason, code=40009, status=400)
-        for rate, (owner, code) in zip(rates, _OWNERS, strict=True):
-            if rate is not None and not rate.room(now_ms):
-                raise _too_fast(owner, code, rate, now_ms)
+        return self.key, self.app, self.channels, terms.max_bytes, terms.max_messages, rates
 
     def admit_reader(self, now_ms: int) -> None:
         """May a page of history be read? What is in it is charged for afterwards, as deliveries are.
@@ -112,17 +94,62 @@ class Allowance:
         self.key.outgoing.take(now_ms, count, size)
         self.app.outgoing.take(now_ms, count, size)
 
-    def rates_in(self, home: Home) -> tuple[Rate | None, Rate | None, Rate, Rate]:
-        """Of the connection, the channel, the key, the app."""
-        return self.incoming, home.incoming, self.key.incoming, self.app.incoming
-
     def shaper(self) -> Shaper | None:
         """What may keep its subscriber waiting; None: nothing."""
         rates = [rate for rate in (self.outgoing, self.key.outgoing, self.app.outgoing) if rate is not None]
         return Shaper(*rates) if any(rate.limited for rate in rates) else None
 
 
-_OWNERS = (("connection", 42911), ("channel", 42913), ("key", 42910), ("app", 42910))
+def admit(terms: Terms, home: Home, count: int, size: int, now_ms: int) -> None:
+    """Let ``count`` messages of ``size`` bytes into the log, and charge for them.
+
+    Raises: LimitExceeded 40009, 42911, 42913, 42910: nothing has been charged.
+    """
+    decision = terms.admit(home.incoming, home.most_bytes, count, size, now_ms)
+    if decision:
+        raise refusal(decision, terms, home.incoming, home.most_bytes, size, now_ms)
+
+
+def check_unopened(terms: Terms, quota: Quota, size: int, now_ms: int) -> None:
+    """What ``admit`` would refuse in a channel of this quota that nobody uses, asked before it is opened for it.
+
+    Raises: LimitExceeded, as ``admit``.
+    """
+    max_bytes = quota.max_message_size or terms.max_bytes
+    decision = terms.look(None, max_bytes, size, now_ms)
+    if decision:
+        raise refusal(decision, terms, None, max_bytes, size, now_ms)
+
+
+def check_size(terms: Terms, count: int, size: int) -> None:
+    """May one publish be so large? Raises: LimitExceeded 40034, 40009."""
+    decision = terms.check(count, size)
+    if decision == Decision.TOO_MANY:
+        raise too_many(count, terms.max_messages)
+    if decision:
+        raise _too_large(size, terms.max_bytes)
+
+
+def refusal(decision: int, terms: Terms, channel: Rate | None, max_bytes: int, size: int, now_ms: int) -> LimitExceeded:
+    """What is told to a publisher whose publish does not fit its terms."""
+    if decision == Decision.TOO_LARGE:
+        return _too_large(size, min(terms.max_bytes, max_bytes))
+    owner, code = _OWNERS[Decision(decision)]
+    rate = {"connection": terms.connection, "channel": channel, "key": terms.key, "app": terms.app}[owner]
+    assert rate is not None
+    return _too_fast(owner, code, rate, now_ms)
+
+
+def _too_large(size: int, max_bytes: int) -> LimitExceeded:
+    return LimitExceeded(f"messages: {size} bytes are more than maxMessageSize, {max_bytes}", code=40009, status=400)
+
+
+_OWNERS = {
+    Decision.CONNECTION_RATE: ("connection", 42911),
+    Decision.CHANNEL_RATE: ("channel", 42913),
+    Decision.KEY_RATE: ("key", 42910),
+    Decision.APP_RATE: ("app", 42910),
+}
 
 
 class Allowances:
@@ -148,9 +175,14 @@ class Allowances:
             bounds = self.settings.limits
             connection = self._quota_of_connections(key_name)
             found = Allowance(
-                connection, key, app, channels=bounds.channels_per_connection, max_message_size=bounds.max_message_size
+                connection,
+                key,
+                app,
+                channels=bounds.channels_per_connection,
+                max_message_size=bounds.max_message_size,
+                max_messages=bounds.messages_per_publish,
             )
-            if found.incoming is None and found.outgoing is None:
+            if found.terms.connection is None and found.outgoing is None:
                 self._shared[key_name] = found
         return found
 

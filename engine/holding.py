@@ -61,12 +61,12 @@ class Holding:
         """Whose turn it is to be read back, or a part of it."""
         return next(iter(self.wanted or self.recalls), None)
 
-    def stage(self, asked: Asked, now_ms: int) -> None:
+    def stage(self, asked: Asked) -> None:
         """Decide on it now, or in its turn. Its channel is awake."""
-        channel, key = asked.channel, asked.connection_id
+        channel, key = asked.channel, asked.author.connection_id
         waiting = channel.held.get(key) if channel.held is not None and key is not None else None
         if waiting is None:
-            need = channel.sequence.decide(asked, now_ms)
+            need = channel.sequence.decide(asked)
             if need is None:
                 return
             # Who has no connection, and wants an order, waits for an answer before the next request.
@@ -100,13 +100,13 @@ class Holding:
                     self._next(waiting).completion.refused(error)
                 self.ready.append(waiting)
 
-    def go_on(self, now_ms: int, most: int) -> bool:
+    def go_on(self, most: int) -> bool:
         """Decide on what has waited, on so many at most. True: there is more."""
         while self.ready and most:
             waiting = self.ready.popleft()
             while waiting.asked and most:
                 most -= 1
-                need = waiting.channel.sequence.decide(waiting.asked[0], now_ms)
+                need = waiting.channel.sequence.decide(waiting.asked[0])
                 if need is None:
                     self._next(waiting)
                 elif need in waiting.near:

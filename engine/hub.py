@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine import limits
+from engine.allowance import admit, check_unopened
 from engine.channel import Channel
 from engine.channelview import ChannelView
 from engine.directory import ChannelNames
@@ -30,10 +31,12 @@ from engine.sequencer import Asked, Completion, overloaded
 from engine.settings import Settings
 from engine.shares import Tally, check_share
 from ext.disk.recall import Recall
+from ext.log.author import Author
 from ext.log.budget import Budget, Share
 from ext.log.common import Common
 from ext.log.counters import Meter
 from ext.log.dedup import DedupWindow
+from ext.log.terms import Terms
 from ext.text.serial import first_serial
 from ext.wire.encoder import record_origin
 from ext.wire.publish import Publish
@@ -64,7 +67,7 @@ class Hub:
         """``journal``, ``clock``: of the channels that are kept; the clock is restored."""
         self.settings = settings
         self.common = Common(settings.limits.dedup_ids)
-        self.common.most_pending = limits.OVERSTAGED * settings.limits.staged_bytes
+        self._bound_pending(settings)
         self.kept = Partition(journal, clock, self.common, kept=True)
         self.memory = Partition.in_memory(self.common, step_ms=clock.step_ms)
         self.partitions = (self.memory, self.kept)
@@ -91,10 +94,14 @@ class Hub:
         bounds = settings.limits
         self.settings = settings
         self.common.most_remembered = bounds.dedup_ids
-        self.common.most_pending = limits.OVERSTAGED * bounds.staged_bytes
+        self._bound_pending(settings)
         self.budget.limit(bounds.within(limits.MEMORY_UNKNOWN).ring_bytes)
         for app_id, meter in self.meters.items():
             meter.most_remembered = settings.app_quota(app_id).dedup_ids
+
+    def _bound_pending(self, settings: Settings) -> None:
+        self.common.max_staged = settings.limits.staged_bytes
+        self.common.max_pending = limits.OVERSTAGED * settings.limits.staged_bytes
 
     def partition_for(self, durability: str) -> Partition:
         """Where channels have their home that promise this."""
@@ -176,40 +183,45 @@ class Hub:
         else:
             _wait(channel, do)
 
-    def stage(
+    def publish(
         self,
-        channel: Channel,
+        app_id: str,
+        name: str,
         publish: Publish,
         base_id: str,
-        connection_id: str | None,
-        client_id: str | None,
-        now_ms: int,
+        author: Author,
+        terms: Terms,
         completion: Completion,
-        *,
-        inherited: bool = False,
-    ) -> None:
-        """Have it decided on, now or in its turn: see ``Sequencer.decide``.
+    ) -> Channel:
+        """Have it staged in the channel, which is opened for it, if the terms allow for it; ``completion`` is told.
 
-        Args:
-            inherited: its connection is of an earlier life of the server.
+        Raises: LimitExceeded: then nobody is told, nothing is charged, and no channel is opened for it.
         """
-        asked = Asked(channel, publish, base_id, connection_id, client_id, completion, inherited)
-        if channel.awake:
-            self.holding.stage(asked, now_ms)
-            return
+        now_ms = self.common.now_ms
+        if not self.is_open(app_id, name):
+            check_unopened(terms, self.quota_of(app_id, name), publish.size, now_ms)
+        channel = self.open(app_id, name)
+        admit(terms, channel, publish.count, publish.size, now_ms)
+        self.stage(Asked(channel, publish, base_id, author, completion))
+        return channel
 
-        waiting_bytes = len(publish.messages) + limits.WAITING_BYTES
-        if self.common.pending_bytes > self.common.most_pending:
+    def stage(self, asked: Asked) -> None:
+        """Have it decided on, now or in its turn: see ``Sequencer.decide``."""
+        channel, completion = asked.channel, asked.completion
+        if channel.awake:
+            self.holding.stage(asked)
+            return
+        if self.common.overfull:
             completion.refused(overloaded())
             return
-        self.common.pending_bytes += waiting_bytes
+        self.common.pending_bytes += asked.size
 
         def later() -> None:
-            self.common.pending_bytes -= waiting_bytes
+            self.common.pending_bytes -= asked.size
             if channel.failure is not None:
                 completion.refused(channel.failure)
             else:
-                self.holding.stage(asked, now_ms)
+                self.holding.stage(asked)
 
         _wait(channel, later)
 

@@ -9,7 +9,7 @@ Source: Ably's protocol, messages, encodings and idempotent publishing."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack
@@ -18,7 +18,7 @@ import orjson
 from engine import absent
 from engine.errors import BadRequest, LimitExceeded
 from engine.limits import UNCOUNTED_BYTES
-from ext.log.dedup import connection_named
+from ext.log.author import Author
 from ext.text.serial import message_serial_text, serial_ms
 from ext.text.values import Unread
 from ext.wire.neutral import Packer, is_finite
@@ -30,19 +30,22 @@ MOST_MESSAGES = 1000  # their index has three digits
 _UPDATES = (1, 2, 5)
 
 
-def check_count(count: int, most: int) -> None:
-    """Raises: LimitExceeded, 40034, if one publish may not have so many messages."""
-    most = min(most, MOST_MESSAGES)
-    if count > most:
-        raise LimitExceeded(f"messages: {count} are more than {most} in one publish", code=40034, status=400)
+def too_many(count: int, most: int) -> LimitExceeded:
+    """What is told to a publisher with more messages in one publish than it may have."""
+    return LimitExceeded(f"messages: {count} are more than {most} in one publish", code=40034, status=400)
 
 
-def check_named_connection(ids: Sequence[str] | None, connection_id: str | None) -> None:
-    """Ids of the form that messages have by themselves are for the connection that they name: anybody else could use up
-    its next ones, and its messages would not be stored. Raises: BadRequest 40031."""
-    for index, message_id in enumerate(ids or ()):
-        named = connection_named(message_id)
-        if named is not None and named != connection_id:
+def check_client_ids(author: Author, client_ids: Iterable[str | None]) -> None:
+    """May its messages name these? Raises: BadRequest 40012."""
+    for client_id in client_ids:
+        if not author.permits_client_id(client_id):
+            raise BadRequest(f"clientId: {client_id!r} is not permitted by the credentials", code=40012)
+
+
+def check_ids(author: Author, ids: Sequence[str]) -> None:
+    """May its messages have these? Raises: BadRequest 40031."""
+    for index, message_id in enumerate(ids):
+        if not author.permits_id(message_id):
             raise BadRequest(
                 f"messages[{index}].id: {message_id[:64]!r} is of the form <connectionId>:<number>:<number>, which is"
                 " for what is published over that connection, or with its connectionKey",
@@ -91,7 +94,9 @@ def publish_from(
         raise BadRequest("messages: must be an array of maps", code=40000)
     if not messages:
         raise BadRequest("messages: empty", code=40000)
-    check_count(len(messages), max_messages)
+    most = min(max_messages, MOST_MESSAGES)
+    if len(messages) > most:
+        raise too_many(len(messages), most)
     packer = Packer(_to_json, base64=wire == JSON)
     for message in messages:
         if not (isinstance(message, dict) and packer.add(message)):

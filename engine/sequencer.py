@@ -1,6 +1,6 @@
 """Numbers what is published, once, and makes it visible when it is durable.
 
-    stage    dedup? -> serial -> pending            nobody sees it; its ids are remembered already
+    decide   dedup? -> serial -> pending            nobody sees it; its ids are remembered already
     take     pending -> one batch of blocks         each entry learns the serial of the one before it
     commit   ring, streams, completions             after the journal has it
     undo     ids forgotten, completions refused     the journal does not have it: the retry is a first try again
@@ -20,10 +20,12 @@ from engine.errors import LimitExceeded, PublishRejected, PubSubError
 from engine.journal.port import NONE_REFUSED, Block, Refused, Stored
 from engine.limits import WAITING_BYTES
 from engine.repeats import other_content, repeats
+from ext.log.author import Author
+from ext.log.decision import Decision
+from ext.log.dedup import DedupWindow
 from ext.log.entry import Entry
 from ext.log.ring import EPHEMERAL, Stream
 from ext.log.sequence import Sequence
-from ext.text.serial import connection_origin
 from ext.wire.encoder import encode_record, record_ids
 from ext.wire.publish import Publish
 
@@ -48,7 +50,7 @@ class Batch:
 
 
 def overloaded() -> LimitExceeded:
-    """What is told to who publishes though he should have stopped: the disk does not keep up."""
+    """What is told to a publisher that goes on though it was slowed down: the disk does not keep up."""
     told = "more is on its way to the journal than the server may hold; try again"
     return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
 
@@ -68,10 +70,8 @@ class Asked:
     channel: Channel
     publish: Publish
     base_id: str  # message ``i`` without an id of its own is ``<base_id>:<i>``
-    connection_id: str | None  # whose connection published it, if any
-    client_id: str | None  # the identity of messages that name none, if it is known
+    author: Author
     completion: Completion  # told now or later, in any case
-    inherited: bool = False  # its connection is of an earlier life of the server
     found: Found | None = None  # what the journal has under a serial that was asked for
 
     @property
@@ -83,12 +83,16 @@ class Asked:
     def may_be_of_before(self) -> bool:
         """May an earlier life of the server have taken its ids? Those that we make, and those of connections that were
         made in this life, are random and new with it."""
-        return self.inherited or self.publish.ids is not None
+        return self.author.inherited or self.publish.ids is not None
+
+    @property
+    def flags(self) -> int:
+        return EPHEMERAL if self.publish.ephemeral else 0
 
     def record(self) -> bytes:
         """As it would be stored."""
-        flags = EPHEMERAL if self.publish.ephemeral else 0
-        return encode_record(self.base_id, self.connection_id, self.client_id, flags, self.publish.messages)
+        author = self.author
+        return encode_record(self.base_id, author.connection_id, author.client_id, self.flags, self.publish.messages)
 
     def ids(self) -> tuple[str, ...]:
         if self.publish.ids is not None:
@@ -103,78 +107,79 @@ class Need(Enum):
 
 
 class Sequencer(Sequence):
-    """The one place where entries get their serials. (Plain ones: also ext/net/ingest.pyx, which does as ``stage``.)"""
+    """What follows from a decision (``Sequence.decide``): a serial, the first one's outcome, a refusal, or a wait."""
 
-    def stage(
-        self,
-        channel: Channel,
-        publish: Publish,
-        base_id: str,
-        connection_id: str | None,
-        client_id: str | None,
-        now_ms: int,
-        completion: Completion,
-    ) -> Need | int | None:
-        """``decide`` on a publish that is asked for here, of a connection of this life if it is of any."""
-        return self.decide(Asked(channel, publish, base_id, connection_id, client_id, completion), now_ms)
-
-    def decide(self, asked: Asked, now_ms: int) -> Need | int | None:
+    def decide(self, asked: Asked) -> Need | int | None:
         """Give the publish a serial, or find that it has one, or refuse it; its completion is told now or later.
 
         Returns: None, if so. Else nothing has happened, and it tells what is to be known first: the ids of earlier
         lives, or what the journal has under this serial (``asked.found``), for a repeat has the content of the first.
         """
-        channel, publish, completion = asked.channel, asked.publish, asked.completion
-        count = publish.count
-        if self.common.pending_bytes > self.common.most_pending:
-            completion.refused(overloaded())
-            return None
-        if not self.common.admits(channel.meter, count):
-            completion.refused(self._full(channel, count))
-            return None
-        windows = [channel.dedup]
-        if channel.earlier is not None and asked.may_be_of_before:
-            if not channel.recalled:
-                return Need.EARLIER_IDS
-            windows.append(channel.earlier)
-        ids = asked.ids()
-        seen = [known for window in windows for known in map(window.find, ids) if known is not None]
-        if seen:
-            if len(seen) < count or len({serial for serial, _ in seen}) > 1:
-                completion.refused(
-                    PublishRejected(
-                        f"{len(seen)} of the {count} message ids have been used in other publishes on this channel",
-                        code=40031,
-                        status=400,
-                    )
-                )
-                return None
-            serial, index = seen[0]
-            same = self._repeats(asked, serial, index)
-            if same is not None:
-                self._answer(asked, same, serial, index)
-                return None
-            if asked.found is None or asked.found.serial != serial:
+        decision = self._stage(asked)
+        if decision == Decision.SEEN:
+            serial = self._first(asked)
+            if serial is not None and (asked.found is None or asked.found.serial != serial):
                 return serial
+            if serial is None:
+                return None
             # The journal has let go of it, so it is past the window: its ids count no longer.
-            for window in windows:
-                self.common.forget(channel.meter, window.remove_all(list(ids), serial))
-        if self.refusing is not None and channel.kept and (not publish.ephemeral or channel.first_under_way):
-            completion.refused(self.refusing)  # and no id is remembered: what is in doubt must not be forgotten for it
-            return None
-        if publish.ids is not None and len(set(ids)) != count:
-            completion.refused(PublishRejected("two messages of one publish have the same id", code=40031, status=400))
-            return None
-        serial = self.clock.next(now_ms)
-        if count == 1:
-            channel.dedup.add(ids[0], serial, 0, self.common.steady_ms)
-        else:
-            channel.dedup.add_all(ids[0][:-2], count, serial, self.common.steady_ms)
-        origin = connection_origin(asked.connection_id) if asked.connection_id is not None else 0
-        channel.last_used_ms = self.common.steady_ms
-        flags = EPHEMERAL if publish.ephemeral else 0
-        self.push(channel, serial, asked.record(), origin, flags, count, completion)
+            channel, ids = asked.channel, list(asked.ids())
+            for window in self._windows(asked):
+                self.common.forget(channel.meter, window.remove_all(ids, serial))
+            decision = self._stage(asked)
+        if decision == Decision.EARLIER_IDS:
+            return Need.EARLIER_IDS
+        if decision != Decision.NEW:
+            asked.completion.refused(self._refusal(asked, decision))
         return None
+
+    def _stage(self, asked: Asked) -> int:
+        publish = asked.publish
+        return self.stage(
+            asked.channel,
+            asked.base_id,
+            publish.ids,
+            publish.count,
+            asked.may_be_of_before,
+            asked.flags,
+            asked.author.origin,
+            asked.record,
+            asked.completion,
+        )
+
+    def _windows(self, asked: Asked) -> list[DedupWindow]:
+        """Where its ids may be."""
+        channel = asked.channel
+        return [channel.dedup] + ([channel.earlier] if channel.earlier is not None and asked.may_be_of_before else [])
+
+    def _first(self, asked: Asked) -> int | None:
+        """Of a publish whose ids have been seen, answer it; or the serial of the first one, if that is not at hand."""
+        ids, count = asked.ids(), asked.publish.count
+        seen = [known for window in self._windows(asked) for known in map(window.find, ids) if known is not None]
+        if len(seen) < count or len({serial for serial, _ in seen}) > 1:
+            asked.completion.refused(
+                PublishRejected(
+                    f"{len(seen)} of the {count} message ids have been used in other publishes on this channel",
+                    code=40031,
+                    status=400,
+                )
+            )
+            return None
+        serial, index = seen[0]
+        same = self._repeats(asked, serial, index)
+        if same is None:
+            return serial
+        self._answer(asked, same, serial, index)
+        return None
+
+    def _refusal(self, asked: Asked, decision: int) -> PubSubError:
+        """Why it can't be staged."""
+        if decision == Decision.FULL:
+            return self._full(asked.channel, asked.publish.count)
+        if decision == Decision.OVERFULL:
+            return overloaded()
+        assert decision == Decision.REFUSING and isinstance(self.refusing, PubSubError)
+        return self.refusing
 
     def _repeats(self, asked: Asked, serial: int, index: int) -> bool | None:
         """Is its content that of the entry that has taken its ids? None: that is not at hand."""

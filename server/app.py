@@ -49,7 +49,6 @@ from server.reloading import Reloader
 from server.rest.api import Rest
 from server.rest.backend import NodeBackend
 from server.rest.posting import PostDesk
-from server.rest.publishing import Bounds
 from server.rest.revoking import Revoker
 from server.rest.revoking import begin as begin_revocations
 from server.systemd import notify
@@ -222,7 +221,7 @@ async def _serve(
     nonces = NonceFile(directory.path, REMEMBERED_MS, node.steady_ms())
     issuer = TokenIssuer(keyring, seal, secrets.token_bytes, known=nonces.known, remember=nonces.remember)
     backend = NodeBackend(node, keyring, issuer, directory, revoker)
-    rest = Rest(backend, Bounds(bounds.max_message_size, bounds.messages_per_publish), node.pace)
+    rest = Rest(backend, node.pace)
     tls = certificate.context if certificate is not None else None
     front = Front(node, node.refusals.around(node.keyguard.before(rest)), tls)
     if tls is None:

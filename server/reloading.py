@@ -28,7 +28,6 @@ from server.keywatch import KeyWatch
 from server.logs import facts
 from server.node.node import Node
 from server.rest.api import Rest
-from server.rest.publishing import Bounds
 from server.systemd import notify, notify_reloading
 from server.transport.front import Front
 
@@ -131,7 +130,6 @@ class Reloader:
         node.connections.limit = bounds.connections
         node.keyguard.anywhere = settings.dev or settings.tls_ended_by_proxy
         logging.getLogger().setLevel(settings.log_level.upper())
-        self._rest.bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
         self._front.limit(bounds)
         self._take(certificate)
         self._watch.configure(settings.keys)  # with this clients, too, get their limits

@@ -13,17 +13,19 @@ from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
 from engine.errors import JournalUnavailable, PubSubError
 from engine.message import messages_from
+from engine.publishing import Messages
+from engine.sequencer import Asked
 from ext.log.rate import Rate
+from ext.log.terms import Terms
 from ext.net.permit import Permit, Place
 from ext.net.posts import Posts
 from server.http.reply import Reply, refusal, respond
 from server.http.request import Request
-from server.rest.publishing import Bounds, Messages, check_publish, read_messages
+from server.rest.publishing import check_request, read_messages
 from tests.test_sequencer import T0, awake, partition
 
 JSON, MSGPACK = "application/json", "application/x-msgpack"
 DOWN = JournalUnavailable("the disk is on holiday")
-BOUNDS = Bounds(size=200, messages=5)
 TARGET = "/channels/one/messages"
 DATE = b"Sat, 21 Nov 2026 09:42:18 GMT"
 SMALL = {"head_bytes": 2000, "body_bytes": 60_000, "idle_ms": 75_000, "patience_ms": 2_000, "response_ms": 30_000}
@@ -77,7 +79,7 @@ class Desk:
         self.sequencer.common.now_ms = self.sequencer.common.steady_ms = T0
         self.channel = awake("one", within=within)
         self.identity = identity or Identity("app1", "app1.key1", None, True, Capability.parse('{"*":["*"]}'))
-        self.key = key or Rate(0, 0)
+        self.terms = Terms(None, key or Rate(0, 0), Rate(0, 0), max_bytes=200, max_messages=5)
         self.good_until_ms = good_until_ms
         self.short = short
         self.now_ms = 0
@@ -110,11 +112,9 @@ class Desk:
     def _serve(self, caller, key, request):
         try:
             wire, values = read_messages(request)
-            messages = Messages(wire, values, {}, BOUNDS)
-            ready = check_publish(request, messages, "one", self.identity, BOUNDS, lambda key: ("conn1conn1", None))
-            self.sequencer.stage(
-                self.channel, ready.publish, ready.base_id, ready.connection_id, ready.client_id, T0, caller
-            )
+            messages = Messages(wire, values, {}, self.terms.max_messages)
+            ready = check_request(request, messages, "one", self.identity, self.terms, lambda key: ("conn1conn1", None))
+            self.sequencer.decide(Asked(self.channel, ready.publish, ready.base_id, ready.author, caller))
         except PubSubError as error:
             caller.reply(whole(respond(request, refusal(error))))
             return
@@ -122,18 +122,13 @@ class Desk:
         packed = request.headers["content-type"] == MSGPACK
         permit = self.posts.permit(key) or Permit(
             self.sequencer.common,
+            self.identity.author(),
+            self.terms,
             "app1",
             whole(respond(request, Reply(201, {}))).partition(b"Content-Length: ")[0] + b"Content-Length: ",
             refuse,
             msgpack_in=packed,
             msgpack_out=packed,
-            client_id=None if self.identity.wildcard else self.identity.client_id,
-            wildcard=self.identity.wildcard,
-            key=self.key,
-            app=Rate(0, 0),
-            most_bytes=BOUNDS.size,
-            most_messages=BOUNDS.messages,
-            most_pending=1 << 20,
             good_until_ms=self.good_until_ms,
         )
         opening = b"\x83\xa7channel\xa3one\xa9messageId" if packed else b'{"channel":"one","messageId":'

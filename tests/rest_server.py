@@ -20,17 +20,20 @@ from engine.journal.port import Stored
 from engine.names import ChannelName
 from engine.statistics import Entries, Interval, Statistics
 from ext.log.counters import Meter
+from ext.log.rate import Rate
+from ext.log.terms import Terms
 from ext.text.serial import message_serial_text
 from ext.wire.encoder import encode_record
 from ext.wire.publish import Publish
 from server.http.request import Request, Response, parse_target
 from server.rest.admin import Health
 from server.rest.api import Rest
-from server.rest.publishing import Bounds
+from server.rest.publishing import RestPublish
 from server.rest.statistics import StatsQuery
 
 NOW = 1_700_000_000_000
 SERIES = "abcd1234"
+TERMS = Terms(None, Rate(0, 0), Rate(0, 0), max_bytes=65536, max_messages=1000)
 JSON, MSGPACK = "application/json", "application/x-msgpack"
 
 
@@ -90,25 +93,20 @@ class FakeBackend:
     ) -> dict[str, object]:
         return {"successCount": 0, "failureCount": 0, "results": []}
 
-    async def publish(
-        self,
-        identity: Identity,
-        channel: ChannelName,
-        publish: Publish,
-        *,
-        base_id: str,
-        connection_id: str | None,
-        client_id: str | None,
-    ) -> list[str]:
+    def terms(self, identity: Identity) -> Terms:
+        return TERMS
+
+    async def publish(self, identity: Identity, ready: RestPublish) -> list[str]:
+        channel, publish, author = ready.channel, ready.publish, ready.author
         await trio.lowlevel.checkpoint()
         if self.refuses is not None:
             raise self.refuses
         if channel.name in self.refuses_on:
             raise self.refuses_on[channel.name]
         serial = (NOW << 16) + len(self.entries) + 1
-        record = encode_record(base_id, connection_id, client_id, 0, publish.messages)
+        record = encode_record(ready.base_id, author.connection_id, author.client_id, 0, publish.messages)
         self.entries.append(Stored(serial, self.entries[-1].serial if self.entries else 0, SERIES, record))
-        self.published.append((channel, publish, base_id, connection_id, client_id))
+        self.published.append((channel, publish, ready.base_id, author.connection_id, author.client_id))
         return [message_serial_text(serial, SERIES, index) for index in range(publish.count)]
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
@@ -176,7 +174,7 @@ class Server:
 
     def __init__(self, *, dev: bool = False) -> None:
         self.backend = FakeBackend(dev=dev)
-        self.rest = Rest(self.backend, Bounds(size=65536, messages=1000))
+        self.rest = Rest(self.backend)
 
     def ask(
         self, method: str, target: str, body: object = b"", *, who: str | None = "root", **headers: str

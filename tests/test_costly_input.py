@@ -26,7 +26,7 @@ from ext.wire.publish import parse_publish
 from server.http.request import Request, decode_body, parse_target
 from server.realtime import wire
 from server.realtime.attachment import channel_params
-from server.rest.publishing import Bounds, read_plain, read_publish
+from server.rest.publishing import read_plain, read_publish
 from tests.cost import cost
 from tests.harness import KEY, Address, Server
 from tests.leanclient import UPGRADE, LeanClient
@@ -38,7 +38,7 @@ from tests.test_tls import TlsClient
 MOST = 7.0  # yardsticks, of about 1 ms
 FRAME = Limits().max_frame_size - 200
 BODY = Limits().request_body_bytes
-BOUNDS = Bounds(Limits().max_message_size, Limits().messages_per_publish)
+MESSAGES = Limits().messages_per_publish
 FORM, TEXT = "application/x-www-form-urlencoded", "text/plain"
 
 
@@ -226,15 +226,15 @@ def test_no_body_holds_the_loop(name: str) -> None:
     body, kind, query = BODIES[name]
     assert len(body) <= BODY
     request = Request("POST", "/channels/x/messages", query, {"content-type": kind}, body, False, "")
-    assert held(lambda: read_plain(request, BOUNDS)) < MOST
+    assert held(lambda: read_plain(request, MESSAGES)) < MOST
     if name not in ("text", "JSON as it is", "JSON as it is, of escapes"):
         assert held(lambda: _refused(lambda: decode_body(request))) < MOST
-    assert held(lambda: _refused(lambda: read_publish(request, BOUNDS))) < MOST
-    made = _refused(lambda: read_publish(request, BOUNDS))
+    assert held(lambda: _refused(lambda: read_publish(request, MESSAGES))) < MOST
+    made = _refused(lambda: read_publish(request, MESSAGES))
     if made is not None:
 
         def publish() -> None:
-            again = type(made)(wire.JSON, made.values, {}, BOUNDS)
+            again = type(made)(wire.JSON, made.values, {}, MESSAGES)
             again.make()
 
         assert held(publish) < MOST

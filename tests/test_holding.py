@@ -13,6 +13,7 @@ from engine.holding import Holding
 from engine.journal.port import Stored
 from engine.repeats import repeats
 from engine.sequencer import Asked
+from ext.log.author import Author
 from ext.log.dedup import DedupWindow
 from ext.wire.encoder import encode_record
 from ext.wire.publish import Publish
@@ -24,7 +25,7 @@ DOWN = JournalUnavailable("the disk is on holiday")
 def asked(channel: Channel, number: int, *, who: str = "AAAAAAAAAB", data: str = "x", inherited: bool = False) -> Asked:
     messages = msgpack.packb([{"data": data}])
     publish = Publish("room", number, 1, 1, None, None, messages)
-    return Asked(channel, publish, f"{who}:{number}", who, None, Told(), inherited)
+    return Asked(channel, publish, f"{who}:{number}", Author(who, None, inherited=inherited), Told())
 
 
 class World:
@@ -33,12 +34,12 @@ class World:
     def __init__(self, channel: Channel | None = None) -> None:
         self.channel = channel or awake()
         self.sequencer = self.channel.partition.sequencer
-        self.sequencer.common.steady_ms = T0
+        self.sequencer.common.now_ms = self.sequencer.common.steady_ms = T0
         self.holding = Holding(self.sequencer.common)
         self.journal: dict[int, Stored] = {}
 
     def stage(self, what: Asked) -> Told:
-        self.holding.stage(what, T0)
+        self.holding.stage(what)
         assert isinstance(what.completion, Told)
         return what.completion
 
@@ -55,7 +56,7 @@ class World:
         waiting = self.holding.lookups.popleft()
         after = sorted(serial for serial in self.journal if serial >= waiting.serial)
         self.holding.found([waiting], [[self.journal[serial] for serial in after[:near]]])
-        while self.holding.go_on(T0, most):
+        while self.holding.go_on(most):
             pass
 
     def forget(self) -> None:
@@ -127,7 +128,7 @@ def test_what_can_t_be_looked_up_is_told_and_the_next_has_its_turn() -> None:
     world.forget()
     again, behind = world.stage(asked(world.channel, 0)), world.stage(asked(world.channel, 1))
     world.holding.found([world.holding.lookups.popleft()], [DOWN])
-    assert not world.holding.go_on(T0, 100)
+    assert not world.holding.go_on(100)
     world.commit()
     assert again.outcomes == [("refused", DOWN.code)]
     assert behind.outcomes[0][0] == "accepted"
@@ -163,7 +164,7 @@ def test_only_what_may_be_of_an_earlier_life_waits_for_its_ids() -> None:
     channel.earlier, channel.recalled = earlier, True
     world.holding.recalled(channel)
     assert world.holding.next_recall() is None
-    assert not world.holding.go_on(T0, 100)
+    assert not world.holding.go_on(100)
     world.look_up()
     world.commit()
     assert old.outcomes == [("accepted", serial, 0, 1)]

@@ -12,6 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import JournalUnavailable
+from engine.sequencer import Asked
+from ext.log.author import Author
+from ext.log.rate import Rate
+from ext.log.terms import Terms
 from ext.net.ingest import Ingest
 from ext.wire.acks import AckQueue
 from ext.wire.publish import parse_publish
@@ -19,14 +23,21 @@ from tests.test_sequencer import T0, awake, partition
 
 CONNECTION = "AAAAAAAAAB"
 DOWN = JournalUnavailable("the disk is on holiday")
-BOUNDS = {"most_bytes": 1000, "most_messages": 3, "most_unanswered": 1 << 20, "most_pending": 1 << 20}
+TERMS = Terms(None, Rate(0, 0), Rate(0, 0), max_bytes=1000, max_messages=3)
 
 
 class Publisher:
     """One client's publishes on two channels, in the short way where it is open, or never."""
 
     def __init__(
-        self, short: bool, client_id: str | None = None, most_remembered: int = 1 << 20, **bounds: int
+        self,
+        short: bool,
+        client_id: str | None = None,
+        *,
+        most_remembered: int = 1 << 20,
+        max_messages: int = 3,
+        max_unanswered: int = 1 << 20,
+        max_staged: int = 1 << 20,
     ) -> None:
         within = partition(most_remembered)
         self.sequencer, self.common = within.sequencer, within.sequencer.common
@@ -34,11 +45,13 @@ class Publisher:
         self.channels = {name: awake(name, within=within) for name in ("one", "zwei ✓")}
         self.touched: list[AckQueue] = []
         self.acks = AckQueue(0, self.touched)
-        self.client_id = client_id
+        self.acks.max_bytes, self.common.max_staged = max_unanswered, max_staged
+        self.author = Author(CONNECTION, client_id)
         self.short = 0
         self.ingest = None
         if short:
-            self.ingest = Ingest(self.common, self.acks, CONNECTION, client_id, **(BOUNDS | bounds))
+            terms = Terms(None, Rate(0, 0), Rate(0, 0), max_bytes=1000, max_messages=max_messages)
+            self.ingest = Ingest(self.common, self.acks, self.author, terms)
             for name, channel in self.channels.items():
                 self.ingest.grant(name, channel)
         self.answers: list[object] = []
@@ -52,7 +65,7 @@ class Publisher:
         receipt = self.acks.expect(found.msg_serial, len(found.messages))
         base = f"{CONNECTION}:{found.msg_serial}"
         channel = self.channels[found.channel]
-        self.sequencer.stage(channel, found, base, CONNECTION, self.client_id, T0, receipt)
+        self.sequencer.decide(Asked(channel, found, base, self.author, receipt))
 
     def settle(self, kept: bool) -> None:
         batch = self.sequencer.take()
@@ -167,13 +180,13 @@ def test_what_is_not_usual_is_left_to_the_long_way_and_nothing_has_changed(paylo
 
 
 def test_beyond_a_bound_the_long_way_decides():
-    publisher = Publisher(True, most_unanswered=0)
+    publisher = Publisher(True, max_unanswered=0)
     assert publisher.ingest.offer(PLAIN, False)
     assert not publisher.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
     publisher.settle(True)
     assert publisher.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
 
-    crowded = Publisher(True, most_pending=0)
+    crowded = Publisher(True, max_staged=0)
     assert crowded.ingest.offer(PLAIN, False)
     assert not crowded.ingest.offer(protocol_message("zwei ✓", 1, [{"data": "x"}], False), False)
 
@@ -195,7 +208,8 @@ def test_what_was_granted_ends_when_it_is_revoked_or_the_channel_sleeps():
     publisher.channels["one"].awake = False
     assert not publisher.ingest.offer(next(messages), False)
     publisher.channels["one"].awake = True
-    publisher.ingest.identify("somebody")
+    publisher.author = Author(CONNECTION, "somebody")
+    publisher.ingest.bound(publisher.author, TERMS)
     assert not publisher.ingest.offer(next(messages), False)
 
 
@@ -246,7 +260,7 @@ def test_a_channel_that_fell_asleep_and_was_opened_anew_takes_the_short_way_agai
 
 
 def test_an_answer_is_of_a_size_that_every_client_takes():
-    publisher = Publisher(True, most_messages=1000)
+    publisher = Publisher(True, max_messages=1000)
     sizes = [1] * 2500 + [700, 700, 1000, 1]
     for serial, size in enumerate(sizes):
         publisher.send(protocol_message("one", serial, [{}] * size, True), True)
@@ -261,8 +275,8 @@ def test_an_answer_is_of_a_size_that_every_client_takes():
 
 def test_publishes_with_nothing_in_them_reach_the_bounds_too():
     """Each takes a few hundred bytes of ours until it is stored: a slow disk must not let millions pile up."""
-    for bounds in ({"most_unanswered": 1 << 20}, {"most_pending": 1 << 20}):
-        publisher = Publisher(True, **({"most_unanswered": 1 << 40, "most_pending": 1 << 40} | bounds))
+    for bounds in ({"max_unanswered": 1 << 20}, {"max_staged": 1 << 20}):
+        publisher = Publisher(True, **({"max_unanswered": 1 << 40, "max_staged": 1 << 40} | bounds))
         taken = 0
         while taken < 10_000 and publisher.ingest.offer(protocol_message("one", taken, [{}], True), True):
             taken += 1

@@ -8,8 +8,10 @@ from engine import limits
 from engine.errors import JournalUnavailable
 from engine.hub import Hub
 from engine.journal.memory import MemoryJournal
+from engine.sequencer import Asked
 from engine.settings import Settings
-from tests.test_sequencer import POLICY, T0, Told, awake, log_clock, publish
+from ext.log.author import Author
+from tests.test_sequencer import POLICY, Told, awake, log_clock, publish
 
 STAGED = 10_000
 
@@ -25,7 +27,7 @@ def stage_until_refused(hub, channel):
     told = []
     while not told or not told[-1].outcomes:
         told.append(Told())
-        hub.stage(channel, publish(), f"AAAAAAAAAB:{len(told)}", "AAAAAAAAAB", None, T0, told[-1])
+        hub.stage(Asked(channel, publish(), f"AAAAAAAAAB:{len(told)}", Author("AAAAAAAAAB", None), told[-1]))
         assert len(told) < 1000
     return told
 

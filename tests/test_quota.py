@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.allowance import Allowances, check_connections
+from engine.allowance import Allowances, admit, check_connections, check_size
 from engine.auth.keys import Key, Keyring
 from engine.errors import LimitExceeded
 from engine.limits import Limits
@@ -35,7 +35,9 @@ def allowances(*keys: Key, **quotas: Quota) -> Allowances:
 
 def refusal(allowed: Allowances, where: Home, *, key: str = "app1.k", count: int = 1, size: int = 1) -> tuple[int, int]:
     with pytest.raises(LimitExceeded) as refused:
-        allowed.of(key, "app1").admit(where, count, size, NOW)
+        terms = allowed.of(key, "app1").terms
+        check_size(terms, count, size)
+        admit(terms, where, count, size, NOW)
     return refused.value.code, refused.value.status
 
 
@@ -96,30 +98,30 @@ def test_who_exceeds_is_told_whose_limit_it_is_and_when_to_come_back() -> None:
     for scope, code in (("connection", 42911), ("key", 42910), ("app", 42910)):
         allowed = allowances(**{scope: one})
         mine = allowed.of("app1.k", "app1")
-        mine.admit(log(), 3, 10, NOW)
+        admit(mine.terms, log(), 3, 10, NOW)
         with pytest.raises(LimitExceeded) as refused:
-            mine.admit(log(), 1, 10, NOW)
+            admit(mine.terms, log(), 1, 10, NOW)
         error = refused.value
         assert (error.code, error.status, error.retry_after_ms) == (code, 429, 2001)
         assert str(error) == f"this {scope} may publish 1 messages a second; try again in 2001 ms"
-        mine.admit(log(), 1, 10, NOW + 2001)
+        admit(mine.terms, log(), 1, 10, NOW + 2001)
     where = log(messages_in=1)
     mine = allowances().of("app1.k", "app1")
-    mine.admit(where, 1, 10, NOW)
+    admit(mine.terms, where, 1, 10, NOW)
     with pytest.raises(LimitExceeded, match="this channel may publish") as refused:
-        mine.admit(where, 1, 10, NOW)
+        admit(mine.terms, where, 1, 10, NOW)
     assert refused.value.code == 42913
 
 
 def test_nobody_is_charged_for_what_another_limit_refuses() -> None:
     allowed = allowances(connection=Quota(messages_in=10), app=Quota(messages_in=10))
     mine, full = allowed.of("app1.k", "app1"), log(messages_in=1)
-    mine.admit(full, 1, 1, NOW)
+    admit(mine.terms, full, 1, 1, NOW)
     for _ in range(50):
         with pytest.raises(LimitExceeded):
-            mine.admit(full, 1, 1, NOW)
+            admit(mine.terms, full, 1, 1, NOW)
     for _ in range(9):
-        mine.admit(log(), 1, 1, NOW)
+        admit(mine.terms, log(), 1, 1, NOW)
 
 
 def test_connections_of_a_key_share_its_rate_and_keys_of_an_app_the_apps() -> None:
@@ -127,12 +129,12 @@ def test_connections_of_a_key_share_its_rate_and_keys_of_an_app_the_apps() -> No
         Key("app1", "k", "s", quota=Quota(messages_in=2)), app1=Quota(messages_in=3), app2=Quota(messages_in=100)
     )
     for _ in range(2):
-        allowed.of("app1.k", "app1").admit(log(), 1, 1, NOW)
+        admit(allowed.of("app1.k", "app1").terms, log(), 1, 1, NOW)
     assert refusal(allowed, log()) == (42910, 429)
-    allowed.of("app1.other", "app1").admit(log(), 1, 1, NOW)
+    admit(allowed.of("app1.other", "app1").terms, log(), 1, 1, NOW)
     assert refusal(allowed, log(), key="app1.other") == (42910, 429)
     for _ in range(100):
-        allowed.of("app2.k", "app2").admit(log(), 1, 1, NOW)
+        admit(allowed.of("app2.k", "app2").terms, log(), 1, 1, NOW)
 
 
 def test_connections_without_rates_of_their_own_share_one_object_and_others_do_not() -> None:
@@ -140,19 +142,19 @@ def test_connections_without_rates_of_their_own_share_one_object_and_others_do_n
     assert free.of("app1.k", "app1") is free.of("app1.k", "app1")
     bounded = allowances(connection=Quota(bytes_in=5))
     first, second = bounded.of("app1.k", "app1"), bounded.of("app1.k", "app1")
-    first.admit(log(), 1, 5, NOW)
-    second.admit(log(), 1, 5, NOW)
+    admit(first.terms, log(), 1, 5, NOW)
+    admit(second.terms, log(), 1, 5, NOW)
     with pytest.raises(LimitExceeded):
-        first.admit(log(), 1, 1, NOW)
+        admit(first.terms, log(), 1, 1, NOW)
 
 
 def test_a_request_is_charged_to_channel_key_and_app_only() -> None:
     allowed = allowances(connection=Quota(messages_in=1), key=Quota(messages_in=2))
     mine = allowed.of("app1.k", "app1")
-    mine.admit_request(log(), 1, 1, NOW)
-    mine.admit_request(log(), 1, 1, NOW)
+    admit(mine.request_terms, log(), 1, 1, NOW)
+    admit(mine.request_terms, log(), 1, 1, NOW)
     with pytest.raises(LimitExceeded, match="this key may"):
-        mine.admit_request(log(), 1, 1, NOW)
+        admit(mine.request_terms, log(), 1, 1, NOW)
 
 
 def test_the_narrowest_size_and_number_of_channels_count_and_never_more_than_the_servers() -> None:
@@ -168,7 +170,7 @@ def test_the_narrowest_size_and_number_of_channels_count_and_never_more_than_the
     assert (allowed.of("app1.x", "app1").max_message_size, allowed.of("app1.x", "app1").channels) == (800, 20)
     assert refusal(allowed, log(), size=501) == (40009, 400)
     assert refusal(allowed, log(most_bytes=100), size=101) == (40009, 400)
-    allowed.of("app1.k", "app1").admit(log(most_bytes=100), 1, 100, NOW)
+    admit(allowed.of("app1.k", "app1").terms, log(most_bytes=100), 1, 100, NOW)
 
 
 def test_connections_of_key_and_app_are_counted_together() -> None:
@@ -206,14 +208,14 @@ def test_a_key_whose_limits_change_counts_on_from_where_it_was() -> None:
     allowed = Allowances(Settings(), keyring)
     before = allowed.of("app1.k", "app1")
     allowed.opened(before)
-    before.admit(log(), 2, 1, NOW)
+    admit(before.terms, log(), 2, 1, NOW)
     keyring.add(replace(key, quota=Quota(messages_in=3, connections=1)))
     allowed.refresh()
-    before.admit(log(), 1, 1, NOW)
+    admit(before.terms, log(), 1, 1, NOW)
     with pytest.raises(LimitExceeded, match="3 messages"):
-        before.admit(log(), 1, 1, NOW)
+        admit(before.terms, log(), 1, 1, NOW)
     with pytest.raises(LimitExceeded):
         check_connections(allowed.of("app1.k", "app1"))
     keyring.remove("app1.k")
     allowed.refresh()
-    before.admit(log(), 100, 1, NOW)
+    admit(before.terms, log(), 100, 1, NOW)

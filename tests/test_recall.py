@@ -24,9 +24,11 @@ from engine.journal.entries import EntriesAfter, EntriesBack, after
 from engine.journal.port import Block, Taker
 from engine.journal.rocks import RocksJournal
 from engine.logclock import LogClock
+from engine.sequencer import Asked
 from engine.settings import Settings
 from ext.disk import block
 from ext.disk.recall import Recall
+from ext.log.author import Author
 from ext.log.dedup import DedupWindow
 from ext.text.serial import SerialClock
 from ext.wire.encoder import encode_record, record_ids
@@ -209,7 +211,7 @@ class Asker:
         messages = [{"id": name, "data": data, "extras": {"a": [1, {"b": None}]}} for name in ids] or [{"data": data}]
         what = Publish("room", 0, len(messages), 1, tuple(ids) or None, None, msgpack.packb(messages))
         opened = node.hub.open("app", f"room{channel}")
-        node.hub.stage(opened, what, base, who, "someone", node.now_ms(), told, inherited=inherited)
+        node.hub.stage(Asked(opened, what, base, Author(who, "someone", inherited=inherited), told))
         node.end_of_turn()
         return told
 

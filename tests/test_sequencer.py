@@ -13,7 +13,9 @@ from engine.journal.memory import MemoryJournal
 from engine.logclock import LogClock
 from engine.partition import Partition
 from engine.policy import Policy
+from engine.sequencer import Asked
 from engine.timeline import Timeline
+from ext.log.author import Author
 from ext.log.common import Common
 from ext.log.dedup import DedupWindow
 from ext.text.serial import SerialClock
@@ -61,8 +63,9 @@ def publish(*ids, count=None, ephemeral=False):
 
 def stage(sequencer, channel, what, base="AAAAAAAAAB:0", now=T0):
     told = Told()
+    sequencer.common.now_ms = now
     sequencer.common.steady_ms = max(sequencer.common.steady_ms, now)
-    sequencer.stage(channel, what, base, base[:10], None, now, told)
+    sequencer.decide(Asked(channel, what, base, Author(base[:10], None), told))
     return told
 
 
@@ -188,18 +191,22 @@ def test_more_ids_than_may_be_remembered_are_refused_until_some_expire():
     assert stage(sequencer, channel, publish(), base="AAAAAAAAAB:1", now=T0 + 400_000).outcomes == []
 
 
-@pytest.mark.parametrize("ids", [("x:0", "x:0"), ("a:0", "x:0")])
-def test_a_publish_that_shares_only_some_of_its_ids_is_refused_whole(ids):
+@pytest.mark.parametrize("used", ["x:0", "x:1", "x:2"])
+def test_a_publish_that_shares_only_some_of_its_ids_is_refused_whole(used):
     sequencer, channel = partition(100).sequencer, awake()
-    stage(sequencer, channel, publish("x:0"))
+    stage(sequencer, channel, publish(used))
     sequencer.commit(sequencer.take())
-    if ids[0] == "a:0":
-        assert stage(sequencer, channel, publish(*ids)).outcomes == [("refused", 40031)]
-        assert channel.dedup.find("a:0") is None
-    else:
-        fresh = awake("other")
-        assert stage(sequencer, fresh, publish(*ids)).outcomes == [("refused", 40031)]
-        assert fresh.dedup.find("x:0") is None
+    assert stage(sequencer, channel, publish("x:0", "x:1", "x:2")).outcomes == [("refused", 40031)]
+    assert [channel.dedup.find(f"x:{n}") is not None for n in range(3)] == [used == f"x:{n}" for n in range(3)]
+
+
+@pytest.mark.parametrize("ids", [("x:0", "x:0"), ("a:0", "x:1"), ("a", "b"), ("a:1", "a:2")])
+def test_several_ids_without_one_base_are_never_staged(ids):
+    """Whoever reads messages has refused them; here they would be taken for others."""
+    sequencer, channel = partition(100).sequencer, awake()
+    with pytest.raises(ValueError, match="one base"):
+        stage(sequencer, channel, publish(*ids))
+    assert not len(sequencer) and not len(channel.dedup)
 
 
 def test_every_staged_entry_is_found_by_its_serial_pending_or_under_way():

@@ -15,10 +15,10 @@ from engine.auth.tokens import (
     LONGEST_CREDENTIAL,
     Identity,
     TokenSeal,
-    check_message_client_id,
     with_client_id,
 )
 from engine.errors import AuthError, BadRequest, PubSubError
+from engine.message import check_client_ids
 
 NOW = 1_700_000_000_000
 SECRET = bytes(range(32))
@@ -268,7 +268,7 @@ def test_asserting_who_one_is_keeps_everything_else() -> None:
     ("who", "client_id"), [(ALICE, None), (ALICE, "alice"), (ANY, None), (ANY, "bob"), (NOBODY, None)]
 )
 def test_messages_may_carry_these_client_ids(who: Identity, client_id: str | None) -> None:
-    check_message_client_id(who, client_id)
+    check_client_ids(who.author(), [client_id])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_messages_may_carry_these_client_ids(who: Identity, client_id: str | Non
 )
 def test_messages_may_not_carry_these(who: Identity, client_id: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        check_message_client_id(who, client_id)
+        check_client_ids(who.author(), [client_id])
     assert (refused.value.code, refused.value.status) == (40012, 400)
 
 

@@ -49,6 +49,11 @@ class Operation:
     MESSAGE_DELETE_ANY: Final = 1 << 16
 
 
+def not_permitted(operation: str, where: str, *, field: str | None = None) -> AuthError:
+    """What is told to those whose credentials do not permit an operation, on a channel or elsewhere."""
+    return AuthError(f"{field + ': ' if field else ''}the credentials do not permit {operation} on {where}", code=40160)
+
+
 NAMES: Mapping[str, int] = {
     name.lower().replace("_", "-"): bit for name, bit in vars(Operation).items() if isinstance(bit, int)
 }

@@ -27,6 +27,7 @@ from engine.auth.keys import Key, Keyring, revoked
 from engine.auth.rates import PublishRates
 from engine.auth.sealing import derive_key
 from engine.errors import AuthError, BadRequest
+from ext.log.author import Author
 
 MAC_BYTES = 32
 MARK_BYTES = 8
@@ -67,6 +68,11 @@ class Identity:
         """What CONNECTED says of it."""
         return "*" if self.wildcard else self.client_id
 
+    def author(self, connection_id: str | None = None, *, inherited: bool = False) -> Author:
+        """In whose name it publishes, over this connection (``inherited``: of an earlier life) or over none."""
+        client_id = None if self.wildcard else self.client_id
+        return Author(connection_id, client_id, wildcard=self.wildcard, inherited=inherited)
+
 
 def check_client_id(client_id: object) -> str:
     """What can be the clientId of a connection or token; ``*``, for any, included. Raises: BadRequest 40012."""
@@ -75,16 +81,6 @@ def check_client_id(client_id: object) -> str:
     if len(client_id.encode("utf-8", "replace")) > limits.CLIENT_ID_BYTES:
         raise BadRequest(f"clientId: must have at most {limits.CLIENT_ID_BYTES} bytes", code=40012)
     return client_id
-
-
-def check_message_client_id(identity: Identity, client_id: str | None) -> None:
-    """May this identity publish as ``client_id``? Raises: BadRequest 40012."""
-    if client_id is None:
-        return
-    if client_id in ("*", ""):
-        raise BadRequest(f"clientId: {client_id!r} is not an identity", code=40012)
-    if not identity.wildcard and client_id != identity.client_id:
-        raise BadRequest("clientId: not permitted by the credentials", code=40012)
 
 
 def with_client_id(identity: Identity, asserted: str | None) -> Identity:

@@ -9,7 +9,12 @@ class Common:
     now_ms: int
     steady_ms: int
     pending_bytes: int
-    most_pending: int
+    max_staged: int
+    max_pending: int
+    @property
+    def congested(self) -> bool: ...
+    @property
+    def overfull(self) -> bool: ...
     remembered: int
     most_remembered: int
     shared: bool

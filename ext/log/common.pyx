@@ -3,6 +3,7 @@
 
     now          ms by the wall clock, which serials follow         steady          ms by the one that nobody can set
     pending      bytes that are staged, or wait to be               remembered      message ids in all windows
+    congested    pending > max_staged: publishers are slowed down   overfull        pending > max_pending: ... are refused
 
 Of what several apps share, none may have so much that the others find nothing."""
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
@@ -29,7 +30,18 @@ cdef class Common:
 
     def __init__(self, uint64_t most_remembered):
         self.most_remembered = most_remembered
-        self.most_pending = UINT64_MAX
+        self.max_staged = UINT64_MAX
+        self.max_pending = UINT64_MAX
+
+    @property
+    def congested(self):
+        """So much is pending that publishers are to be slowed down."""
+        return self.is_congested()
+
+    @property
+    def overfull(self):
+        """So much is pending that nothing more may be: publishers have not been slowed down, or not enough."""
+        return self.pending_bytes > self.max_pending
 
     def admits(self, Meter meter, uint32_t count):
         """May so many message ids more be remembered? Not if all may hold no more, or the app."""

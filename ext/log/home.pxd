@@ -1,7 +1,6 @@
-from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from ext.log.dedup cimport DedupWindow, Id
+from ext.log.dedup cimport DedupWindow
 from ext.log.entry cimport Entry
 from ext.log.prints cimport Prints
 from ext.log.rate cimport Rate
@@ -29,5 +28,3 @@ cdef class Home(View):
 
     cdef int note_shown(self, list entries) except -1
     cdef Entry _find(self, uint64_t serial)
-    cdef bint holds_earlier(self, Id* id) noexcept
-    cdef bint holds_any_earlier(self, uint32_t count, uint8_t* base, size_t size) noexcept

@@ -6,13 +6,11 @@
     visible     View             ring, streams, head
 
 ``engine.channel.Channel`` is this, and what else a channel is."""
-from libc.stddef cimport size_t
-from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint64_t
 
-from ext.log.dedup cimport DedupWindow, Id
+from ext.log.dedup cimport DedupWindow
 from ext.log.entry cimport EPHEMERAL_FLAG, Entry
 from ext.log.prints cimport Prints
-from ext.log.staging cimport holds_any
 from ext.log.view cimport View
 
 
@@ -42,14 +40,6 @@ cdef class Home(View):
     def staged_entry(self, uint64_t serial):
         """The staged entry with this serial, or None."""
         return self._find(serial)
-
-    cdef bint holds_earlier(self, Id* id) noexcept:
-        """May this id have been used in an earlier life? While not all that were are known, it may."""
-        return self.earlier is not None and (not self.recalled or self.earlier.holds(id))
-
-    cdef bint holds_any_earlier(self, uint32_t count, uint8_t* base, size_t size) noexcept:
-        """The same of the ids ``<base><index>``."""
-        return self.earlier is not None and (not self.recalled or holds_any(self.earlier, count, base, size))
 
     cdef int note_shown(self, list entries) except -1:
         """What their home has to remember of entries that are visible now."""

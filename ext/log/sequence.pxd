@@ -1,8 +1,9 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ext.log.home cimport Home
-from ext.text.serial cimport SerialClock
 from ext.log.common cimport Common
+from ext.log.home cimport Home
+from ext.log.staging cimport Names
+from ext.text.serial cimport SerialClock
 
 
 cdef class Sequence:
@@ -13,5 +14,6 @@ cdef class Sequence:
     cdef list _homes                # those with something pending
     cdef Py_ssize_t _count
 
-    cdef int put(self, Home home, uint64_t serial, bytes record, uint64_t origin, uint32_t flags, uint32_t count,
-                 object completion) except -1
+    cdef int decide(self, Home home, Names* names, bint of_before, uint32_t flags) noexcept
+    cdef int enter(self, Home home, Names* names, bytes record, uint64_t origin, uint32_t flags,
+                   object completion) except -1

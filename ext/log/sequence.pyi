@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from typing_extensions import disjoint_base
@@ -19,9 +20,18 @@ class Sequence:
     refusing: Any
     def __init__(self, clock: SerialClock, common: Common) -> None: ...
     def __len__(self) -> int: ...
-    def push(
-        self, home: Home, serial: int, record: bytes, origin: int, flags: int, count: int, completion: object
-    ) -> None: ...
+    def stage(
+        self,
+        home: Home,
+        base: str,
+        ids: tuple[str, ...] | None,
+        count: int,
+        of_before: bool,
+        flags: int,
+        origin: int,
+        make_record: Callable[[], bytes],
+        completion: object,
+    ) -> int: ...
     def take_pending(self, make: type[_Block]) -> tuple[list[tuple[Any, list[Entry]]], list[_Block], bool]: ...
     def part_pending(self) -> tuple[list[tuple[Any, list[Entry]]], list[tuple[Any, list[Entry]]]]: ...
     def reveal(self, groups: list[Any]) -> list[Stream]: ...

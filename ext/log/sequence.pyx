@@ -1,23 +1,29 @@
 # cython: language_level=3
 """What is staged in all logs of a partition, and its way to being visible: the loops of the sequencer.
 
-    put       entry -> its log's pending, and the log into the list of those that have some
+    stage     decide: is it new, and may it be kept?  then  enter: serial, entry -> its log's pending
     take      pending -> under way, by log          each entry learns the serial of the one before it
     reveal    under way -> visible, as in a mirror of the log (ext/log/view.pyx)
     settle    whoever published is told: stored, or why not          refuse    ... of what was never under way
     part      pending -> what needs no journal, and what would
 
-``engine.sequencer.Sequencer`` is this with the rules: what a repeat is, which ids may not be used, what is refused."""
+Every way in, short or long, asks ``decide`` and calls ``enter``. ``engine.sequencer.Sequencer`` is this with what follows
+from a decision: what a repeat is told, what waits, what is refused."""
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from ext.wire.acks cimport Receipt
+from ext.log.common cimport Common
+from ext.log.counters cimport Meter
+from ext.log.decision cimport EARLIER_IDS, FULL, NEW, OVERFULL, REFUSING, SEEN
+from ext.log.dedup cimport Id
 from ext.log.entry cimport EPHEMERAL_FLAG, Entry
 from ext.log.home cimport Home
 from ext.log.kept cimport Kept
-from ext.log.counters cimport Meter
+from ext.log.staging cimport LONGEST_INDEX, Names, holds_any, names_after, remember
 from ext.text.serial cimport SerialClock
-from ext.log.common cimport Common
+from ext.wire.acks cimport Receipt
 
 cdef object _new_tuple = tuple.__new__      # past what a class of named fields puts before it
 
@@ -39,27 +45,78 @@ cdef class Sequence:
         """Entries that are pending: not yet taken."""
         return self._count
 
-    def push(self, Home home not None, uint64_t serial, bytes record not None, uint64_t origin, uint32_t flags,
-             uint32_t count, completion):
-        """Stage an entry of ``count`` messages; their ids are in the log's window already."""
-        self.put(home, serial, record, origin, flags, count, completion)
+    def stage(self, Home home not None, str base not None, tuple ids, uint32_t count, bint of_before, uint32_t flags,
+              uint64_t origin, make_record not None, completion):
+        """Stage a publish of ``count`` messages, if ``decide`` says NEW. Returns what it says.
 
-    cdef int put(self, Home home, uint64_t serial, bytes record, uint64_t origin, uint32_t flags, uint32_t count,
-                 object completion) except -1:
+        Args:
+            ids: of its messages: one, or ``<x>:0``, ``<x>:1``, ...; None: they are ``<base>:0``, ``<base>:1``, ...
+            make_record: makes its record, once it is known to be needed.
+        Raises: ValueError, the ids are not of this form; nothing is staged.
+        """
+        cdef Names names
+        cdef Id id
+        cdef bytes text
+        cdef int decision
+        cdef str first = ids[0] if ids is not None else None
+        if first is not None and count == 1:
+            id = home.dedup._id(first)
+            names = Names(NULL, 0, 1, id)
+        else:
+            if first is not None:
+                base = first[:-2]
+                if ids != tuple([f"{base}:{index}" for index in range(count)]):
+                    raise ValueError(f"{ids[:3]} do not begin several ids of one base")
+            text = base.encode() + b":\0\0\0"            # room for an index
+            names = names_after(home.dedup, <uint8_t*>PyBytes_AS_STRING(text), <size_t>len(text) - LONGEST_INDEX, count)
+        decision = self.decide(home, &names, of_before, flags)
+        if decision == NEW:
+            self.enter(home, &names, make_record(), origin, flags, completion)
+        return decision
+
+    cdef int decide(self, Home home, Names* names, bint of_before, uint32_t flags) noexcept:
+        """The one place that says whether a publish may be staged. Nothing has changed.
+
+        Args:
+            of_before: an earlier life of the server may have taken its ids.
+        Returns: NEW, or the first that applies of OVERFULL, FULL, EARLIER_IDS, SEEN, REFUSING.
+        """
+        if self.common.pending_bytes > self.common.max_pending:
+            return OVERFULL
+        if not self.common.may_remember(home.meter, names.count):
+            return FULL
+        if of_before and home.earlier is not None:
+            if not home.recalled:
+                return EARLIER_IDS
+            if holds_any(home.earlier, names):
+                return SEEN
+        if holds_any(home.dedup, names):
+            return SEEN
+        if self.refusing is not None and home.kept and (not flags & EPHEMERAL_FLAG or home._under_way is not None):
+            return REFUSING         # and no id is remembered: what is in doubt must not be forgotten for it
+        return NEW
+
+    cdef int enter(self, Home home, Names* names, bytes record, uint64_t origin, uint32_t flags,
+                   object completion) except -1:
+        """Stage an entry that is NEW: its ids are remembered, it has a serial, and ``completion`` will be told."""
         cdef Entry entry = Entry.__new__(Entry)
+        cdef Common common = self.common
+        cdef uint64_t serial = self.clock.take(<uint64_t>common.now_ms)
+        remember(home.dedup, names, serial, <uint64_t>common.steady_ms)
+        home.last_used_ms = common.steady_ms
         entry.serial = serial
         entry.record = record
         entry.origin = origin
         entry.flags = flags
-        entry.count = count
+        entry.count = names.count
         entry.completion = completion
         if home._pending is None:
             home._pending = []
             self._homes.append(home)
         home._pending.append(entry)
         self._count += 1
-        self.common.remember(home.meter, count)
-        self.common.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
+        common.remember(home.meter, names.count)
+        common.pending_bytes += <uint64_t>len(record) + ENTRY_BYTES
         return 0
 
     def take_pending(self, make not None):

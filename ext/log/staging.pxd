@@ -1,4 +1,4 @@
-"""What every room that stages plain publishes does: the ids of their messages, and their records."""
+"""The ids of a publish, asked for and remembered together; and the record of a plain one."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -26,24 +26,42 @@ cdef inline size_t decimal(uint8_t* to, uint64_t value) noexcept nogil:
     return size
 
 
-cdef inline bint holds_any(DedupWindow dedup, uint32_t count, uint8_t* base, size_t size) noexcept:
-    """Is any of the ids ``<base><index>`` of a publish in the window? Behind ``base`` there is room for an index."""
+cdef struct Names:              # the ids of a publish: one, or <base>0, <base>1, ...
+    uint8_t* base               # with its colon; behind it there is room for an index
+    size_t size                 # of the base
+    uint32_t count
+    Id first                    # of its first message; of one message, whatever the base
+
+
+cdef inline Names names_after(DedupWindow dedup, uint8_t* base, size_t size, uint32_t count) noexcept:
+    """The ids ``<base><index>``."""
+    return Names(base, size, count, dedup.id_of(base, size + decimal(base + size, 0)))
+
+
+cdef inline bint holds_any(DedupWindow dedup, Names* names) noexcept:
+    """Is any of them in the window?"""
     cdef uint32_t index
-    cdef Id id = dedup.id_of(base, size + decimal(base + size, 0))
-    if id.is_counted:
-        return dedup.holds_some(&id, count)
-    for index in range(count):
-        id = dedup.id_of(base, size + decimal(base + size, index))
+    cdef Id id
+    if names.count == 1:
+        return dedup.holds(&names.first)
+    if names.first.is_counted:
+        return dedup.holds_some(&names.first, names.count)
+    if dedup.holds(&names.first):
+        return True
+    for index in range(1, names.count):
+        id = dedup.id_of(names.base, names.size + decimal(names.base + names.size, index))
         if dedup.holds(&id):
             return True
     return False
 
 
-cdef inline int remember(DedupWindow dedup, uint32_t count, uint64_t serial, uint64_t at_ms, uint8_t* base,
-                         size_t size) except -1:
-    """Take the ids ``<base><index>`` of a publish, of which none is held, into the window; as ``holds_any``."""
-    cdef Id id = dedup.id_of(base, size + decimal(base + size, 0))
-    dedup.take_all(&id, count, serial, at_ms)
+cdef inline int remember(DedupWindow dedup, Names* names, uint64_t serial, uint64_t at_ms) except -1:
+    """Take all of them, of which none is held, into the window."""
+    if names.count == 1:
+        dedup.take(&names.first, serial, 0, at_ms)
+    else:
+        decimal(names.base + names.size, 0)     # ``first`` lies there
+        dedup.take_all(&names.first, names.count, serial, at_ms)
     return 0
 
 

@@ -1,12 +1,13 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from ext.log.home cimport Home
-from ext.text.output cimport Out
-from ext.wire.publish cimport Parser
-from ext.log.rate cimport Rate
+from ext.log.author cimport Author
 from ext.log.common cimport Common
+from ext.log.home cimport Home
+from ext.log.terms cimport Terms
+from ext.text.output cimport Out
 from ext.text.utf8 cimport Text
+from ext.wire.publish cimport Parser
 
 
 cdef class Place:
@@ -16,14 +17,11 @@ cdef class Place:
 
 cdef class Permit:
     cdef Common _common
+    cdef Author _author
+    cdef Terms _terms
     cdef readonly str app_id
     cdef bytes _head                # of an answer, up to the number of Content-Length
-    cdef bint _msgpack_in, _msgpack_out, _wildcard
-    cdef str _client_id
-    cdef bytes _sender              # of a record: no connection, client id, no flags; as msgpack
-    cdef Rate _key_rate, _app_rate
-    cdef uint64_t _most_bytes, _most_pending
-    cdef uint32_t _most_messages
+    cdef bint _msgpack_in, _msgpack_out
     cdef readonly int64_t good_until_ms
     cdef object refuse
     cdef dict _places               # by the target of the request
@@ -34,6 +32,5 @@ cdef class Permit:
     cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion)
     cdef bytes _stage(self, Home home, Parser parser, object completion)
     cdef bint _names_fit(self, Parser parser) except -1
-    cdef bint _has_room(self, Home home, uint64_t size) noexcept
     cdef int write_answer(self, Out* out, Place place, bytes message_id, uint64_t serial, str series, uint32_t first,
                           uint32_t count, bytes date, bint last) except -1

@@ -1,9 +1,10 @@
 from collections.abc import Callable
 from typing import Final, final
 
+from ext.log.author import Author
 from ext.log.common import Common
 from ext.log.home import Home
-from ext.log.rate import Rate
+from ext.log.terms import Terms
 
 @final
 class Place:
@@ -16,19 +17,14 @@ class Permit:
     def __init__(
         self,
         common: Common,
+        author: Author,
+        terms: Terms,
         app_id: str,
         head: bytes,
         refuse: Callable[[object], bytes],
         *,
         msgpack_in: bool,
         msgpack_out: bool,
-        client_id: str | None,
-        wildcard: bool,
-        key: Rate,
-        app: Rate,
-        most_bytes: int,
-        most_messages: int,
-        most_pending: int,
         good_until_ms: int,
     ) -> None: ...
     def grant(self, target: str, place: Place) -> None: ...

@@ -18,6 +18,7 @@ cdef class Receipt:
 cdef class AckQueue:
     cdef readonly int format
     cdef readonly uint64_t bytes    # of publishes that are not answered yet
+    cdef public uint64_t max_bytes  # of them; then the connection is not to be read from for a while
     cdef public object owner
     cdef public object transport
     cdef public bint paused
@@ -31,3 +32,6 @@ cdef class AckQueue:
     cdef bint plain(self)
     cdef int put_run(self, Out* out) except -1
     cdef Receipt _pop(self)
+
+    cdef inline bint is_full(self) noexcept:
+        return self.bytes > self.max_bytes

@@ -10,6 +10,9 @@ class Receipt:
 class AckQueue:
     format: Final[int]
     bytes: Final[int]
+    max_bytes: int
+    @property
+    def full(self) -> bool: ...
     owner: Any
     transport: Any
     paused: bool

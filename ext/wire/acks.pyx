@@ -12,7 +12,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 from ext.text.output cimport Out, out_init
 from ext.wire.encoder cimport put_ack_end, put_ack_head, put_ack_place
@@ -61,10 +61,16 @@ cdef class AckQueue:
         if format not in (0, 1):
             raise ValueError(f"format must be JSON (0) or MSGPACK (1), got {format}")
         self.format = format
+        self.max_bytes = UINT64_MAX
         self._touched_list = touched
 
     def __len__(self):
         return self._length
+
+    @property
+    def full(self):
+        """Are ``bytes`` more than ``max_bytes``?"""
+        return self.is_full()
 
     def expect(self, uint64_t msg_serial, uint32_t size):
         """A publish of so many bytes has arrived; its answer goes out in its turn."""

@@ -104,7 +104,7 @@ class Recalling:
             await trio.sleep(RETRY_SECONDS)
 
     async def _go_on(self) -> None:
-        while self._holding.go_on(self._now_ms(), limits.DECISIONS_AT_ONCE):
+        while self._holding.go_on(limits.DECISIONS_AT_ONCE):
             self._end_of_turn()
             await trio.lowlevel.checkpoint()
         self._end_of_turn()

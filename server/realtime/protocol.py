@@ -23,6 +23,7 @@ from engine.connection import Connection
 from engine.errors import BadRequest, Discontinuity, LimitExceeded, OutcomeUnknown, PubSubError
 from engine.hub import Hub
 from engine.names import ChannelName
+from ext.log.author import Author
 from ext.net.ingest import Ingest
 from ext.net.plane import NO_ROOM
 from ext.text.serial import connection_origin
@@ -80,6 +81,7 @@ class ClientProtocol:
         "acks",
         "allowance",
         "attachments",
+        "author",
         "behind",
         "busy",
         "catching_up",
@@ -122,6 +124,7 @@ class ClientProtocol:
         self.origin = connection_origin(connection.id)
         self.open = True
         self.acks: AckQueue | None = None  # from its first publish on: most only listen
+        self.author: Author | None = None  # from its first publish on; of its present credentials
         self.ingest: Ingest | None = None  # from its first publish on
         self.behind: deque[Attachment] | None = None  # those that catch up, next first; the server's task works on it
         self.catching_up = False
@@ -292,18 +295,15 @@ class ClientProtocol:
     def go_by(self, identity: Identity) -> None:
         """Its credentials are others now, or mean something else."""
         self.identity = identity
-        self.contexts = None
-        if self.ingest is not None:
-            self.ingest.identify(identity.client_id)
-            accepting.bound(self, self.ingest)
+        self.contexts = self.author = None
+        accepting.renew(self)
         attaching.regrant(self)
 
     def renew(self, allowance: Allowance) -> None:
         """What it may take of the server is another now, perhaps; its client is told of what it had been told."""
         before, self.allowance = self.allowance, allowance
         self.transport.shape(allowance.shaper())
-        if self.ingest is not None:
-            accepting.bound(self, self.ingest)
+        accepting.renew(self)
         if allowance.max_message_size != before.max_message_size:
             self.connected()
 

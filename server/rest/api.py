@@ -17,15 +17,16 @@ from typing import Protocol
 
 import trio
 
-from engine.auth.capability import Operation
+from engine.auth.capability import Operation, not_permitted
 from engine.auth.revocation import TokenRevoked
 from engine.auth.tokens import Identity
 from engine.channel import Channel
-from engine.errors import AuthError, OutcomeUnknown, PubSubError, StartupFailed
+from engine.errors import OutcomeUnknown, PubSubError, StartupFailed
 from engine.limits import FIXTURE_VALUES, INPUT_VALUES, LARGE_INPUT_BYTES, PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
+from engine.publishing import Messages
 from engine.statistics import Entries, Interval
-from ext.wire.publish import Publish
+from ext.log.terms import Terms
 from server.http.reply import (
     Encoded,
     Reply,
@@ -61,7 +62,7 @@ from server.rest.history import (
     parse_query,
 )
 from server.rest.openapi import document
-from server.rest.publishing import Bounds, Messages, RestPublish, body_wire, check_publish, read_plain, read_publish
+from server.rest.publishing import RestPublish, body_wire, check_request, read_plain, read_publish
 from server.rest.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
 from server.rest.turns import Turns
 
@@ -97,16 +98,10 @@ class Backend(HistorySource, Protocol):
     async def until_of_use(self, error: PubSubError) -> None:
         """Wait until whoever is told of it can do something about it."""
 
-    async def publish(
-        self,
-        identity: Identity,
-        channel: ChannelName,
-        publish: Publish,
-        *,
-        base_id: str,
-        connection_id: str | None,
-        client_id: str | None,
-    ) -> list[str]:
+    def terms(self, identity: Identity) -> Terms:
+        """What it may publish, by a request."""
+
+    async def publish(self, identity: Identity, ready: RestPublish) -> list[str]:
         """Store it; the serials of its messages. If cancelled, it may be stored all the same."""
 
     def admit_reader(self, identity: Identity) -> None:
@@ -144,11 +139,10 @@ class Backend(HistorySource, Protocol):
 class Rest:
     """Callable as a Handler: one request in, one response out."""
 
-    def __init__(self, backend: Backend, bounds: Bounds, pace: Pace | None = None) -> None:
+    def __init__(self, backend: Backend, pace: Pace | None = None) -> None:
         """``pace``: which passes of the loop large bodies are read in, and long answers made."""
         self._backend = backend
         self._pace = pace or Pace(lambda: None)
-        self.bounds = bounds
         self._pages = Turns(PAGES_AT_ONCE)
         self._sums = Turns(1)
         self.routes = Routes()
@@ -205,7 +199,8 @@ class Rest:
         cors = cors_headers(request.headers.get("origin"))
         return Response(200, [("Content-Type", "text/plain"), *cors], GREETING)
 
-    def _authenticate(self, request: Request) -> Identity:
+    def authenticate(self, request: Request) -> Identity:
+        """Who asks. Raises: PubSubError 40101 and its like."""
         authorization = request.headers.get("authorization")
         identity = self._backend.authenticate(request.query, authorization, asserted_client_id(request))
         request.asker.app_id = identity.app_id
@@ -213,7 +208,7 @@ class Rest:
 
     def _permitted(self, request: Request, text: str, operation: int, named: str) -> tuple[Identity, ChannelName]:
         """Who asks, and for which channel. Raises: PubSubError 40101 and its like, 40010, 40160."""
-        identity = self._authenticate(request)
+        identity = self.authenticate(request)
         channel = parse_channel(text)
         _permit(identity, channel, operation, named)
         return identity, channel
@@ -238,28 +233,25 @@ class Rest:
         return Reply(200, document(dev=self._backend.dev))
 
     async def _publish(self, request: Request, variables: Variables) -> Reply:
-        identity = self._authenticate(request)
-        messages = await self._read_in_turn(request)
-        return Reply(201, await self._publish_on(request, identity, messages, variables[0]))
+        identity = self.authenticate(request)
+        terms = self._backend.terms(identity)
+        messages = await self._read_in_turn(request, terms.max_messages)
+        ready = self._checked(request, identity, terms, messages, variables[0])
+        return Reply(201, await self._store(identity, ready))
 
-    def checked_publish(self, request: Request, variables: Variables) -> tuple[Identity, RestPublish]:
-        """Who publishes what, ready to be stored: all that a publish of a few messages does before it waits.
+    def checked_publish(self, request: Request, identity: Identity, channel: str) -> RestPublish:
+        """What this identity asks to publish, ready to be stored. Raises: PubSubError, as a handler."""
+        terms = self._backend.terms(identity)
+        messages = read_plain(request, terms.max_messages) or read_publish(request, terms.max_messages)
+        return self._checked(request, identity, terms, messages, channel)
 
-        Raises: PubSubError, as a handler.
-        """
-        identity = self._authenticate(request)
-        return identity, self._checked(request, identity, self._read(request), variables[0])
-
-    def _read(self, request: Request) -> Messages:
-        return read_plain(request, self.bounds) or read_publish(request, self.bounds)
-
-    async def _read_in_turn(self, request: Request) -> Messages:
-        """The same, where that may take longer: in its turn, and in three steps."""
+    async def _read_in_turn(self, request: Request, max_messages: int) -> Messages:
+        """The messages of a request, where that may take long: in its turn, and in three steps."""
         await self._turn(request)
-        messages = read_plain(request, self.bounds)
+        messages = read_plain(request, max_messages)
         if messages is None:
             await self._turn(request)
-            messages = read_publish(request, self.bounds)
+            messages = read_publish(request, max_messages)
             await self._turn(request)
             messages.make()
         return messages
@@ -274,37 +266,31 @@ class Rest:
         await self._turn(request)
         return decode_body(request, most)
 
-    def _checked(self, request: Request, identity: Identity, messages: Messages, channel: str) -> RestPublish:
-        behalf = partial(self._behalf, identity.app_id)
-        return check_publish(request, messages, channel, identity, self.bounds, behalf)
+    def _checked(
+        self, request: Request, identity: Identity, terms: Terms, messages: Messages, channel: str
+    ) -> RestPublish:
+        return check_request(request, messages, channel, identity, terms, partial(self._behalf, identity.app_id))
 
-    async def _publish_on(
-        self, request: Request, identity: Identity, messages: Messages, channel: str
-    ) -> dict[str, object]:
-        ready = self._checked(request, identity, messages, channel)
+    async def _store(self, identity: Identity, ready: RestPublish) -> dict[str, object]:
         try:
-            serials = await self._backend.publish(
-                identity,
-                ready.channel,
-                ready.publish,
-                base_id=ready.base_id,
-                connection_id=ready.connection_id,
-                client_id=ready.client_id,
-            )
+            serials = await self._backend.publish(identity, ready)
         except OutcomeUnknown as unknown:
             raise unknown.about(ready.first_id) from None
         return {"channel": ready.channel.full, "messageId": ready.message_id, "serials": serials}
 
     async def _publish_batch(self, request: Request, variables: Variables) -> Reply:
-        identity = self._authenticate(request)
+        identity = self.authenticate(request)
         specs, several = parse_specs(await self._decoded(request))
         wire = body_wire(request)
 
+        terms = self._backend.terms(identity)
+
         async def publish(channel: str, messages: Messages) -> dict[str, object]:
-            return await self._publish_on(request, identity, messages, channel)
+            return await self._store(identity, self._checked(request, identity, terms, messages, channel))
 
         results = await publish_batch(
-            [(channels, Messages(wire, values, request.query, self.bounds)) for channels, values in specs], publish
+            [(channels, Messages(wire, values, request.query, terms.max_messages)) for channels, values in specs],
+            publish,
         )
         return batch_reply(results, several=several, version=protocol_version(request))
 
@@ -330,9 +316,9 @@ class Rest:
         return Reply(200, status(channel.name, self._backend.channel(identity.app_id, channel.name)), [NO_CACHE])
 
     async def _enumerate(self, request: Request, variables: Variables) -> Reply:
-        identity = self._authenticate(request)
+        identity = self.authenticate(request)
         if not identity.capability.everywhere() & Operation.CHANNEL_METADATA:
-            raise AuthError("the credentials do not permit channel-metadata on all channels", code=40160)
+            raise not_permitted("channel-metadata", "all channels")
         asked = parse_enumeration(request.query, protocol_version(request))
         find = partial(self._backend.channel, identity.app_id)
         names = self._backend.channel_names(identity.app_id, asked.prefix, asked.after, asked.limit + 1)
@@ -340,9 +326,9 @@ class Rest:
         return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
 
     async def _stats(self, request: Request, variables: Variables) -> Reply:
-        identity = self._authenticate(request)
+        identity = self.authenticate(request)
         if not identity.capability.everywhere() & Operation.STATS:
-            raise AuthError("the credentials do not permit stats on all channels", code=40160)
+            raise not_permitted("stats", "all channels")
         now_ms, version = self._backend.now_ms(), protocol_version(request)
         query = parse_stats(request.query, now_ms)
         async with self._sums.of(_asker(request, identity), request.has_left):
@@ -352,7 +338,7 @@ class Rest:
         return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
 
     async def _put_stats(self, request: Request, variables: Variables) -> Reply:
-        identity = self._authenticate(request)
+        identity = self.authenticate(request)
         fixtures = parse_fixtures(await self._decoded(request, FIXTURE_VALUES))
         await self._backend.put_statistics(identity.app_id, fixtures)
         return Reply(201, {})
@@ -365,7 +351,7 @@ class Rest:
         return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
 
     async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
-        self._authenticate(request)  # first: who has nothing at all is told so, and has no body decoded
+        self.authenticate(request)  # first: who has nothing at all is told so, and has no body decoded
         body = await self._map(request)
         authorization = request.headers.get("authorization")
         request.asker.app_id = self._backend.app_of(variables[0])
@@ -397,7 +383,7 @@ def _counted_as(request: Request, status: int) -> str:
 
 def _permit(identity: Identity, channel: ChannelName, operation: int, named: str) -> None:
     if not identity.capability.permits(channel.name, operation):
-        raise AuthError(f"the credentials do not permit {named} on {channel.name!r}", code=40160)
+        raise not_permitted(named, repr(channel.name))
 
 
 def _asker(request: Request, identity: Identity) -> tuple[str, str]:

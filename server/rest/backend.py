@@ -20,14 +20,13 @@ from engine.channel import Channel
 from engine.errors import BadRequest, LimitExceeded, PubSubError
 from engine.journal import entries
 from engine.journal.port import Stored
-from engine.names import ChannelName
 from engine.partition import Partition
 from engine.policy import Policy
 from engine.sequencer import Completion
 from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from engine.statistics import Entries, Interval
+from ext.log.terms import Terms
 from ext.text.serial import message_serial_text
-from ext.wire.publish import Publish
 from server.apps import namespaces_of, new_key, stored_key
 from server.datadir import DataDirectory
 from server.keywatch import tell_made, tell_revoked
@@ -35,6 +34,7 @@ from server.node.node import Node
 from server.node.readers import alone
 from server.pace import Pace
 from server.rest.admin import Health
+from server.rest.publishing import RestPublish
 from server.rest.revoking import Revoker
 from server.rest.statistics import StatsQuery
 
@@ -133,45 +133,25 @@ class NodeBackend:
     def series_of(self, app_id: str, channel: str, serial: int) -> str:
         return self._node.policy_of(app_id, channel).series_of(serial)
 
-    async def publish(
-        self,
-        identity: Identity,
-        channel: ChannelName,
-        publish: Publish,
-        *,
-        base_id: str,
-        connection_id: str | None,
-        client_id: str | None,
-    ) -> list[str]:
+    def terms(self, identity: Identity) -> Terms:
+        return self._node.allowances.of(identity.key_name, identity.app_id).request_terms
+
+    async def publish(self, identity: Identity, ready: RestPublish) -> list[str]:
         """Serials of its messages, once they are stored. If cancelled, it may be stored all the same."""
         outcome = Outcome()
-        self.stage(identity, channel, publish, base_id, connection_id, client_id, outcome)
+        self.stage(identity, ready, outcome)
         self._node.end_of_turn()
         return await outcome.wait(self._node.pace)
 
-    def stage(
-        self,
-        identity: Identity,
-        channel: ChannelName,
-        publish: Publish,
-        base_id: str,
-        connection_id: str | None,
-        client_id: str | None,
-        completion: Completion,
-    ) -> Channel:
+    def stage(self, identity: Identity, ready: RestPublish, completion: Completion) -> Channel:
         """Have it stored, and ``completion`` told; where. Raises: LimitExceeded: then nobody is told."""
         node = self._node
-        if node.hub.common.pending_bytes > node.settings.limits.staged_bytes:
+        node.now_ms()  # the time of this turn, for all that it is asked for
+        if node.hub.common.congested:
             raise LimitExceeded("too much waits to be stored", code=42910, status=429)
-        now_ms = node.now_ms()
-        allowance = node.allowances.of(identity.key_name, identity.app_id)
-        if not node.hub.is_open(identity.app_id, channel.name):  # who is refused opens none
-            quota = node.hub.quota_of(identity.app_id, channel.name)
-            allowance.check_unopened(quota, publish.size, now_ms, connected=False)
-        found = node.hub.open(identity.app_id, channel.name)
-        allowance.admit_request(found, publish.count, publish.size, now_ms)
-        node.hub.stage(found, publish, base_id, connection_id, client_id, now_ms, completion)
-        return found
+        return node.hub.publish(
+            identity.app_id, ready.channel.name, ready.publish, ready.base_id, ready.author, ready.terms, completion
+        )
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
         found = self.channel(app_id, channel)

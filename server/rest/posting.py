@@ -23,7 +23,7 @@ from engine.auth.keys import Keyring
 from engine.auth.revocation import Revocations, TokenRevoked
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
-from engine.limits import Limits
+from ext.log.terms import Terms
 from ext.net.caller import Caller
 from ext.net.permit import Permit, Place
 from ext.net.posts import Posts
@@ -43,7 +43,6 @@ from server.node.node import Node
 from server.realtime.wire import MSGPACK
 from server.rest.api import APART_BYTES, Rest
 from server.rest.backend import NodeBackend
-from server.rest.publishing import Bounds
 
 LOGGER = logging.getLogger("unbroken.posting")
 
@@ -71,7 +70,6 @@ class PostDesk:
         Args:
             on_leaving: takes over a descriptor with what it has sent, the first request of it since so many seconds.
         """
-        bounds = node.settings.limits
         self.posts = Posts(
             most=limits.POST_CONNECTIONS,
             head_bytes=http.head_bytes,
@@ -88,17 +86,15 @@ class PostDesk:
         self._backend = backend
         self._keyring = keyring
         self._on_leaving = on_leaving
-        self._bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
         self._draining = False
         self._renewed_ms = node.steady_ms()
         self._asked: deque[tuple[Caller, bytes, str, dict[str, str], bytes]] = deque()
         self._versions = self._now_versions()
         node.plane.listen_to(self.posts.fd)
 
-    def limit(self, bounds: Limits, http: HttpLimits) -> None:
+    def limit(self, http: HttpLimits) -> None:
         """From now on these hold; what was granted under others is void with the version of the allowances."""
         self.posts.limit(head_bytes=http.head_bytes, body_bytes=min(http.body_bytes, APART_BYTES))
-        self._bounds = Bounds(bounds.max_message_size, bounds.messages_per_publish)
 
     def __len__(self) -> int:
         return len(self.posts)
@@ -195,18 +191,11 @@ class PostDesk:
             return respond(request, refusal(error))
         try:
             protocol_version(request)
-            identity, ready = self._rest.checked_publish(request, path_segments(request.path)[1:-1])
-            permit = self._permit(key, request, identity)
+            identity = self._rest.authenticate(request)
+            ready = self._rest.checked_publish(request, identity, path_segments(request.path)[1:-1][0])
+            permit = self._permit(key, request, identity, ready.terms)
             opening = _opening(ready.channel.full, response_format(request))
-            log = self._backend.stage(
-                identity,
-                ready.channel,
-                ready.publish,
-                ready.base_id,
-                ready.connection_id,
-                ready.client_id,
-                caller,
-            )
+            log = self._backend.stage(identity, ready, caller)
         except TokenRevoked:
             raise
         except PubSubError as error:
@@ -216,29 +205,23 @@ class PostDesk:
         caller.expect(permit, place, ready.message_id, ready.named)
         return None
 
-    def _permit(self, key: bytes, request: Request, identity: Identity) -> Permit:
+    def _permit(self, key: bytes, request: Request, identity: Identity, terms: Terms) -> Permit:
         """What other requests with this key are served by, too."""
         node, now_ms = self._node, self._node.now_ms()
         permit = self.posts.permit(key)
         if permit is not None and now_ms < permit.good_until_ms:
             return permit
-        allowance = node.allowances.of(identity.key_name, identity.app_id)
         accepted = respond(request, Reply(201, {}))
         template = Request("POST", request.path, {}, request.headers, b"", False, request.peer, request.asker)
         permit = Permit(
             node.hub.common,
+            identity.author(),
+            terms,
             identity.app_id,
             _head(accepted),
             lambda error: self._refused(template, error),
             msgpack_in=MEDIA_TYPES[media_type(request.headers["content-type"])] == MSGPACK,
             msgpack_out=response_format(request) == MSGPACK,
-            client_id=None if identity.wildcard else identity.client_id,
-            wildcard=identity.wildcard,
-            key=allowance.key.incoming,
-            app=allowance.app.incoming,
-            most_bytes=min(self._bounds.size, allowance.max_message_size),
-            most_messages=self._bounds.messages,
-            most_pending=node.settings.limits.staged_bytes,
             good_until_ms=good_until(identity, node.revocations),
         )
         self.posts.grant(key, permit)

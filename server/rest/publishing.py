@@ -4,21 +4,23 @@
     text/plain, octet-stream, or         the body is the payload; name, id, encoding and the like
       enveloped=false                      come in headers or in the query
 
-Checks come in the order in which the protocol names errors: body (40001), channel (40010), capability (40160), clientId
-(40012), then ids, extras, data (40031, 40032, 40013), size (40009)."""
+Checks come in the order in which the protocol names errors: body (40001), channel (40010), capability (40160), then
+those of engine/publishing.py."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.auth.capability import Operation
-from engine.auth.tokens import Identity, check_message_client_id
-from engine.errors import PubSubError
+from engine.auth.capability import Operation, not_permitted
+from engine.auth.tokens import Identity
 from engine.limits import INPUT_VALUES
-from engine.message import check_named_connection, client_ids_of, ids_of, publish_from
+from engine.message import check_client_ids
 from engine.names import ChannelName, parse_channel
+from engine.publishing import Messages, check_publish
+from ext.log.author import Author
+from ext.log.terms import Terms
 from ext.text.values import is_json
 from ext.wire.publish import Publish, parse_messages
 from server.http.request import (
@@ -46,14 +48,6 @@ RAW_FIELDS = {  # of an unenveloped publish: field, header, query parameter
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one publish may hold; ``size`` in bytes, counted as the protocol counts it."""
-
-    size: int
-    messages: int
-
-
-@dataclass(frozen=True, slots=True)
 class RestPublish:
     """Ready to be stored."""
 
@@ -61,8 +55,8 @@ class RestPublish:
     publish: Publish
     base_id: str
     message_id: str  # as the answer names it
-    connection_id: str | None
-    client_id: str | None
+    author: Author
+    terms: Terms
 
     @property
     def named(self) -> bool:
@@ -74,76 +68,12 @@ class RestPublish:
         return self.message_id if self.named else f"{self.base_id}:0"
 
 
-class Messages:
-    """The messages of a request, as they came; what a record holds of them is made once, for however many channels."""
-
-    def __init__(
-        self,
-        wire: int,
-        values: list[object],
-        params: Mapping[str, str],
-        bounds: Bounds,
-        plain: Publish | None = None,
-    ) -> None:
-        """
-        Args:
-            wire: the format whose rules for binary payloads they follow.
-            plain: what ``values`` would come to, where it is known already: then they are not looked at.
-        """
-        self.plain = plain
-        self.values = values
-        self._wire = wire
-        self._params = params
-        self._bounds = bounds
-        self._made: Publish | PubSubError | None = plain
-        self._client_ids: set[str] | None = None
-        self._ids: Sequence[str] | None = None
-
-    def client_ids(self) -> set[str]:
-        """Those that they name; looked for once, for however many channels. Raises: PubSubError 40012."""
-        if self._client_ids is None:
-            named = self.plain.client_ids if self.plain is not None else client_ids_of(self.values)
-            self._client_ids = {client_id for client_id in named or () if client_id is not None}
-        return self._client_ids
-
-    def ids(self) -> Sequence[str]:
-        """Those that they name, as far as these can be some."""
-        if self._ids is None:
-            self._ids = (self.plain.ids or ()) if self.plain is not None else ids_of(self.values)
-        return self._ids
-
-    def connection_key(self) -> object:
-        """That of the connection for which they are published; None: of none. Raises: PubSubError 40006."""
-        keys = [message.get("connectionKey") if isinstance(message, dict) else None for message in self.values]
-        for index, other in enumerate(keys):
-            if other != keys[0]:
-                raise bad_request(f"messages[{index}].connectionKey: differs from the first message's", code=40006)
-        return keys[0] if keys else None
-
-    def make(self) -> None:
-        """Make now what ``publish`` will give, or raise."""
-        if self._made is None:
-            try:
-                most = self._bounds.messages
-                self._made = publish_from("", 0, self.values, self._wire, dict(self._params), max_messages=most)
-            except PubSubError as error:
-                self._made = error
-
-    def publish(self) -> Publish:
-        """Raises: PubSubError, as ``publish_from``."""
-        self.make()
-        assert self._made is not None
-        if isinstance(self._made, PubSubError):
-            raise self._made
-        return self._made
-
-
-def check_publish(
+def check_request(
     request: Request,
     messages: Messages,
     channel_text: str,
     identity: Identity,
-    bounds: Bounds,
+    terms: Terms,
     behalf: Callable[[str], tuple[str, str | None]],
 ) -> RestPublish:
     """Check a publish for everything but whether it can be stored.
@@ -155,28 +85,15 @@ def check_publish(
     channel = parse_channel(channel_text)
     operations = identity.capability.operations(channel.name)
     if not operations & Operation.PUBLISH:
-        raise PubSubError(f"the credentials do not permit publish on {channel.name!r}", code=40160, status=401)
-    if messages.plain is not None:
-        connection_id, client_id = None, None if identity.wildcard else identity.client_id
-        for named in messages.client_ids():
-            check_message_client_id(identity, named)
-    else:
-        connection_id, client_id = _on_behalf(messages.connection_key(), identity, behalf)
-        for named in messages.client_ids():
-            _check_client_id(identity, client_id, named)
-    check_named_connection(messages.ids(), connection_id)
-    publish = messages.publish()
-    if publish.privileged and not operations & Operation.PRIVILEGED_HEADERS:
-        raise PubSubError("messages[].extras.privileged: the credentials do not permit it", code=40160, status=401)
-    if publish.size > bounds.size:
-        raise bad_request(f"messages: {publish.size} bytes are more than maxMessageSize, {bounds.size}", code=40009)
-    if request.query.get("_forceNack") == "true":
-        raise bad_request("_forceNack: refused as asked", code=40099)
+        raise not_permitted("publish", repr(channel.name))
+    key = _connection_key(messages) if messages.plain is None else None
+    author = identity.author() if key is None else _on_behalf(key, identity, behalf)
+    publish = check_publish(messages, author, terms, channel.name, operations)
     base_id, message_id = _ids(publish)
-    return RestPublish(channel, publish, base_id, message_id, connection_id, client_id)
+    return RestPublish(channel, publish, base_id, message_id, author, terms)
 
 
-def read_plain(request: Request, bounds: Bounds) -> Messages | None:
+def read_plain(request: Request, max_messages: int) -> Messages | None:
     """The messages of a request, if they are plain: read in one pass over their bytes.
 
     Raises: PubSubError 40001, if nobody here can read it.
@@ -186,13 +103,13 @@ def read_plain(request: Request, bounds: Bounds) -> Messages | None:
     if wire is None or request.query.get("enveloped") == "false":
         return None
     plain = parse_messages(request.body, wire)
-    return Messages(wire, [], request.query, bounds, plain) if plain and plain.count <= bounds.messages else None
+    return Messages(wire, None, request.query, max_messages, plain) if plain else None
 
 
-def read_publish(request: Request, bounds: Bounds) -> Messages:
+def read_publish(request: Request, max_messages: int) -> Messages:
     """The messages of a request, whatever they are. Raises: PubSubError, as ``read_messages``."""
     wire, values = read_messages(request)
-    return Messages(wire, values, request.query, bounds)
+    return Messages(wire, values, request.query, max_messages)
 
 
 def body_wire(request: Request) -> int:
@@ -251,26 +168,25 @@ def _unenveloped(request: Request, kind: str) -> dict[str, object]:
     return message
 
 
-def _on_behalf(
-    key: object, identity: Identity, behalf: Callable[[str], tuple[str, str | None]]
-) -> tuple[str | None, str | None]:
-    """Whose connection it is published for, if any, and the clientId of messages that name none."""
-    own = None if identity.wildcard else identity.client_id
-    if key is None:
-        return None, own
+def _connection_key(messages: Messages) -> object:
+    """That of the connection for which they are published; None: of none. Raises: PubSubError 40006."""
+    values = messages.values if isinstance(messages.values, list) else []
+    keys = [message.get("connectionKey") if isinstance(message, dict) else None for message in values]
+    for index, other in enumerate(keys):
+        if other != keys[0]:
+            raise bad_request(f"messages[{index}].connectionKey: differs from the first message's", code=40006)
+    return keys[0] if keys else None
+
+
+def _on_behalf(key: object, identity: Identity, behalf: Callable[[str], tuple[str, str | None]]) -> Author:
+    """In whose name it is published, if it is for the connection with this key."""
     if not isinstance(key, str):
         raise bad_request("messages[0].connectionKey: must be a string", code=40006)
     connection_id, client_id = behalf(key)
     if client_id is None:
-        return connection_id, own
-    check_message_client_id(identity, client_id)  # a key of somebody else's connection makes nobody that client
-    return connection_id, client_id
-
-
-def _check_client_id(identity: Identity, behalf_client_id: str | None, client_id: str) -> None:
-    check_message_client_id(identity, client_id)
-    if behalf_client_id is not None and client_id != behalf_client_id:
-        raise bad_request(f"clientId: {client_id!r} is not that of the connection or token", code=40012)
+        return identity.author(connection_id)
+    check_client_ids(identity.author(), [client_id])  # a key of another client's connection does not change who asks
+    return Author(connection_id, client_id)
 
 
 def _ids(publish: Publish) -> tuple[str, str]:

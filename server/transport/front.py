@@ -103,7 +103,7 @@ class Front:
                 most_descriptors=descriptors.most_for_connections(),
             )
         if self.desk is not None:
-            self.desk.limit(bounds, self.http_limits)
+            self.desk.limit(self.http_limits)
 
     def publish_at(self, desk: PostDesk) -> None:
         """Have plain connections that begin with a publish over HTTP served there."""

@@ -1,0 +1,25 @@
+# cython: language_level=3
+"""What is decided on a publish. ``ext.log.terms`` decides what its publisher may do, ``ext.log.sequence`` whether it is new.
+
+Every way in asks those two. A short way stages what is NEW and leaves the rest to the long way, which asks again and
+turns the answer into an error, or finds the first one that a repeat belongs to."""
+from enum import IntEnum
+
+from ext.log cimport decision
+
+
+class Decision(IntEnum):
+    """NEW: it may be staged."""
+
+    NEW = decision.NEW
+    TOO_MANY = decision.TOO_MANY                    # messages in one publish
+    TOO_LARGE = decision.TOO_LARGE                  # bytes in one publish
+    CONNECTION_RATE = decision.CONNECTION_RATE      # this one has no room left
+    CHANNEL_RATE = decision.CHANNEL_RATE
+    KEY_RATE = decision.KEY_RATE
+    APP_RATE = decision.APP_RATE
+    OVERFULL = decision.OVERFULL                    # too much is on its way to the journal
+    FULL = decision.FULL                            # no more message ids may be remembered
+    EARLIER_IDS = decision.EARLIER_IDS              # the ids of earlier lives must be known first
+    SEEN = decision.SEEN                            # an id of it has been used
+    REFUSING = decision.REFUSING                    # nothing can be kept just now
