@@ -5,62 +5,72 @@ working depends on it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Annotated
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from engine.checked import Table
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 WINDOW_PARTS = 4
 """What is held for a time is forgotten in so many parts, each as a whole: so for a part longer than said."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+Amount = Annotated[int, Meta(ge=1, le=1 << 40)]
+Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+
+
+class Limits(Table, frozen=True):
     """What an operator may set. Defaults are generous; who exceeds one is told with its code."""
 
-    max_message_size: int = 64 * KIB
-    """Bytes of name, clientId, data and extras in one publish. The publisher: 40009."""
-    max_frame_size: int = 512 * KIB
-    """Bytes of one WebSocket message. The sender: 40009, and its connection ends."""
-    messages_per_publish: int = 1000
-    """Messages accepted together. The publisher: 40034."""
-    channels_per_connection: int = 10_000
+    max_message_size: Annotated[int, Meta(ge=1, le=1 << 28)] = 64 * KIB
+    """Bytes of name, clientId, data and extras in one publish; they are in memory several times. The publisher:
+    40009."""
+    max_frame_size: Annotated[int, Meta(ge=1024, le=1 << 28)] = 512 * KIB
+    """Bytes of one WebSocket message; with fewer than can be set no SDK gets in. The sender: 40009, and its connection
+    ends."""
+    messages_per_publish: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    """Messages accepted together: a message's place in its entry has three digits. The publisher: 40034."""
+    channels_per_connection: Amount = 10_000
     """Attachments. The client: 90010 for that channel."""
-    attachments: int = 4_000_000
+    attachments: Amount = 4_000_000
     """Of all connections, some 600 bytes each. The client: 50004 for that channel, to be tried again."""
-    connections: int = 100_000
+    connections: Amount = 100_000
     """Connections of the server, those being resumed included. The newcomer: 50004, to come back later."""
-    channels: int = 1_000_000
+    channels: Amount = 1_000_000
     """Channels in memory. Whoever wants one more: 50004."""
-    ring_bytes_per_channel: int = 8 * MIB
+    ring_bytes_per_channel: Amount = 8 * MIB
     """Bytes of records kept in memory. A reader behind it: it goes on from the journal."""
-    ring_entries_per_channel: int = 1 << 16
+    ring_entries_per_channel: Annotated[int, Meta(ge=1, le=1 << 24)] = 1 << 16
     """Entries kept in memory; a power of two. The same."""
-    ring_bytes: int = 0
+    ring_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     """Bytes in memory of all channels together: entries, and the frames that readers follow. 0: a quarter of the
     machine's memory, LARGEST_RING_BYTES at most. What is oldest goes first, in the app that holds most. A reader behind
     it: it goes on from the journal."""
-    bodies_bytes: int = 0
+    bodies_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     """Bytes of messages and requests that have come in part, of all connections together. 0: a 16th of the machine's
     memory, BODIES_BYTES at most. The sender of one more: 503 or DISCONNECTED, 50004, to be tried again."""
-    staged_bytes: int = 128 * MIB
+    staged_bytes: Amount = 128 * MIB
     """Records on their way to the journal. Publishers: they are not read from until it has less. What still comes of
     many at once, up to OVERSTAGED times as much, is taken; then they are told 50004, to come again."""
-    dedup_ids: int = 64_000_000
+    dedup_ids: Amount = 64_000_000
     """Message ids remembered: some 3 bytes for each that a connection counts, 24 to 40 for others. Publishers: 42910,
     until older ones expire."""
-    request_body_bytes: int = 2 * MIB
+    request_body_bytes: Amount = 2 * MIB
     """Bytes of an HTTP request's body. The sender: 413, 40009."""
-    request_head_bytes: int = 16 * KIB
-    """Bytes of a request's head. The sender: 431, and the connection ends."""
-    window_seconds: int = 120
+    request_head_bytes: Annotated[int, Meta(ge=1024, le=(1 << 24) - 1)] = 16 * KIB
+    """Bytes of a request's head, which each newcomer may hold. The sender: 431, and the connection ends."""
+    window_seconds: Seconds = 120
     """How long every message is held, and its id remembered, at least (see ``held_ms``). Beyond that a subscriber is
     told of a discontinuity."""
-    connection_state_seconds: int = 120
+    connection_state_seconds: Seconds = 120
     """How long a lost connection can be resumed. Beyond it the client gets a fresh one, and is told."""
-    max_idle_interval_ms: int = 15_000
-    """A client hears from us at least this often."""
-    handshake_seconds: int = 10
+    max_idle_interval_ms: Annotated[int, Meta(ge=100, le=3_600_000)] = 15_000
+    """A client hears from us at least this often; if it were more often than can be set, we had nothing but timers."""
+    handshake_seconds: Annotated[int, Meta(ge=1, le=600)] = 10
     """For TLS, the request's head and the upgrade, each. The newcomer: it is dropped."""
-    drain_seconds: int = 10
+    drain_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 10
     """For finishing at shutdown. Clients that have not gone by then: their sockets are closed."""
 
     def within(self, memory: int) -> Limits:

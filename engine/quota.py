@@ -9,23 +9,63 @@ it has been used is ``engine.allowance``'s."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal
 
-from engine.guess import did_you_mean
+from msgspec import Meta
+
+from engine.checked import Table
 
 UNLIMITED = "unlimited"
+Limit = Annotated[int, Meta(ge=1, le=1 << 40)] | Literal["unlimited"]
 
-RATES = ("messages_in", "bytes_in", "messages_out", "bytes_out")
-SCOPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {  # which entries make sense where
-        "app": (*RATES, "max_message_size", "connections", "channels_per_connection", "channels", "dedup_ids"),
-        "key": (*RATES, "max_message_size", "connections", "channels_per_connection"),
-        "connection": (*RATES, "max_message_size", "channels_per_connection"),
-        "channel": (*RATES, "max_message_size"),
-    }
+
+class ChannelLimits(Table, frozen=True):
+    """As they are written down for a channel; 0: not at all. What they mean is told at ``Quota``."""
+
+    called: ClassVar[str] = "limit of a channel"
+    messages_in: Limit = 0
+    bytes_in: Limit = 0
+    messages_out: Limit = 0
+    bytes_out: Limit = 0
+    max_message_size: Limit = 0
+
+    @property
+    def quota(self) -> Quota:
+        values = {name: getattr(self, name) for name in _NAMES if name in self.__struct_fields__}
+        return Quota(**{name: -1 if value == UNLIMITED else value for name, value in values.items()})
+
+
+class ConnectionLimits(ChannelLimits, frozen=True):
+    called: ClassVar[str] = "limit of a connection"
+    channels_per_connection: Limit = 0
+
+
+class KeyLimits(ConnectionLimits, frozen=True):
+    called: ClassVar[str] = "limit of a key"
+    connections: Limit = 0
+
+
+class AppLimits(KeyLimits, frozen=True):
+    called: ClassVar[str] = "limit of an app"
+    channels: Limit = 0
+    dedup_ids: Limit = 0
+
+
+class OwnLimits(KeyLimits, frozen=True):
+    """Those of one key, and of each of its connections."""
+
+    connection: Annotated[ConnectionLimits, Meta(description="a table of limits")] = ConnectionLimits()
+
+    @property
+    def quotas(self) -> tuple[Quota, Quota]:
+        return self.quota, self.connection.quota
+
+
+SCOPES: Mapping[str, type[ChannelLimits]] = MappingProxyType(
+    {"app": AppLimits, "key": KeyLimits, "connection": ConnectionLimits, "channel": ChannelLimits}
 )
-LARGEST = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,41 +104,3 @@ class Quota:
 
 NOTHING_SAID = Quota()
 _NAMES = tuple(each.name for each in fields(Quota))
-
-
-def parse_quota(given: Mapping[str, object], scope: str) -> Quota:
-    """A quota as it is written down, in which -1 stands for ``"unlimited"``.
-
-    Raises: ValueError, with the entry and the reason.
-    """
-    quota = NOTHING_SAID
-    for name, value in given.items():
-        if name not in SCOPES[scope]:
-            raise ValueError(
-                f"{name}: unknown limit of {_ARTICLE[scope]}; known are {', '.join(SCOPES[scope])}"
-                f"{did_you_mean(name, SCOPES[scope])}"
-            )
-        if value == UNLIMITED:
-            number = -1
-        elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST:
-            number = value
-        else:
-            raise ValueError(f'{name}: must be a whole number from 1 to {LARGEST:,}, or "{UNLIMITED}", got {value!r}')
-        quota = replace(quota, **{name: number})
-    return quota
-
-
-def parse_key_quotas(given: Mapping[str, object]) -> tuple[Quota, Quota]:
-    """A key's own, and under ``connection`` that of each of its connections. Raises: ValueError, as ``parse_quota``."""
-    rest = dict(given)
-    connection = rest.pop("connection", {})
-    if not isinstance(connection, Mapping):
-        raise ValueError(f"connection: must be a table of limits, got {connection!r}")
-    quota = parse_quota(rest, "key")
-    try:
-        return quota, parse_quota(connection, "connection")
-    except ValueError as error:
-        raise ValueError(f"connection.{error}") from error
-
-
-_ARTICLE = {"app": "an app", "key": "a key", "connection": "a connection", "channel": "a channel"}

@@ -8,10 +8,12 @@ What is not in SWITCHED stays: a new setting waits for a restart until somebody 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
-from engine.limits import Limits
+from msgspec import Struct
+from msgspec.structs import replace
+
 from engine.settings import Namespace, Settings
 
 SWITCHED = frozenset(
@@ -88,21 +90,21 @@ def merged(before: Settings, wanted: Settings, *, in_use: Callable[[str], bool],
     changed: list[str] = []
     left: list[Left] = []
 
-    def parts(prefix: str, of: object, old: object, new: object) -> dict[str, Any]:
+    def parts(prefix: str, old: Struct, new: Struct) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for each in fields(of):  # type: ignore[arg-type]  # a dataclass
-            name, value = prefix + each.name, getattr(new, each.name)
-            if value == getattr(old, each.name) or name == "limits":
+        for each in old.__struct_fields__:
+            name, value = prefix + each, getattr(new, each)
+            if value == getattr(old, each) or name == "limits":
                 continue
             if name not in SWITCHED:
                 left.append(Left(as_written(name), STAYS.get(name, "it is read at start")))
                 continue
-            found[each.name] = value
+            found[each] = value
             changed.append(name)
         return found
 
-    changes = parts("", Settings, before, wanted)
-    changes["limits"] = replace(before.limits, **parts("limits.", Limits, before.limits, wanted.limits))
+    changes = parts("", before, wanted)
+    changes["limits"] = replace(before.limits, **parts("limits.", before.limits, wanted.limits))
     if (before.tls_cert is None) != (wanted.tls_cert is None):
         for name in ("tls_cert", "tls_key"):
             del changes[name]

@@ -13,80 +13,66 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from engine.auth.capability import Capability
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.keys import Key, KeyFormatError, is_app_id, parse_key
+from engine.checked import Secret, Table, Wrong, checked, inside
 from engine.errors import BadRequest, StartupFailed
 from engine.guess import did_you_mean
 from engine.limits import BODIES_AT_LEAST, Limits
 from engine.names import namespace
-from engine.quota import NOTHING_SAID, SCOPES, Quota, parse_key_quotas, parse_quota
+from engine.quota import NOTHING_SAID, SCOPES, AppLimits, ChannelLimits, ConnectionLimits, KeyLimits, OwnLimits, Quota
 
-DURABILITIES = ("synced", "written", "memory")
+Durability = Literal["synced", "written", "memory"]
 """synced: fsynced before ACK and delivery. written: in the operating system before ACK, survives a killed process.
 memory: nothing is kept beyond the ring."""
-LOG_FORMATS = ("text", "json")
-LOG_LEVELS = ("debug", "info", "warning", "error")
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+DURABILITIES, LOG_FORMATS, LOG_LEVELS = get_args(Durability), get_args(LogFormat), get_args(LogLevel)
 LONGEST_PERSISTED_HOURS = 24 * 365
 DEFAULT_PERSISTED_HOURS = 24
-LARGEST_LIMIT = 1 << 40
-SMALLEST: Mapping[str, int] = {  # else no SDK gets in, or the server is busy with nothing but timers
-    "max_frame_size": 1024,
-    "request_head_bytes": 1024,
-    "max_idle_interval_ms": 100,
-    "ring_bytes": 0,  # as the machine's memory allows
-    "bodies_bytes": 0,
-}
-LARGEST: Mapping[str, int] = {
-    "max_message_size": 1 << 28,  # messages are held in memory several times
-    "max_frame_size": 1 << 28,
-    "request_head_bytes": (1 << 24) - 1,  # each newcomer may hold so much
-    "messages_per_publish": 1000,  # a message's place in its entry has three digits
-    "ring_entries_per_channel": 1 << 24,
-    "window_seconds": 86_400,
-    "connection_state_seconds": 86_400,
-    "max_idle_interval_ms": 3_600_000,
-    "handshake_seconds": 600,
-    "drain_seconds": 3_600,
-}
+PersistedHours = Annotated[int, Meta(ge=0, le=LONGEST_PERSISTED_HOURS)]
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(Struct, frozen=True):
     """Options of the channels whose name begins with ``<id>:``."""
 
     id: str
     persisted_hours: int = 0  # 0: held for the continuity window only
-    durability: str | None = None  # None: the server's
+    durability: Durability | None = None  # None: the server's
     quota: Quota = NOTHING_SAID  # of each of its channels
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Plain(Table, frozen=True):
+    """What holds as it is written."""
+
+    dev: bool = False
+    dev_anywhere: bool = False  # ... also where others than this machine can reach it
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
+    durability: Durability = "synced"
+    tls_ended_by_proxy: bool = False  # keys may come over plain connections: those of a proxy to which they come by TLS
+
+
+class Settings(Plain, frozen=True):
     """Everything that is configured. Values are checked where they come in; engine.reloading says what can change."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     data: Path = Path("data")
-    dev: bool = False
-    dev_anywhere: bool = False  # ... also where others than this machine can reach it
-    log_format: str = "text"
-    log_level: str = "info"
-    durability: str = "synced"
-    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
-    quotas: Mapping[str, Quota] = field(
-        default_factory=dict
-    )  # of each app, key, connection, channel, unless it has its own
-    app_quotas: Mapping[str, Quota] = field(default_factory=dict)  # by app
-    keys: tuple[Key, ...] = ()
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    tls_ended_by_proxy: bool = False  # keys may come over plain connections: those of a proxy to which they come by TLS
+    namespaces: Mapping[str, Namespace] = {}
+    limits: Limits = Limits()
+    quotas: Mapping[str, Quota] = {}  # of each app, key, connection, channel, unless it has its own
+    app_quotas: Mapping[str, Quota] = {}  # by app
+    keys: tuple[Key, ...] = ()
 
     def general_quota(self, scope: str) -> Quota:
         """Of each app, key, connection or channel that has none of its own."""
@@ -146,63 +132,86 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-class _Entries:
-    """A table of the file, taken apart entry by entry; what is left over is unknown."""
+class _Limits(Limits, frozen=True):
+    """[limits]"""
 
-    def __init__(self, file: Path, path: str, table: object) -> None:
-        self._file = file
-        self._path = path
-        if not isinstance(table, dict):
-            raise self.wrong("", "must be a table")
-        self._rest = dict(table)
-        self._known: list[str] = []  # names that were asked for
-
-    def wrong(self, name: str, reason: str) -> StartupFailed:
-        where = ".".join(part for part in (self._path, name) if part)
-        return StartupFailed(f"{self._file}: {where}: {reason}")
-
-    def take(self, name: str, kind: type, default: Any = None) -> Any:
-        self._known.append(name)
-        if name not in self._rest:
-            return default
-        value = self._rest.pop(name)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            # In tables and arrays there may be a key, in the wrong brackets: as in [apps] for [[apps]].
-            harmless = isinstance(value, str | int | float) and name not in _KEYS_MAY_STAND_IN
-            raise self.wrong(name, f"must be {_KINDS[kind]}" + (f", got {value!r}" if harmless else ""))
-        return value
-
-    def sub(self, name: str) -> _Entries:
-        self._known.append(name)
-        return _Entries(self._file, ".".join(part for part in (self._path, name) if part), self._rest.pop(name, {}))
-
-    def names(self) -> list[str]:
-        return list(self._rest)
-
-    def end(self, elsewhere: Iterable[str] = ()) -> None:
-        """``elsewhere``: names with the tables that they belong to, for who has put one of them here."""
-        for name in self._rest:
-            if self._path and name in TOP:
-                raise self.wrong(name, MISPLACED.format(name))
-            hint = did_you_mean(name, self._known) or did_you_mean(name, elsewhere)
-            raise self.wrong(name, f"unknown setting{hint}")
-
-    def check(self, table: str, given: Mapping[str, object] | None) -> None:
-        """Of one that somebody else takes apart. Raises: StartupFailed, for what belongs to the file itself."""
-        for name in given or ():
-            if name in TOP:
-                raise self.wrong(f"{table}.{name}", MISPLACED.format(name))
+    app: AppLimits = AppLimits()
+    key: KeyLimits = KeyLimits()
+    connection: ConnectionLimits = ConnectionLimits()
+    channel: ChannelLimits = ChannelLimits()
 
 
-TOP = {known.name for known in fields(Settings)} - {"host", "port", "keys", "quotas", "app_quotas"} | {"listen", "apps"}
+class _Namespace(Table, frozen=True):
+    """[namespaces.<id>]"""
+
+    persisted_hours: PersistedHours | None = None
+    persisted: bool | None = None
+    durability: Durability | None = None
+    limits: ChannelLimits = ChannelLimits()
+
+    def made(self, name: str) -> Namespace:
+        """Raises: Wrong."""
+        hours = self.persisted_hours
+        if not name or ":" in name:
+            raise Wrong("", "a namespace has a name without colons")
+        if hours is None:
+            hours = DEFAULT_PERSISTED_HOURS if self.persisted else 0
+        elif self.persisted is False and hours:
+            raise Wrong("persisted", "is false, but persisted_hours is set")
+        if self.durability == "memory" and hours:
+            raise Wrong("durability", "a persisted namespace cannot be kept in memory only")
+        return Namespace(name, hours, self.durability, self.limits.quota)
+
+
+class _Key(Table, frozen=True):
+    """One of [[apps]] keys."""
+
+    key: Secret
+    capability: dict[str, Any] | None = None
+    revocable_tokens: bool = False
+    enabled: bool = True
+    limits: OwnLimits = OwnLimits()
+
+    def made(self, app_id: str) -> Key:
+        """Raises: Wrong."""
+        try:
+            of_app, key_id, secret = parse_key(self.key)
+        except KeyFormatError as error:
+            raise Wrong("key", str(error)) from None
+        if of_app != app_id:
+            raise Wrong("key", f"belongs to the app {of_app!r}, not to {app_id!r}")
+        try:
+            allowed = Capability.parse(FULL_TEXT if self.capability is None else self.capability)
+        except BadRequest as error:
+            raise Wrong("capability", str(error)) from None
+        return Key(app_id, key_id, secret, allowed, self.revocable_tokens, self.enabled, *self.limits.quotas)
+
+
+class _App(Table, frozen=True):
+    """One of [[apps]]."""
+
+    id: str
+    keys: tuple[_Key | Secret, ...] = ()
+    limits: AppLimits = AppLimits()
+
+
+class _File(Plain, frozen=True):
+    """All of it."""
+
+    listen: str = "127.0.0.1:8080"
+    data: str = "data"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    limits: _Limits = _Limits()
+    namespaces: Mapping[str, Any] = {}
+    apps: tuple[_App, ...] = ()
+
+
 MISPLACED = "unknown setting here; {} belongs above the first [table] of the file"  # of which all else is part
-_KEYS_MAY_STAND_IN = ("apps", "keys", "key")
-_KINDS = {int: "a whole number", str: "a string", bool: "true or false", list: "an array", dict: "a table"}
 
 
-def load(path: Path, settings: Settings | None = None) -> Settings:
-    """The settings of a TOML file, on top of ``settings``. Raises: StartupFailed."""
-    settings = settings if settings is not None else Settings()
+def load(path: Path) -> Settings:
+    """The settings of a TOML file. Raises: StartupFailed."""
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
@@ -210,145 +219,73 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
         raise StartupFailed(f"{path}: cannot be read: {error.strerror}") from error
     except RecursionError:
         raise StartupFailed(f"{path}: not valid TOML: nested too deeply") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of its syntax, of its encoding, or of a number of thousands of digits
         raise StartupFailed(f"{path}: not valid TOML: {error}") from error
-    top = _Entries(path, "", table)
-    changes: dict[str, Any] = {}
-    listen = top.take("listen", str)
-    if listen is not None:
-        try:
-            changes["host"], changes["port"] = parse_listen(listen)
-        except ValueError as error:
-            raise top.wrong("listen", str(error)) from error
-    for name in ("data", "tls_cert", "tls_key"):
-        text = top.take(name, str)
-        if text is not None:
-            changes[name] = Path(text)
-    changes["dev"] = top.take("dev", bool, settings.dev)
-    changes["dev_anywhere"] = top.take("dev_anywhere", bool, settings.dev_anywhere)
-    changes["tls_ended_by_proxy"] = top.take("tls_ended_by_proxy", bool, settings.tls_ended_by_proxy)
-    changes["durability"] = _one_of(top, "durability", DURABILITIES, settings.durability)
-    changes["log_format"] = _one_of(top, "log_format", LOG_FORMATS, settings.log_format)
-    changes["log_level"] = _one_of(top, "log_level", LOG_LEVELS, settings.log_level)
-    limits = top.sub("limits")
-    changes["quotas"] = {scope: quota for scope in SCOPES if (quota := _quota(limits, scope, scope)) != NOTHING_SAID}
-    changes["limits"] = _limits(limits, settings.limits)
-    changes["namespaces"] = _namespaces(top.sub("namespaces"))
-    changes["keys"], changes["app_quotas"] = _apps(top, path)
-    top.end(elsewhere=[f"limits.{known.name}" for known in fields(Limits)])
     try:
-        return replace(settings, **changes)
+        return _settings(checked(table, _File, table="table"))
+    except Wrong as error:
+        raise StartupFailed(f"{path}: {_told(error)}") from None
     except StartupFailed as error:
         raise StartupFailed(f"{path}: {error}") from None
 
 
-def _one_of(entries: _Entries, name: str, words: tuple[str, ...], default: str | None) -> str | None:
-    value = entries.take(name, str, default)
-    if value is not None and value not in words:
-        raise entries.wrong(name, f"must be one of {', '.join(words)}, got {value!r}{did_you_mean(value, words)}")
-    return str(value) if value is not None else None
-
-
-def _limits(entries: _Entries, limits: Limits) -> Limits:
-    changes: dict[str, int] = {}
-    for known in fields(Limits):
-        value = entries.take(known.name, int)
-        if value is None:
-            continue
-        least, most = SMALLEST.get(known.name, 1), LARGEST.get(known.name, LARGEST_LIMIT)
-        if not least <= value <= most:
-            raise entries.wrong(known.name, f"must be from {least:,} to {most:,}, got {value:,}")
-        if known.name == "ring_entries_per_channel" and value & (value - 1):
-            raise entries.wrong(known.name, f"must be a power of two, got {value:,}")
-        changes[known.name] = value
-    entries.end()
-    return replace(limits, **changes)
-
-
-def _namespaces(entries: _Entries) -> dict[str, Namespace]:
-    found = {}
-    for name in entries.names():
-        if not name or ":" in name:
-            raise entries.wrong(name, "a namespace has a name without colons")
-        options = entries.sub(name)
-        hours = options.take("persisted_hours", int)
-        persisted = options.take("persisted", bool)
-        if hours is None:
-            hours = DEFAULT_PERSISTED_HOURS if persisted else 0
-        elif persisted is False and hours:
-            raise options.wrong("persisted", "is false, but persisted_hours is set")
-        if not 0 <= hours <= LONGEST_PERSISTED_HOURS:
-            raise options.wrong("persisted_hours", f"must be from 0 to {LONGEST_PERSISTED_HOURS:,}, got {hours:,}")
-        durability = _one_of(options, "durability", DURABILITIES, None)
-        if durability == "memory" and hours:
-            raise options.wrong("durability", "a persisted namespace cannot be kept in memory only")
-        quota = _quota(options, "limits", "channel")
-        options.end()
-        found[name] = Namespace(name, hours, durability, quota)
-    return found
-
-
-def _quota(entries: _Entries, name: str, scope: str) -> Quota:
-    given = entries.take(name, dict)
-    entries.check(name, given)
+def _settings(file: _File) -> Settings:
+    """Raises: Wrong; StartupFailed, for what no single entry is to blame for."""
     try:
-        return parse_quota(given, scope) if given is not None else NOTHING_SAID
+        host, port = parse_listen(file.listen)
     except ValueError as error:
-        raise entries.wrong(f"{name}.{str(error).partition(':')[0]}", str(error).partition(": ")[2]) from error
+        raise Wrong("listen", str(error)) from None
+    spaces = {}
+    for name, table in file.namespaces.items():
+        with inside(f"namespaces.{name}"):
+            spaces[name] = checked(table, _Namespace, table="table").made(name)
+    keys, app_quotas = _apps(file.apps)
+    ring = file.limits.ring_entries_per_channel
+    if ring & (ring - 1):
+        raise Wrong("limits.ring_entries_per_channel", f"must be a power of two, got {ring:,}")
+    return Settings(
+        host=host,
+        port=port,
+        data=Path(file.data),
+        tls_cert=Path(file.tls_cert) if file.tls_cert is not None else None,
+        tls_key=Path(file.tls_key) if file.tls_key is not None else None,
+        namespaces=spaces,
+        limits=Limits(**{name: getattr(file.limits, name) for name in Limits.__struct_fields__}),
+        quotas=_said({scope: getattr(file.limits, scope).quota for scope in SCOPES}),
+        app_quotas=_said(app_quotas),
+        keys=keys,
+        **{name: getattr(file, name) for name in Plain.__struct_fields__},
+    )
 
 
-def _apps(top: _Entries, path: Path) -> tuple[tuple[Key, ...], dict[str, Quota]]:
-    """All keys, and the quotas of their apps."""
-    found: list[Key] = []
+def _apps(apps: tuple[_App, ...]) -> tuple[tuple[Key, ...], dict[str, Quota]]:
+    """All keys, and the quotas of their apps. Raises: Wrong."""
+    found: dict[str, Key] = {}
     quotas: dict[str, Quota] = {}
-    for at, table in enumerate(top.take("apps", list, [])):
-        app = _Entries(path, f"apps[{at}]", table)
-        app_id = app.take("id", str)
-        if app_id is None:
-            raise app.wrong("id", "is missing")
-        if not is_app_id(app_id):
-            raise app.wrong("id", "must have 1 to 64 characters, and no blanks, dots or colons")
-        if app_id in quotas:
-            raise app.wrong("id", f"the app {app_id!r} is there twice")
-        quotas[app_id] = _quota(app, "limits", "app")  # all of them, to see who comes twice
-        for number, entry in enumerate(app.take("keys", list, [])):
-            key = _Entries(path, f"apps[{at}].keys[{number}]", {"key": entry} if isinstance(entry, str) else entry)
-            found.append(_key(key, app_id))
-        app.end()
-    names = [key.name for key in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise top.wrong("apps", f"the key {name} is there twice")
-    return tuple(found), {app_id: quota for app_id, quota in quotas.items() if quota != NOTHING_SAID}
+    for at, app in enumerate(apps):
+        with inside(f"apps[{at}]"):
+            if not is_app_id(app.id):
+                raise Wrong("id", "must have 1 to 64 characters, and no blanks, dots or colons")
+            if app.id in quotas:
+                raise Wrong("id", f"the app {app.id!r} is there twice")
+            quotas[app.id] = app.limits.quota
+            for number, entry in enumerate(app.keys):
+                with inside(f"keys[{number}]"):
+                    key = (entry if isinstance(entry, _Key) else _Key(key=entry)).made(app.id)
+                    if key.name in found:
+                        raise Wrong("key", f"the key {key.name} is there twice")
+                    found[key.name] = key
+    return tuple(found.values()), quotas
 
 
-def _key(entries: _Entries, app_id: str) -> Key:
-    text = entries.take("key", str)
-    if text is None:
-        raise entries.wrong("key", "is missing")
-    try:
-        of_app, key_id, secret = parse_key(text)
-    except KeyFormatError as error:
-        raise entries.wrong("key", str(error)) from error
-    if of_app != app_id:
-        raise entries.wrong("key", f"belongs to the app {of_app!r}, not to {app_id!r}")
-    capability = entries.take("capability", dict)
-    revocable = entries.take("revocable_tokens", bool, False)
-    enabled = entries.take("enabled", bool, True)
-    quotas = _key_quotas(entries)
-    entries.end()
-    try:
-        allowed = Capability.parse(capability if capability is not None else {"*": ["*"]})
-    except BadRequest as error:
-        raise entries.wrong("capability", str(error)) from error
-    return Key(app_id, key_id, secret, allowed, revocable, enabled, *quotas)
+def _said(quotas: Mapping[str, Quota]) -> dict[str, Quota]:
+    return {name: quota for name, quota in quotas.items() if quota != NOTHING_SAID}
 
 
-def _key_quotas(entries: _Entries) -> tuple[Quota, Quota]:
-    """A key's own, and that of each of its connections."""
-    given = entries.take("limits", dict)
-    entries.check("limits", given)
-    try:
-        return parse_key_quotas(given if given is not None else {})
-    except ValueError as error:
-        raise entries.wrong(f"limits.{str(error).partition(':')[0]}", str(error).partition(": ")[2]) from error
+def _told(error: Wrong) -> str:
+    """With a hint for who has put an entry into another table than it belongs to."""
+    if error.unknown and error.where != error.unknown and error.unknown in _File.__struct_fields__:
+        return f"{error.where}: {MISPLACED.format(error.unknown)}"
+    if error.unknown and "did you mean" not in error.reason:
+        return f"{error}{did_you_mean(error.unknown, [f'limits.{name}' for name in Limits.__struct_fields__])}"
+    return str(error)

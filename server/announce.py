@@ -6,15 +6,15 @@ drain    in the log, when it begins and when it ends"""
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import trio
+from msgspec import Struct
+from msgspec.structs import asdict
 
 import server
 from engine import limits
-from engine.limits import Limits
 from engine.quota import UNLIMITED
 from engine.settings import Namespace, Settings
 from server.logs import facts
@@ -27,7 +27,7 @@ LOGGER = logging.getLogger("unbroken")
 def say_ready(settings: Settings, addresses: list[tuple[str, int]]) -> None:
     """``addresses``: at which clients reach it."""
     scheme = "https" if settings.tls_cert is not None else "http"
-    classes = [settings.durability]
+    classes: list[str] = [settings.durability]
     classes += [
         f"{space.id}: {space.durability}" for space in sorted_namespaces(settings) if space.durability is not None
     ]
@@ -103,6 +103,6 @@ def differing(settings: Settings) -> dict[str, object]:
     return found
 
 
-def _others(given: Settings | Limits | Namespace, usual: Settings | Limits | Namespace) -> dict[str, Any]:
-    values = {known.name: getattr(given, known.name) for known in fields(given)}
+def _others(given: Struct, usual: Struct) -> dict[str, Any]:
+    values = asdict(given)
     return {name: value for name, value in values.items() if value != getattr(usual, name)}

@@ -16,17 +16,19 @@ import fcntl
 import os
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+from msgspec import Meta, Struct
 
 from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.keys import Key, parse_key
+from engine.checked import Secret, Wrong, checked
 from engine.errors import PubSubError, StartupFailed
-from engine.quota import NOTHING_SAID, Quota, parse_key_quotas
-from engine.settings import LONGEST_PERSISTED_HOURS, Namespace
+from engine.quota import NOTHING_SAID, OwnLimits, Quota
+from engine.settings import Namespace, PersistedHours
 
 Stamp = tuple[int, int, int] | None
 
@@ -201,32 +203,42 @@ def stored_key(key: Key) -> dict[str, object]:
     }
 
 
+class _StoredKey(Struct, frozen=True, rename="camel"):
+    """What is neither true nor false somebody has written by hand: such a mistake is on the safe side."""
+
+    id: Secret
+    secret: Secret
+    capability: str | dict[str, Any]
+    revocable_tokens: object
+    enabled: object = True
+    limits: OwnLimits = OwnLimits()
+
+
+class _StoredApp(Struct, frozen=True):
+    keys: tuple[_StoredKey, ...]
+    namespaces: Annotated[Mapping[str, PersistedHours], Meta(description="hours by namespace, up to a year")] = {}
+
+
 def keys_of(apps: dict[str, Any], file: Path) -> Iterable[Key]:
     """The keys of stored apps. Raises: StartupFailed."""
     for app_id, app in apps.items():
         try:
-            for key in app["keys"]:
-                of_app, key_id, secret = parse_key(f"{app_id}.{key['id']}:{key['secret']}")
-                capability = Capability.parse(key["capability"])
-                enabled = key.get("enabled", True) is True  # what is neither is a mistake on the safe side
-                quotas = parse_key_quotas(key.get("limits", {}))
-                yield Key(of_app, key_id, secret, capability, key["revocableTokens"] is True, enabled, *quotas)
-        except (KeyError, TypeError, AttributeError) as error:
-            # Not the entry itself, which may hold secrets.
-            raise _damaged(file, f"app {app_id!r} is damaged: {error!r}") from error
-        except (PubSubError, ValueError) as error:  # KeyFormatError is one
+            for key in checked(app, _StoredApp).keys:
+                of_app, key_id, secret = parse_key(f"{app_id}.{key.id}:{key.secret}")
+                flags = key.revocable_tokens is True, key.enabled is True
+                yield Key(of_app, key_id, secret, Capability.parse(key.capability), *flags, *key.limits.quotas)
+        except (PubSubError, ValueError) as error:  # Wrong and KeyFormatError are some
             raise _damaged(file, f"app {app_id!r} is damaged: {error}") from error
 
 
 def namespaces_of(apps: dict[str, Any], file: Path) -> dict[str, dict[str, Namespace]]:
-    """The namespaces of stored apps, by app and id; they are stored as hours by id. Raises: StartupFailed."""
+    """The namespaces of stored apps, by app and id. Raises: StartupFailed."""
     found: dict[str, dict[str, Namespace]] = {}
     for app_id, app in apps.items():
-        stored = app.get("namespaces", {})
-        if not isinstance(stored, dict) or not all(
-            type(hours) is int and 0 <= hours <= LONGEST_PERSISTED_HOURS for hours in stored.values()
-        ):
-            raise _damaged(file, f"app {app_id!r} is damaged: its namespaces")
+        try:
+            stored = checked(app, _StoredApp).namespaces
+        except Wrong as error:
+            raise _damaged(file, f"app {app_id!r} is damaged: {error}") from error
         if stored:
             found[app_id] = {space: Namespace(space, hours) for space, hours in stored.items()}
     return found

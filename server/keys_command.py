@@ -18,8 +18,9 @@ from urllib.parse import quote, urlsplit
 
 from engine.auth.capability import FULL_TEXT, Capability
 from engine.auth.keys import Key, is_app_id
+from engine.checked import Wrong, checked
 from engine.errors import PubSubError, StartupFailed
-from engine.quota import SCOPES, Quota, parse_key_quotas
+from engine.quota import KeyLimits, OwnLimits, Quota
 from engine.settings import Settings, load
 from server.apps import AppsFile, keys_of, limits_of, new_key, stored_key
 from server.datadir import DataDirectory
@@ -93,8 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help=f"what it may take of the server, {', '.join(SCOPES['key'])}: of all its connections together, a second "
-        "where it is a rate; connection.NAME: of each of them; give it as often as there are limits",
+        help=f"what it may take of the server, {', '.join(KeyLimits.__struct_fields__)}: of all its connections "
+        "together, a second where it is a rate; connection.NAME: of each of them; give it as often as there are limits",
     )
     listing = actions.add_parser("list", parents=[common], help="list all keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="as JSON, an array")
@@ -158,8 +159,8 @@ def _quotas(given: list[str]) -> tuple[Quota, Quota]:
         number = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else value
         (of_each if dot else limits)[rest if dot else name] = number
     try:
-        return parse_key_quotas(limits | {"connection": of_each})
-    except ValueError as error:
+        return checked(limits | {"connection": of_each}, OwnLimits).quotas
+    except Wrong as error:
         raise StartupFailed(f"--limit {error}") from error
 
 

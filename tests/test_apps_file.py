@@ -10,7 +10,7 @@ import pytest
 from engine.auth.capability import Capability
 from engine.auth.keys import Key
 from engine.errors import StartupFailed
-from server.apps import AppsFile, keys_of, new_key, stored_key
+from server.apps import AppsFile, keys_of, namespaces_of, new_key, stored_key
 
 
 @pytest.fixture
@@ -145,6 +145,21 @@ def test_a_key_from_before_there_was_a_flag_is_enabled() -> None:
     assert not next(iter(keys_of({"app": {"keys": [{**stored, "enabled": "no"}]}}, Path("f")))).enabled
 
 
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        ({}, "keys: is missing"),
+        ({"keys": [{"id": "k", "secret": "s", "revocableTokens": False}]}, r"keys\[0\]\.capability: is missing"),
+        ({"keys": [{"id": "k", "secret": 90125, "capability": "{}"}]}, r"keys\[0\]\.secret: must be a string;"),
+        ({"keys": [], "namespaces": {"a": 9000}}, "namespaces: must be hours by namespace"),
+    ],
+)
+def test_what_is_wrong_with_a_damaged_app_is_named(app: object, said: str) -> None:
+    for read in (lambda: list(keys_of({"a1": app}, Path("f"))), lambda: namespaces_of({"a1": app}, Path("f"))):
+        with pytest.raises(StartupFailed, match=f"app 'a1' is damaged: {said}"):
+            read()
+
+
 def test_no_two_new_keys_are_alike() -> None:
     keys = [new_key("app") for _ in range(20)]
     assert len({key.secret for key in keys}) == 20
@@ -161,6 +176,9 @@ def test_no_two_new_keys_are_alike() -> None:
         {"keys": [5]},
         {"keys": [{"id": "k", "secret": "topsecret", "capability": "x", "revocableTokens": False}]},
         {"keys": [{"id": "k", "secret": "topsecret", "revocableTokens": False}]},
+        {"keys": [{"id": "k", "secret": ["topsecret"], "capability": "x", "revocableTokens": False}]},
+        {"keys": ["a1.k:topsecret"]},
+        {"keys": "a1.k:topsecret"},
         {"keys": [{"id": "k", "secret": "top:secret", "capability": '{"*":["*"]}', "revocableTokens": False}]},
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def settings(tmp_path: Path, root: trustme.CA) -> Settings:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     made.cert_chain_pems[0].write_to_path(cert)
     made.private_key_pem.write_to_path(key)
-    return replace(Settings(), tls_cert=cert, tls_key=key)
+    return Settings(tls_cert=cert, tls_key=key)
 
 
 def encrypted(pem: bytes, form: serialization.PrivateFormat) -> bytes:

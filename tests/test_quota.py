@@ -9,14 +9,19 @@ import pytest
 
 from engine.allowance import Allowances, admit, check_connections, check_size
 from engine.auth.keys import Key, Keyring
+from engine.checked import checked
 from engine.errors import LimitExceeded
 from engine.limits import Limits
-from engine.quota import NOTHING_SAID, Quota, parse_key_quotas, parse_quota
+from engine.quota import NOTHING_SAID, SCOPES, OwnLimits, Quota
 from engine.settings import Settings
 from ext.log.home import Home
 from ext.log.rate import Rate
 
 NOW = 1_700_000_000_000
+
+
+def parse_quota(given: dict[str, object], scope: str) -> Quota:
+    return checked(given, SCOPES[scope]).quota
 
 
 def log(*, messages_in: int = 0, most_bytes: int | None = None) -> Home:
@@ -72,14 +77,14 @@ def test_what_is_none_is_refused_with_its_name(given: dict[str, object], scope: 
 
 
 def test_a_key_has_limits_and_so_has_each_of_its_connections() -> None:
-    assert parse_key_quotas({"connections": 2, "connection": {"messages_in": 3}}) == (
+    assert checked({"connections": 2, "connection": {"messages_in": 3}}, OwnLimits).quotas == (
         Quota(connections=2),
         Quota(messages_in=3),
     )
     with pytest.raises(ValueError, match=r"^connection\.connections: unknown limit"):
-        parse_key_quotas({"connection": {"connections": 2}})
+        checked({"connection": {"connections": 2}}, OwnLimits)
     with pytest.raises(ValueError, match=r"^connection: must be a table"):
-        parse_key_quotas({"connection": 5})
+        checked({"connection": 5}, OwnLimits)
 
 
 def test_the_own_entry_stands_above_the_general_one_and_unlimited_means_it() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from trio.testing import trio_test
 
 from engine.errors import JournalUnavailable, StartupFailed
@@ -16,9 +16,9 @@ from engine.settings import Namespace, Settings
 from server.reloading import IN_CHANGE, NOT_TAKEN, Reloader
 
 BEFORE = Settings()
-WANTED = dataclasses.replace(
+WANTED = replace(
     BEFORE,
-    limits=dataclasses.replace(BEFORE.limits, channels=5),
+    limits=replace(BEFORE.limits, channels=5),
     namespaces={"chat": Namespace("chat", 24)},
 )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.auth.keys import Key
 from engine.limits import Limits
@@ -14,8 +14,8 @@ from engine.reloading import STAYS, SWITCHED, as_written, merged
 from engine.settings import Namespace, Settings
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "unbroken.example.toml"
-NAMES = [each.name for each in dataclasses.fields(Settings) if each.name != "limits"]
-NAMES += [f"limits.{each.name}" for each in dataclasses.fields(Limits)]
+NAMES = [name for name in Settings.__struct_fields__ if name != "limits"]
+NAMES += [f"limits.{name}" for name in Limits.__struct_fields__]
 
 
 def test_of_each_setting_it_is_known_whether_it_is_switched_or_stays() -> None:
@@ -50,11 +50,11 @@ def other(name: str, value: object) -> object:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_taken_over_or_named(name: str) -> None:
-    before = dataclasses.replace(Settings(), dev=True, tls_cert=Path("c"), tls_key=Path("k"))
+    before = replace(Settings(), dev=True, tls_cert=Path("c"), tls_key=Path("k"))
     of, _, field = name.rpartition(".")
     value = other(name, getattr(before.limits if of else before, field))
-    given = {field: value} if not of else {"limits": dataclasses.replace(before.limits, **{field: value})}
-    wanted = dataclasses.replace(before, **given)
+    given = {field: value} if not of else {"limits": replace(before.limits, **{field: value})}
+    wanted = replace(before, **given)
     found = merged(before, wanted, in_use=lambda space: False, keeps=True)
     if name in SWITCHED:
         assert (found.settings, found.changed, found.left) == (wanted, (name,), ())
@@ -67,9 +67,9 @@ def test_each_setting_is_taken_over_or_named(name: str) -> None:
 
 @pytest.mark.parametrize(("cert", "key"), [(None, None), (Path("c"), Path("k"))])
 def test_whether_the_port_speaks_tls_stays(cert: Path | None, key: Path | None) -> None:
-    before = dataclasses.replace(Settings(), tls_cert=cert, tls_key=key)
+    before = replace(Settings(), tls_cert=cert, tls_key=key)
     after = (None, None) if cert else (Path("c"), Path("k"))
-    wanted = dataclasses.replace(before, tls_cert=after[0], tls_key=after[1])
+    wanted = replace(before, tls_cert=after[0], tls_key=after[1])
     found = merged(before, wanted, in_use=lambda space: False, keeps=True)
     assert (found.settings, found.changed, [left.name for left in found.left]) == (before, (), ["tls_cert, tls_key"])
 
@@ -81,12 +81,8 @@ def test_whether_the_port_speaks_tls_stays(cert: Path | None, key: Path | None) 
 def test_a_namespace_has_another_durability_when_none_of_its_channels_is_in_memory(
     durability: str, keeps: bool, used: bool, taken: bool
 ) -> None:
-    before = dataclasses.replace(
-        Settings(), namespaces={"old": Namespace("old", 0, durability), "same": Namespace("same")}
-    )
-    wanted = dataclasses.replace(
-        before, namespaces={"new": Namespace("new", 0, durability), "same": Namespace("same", 5)}
-    )
+    before = replace(Settings(), namespaces={"old": Namespace("old", 0, durability), "same": Namespace("same")})
+    wanted = replace(before, namespaces={"new": Namespace("new", 0, durability), "same": Namespace("same", 5)})
     found = merged(before, wanted, in_use=lambda space: used, keeps=keeps)
     if taken:
         assert (found.settings, found.left) == (wanted, ())
