@@ -11,13 +11,14 @@ Without a witness, of an earlier version or because both slots are damaged, ther
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from msgspec import json
 
 from engine.journal import manifest
 from engine.journal.wal import Finding, number_of
@@ -65,11 +66,10 @@ class Witness:
             return []
         found = []
         for at in (0, SLOT):
-            with contextlib.suppress(ValueError, TypeError, KeyError):
+            with contextlib.suppress(ValueError):
                 text = data[at : at + SLOT].rstrip(b" ")
                 if int(text[:8], 16) == zlib.crc32(text[8:]):
-                    number, last, durable = json.loads(text[8:])
-                    found.append((number, Noted(**last), Noted(**durable) if durable else None))
+                    found.append(json.decode(text[8:], type=tuple[int, Noted, Noted | None]))
         return found
 
     def note(self, noted: Noted, *, durable: bool, sync: bool) -> None:
@@ -83,8 +83,7 @@ class Witness:
             self._durable = noted
         if noted == self._last:
             return
-        kept = asdict(self._durable) if self._durable is not None else None
-        text = json.dumps([self._number + 1, asdict(noted), kept]).encode()
+        text = json.encode((self._number + 1, noted, self._durable))
         slot = b"%08x%s" % (zlib.crc32(text), text)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
