@@ -32,7 +32,7 @@ _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", str: "a 
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Members by name, and no others; ``called`` is what one of them is."""
+    """Members by name, and no others; ``called`` is what one of them is, a limit or "limit of a key"."""
 
     called: ClassVar[str] = "setting"
 
@@ -80,9 +80,10 @@ def _parts(hint: Any) -> dict[Any, tuple[Any, Meta]]:
     """What it may be: of each kind the type, and what else is said about it."""
     if get_origin(hint) in (Union, UnionType):
         return {of: part for each in get_args(hint) for of, part in _parts(each).items()}
-    bare, meta = get_args(hint) if get_origin(hint) is Annotated else (hint, Meta())
-    kind = get_origin(bare) or (Struct if issubclass(bare, Struct) else bare)
-    return {kind: (bare, meta)}
+    if get_origin(hint) is Annotated:
+        bare, meta = get_args(hint)
+        return {of: (part, meta) for of, (part, _) in _parts(bare).items()}
+    return {get_origin(hint) or (Struct if issubclass(hint, Struct) else hint): (hint, Meta())}
 
 
 def _named(struct: Any) -> dict[str, FieldInfo]:
@@ -94,18 +95,17 @@ def _check_names(value: object, parts: dict[Any, tuple[Any, Meta]]) -> None:
         return
     struct = parts[Struct][0]
     known = _named(struct)
-    for name in value if struct.__struct_config__.forbid_unknown_fields else ():
+    for name in value if issubclass(struct, Table) else ():
         if name not in known:
-            listed = f"; known are {', '.join(known)}" if len(known) <= FEW else ""
-            reason = f"unknown {getattr(struct, 'called', 'member')}{listed}{did_you_mean(name, known)}"
-            raise Wrong(name, reason, unknown=name)
+            listed = f"; known {struct.called.split()[0]}s are {', '.join(known)}" if len(known) <= FEW else ""
+            raise Wrong(name, f"unknown {struct.called}{listed}{did_you_mean(name, known)}", unknown=name)
     for name, each in known.items():
         if each.required and name not in value:
             raise Wrong(name, "is missing")
 
 
 def _wanted(parts: dict[Any, tuple[Any, Meta]], table: str) -> str:
-    words = []
+    words: list[str] = []
     for kind, (bare, meta) in parts.items():
         if meta.description is not None:
             words.append(meta.description)
@@ -115,7 +115,7 @@ def _wanted(parts: dict[Any, tuple[Any, Meta]], table: str) -> str:
         elif kind is not NoneType:
             bounds = f" from {meta.ge:,} to {meta.le:,}" if meta.ge is not None else ""
             words.append(_WORDS.get(kind, f"a {table}") + bounds)
-    return ", or ".join(words)
+    return ", or ".join(dict.fromkeys(words))
 
 
 def _found(parts: dict[Any, tuple[Any, Meta]], value: object, table: str) -> str:
@@ -128,7 +128,7 @@ def _found(parts: dict[Any, tuple[Any, Meta]], value: object, table: str) -> str
         return f", got {f'{value:,}' if int in parts and type(value) is int else json.dumps(value)}"
     if not isinstance(value, str):
         return f", got {type(value).__name__}"
-    if any(kind not in (bool, int, str, Literal, NoneType) for kind in parts):
+    if any(kind not in (bool, int, float, str, Literal, NoneType) for kind in parts):
         return ""
     words = get_args(parts[Literal][0]) if Literal in parts else ()
     return f", got {value[:SHOWN]!r}{did_you_mean(value, words)}"

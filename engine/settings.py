@@ -153,7 +153,7 @@ class _Namespace(Table, frozen=True):
         """Raises: Wrong."""
         hours = self.persisted_hours
         if not name or ":" in name:
-            raise Wrong("", "a namespace has a name without colons")
+            raise Wrong("", "the name of a namespace must not be empty or contain colons")
         if hours is None:
             hours = DEFAULT_PERSISTED_HOURS if self.persisted else 0
         elif self.persisted is False and hours:
@@ -265,15 +265,15 @@ def _apps(apps: tuple[_App, ...]) -> tuple[tuple[Key, ...], dict[str, Quota]]:
     for at, app in enumerate(apps):
         with inside(f"apps[{at}]"):
             if not is_app_id(app.id):
-                raise Wrong("id", "must have 1 to 64 characters, and no blanks, dots or colons")
+                raise Wrong("id", "must have 1 to 64 characters without blanks, dots or colons")
             if app.id in quotas:
-                raise Wrong("id", f"the app {app.id!r} is there twice")
+                raise Wrong("id", f"app {app.id!r} is defined twice")
             quotas[app.id] = app.limits.quota
             for number, entry in enumerate(app.keys):
                 with inside(f"keys[{number}]"):
                     key = (entry if isinstance(entry, _Key) else _Key(key=entry)).made(app.id)
                     if key.name in found:
-                        raise Wrong("key", f"the key {key.name} is there twice")
+                        raise Wrong("key", f"key {key.name} is defined twice")
                     found[key.name] = key
     return tuple(found.values()), quotas
 

@@ -30,6 +30,7 @@ class Outer(Table, frozen=True):
     several: tuple[Inner | Secret, ...] = ()
     one: Inner = Inner(key="")
     anything: Mapping[str, Inner] = {}
+    time: Annotated[int | float | None, Meta(description="a time in ms")] = None
     words: Annotated[tuple[str, ...], Meta(max_length=2, description="one or two words")] = ()
 
 
@@ -52,7 +53,10 @@ def refusal(value: object, kind: type[Any] = Outer) -> str:
     [
         (5, "must be a map, got 5"),
         ([], "must be a map, got an array"),
-        ({"nam": 1}, "nam: unknown setting; known are name, several, one, anything, words; did you mean name?"),
+        (
+            {"nam": 1},
+            "nam: unknown setting; known settings are name, several, one, anything, time, words; did you mean name?",
+        ),
         ({"one": {}}, "one.key: is missing"),
         ({"one": ONE | {"count": 0}}, "one.count: must be a whole number from 1 to 5,000, got 0"),
         ({"one": ONE | {"count": 1 << 70}}, f"one.count: must be a whole number from 1 to 5,000, got {1 << 70:,}"),
@@ -70,11 +74,12 @@ def refusal(value: object, kind: type[Any] = Outer) -> str:
         ({"several": ["k", ONE, 5]}, "several[2]: must be a map, or a string"),
         (
             {"several": ["k", ONE | {"counts": 1}]},
-            "several[1].counts: unknown part; known are key, count, level, on, more",
+            "several[1].counts: unknown part; known parts are key, count, level, on, more",
         ),
         ({"several": {}}, "several: must be an array, got a map"),
         ({"anything": {"x": {"key": 5}}}, "anything: must be a map, got a map"),
         ({"words": ["a", "b", "c"]}, "words: must be one or two words, got an array"),
+        ({"time": "x"}, "time: must be a time in ms, got 'x'"),
         ({"words": ["a", 5]}, "words[1]: must be a string, got 5"),
         ({"name": date(2024, 2, 3)}, "name: must be a string, got date"),
         ({"x - at `$.one.count": 1}, "x - at `$.one.count: unknown setting"),

@@ -60,7 +60,7 @@ def test_it_is_written_down_entry_by_entry() -> None:
 @pytest.mark.parametrize(
     ("given", "scope", "said"),
     [
-        ({"messages": 5}, "key", "messages: unknown limit of a key; known are messages_in,"),
+        ({"messages": 5}, "key", "messages: unknown limit of a key; known limits are messages_in,"),
         ({"connections": 5}, "channel", "connections: unknown limit of a channel"),
         ({"connections": 5}, "connection", "connections: unknown limit of a connection"),
         ({"messages_in": 0}, "app", "messages_in: must be a whole number from 1 to"),

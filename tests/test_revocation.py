@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,8 @@ def test_a_time_before_which_and_a_margin_may_be_given() -> None:
         ({"targets": ["clientId:x"], "issuedBefore": NOW - HOUR - 1}, 40003),
         ({"targets": ["clientId:x"], "issuedBefore": "x"}, 40003),
         ({"targets": ["clientId:x"], "issuedBefore": True}, 40003),
+        ({"targets": ["clientId:x"], "issuedBefore": NOW - 0.5}, 40003),
+        ({"targets": ["clientId:x"], "issuedBefore": math.nan}, 40003),
         ({"targets": ["clientId:x"], "allowReauthMargin": "yes"}, 40000),
     ],
 )

@@ -13,7 +13,7 @@ the millisecond is over, so that whoever has read it is issued tokens that are g
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import trio
@@ -21,12 +21,19 @@ import trio
 from engine import limits
 from engine.auth.keys import LONGEST_REVOCABLE_TTL_MS, Key
 from engine.auth.revocation import ALL_TOKENS, Revocation, Revocations, outlived, parse_target
+from engine.checked import Wrong, checked
 from engine.errors import AuthError, BadRequest, PubSubError, StartupFailed
 from server.datadir import DataDirectory, restoring
 
 TURN_SECONDS = 0.002  # after it a millisecond is over, by the clock as the server reads it
 MARGIN_MS = 30_000  # that allowReauthMargin gives clients to come with another token
 _Row = tuple[str, Literal["client", "key", "channel", "all"], str, int, int]
+
+
+class _Body(msgspec.Struct, frozen=True, rename="camel"):
+    targets: Annotated[tuple[str, ...], msgspec.Meta(description="an array of strings such as clientId:alice")]
+    issued_before: Annotated[int | float | None, msgspec.Meta(description="a time in ms")] = None
+    allow_reauth_margin: bool | None = None
 
 
 class Revoker:
@@ -71,15 +78,11 @@ class Revoker:
         if not authenticated.revocable_tokens:
             raise AuthError("the tokens of this key are not revocable", code=40163)
         now_ms = self._now_ms()
-        targets = _targets(body)
-        issued_before = _issued_before(body, now_ms)
-        margin = body.get("allowReauthMargin")
-        if margin is not None and not isinstance(margin, bool):
-            raise BadRequest("allowReauthMargin: must be true or false", code=40000)
-        applies_at = now_ms + MARGIN_MS if margin else now_ms
+        asked, issued_before = _asked(body, now_ms)
+        applies_at = now_ms + MARGIN_MS if asked.allow_reauth_margin else now_ms
         entries: list[Revocation] = []
         results: list[dict[str, Any]] = []
-        for target in targets:
+        for target in asked.targets:
             try:
                 entry = Revocation(key_name, *parse_target(target), issued_before, applies_at)
                 self._revocations.add(entry, self._cautious_ms())
@@ -145,23 +148,17 @@ def read(content: bytes | None, now_ms: int) -> Revocations:
     return Revocations(entry for entry in (Revocation(*row) for row in rows) if not outlived(entry, now_ms))
 
 
-def _targets(body: Mapping[str, Any]) -> list[str]:
-    targets = body.get("targets")
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise BadRequest("targets: must be an array of strings such as clientId:alice", code=40000)
-    if not 1 <= len(targets) <= limits.REVOCATION_TARGETS:
-        raise BadRequest(f"targets: must be 1 to {limits.REVOCATION_TARGETS}, got {len(targets)}", code=40003)
-    return targets
-
-
-def _issued_before(body: Mapping[str, Any], now_ms: int) -> int:
-    value = body.get("issuedBefore")
-    if value is None:
-        return now_ms + 1  # what is issued in this millisecond is issued before
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise BadRequest("issuedBefore: must be a time in ms", code=40003)
-    if not now_ms - LONGEST_REVOCABLE_TTL_MS <= value <= now_ms:
-        raise BadRequest("issuedBefore: must be in the past, by an hour at most", code=40003)
-    return value
+def _asked(body: Mapping[str, Any], now_ms: int) -> tuple[_Body, int]:
+    """With the time in ms before which its tokens were issued. Raises: BadRequest."""
+    try:
+        asked = checked(body, _Body)
+    except Wrong as error:
+        raise BadRequest(str(error), code=40003 if error.where == "issuedBefore" else 40000) from None
+    if not 1 <= len(asked.targets) <= limits.REVOCATION_TARGETS:
+        raise BadRequest(f"targets: must be 1 to {limits.REVOCATION_TARGETS}, got {len(asked.targets)}", code=40003)
+    before = asked.issued_before
+    if before is None:
+        return asked, now_ms + 1  # what is issued in this millisecond is issued before
+    if before % 1 or not now_ms - LONGEST_REVOCABLE_TTL_MS <= before <= now_ms:
+        raise BadRequest("issuedBefore: must be a time in ms, in the past by at most an hour", code=40003)
+    return asked, int(before)
