@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -218,6 +220,28 @@ def test_a_damaged_witness_keeps_nobody_from_starting_and_an_older_slot_still_co
     (path / "witness").write_bytes(whole)
     newest(path, "*.log").unlink()
     is_refused(path, "is missing")
+
+
+NOTED = {"boot": "b", "manifest": 1, "manifest_bytes": 2, "logs": {"000004.log": 3}, "sequence": 4, "head": 5}
+
+
+@pytest.mark.parametrize(
+    ("value", "known"),
+    [
+        ([1, NOTED, None], True),  # as earlier versions wrote it: the same members, with blanks
+        ([1, NOTED, NOTED], True),
+        ([1, NOTED | {"boot": 5}, None], False),
+        ([1, NOTED | {"logs": {"000004.log": "3"}}, None], False),
+        ([1, {"boot": "b"}, None], False),
+        ([1, NOTED], False),
+        (["1", NOTED, None], False),
+        (5, False),
+    ],
+)
+def test_a_slot_with_members_of_another_type_is_passed_over(tmp_path: Path, value: object, known: bool) -> None:
+    text = json.dumps(value).encode()
+    (tmp_path / witness.NAME).write_bytes(b"%08x%s" % (zlib.crc32(text), text))
+    assert witness.Witness(tmp_path).last == (witness.Noted(**NOTED) if known else None)
 
 
 def test_in_another_run_of_the_machine_only_what_was_synced_has_to_be_there(living: Living) -> None:
