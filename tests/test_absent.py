@@ -11,7 +11,7 @@ import pytest
 
 from engine import absent
 from server.realtime.actions import Flag
-from server.realtime.attachment import ALL_MODES
+from server.realtime.modes import ALL_MODES
 from tests.certificates import authority
 from tests.harness import Server, channel_path, history
 from tests.jwts import jwt

@@ -25,7 +25,7 @@ from ext.text.serial import connection_id, last_serial_before
 from ext.wire.encoder import encode_record
 from server.node import beginnings as room
 from server.node.beginnings import Beginnings
-from server.realtime.attachment import Rewind
+from server.realtime.params import Rewind
 from tests.models.rewind import begins
 from tests.test_sequencer import partition
 

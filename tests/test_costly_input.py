@@ -25,7 +25,7 @@ from ext.text.values import decode_message
 from ext.wire.publish import parse_publish
 from server.http.request import Request, decode_body, parse_target
 from server.realtime import wire
-from server.realtime.attachment import channel_params
+from server.realtime.params import channel_params
 from server.rest.publishing import read_plain, read_publish
 from tests.cost import cost
 from tests.harness import KEY, Address, Server

@@ -31,7 +31,8 @@ from engine.partition import Partition
 from ext.disk.countback import Countback, cursor_before, most_messages
 from ext.text.serial import last_serial_before
 from server.node.readers import Readers, Work
-from server.realtime.attachment import Attachment, Rewind
+from server.realtime.attachment import Attachment
+from server.realtime.params import Rewind
 from server.realtime.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.replay")

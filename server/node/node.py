@@ -49,7 +49,8 @@ from server.node.recalling import Recalling
 from server.node.replay import Replay
 from server.node.waking import Waking
 from server.pace import Pace
-from server.realtime.attachment import Attachment, Rewind
+from server.realtime.attachment import Attachment
+from server.realtime.params import Rewind
 from server.realtime.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken")

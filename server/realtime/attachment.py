@@ -1,4 +1,4 @@
-"""One client's attachment to one channel: what it may, and where it reads.
+"""One client's attachment to one channel: its place in the channel, and how it reads on from there.
 
     starting --channel awake, position known--> live       a reader of one of the channel's streams
                                                  | ^
@@ -9,50 +9,17 @@ The ATTACHED goes out before anything else of the channel, because both are queu
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from functools import lru_cache
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from engine import absent, limits
-from engine.auth.capability import NAMES, Operation
 from engine.channelview import ChannelView
-from engine.errors import AuthError, BadRequest
 from engine.names import ChannelName
 from ext.net.ingest import Ingest
 from ext.net.shaper import Shaper
-from server.realtime.actions import Flag
+from server.realtime.modes import DEFAULT_MODES
+from server.realtime.params import NO_PARAMS
 
 if TYPE_CHECKING:
     from ext.log.ring import Stream
-
-DEFAULT_MODES = Flag.PRESENCE | Flag.PUBLISH | Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.ANNOTATION_PUBLISH
-ALL_MODES = DEFAULT_MODES | Flag.ANNOTATION_SUBSCRIBE | Flag.OBJECT_SUBSCRIBE | Flag.OBJECT_PUBLISH
-
-_MODE_NAMES = {
-    "presence": Flag.PRESENCE,
-    "publish": Flag.PUBLISH,
-    "subscribe": Flag.SUBSCRIBE,
-    "presence_subscribe": Flag.PRESENCE_SUBSCRIBE,
-    "annotation_publish": Flag.ANNOTATION_PUBLISH,
-    "annotation_subscribe": Flag.ANNOTATION_SUBSCRIBE,
-    "object_subscribe": Flag.OBJECT_SUBSCRIBE,
-    "object_publish": Flag.OBJECT_PUBLISH,
-}
-_GRANTS = (
-    (Operation.SUBSCRIBE, Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE),
-    (Operation.PUBLISH, Flag.PUBLISH),
-    (Operation.PRESENCE, Flag.PRESENCE),
-    (Operation.ANNOTATION_PUBLISH, Flag.ANNOTATION_PUBLISH),
-    (Operation.ANNOTATION_SUBSCRIBE, Flag.ANNOTATION_SUBSCRIBE),
-    (Operation.OBJECT_SUBSCRIBE, Flag.OBJECT_SUBSCRIBE),
-    (Operation.OBJECT_PUBLISH, Flag.OBJECT_PUBLISH),
-)
-ABSENT_MODES = sum(mode for name, mode in _MODE_NAMES.items() if name in absent.MODES)
-NO_PARAMS: Mapping[str, str] = MappingProxyType({})
-_RECOGNISED = ("rewind", "rewindLimit", "modes", "echo")
-_REWIND = re.compile(r"([0-9]{1,9})([sm]?)")
 
 
 class Reader(Protocol):
@@ -91,126 +58,6 @@ class Transport(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
-
-
-class Rewind:
-    """How far back a fresh attachment begins: by messages, or by time and messages."""
-
-    __slots__ = ("messages", "window_ms")
-
-    def __init__(self, messages: int | None, window_ms: int | None) -> None:
-        self.messages = messages
-        self.window_ms = window_ms
-
-
-def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
-    """The params in force, as text: those in the name, overridden by those of the ATTACH; only recognised ones.
-
-    Raises: BadRequest, if ``given`` is no map, one of them neither text nor a number, or of what is not available here;
-        40003, for another echo.
-    """
-    if given is None and not name.params:
-        return NO_PARAMS
-    merged: dict[str, str] = dict(name.params)
-    if given is not None:
-        if not isinstance(given, Mapping):
-            raise BadRequest("params: must be a map of strings", code=40000)
-        for key, value in given.items():
-            if value is not None and (key in _RECOGNISED or key in absent.PARAMS):
-                merged[key] = _text(key, value)
-    for key, feature in absent.PARAMS.items():
-        if key in merged:
-            raise absent.refusal(f"params.{key}", feature)
-    if merged.get("echo") not in (None, "true", "false"):
-        raise BadRequest(f"params.echo: must be true or false, got {merged['echo']!r}", code=40003)
-    return {key: merged[key] for key in _RECOGNISED if key in merged}
-
-
-def _text(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():  # as some encoders write whole numbers
-        value = int(value)
-    if not isinstance(value, str | int | float):
-        raise BadRequest(f"params.{key}: must be a string, got {type(value).__name__}", code=40000)
-    text = str(value)
-    if len(text) > limits.PARAM_LENGTH:
-        raise BadRequest(f"params.{key}: has more than {limits.PARAM_LENGTH} characters", code=40003)
-    return text
-
-
-def requested_modes(flags: int, params: Mapping[str, str]) -> int:
-    """The modes that the client asks for: by param, else by flags; 0: by neither."""
-    if "modes" in params:
-        modes = 0
-        for word in params["modes"].split(","):
-            mode = _MODE_NAMES.get(word.strip().lower())
-            if mode is None:
-                raise BadRequest(f"params.modes: {word.strip()!r} is not a mode", code=40003)
-            modes |= mode
-        return modes
-    return flags & ALL_MODES
-
-
-def mode_names(modes: int) -> str:
-    """As they are written in ``params.modes``."""
-    return ", ".join(name for name, mode in _MODE_NAMES.items() if modes & mode)
-
-
-@lru_cache(maxsize=256)  # few are in use; so their numbers, too, are shared by all attachments
-def granted_modes(requested: int, operations: int) -> int:
-    """What remains of them with this capability."""
-    allowed = 0
-    for operation, modes in _GRANTS:
-        if operations & operation:
-            allowed |= modes
-    return requested & allowed
-
-
-def available_modes(permitted: int, *, named: bool) -> int:
-    """Those of them that this server has. Libraries that name none are not refused for what they ask for by default.
-
-    Raises: BadRequest, if one was asked for by name and is not there, or none is left.
-    """
-    missing = permitted & ABSENT_MODES
-    if missing and (named or missing == permitted):
-        names = mode_names(missing).split(", ")
-        raise absent.refusal(f"modes.{names[0]}", absent.MODES[names[0]])
-    return permitted & ~missing
-
-
-def denied(name: str, requested: int, whose: str) -> AuthError:
-    """None of these modes is granted; by ``whose`` credentials."""
-    needed = [word for word, bit in NAMES.items() if any(bit == op and modes & requested for op, modes in _GRANTS)]
-    return AuthError(
-        f"{whose} credentials do not permit attaching to {name!r} with the modes {mode_names(requested)}: "
-        f"their capability has no {' or '.join(needed)} for {name!r}",
-        code=40160,
-    )
-
-
-def parse_rewind(params: Mapping[str, str]) -> Rewind | None:
-    """``rewind`` and ``rewindLimit``. Raises: BadRequest 40003 for anything but N, Ns, Nm."""
-    text = params.get("rewind")
-    limit_text = params.get("rewindLimit")
-    limit: int | None = None
-    if limit_text is not None:
-        if not re.fullmatch(r"[0-9]{1,9}", limit_text) or int(limit_text) == 0:
-            raise BadRequest(
-                f"params.rewindLimit: must be a positive number of messages, got {limit_text!r}", code=40003
-            )
-        limit = int(limit_text)
-    if text is None:
-        return None
-    match = _REWIND.fullmatch(text)
-    if match is None:
-        raise BadRequest(f"params.rewind: must be N, Ns or Nm, got {text!r}", code=40003)
-    amount, unit = int(match[1]), match[2]
-    if not amount:
-        return None
-    if unit:
-        return Rewind(limit, amount * (1000 if unit == "s" else 60_000))
-    return Rewind(amount if limit is None else min(amount, limit), None)
 
 
 class Attachment:

@@ -2,7 +2,7 @@
 
     transport --payload--> receive --MESSAGE, plain--> accepting ----> hub (outcome comes to a Receipt)
                               |
-                              +-----anything else----> table of actions (attaching, accepting, and a few here)
+                              +-----anything else----> table of actions (attach, accepting, and a few here)
 
     out: transport.send, in order; acknowledgements when the server calls ``answer``
 
@@ -29,13 +29,10 @@ from ext.net.plane import NO_ROOM
 from ext.text.serial import connection_origin
 from ext.wire.acks import AckQueue
 from ext.wire.publish import parse_publish
-from server.realtime import accepting, attaching, fields, wire
+from server.realtime import accepting, attach, fields, wire
 from server.realtime.actions import Action
-from server.realtime.attachment import (
-    Attachment,
-    Rewind,
-    Transport,
-)
+from server.realtime.attachment import Attachment, Transport
+from server.realtime.params import Rewind
 
 
 class Services(Protocol):
@@ -261,15 +258,15 @@ class ClientProtocol:
 
     def deliver(self, attachment: Attachment, cursor: int) -> bool:
         """Go live if everything after the cursor is at hand, else have it read on behind the scenes."""
-        return attaching.deliver(self, attachment, cursor)
+        return attach.deliver(self, attachment, cursor)
 
     def fell_behind(self, reader: object) -> None:
         """A reader was so slow that the stream no longer holds what comes next for it."""
-        attaching.fell_behind(self, reader)
+        attach.fell_behind(self, reader)
 
     def discontinued(self, attachment: Attachment, lag: Discontinuity) -> None:
         """What comes next for it is held nowhere any more: tell, and go on from now."""
-        attaching.discontinued(self, attachment, lag)
+        attach.discontinued(self, attachment, lag)
 
     # the connection itself
 
@@ -297,7 +294,7 @@ class ClientProtocol:
         self.identity = identity
         self.contexts = self.author = None
         accepting.renew(self)
-        attaching.regrant(self)
+        attach.regrant(self)
 
     def renew(self, allowance: Allowance) -> None:
         """What it may take of the server is another now, perhaps; its client is told of what it had been told."""
@@ -317,11 +314,11 @@ _ACTIONS: dict[int, Callable[[ClientProtocol, dict[str, Any], int], None]] = {
     Action.HEARTBEAT: ClientProtocol._on_heartbeat,
     Action.DISCONNECT: ClientProtocol._on_disconnect,
     Action.CLOSE: ClientProtocol._on_close,
-    Action.ATTACH: attaching.on_attach,
-    Action.DETACH: attaching.on_detach,
+    Action.ATTACH: attach.on_attach,
+    Action.DETACH: attach.on_detach,
     Action.PRESENCE: accepting.on_presence,
     Action.MESSAGE: accepting.on_message,
-    Action.SYNC: attaching.on_sync,
+    Action.SYNC: attach.on_sync,
     Action.AUTH: ClientProtocol._on_auth,
     Action.ANNOTATION: accepting.on_annotation,
     Action.OBJECT: accepting.on_object,

@@ -20,20 +20,17 @@ from engine.names import ChannelName, parse_channel
 from ext.text.serial import parse_serial
 from server.realtime import accepting, fields
 from server.realtime.actions import Action, Flag
-from server.realtime.attachment import (
+from server.realtime.attachment import Attachment, shapers
+from server.realtime.modes import (
     ABSENT_MODES,
     DEFAULT_MODES,
-    Attachment,
-    Rewind,
     available_modes,
-    channel_params,
     denied,
     granted_modes,
     mode_names,
-    parse_rewind,
     requested_modes,
-    shapers,
 )
+from server.realtime.params import Rewind, channel_params, parse_rewind
 
 if TYPE_CHECKING:
     from server.realtime.protocol import ClientProtocol
