@@ -23,8 +23,7 @@ from engine.partition import Partition
 from ext.disk.playback import Playback
 from server.node.beginnings import Beginnings, failure
 from server.node.readers import Readers
-from server.realtime.actions import Flag
-from server.realtime.attachment import Attachment, shapers
+from server.realtime.attachment import Attachment, State, shapers
 from server.realtime.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.replay")
@@ -67,7 +66,7 @@ class Replay:
         """Hand one more batch to the transport: for the first that is behind, then it stands in the queue again."""
         while client.behind:
             attachment = client.behind.popleft()
-            if not _wants_more(client, attachment):
+            if attachment.state is not State.BEHIND:
                 continue
             channel = attachment.channel
             waits_ms = [shaper.wait_ms(self._now_ms()) for shaper in shapers(client.transport, channel)]
@@ -97,7 +96,7 @@ class Replay:
     def _play(self, client: ClientProtocol, attachment: Attachment) -> None:
         channel, cursor = attachment.channel, attachment.cursor
         encoder = channel.stream(client.wire, attachment.name.full).encoder
-        skip_origin = 0 if attachment.echo else client.origin
+        skip_origin = 0 if client.echo and attachment.echo else client.origin
         budget = limits.SHAPED_BYTES if shapers(client.transport, channel) else limits.REPLAY_BYTES
         omit = attachment.omitted_after(cursor)
         journal = channel.partition.journal
@@ -127,7 +126,7 @@ class Replay:
         error: BaseException | None,
     ) -> None:
         """The batch is there, or the reason why not."""
-        if not _wants_more(client, attachment) or attachment.cursor != cursor:
+        if attachment.state is not State.BEHIND or attachment.cursor != cursor:
             self._next(client)  # it has been placed elsewhere while we read
             return
         channel = attachment.channel
@@ -159,7 +158,7 @@ class Replay:
     async def _play_later(self, client: ClientProtocol, attachment: Attachment) -> None:
         """The journal is being reopened; who waits here costs nothing."""
         await trio.sleep(RETRY_SECONDS)
-        if client.behind is not None and _wants_more(client, attachment):
+        if client.behind is not None and attachment.state is State.BEHIND:
             client.behind.appendleft(attachment)
         self._next(client)
         self._end_of_turn()
@@ -183,8 +182,3 @@ class Replay:
             with trio.CancelScope(shield=True):  # no longer than a batch takes
                 await trio.to_thread.run_sync(self._reading.close)
                 await trio.to_thread.run_sync(self.beginnings.close)
-
-
-def _wants_more(client: ClientProtocol, attachment: Attachment) -> bool:
-    reads_on = attachment.active and attachment.placed and attachment.reader is None
-    return bool(client.open and reads_on and attachment.modes & Flag.SUBSCRIBE)

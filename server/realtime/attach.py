@@ -20,7 +20,7 @@ from engine.names import ChannelName, parse_channel
 from ext.text.serial import parse_serial
 from server.realtime import accepting, fields
 from server.realtime.actions import Action, Flag
-from server.realtime.attachment import Attachment, shapers
+from server.realtime.attachment import Attachment, Event, State, shapers
 from server.realtime.modes import (
     ABSENT_MODES,
     DEFAULT_MODES,
@@ -59,7 +59,7 @@ def on_sync(client: ClientProtocol, message: dict[str, Any], wire_format: int) -
     """Asked for who is present. An ERROR would end what is there, so it is told by an ATTACHED that changes nothing."""
     text = fields.text(message, "channel")
     attachment = client.attachments.get(text)
-    if attachment is not None and attachment.placed:
+    if attachment is not None and attachment.state is not State.STARTING:
         error = absent.refusal("SYNC", absent.PRESENCE)
         _say_attached(client, attachment, attachment.position, resumed=True, error=error)
 
@@ -103,7 +103,6 @@ def _attach(client: ClientProtocol, text: str, message: dict[str, Any]) -> None:
     attachment.requested = requested
     attachment.modes = granted
     attachment.params = params
-    attachment.echo = client.echo and params.get("echo") != "false"
     _begin(client, text)
     again = serial is None and bool(flags & Flag.ATTACH_RESUME)
     client.services.hub.when_awake(
@@ -200,7 +199,6 @@ def _attached(
         _refuse_channel(client, text, error)
         return
     _say_attached(client, attachment, cursor, resumed=resumed, error=error)
-    attachment.placed = True
     deliver(client, attachment, cursor)
     _finish(client, text)
 
@@ -231,8 +229,9 @@ def deliver(client: ClientProtocol, attachment: Attachment, cursor: int) -> bool
     """Go live if everything after the cursor is at hand, else have it read on behind the scenes."""
     attachment.cursor = cursor
     if not attachment.modes & Flag.SUBSCRIBE:
+        attachment.happens(Event.SILENCED)
         return True
-    skip = 0 if attachment.echo else client.origin
+    skip = 0 if client.echo and attachment.echo else client.origin
     budget = limits.SHAPED_BYTES if shapers(client.transport, attachment.channel) else limits.REPLAY_BYTES
     if attachment.read_from(cursor, client.transport, client.wire, skip, budget):
         return True
@@ -248,7 +247,7 @@ def fell_behind(client: ClientProtocol, reader: object) -> None:
     """A reader was so slow that the stream no longer holds what comes next for it."""
     for attachment in client.attachments.values():
         if attachment.reader is reader:
-            attachment.stop_reading()
+            attachment.fall_behind()
             deliver(client, attachment, attachment.cursor)
             return
 
@@ -330,8 +329,8 @@ def regrant(client: ClientProtocol) -> None:
             _refuse_channel(client, text, denied(name.name, attachment.requested, "the new"))
         elif modes != had:
             attachment.modes = modes
-            if taken & Flag.SUBSCRIBE:
-                attachment.stop_reading()
+            if taken & Flag.SUBSCRIBE and attachment.state is not State.STARTING:
+                attachment.fall_silent()
             if client.busy is None or text not in client.busy:  # else the ATTACHED that is to come says so
                 _tell_change(client, attachment, had)
 
@@ -345,7 +344,7 @@ def _tell_change(client: ClientProtocol, attachment: Attachment, had: int) -> No
         return AuthError(reason, code=40160) if taken else None
 
     if attachment.modes & ~had & Flag.SUBSCRIBE:
-        attachment.placed = False  # what was being read for it comes too early
+        attachment.happens(Event.RESTARTS)  # what was being read for it comes too early
         _begin(client, attachment.name.full)
         _resume(client, attachment, attachment.cursor, why)
     else:

@@ -1,14 +1,22 @@
 """One client's attachment to one channel: its place in the channel, and how it reads on from there.
 
-    starting --channel awake, position known--> live       a reader of one of the channel's streams
-                                                 | ^
-              fell out of the stream             v |       caught up
-                                                catching up: reads ring and journal, a batch at a time
+                +--FOLLOWS----> LIVE      a reader of one of the channel's streams
+                |               |  ^
+    STARTING ---+         LAGS  |  |  FOLLOWS
+       ^        |               v  |
+       |        +--LAGS-------> BEHIND    reads ring and journal, a batch at a time
+       |        |
+       |        +--SILENCED---> SILENT    it may not read; LIVE and BEHIND come here by SILENCED, too
+       |                          |
+       +------RESTARTS------------+       from everywhere: LEAVES, and it has ENDED
 
-The ATTACHED goes out before anything else of the channel, because both are queued on one socket, in this order."""
+STARTING lasts until its ATTACHED is said: the channel wakes, or it is looked for where to begin. The ATTACHED goes out
+before anything else of the channel, because both are queued on one socket, in this order."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from engine.channelview import ChannelView
@@ -22,8 +30,66 @@ if TYPE_CHECKING:
     from ext.log.ring import Stream
 
 
-class Reader(Protocol):
-    """What reads a stream for us: the plane's subscription, or a TLS connection's."""
+class State(Enum):
+    STARTING = "its ATTACHED has not been said; nothing is read for it"
+    LIVE = "a stream has all that comes next"
+    BEHIND = "what comes next is read from ring or journal"
+    SILENT = "it may not read, and keeps its place"
+    ENDED = "it has left the channel"
+
+
+class Event(Enum):
+    FOLLOWS = "a stream has all that comes next for it"
+    LAGS = "no stream has what comes next for it"
+    SILENCED = "it may not read"
+    RESTARTS = "it may read again: where from is to be looked for"
+    LEAVES = "it leaves the channel"
+
+
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+    State.STARTING: {
+        Event.FOLLOWS: State.LIVE,
+        Event.LAGS: State.BEHIND,
+        Event.SILENCED: State.SILENT,
+        Event.LEAVES: State.ENDED,
+    },
+    State.LIVE: {
+        Event.LAGS: State.BEHIND,
+        Event.SILENCED: State.SILENT,
+        Event.LEAVES: State.ENDED,
+    },
+    State.BEHIND: {
+        Event.FOLLOWS: State.LIVE,
+        Event.LAGS: State.BEHIND,  # one more batch, and still not all
+        Event.SILENCED: State.SILENT,
+        Event.LEAVES: State.ENDED,
+    },
+    State.SILENT: {
+        Event.RESTARTS: State.STARTING,
+        Event.LEAVES: State.ENDED,
+    },
+    State.ENDED: {
+        Event.LEAVES: State.ENDED,
+    },
+}
+
+IMPOSSIBLE: Mapping[tuple[State, Event], str] = {
+    (State.STARTING, Event.RESTARTS): "where it begins is being looked for already",
+    (State.LIVE, Event.FOLLOWS): "a second reader would deliver everything twice",
+    (State.LIVE, Event.RESTARTS): "what its reader has would come twice",
+    (State.BEHIND, Event.RESTARTS): "what is being read for it would come twice",
+    (State.SILENT, Event.FOLLOWS): "it may not read",
+    (State.SILENT, Event.LAGS): "it may not read",
+    (State.SILENT, Event.SILENCED): "it is silent already",
+    (State.ENDED, Event.FOLLOWS): "it is no reader of the channel any more",
+    (State.ENDED, Event.LAGS): "it is no reader of the channel any more",
+    (State.ENDED, Event.SILENCED): "it is no reader of the channel any more",
+    (State.ENDED, Event.RESTARTS): "who comes back has another attachment",
+}
+
+
+class StreamReader(Protocol):
+    """What reads a stream for us: the plane's subscription."""
 
     @property
     def active(self) -> bool: ...
@@ -54,7 +120,7 @@ class Transport(Protocol):
     def deliver_to(self, sink: Ingest | None) -> None:
         """Plain publishes are for the sink; what it does not take is for the owner."""
 
-    def subscribe(self, stream: Stream, place: int, *, skip_origin: int = 0, quiet_until: int = 0) -> Reader: ...
+    def subscribe(self, stream: Stream, place: int, *, skip_origin: int = 0, quiet_until: int = 0) -> StreamReader: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
@@ -65,34 +131,34 @@ class Attachment:
 
     __slots__ = (
         "_modes",
-        "active",
         "begun",
         "channel",
         "cursor",
-        "echo",
         "hurried",
         "name",
         "params",
-        "placed",
         "reader",
         "requested",
+        "state",
     )
 
     def __init__(self, name: ChannelName, channel: ChannelView) -> None:
         self.name = name
         self.channel = channel
-        self.active = True
+        self.state = State.STARTING
         self.requested = DEFAULT_MODES
         self._modes = 0  # until it has been granted some
         self.params = NO_PARAMS
-        self.echo = True
         self.hurried = False  # its rewind was not counted to the end, for its client wanted something else meanwhile
-        self.placed = False  # its ATTACHED has been said; nothing is read for it before
-        self.reader: Reader | None = None  # while it is live
+        self.reader: StreamReader | None = None  # while it is LIVE
         # If its rewind begins inside an entry: the cursor before that, and how many of its messages are left out.
         self.begun: tuple[int, int] | None = None
         self.cursor = -1  # serial of the last entry handed to the transport, until it went live; -1: not placed yet
         channel.count_attachment(1)
+
+    @property
+    def active(self) -> bool:
+        return self.state is not State.ENDED
 
     @property
     def modes(self) -> int:
@@ -105,6 +171,11 @@ class Attachment:
         self._modes = modes
 
     @property
+    def echo(self) -> bool:
+        """Is what its own client publishes for it, as far as its params say?"""
+        return self.params.get("echo") != "false"
+
+    @property
     def position(self) -> int:
         """Serial of the last entry handed to the transport."""
         # A reader knows entries only: of a quiet channel, it may not know where the client was told that it begins.
@@ -114,20 +185,36 @@ class Attachment:
         """So many messages of the entry right after the cursor are not for it, because its rewind began behind them."""
         return self.begun[1] if self.begun is not None and self.begun[0] == cursor else 0
 
-    def stop_reading(self) -> None:
-        """Keep the place, but take nothing more from the stream."""
-        if self.reader is not None:
-            self.reader.stop()
-            self.cursor = self.position
-            self.reader = None
+    def happens(self, event: Event) -> None:
+        """Go on to the next state."""
+        following = TRANSITIONS[self.state].get(event)
+        assert following is not None, f"{event.name} while {self.state.name}: {IMPOSSIBLE[self.state, event]}"
+        self.state = following
+        assert self.reader is None or following is State.LIVE
+
+    def fall_behind(self) -> None:
+        """The stream has let go of what comes next for it."""
+        self._keep_place()
+        self.happens(Event.LAGS)
+
+    def fall_silent(self) -> None:
+        """It may not read: it keeps its place, and takes nothing more from there."""
+        self._keep_place()
+        self.happens(Event.SILENCED)
 
     def end(self) -> None:
         """Leave the channel. Calling it again does nothing."""
         if self.active:
-            self.stop_reading()
-            self.active = False
             self.channel.count_attachment(-1)
             self.channel.recount(self._modes, 0)
+        self._keep_place()
+        self.happens(Event.LEAVES)
+
+    def _keep_place(self) -> None:
+        if self.reader is not None:
+            self.reader.stop()
+            self.cursor = self.position
+            self.reader = None
 
     def read_from(self, cursor: int, transport: Transport, wire: int, skip_origin: int, budget: int) -> bool:
         """Hand everything after ``cursor`` to the transport, and follow the channel from there.
@@ -154,8 +241,11 @@ class Attachment:
                     shaper.take_now(messages, len(frames))
             place = stream.place_after(self.cursor)
         if place is None:
+            self.happens(Event.LAGS)
             return False
-        self.reader = transport.subscribe(stream, place, skip_origin=skip_origin, quiet_until=stream.head)
+        reader = transport.subscribe(stream, place, skip_origin=skip_origin, quiet_until=stream.head)
+        self.happens(Event.FOLLOWS)
+        self.reader = reader
         return True
 
 
