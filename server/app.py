@@ -233,7 +233,9 @@ async def _serve(
     gc.set_threshold(*GC_THRESHOLDS)
     async with trio.open_nursery() as nodes:
         await nodes.start(node.run)
-        watch = KeyWatch(directory.apps, keyring, settings.keys, node.clients, node.end_of_turn, node.keys_changed)
+        watch = KeyWatch(
+            directory.apps, keyring, settings.keys, node.clients.values(), node.end_of_turn, node.keys_changed
+        )
         nodes.start_soon(watch.run)
         reloader = Reloader(node, front, rest, watch, certificate, reread)
         nodes.start_soon(reloader.run)

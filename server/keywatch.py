@@ -116,7 +116,7 @@ class KeyWatch:
         self._changed()
         ends: dict[str, AuthError] = {}
         other: dict[str, Key] = {}  # may do something else than before
-        for name in {name for client in self._clients for name, _ in client.identity.made_with}:
+        for name in {name for client in self._clients for name, _ in client.session.identity.made_with}:
             known, now = before.get(name), self._keyring.find(name)
             if now is None:
                 ends[name] = revoked()
@@ -127,10 +127,10 @@ class KeyWatch:
         if not ends and not other:
             return
         for client in list(self._clients):  # from which those that end are taken
-            identity = client.identity
+            identity = client.session.identity
             error = next((ends[name] for name, _ in identity.made_with if name in ends), None)
             if error is not None:
-                client.fail(error)
+                client.session.fail(error)
             elif identity.key_name in other and identity.issued_ms is None:  # it is the key itself
                 client.go_by(replace(identity, capability=other[identity.key_name].capability))
         self._end_of_turn()

@@ -25,12 +25,13 @@ class Transport:
 
 
 class Client:
-    """Notes what comes, in the order of all of them."""
+    """Notes what comes, in the order of all of them. All parts of a client are one here."""
 
     def __init__(self, log, name):
         self.log, self.name = log, name
         self.transport = Transport()
         self.drained = None
+        self.session = self.attaching = self
 
     def receive(self, payload, wire):
         if payload == b"bug":
@@ -45,6 +46,11 @@ class Client:
 
     def fell_behind(self, reader):
         self.log.append((self.name, BEHIND, reader))
+
+    def all_taken(self):
+        if self.drained is not None:
+            drained, self.drained = self.drained, None
+            drained()
 
     def fail(self, error):
         self.log.append((self.name, FAILED, error.code))

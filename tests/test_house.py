@@ -11,6 +11,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SERVER_FLOORS = ("realtime", "http", "node", "rest", "transport")  # rooms of the server: each may name those before it
 EXT_FLOORS = ("text", "wire", "log", "disk", "net", "load")  # folders of ext: each may name those before it
+CLIENT_PARTS = (  # of one client's state machine: each may name those before it, also for types
+    ("actions", "fields", "libraries", "wire", "transport"),
+    ("modes", "params"),
+    ("attachment",),
+    ("session",),
+    ("accepting",),
+    ("attach",),
+    ("protocol",),
+)
 ABOVE = {"app", "cli", "keys_command", "reloading"}  # what puts the rooms together
 
 
@@ -70,6 +79,25 @@ def test_the_engine_knows_no_sockets_no_trio_and_no_clock(path):
 @pytest.mark.parametrize("path", modules("server/realtime"), ids=lambda p: p.name)
 def test_the_realtime_room_is_sans_io(path):
     assert not imported(path) & {"trio", "socket", "ssl", "trio_websocket", "h11", "time", "threading"}
+
+
+def parts_named(path: Path) -> set[str]:
+    """What of ``server.realtime`` is imported by a module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "server.realtime":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("server.realtime."):
+            found.add(node.module.split(".")[2])
+    return found
+
+
+def test_the_parts_of_a_client_know_each_other_in_one_direction():
+    room = ROOT / "server" / "realtime"
+    floors = {part: floor for floor, parts in enumerate(CLIENT_PARTS) for part in parts}
+    assert floors.keys() == {path.stem for path in room.glob("*.py")} - {"__init__"}
+    for part, floor in floors.items():
+        assert not {named for named in parts_named(room / f"{part}.py") if floors[named] >= floor}, part
 
 
 @pytest.mark.parametrize("room", SERVER_FLOORS)

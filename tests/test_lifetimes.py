@@ -171,7 +171,7 @@ def test_the_server_keeps_nobody_whose_transport_is_gone(end: Any) -> None:
         client.allowance = client.connection = None
         client.transport = SimpleNamespace(silence_ms=0)
         others = SimpleNamespace(lost=lambda *of: None, closed=lambda *of: None)
-        node: Any = SimpleNamespace(clients={client}, _present=set(), lifetimes=house.lifetimes)
+        node: Any = SimpleNamespace(clients={client: None}, _present=set(), lifetimes=house.lifetimes)
         node.steady_ms, node.settings = house.now_ms, Settings()
         node.connections = node.allowances = others
         node.superseded = partial(Node.superseded, node)

@@ -64,7 +64,7 @@ class Arrivals:
     def _wait(self, client: ClientProtocol, kind: int, data: Any) -> None:
         waiting = self._small.get(client) or self._large.get(client)
         if waiting is None:
-            client.transport.stall(True)  # type: ignore[attr-defined]  # all of a plane's are its sockets
+            client.session.transport.stall(True)  # type: ignore[attr-defined]  # all of a plane's are its sockets
             self._stand(client, deque([(kind, data)]))
         else:
             waiting.append((kind, data))
@@ -80,7 +80,7 @@ class Arrivals:
         if waiting:
             self._stand(client, waiting)
         else:
-            client.transport.stall(False)  # type: ignore[attr-defined]
+            client.session.transport.stall(False)  # type: ignore[attr-defined]
 
 
 def _is_large(kind: int, data: Any) -> bool:
@@ -94,16 +94,15 @@ def _pass_on(client: ClientProtocol, kind: int, data: Any) -> None:
         elif kind == BINARY:
             client.receive(data, 1)
         elif kind == GONE:
-            client.gone()
+            client.session.gone()
         elif kind == VIOLATION:
             client.violated(data)
         elif kind == BEHIND:
-            client.fell_behind(data)
+            client.attaching.fell_behind(data)
         elif kind == FAILED:
             raise data
-        elif kind == DRAINED and client.drained is not None:
-            drained, client.drained = client.drained, None
-            drained()
+        elif kind == DRAINED:
+            client.session.all_taken()
     except Exception:  # a bug met by one client's message: it is told, nobody else notices
         LOGGER.exception("a connection failed")
         _give_up(client)
@@ -111,6 +110,6 @@ def _pass_on(client: ClientProtocol, kind: int, data: Any) -> None:
 
 def _give_up(client: ClientProtocol) -> None:
     try:
-        client.fail(PubSubError("internal error", code=50000, status=500))
+        client.session.fail(PubSubError("internal error", code=50000, status=500))
     except Exception:
         LOGGER.exception("a failed connection could not be told so")

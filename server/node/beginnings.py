@@ -33,7 +33,7 @@ from ext.text.serial import last_serial_before
 from server.node.readers import Readers, Work
 from server.realtime.attachment import Attachment
 from server.realtime.params import Rewind
-from server.realtime.protocol import ClientProtocol
+from server.realtime.session import Session
 
 LOGGER = logging.getLogger("unbroken.replay")
 
@@ -55,7 +55,7 @@ class Asker:
     __slots__ = ("attachment", "client", "cut", "dropped", "floor", "found", "messages")
 
     def __init__(
-        self, client: ClientProtocol, attachment: Attachment, messages: int, floor: int, cut: bool, found: Found
+        self, client: Session, attachment: Attachment, messages: int, floor: int, cut: bool, found: Found
     ) -> None:
         self.client = client
         self.attachment = attachment
@@ -82,7 +82,7 @@ class Asker:
 class Search(Protocol):
     """What is looked for."""
 
-    def owner(self) -> ClientProtocol | None:
+    def owner(self) -> Session | None:
         """In whose queue it stands; None: nobody waits for it any more."""
 
     def look(self) -> Work | None:
@@ -99,7 +99,7 @@ class Question:
     """One that the journal answers at once."""
 
     def __init__(
-        self, client: ClientProtocol, attachment: Attachment, work: Work, found: Callable[[Any], None], otherwise: Any
+        self, client: Session, attachment: Attachment, work: Work, found: Callable[[Any], None], otherwise: Any
     ) -> None:
         """``otherwise``: what is found where the journal is damaged."""
         self._client = client
@@ -108,7 +108,7 @@ class Question:
         self._found = found
         self._otherwise = otherwise
 
-    def owner(self) -> ClientProtocol | None:
+    def owner(self) -> Session | None:
         return self._client if self._client.open and self._attachment.active else None
 
     def look(self) -> Work:
@@ -147,7 +147,7 @@ class Count:
         self._waiting = waiting
         self._told = told
 
-    def owner(self) -> ClientProtocol | None:
+    def owner(self) -> Session | None:
         if not all(asker.waits for asker in self.askers):
             for asker in self.askers:
                 if not asker.waits:
@@ -216,7 +216,7 @@ class Beginnings:
         self._kick = kick
         self._threads = Readers(limits.COUNTS_AT_ONCE, kick)
         self._under_way = 0
-        self._queues: dict[ClientProtocol, deque[Search]] = {}  # whose turn is next comes first
+        self._queues: dict[Session, deque[Search]] = {}  # whose turn is next comes first
         self._gathering: dict[ChannelView, Count] = {}  # not begun yet: others may join
         self._askers: dict[Attachment, Asker] = {}  # who have not been told
         self._told: deque[tuple[Asker, int, int]] = deque()  # what they are to be told
@@ -226,9 +226,7 @@ class Beginnings:
         """Searches that wait for a turn."""
         return sum(map(len, self._queues.values())) + len(self._resting)
 
-    def locate(
-        self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
-    ) -> None:
+    def locate(self, client: Session, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
         """Is everything after ``cursor`` still held? The ring has been asked."""
         channel = attachment.channel
         if not channel.partition.kept:
@@ -237,7 +235,7 @@ class Beginnings:
         work = partial(channel.partition.journal.continuous, channel.key, channel.policy.retention, cursor)
         self._enqueue(client, Question(client, attachment, work, found, False))
 
-    def rewound(self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Found) -> None:
+    def rewound(self, client: Session, attachment: Attachment, rewind: Rewind, found: Found) -> None:
         """Where does it begin?"""
         channel = attachment.channel
         retained_ms = channel.policy.retained_ms
@@ -298,7 +296,7 @@ class Beginnings:
         """Finish what has begun. Blocks."""
         self._threads.close()
 
-    def _since(self, client: ClientProtocol, attachment: Attachment, floor: int, cut: bool, found: Found) -> None:
+    def _since(self, client: Session, attachment: Attachment, floor: int, cut: bool, found: Found) -> None:
         """It begins with the first entry after ``floor``, whatever the number of those that follow."""
         channel = attachment.channel
 
@@ -308,7 +306,7 @@ class Beginnings:
         work = partial(entries.after, channel.partition.journal, channel.key, floor, limit=1, budget=0)
         self._enqueue(client, Question(client, attachment, work, first, []))
 
-    def _enqueue(self, client: ClientProtocol, search: Search) -> None:
+    def _enqueue(self, client: Session, search: Search) -> None:
         self._queues.setdefault(client, deque()).append(search)
 
     def _next(self) -> None:
@@ -337,11 +335,11 @@ class Beginnings:
         elif search.owner() is not None:
             self._again(client, search)
 
-    def _done(self, client: ClientProtocol, search: Search, result: Any, error: BaseException | None) -> None:
+    def _done(self, client: Session, search: Search, result: Any, error: BaseException | None) -> None:
         self._under_way -= 1
         self._looked(client, search, result, error)
 
-    def _looked(self, client: ClientProtocol, search: Search, result: Any, error: BaseException | None) -> None:
+    def _looked(self, client: Session, search: Search, result: Any, error: BaseException | None) -> None:
         if search.owner() is None:
             return
         if isinstance(error, JournalUnavailable):  # it is being reopened; who waits here costs nothing
@@ -351,7 +349,7 @@ class Beginnings:
         elif search.looked(result):
             self._again(client, search)
 
-    def _again(self, client: ClientProtocol, search: Search) -> None:
+    def _again(self, client: Session, search: Search) -> None:
         """It goes on with the client's next turn."""
         self._queues.setdefault(client, deque()).appendleft(search)
 

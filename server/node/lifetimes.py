@@ -22,7 +22,7 @@ import trio
 from engine.auth.revocation import Revocation, Revocations, TokenRevoked
 from engine.auth.tokens import Identity
 from engine.errors import AuthError, PubSubError
-from server.realtime.protocol import ClientProtocol
+from server.realtime.session import Session
 
 HINT_MS = 30_000  # before a token expires its client is asked for a new one, as the SDKs expect
 AGAIN_MS = 1_000  # after it has come with one that is revoked, too: a JWT's second is over then
@@ -38,8 +38,8 @@ class Lifetimes:
         self._revocations = revocations
         self._now_ms = now_ms
         self._end_of_turn = end_of_turn
-        self._due: dict[ClientProtocol, int] = {}
-        self._heap: list[tuple[int, int, ClientProtocol]] = []
+        self._due: dict[Session, int] = {}
+        self._heap: list[tuple[int, int, Session]] = []
         self._later: list[tuple[float, int, Callable[[], object]]] = []  # what is to be said, by trio's clock; a heap
         self._numbers = itertools.count()
         self._sooner = trio.Event()
@@ -61,7 +61,7 @@ class Lifetimes:
             if self.look(self._now_ms()):
                 self._end_of_turn()
 
-    def watch(self, client: ClientProtocol, *, renewed: bool = False) -> None:
+    def watch(self, client: Session, *, renewed: bool = False) -> None:
         """It has come, or has new credentials (``renewed``).
 
         Who is asked for others and comes with the same is asked again after a while: at once, it would go on for ever.
@@ -79,7 +79,7 @@ class Lifetimes:
             hint_ms = identity.expires_ms - HINT_MS
             self._plan(client, hint_ms if hint_ms > now_ms else identity.expires_ms)
 
-    def forget(self, client: ClientProtocol) -> None:
+    def forget(self, client: Session) -> None:
         """It has gone. Nothing, if it was not watched."""
         self._due.pop(client, None)
 
@@ -113,7 +113,7 @@ class Lifetimes:
         if not self.say(error, said.set):
             await said.wait()
 
-    async def revoke(self, entries: Iterable[Revocation], clients: Iterable[ClientProtocol]) -> None:
+    async def revoke(self, entries: Iterable[Revocation], clients: Iterable[Session]) -> None:
         """Look at all clients whose token one of these is about; the others are refused when they come.
 
         If cancelled, some have not been looked at.
@@ -127,7 +127,7 @@ class Lifetimes:
         if self.look(self._now_ms()):
             self._end_of_turn()
 
-    def _plan(self, client: ClientProtocol, due_ms: int) -> None:
+    def _plan(self, client: Session, due_ms: int) -> None:
         self._due[client] = due_ms
         heapq.heappush(self._heap, (due_ms, next(self._numbers), client))
         if len(self._heap) > 2 * len(self._due) + SPARE:
@@ -136,7 +136,7 @@ class Lifetimes:
         if due_ms < self._awaited:
             self._sooner.set()
 
-    def _end_or_hint(self, client: ClientProtocol, now_ms: int) -> None:
+    def _end_or_hint(self, client: Session, now_ms: int) -> None:
         if not client.open:
             self.forget(client)
             return

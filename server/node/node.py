@@ -49,9 +49,11 @@ from server.node.recalling import Recalling
 from server.node.replay import Replay
 from server.node.waking import Waking
 from server.pace import Pace
+from server.realtime.attach import Attaching
 from server.realtime.attachment import Attachment
 from server.realtime.params import Rewind
 from server.realtime.protocol import ClientProtocol
+from server.realtime.session import Session
 
 LOGGER = logging.getLogger("unbroken")
 
@@ -122,7 +124,7 @@ class Node:
         self._read_in_ms = -1  # by the kernel's monotonic clock, which is read ten times as fast
         self.started_ms = clock.steady.steady_ms
         self.draining = False
-        self.clients: set[ClientProtocol] = set()
+        self.clients: dict[Session, ClientProtocol] = {}  # all live ones
         self._present: set[Connection] = set()  # those that the meters count
         self.keeps = not isinstance(journal, MemoryJournal)
         self.app_namespaces: dict[str, dict[str, Namespace]] = {}  # by app, then by their id
@@ -241,13 +243,13 @@ class Node:
         """Ask the clients to go elsewhere, and finish what is pending. The caller bounds how long it may take."""
         self.draining = True
         reason = PubSubError("the server is shutting down", code=80003, status=503)
-        for client in self.clients:
-            client.transport.pause()  # what they have sent so far is what is pending
+        for session in self.clients:
+            session.transport.pause()  # what they have sent so far is what is pending
         with trio.move_on_after(self.settings.limits.drain_seconds / 2):
             for committer in self.committers:
                 await committer.settled()
-        for client in list(self.clients):
-            client.disconnect(reason)
+        for session in list(self.clients):
+            session.disconnect(reason)
         for committer in self.committers:
             committer.leave_open()  # whoever waits over HTTP
         self.end_of_turn()
@@ -403,36 +405,37 @@ class Node:
 
     def joined(self, client: ClientProtocol) -> None:
         """It has its transport, and has been told CONNECTED."""
-        if client.connection not in self._present:  # else it takes over from another transport
-            self._present.add(client.connection)
-            self.hub.meter(client.identity.app_id).connections.add()
-        client.connection.owner = client
-        self.clients.add(client)
-        self.allowances.opened(client.allowance)
-        self.lifetimes.watch(client)
+        session = client.session
+        if session.connection not in self._present:  # else it takes over from another transport
+            self._present.add(session.connection)
+            self.hub.meter(session.identity.app_id).connections.add()
+        session.connection.owner = session
+        self.clients[session] = client
+        self.allowances.opened(session.allowance)
+        self.lifetimes.watch(session)
 
-    # what a client's protocol asks for (server.realtime.protocol.Services)
+    # what attaching asks for (server.realtime.attach.Reading)
 
-    def locate(
-        self, client: ClientProtocol, attachment: Attachment, cursor: int, found: Callable[[bool], None]
-    ) -> None:
-        self.replay.beginnings.locate(client, attachment, cursor, found)
+    def locate(self, session: Session, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
+        self.replay.beginnings.locate(session, attachment, cursor, found)
 
     def rewound(
-        self, client: ClientProtocol, attachment: Attachment, rewind: Rewind, found: Callable[[int, int, bool], None]
+        self, session: Session, attachment: Attachment, rewind: Rewind, found: Callable[[int, int, bool], None]
     ) -> None:
-        self.replay.beginnings.rewound(client, attachment, rewind, found)
+        self.replay.beginnings.rewound(session, attachment, rewind, found)
 
     def hurry(self, attachment: Attachment) -> None:
         self.replay.beginnings.hurry(attachment)
 
-    def catch_up(self, client: ClientProtocol, attachment: Attachment) -> None:
-        self.replay.catch_up(client, attachment)
+    def catch_up(self, attaching: Attaching) -> None:
+        self.replay.catch_up(attaching)
 
-    def reauthenticate(self, client: ClientProtocol, token: str) -> Identity:
+    # what a session asks for (server.realtime.session.Services)
+
+    def reauthenticate(self, session: Session, token: str) -> Identity:
         now_ms = self.now_ms()
         identity = self.authenticator.token(token, now_ms)
-        before = client.identity
+        before = session.identity
         if identity.app_id != before.app_id:
             raise AuthError("auth: the token belongs to another app", code=40102)
         if identity.wildcard:  # good for whoever the connection is
@@ -442,54 +445,53 @@ class Node:
         self.revocations.check(identity, now_ms)
         if identity.key_name != before.key_name:
             allowance = self.allowances.of(identity.key_name, identity.app_id)
-            self.allowances.moved(client.allowance, allowance)
-            client.allowance = allowance
-            client.transport.shape(allowance.shaper())
-        client.identity = identity
-        self.lifetimes.watch(client, renewed=True)
+            self.allowances.moved(session.allowance, allowance)
+            session.allowance = allowance
+            session.transport.shape(allowance.shaper())
+        session.identity = identity
+        self.lifetimes.watch(session, renewed=True)
         return identity
 
     def keys_changed(self) -> None:
         """Their limits, or everybody's, may be others: those hold for live connections, too."""
         self.allowances.refresh()
-        for client in self.clients:
-            identity = client.identity
-            client.renew(self.allowances.renewed(client.allowance, identity.key_name, identity.app_id))
+        for session, client in self.clients.items():
+            identity = session.identity
+            client.renew(self.allowances.renewed(session.allowance, identity.key_name, identity.app_id))
 
-    def superseded(self, client: ClientProtocol) -> None:
+    def superseded(self, session: Session) -> None:
         """Another transport has its connection now."""
-        self.lifetimes.forget(client)  # else it would be kept until its token ends
-        if client in self.clients:
-            self.clients.remove(client)
-            self.allowances.closed(client.allowance)
+        self.lifetimes.forget(session)  # else it would be kept until its token ends
+        if self.clients.pop(session, None) is not None:
+            self.allowances.closed(session.allowance)
 
-    def ended(self, client: ClientProtocol, *, closed: bool) -> None:
-        self.superseded(client)
-        if client.connection in self._present:
-            self._present.discard(client.connection)
-            self.hub.meter(client.identity.app_id).connections.remove()
+    def ended(self, session: Session, *, closed: bool) -> None:
+        self.superseded(session)
+        if session.connection in self._present:
+            self._present.discard(session.connection)
+            self.hub.meter(session.identity.app_id).connections.remove()
         if closed:
-            self.connections.closed(client.connection, client)
+            self.connections.closed(session.connection, session)
         else:
             # What it was silent for beyond the time in which that is found out, its connection has been lost already:
             # one that left replies unread is given longer, but what it sends again is not known for longer.
-            now_ms, unheard_ms = self.steady_ms(), client.transport.silence_ms - self.settings.limits.lost_ms
-            self.connections.lost(client.connection, client, now_ms - max(0, unheard_ms))
+            now_ms, unheard_ms = self.steady_ms(), session.transport.silence_ms - self.settings.limits.lost_ms
+            self.connections.lost(session.connection, session, now_ms - max(0, unheard_ms))
 
-    def connection_key(self, client: ClientProtocol) -> str:
-        return self.connections.key_of(client.connection, client.identity)
+    def connection_key(self, session: Session) -> str:
+        return self.connections.key_of(session.connection, session.identity)
 
-    def connection_details(self, client: ClientProtocol) -> dict[str, Any]:
+    def connection_details(self, session: Session) -> dict[str, Any]:
         bounds = self.settings.limits
         details: dict[str, Any] = {
-            "clientId": client.identity.told_client_id,
-            "maxMessageSize": client.allowance.max_message_size,
+            "clientId": session.identity.told_client_id,
+            "maxMessageSize": session.allowance.max_message_size,
             "maxFrameSize": bounds.max_frame_size,
             "connectionStateTtl": bounds.connection_state_seconds * 1000,
             "maxIdleInterval": bounds.max_idle_interval_ms,
             "serverId": SERVER_ID,
         }
-        own = client.allowance.connection
+        own = session.allowance.connection
         if own.messages_in:
             details["maxInboundRate"] = own.messages_in
         if own.messages_out:

@@ -23,8 +23,8 @@ from engine.partition import Partition
 from ext.disk.playback import Playback
 from server.node.beginnings import Beginnings, failure
 from server.node.readers import Readers
+from server.realtime.attach import Attaching
 from server.realtime.attachment import Attachment, State, shapers
-from server.realtime.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.replay")
 
@@ -56,48 +56,42 @@ class Replay:
 
     # catching up
 
-    def catch_up(self, client: ClientProtocol, attachment: Attachment) -> None:
-        """Read on for those of the client that are behind, unless that is under way."""
-        if not client.catching_up:
-            client.catching_up = True
-            self._next(client)
-
-    def _next(self, client: ClientProtocol) -> None:
+    def catch_up(self, attaching: Attaching) -> None:
         """Hand one more batch to the transport: for the first that is behind, then it stands in the queue again."""
-        while client.behind:
-            attachment = client.behind.popleft()
+        while attaching.behind:
+            attachment = attaching.behind.popleft()
             if attachment.state is not State.BEHIND:
                 continue
             channel = attachment.channel
-            waits_ms = [shaper.wait_ms(self._now_ms()) for shaper in shapers(client.transport, channel)]
+            waits_ms = [shaper.wait_ms(self._now_ms()) for shaper in shapers(attaching.session.transport, channel)]
             if any(waits_ms):
-                client.behind.appendleft(attachment)
-                self._nursery.start_soon(self._next_later, client, min(max(waits_ms) / 1000, TURN_SECONDS))
+                attaching.behind.appendleft(attachment)
+                self._nursery.start_soon(self._next_later, attaching, min(max(waits_ms) / 1000, TURN_SECONDS))
                 return
             if channel.in_ring(attachment.cursor):
-                client.deliver(attachment, attachment.cursor)
-                self._when_drained(client)
+                attaching.deliver(attachment, attachment.cursor)
+                self._when_drained(attaching)
             elif channel.policy.durability == "memory":
-                client.discontinued(attachment, Discontinuity(channel.name, attachment.cursor, channel.ring.evicted))
-                self._when_drained(client)
+                attaching.discontinued(attachment, Discontinuity(channel.name, attachment.cursor, channel.ring.evicted))
+                self._when_drained(attaching)
             else:
-                self._play(client, attachment)
+                self._play(attaching, attachment)
             return
-        client.catching_up = False
+        attaching.behind = None
 
-    def _when_drained(self, client: ClientProtocol) -> None:
+    def _when_drained(self, attaching: Attaching) -> None:
         """Go on once the transport has taken everything: so one client never holds more than a batch."""
-        if client.open:
-            client.drained = partial(self._next, client)
-            client.transport.notify_drained()
+        if attaching.session.open:
+            attaching.session.drained = partial(self.catch_up, attaching)
+            attaching.session.transport.notify_drained()
         else:
-            self._next(client)
+            self.catch_up(attaching)
 
-    def _play(self, client: ClientProtocol, attachment: Attachment) -> None:
+    def _play(self, attaching: Attaching, attachment: Attachment) -> None:
         channel, cursor = attachment.channel, attachment.cursor
-        encoder = channel.stream(client.wire, attachment.name.full).encoder
-        skip_origin = 0 if client.echo and attachment.echo else client.origin
-        budget = limits.SHAPED_BYTES if shapers(client.transport, channel) else limits.REPLAY_BYTES
+        encoder = channel.stream(attaching.session.wire, attachment.name.full).encoder
+        skip_origin = attaching.skipped_by(attachment)
+        budget = limits.SHAPED_BYTES if shapers(attaching.session.transport, channel) else limits.REPLAY_BYTES
         omit = attachment.omitted_after(cursor)
         journal = channel.partition.journal
         until = channel.head  # what is beyond it, no reader of the stream has seen either
@@ -115,11 +109,11 @@ class Replay:
             nothing = not played.entries and journal.continuous(channel.key, channel.policy.retention, cursor)
             return played, nothing
 
-        self._reading.start(read, partial(self._played, client, attachment, cursor))
+        self._reading.start(read, partial(self._played, attaching, attachment, cursor))
 
     def _played(
         self,
-        client: ClientProtocol,
+        attaching: Attaching,
         attachment: Attachment,
         cursor: int,
         found: tuple[Playback, bool] | None,
@@ -127,46 +121,46 @@ class Replay:
     ) -> None:
         """The batch is there, or the reason why not."""
         if attachment.state is not State.BEHIND or attachment.cursor != cursor:
-            self._next(client)  # it has been placed elsewhere while we read
+            self.catch_up(attaching)  # it has been placed elsewhere while we read
             return
         channel = attachment.channel
         if isinstance(error, JournalUnavailable):
-            self._nursery.start_soon(self._play_later, client, attachment)
+            self._nursery.start_soon(self._play_later, attaching, attachment)
             return
         if isinstance(error, JournalCorrupted):
             LOGGER.error("replay of %r stopped: %s", channel.name, error)
-            client.discontinued(attachment, Discontinuity(channel.name, cursor, channel.head))
+            attaching.discontinued(attachment, Discontinuity(channel.name, cursor, channel.head))
         elif found is None:
             LOGGER.error("replay of %r failed", channel.name, exc_info=error)
-            client.disconnect(failure(error))
+            attaching.session.disconnect(failure(error))
         else:
             played, nothing = found
             if nothing:
-                client.deliver(attachment, max(cursor, channel.ring.evicted))  # it let go of ephemeral ones
+                attaching.deliver(attachment, max(cursor, channel.ring.evicted))  # it let go of ephemeral ones
             elif not played.entries:
-                client.discontinued(attachment, Discontinuity(channel.name, cursor, channel.ring.evicted))
+                attaching.discontinued(attachment, Discontinuity(channel.name, cursor, channel.ring.evicted))
             elif played.previous > cursor:
-                client.discontinued(attachment, Discontinuity(channel.name, cursor, played.previous))
+                attaching.discontinued(attachment, Discontinuity(channel.name, cursor, played.previous))
             else:
                 frames = played.frames()
-                client.transport.send_frames(frames)
-                for shaper in shapers(client.transport, channel):
+                attaching.session.transport.send_frames(frames)
+                for shaper in shapers(attaching.session.transport, channel):
                     shaper.take_now(played.messages, len(frames))
-                client.deliver(attachment, played.cursor)
-        self._when_drained(client)
+                attaching.deliver(attachment, played.cursor)
+        self._when_drained(attaching)
 
-    async def _play_later(self, client: ClientProtocol, attachment: Attachment) -> None:
+    async def _play_later(self, attaching: Attaching, attachment: Attachment) -> None:
         """The journal is being reopened; who waits here costs nothing."""
         await trio.sleep(RETRY_SECONDS)
-        if client.behind is not None and attachment.state is State.BEHIND:
-            client.behind.appendleft(attachment)
-        self._next(client)
+        if attaching.behind is not None and attachment.state is State.BEHIND:
+            attaching.behind.appendleft(attachment)
+        self.catch_up(attaching)
         self._end_of_turn()
 
-    async def _next_later(self, client: ClientProtocol, seconds: float) -> None:
+    async def _next_later(self, attaching: Attaching, seconds: float) -> None:
         """Its turn comes then; or that of others with the same key or app, and it waits for the next."""
         await trio.sleep(seconds)
-        self._next(client)
+        self.catch_up(attaching)
         self._end_of_turn()
 
     def take(self) -> None:

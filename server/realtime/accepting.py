@@ -27,7 +27,7 @@ from server.realtime import fields
 from server.realtime.actions import Flag
 
 if TYPE_CHECKING:
-    from server.realtime.protocol import ClientProtocol
+    from server.realtime.session import Session as ClientProtocol
 
 
 def on_message(client: ClientProtocol, message: dict[str, Any], wire_format: int) -> None:

@@ -321,9 +321,9 @@ class NodeBackend:
         for key in self._keyring.remove_app(app_id):
             tell_revoked(key.name)
         self._node.app_namespaces.pop(app_id, None)
-        for client in list(self._node.clients):
-            if client.identity.app_id == app_id:
-                client.fail(PubSubError("the app has been deleted", code=40120, status=401))
+        for session in list(self._node.clients):
+            if session.identity.app_id == app_id:
+                session.fail(PubSubError("the app has been deleted", code=40120, status=401))
         self._node.end_of_turn()
         await trio.to_thread.run_sync(self._node.journal.forget, f"{app_id}:")
         async with self._node.statistics_turn:

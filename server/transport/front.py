@@ -200,7 +200,7 @@ class Front:
             )
         except OSError:
             if client is not None:
-                node.connections.lost(client.connection, None, node.steady_ms())
+                node.connections.lost(client.session.connection, None, node.steady_ms())
             raise
         self._greet(met, greeting, socket, answer, received)
 

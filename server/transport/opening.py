@@ -18,9 +18,11 @@ from engine.errors import BadRequest, LimitExceeded, PubSubError
 from server.node.node import Node
 from server.realtime import wire
 from server.realtime.actions import Action
-from server.realtime.attachment import Transport
+from server.realtime.attach import Attaching
 from server.realtime.libraries import discards_while_attaching
 from server.realtime.protocol import ClientProtocol
+from server.realtime.session import Session
+from server.realtime.transport import Transport
 from server.transport.handshake import Upgrade
 
 NEWEST_VERSION = 6
@@ -108,15 +110,16 @@ def meet(
         node.admit()
         node.keyguard.check(params, authorization, peer)
         identity = node.authenticate(params, authorization, params.get("clientId"))
-        met = _continue_or_begin(node, identity, greeting)
-        met[0].discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
-        return met
+        session, problem = _continue_or_begin(node, identity, greeting)
+        discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
+        attaching = Attaching(session, node, echo=greeting.echo, discards=discards)
+        return ClientProtocol(session, attaching), problem
     except PubSubError as error:
         node.refusals.note_error(params, authorization, error)
         return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each who is refused
 
 
-def _continue_or_begin(node: Node, identity: Identity, greeting: Greeting) -> tuple[ClientProtocol, PubSubError | None]:
+def _continue_or_begin(node: Node, identity: Identity, greeting: Greeting) -> tuple[Session, PubSubError | None]:
     now_ms = node.steady_ms()
     allowance = node.allowances.of(identity.key_name, identity.app_id)
     handle = greeting.params.get("resume") or greeting.params.get("recover")
@@ -128,7 +131,7 @@ def _continue_or_begin(node: Node, identity: Identity, greeting: Greeting) -> tu
         except PubSubError as error:
             problem = error.with_traceback(None)  # as above: it knows this frame
         else:
-            if isinstance(opened.superseded, ClientProtocol):
+            if isinstance(opened.superseded, Session):
                 opened.superseded.supersede()
                 node.superseded(opened.superseded)
     try:
@@ -140,19 +143,16 @@ def _continue_or_begin(node: Node, identity: Identity, greeting: Greeting) -> tu
         raise
     if opened is None:
         opened = node.connections.open(identity, now_ms)
-    client = ClientProtocol(
-        node, opened.connection, identity, opened.key, greeting.wire, greeting.echo, allowance=allowance
-    )
-    return client, problem
+    return Session(node, opened.connection, identity, opened.key, greeting.wire, allowance=allowance), problem
 
 
 def welcome(node: Node, client: ClientProtocol, transport: Transport, problem: PubSubError | None) -> None:
     """Give it its transport, and say CONNECTED."""
-    client.transport = transport
-    shaper = client.allowance.shaper()
+    client.session.transport = transport
+    shaper = client.session.allowance.shaper()
     if shaper is not None:
         transport.shape(shaper)
-    client.connected(problem)
+    client.session.connected(problem)
     node.joined(client)
 
 
