@@ -21,11 +21,8 @@ from functools import partial
 import trio
 
 from engine import limits
-from engine.auth.authenticator import Authenticator
 from engine.auth.keys import Keyring
-from engine.auth.requests import REMEMBERED_MS, TokenIssuer
-from engine.auth.tokens import TokenSeal
-from engine.connection import Connections
+from engine.auth.requests import REMEMBERED_MS
 from engine.errors import JournalUnavailable, StartupFailed
 from engine.journal.buckets import WINDOW, bucket_length_ms
 from engine.journal.memory import MemoryJournal
@@ -37,23 +34,16 @@ from ext.text.serial import SerialClock
 from server import descriptors
 from server.announce import Drain, say_ready
 from server.apps import keys_of, new_key, stored_key
+from server.assembly import assemble
 from server.certificate import Certificate, load_certificate
 from server.datadir import DataDirectory
-from server.keywatch import KeyWatch, tell_made
+from server.keywatch import tell_made
 from server.logs import configure, facts
 from server.node.clock import Clock
 from server.node.heap import keep_some, machine_bytes
-from server.node.node import Node
 from server.nonces import NonceFile
-from server.reloading import Reloader
-from server.rest.api import Rest
-from server.rest.backend import NodeBackend
-from server.rest.posting import PostDesk
-from server.rest.revoking import Revoker
-from server.rest.revoking import begin as begin_revocations
 from server.systemd import notify
 from server.transport import ports
-from server.transport.front import Front
 
 LOGGER = logging.getLogger("unbroken")
 
@@ -191,53 +181,17 @@ async def _serve(
     certificate: Certificate | None,
     bound: ports.Bound,
 ) -> int:
-    bounds = settings.limits
-    seal = TokenSeal(directory.secret)
-    node = Node(
-        settings,
-        journal,
-        Authenticator(keyring, seal),
-        Connections(
-            directory.secret,
-            life=directory.life,
-            earlier=directory.earlier_lives,
-            newest=directory.newest_keys,
-            note_key=directory.note_key,
-            ttl_ms=bounds.connection_state_seconds * 1000,
-            limit=bounds.connections,
-        ),
-        clock,
-        dedup_key=directory.dedup_key,
-        note_alive=directory.note_alive,
-        revocations=begin_revocations(directory, keyring, clock.steady.cautious_ms),
-    )
-    revoker = Revoker(
-        node.revocations,
-        directory.keep_revocations,
-        lambda entries: node.lifetimes.revoke(entries, node.clients),
-        node.now_ms,
-        node.cautious_ms,
-    )
-    nonces = NonceFile(directory.path, REMEMBERED_MS, node.steady_ms())
-    issuer = TokenIssuer(keyring, seal, secrets.token_bytes, known=nonces.known, remember=nonces.remember)
-    backend = NodeBackend(node, keyring, issuer, directory, revoker)
-    rest = Rest(backend, node.pace)
-    tls = certificate.context if certificate is not None else None
-    front = Front(node, node.refusals.around(node.keyguard.before(rest)), tls)
-    if tls is None:
-        front.publish_at(PostDesk(node, rest, backend, keyring, front.http_limits, front.on_leaving))
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in bound]
+    nonces = NonceFile(directory.path, REMEMBERED_MS, clock.steady.steady_ms)
     addresses = ports.reachable(bound)
-    backend.address = addresses[0]
+    parts = assemble(settings, directory, keyring, journal, clock, certificate, nonces, addresses[0])
+    node, front = parts.node, parts.front
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in bound]
     gc.freeze()  # what is there now stays; collections need not look through it
     gc.set_threshold(*GC_THRESHOLDS)
     async with trio.open_nursery() as nodes:
         await nodes.start(node.run)
-        watch = KeyWatch(
-            directory.apps, keyring, settings.keys, node.clients.values(), node.end_of_turn, node.keys_changed
-        )
-        nodes.start_soon(watch.run)
-        reloader = Reloader(node, front, rest, watch, certificate, reread)
+        nodes.start_soon(parts.watch.run)
+        reloader = parts.reloader(settings, reread, certificate)
         nodes.start_soon(reloader.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as intake:
@@ -249,25 +203,23 @@ async def _serve(
                 notify("READY=1")
                 await stop.wait()
                 notify("STOPPING=1")
-                drain = Drain(len(node.clients), node.settings.limits.drain_seconds)
+                drain = Drain(len(node.clients), node.drain_seconds)
                 await front.last_call()
                 intake.cancel_scope.cancel()
             for listener in listeners:
                 await listener.aclose()
-            with trio.move_on_after(node.settings.limits.drain_seconds):
+            with trio.move_on_after(node.drain_seconds):
                 front.drain()
                 await node.drain()
-                while connections.child_tasks or front.desk:  # noqa: ASYNC110 - HTTP requests under way, which tell nobody when they end
-                    await trio.sleep(0.02)
+                await front.ended()
             drain.tell_end(len(node.plane))
             node.refusals.tell()
             connections.cancel_scope.cancel()
         node.plane.close()
-        if front.desk is not None:
-            front.desk.posts.close()
+        front.close()
         nodes.cancel_scope.cancel()
     try:
-        node.keep_statistics()
+        node.end()
     except JournalUnavailable as error:
         LOGGER.error("the last statistics are lost: %s", error)
     nonces.close()

@@ -12,7 +12,7 @@ the capability that it was issued with, as long as its key is good."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import trio
@@ -21,7 +21,7 @@ from engine.auth.keys import Key, Keyring, revoked
 from engine.errors import AuthError, StartupFailed
 from server.apps import AppsFile, keys_of
 from server.logs import facts
-from server.realtime.protocol import ClientProtocol
+from server.node.clients import Clients
 
 LOGGER = logging.getLogger("unbroken.keys")
 
@@ -44,22 +44,15 @@ class KeyWatch:
         file: AppsFile,
         keyring: Keyring,
         configured: Iterable[Key],
-        clients: Collection[ClientProtocol],
+        clients: Clients,
         end_of_turn: Callable[[], object],
-        changed: Callable[[], object] = lambda: None,
     ) -> None:
-        """
-        Args:
-            changed: is told when the keys, or their limits, are others than before.
-            configured: keys that are not the file's.
-            clients: all live ones, at any time.
-        """
+        """``configured``: keys that are not the file's."""
         self._file = file
         self._keyring = keyring
         self._configured = {key.name: key for key in configured}
         self._clients = clients
         self._end_of_turn = end_of_turn
-        self._changed = changed
         self._known = {key.name for key in keyring}
         self._filed = [key for key in keyring if key.name not in self._configured]
         self._stamp: object = object()  # like no other: what has changed since the keyring was made is not missed
@@ -113,10 +106,10 @@ class KeyWatch:
                 LOGGER.info("the key %s has another secret", key.name, extra=facts("key_changed", key=key.name))
             self._keyring.add(key)
         self._known = set(found)
-        self._changed()
+        self._clients.keys_changed()
         ends: dict[str, AuthError] = {}
         other: dict[str, Key] = {}  # may do something else than before
-        for name in {name for client in self._clients for name, _ in client.session.identity.made_with}:
+        for name in {name for client in self._clients.here for name, _ in client.session.identity.made_with}:
             known, now = before.get(name), self._keyring.find(name)
             if now is None:
                 ends[name] = revoked()
@@ -126,7 +119,7 @@ class KeyWatch:
                 other[name] = now
         if not ends and not other:
             return
-        for client in list(self._clients):  # from which those that end are taken
+        for client in self._clients.here:
             identity = client.session.identity
             error = next((ends[name] for name, _ in identity.made_with if name in ends), None)
             if error is not None:

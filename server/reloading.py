@@ -20,13 +20,16 @@ import trio
 
 from engine.channel import Channel
 from engine.errors import JournalUnavailable, StartupFailed
+from engine.hub import Hub
+from engine.journal.port import Journal
 from engine.reloading import Merged, as_written, merged
 from engine.settings import Settings
 from server import descriptors
 from server.certificate import Certificate, Stamp, load_certificate, stamp_of
 from server.keywatch import KeyWatch
 from server.logs import facts
-from server.node.node import Node
+from server.node.policies import Policies
+from server.node.turn import Turn
 from server.rest.api import Rest
 from server.systemd import notify, notify_reloading
 from server.transport.front import Front
@@ -44,19 +47,38 @@ class Reloader:
 
     def __init__(
         self,
-        node: Node,
+        settings: Settings,
+        reread: Callable[[], Settings],
+        limit: Callable[[Settings], None],
         front: Front,
         rest: Rest,
         watch: KeyWatch,
         certificate: Certificate | None,
-        reread: Callable[[], Settings],
+        *,
+        hub: Hub,
+        policies: Policies,
+        journal: Journal,
+        turn: Turn,
+        keeps: bool,
     ) -> None:
-        self._node = node
+        """
+        Args:
+            settings: those in force, as at the start.
+            limit: has the node go by others.
+            keeps: there is a journal that keeps what is stored.
+        """
+        self.settings = settings
+        self._reread = reread
+        self._limit = limit
         self._front = front
         self._rest = rest
         self._watch = watch
         self._certificate = certificate
-        self._reread = reread
+        self._hub = hub
+        self._policies = policies
+        self._journal = journal
+        self._turn = turn
+        self._keeps = keeps
         self._asked = trio.Event()
         self._seen: Stamp = None  # of files that have changed, at the last look: they may still be written to
         self._refused: object = object()  # the stamp of files that can't be used, which was said
@@ -89,10 +111,10 @@ class Reloader:
             await self._watch.look()  # a key that the configuration gives up may be the file's as well
             found = self._merged(wanted)
             descriptors.raise_limit(found.settings.limits.connections)
-            if found.settings.layout != self._node.settings.layout:
+            if found.settings.layout != self.settings.layout:
                 # Before anything is stored by the new one. It is noted for good once nothing is stored by the old one.
-                await trio.to_thread.run_sync(self._node.journal.relayout, IN_CHANGE + found.settings.layout)
-                self._layout_after = self._node.hub.kept.sequencer.clock.last
+                await trio.to_thread.run_sync(self._journal.relayout, IN_CHANGE + found.settings.layout)
+                self._layout_after = self._hub.kept.sequencer.clock.last
                 found = self._merged(wanted)  # others may have come into use meanwhile
         except (StartupFailed, JournalUnavailable) as error:
             LOGGER.error("%s: %s", NOT_TAKEN, error, extra=facts("reload_refused", reason=str(error)))
@@ -100,52 +122,48 @@ class Reloader:
         except Exception:  # a bug in what only reads and checks ends no server
             LOGGER.exception(NOT_TAKEN)
             return
-        before = self._node.settings
+        before = self.settings
         self._switch(found.settings, certificate)
         for left in found.left:
             LOGGER.warning("%s", left, extra=facts("setting_left", setting=left.name, reason=left.why))
         await self._refit(before, found.settings)
         if self._layout_after is not None:
-            self._layout_after = self._node.hub.kept.sequencer.clock.last
+            self._layout_after = self._hub.kept.sequencer.clock.last
         changed = [as_written(name) for name in found.changed]
         LOGGER.info(
             "reloaded: %s", ", ".join(changed) or "no setting has changed", extra=facts("reload", changed=changed)
         )
 
     def _merged(self, wanted: Settings) -> Merged:
-        hub = self._node.hub
+        hub = self._hub
 
         def in_use(space: str) -> bool:
             return any(hub.names.after(app_id, f"{space}:", "", 1) for app_id in hub.meters)
 
-        return merged(self._node.settings, wanted, in_use=in_use, keeps=self._node.keeps)
+        return merged(self.settings, wanted, in_use=in_use, keeps=self._keeps)
 
     def _switch(self, settings: Settings, certificate: Certificate | None) -> None:
         """In one step: nobody sees a part of it."""
-        node, bounds = self._node, settings.limits
-        node.settings = node.allowances.settings = settings
-        node.hub.limit(settings)
-        node.bodies.room.limit(bounds.bodies_bytes)
-        node.plane.limit(bounds.max_frame_size)
-        node.connections.limit = bounds.connections
-        node.keyguard.anywhere = settings.dev or settings.tls_ended_by_proxy
+        bounds = settings.limits
+        self.settings = settings
+        self._limit(settings)
         logging.getLogger().setLevel(settings.log_level.upper())
         self._front.limit(bounds)
         self._take(certificate)
         self._watch.configure(settings.keys)  # with this clients, too, get their limits
-        node.end_of_turn()
+        self._turn.end()
 
     def _take(self, certificate: Certificate | None) -> None:
         if certificate is not None and self._certificate is not None:  # else it waits for a restart
             self._certificate = certificate
-            self._front.acceptor.tls = certificate.context
+            self._front.certify(certificate.context)
 
     async def _refit(self, before: Settings, settings: Settings) -> None:
         """Have the channels in memory go by their namespaces as they are now."""
         spaces = {*before.namespaces, *settings.namespaces}
         changed = sorted(f"{name}:" for name in spaces if before.namespaces.get(name) != settings.namespaces.get(name))
         prefixes = [""] if before.general_quota("channel") != settings.general_quota("channel") else changed
-        hub = self._node.hub
+        hub = self._hub
         for app_id in list(hub.meters) if prefixes else ():
             for prefix in prefixes:
                 last = ""
@@ -153,26 +171,25 @@ class Reloader:
                     for name in names:
                         self._refit_one(hub.channels[f"{app_id}:{name}"], before)
                     last = names[-1]
-                    self._node.end_of_turn()
+                    self._turn.end()
                     await trio.lowlevel.checkpoint()
 
     def _refit_one(self, channel: Channel, before: Settings) -> None:
-        node, policy = self._node, self._node.policy_of(channel.app_id, channel.name)
+        policy = self._policies.of(channel.app_id, channel.name)
         if policy.retention != channel.policy.retention:
             channel.promise(policy)
-        quota = node.settings.channel_quota(channel.name)
+        quota = self.settings.channel_quota(channel.name)
         if quota != before.channel_quota(channel.name):
             channel.limit(quota)
 
     async def _note_layout(self) -> None:
         """Once everything of before is stored: then what the journal says of its layout is true of all that comes."""
-        node = self._node
         if self._layout_after is None:
             return
-        if node.journal.head() < self._layout_after and (len(node.hub.kept.sequencer) or node.busy):
+        if self._journal.head() < self._layout_after and (len(self._hub.kept.sequencer) or self._turn.busy):
             return
         try:
-            await trio.to_thread.run_sync(node.journal.relayout, node.settings.layout)
+            await trio.to_thread.run_sync(self._journal.relayout, self.settings.layout)
         except JournalUnavailable as error:
             LOGGER.warning("the layout of namespaces is noted later: %s", error)
             return
@@ -182,14 +199,14 @@ class Reloader:
         """Take over a certificate whose files have changed, once they stay as they are for one look."""
         if self._certificate is None:
             return
-        stamp = stamp_of(self._node.settings)
+        stamp = stamp_of(self.settings)
         if stamp in (self._certificate.stamp, self._refused):
             return
         if stamp != self._seen:
             self._seen = stamp
             return
         try:
-            certificate = await trio.to_thread.run_sync(load_certificate, self._node.settings)
+            certificate = await trio.to_thread.run_sync(load_certificate, self.settings)
         except StartupFailed as error:
             self._refused = stamp
             LOGGER.error("the certificate stays as it was: %s", error)

@@ -27,7 +27,7 @@ from engine.sequencer import Sequencer
 from ext.log.entry import Entry
 from ext.log.ring import EPHEMERAL, Ring, Stream
 from ext.wire.encoder import record_origin
-from server.node.node import Node
+from server.node.turn import Turn
 
 ROOT = Path(__file__).resolve().parent.parent
 RING_ENTRIES, RING_BYTES = 16, 1 << 16
@@ -145,7 +145,7 @@ def main() -> int:
     from server.cli import main as serve
 
     mirrors = Mirrors()
-    when_awake, commit, end_of_turn = Hub.when_awake, Sequencer._commit, Node.end_of_turn
+    when_awake, commit, end_of_turn = Hub.when_awake, Sequencer._commit, Turn.end
 
     def view(self: Hub, app_id: str, name: str) -> ChannelView:
         return mirrors.view(self.open(app_id, name))
@@ -160,18 +160,18 @@ def main() -> int:
     def commit_and_tell(self: Sequencer, groups: list[tuple[Channel, list[Entry]]]) -> list[Stream]:
         return [*commit(self, groups), *mirrors.hear(groups)]
 
-    def end_of_turn_and_catch_up(self: Node) -> Any:
+    def end_of_turn_and_catch_up(self: Turn) -> Any:
         if mirrors.late:
-            self._committed(mirrors.catch_up())
+            self._plane.moved(mirrors.catch_up())
         before, more = mirrors.lost, end_of_turn(self)
         if mirrors.lost > before:
-            threading.Timer(2 * QUIET_SECONDS, self.plane.kick).start()
+            threading.Timer(2 * QUIET_SECONDS, self._plane.kick).start()
         return more
 
     Hub.view = view  # type: ignore[method-assign]
     Hub.when_awake = when_mirror_awake  # type: ignore[method-assign]
     Sequencer._commit = commit_and_tell  # type: ignore[method-assign]
-    Node.end_of_turn = end_of_turn_and_catch_up  # type: ignore[method-assign]
+    Turn.end = end_of_turn_and_catch_up  # type: ignore[method-assign]
     status = serve()
     if mirrors.of and not mirrors.lost:
         print("no batch was lost on its way to a mirror", file=sys.stderr)

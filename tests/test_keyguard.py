@@ -16,7 +16,7 @@ from server.http.keyguard import KeyGuard, carries_key, is_loopback, peer_of
 from server.http.refusals import Refusals
 from server.http.request import Request, Response
 from server.transport.handshake import Upgrade
-from server.transport.opening import meet, read_query
+from server.transport.opening import Opening, read_query
 from tests import harness
 from tests.harness import request
 from tests.jwts import jwt
@@ -103,15 +103,12 @@ def test_a_websocket_is_refused_before_its_key_is_looked_at(headers: dict[str, s
     def never(*arguments: Any) -> Any:
         raise AssertionError("the key has been looked at")
 
-    node: Any = SimpleNamespace(
-        keyguard=KeyGuard(anywhere=False),
-        admit=lambda: None,
-        now_ms=lambda: 0,
-        authenticate=never,
-        refusals=Refusals(lambda params, authorization: None),
-    )
+    clients: Any = SimpleNamespace(admit=lambda: None, authenticate=never)
+    nobody: Any = None
+    refusals = Refusals(lambda params, authorization: None)
+    opening = Opening(clients, nobody, KeyGuard(anywhere=False), refusals, nobody)
     target = "/" if headers else f"/?key={KEY}"
-    met = meet(node, Upgrade(target, headers), read_query(target), lambda: FAR)
+    met = opening.meet(Upgrade(target, headers), read_query(target), lambda: FAR)
     assert isinstance(met, PubSubError) and met.code == 40103
 
 

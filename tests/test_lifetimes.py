@@ -18,8 +18,8 @@ from engine.auth.revocation import Revocation, Revocations
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
 from engine.settings import Settings
+from server.node.clients import Clients
 from server.node.lifetimes import HINT_MS, SPARE, Lifetimes
-from server.node.node import Node
 
 START = 1_700_000_000_000
 CAPABILITY = Capability.parse(FULL_TEXT)
@@ -77,6 +77,14 @@ class House:
         entry = Revocation("app1.key1", "client", client_id, START + before_in, START + applies_in)
         self.revocations.add(entry, self.now_ms())
         return entry
+
+
+def clients_with(now_ms: Callable[[], int], **parts: Any) -> Clients:
+    """Those of a server that has only these parts."""
+    now: Any = SimpleNamespace(wall_ms=now_ms, steady_ms=now_ms)
+    names = ("hub", "authenticator", "revocations", "connections", "allowances", "lifetimes")
+    given: Any = {name: parts.get(name) for name in names}
+    return Clients(now=now, touched=[], bounds=Settings().limits, **given)
 
 
 def run(scenario: Any) -> None:
@@ -164,19 +172,19 @@ def test_who_has_gone_is_not_spoken_to() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("end", [Node.superseded, partial(Node.ended, closed=True), partial(Node.ended, closed=False)])
+@pytest.mark.parametrize(
+    "end", [Clients._left, partial(Clients.ended, closed=True), partial(Clients.ended, closed=False)]
+)
 def test_the_server_keeps_nobody_whose_transport_is_gone(end: Any) -> None:
     async def scenario(house: House) -> None:
         client: Any = house.client(3_600_000)
         client.allowance = client.connection = None
         client.transport = SimpleNamespace(silence_ms=0)
         others = SimpleNamespace(lost=lambda *of: None, closed=lambda *of: None)
-        node: Any = SimpleNamespace(clients={client: None}, _present=set(), lifetimes=house.lifetimes)
-        node.steady_ms, node.settings = house.now_ms, Settings()
-        node.connections = node.allowances = others
-        node.superseded = partial(Node.superseded, node)
-        end(node, client)
-        assert not node.clients and not len(house.lifetimes)
+        clients = clients_with(house.now_ms, connections=others, allowances=others, lifetimes=house.lifetimes)
+        clients._live[client] = client
+        end(clients, client)
+        assert not len(clients) and not len(house.lifetimes)
 
     run(scenario)
 
@@ -292,9 +300,7 @@ def test_a_connection_counts_as_lost_since_its_loss_could_have_been_found(silenc
     """Who leaves replies unread is given longer; what it sends again is known for no longer than of others."""
     lost: list[int] = []
     client: Any = SimpleNamespace(connection=None, transport=SimpleNamespace(silence_ms=silence_ms))
-    node: Any = SimpleNamespace(
-        _present=set(), settings=Settings(), steady_ms=lambda: START, superseded=lambda of: None
-    )
-    node.connections = SimpleNamespace(lost=lambda connection, owner, at_ms: lost.append(at_ms))
-    Node.ended(node, client, closed=False)
+    connections = SimpleNamespace(lost=lambda connection, owner, at_ms: lost.append(at_ms))
+    lifetimes = SimpleNamespace(forget=lambda of: None)
+    clients_with(lambda: START, connections=connections, lifetimes=lifetimes).ended(client, closed=False)
     assert lost == [START - lost_ago_ms]

@@ -336,7 +336,7 @@ def test_a_disk_is_told_of_when_it_gets_low_and_when_it_has_room_again(caplog: p
 def test_a_server_looks_at_the_disk_of_its_data_directory(make_server: Callable[..., Server], tmp_path: Path) -> None:
     executable = tmp_path / "unbroken-on-a-full-disk"
     program = (
-        "import sys; from server.node import disk, node; node.KEEP_SECONDS = 0.1; "
+        "import sys; from server.node import disk, upkeep; upkeep.KEEP_SECONDS = 0.1; "
         "disk.DiskWatch.__init__.__defaults__ = (lambda path: (len(list(path.iterdir())) << 40, 0, 5 << 20),); "
         "from server.cli import main; sys.exit(main())"
     )

@@ -17,6 +17,7 @@ from trio.testing import trio_test
 from engine import limits
 from engine.auth.authenticator import Authenticator
 from engine.auth.keys import Keyring
+from engine.auth.revocation import Revocations
 from engine.auth.tokens import TokenSeal
 from engine.connection import Connections
 from engine.errors import JournalUnavailable
@@ -194,6 +195,8 @@ def node_with(journal: RocksJournal) -> Node:
         Clock(LogClock(journal.timeline, SerialClock(journal.head()), step_ms=30_000), journal.clock_noted),
         dedup_key=KEY,
         note_alive=lambda now_ms: None,
+        revocations=Revocations(),
+        namespaces={},
     )
 
 
@@ -207,12 +210,12 @@ class Asker:
         self, channel: int, base: str, *ids: str, who: str | None = None, data: str = "x", inherited: bool = False
     ) -> Told:
         told, node = Told(), self.node
-        node.begin_turn()
+        node.turn.begin()
         messages = [{"id": name, "data": data, "extras": {"a": [1, {"b": None}]}} for name in ids] or [{"data": data}]
         what = Publish("room", 0, len(messages), 1, tuple(ids) or None, None, msgpack.packb(messages))
         opened = node.hub.open("app", f"room{channel}")
         node.hub.stage(Asked(opened, what, base, Author(who, "someone", inherited=inherited), told))
-        node.end_of_turn()
+        node.turn.end()
         return told
 
 
@@ -281,7 +284,7 @@ async def test_the_first_ack_of_every_channel_waits_for_nothing_that_grows_with_
         assert sum(earlier.memory for _, earlier in windows if earlier is not None) <= 4 * CHANNELS * EACH
         hub.common.steady_ms += 400_000
         for channel in hub.channels.values():
-            hub.common.remembered -= channel.forget(node.now_ms() + 400_000, hub.window_ms, hub.common.steady_ms)
+            hub.common.remembered -= channel.forget(node.now.wall_ms() + 400_000, hub.window_ms, hub.common.steady_ms)
             assert channel.earlier is None
         assert hub.common.remembered == 0
         nursery.cancel_scope.cancel()

@@ -40,7 +40,7 @@ class Journal:
         return 7
 
 
-def reloader(reread: Callable[[], Settings]) -> tuple[Reloader, Any, Any]:
+def reloader(reread: Callable[[], Settings]) -> tuple[Reloader, list[str], Journal]:
     """One whose server notes what it is told."""
 
     async def look() -> None:
@@ -52,23 +52,28 @@ def reloader(reread: Callable[[], Settings]) -> tuple[Reloader, Any, Any]:
         return lambda *given: told.append(name)
 
     sequencer = SimpleNamespace(clock=SimpleNamespace(last=7), __len__=lambda: 0)
-    node: Any = SimpleNamespace(
-        settings=BEFORE,
-        keeps=True,
-        journal=Journal(),
-        hub=SimpleNamespace(limit=note("hub"), meters={}, kept=SimpleNamespace(sequencer=sequencer)),
-        allowances=SimpleNamespace(settings=BEFORE),
-        bodies=SimpleNamespace(room=SimpleNamespace(limit=note("room"))),
-        plane=SimpleNamespace(limit=note("plane")),
-        connections=SimpleNamespace(limit=0),
-        keyguard=SimpleNamespace(anywhere=False),
-        end_of_turn=note("end of turn"),
-        told=told,
-    )
+    journal: Any = Journal()
+    hub: Any = SimpleNamespace(meters={}, kept=SimpleNamespace(sequencer=sequencer))
     watch: Any = SimpleNamespace(look=look, configure=note("watch"))
     front: Any = SimpleNamespace(limit=note("front"))
     rest: Any = SimpleNamespace(bounds=None)
-    return Reloader(node, front, rest, watch, None, reread), node, node.journal
+    turn: Any = SimpleNamespace(end=note("end of turn"), busy=False)
+    policies: Any = None  # no channel is open
+    made = Reloader(
+        BEFORE,
+        reread,
+        note("node"),
+        front,
+        rest,
+        watch,
+        None,
+        hub=hub,
+        policies=policies,
+        journal=journal,
+        turn=turn,
+        keeps=True,
+    )
+    return made, told, journal
 
 
 @pytest.mark.parametrize("error", [StartupFailed("x.toml: is no TOML"), ZeroDivisionError("a bug")], ids=repr)
@@ -79,21 +84,21 @@ async def test_what_cannot_be_read_changes_nothing_and_ends_nothing(
     def reread() -> Settings:
         raise error
 
-    one, node, journal = reloader(reread)
+    one, told, journal = reloader(reread)
     await one._reload()
-    assert (node.settings, node.told, journal.layouts) == (BEFORE, [], [])
+    assert (one.settings, told, journal.layouts) == (BEFORE, [], [])
     assert NOT_TAKEN in caplog.text and str(error) in caplog.text
 
 
 @trio_test
 async def test_a_journal_that_cannot_note_the_change_has_it_refused(caplog: pytest.LogCaptureFixture) -> None:
-    one, node, journal = reloader(lambda: WANTED)
+    one, told, journal = reloader(lambda: WANTED)
     journal.failures = 1
     await one._reload()
-    assert (node.settings, node.told) == (BEFORE, [])
+    assert (one.settings, told) == (BEFORE, [])
     assert "the disk is full" in caplog.text
     await one._reload()
-    assert node.settings == WANTED
+    assert one.settings == WANTED
 
 
 @trio_test
@@ -101,10 +106,10 @@ async def test_the_new_layout_is_noted_once_all_of_before_is_stored_and_until_th
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    one, node, journal = reloader(lambda: WANTED)
+    one, told, journal = reloader(lambda: WANTED)
     await one._reload()
-    assert node.settings == WANTED
-    assert set(node.told) == {"hub", "room", "plane", "front", "watch", "end of turn"}
+    assert one.settings == WANTED
+    assert set(told) == {"node", "front", "watch", "end of turn"}
     assert "reloaded: namespaces, limits.channels" in caplog.text
     assert journal.layouts == [IN_CHANGE + "chat=24"]
     journal.failures = 1

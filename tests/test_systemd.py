@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from engine.errors import StartupFailed
 from server.systemd import inherited_sockets, notify
-from server.transport.front import LAST_CALL_SECONDS, Front
+from server.transport.doors import LAST_CALL_SECONDS, Doors
 from tests.checker import Outcome
 from tests.harness import Server, channel_path, history, request
 from tests.rawclient import ATTACH_RESUME, RESUMED, Action, GoneError, RawClient
@@ -310,10 +310,10 @@ def test_those_who_were_accepted_last_say_who_they_are_before_the_others_are_tol
 ) -> None:
     async def run() -> None:
         start = trio.current_time()
-        front: Any = Front.__new__(Front)
+        all_doors: Any = Doors.__new__(Doors)
         doors = [(Door(start + here), Door(start + begun)), (Door(start), Door(start))]
-        front._doors = doors
-        await front.last_call()
+        all_doors._open = doors
+        await all_doors.last_call()
         assert waits <= trio.current_time() - start <= waits + 0.02
         assert all(entrance.shut_at == start for entrance, _ in doors)
 

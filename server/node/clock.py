@@ -103,7 +103,7 @@ class Clock:
         self._tell()
 
     def read(self) -> SteadyClock:
-        """What time it is now. Whoever asks often keeps the answer for a millisecond (``Node.read_clock``)."""
+        """What time it is now. Whoever asks often keeps the answer for a millisecond (server/node/now.py)."""
         self.steady.read(*self._look())
         if self.steady.jumps != self._told:
             self._tell()

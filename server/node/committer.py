@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -245,3 +245,8 @@ class Committer:
         else:
             self._sequencer.undo(batch, error)
             self._on_commit([])
+
+
+def failure_of(committers: Iterable[Committer]) -> PubSubError | None:
+    """Why nothing can be stored just now; None: it can."""
+    return next((committer.failure for committer in committers if committer.failure is not None), None)

@@ -1,4 +1,4 @@
-"""Catching up, which may have to wait for the journal. Where it begins: server/node/beginnings.py.
+"""Reading on behind the head, which may have to wait for the journal. Where it begins: server/node/beginnings.py.
 
     catch_up, one batch at a time for each client that is behind:
 
@@ -21,10 +21,12 @@ from engine import limits
 from engine.errors import Discontinuity, JournalCorrupted, JournalUnavailable
 from engine.partition import Partition
 from ext.disk.playback import Playback
-from server.node.beginnings import Beginnings, failure
+from server.node.beginnings import Beginnings, Found, failure
 from server.node.readers import Readers
 from server.realtime.attach import Attaching
 from server.realtime.attachment import Attachment, State, shapers
+from server.realtime.params import Rewind
+from server.realtime.session import Session
 
 LOGGER = logging.getLogger("unbroken.replay")
 
@@ -33,11 +35,10 @@ RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried agai
 
 
 class Replay:
-    """Serves those who are not at the head."""
+    """Serves those who are not at the head: what attaching asks for (server.realtime.attach.Reading)."""
 
     def __init__(
         self,
-        nursery: trio.Nursery,
         now_ms: Callable[[], int],
         end_of_turn: Callable[[], object],
         kick: Callable[[], None],
@@ -48,11 +49,22 @@ class Replay:
             kick: may be called in any thread: it has ``take`` called soon.
             older_than: the milliseconds of a partition's serials below which everything is older than so many ms.
         """
-        self._nursery = nursery
+        self._nursery: trio.Nursery  # while it runs
         self._now_ms = now_ms
         self._end_of_turn = end_of_turn
-        self.beginnings = Beginnings(older_than, kick)
+        self._beginnings = Beginnings(older_than, kick)
         self._reading = Readers(limits.REPLAY_THREADS, kick)
+
+    # where it begins
+
+    def locate(self, session: Session, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
+        self._beginnings.locate(session, attachment, cursor, found)
+
+    def rewound(self, session: Session, attachment: Attachment, rewind: Rewind, found: Found) -> None:
+        self._beginnings.rewound(session, attachment, rewind, found)
+
+    def hurry(self, attachment: Attachment) -> None:
+        self._beginnings.hurry(attachment)
 
     # catching up
 
@@ -166,13 +178,14 @@ class Replay:
     def take(self) -> None:
         """Go on where the journal has answered meanwhile."""
         self._reading.take()
-        self.beginnings.turn()
+        self._beginnings.turn()
 
     async def run(self) -> None:
         """Until cancelled; then what has begun to be read is finished first."""
         try:
-            await trio.sleep_forever()
+            async with trio.open_nursery() as self._nursery:
+                await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):  # no longer than a batch takes
                 await trio.to_thread.run_sync(self._reading.close)
-                await trio.to_thread.run_sync(self.beginnings.close)
+                await trio.to_thread.run_sync(self._beginnings.close)

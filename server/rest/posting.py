@@ -19,16 +19,21 @@ import msgpack
 import orjson
 
 from engine import limits
+from engine.allowance import Allowances
 from engine.auth.keys import Keyring
 from engine.auth.revocation import Revocations, TokenRevoked
 from engine.auth.tokens import Identity
 from engine.errors import PubSubError
+from engine.hub import Hub
 from ext.log.terms import Terms
 from ext.net.caller import Caller
 from ext.net.permit import Permit, Place
+from ext.net.plane import Plane
 from ext.net.posts import Posts
+from server.http.bodies import Bodies
 from server.http.connection import HttpLimits, date_now, too_slow, whole_response
-from server.http.keyguard import is_loopback, peer_of
+from server.http.keyguard import KeyGuard, is_loopback, peer_of
+from server.http.refusals import Refusals
 from server.http.reply import Reply, refusal, respond, response_format
 from server.http.request import (
     MEDIA_TYPES,
@@ -39,7 +44,8 @@ from server.http.request import (
     path_segments,
     protocol_version,
 )
-from server.node.node import Node
+from server.node.figures import Figures
+from server.node.now import Now
 from server.realtime.wire import MSGPACK
 from server.rest.api import APART_BYTES, Rest
 from server.rest.backend import NodeBackend
@@ -59,12 +65,21 @@ class PostDesk:
 
     def __init__(
         self,
-        node: Node,
         rest: Rest,
         backend: NodeBackend,
         keyring: Keyring,
         http: HttpLimits,
         on_leaving: Callable[[int, bytes, float], None],
+        *,
+        hub: Hub,
+        plane: Plane,
+        now: Now,
+        bodies: Bodies,
+        allowances: Allowances,
+        revocations: Revocations,
+        keyguard: KeyGuard,
+        refusals: Refusals,
+        figures: Figures,
     ) -> None:
         """
         Args:
@@ -77,20 +92,28 @@ class PostDesk:
             idle_ms=int(http.idle_seconds * 1000),
             patience_ms=int(http.request_seconds * 1000),
             response_ms=int(http.response_seconds * 1000),
-            room=node.bodies.room,
+            room=bodies.room,
             answers_late=True,
         )
         self._seconds = http.request_seconds
-        self._node = node
+        self._hub = hub
+        self._plane = plane
+        self._now = now
+        self._bodies = bodies
+        self._allowances = allowances
+        self._revocations = revocations
+        self._keyguard = keyguard
+        self._refusals = refusals
+        self._figures = figures
         self._rest = rest
         self._backend = backend
         self._keyring = keyring
         self._on_leaving = on_leaving
         self._draining = False
-        self._renewed_ms = node.steady_ms()
+        self._renewed_ms = now.steady_ms()
         self._asked: deque[tuple[Caller, bytes, str, dict[str, str], bytes]] = deque()
         self._versions = self._now_versions()
-        node.plane.listen_to(self.posts.fd)
+        plane.listen_to(self.posts.fd)
 
     def limit(self, http: HttpLimits) -> None:
         """From now on these hold; what was granted under others is void with the version of the allowances."""
@@ -104,10 +127,10 @@ class PostDesk:
         if not received.startswith(START):
             return False
         peer = peer_of(descriptor)
-        trusted = self._node.keyguard.anywhere or is_loopback(peer)
-        if not self.posts.take(descriptor, received, peer, trusted, self._node.steady_ms()):
+        trusted = self._keyguard.anywhere or is_loopback(peer)
+        if not self.posts.take(descriptor, received, peer, trusted, self._now.steady_ms()):
             return False
-        self._node.plane.kick()
+        self._plane.kick()
         return True
 
     def turn(self) -> None:
@@ -116,8 +139,8 @@ class PostDesk:
         if versions != self._versions:
             self._versions = versions
             self.posts.revoke_all()
-        wall_ms = self._node.hub.common.now_ms
-        self._asked.extend(self.posts.poll(self._node.this_turn_ms(), wall_ms))
+        wall_ms = self._hub.common.now_ms
+        self._asked.extend(self.posts.poll(self._now.turn_ms(), wall_ms))
         leave = time.perf_counter() + STAY_SECONDS
         while self._asked:  # they wait for nothing but this, and each by itself
             caller, key, target, headers, body = self._asked.popleft()
@@ -125,9 +148,9 @@ class PostDesk:
             if time.perf_counter() >= leave:
                 break
         if self._asked:
-            self._node.plane.kick()
+            self._plane.kick()
         for caller, begun, late in self.posts.take_turned_away(REFUSALS_A_TURN):
-            error = too_slow(self._seconds) if late else self._node.bodies.full()
+            error = too_slow(self._seconds) if late else self._bodies.full()
             refused = respond(_request_of(begun, caller.peer), refusal(error))
             self.posts.refuse(caller, whole_response(refused, last=True))
         self._see_off()
@@ -135,12 +158,12 @@ class PostDesk:
     def flush(self) -> bool:
         """Send the answers that have come; True: there is something to be read for the next turn."""
         for app_id, times in self.posts.flush(_date):
-            self._node.statistics.count(app_id, COUNTED_AS, self._node.now_ms(), times)
+            self._figures.count(app_id, COUNTED_AS, times)
         return self.posts.waiting
 
     def tick(self) -> None:
         """Once a second: those who take too long."""
-        now_ms = self._node.steady_ms()
+        now_ms = self._now.steady_ms()
         if now_ms - self._renewed_ms >= RENEW_MS:
             self._renewed_ms = now_ms
             self.posts.revoke_all()
@@ -159,7 +182,7 @@ class PostDesk:
         self._see_off()
 
     def _now_versions(self) -> tuple[int, int, int]:
-        return self._keyring.version, self._node.revocations.version, self._node.allowances.version
+        return self._keyring.version, self._revocations.version, self._allowances.version
 
     def _see_off(self) -> None:
         for descriptor, received, waited_ms in self.posts.take_leaving():
@@ -174,7 +197,7 @@ class PostDesk:
         try:
             refused = self._begin(caller, key, request)
             if refused is not None:
-                self._node.refusals.note_request(request)
+                self._refusals.note_request(request)
                 caller.reply(self._whole(refused))
         except TokenRevoked:  # it may have to wait for its answer
             self.posts.hand_over(caller)
@@ -186,7 +209,7 @@ class PostDesk:
     def _begin(self, caller: Caller, key: bytes, request: Request) -> Response | None:
         """Have it stored, and the caller told; or what to answer at once. Raises: TokenRevoked, with nothing done."""
         try:
-            self._node.keyguard.check({}, request.headers.get("authorization"), lambda: caller.peer)
+            self._keyguard.check({}, request.headers.get("authorization"), lambda: caller.peer)
         except PubSubError as error:
             return respond(request, refusal(error))
         try:
@@ -207,14 +230,14 @@ class PostDesk:
 
     def _permit(self, key: bytes, request: Request, identity: Identity, terms: Terms) -> Permit:
         """What other requests with this key are served by, too."""
-        node, now_ms = self._node, self._node.now_ms()
+        now_ms = self._now.wall_ms()
         permit = self.posts.permit(key)
         if permit is not None and now_ms < permit.good_until_ms:
             return permit
         accepted = respond(request, Reply(201, {}))
         template = Request("POST", request.path, {}, request.headers, b"", False, request.peer, request.asker)
         permit = Permit(
-            node.hub.common,
+            self._hub.common,
             identity.author(),
             terms,
             identity.app_id,
@@ -222,7 +245,7 @@ class PostDesk:
             lambda error: self._refused(template, error),
             msgpack_in=MEDIA_TYPES[media_type(request.headers["content-type"])] == MSGPACK,
             msgpack_out=response_format(request) == MSGPACK,
-            good_until_ms=good_until(identity, node.revocations),
+            good_until_ms=good_until(identity, self._revocations),
         )
         self.posts.grant(key, permit)
         return permit

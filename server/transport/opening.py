@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote_plus
 
-from engine.allowance import check_connections
-from engine.auth.tokens import Identity
 from engine.errors import BadRequest, LimitExceeded, PubSubError
-from server.node.node import Node
+from server.http.keyguard import KeyGuard
+from server.http.refusals import Refusals
+from server.node.clients import Clients
+from server.node.lifetimes import Lifetimes
 from server.realtime import wire
 from server.realtime.actions import Action
-from server.realtime.attach import Attaching
+from server.realtime.attach import Attaching, Reading
 from server.realtime.libraries import discards_while_attaching
 from server.realtime.protocol import ClientProtocol
 from server.realtime.session import Session
@@ -43,6 +45,14 @@ class Greeting:
     wire: int
     heartbeats: bool
     echo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """Who is let in; and what CONNECTED has to say about a resume that failed."""
+
+    client: ClientProtocol
+    problem: PubSubError | None
 
 
 def read_query(target: str) -> Greeting:
@@ -94,66 +104,63 @@ def check_params(params: Mapping[str, str]) -> None:
         raise BadRequest(f"remainPresentFor: must be a number of milliseconds, got {stays[:SHOWN]!r}", code=40003)
 
 
-def meet(
-    node: Node, upgrade: Upgrade, greeting: Greeting, peer: Callable[[], str] | None
-) -> tuple[ClientProtocol, PubSubError | None] | PubSubError:
-    """The client's protocol, with what CONNECTED has to say about a resume that failed; or why there is none.
+class Opening:
+    """Meets clients, and welcomes or refuses them."""
 
-    ``peer`` tells the address at the other end of a plain connection; None: the connection has TLS.
-    """
-    params, authorization = greeting.params, upgrade.headers.get("authorization")
-    try:
-        if upgrade.target.count("&") >= MOST_PARAMETERS:
-            raise BadRequest(f"the query has more than {MOST_PARAMETERS} parameters", code=40000)
-        check_version(params.get("v") or upgrade.headers.get("x-ably-version"))
-        check_params(params)
-        node.admit()
-        node.keyguard.check(params, authorization, peer)
-        identity = node.authenticate(params, authorization, params.get("clientId"))
-        session, problem = _continue_or_begin(node, identity, greeting)
-        discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
-        attaching = Attaching(session, node, echo=greeting.echo, discards=discards)
-        return ClientProtocol(session, attaching), problem
-    except PubSubError as error:
-        node.refusals.note_error(params, authorization, error)
-        return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each who is refused
+    def __init__(
+        self, clients: Clients, reading: Reading, keyguard: KeyGuard, refusals: Refusals, lifetimes: Lifetimes
+    ) -> None:
+        self._clients = clients
+        self._reading = reading
+        self._keyguard = keyguard
+        self._refusals = refusals
+        self._lifetimes = lifetimes
 
+    def meet(self, upgrade: Upgrade, greeting: Greeting, peer: Callable[[], str] | None) -> Met | PubSubError:
+        """The client, or why it is refused.
 
-def _continue_or_begin(node: Node, identity: Identity, greeting: Greeting) -> tuple[Session, PubSubError | None]:
-    now_ms = node.steady_ms()
-    allowance = node.allowances.of(identity.key_name, identity.app_id)
-    handle = greeting.params.get("resume") or greeting.params.get("recover")
-    problem: PubSubError | None = None
-    opened = None
-    if handle:
+        ``peer`` tells the address at the other end of a plain connection; None: the connection has TLS.
+        """
+        params, authorization = greeting.params, upgrade.headers.get("authorization")
         try:
-            opened = node.connections.resume(handle, identity, now_ms)
+            if upgrade.target.count("&") >= MOST_PARAMETERS:
+                raise BadRequest(f"the query has more than {MOST_PARAMETERS} parameters", code=40000)
+            check_version(params.get("v") or upgrade.headers.get("x-ably-version"))
+            check_params(params)
+            self._clients.admit()
+            self._keyguard.check(params, authorization, peer)
+            identity = self._clients.authenticate(params, authorization, params.get("clientId"))
+            key = params.get("resume") or params.get("recover")
+            opened, allowance, problem = self._clients.take_up(identity, key)
         except PubSubError as error:
-            problem = error.with_traceback(None)  # as above: it knows this frame
-        else:
-            if isinstance(opened.superseded, Session):
-                opened.superseded.supersede()
-                node.superseded(opened.superseded)
-    try:
-        check_connections(allowance)
-        node.check_connections(identity.app_id, allowance)
-    except LimitExceeded:
-        if opened is not None:  # it may be resumed when there is room
-            node.connections.lost(opened.connection, opened.connection.owner, now_ms)
-        raise
-    if opened is None:
-        opened = node.connections.open(identity, now_ms)
-    return Session(node, opened.connection, identity, opened.key, greeting.wire, allowance=allowance), problem
+            self._refusals.note_error(params, authorization, error)
+            return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each refused
+        session = Session(self._clients, opened.connection, identity, opened.key, greeting.wire, allowance=allowance)
+        discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
+        attaching = Attaching(session, self._reading, echo=greeting.echo, discards=discards)
+        return Met(ClientProtocol(session, attaching), problem)
 
+    def lost(self, met: Met | PubSubError) -> None:
+        """The transport is gone before anything was said."""
+        if isinstance(met, Met):
+            self._clients.lost_before(met.client.session)
 
-def welcome(node: Node, client: ClientProtocol, transport: Transport, problem: PubSubError | None) -> None:
-    """Give it its transport, and say CONNECTED."""
-    client.session.transport = transport
-    shaper = client.session.allowance.shaper()
-    if shaper is not None:
-        transport.shape(shaper)
-    client.session.connected(problem)
-    node.joined(client)
+    def greet(self, met: Met | PubSubError, greeting: Greeting, transport: Transport) -> None:
+        """The first that it is told: CONNECTED, or why it is refused; that in the moment in which it is of use."""
+        if isinstance(met, Met):
+            self._welcome(met, transport)
+        elif not self._lifetimes.say(met, partial(refuse, met, greeting, transport)):
+            transport.pause()
+
+    def _welcome(self, met: Met, transport: Transport) -> None:
+        """Give it its transport, and say CONNECTED."""
+        session = met.client.session
+        session.transport = transport
+        shaper = session.allowance.shaper()
+        if shaper is not None:
+            transport.shape(shaper)
+        session.connected(met.problem)
+        self._clients.joined(met.client)
 
 
 def refuse(error: PubSubError, greeting: Greeting, transport: Transport) -> None:

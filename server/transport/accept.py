@@ -12,6 +12,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import trio
 
@@ -26,25 +27,36 @@ TOLD_SECONDS = 10.0  # between two lines in the log about that
 STARVED_SECONDS = 0.1  # without a descriptor for a newcomer: so long until some may have become free
 
 
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """Who takes over what has come in.
+
+    Args:
+        on_websocket: the usual upgrade: the descriptor, with what came behind the head.
+        on_other: serves a connection in a task, with all that has come so far.
+        on_post: a connection that publishes over HTTP, or any one with TLS; False: it is none for it.
+        on_starved: called when there was no descriptor for a newcomer.
+    """
+
+    on_websocket: Callable[[Request, int, bytes], None]
+    on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]]
+    on_post: Callable[[int, bytes], bool]
+    on_starved: Callable[[], object]
+
+
 async def run_entrance(
     entrance: Entrance,
-    clock_ms: Callable[[], int],
-    on_websocket: Callable[[Request, int, bytes], None],
-    on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
-    end_of_turn: Callable[[], object],
+    handlers: Handlers,
     connections: trio.Nursery,
-    on_post: Callable[[int, bytes], bool],
-    on_starved: Callable[[], object],
+    clock_ms: Callable[[], int],
+    end_of_turn: Callable[[], object],
     head_bytes: int,
 ) -> None:
     """Until cancelled; then nobody is let in any more, and those who still wait at the door are sent away.
 
     Args:
-        on_websocket: takes over the descriptor, with what came behind the head.
-        on_other: serves the connection in a task of ``connections``, with all that has come so far.
+        connections: the nursery of those that are served in tasks.
         end_of_turn: called after each batch.
-        on_post: takes over a connection that publishes over HTTP, or any one with TLS; False: it is none for it.
-        on_starved: called when there was no descriptor for a newcomer.
         head_bytes: a head that is longer is for ``on_other`` to refuse.
     """
     told = -math.inf
@@ -52,12 +64,12 @@ async def run_entrance(
         while True:
             await trio.lowlevel.wait_readable(entrance.fd)
             for descriptor, received in entrance.poll(clock_ms()):
-                if not on_post(descriptor, received):
-                    _pass_on(descriptor, received, head_bytes, on_websocket, on_other, connections)
+                if not handlers.on_post(descriptor, received):
+                    _pass_on(descriptor, received, head_bytes, handlers, connections)
             end_of_turn()
             if entrance.starved:
                 told = _tell_starved(told)
-                on_starved()
+                handlers.on_starved()
                 entrance.pause()
                 await trio.sleep(STARVED_SECONDS)
                 entrance.resume()
@@ -86,21 +98,20 @@ def _pass_on(
     descriptor: int,
     received: bytes,
     head_bytes: int,
-    on_websocket: Callable[[Request, int, bytes], None],
-    on_other: Callable[[trio.SocketStream, bytes], Awaitable[None]],
+    handlers: Handlers,
     connections: trio.Nursery,
 ) -> None:
     end = received.find(END_OF_HEAD) + len(END_OF_HEAD)
     request = parse_upgrade(received[:end]) if len(END_OF_HEAD) <= end <= head_bytes else None
     if request is not None:
         try:
-            on_websocket(request, descriptor, received[end:])
+            handlers.on_websocket(request, descriptor, received[end:])
         except Exception:
             LOGGER.exception("a connection failed")
         return
     stream = stream_of(descriptor)
     if stream is not None:
-        connections.start_soon(on_other, stream, received)
+        connections.start_soon(handlers.on_other, stream, received)
 
 
 def stream_of(descriptor: int) -> trio.SocketStream | None:

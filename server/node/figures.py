@@ -1,0 +1,56 @@
+"""The statistics of all apps. Whoever has them touch the journal takes turns; counting waits for nobody."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import trio
+
+from engine.statistics import Entries, Interval, Statistics
+from server.node.now import Now
+from server.node.readers import alone
+
+
+class Figures:
+    """Of one server."""
+
+    def __init__(self, statistics: Statistics, now: Now) -> None:
+        self._statistics = statistics
+        self._now = now
+        self._turn = trio.Lock()
+
+    def look(self) -> None:
+        """Add what has been counted since the last look to its minute."""
+        self._statistics.look(self._now.wall_ms())
+
+    def count(self, app_id: str, name: str, amount: int = 1) -> None:
+        self._statistics.count(app_id, name, self._now.wall_ms(), amount)
+
+    async def page(
+        self, app_id: str, unit: str, first_ms: int, last_ms: int, *, limit: int, backwards: bool
+    ) -> list[Interval]:
+        async with self._turn:
+            self.look()
+            page = partial(self._statistics.page, limit=limit, backwards=backwards)
+            return await trio.to_thread.run_sync(alone, partial(page, app_id, unit, first_ms, last_ms))
+
+    async def put(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
+        """Fixtures of a test suite."""
+        async with self._turn:
+            await trio.to_thread.run_sync(self._statistics.put, app_id, minutes, self._now.cautious_ms())
+
+    async def forget(self, app_id: str) -> None:
+        async with self._turn:
+            await trio.to_thread.run_sync(self._statistics.forget, app_id)
+
+    async def keep(self) -> None:
+        """Write down what has been added. Raises: PubSubError."""
+        async with self._turn:
+            self._statistics.take()
+            await trio.to_thread.run_sync(self._statistics.keep, self._now.cautious_ms())
+
+    def keep_all(self) -> None:
+        """At the end, when nothing else runs. Raises: JournalUnavailable."""
+        self.look()
+        self._statistics.take()
+        self._statistics.keep(self._now.cautious_ms())

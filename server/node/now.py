@@ -1,0 +1,56 @@
+"""What time it is in a turn: read once in a millisecond, and told to whoever goes by the turn.
+
+wall      what is told to people, and agreed on with others
+steady    for spans of time: who is silent is not lost because somebody sets the clock
+cautious  the wall clock's, for what must not be over too soon because somebody has set that forward"""
+
+from __future__ import annotations
+
+import time
+
+from engine.partition import Partition
+from ext.log.common import Common
+from server.node.clock import Clock
+
+
+class Now:
+    """Of one server; ``common`` is told of each reading."""
+
+    def __init__(self, clock: Clock, common: Common) -> None:
+        self.clock = clock
+        self._common = common
+        self._read_in_ms = -1  # by the kernel's monotonic clock, which is read ten times as fast
+        self.read()
+        self.started_ms = clock.steady.steady_ms
+
+    def read(self) -> None:
+        """What is published from now on is of now: of this very millisecond."""
+        read_in_ms = time.monotonic_ns() // 1_000_000
+        if read_in_ms != self._read_in_ms:
+            self._read_in_ms = read_in_ms
+            now, common = self.clock.read(), self._common
+            common.now_ms, common.steady_ms = now.wall_ms, now.steady_ms
+
+    def wall_ms(self) -> int:
+        self.read()
+        return self._common.now_ms
+
+    def steady_ms(self) -> int:
+        self.read()
+        return self._common.steady_ms
+
+    def cautious_ms(self) -> int:
+        self.read()
+        return self.clock.steady.cautious_ms
+
+    def turn_ms(self) -> int:
+        """Steady, as of the beginning of this turn."""
+        return self._common.steady_ms
+
+    def turn_wall_ms(self) -> int:
+        """The wall clock's, as of the beginning of this turn."""
+        return self._common.now_ms
+
+    def older_than(self, partition: Partition, age_ms: int) -> int:
+        """The milliseconds of a partition's serials below which everything is older than this."""
+        return partition.older_than(self.steady_ms() - age_ms)

@@ -1,0 +1,74 @@
+"""How the server is: whether it does what it is for, and what it holds just now. For ``GET /health``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.hub import Hub
+from engine.journal.port import Journal
+from server.http.bodies import Bodies
+from server.node.clients import Clients
+from server.node.committer import Committer, failure_of
+from server.node.now import Now
+from server.node.turn import Turn
+
+
+class Vitals:
+    """Of one server."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        journal: Journal,
+        committers: Sequence[Committer],
+        clients: Clients,
+        bodies: Bodies,
+        turn: Turn,
+        now: Now,
+    ) -> None:
+        self._hub = hub
+        self._journal = journal
+        self._committers = committers
+        self._clients = clients
+        self._bodies = bodies
+        self._turn = turn
+        self._now = now
+
+    @property
+    def uptime_seconds(self) -> float:
+        return (self._now.steady_ms() - self._now.started_ms) / 1000
+
+    def complaints(self) -> list[str]:
+        """Why it does not do all that it is for; none: it does."""
+        told = []
+        failure = failure_of(self._committers)
+        if failure is not None:
+            told.append(f"publishes are refused: {failure}")
+        in_doubt = sum(committer.in_doubt for committer in self._committers)
+        if in_doubt:
+            told.append(f"of {in_doubt} publishes it is not known whether they are stored")
+        failed = self._journal.failing.newest
+        if failed is not None:
+            told.append(f"stored messages can't be read: {failed.reason}")
+        if self._clients.draining:
+            told.append("the server is shutting down")
+        return told
+
+    def counts(self) -> dict[str, object]:
+        """What there is of everything that matters."""
+        budget, room = self._hub.budget, self._bodies.room
+        found: dict[str, object] = {
+            "connections": len(self._clients),
+            "channels": len(self._hub.channels),
+            "batches": sum(committer.batches for committer in self._committers),
+            "failedBatches": sum(committer.failures for committer in self._committers),
+            "ringBytes": budget.held,
+            "ringBytesMost": budget.most,
+            "partBytes": self._bodies.held,
+            "partBytesMost": room.most,
+            "partRefusals": room.refused,
+        }
+        if self._turn.desk is not None:
+            found |= self._turn.desk.statistics()
+        found["clock"] = self._now.clock.statistics()
+        return found

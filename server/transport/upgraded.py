@@ -1,0 +1,94 @@
+"""Connections that have become WebSockets: into the plane, with the first that each is told.
+
+the usual upgrade, by the entrance  --descriptor-->  plane.add    the answer to the upgrade leaves with CONNECTED
+one that a task has looked at       --descriptor-->
+one with TLS                                         plane.carry  its task carries its bytes until it ends"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from engine.errors import PubSubError
+from ext.net.plane import Plane
+from ext.net.socket import Socket
+from ext.net.ws_upgrade import Request
+from server.http.keyguard import peer_of
+from server.node.now import Now
+from server.node.turn import Turn
+from server.secure import TlsStream
+from server.transport.handshake import Upgrade
+from server.transport.opening import Greeting, Met, Opening, read_query
+from server.transport.tls import Carriage
+
+
+class Upgraded:
+    """Takes them over."""
+
+    def __init__(self, opening: Opening, plane: Plane, now: Now, turn: Turn) -> None:
+        self._opening = opening
+        self._plane = plane
+        self._now = now
+        self._turn = turn
+
+    def on_request(self, request: Request, descriptor: int, received: bytes) -> None:
+        """The usual plain one."""
+        self._to_plane(Upgrade(request.target, request.headers), descriptor, request.answer, received)
+
+    def on_stream(self, upgrade: Upgrade, stream: trio.SocketStream, answer: bytes, received: bytes) -> None:
+        """A plain one that a task has looked at."""
+        self._to_plane(upgrade, stream.socket.detach(), answer, received)
+        self._turn.end()
+
+    async def on_tls(self, upgrade: Upgrade, stream: TlsStream, answer: bytes, received: bytes) -> None:
+        """One with TLS, until it ends."""
+        greeting = read_query(upgrade.target)
+        met = self._opening.meet(upgrade, greeting, None)
+        carriage = Carriage(stream, self._plane, self._turn.begin, self._turn.end)
+        socket = self._plane.carry(
+            _owner(met),
+            carriage.wake,
+            msgpack=bool(greeting.wire),
+            heartbeats=greeting.heartbeats,
+            now_ms=self._now.steady_ms(),
+        )
+        self._greet(met, greeting, socket, answer, received)
+        self._turn.end()
+        await carriage.run(socket)
+
+    def _to_plane(self, upgrade: Upgrade, descriptor: int, answer: bytes, received: bytes) -> None:
+        greeting = read_query(upgrade.target)
+        try:
+            met = self._opening.meet(upgrade, greeting, lambda: peer_of(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        try:
+            socket = self._plane.add(
+                descriptor,
+                _owner(met),
+                msgpack=bool(greeting.wire),
+                heartbeats=greeting.heartbeats,
+                now_ms=self._now.steady_ms(),
+            )
+        except OSError:
+            self._opening.lost(met)
+            raise
+        self._greet(met, greeting, socket, answer, received)
+
+    def _greet(
+        self, met: Met | PubSubError, greeting: Greeting, socket: Socket, answer: bytes, received: bytes
+    ) -> None:
+        """The first that it hears from us: the answer to the upgrade, and CONNECTED, or why it is refused.
+
+        Only then what it has sent together with its request: the answer to a ping or a close frame leaves at once."""
+        socket.send_frames(answer)
+        self._opening.greet(met, greeting, socket)
+        if received:
+            self._plane.feed(socket, received)
+
+
+def _owner(met: Met | PubSubError) -> object | None:
+    """Whose the socket's events are; nobody's, if it is refused."""
+    return met.client if isinstance(met, Met) else None
