@@ -257,7 +257,11 @@ def check_connections(allowance: Allowance) -> None:
 
 
 def _too_fast(owner: str, code: int, rate: Rate, now_ms: int, *, may: str = "publish") -> LimitExceeded:
-    allowed = [f"{rate.messages} messages"] * (rate.messages > 0) + [f"{rate.data} bytes"] * (rate.data > 0)
+    allowed = []
+    if rate.messages:
+        allowed.append(f"{rate.messages} messages")
+    if rate.data:
+        allowed.append(f"{rate.data} bytes")
     wait_ms = rate.wait_ms(now_ms)
     return LimitExceeded(
         f"this {owner} may {may} {' and '.join(allowed)} a second; try again in {wait_ms} ms",

@@ -212,10 +212,9 @@ async def _serve(
                 front.drain()
                 await node.drain()
                 await front.ended()
-            drain.tell_end(len(node.plane))
-            node.refusals.tell()
+            drain.tell_end(node.left)
             connections.cancel_scope.cancel()
-        node.plane.close()
+        node.close()
         front.close()
         nodes.cancel_scope.cancel()
     try:

@@ -19,6 +19,8 @@ from server.bench.options import EXAMPLES, add_arguments
 from server.conceal import Parser, hide_arguments
 from server.environment import check_environment, log_settings
 
+Commands = Any  # what argparse gives for ``add_parser``, and keeps the type of to itself
+
 SERVE_EXAMPLES = """\
 examples:
   unbroken serve
@@ -36,6 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unbroken {server.VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_keys(commands)
+    _add_bench(commands)
+    return parser
+
+
+def _add_serve(commands: Commands) -> None:
     serve = commands.add_parser(
         "serve",
         help="run the server",
@@ -83,6 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="a proxy in front terminates TLS: accept keys over plain connections, which are otherwise refused (40103) "
         "unless they come from this machine",
     )
+
+
+def _add_keys(commands: Commands) -> None:
     keys = commands.add_parser(
         "keys",
         help="create, list, revoke and show API keys",
@@ -91,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     keys_command.add_arguments(keys)
+
+
+def _add_bench(commands: Commands) -> None:
     bench = commands.add_parser(
         "bench",
         help="measure a server",
@@ -100,7 +115,6 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(bench)
-    return parser
 
 
 def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Settings:

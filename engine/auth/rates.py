@@ -81,4 +81,6 @@ def parse_rates(claims: Mapping[str, Any]) -> PublishRates | None:
 
 
 def _fixed(resource: str) -> int:
-    return -1 if resource == EVERYTHING else sum(segment != "*" for segment in resource.split(":"))
+    if resource == EVERYTHING:
+        return -1
+    return len([segment for segment in resource.split(":") if segment != "*"])

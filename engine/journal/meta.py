@@ -70,7 +70,10 @@ def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool
             rows.seek(first)
         while len(found) < limit and rows.valid() and first <= rows.key() < past:
             found.append((rows.key()[len(NOTES) :], rows.value()))
-            rows.prev() if backwards else rows.next()
+            if backwards:
+                rows.prev()
+            else:
+                rows.next()
         rows.status()
     except StoreError as error:
         raise JournalUnavailable(f"what was noted can't be read: {error}") from error

@@ -103,7 +103,8 @@ class Silent:
             before = store.get(family.name, channel)
             if before is None or before < value:
                 rows.append((family.name, channel, value))
-                added += before is None
+                if before is None:
+                    added += 1
         if rows:
             # Counted also if the write then fails: a count too high only forgets a little early.
             family.count += added

@@ -111,8 +111,42 @@ class _Batch:
         return int(sequence + count)
 
 
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """From one record to the next, as far as they follow each other."""
+
+    at: int  # where it stopped
+    last: int  # where its last record begins; -1: there is none
+    first: int | None  # sequence of the first batch
+    expected: int | None  # that of the next one
+    batch: _Batch
+    before: tuple[int | None, _Batch]  # the same two, as they were when the last record began
+
+
 def examine(data: bytes) -> Finding:
     """All there is to say about a log, as if it were the newest."""
+    end, walk = len(data), _walk(data)
+    if walk.last >= 0 and not intact(data, walk.last):
+        spot, (expected, batch) = walk.last, walk.before
+    else:
+        spot, expected, batch = min(walk.at, end), walk.expected, walk.batch
+    if spot >= end:
+        torn = spot if walk.batch.open else None
+        return Finding(first=walk.first, following=expected, torn=torn)
+    problem = _damage(data, spot, expected, batch)
+    if problem is not None:
+        return Finding(problem=problem, first=walk.first, following=expected)
+    plain = spot != walk.last and _reaches_past_the_end(data, spot)
+    never_written = spot != walk.last and not any(data[spot:])
+    return Finding(
+        end=None if plain or never_written else spot,
+        first=walk.first if spot != 0 else None,
+        following=expected,
+        torn=None if never_written and not walk.batch.open else spot,
+    )
+
+
+def _walk(data: bytes) -> _Walk:
     unpack_head: Callable[[bytes, int], tuple[int, int, int]] = HEAD.unpack_from
     unpack_batch: Callable[[bytes, int], tuple[int, int]] = BATCH.unpack_from
     unpack_beginning: Callable[[bytes, int], tuple[int, int, int, int, int]] = BEGINNING.unpack_from
@@ -138,12 +172,14 @@ def examine(data: bytes) -> Finding:
         _, length, kind = unpack_head(data, at)
         if kind not in KNOWN_TYPES or length > min(room, end - at) - HEAD.size:
             break
-        if (kind > FIRST) != batch.open:
+        goes_on = kind in (MIDDLE, LAST)
+        if goes_on != batch.open:  # with a batch that has not begun; or one begins inside of another
             break
-        if kind > FIRST:
+        payload = data[at + HEAD.size : at + HEAD.size + min(length, BATCH.size)]
+        if goes_on:
             state = (expected, _Batch(batch.head, True))
             if len(batch.head) < BATCH.size:
-                batch.head += data[at + HEAD.size : at + HEAD.size + min(length, BATCH.size)]
+                batch.head += payload
         else:
             state = (expected, batch)
             if length >= BATCH.size:
@@ -153,32 +189,13 @@ def examine(data: bytes) -> Finding:
                 first = sequence if first is None else first
             elif kind == FULL:
                 break
-            batch = _Batch(data[at + HEAD.size : at + HEAD.size + min(length, BATCH.size)])
+            batch = _Batch(payload)
         batch.open = kind in (FIRST, MIDDLE)
         if not batch.open:
             expected = batch.following
         before, last = state, at
         at += HEAD.size + length
-    end_of_good = min(at, end)
-    if last >= 0 and not intact(data, last):
-        spot, state = last, before
-    else:
-        spot, state = end_of_good, (expected, batch)
-    known = state[0] if spot == last else expected
-    if spot >= end:
-        torn = spot if batch.open else None
-        return Finding(first=first, following=known, torn=torn)
-    problem = _damage(data, spot, *state)
-    if problem is not None:
-        return Finding(problem=problem, first=first, following=known)
-    plain = spot != last and _reaches_past_the_end(data, spot)
-    never_written = spot != last and not any(data[spot:])
-    return Finding(
-        end=None if plain or never_written else spot,
-        first=first if spot != 0 else None,
-        following=known,
-        torn=None if never_written and not batch.open else spot,
-    )
+    return _Walk(at, last, first, expected, batch, before)
 
 
 def _reaches_past_the_end(data: bytes, at: int) -> bool:

@@ -134,15 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Options:
     """Raises: UsageError."""
-    text = arguments.key or environment.get("UNBROKEN_KEY")
-    if not text:
-        raise UsageError(
-            "--key, or UNBROKEN_KEY in the environment, is needed; a server keeps its first one in its first-key"
-        )
-    try:
-        key = Key(*parse_key(text))
-    except KeyFormatError as error:
-        raise UsageError(f"--key: {error}") from None
+    key = _key(arguments.key or environment.get("UNBROKEN_KEY"))
     host, port, secure = _address(arguments.url)
     given = {name for name in (*BOUNDS, "ramp") if getattr(arguments, name) is not None}
     _check_used(arguments.scenario, given)
@@ -159,28 +151,15 @@ def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> 
         ramp = Ramp(arguments.rate, arguments.rate, 0.0)
     elif arguments.ramp is not None:
         ramp = _ramp(arguments.ramp)
-    publishing = "publishers" in USES[arguments.scenario]
-    if publishing and arguments.publishers == 0:
-        raise UsageError(f"--publishers: scenario {arguments.scenario} needs at least one")
-    if arguments.scenario != "throughput" and arguments.subscribers == 0:
-        raise UsageError(f"--subscribers: scenario {arguments.scenario} needs at least one")
-    if arguments.scenario == "idle" and arguments.server_pid is None:
-        raise UsageError("--server-pid: scenario idle measures a server on this machine, and needs its process id")
-    if arguments.scenario == "reconnect" and ramp is None:
-        raise UsageError("--rate: scenario reconnect publishes on a schedule, and needs one")
-    if arguments.server_pid is not None and not Path(f"/proc/{arguments.server_pid}").is_dir():
-        raise UsageError(f"--server-pid: there is no process {arguments.server_pid} on this machine")
-    if re.search(r"[\x00-\x1f\x7f\[\]]", arguments.prefix) or not arguments.prefix:
-        raise UsageError("--prefix: some text without control characters and brackets")
-    if arguments.plot is not None and arguments.plot.suffix != ".png":
-        raise UsageError("--plot: a file name that ends with .png")
+    _check_needs(arguments, ramp)
+    _check_texts(arguments)
     return Options(
         host=host,
         port=port,
         secure=secure,
         key=key,
         scenario=arguments.scenario,
-        publishers=arguments.publishers if publishing else 0,
+        publishers=arguments.publishers if _publishes(arguments.scenario) else 0,
         subscribers=arguments.subscribers,
         channels=arguments.channels,
         size=arguments.size,
@@ -200,6 +179,44 @@ def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> 
         plot=arguments.plot,
         quiet=arguments.quiet,
     )
+
+
+def _key(text: str | None) -> Key:
+    if not text:
+        raise UsageError(
+            "--key, or UNBROKEN_KEY in the environment, is needed; a server keeps its first one in its first-key"
+        )
+    try:
+        return Key(*parse_key(text))
+    except KeyFormatError as error:
+        raise UsageError(f"--key: {error}") from None
+
+
+def _publishes(scenario: str) -> bool:
+    return "publishers" in USES[scenario]
+
+
+def _check_needs(arguments: argparse.Namespace, ramp: Ramp | None) -> None:
+    """Raises: UsageError, for an option without which this scenario measures nothing."""
+    scenario = arguments.scenario
+    if _publishes(scenario) and arguments.publishers == 0:
+        raise UsageError(f"--publishers: scenario {scenario} needs at least one")
+    if scenario != "throughput" and arguments.subscribers == 0:
+        raise UsageError(f"--subscribers: scenario {scenario} needs at least one")
+    if scenario == "idle" and arguments.server_pid is None:
+        raise UsageError("--server-pid: scenario idle measures a server on this machine, and needs its process id")
+    if scenario == "reconnect" and ramp is None:
+        raise UsageError("--rate: scenario reconnect publishes on a schedule, and needs one")
+
+
+def _check_texts(arguments: argparse.Namespace) -> None:
+    """Raises: UsageError, for one that is of no use in any scenario."""
+    if arguments.server_pid is not None and not Path(f"/proc/{arguments.server_pid}").is_dir():
+        raise UsageError(f"--server-pid: there is no process {arguments.server_pid} on this machine")
+    if re.search(r"[\x00-\x1f\x7f\[\]]", arguments.prefix) or not arguments.prefix:
+        raise UsageError("--prefix: some text without control characters and brackets")
+    if arguments.plot is not None and arguments.plot.suffix != ".png":
+        raise UsageError("--plot: a file name that ends with .png")
 
 
 def _address(url: str) -> tuple[str, int, bool]:

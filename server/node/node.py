@@ -45,7 +45,10 @@ from server.pace import Pace
 
 
 class Node:
-    """Everything of one server process; ``run`` in a nursery keeps it going."""
+    """Everything of one server process; ``run`` in a nursery keeps it going.
+
+    Made with the namespaces that apps were made with, by app and then by their id.
+    """
 
     def __init__(
         self,
@@ -60,8 +63,7 @@ class Node:
         revocations: Revocations,
         namespaces: Mapping[str, Mapping[str, Namespace]],
     ) -> None:
-        """``namespaces``: those that apps were made with, by app and then by their id."""
-        bounds, keyring = settings.limits, authenticator.keyring
+        bounds = settings.limits
         self.policies = Policies(settings, namespaces)
         self.hub = Hub(settings, journal, clock.log, dedup_key, self.policies.of, self.policies.quota_of)
         self.policies.partition_for = self.hub.partition_for
@@ -70,20 +72,15 @@ class Node:
         self.bodies = Bodies(bounds.within(limits.MEMORY_UNKNOWN).bodies_bytes)
         self.plane = _plane(bounds, self.bodies)
         self.pace = Pace(self.plane.kick)
-        doubt_kept_seconds = min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2)
-        self._committers = [
-            Committer(partition, self.plane.moved, self.plane.kick_fd, doubt_kept_seconds=doubt_kept_seconds)
-            for partition in self.hub.partitions
-        ]
+        self._committers = _committers(self.hub, self.plane, bounds)
         self.turn = turn = Turn(self.plane, self.now, self._committers)
         self._waking = Waking(self.hub, self.now.older_than, turn.begin, turn.end, self.pace)
         self._recalling = Recalling(self.hub, turn.end, self.now.turn_wall_ms)
         self.replay = Replay(self.now.wall_ms, turn.end, self.plane.kick, self.now.older_than)
         turn.looks += [self._waking.look, self._recalling.look, self.replay.take]
-
         self.keyguard = KeyGuard(anywhere=_keys_anywhere(settings))
         self.refusals = Refusals(authenticator.key_named)
-        self.allowances = Allowances(settings, keyring)
+        self.allowances = Allowances(settings, authenticator.keyring)
         self.lifetimes = Lifetimes(revocations, self.now.wall_ms, turn.end)
         self.clients = Clients(
             self.hub,
@@ -96,14 +93,14 @@ class Node:
             turn.touched,
             bounds,
         )
-        statistics = Statistics(journal, self.hub.meters, prune=not settings.dev)  # whose fixtures lie years back
-        self.figures = Figures(statistics, self.now)
+        # Fixtures of development lie years back.
+        self.figures = Figures(Statistics(journal, self.hub.meters, prune=not settings.dev), self.now)
         self._upkeep = Upkeep(
             self.hub,
             journal,
             self._committers,
             connections,
-            keyring,
+            authenticator.keyring,
             self.figures,
             self.bodies,
             self.refusals,
@@ -165,6 +162,16 @@ class Node:
         while len(self.plane):  # noqa: ASYNC110 - it is the peers that we wait for, and they tell nobody
             await trio.sleep(0.02)
 
+    @property
+    def left(self) -> int:
+        """Connections that there are, of those that have been asked to go."""
+        return len(self.plane)
+
+    def close(self) -> None:
+        """Nobody is served any more."""
+        self.refusals.tell()
+        self.plane.close()
+
     def end(self) -> None:
         """Note what there is to note, when nothing else runs any more. Raises: JournalUnavailable."""
         self._upkeep.end()
@@ -180,6 +187,15 @@ def _plane(bounds: limits.Limits, bodies: Bodies) -> Plane:
         parts=bodies.room,
         most_waiting=limits.REPLIES_BYTES,
     )
+
+
+def _committers(hub: Hub, plane: Plane, bounds: limits.Limits) -> list[Committer]:
+    """One for each partition."""
+    kept_seconds = min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2)
+    return [
+        Committer(partition, plane.moved, plane.kick_fd, doubt_kept_seconds=kept_seconds)
+        for partition in hub.partitions
+    ]
 
 
 def _keys_anywhere(settings: Settings) -> bool:

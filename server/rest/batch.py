@@ -103,7 +103,7 @@ async def _publish_spec(
 
 
 def counted(results: list[Result]) -> Result:
-    failures = sum("error" in result for result in results)
+    failures = len([result for result in results if "error" in result])
     return {"successCount": len(results) - failures, "failureCount": failures, "results": results}
 
 
@@ -113,7 +113,7 @@ def batch_reply(results: list[list[Result]], *, several: bool, version: int) -> 
         told = [counted(of_spec) for of_spec in results]
         return Reply(201, told if several else told[0])
     flat = [{name: value for name, value in result.items() if name != "serials"} for spec in results for result in spec]
-    failures = sum("error" in result for result in flat)
+    failures = len([result for result in flat if "error" in result])
     if not failures:
         return Reply(201, flat)
     error = bad_request(f"{failures} of {len(flat)} publishes of the batch failed; see batchResponse", BATCH_FAILED)

@@ -279,7 +279,8 @@ class History:
                 self._app_id, self._channel, cursor, limit=min(missing + 2, STEP_ENTRIES), budget=STEP_BYTES
             )
             for stored in step:
-                if stored.serial < low if query.backwards else stored.serial >= high:
+                past_the_end = stored.serial < low if query.backwards else stored.serial >= high
+                if past_the_end:
                     return taken, False
                 indexes = range(record_messages(stored.record))
                 if stored.serial == serial:
