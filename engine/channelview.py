@@ -15,7 +15,7 @@ from engine import limits
 from engine.errors import PubSubError
 from engine.names import ChannelName
 from engine.policy import Policy
-from engine.shares import Tally
+from engine.shares import CountByApp
 from ext.log.ring import Stream
 from ext.log.view import View
 from ext.wire.encoder import EntryEncoder
@@ -49,7 +49,7 @@ class ChannelView(View):
     waiting: list[Callable[[], None]] | None  # for it to be awake
     failure: PubSubError | None  # why it can't be woken: what waits for it looks here when it is done
     attached: int  # attachments, live or catching up
-    tally: Tally | None  # where they are counted, too
+    tally: CountByApp | None  # where they are counted, too
     modes: dict[int, int] | None  # how many of them have just these modes, as the protocol's flags
     _plain_name: ChannelName | None
     _streams: dict[tuple[int, str], Stream] | None  # from the first reader on

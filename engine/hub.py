@@ -29,7 +29,7 @@ from engine.policy import Policy
 from engine.quota import NOTHING_SAID, Quota
 from engine.sequencer import Asked, Completion, overloaded
 from engine.settings import Settings
-from engine.shares import Tally, check_share
+from engine.shares import CountByApp, check_share
 from ext.disk.recall import Recall
 from ext.log.author import Author
 from ext.log.budget import Budget, Share
@@ -77,7 +77,7 @@ class Hub:
         self.meters: dict[str, Meter] = {}  # by app
         self.budget = Budget(settings.limits.within(limits.MEMORY_UNKNOWN).ring_bytes)
         self._shares: dict[str, Share] = {}  # of it, by app
-        self.attachments = Tally()
+        self.attachments = CountByApp()
         self.waking: list[Channel] = []  # to be read back by whoever reads the journal
         self.window_ms = settings.limits.held_ms
         self._dedup_key = dedup_key

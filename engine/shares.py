@@ -11,7 +11,7 @@ from engine.errors import LimitExceeded
 from ext.log.common import share_of
 
 
-class Tally:
+class CountByApp:
     """How many of something there are, in all and of each app."""
 
     __slots__ = ("_of", "now")

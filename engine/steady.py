@@ -26,7 +26,7 @@ CAUTION_MS = 3_600_000  # as long as a token can live that somebody may have tak
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class ClockNote:
     """What the clocks said when they were last noted."""
 
     steady_ms: int
@@ -38,10 +38,10 @@ class Noted:
         return f"{self.steady_ms} {self.wall_ms} {self.elapsed_ms} {self.boot_id}".encode()
 
     @staticmethod
-    def load(content: bytes) -> Noted:
+    def load(content: bytes) -> ClockNote:
         """Raises: ValueError."""
         steady, wall, elapsed, boot_id = content.decode().split(" ")
-        return Noted(int(steady), int(wall), int(elapsed), boot_id)
+        return ClockNote(int(steady), int(wall), int(elapsed), boot_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class SteadyClock:
         self,
         logs: Sequence[LogClock],
         *,
-        noted: Noted | None,
+        noted: ClockNote | None,
         wall_ms: int,
         elapsed_ms: int,
         stalled_ms: int = 0,
@@ -133,9 +133,9 @@ class SteadyClock:
         """How far the serials of a log are ahead of the wall clock at most, because that was set back."""
         return max(log.ahead_ms(self.wall_ms) for log in self._logs)
 
-    def noted(self) -> Noted:
+    def noted(self) -> ClockNote:
         """The last reading, to be kept for the next life: it goes on from there."""
-        return Noted(self.steady_ms, self._offset + self._elapsed_ms, self._elapsed_ms, self._boot_id)
+        return ClockNote(self.steady_ms, self._offset + self._elapsed_ms, self._elapsed_ms, self._boot_id)
 
     def _doubt(self, would_be_ms: int) -> None:
         """The wall clock would show this, had it not been set just now."""

@@ -32,8 +32,8 @@ from server.rest.posting import PostDesk
 from server.rest.provisioning import Provisioning
 from server.rest.revoking import Revoker
 from server.rest.revoking import begin as begin_revocations
-from server.transport.asking import Asking
 from server.transport.front import Front
+from server.transport.http_clients import HttpClients
 from server.transport.opening import Opening
 from server.transport.upgraded import Upgraded
 
@@ -91,7 +91,7 @@ def assemble(
         keyring,
         node.policies,
         node.clients,
-        node.figures,
+        node.counting,
         journal,
         node.turn,
         address,
@@ -107,7 +107,7 @@ def assemble(
         connections=connections,
         allowances=node.allowances,
         lifetimes=node.lifetimes,
-        figures=node.figures,
+        counting=node.counting,
         vitals=node.vitals,
         turn=node.turn,
         now=node.now,
@@ -116,7 +116,6 @@ def assemble(
         revoker=revoker,
         provisioning=provisioning,
     )
-    bounds = settings.limits
     rest = Rest(backend, node.pace)
     front = _front(settings, node, rest, backend, keyring, revocations, certificate)
     watch = KeyWatch(directory.apps, keyring, settings.keys, node.clients, node.turn.end)
@@ -169,17 +168,17 @@ def _front(
 ) -> Front:
     """``rest`` behind it, and, where connections are plain, the desk for publishes."""
     handler = node.refusals.around(node.keyguard.before(rest))
-    asking = Asking(handler, node.bodies, node.pace, node.now, settings.limits)
+    http_clients = HttpClients(handler, node.bodies, node.pace, node.now, settings.limits)
     opening = Opening(node.clients, node.replay, node.keyguard, node.refusals, node.lifetimes)
     upgraded = Upgraded(opening, node.plane, node.now, node.turn)
     tls = certificate.context if certificate is not None else None
-    front = Front(upgraded, asking, settings.limits, node.now, node.turn, tls)
+    front = Front(upgraded, http_clients, settings.limits, node.now, node.turn, tls)
     if tls is None:
         desk = PostDesk(
             rest,
             backend,
             keyring,
-            asking.http_limits,
+            http_clients.http_limits,
             front.on_leaving,
             hub=node.hub,
             plane=node.plane,
@@ -189,7 +188,7 @@ def _front(
             revocations=revocations,
             keyguard=node.keyguard,
             refusals=node.refusals,
-            figures=node.figures,
+            counting=node.counting,
         )
         front.publish_at(desk)
     return front

@@ -16,7 +16,7 @@ from engine.errors import StartupFailed
 from engine.settings import LOG_FORMATS, LOG_LEVELS, Settings, load, parse_listen
 from server import keys_command
 from server.bench.options import EXAMPLES, add_arguments
-from server.conceal import Parser, hide_arguments
+from server.conceal import ConcealingParser, hide_arguments
 from server.environment import check_environment, log_settings
 
 Commands = Any  # what argparse gives for ``add_parser``, and keeps the type of to itself
@@ -33,7 +33,7 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = ConcealingParser(
         prog="unbroken", description="A realtime message engine: every subscriber gets every message once, in order."
     )
     parser.add_argument("--version", action="version", version=f"unbroken {server.VERSION}")

@@ -23,7 +23,7 @@ _ARGUMENTS_END = 49
 _BEHIND_NAME = 3  # the first field behind the name of the program, which is in brackets and may hold anything
 
 
-class Parser(argparse.ArgumentParser):
+class ConcealingParser(argparse.ArgumentParser):
     """Says what is wrong without repeating what looks like a key, and what may have been meant."""
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as it is there

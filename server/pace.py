@@ -25,7 +25,7 @@ WATCH_SECONDS = 1.0  # from the last turn on: each step of a loop that is watche
 WOKEN_AT_ONCE = 16  # those that come too late all the same wait again, at the front
 
 
-class Pace(trio.abc.Instrument):
+class LoopPace(trio.abc.Instrument):
     """Of one loop; trio tells it of passes and steps, while turns are asked for."""
 
     def __init__(self, kick: Callable[[], None]) -> None:

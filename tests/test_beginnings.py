@@ -326,7 +326,7 @@ def test_of_an_entry_that_is_gone_by_the_time_it_is_told_nothing_is_left_out_of_
     log, told = Log(journal, ring=2, durability="memory"), []
     log.publish([3, 3, 3], gap=1)
     attachment = Bag(channel=log.channel)
-    asker = room.Asker(new_client(), attachment, 8, 0, False, lambda *found: told.append(found))
+    asker = room.PendingRewind(new_client(), attachment, 8, 0, False, lambda *found: told.append(found))
     first, second, _ = (serial for serial, *_ in log.entries)
     for cursor in (first - 1, second - 1):
         asker.tell(cursor, 1, lambda home, age_ms: 0)

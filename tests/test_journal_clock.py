@@ -14,7 +14,7 @@ from engine.journal.buckets import HOUR_MS, WINDOW, bucket_length_ms, retention_
 from engine.journal.rocks import RocksJournal
 from engine.journal.store import RocksStore, StoreError
 from engine.logclock import BEHIND_MS
-from engine.steady import Noted
+from engine.steady import ClockNote
 from tests.journals import block, read_all, serials
 from tests.models.clocks import TICK_MS, Life, Machine
 
@@ -44,7 +44,7 @@ class Server:
     def open(self) -> None:
         self.journal = RocksJournal(self.path, window_ms=WINDOW_MS, boot_id=f"boot-{self.machine.boots}")
         noted = self.journal.clock_noted
-        self.life = Life(self.machine, STEP_MS, self.journal.timeline, noted=Noted.load(noted) if noted else None)
+        self.life = Life(self.machine, STEP_MS, self.journal.timeline, noted=ClockNote.load(noted) if noted else None)
         self.life.serials.restore(self.journal.head())
         self.life.begin()
 

@@ -12,7 +12,7 @@ import trio.lowlevel
 from trio.testing import trio_test, wait_all_tasks_blocked
 
 from server import pace as room
-from server.pace import Pace
+from server.pace import LoopPace
 
 
 class Loop:
@@ -53,7 +53,7 @@ def loop():
 
 async def paced(loop, tasks):
     """The pace, watched by trio, while these run; each is given it."""
-    pace = Pace(loop.kick)
+    pace = LoopPace(loop.kick)
     async with trio.open_nursery() as background:
         background.start_soon(loop.run)
         async with trio.open_nursery() as nursery:
@@ -66,7 +66,7 @@ async def paced(loop, tasks):
 @trio_test
 async def test_the_loop_is_watched_only_while_somebody_asks_for_turns(loop, monkeypatch):
     monkeypatch.setattr(room, "WATCH_SECONDS", 0.02)
-    pace = Pace(loop.kick)
+    pace = LoopPace(loop.kick)
     steps = []
     monkeypatch.setattr(pace, "after_task_step", steps.append, raising=True)
     await trio.sleep(0.01)
@@ -145,7 +145,7 @@ async def test_whoever_is_cancelled_while_it_waits_keeps_nobody_from_going_on(lo
 
 @trio_test
 async def test_without_a_loop_that_tells_of_passes_everybody_goes_on_at_once():
-    pace = Pace(lambda: None)
+    pace = LoopPace(lambda: None)
     for _ in range(3):
         await pace.turn(math.inf)
     await wait_all_tasks_blocked()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine import limits
 from engine.logclock import AHEAD_MS, BEHIND_MS, LogClock
-from engine.steady import CAUTION_MS, Noted
+from engine.steady import CAUTION_MS, ClockNote
 from engine.timeline import FOREVER, Mark, Timeline
 from ext.text.serial import SerialClock
 from tests.models.clocks import TICK_MS, WALL, Life, Machine
@@ -238,11 +238,11 @@ def test_a_damaged_timeline_is_refused(content):
 
 
 def test_what_was_noted_is_read_again():
-    noted = Noted(1, 2, 3, "boot")
-    assert Noted.load(noted.dump()) == noted
-    assert Noted.load(Noted(1, 2, 3, "").dump()).boot_id == ""
+    noted = ClockNote(1, 2, 3, "boot")
+    assert ClockNote.load(noted.dump()) == noted
+    assert ClockNote.load(ClockNote(1, 2, 3, "").dump()).boot_id == ""
     with pytest.raises(ValueError, match="unpack"):
-        Noted.load(b"1 2 3")
+        ClockNote.load(b"1 2 3")
 
 
 def test_what_has_expired_by_the_wall_clock_has_not_for_an_hour_after_that_was_set_forward():

@@ -17,7 +17,7 @@ from engine.errors import NotStorable
 from engine.journal.buckets import Bucket, retention_ms
 from engine.journal.meta import head_row
 from engine.journal.port import NONE_REFUSED, Block, Refused
-from engine.journal.state import State
+from engine.journal.state import JournalState
 from engine.journal.store import Row, Store, StoreError
 from ext.disk.rows import Rows
 from ext.text.serial import serial_ms
@@ -37,7 +37,7 @@ class _NoBucketError(Exception):
 class Appending:
     """The writing half of ``engine.journal.port.AppendLog``."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: JournalState) -> None:
         self._state = state
         self._begun: tuple[_Written, bool] | None = None  # and whether it is being synced
         self._known_classes: set[str] = set()  # retention classes that have been checked

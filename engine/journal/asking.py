@@ -13,11 +13,11 @@ from engine.journal.buckets import retention_ms
 from engine.journal.entries import EntriesAfter, EntriesBack
 from engine.journal.port import Stored, Taker
 from engine.journal.reading import BucketGoneError, unreadable
-from engine.journal.state import State
+from engine.journal.state import JournalState
 from engine.journal.store import StoreError
 
 
-def feed(state: State, channel: str, taker: Taker) -> bool:
+def feed(state: JournalState, channel: str, taker: Taker) -> bool:
     begin = taker.cursor
     with state.gate:
         while True:
@@ -29,7 +29,7 @@ def feed(state: State, channel: str, taker: Taker) -> bool:
                 # else begin anew: the table, taken again, no longer has the bucket
 
 
-def feed_back(state: State, channel: str, taker: Taker) -> bool:
+def feed_back(state: JournalState, channel: str, taker: Taker) -> bool:
     with state.gate:
         while True:
             try:
@@ -38,39 +38,39 @@ def feed_back(state: State, channel: str, taker: Taker) -> bool:
                 continue  # what was taken is newer than what was dropped
 
 
-def first_after(state: State, channel: str, cursor: int) -> Stored | None:
+def first_after(state: JournalState, channel: str, cursor: int) -> Stored | None:
     """The oldest entry held after the cursor."""
     page = EntriesAfter(cursor, 1, 0, until=state.head)
     feed(state, channel, page)
     return page.entries[0] if page.entries else None
 
 
-def last(state: State, channel: str) -> Stored | None:
+def last(state: JournalState, channel: str) -> Stored | None:
     """The newest entry held."""
     page = EntriesBack(state.head, 1, 0)
     feed_back(state, channel, page)
     return page.entries[0] if page.entries else None
 
 
-def holds(state: State, channel: str, serial: int) -> bool:
+def holds(state: JournalState, channel: str, serial: int) -> bool:
     found = first_after(state, channel, serial - 1)
     return found is not None and found.serial == serial
 
 
-def floor(state: State, retention: str) -> int:
+def floor(state: JournalState, retention: str) -> int:
     retention_ms(retention, state.window_ms)
     return state.meta.floor(retention)
 
 
-def forgotten_floor(state: State, retention: str) -> int:
+def forgotten_floor(state: JournalState, retention: str) -> int:
     return min(floor(state, retention), state.silent.forgotten)
 
 
-def last_serial(state: State, channel: str) -> int:
+def last_serial(state: JournalState, channel: str) -> int:
     return _last_known(state, channel)[0]
 
 
-def continuous(state: State, channel: str, retention: str, cursor: int) -> bool:
+def continuous(state: JournalState, channel: str, retention: str, cursor: int) -> bool:
     # The last serial first, or an entry appended meanwhile would look like one that is missing; entries
     # before floors, for a bucket leaves the table only after they have risen.
     last, vouches = _last_known(state, channel)
@@ -82,7 +82,7 @@ def continuous(state: State, channel: str, retention: str, cursor: int) -> bool:
     return proven or cursor >= floor(state, retention)
 
 
-def _last_known(state: State, channel: str) -> tuple[int, bool]:
+def _last_known(state: JournalState, channel: str) -> tuple[int, bool]:
     """See ``last_serial``; and whether nothing can have followed it unnoticed."""
     held = last(state, channel)
     if held is not None and held.serial > state.meta.base:

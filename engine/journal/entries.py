@@ -31,7 +31,7 @@ def before(archive: Archive, channel: str, cursor: int, *, limit: int, budget: i
     return page.entries
 
 
-class _Entries:
+class _EntryTaker:
     """``entries`` are those taken, until a block has more than there is room for."""
 
     __slots__ = ("_budget", "_limit", "cursor", "entries", "full")
@@ -66,7 +66,7 @@ class _Entries:
         return True
 
 
-class EntriesAfter(_Entries):
+class EntriesAfter(_EntryTaker):
     """Of the entries after ``cursor``, up to and including ``until``."""
 
     __slots__ = ("_until",)
@@ -85,7 +85,7 @@ class EntriesAfter(_Entries):
         return self._take(entries)
 
 
-class EntriesBack(_Entries):
+class EntriesBack(_EntryTaker):
     """Of the entries up to ``cursor``, newest first."""
 
     __slots__ = ()

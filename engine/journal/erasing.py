@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from engine.journal.block import block_key, channel_prefix, decode, encode
 from engine.journal.reading import check
-from engine.journal.state import State
+from engine.journal.state import JournalState
 from engine.journal.store import Row, Store, StoreError
 
 
-def forget(state: State, app_prefix: str) -> None:
+def forget(state: JournalState, app_prefix: str) -> None:
     """Floors stay: a reader of a forgotten channel is told that it is empty, not that it has a hole."""
     begin = app_prefix.encode("utf-8")
     if not begin:
@@ -29,7 +29,7 @@ def forget(state: State, app_prefix: str) -> None:
             raise state.fail(f"an app could not be dropped: {error}") from error
 
 
-def erase(state: State, channel: str, serials: Sequence[int]) -> None:
+def erase(state: JournalState, channel: str, serials: Sequence[int]) -> None:
     prefix, doomed = channel_prefix(channel), frozenset(serials)
     with state.appending:
         store = state.writable()
@@ -43,7 +43,7 @@ def erase(state: State, channel: str, serials: Sequence[int]) -> None:
             raise state.fail(f"entries could not be taken back: {error}") from error
 
 
-def _without(state: State, store: Store, prefix: bytes, serial: int, doomed: frozenset[int]) -> Iterator[Row]:
+def _without(state: JournalState, store: Store, prefix: bytes, serial: int, doomed: frozenset[int]) -> Iterator[Row]:
     """The rows that turn the block with this serial into one without the doomed entries."""
     for bucket in state.table:
         if not bucket.first_serial <= serial < bucket.end_serial:

@@ -11,12 +11,12 @@ from engine.errors import JournalUnavailable
 from engine.journal.buckets import Bucket, BucketTable, bucket_length_ms
 from engine.journal.meta import clock_row, floor_row, forgotten_row
 from engine.journal.silent import chunks, falling_silent, newest_entries
-from engine.journal.state import State
+from engine.journal.state import JournalState
 from engine.journal.store import StoreError
 from ext.text.serial import first_serial, serial_ms
 
 
-def maintain(state: State, now_ms: int, noted: bytes = b"") -> None:
+def maintain(state: JournalState, now_ms: int, noted: bytes = b"") -> None:
     """Also syncs what was only written, so that a power cut costs that log a second, not all its logs."""
     try:
         _note_clock(state, noted)
@@ -47,7 +47,7 @@ def maintain(state: State, now_ms: int, noted: bytes = b"") -> None:
         raise JournalUnavailable(f"maintenance failed: {error}") from error
 
 
-def _note_clock(state: State, noted: bytes) -> None:
+def _note_clock(state: JournalState, noted: bytes) -> None:
     """What the clocks say now, for the next life. Not synced: after a power cut it is another run of the machine, and
     an older note is as good."""
     if not noted and state.timeline_kept == state.timeline.version:
@@ -63,7 +63,7 @@ def _note_clock(state: State, noted: bytes) -> None:
         state.timeline_kept = version
 
 
-def _take_expired(state: State, now_ms: int) -> list[str]:
+def _take_expired(state: JournalState, now_ms: int) -> list[str]:
     """Remember who falls silent and raise the floors, durably; only then take the buckets from readers.
 
     What was read without the lock is written only if nothing has changed meanwhile; else it is left
@@ -115,7 +115,9 @@ def _take_expired(state: State, now_ms: int) -> list[str]:
         return [*(bucket.family for bucket in expired), *(family.name for family in spent)]
 
 
-def _remember(state: State, found: list[tuple[bytes, bytes]], now_ms: int, expired: list[Bucket], seen: object) -> bool:
+def _remember(
+    state: JournalState, found: list[tuple[bytes, bytes]], now_ms: int, expired: list[Bucket], seen: object
+) -> bool:
     """Write these ahead of the floor; False, if what was read no longer holds."""
     with state.appending:
         store = state.store
@@ -130,7 +132,7 @@ def _remember(state: State, found: list[tuple[bytes, bytes]], now_ms: int, expir
         return True
 
 
-def _seen(state: State, expired: list[Bucket]) -> tuple[BucketTable, int, int]:
+def _seen(state: JournalState, expired: list[Bucket]) -> tuple[BucketTable, int, int]:
     """As long as this is the same, what was read of expired buckets still holds."""
     may_grow = any(bucket.end_serial > state.head for bucket in expired)  # after the clock has stepped back
     return state.table, state.changes, state.head if may_grow else 0

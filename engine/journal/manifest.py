@@ -28,7 +28,7 @@ class Manifest:
     flushed: int | None  # None: not known
 
 
-class _Reader:
+class _ManifestReader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
@@ -91,7 +91,7 @@ def _flushed(data: bytes, starts: list[int]) -> int | None:
     flushed = 0
     try:
         for edit in _edits(data, starts):
-            reader, family, newest = _Reader(edit), 0, 0
+            reader, family, newest = _ManifestReader(edit), 0, 0
             while reader:
                 field = reader.number()
                 if field == FAMILY:
@@ -115,7 +115,7 @@ def _flushed(data: bytes, starts: list[int]) -> int | None:
     return flushed
 
 
-def _newest_in_file(reader: _Reader) -> int:
+def _newest_in_file(reader: _ManifestReader) -> int:
     for _ in range(3):  # level, number, size
         reader.number()
     reader.skip()  # first and last key

@@ -16,7 +16,7 @@ from engine.journal.buckets import Bucket, BucketTable
 from engine.journal.meta import Meta, layout_rows
 from engine.journal.reading import channels_of
 from engine.journal.silent import PREFIX, Silent
-from engine.journal.state import State
+from engine.journal.state import JournalState
 from engine.journal.store import META, MIB, Store, StoreError
 from engine.journal.witness import NAME
 
@@ -25,7 +25,7 @@ from engine.journal.witness import NAME
 REOPEN_SPARE_BYTES = 32 * MIB
 
 
-def open_journal(state: State, begun: Meta | None = None) -> None:
+def open_journal(state: JournalState, begun: Meta | None = None) -> None:
     """``begun``: of this life of the server, which has had it open before.
 
     Raises: JournalUnavailable, with what RocksDB said and what the operator can do."""
@@ -63,7 +63,7 @@ def open_journal(state: State, begun: Meta | None = None) -> None:
     state.store, state.opened = store, True
 
 
-def recover(state: State) -> None:
+def recover(state: JournalState) -> None:
     """Raises: JournalUnavailable; reads go on if nothing had to be closed. Call it again later."""
     with state.appending, state.building:
         if state.closed:
@@ -82,7 +82,7 @@ def recover(state: State) -> None:
         state.failed = None
 
 
-def relayout(state: State, layout: str) -> None:
+def relayout(state: JournalState, layout: str) -> None:
     """See ``Journal.relayout``. Raises: JournalUnavailable."""
     with state.appending:
         store, base = state.writable(), state.head
@@ -94,7 +94,7 @@ def relayout(state: State, layout: str) -> None:
         state.layout, state.meta.base = layout, base
 
 
-def close(state: State) -> None:
+def close(state: JournalState) -> None:
     """Raises: JournalUnavailable, if the mark could not be left; it is closed in any case."""
     with state.appending, state.building, state.gate.closed():
         store, state.store, state.closed = state.store, None, True
@@ -111,7 +111,7 @@ def close(state: State) -> None:
             raise JournalUnavailable(f"could not be closed cleanly: {error}") from error
 
 
-def _check_room(state: State) -> None:
+def _check_room(state: JournalState) -> None:
     try:
         logs = sum(log.stat().st_size for log in state.path.glob("*.log"))
         free = disk_usage(state.path).free

@@ -19,7 +19,7 @@ from engine.errors import JournalCorrupted, JournalUnavailable
 from engine.journal.block import SERIAL_BYTES, block_key, channel_prefix, damaged, decode, encode
 from engine.journal.buckets import Bucket, BucketTable
 from engine.journal.port import RawBlock, Stored, Taker
-from engine.journal.store import Rows, Store, StoreError
+from engine.journal.store import RowIterator, Store, StoreError
 
 
 class BucketGoneError(Exception):
@@ -30,7 +30,7 @@ _by_serial = attrgetter("serial")
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class BlockReader:
     store: Store
     table: BucketTable
 
@@ -87,7 +87,7 @@ class Reader:
                 rows.prev()
             check(channel, rows)
 
-    def _rows(self, channel: str, bucket: Bucket) -> Rows:
+    def _rows(self, channel: str, bucket: Bucket) -> RowIterator:
         try:
             return self.store.rows(bucket.family)
         except StoreError as error:
@@ -123,7 +123,7 @@ def _alone(channel: str, entries: Iterable[Stored]) -> Iterator[RawBlock]:
         yield from encode(channel, entry.series, [(entry.serial, entry.previous, entry.record)], 0)
 
 
-def check(channel: str, rows: Rows) -> None:
+def check(channel: str, rows: RowIterator) -> None:
     """An iterator also ends where it cannot read on: that is not the end of the channel."""
     try:
         rows.status()

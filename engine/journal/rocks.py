@@ -4,7 +4,7 @@
     asking       blocks, and is that all?        expiring    retention; buckets made ahead of time
     erasing      entries are taken back          meta        notes, floors, series
 
-What they share, and under which lock, is in ``state.State``."""
+What they share, and under which lock, is in ``state.JournalState``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.journal.lives import Lives
 from engine.journal.meta import NOTES, notes
 from engine.journal.port import Block, Refused, Taker
 from engine.journal.silent import MOST_CHANNELS
-from engine.journal.state import State
+from engine.journal.state import JournalState
 from engine.journal.store import META, MIB, RocksStore, Store, StoreError
 from engine.timeline import Timeline
 
@@ -56,7 +56,7 @@ class RocksJournal:
         if window_ms < 1:
             raise ValueError(f"the window must be at least 1 ms, got {window_ms}")
         boot_id = read_boot_id() if boot_id is None else boot_id
-        self._state = State(path, window_ms, layout, index_entries, silent_channels, open_store, boot_id)
+        self._state = JournalState(path, window_ms, layout, index_entries, silent_channels, open_store, boot_id)
         opening.open_journal(self._state)
         self._appending = Appending(self._state)
         self.failing = Failing()

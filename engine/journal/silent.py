@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from engine.journal.block import SERIAL_BYTES, block_key, decode
 from engine.journal.buckets import HOUR_MS, INDEX_ENTRIES, Bucket
 from engine.journal.reading import channels_of
-from engine.journal.store import Row, Rows, Store, StoreError
+from engine.journal.store import Row, RowIterator, Store, StoreError
 from engine.timeline import Timeline
 from ext.text.serial import last_serial_before
 
@@ -174,7 +174,7 @@ def falling_silent(store: Store, bucket: Bucket, table: Iterable[Bucket]) -> lis
 
 def newest_entries(store: Store, bucket: Bucket, limit: int, channels: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
     """Each channel and the value of its row. One that can't be read counts as having the serial ``limit``."""
-    rows: Rows | None = None
+    rows: RowIterator | None = None
     for channel in channels:
         key = channel.encode("utf-8")
         prefix = key + b"\0"

@@ -18,7 +18,7 @@ from engine.errors import JournalUnavailable
 from engine.journal.buckets import Bucket, BucketTable
 from engine.journal.gate import Gate
 from engine.journal.meta import Meta, timeline_row
-from engine.journal.reading import Reader
+from engine.journal.reading import BlockReader
 from engine.journal.silent import Silent
 from engine.journal.store import Row, Store, StoreError
 from engine.timeline import Timeline
@@ -26,7 +26,7 @@ from ext.text.serial import serial_ms
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class JournalState:
     """Made by ``RocksJournal``; ``opening.open_journal`` gives it what is on disk: store, meta, table, silent, head."""
 
     path: Path
@@ -65,9 +65,9 @@ class State:
             raise self.unavailable()
         return self.store
 
-    def reader(self) -> Reader:
+    def reader(self) -> BlockReader:
         """Inside the gate. Raises: JournalUnavailable."""
-        return Reader(self.readable(), self.table)
+        return BlockReader(self.readable(), self.table)
 
     def timeline_rows(self) -> tuple[list[Row], int]:
         """What has to be written, and the version that is kept then."""

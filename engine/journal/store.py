@@ -28,7 +28,7 @@ from rocksdict import (
 
 from engine.journal import wal
 from engine.journal.boot import read_boot_id
-from engine.journal.witness import Noted, Witness, logs_in, manifest_in, missing, sizes_of
+from engine.journal.witness import FilesNote, Witness, logs_in, manifest_in, missing, sizes_of
 from ext.disk.filesync import FileSync
 
 META = "default"
@@ -62,7 +62,7 @@ class StoreError(Exception):
         return str(self).startswith("Corruption")
 
 
-class Rows(Protocol):
+class RowIterator(Protocol):
     """An iterator over one family, a snapshot of the moment it was made. ``status`` raises if it ended early."""
 
     def seek(self, key: bytes) -> None: ...
@@ -80,14 +80,14 @@ Row = tuple[str, bytes, bytes | None]
 
 class Store(Protocol):
     @property
-    def noted(self) -> Noted | None:
+    def noted(self) -> FilesNote | None:
         """What the last life has left a note of, and must be there."""
 
     def families(self) -> list[str]: ...
     def create(self, family: str) -> None: ...
     def drop(self, family: str) -> None: ...
     def get(self, family: str, key: bytes) -> bytes | None: ...
-    def rows(self, family: str) -> Rows: ...
+    def rows(self, family: str) -> RowIterator: ...
     def write(self, rows: Sequence[Row]) -> None: ...
     def delete_range(self, family: str, begin: bytes, end: bytes) -> None: ...
     def sync(self) -> None: ...
@@ -194,7 +194,7 @@ class RocksStore:
             found: bytes | None = self._families[family].get(key)
             return found
 
-    def rows(self, family: str) -> Rows:
+    def rows(self, family: str) -> RowIterator:
         with _translated(self._path):
             return FamilyRows(self._families[family], self._path)
 
@@ -265,14 +265,14 @@ class RocksStore:
         """
         with _translated(self._path):
             sequence = self._db.latest_sequence_number()
-            noted = Noted(read_boot_id(), *manifest_in(self._path), sizes_of(logs), sequence, head)
+            noted = FilesNote(read_boot_id(), *manifest_in(self._path), sizes_of(logs), sequence, head)
             self._witness.note(noted, durable=durable, sync=False)
 
     def note_families(self) -> None:
         """The same of the families alone, and synced; something else may be written meanwhile. Raises: StoreError."""
         with _translated(self._path):
             number, size = manifest_in(self._path)
-            last = self._witness.last or Noted(read_boot_id(), number, size, {}, 0, 0)
+            last = self._witness.last or FilesNote(read_boot_id(), number, size, {}, 0, 0)
             noted = replace(last, boot=read_boot_id(), manifest=number, manifest_bytes=size)
             self._witness.note(noted, durable=False, sync=True)
 

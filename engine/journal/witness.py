@@ -30,7 +30,7 @@ _CURRENT = re.compile(rb"MANIFEST-([0-9]+)\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class FilesNote:
     boot: str
     manifest: int
     manifest_bytes: int
@@ -45,21 +45,21 @@ class Witness:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self._number = 0
-        self._last: Noted | None = None
-        self._durable: Noted | None = None
+        self._last: FilesNote | None = None
+        self._durable: FilesNote | None = None
         for number, last, durable in self._read():
             if number > self._number:
                 self._number, self._last, self._durable = number, last, durable
 
     @property
-    def last(self) -> Noted | None:
+    def last(self) -> FilesNote | None:
         return self._last
 
-    def noted(self, boot: str) -> Noted | None:
+    def noted(self, boot: str) -> FilesNote | None:
         """What must be there, in this run of the machine; None: that is not known."""
         return self._last if boot and self._last is not None and self._last.boot == boot else self._durable
 
-    def _read(self) -> list[tuple[int, Noted, Noted | None]]:
+    def _read(self) -> list[tuple[int, FilesNote, FilesNote | None]]:
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -69,10 +69,10 @@ class Witness:
             with contextlib.suppress(ValueError):
                 text = data[at : at + SLOT].rstrip(b" ")
                 if int(text[:8], 16) == zlib.crc32(text[8:]):
-                    found.append(json.decode(text[8:], type=tuple[int, Noted, Noted | None]))
+                    found.append(json.decode(text[8:], type=tuple[int, FilesNote, FilesNote | None]))
         return found
 
-    def note(self, noted: Noted, *, durable: bool, sync: bool) -> None:
+    def note(self, noted: FilesNote, *, durable: bool, sync: bool) -> None:
         """Raises: OSError.
 
         Args:
@@ -115,7 +115,7 @@ def sizes_of(logs: list[Path]) -> dict[str, int]:
     return sizes
 
 
-def missing(directory: Path, noted: Noted | None, found: list[tuple[Path, Finding]]) -> str | None:
+def missing(directory: Path, noted: FilesNote | None, found: list[tuple[Path, Finding]]) -> str | None:
     """What is missing of the files of a closed database, or damaged, and RocksDB would not notice; None if nothing is.
 
     Args:
@@ -163,7 +163,7 @@ def _gap(found: list[tuple[Path, Finding]], flushed: int | None) -> str | None:
     return None
 
 
-def _missing_log(found: list[tuple[Path, Finding]], noted: Noted, flushed: int | None) -> str | None:
+def _missing_log(found: list[tuple[Path, Finding]], noted: FilesNote, flushed: int | None) -> str | None:
     there = {log.name: log.stat().st_size for log, _ in found}
     for name, size in noted.logs.items():
         if name in there:

@@ -24,7 +24,7 @@ from ext.net.plane import BINARY, FAILED, GONE, TEXT, VIOLATION, Plane
 from server.bench.client import Client
 from server.bench.dialer import Dialer
 from server.bench.options import Options, UsageError
-from server.bench.pacing import Pace, Scheduled, Windows
+from server.bench.pacing import Pacing, Scheduled, Windows
 from server.bench.target import Target, Unreachable
 from server.realtime.actions import Action
 
@@ -264,7 +264,7 @@ class Load:
         """A ramp begins anew with the next ``publish_for``."""
         self.scheduled = None
 
-    def _pace(self) -> Pace:
+    def _pace(self) -> Pacing:
         ramp = self.options.ramp
         if ramp is None:
             return Windows(self._senders(), self._touched, self.options.window, self._frame_bytes)

@@ -16,7 +16,7 @@ QUEUED_BYTES = 128 * 1024  # of one connection; the plane stops reading from one
 AT_ONCE = 64  # publishes of one connection in one step, so that the others, and what arrives, get their turn
 
 
-class Pace(Protocol):
+class Pacing(Protocol):
     def step(self) -> bool:
         """Send what may be sent now. False: that was nothing."""
 

@@ -66,7 +66,7 @@ def _of_server(load: Load, look: Callable[[int], float]) -> float | None:
         return None
 
 
-class Meter:
+class CpuMeter:
     """CPU of both sides over a span of time."""
 
     def __init__(self, load: Load) -> None:
@@ -103,7 +103,7 @@ def throughput(load: Load) -> Figures:
     load.publish_for(options.warmup)
     if options.ramp is not None and options.ramp.seconds:
         load.restart_schedule()
-    acknowledged, delivered, meter = load.tally.acknowledged, load.tally.delivered, Meter(load)
+    acknowledged, delivered, meter = load.tally.acknowledged, load.tally.delivered, CpuMeter(load)
     measured_from = now_ns()
     load.tally.measure(measured_from, FOR_EVER)
     seconds = load.publish_for(options.duration)
@@ -134,7 +134,7 @@ def _per_message(load: Load, figures: Figures, acknowledged: int, delivered: int
 def storm(load: Load) -> Figures:
     clients = [load.add_subscriber() for _ in range(load.options.subscribers)]
     connecting = _time_ready(load)
-    meter = Meter(load)
+    meter = CpuMeter(load)
     load.connect(clients)
     with suppress(Interrupted):
         load.wait_ready(clients, seconds=CATCH_UP_SECONDS)
@@ -159,7 +159,7 @@ def reconnect(load: Load) -> Figures:
     load.publish_for(options.duration / 2)
     published = _published(load)
     connecting = _time_ready(load)
-    meter = Meter(load)
+    meter = CpuMeter(load)
     clients = load.subscribers + load.publishers
     for client in clients:
         client.cut()
@@ -206,7 +206,7 @@ def idle(load: Load) -> Figures:
     load.connect(clients)
     load.wait_ready(clients, seconds=CATCH_UP_SECONDS)
     _sit(load, options.warmup)
-    meter = Meter(load)
+    meter = CpuMeter(load)
     _sit(load, options.duration)
     figures = meter.figures()
     after = _of_server(load, resident_bytes)
@@ -229,7 +229,7 @@ def replay(load: Load) -> Figures:
     load.publish_count(-(-options.count // len(load.publishers)))
     wanted = _published(load)
     readers: list[Client] = load.subscribers
-    meter = Meter(load)
+    meter = CpuMeter(load)
     load.connect(readers)
     with suppress(Interrupted):
         load.wait_ready(readers)

@@ -29,7 +29,7 @@ from server.http.bodies import Bodies, room_for_answers
 from server.http.heads import LENGTH_WRONG, asks_for_websocket, check_head, check_upgrade, head_as_sent, too_long
 from server.http.reply import refusal, respond
 from server.http.request import Handler, Request, Response, bad_request, parse_target
-from server.pace import Pace
+from server.pace import LoopPace
 from server.secure import TlsStream
 
 LOGGER = logging.getLogger("unbroken.http")
@@ -101,7 +101,7 @@ async def serve_http(
     elsewhere: Callable[[bytes], bool] = lambda received: False,
     bodies: Bodies | None = None,
     answers: Bodies | None = None,
-    pace: Pace | None = None,
+    pace: LoopPace | None = None,
 ) -> bytes | None:
     """Serve one connection until it ends; the stream is left to the caller to close.
 
@@ -157,7 +157,7 @@ class _Connection:
         elsewhere: Callable[[bytes], bool],
         bodies: Bodies,
         answers: Bodies,
-        pace: Pace | None,
+        pace: LoopPace | None,
     ) -> None:
         self._stream = stream
         self._handler = handler
@@ -173,7 +173,7 @@ class _Connection:
         self._bodies = bodies
         self._answers = answers
         self._pace = pace
-        self._due = 0.0  # see Pace.turn
+        self._due = 0.0  # see LoopPace.turn
         self._body = bytearray()
         self._unread = 0  # bytes that are held for it beside that: half a head, or what has come behind its request
         self._deadline = math.inf  # of the request that is coming in

@@ -49,7 +49,7 @@ OlderThan = Callable[[Partition, int], int]
 """The milliseconds of a partition's serials below which everything is older than so many ms."""
 
 
-class Asker:
+class PendingRewind:
     """One rewind: it begins where so many messages lie behind it, be it inside an entry, or after ``floor``."""
 
     __slots__ = ("attachment", "client", "cut", "dropped", "floor", "found", "messages")
@@ -133,8 +133,8 @@ class Count:
     def __init__(
         self,
         channel: ChannelView,
-        waiting: dict[Attachment, Asker],
-        told: Callable[[Asker, int, int], None],
+        waiting: dict[Attachment, PendingRewind],
+        told: Callable[[PendingRewind, int, int], None],
     ) -> None:
         """
         Args:
@@ -142,7 +142,7 @@ class Count:
             told: an asker begins at this cursor, without so many messages of the entry after it.
         """
         self.channel = channel
-        self.askers: list[Asker] = []
+        self.askers: list[PendingRewind] = []
         self._countback: Countback | None = None  # once it has begun
         self._waiting = waiting
         self._told = told
@@ -218,8 +218,8 @@ class Beginnings:
         self._under_way = 0
         self._queues: dict[Session, deque[Search]] = {}  # whose turn is next comes first
         self._gathering: dict[ChannelView, Count] = {}  # not begun yet: others may join
-        self._askers: dict[Attachment, Asker] = {}  # who have not been told
-        self._told: deque[tuple[Asker, int, int]] = deque()  # what they are to be told
+        self._askers: dict[Attachment, PendingRewind] = {}  # who have not been told
+        self._told: deque[tuple[PendingRewind, int, int]] = deque()  # what they are to be told
         self._resting: deque[tuple[float, Search]] = deque()  # until the journal can be read again
 
     def __len__(self) -> int:
@@ -261,7 +261,7 @@ class Beginnings:
             search = Count(channel, self._askers, lambda *told: self._told.append(told))
             self._gathering[channel] = search
             self._enqueue(client, search)
-        asker = self._askers[attachment] = Asker(client, attachment, messages, floor, cut, found)
+        asker = self._askers[attachment] = PendingRewind(client, attachment, messages, floor, cut, found)
         search.askers.append(asker)
 
     def hurry(self, attachment: Attachment) -> None:

@@ -17,7 +17,7 @@ import trio
 
 from engine.journal.boot import read_boot_id
 from engine.logclock import LogClock
-from engine.steady import Noted, SteadyClock
+from engine.steady import ClockNote, SteadyClock
 from server.logs import facts
 
 LOGGER = logging.getLogger("unbroken.clock")
@@ -93,7 +93,7 @@ class Clock:
         wall, elapsed, stalled = self._look()
         self.steady = SteadyClock(
             [log],
-            noted=Noted.load(noted) if noted else None,
+            noted=ClockNote.load(noted) if noted else None,
             wall_ms=wall,
             elapsed_ms=elapsed,
             stalled_ms=stalled,

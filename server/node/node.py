@@ -29,8 +29,8 @@ from server.http.refusals import Refusals
 from server.node.clients import Clients
 from server.node.clock import Clock
 from server.node.committer import Committer
+from server.node.counting import Counting
 from server.node.disk import DiskWatch
-from server.node.figures import Figures
 from server.node.lifetimes import Lifetimes
 from server.node.now import Now
 from server.node.plane_runner import run_flush, run_plane, run_tick
@@ -41,7 +41,7 @@ from server.node.turn import Turn
 from server.node.upkeep import Upkeep
 from server.node.vitals import Vitals
 from server.node.waking import Waking
-from server.pace import Pace
+from server.pace import LoopPace
 
 
 class Node:
@@ -71,7 +71,7 @@ class Node:
         self.now = Now(clock, self.hub.common)
         self.bodies = Bodies(bounds.within(limits.MEMORY_UNKNOWN).bodies_bytes)
         self.plane = _plane(bounds, self.bodies)
-        self.pace = Pace(self.plane.kick)
+        self.pace = LoopPace(self.plane.kick)
         self._committers = _committers(self.hub, self.plane, bounds)
         self.turn = turn = Turn(self.plane, self.now, self._committers)
         self._waking = Waking(self.hub, self.now.older_than, turn.begin, turn.end, self.pace)
@@ -94,14 +94,14 @@ class Node:
             bounds,
         )
         # Fixtures of development lie years back.
-        self.figures = Figures(Statistics(journal, self.hub.meters, prune=not settings.dev), self.now)
+        self.counting = Counting(Statistics(journal, self.hub.meters, prune=not settings.dev), self.now)
         self._upkeep = Upkeep(
             self.hub,
             journal,
             self._committers,
             connections,
             authenticator.keyring,
-            self.figures,
+            self.counting,
             self.bodies,
             self.refusals,
             turn,

@@ -20,8 +20,8 @@ from engine.journal.port import Journal
 from server.http.bodies import Bodies
 from server.http.refusals import Refusals
 from server.node.committer import Committer, failure_of
+from server.node.counting import Counting
 from server.node.disk import DiskWatch
-from server.node.figures import Figures
 from server.node.heap import Falling, give_back
 from server.node.now import Now
 from server.node.readwatch import ReadWatch
@@ -44,7 +44,7 @@ class Upkeep:
         committers: Sequence[Committer],
         connections: Connections,
         keyring: Keyring,
-        figures: Figures,
+        counting: Counting,
         bodies: Bodies,
         refusals: Refusals,
         turn: Turn,
@@ -57,7 +57,7 @@ class Upkeep:
         self._committers = committers
         self._connections = connections
         self._keyring = keyring
-        self._figures = figures
+        self._counting = counting
         self._bodies = bodies
         self._refusals = refusals
         self._turn = turn
@@ -80,7 +80,7 @@ class Upkeep:
         self._share_out()
         steady_ms = self._now.turn_ms()
         self._connections.expire(steady_ms)
-        self._figures.look()
+        self._counting.look()
         self._refusals.tick(steady_ms)
         if self._turn.desk is not None:
             self._turn.desk.tick()
@@ -126,7 +126,7 @@ class Upkeep:
                     await trio.to_thread.run_sync(self._disk.look)
                 if steady_ms - kept >= KEEP_SECONDS * 1000 and self._stores():
                     kept = steady_ms
-                    await self._figures.keep()
+                    await self._counting.keep()
             except (PubSubError, OSError) as error:
                 LOGGER.error("maintenance failed, it is tried again: %s", error)
 
@@ -140,5 +140,5 @@ class Upkeep:
 
     def end(self) -> None:
         """Note all statistics, and how far serials went, when nothing else runs. Raises: JournalUnavailable."""
-        self._figures.keep_all()
+        self._counting.keep_all()
         self._journal.raise_head(self._hub.kept.sequencer.revealed)

@@ -20,7 +20,7 @@ from engine.hub import Hub, ReadBack
 from engine.journal.entries import before
 from engine.partition import Partition
 from ext.text.serial import last_serial_before
-from server.pace import Pace
+from server.pace import LoopPace
 
 LOGGER = logging.getLogger("unbroken")
 
@@ -37,7 +37,7 @@ class Waking:
         older_than: Callable[[Partition, int], int],
         begin_turn: Callable[[], object],
         end_of_turn: Callable[[], object],
-        pace: Pace,
+        pace: LoopPace,
     ) -> None:
         """``older_than``: the milliseconds of a partition's serials below which everything is older than so many ms."""
         self._hub = hub

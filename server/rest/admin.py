@@ -19,7 +19,7 @@ class Health:
     uptime_seconds: float
     durability: str
     reasons: tuple[str, ...] = ()
-    details: Mapping[str, object] = field(default_factory=dict)  # further figures, plain values
+    details: Mapping[str, object] = field(default_factory=dict)  # further counting, plain values
 
     @property
     def status(self) -> str:

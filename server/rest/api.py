@@ -49,7 +49,7 @@ from server.http.request import (
 )
 from server.http.routes import Routes, Variables
 from server.node.readers import alone
-from server.pace import Pace
+from server.pace import LoopPace
 from server.rest.admin import Health, health_reply
 from server.rest.batch import batch_reply, parse_specs, publish_batch
 from server.rest.channels import page_of, parse_enumeration, status
@@ -139,10 +139,10 @@ class Backend(HistorySource, Protocol):
 class Rest:
     """Callable as a Handler: one request in, one response out."""
 
-    def __init__(self, backend: Backend, pace: Pace | None = None) -> None:
+    def __init__(self, backend: Backend, pace: LoopPace | None = None) -> None:
         """``pace``: which passes of the loop large bodies are read in, and long answers made."""
         self._backend = backend
-        self._pace = pace or Pace(lambda: None)
+        self._pace = pace or LoopPace(lambda: None)
         self._pages = Turns(PAGES_AT_ONCE)
         self._sums = Turns(1)
         self.routes = Routes()
@@ -391,7 +391,7 @@ def _asker(request: Request, identity: Identity) -> tuple[str, str]:
     return identity.key_name, request.peer
 
 
-async def _made(page: MessagePage, pace: Pace) -> Encoded:
+async def _made(page: MessagePage, pace: LoopPace) -> Encoded:
     """The page's messages, encoded: a part at a time, in turns; in a thread, where a single entry may take long."""
     made: list[bytes] = []
     for n, part in enumerate(page.parts()):

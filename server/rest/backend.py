@@ -27,14 +27,14 @@ from engine.statistics import Entries, Interval
 from ext.log.terms import Terms
 from ext.text.serial import message_serial_text
 from server.node.clients import Clients
-from server.node.figures import Figures
+from server.node.counting import Counting
 from server.node.lifetimes import Lifetimes
 from server.node.now import Now
 from server.node.policies import Policies
 from server.node.readers import alone
 from server.node.turn import Turn
 from server.node.vitals import Vitals
-from server.pace import Pace
+from server.pace import LoopPace
 from server.rest.admin import Health
 from server.rest.provisioning import Provisioning
 from server.rest.publishing import RestPublish
@@ -60,7 +60,7 @@ class Outcome:
         self._error = error
         self._event.set()
 
-    async def wait(self, pace: Pace) -> list[str]:
+    async def wait(self, pace: LoopPace) -> list[str]:
         """The serials, once it is stored; of many, in their turn: a batch learns of all its channels at once."""
         await self._event.wait()
         if self._error is not None:
@@ -86,11 +86,11 @@ class NodeBackend:
         connections: Connections,
         allowances: Allowances,
         lifetimes: Lifetimes,
-        figures: Figures,
+        counting: Counting,
         vitals: Vitals,
         turn: Turn,
         now: Now,
-        pace: Pace,
+        pace: LoopPace,
         issuer: TokenIssuer,
         revoker: Revoker,
         provisioning: Provisioning,
@@ -105,7 +105,7 @@ class NodeBackend:
         self._connections = connections
         self._allowances = allowances
         self._lifetimes = lifetimes
-        self._figures = figures
+        self._counting = counting
         self._vitals = vitals
         self._turn = turn
         self._now = now
@@ -143,8 +143,8 @@ class NodeBackend:
         allowance = self._allowances.of(identity.key_name, identity.app_id)
         allowance.charge_reader(count, size, self._now.wall_ms())
         if count:
-            self._figures.count(identity.app_id, "messages.outbound.rest.messages.count", count)
-            self._figures.count(identity.app_id, "messages.outbound.rest.messages.data", size)
+            self._counting.count(identity.app_id, "messages.outbound.rest.messages.count", count)
+            self._counting.count(identity.app_id, "messages.outbound.rest.messages.data", size)
 
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         connection = self._connections.by_key(key_text, app_id)
@@ -233,16 +233,16 @@ class NodeBackend:
         return key.app_id if key is not None else None
 
     def count_request(self, app_id: str, counted_as: str) -> None:
-        self._figures.count(app_id, counted_as)
+        self._counting.count(app_id, counted_as)
 
     async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
         first_ms, last_ms = query.span
-        return await self._figures.page(
+        return await self._counting.page(
             app_id, query.unit, first_ms, last_ms, limit=query.limit + 1, backwards=query.backwards
         )
 
     async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
-        await self._figures.put(app_id, minutes)
+        await self._counting.put(app_id, minutes)
 
     def health(self) -> Health:
         vitals = self._vitals

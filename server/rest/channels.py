@@ -17,7 +17,7 @@ import trio
 
 from engine.channel import Channel
 from server.http.request import bad_request
-from server.pace import Pace
+from server.pace import LoopPace
 from server.realtime.actions import Flag
 from server.rest.history import CARRIED, Page, link_url, parse_limit
 
@@ -70,7 +70,11 @@ def parse_enumeration(params: Mapping[str, str], version: int) -> Enumeration:
 
 
 async def page_of(
-    asked: Enumeration, names: list[str], find: Callable[[str], Channel | None], params: Mapping[str, str], pace: Pace
+    asked: Enumeration,
+    names: list[str],
+    find: Callable[[str], Channel | None],
+    params: Mapping[str, str],
+    pace: LoopPace,
 ) -> Page:
     """A page, from its names and one more, if there is one more. Details are made in turns."""
     shown = names[: asked.limit]

@@ -44,7 +44,7 @@ from server.http.request import (
     path_segments,
     protocol_version,
 )
-from server.node.figures import Figures
+from server.node.counting import Counting
 from server.node.now import Now
 from server.realtime.wire import MSGPACK
 from server.rest.api import APART_BYTES, Rest
@@ -79,7 +79,7 @@ class PostDesk:
         revocations: Revocations,
         keyguard: KeyGuard,
         refusals: Refusals,
-        figures: Figures,
+        counting: Counting,
     ) -> None:
         """
         Args:
@@ -104,7 +104,7 @@ class PostDesk:
         self._revocations = revocations
         self._keyguard = keyguard
         self._refusals = refusals
-        self._figures = figures
+        self._counting = counting
         self._rest = rest
         self._backend = backend
         self._keyring = keyring
@@ -158,7 +158,7 @@ class PostDesk:
     def flush(self) -> bool:
         """Send the answers that have come; True: there is something to be read for the next turn."""
         for app_id, times in self.posts.flush(_date):
-            self._figures.count(app_id, COUNTED_AS, times)
+            self._counting.count(app_id, COUNTED_AS, times)
         return self.posts.waiting
 
     def tick(self) -> None:

@@ -21,7 +21,7 @@ from engine.settings import DEFAULT_PERSISTED_HOURS, Namespace
 from server.apps import AppsFile, new_key, stored_key
 from server.keywatch import tell_made, tell_revoked
 from server.node.clients import Clients
-from server.node.figures import Figures
+from server.node.counting import Counting
 from server.node.policies import Policies
 from server.node.turn import Turn
 
@@ -39,7 +39,7 @@ class Provisioning:
         keyring: Keyring,
         policies: Policies,
         clients: Clients,
-        figures: Figures,
+        counting: Counting,
         journal: Journal,
         turn: Turn,
         address: tuple[str, int],
@@ -51,7 +51,7 @@ class Provisioning:
         self._keyring = keyring
         self._policies = policies
         self._clients = clients
-        self._figures = figures
+        self._counting = counting
         self._journal = journal
         self._turn = turn
         self._address = address
@@ -121,7 +121,7 @@ class Provisioning:
         self._clients.end_app(app_id)
         self._turn.end()
         await trio.to_thread.run_sync(self._journal.forget, f"{app_id}:")
-        await self._figures.forget(app_id)
+        await self._counting.forget(app_id)
 
 
 def _new_key(app_id: str, entry: Any, field: str) -> Key:

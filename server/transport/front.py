@@ -14,8 +14,8 @@ from server.node.now import Now
 from server.node.turn import Turn
 from server.rest.posting import PostDesk
 from server.transport.accept import Handlers, stream_of
-from server.transport.asking import Asking
 from server.transport.doors import Doors
+from server.transport.http_clients import HttpClients
 from server.transport.listener import Acceptor
 from server.transport.newcomers import Newcomer
 from server.transport.upgraded import Upgraded
@@ -27,22 +27,28 @@ class Front:
     """Puts them together."""
 
     def __init__(
-        self, upgraded: Upgraded, asking: Asking, bounds: Limits, now: Now, turn: Turn, tls: ssl.SSLContext | None
+        self,
+        upgraded: Upgraded,
+        http_clients: HttpClients,
+        bounds: Limits,
+        now: Now,
+        turn: Turn,
+        tls: ssl.SSLContext | None,
     ) -> None:
-        self._asking = asking
+        self._http_clients = http_clients
         self._turn = turn
         self._connections: trio.Nursery | None = None
         self._doors = Doors(bounds, now, turn, tls=tls is not None)
         self._acceptor = Acceptor(
             on_websocket=upgraded.on_stream,
             on_tls_websocket=upgraded.on_tls,
-            on_http=asking.serve,
+            on_http=http_clients.serve,
             tls=tls,
             handshake_seconds=bounds.handshake_seconds,
             head_bytes=bounds.request_head_bytes,
             handshakes_at_once=HANDSHAKES_AT_ONCE,
         )
-        self._handlers = Handlers(upgraded.on_request, self._acceptor.handle, asking.at_desk, asking.shed)
+        self._handlers = Handlers(upgraded.on_request, self._acceptor.handle, http_clients.at_desk, http_clients.shed)
 
     def open(self, listener: trio.SocketListener, intake: trio.Nursery, connections: trio.Nursery) -> None:
         """Let those in who come to this listener, until ``intake`` is cancelled; they live in ``connections``."""
@@ -53,7 +59,7 @@ class Front:
         """Those who come, and requests that begin, go by these from now on."""
         self._acceptor.limit(handshake_seconds=bounds.handshake_seconds, head_bytes=bounds.request_head_bytes)
         self._doors.limit(bounds)
-        self._asking.limit(bounds)
+        self._http_clients.limit(bounds)
 
     def certify(self, tls: ssl.SSLContext) -> None:
         """Handshakes go by this from now on."""
@@ -61,7 +67,7 @@ class Front:
 
     def publish_at(self, desk: PostDesk) -> None:
         """Have plain connections that begin with a publish over HTTP served there."""
-        self._asking.desk = self._turn.desk = desk
+        self._http_clients.desk = self._turn.desk = desk
 
     def on_leaving(self, descriptor: int, received: bytes, waited_seconds: float) -> None:
         """One of the desk's that has sent what is not for it: it gets a task."""
@@ -84,14 +90,15 @@ class Front:
 
     def drain(self) -> None:
         """Let go of those that are idle; the others end after the response under way."""
-        self._asking.drain()
+        self._http_clients.drain()
 
     async def ended(self) -> None:
         """Wait until all have. The caller bounds how long it may take."""
         assert self._connections is not None
-        while self._connections.child_tasks or self._asking.desk:  # noqa: ASYNC110 - requests tell nobody when they end
+        desk = self._http_clients.desk
+        while self._connections.child_tasks or desk:  # noqa: ASYNC110 - requests tell nobody when they end
             await trio.sleep(0.02)
 
     def close(self) -> None:
         """When the plane has been closed."""
-        self._asking.close()
+        self._http_clients.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.logclock import LogClock
-from engine.steady import Noted, SteadyClock
+from engine.steady import ClockNote, SteadyClock
 from engine.timeline import Timeline
 from ext.text.serial import SerialClock
 
@@ -43,7 +43,7 @@ class Life:
     step_ms: int
     timeline: Timeline = field(default_factory=Timeline)
     serials: SerialClock = field(default_factory=SerialClock)
-    noted: Noted | None = None
+    noted: ClockNote | None = None
     given: dict[int, int] = field(default_factory=dict)  # serial -> steady ms
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Life:
     def restart(self, off_ms: int, *, same_boot: bool, timeline: Timeline | None = None) -> None:
         """It was last noted just now; the machine runs on for so long without it, or is off."""
         self.read()
-        self.noted = Noted.load(self.clock.noted().dump())
+        self.noted = ClockNote.load(self.clock.noted().dump())
         if timeline is None:
             timeline = Timeline()
             timeline.load(self.timeline.dump())

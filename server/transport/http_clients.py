@@ -16,14 +16,14 @@ from server.http.bodies import Bodies, room_for_answers
 from server.http.connection import HttpLimits, IdleConnections, serve_http
 from server.http.request import Handler
 from server.node.now import Now
-from server.pace import Pace
+from server.pace import LoopPace
 from server.rest.posting import PostDesk
 
 
-class Asking:
+class HttpClients:
     """Serves them."""
 
-    def __init__(self, rest: Handler, bodies: Bodies, pace: Pace, now: Now, bounds: Limits) -> None:
+    def __init__(self, rest: Handler, bodies: Bodies, pace: LoopPace, now: Now, bounds: Limits) -> None:
         self._rest = rest
         self._bodies = bodies
         self._pace = pace

@@ -11,7 +11,7 @@ from server.node.now import Now
 from server.node.readers import alone
 
 
-class Figures:
+class Counting:
     """Of one server."""
 
     def __init__(self, statistics: Statistics, now: Now) -> None:
