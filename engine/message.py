@@ -26,7 +26,7 @@ from ext.wire.publish import Publish
 from ext.wire.record import DEEPEST, record_ids
 
 JSON = 0
-MOST_MESSAGES = 1000  # their index has three digits
+MAX_MESSAGES = 1000  # their index has three digits
 _UPDATES = (1, 2, 5)
 
 
@@ -81,7 +81,7 @@ def publish_from(
     wire: int,
     params: dict[str, Any] | None = None,
     *,
-    max_messages: int = MOST_MESSAGES,
+    max_messages: int = MAX_MESSAGES,
 ) -> Publish:
     """Check the messages of a publish, and make of them what a record holds.
 
@@ -94,7 +94,7 @@ def publish_from(
         raise BadRequest("messages: must be an array of maps", code=40000)
     if not messages:
         raise BadRequest("messages: empty", code=40000)
-    most = min(max_messages, MOST_MESSAGES)
+    most = min(max_messages, MAX_MESSAGES)
     if len(messages) > most:
         raise too_many(len(messages), most)
     packer = Packer(_to_json, base64=wire == JSON)

@@ -25,7 +25,7 @@ from server.keywatch import KeyWatch
 from server.node.clock import Clock
 from server.node.node import Node
 from server.nonces import NonceFile
-from server.reloading import Reloader
+from server.reconfigure import Reloader
 from server.rest.api import Rest
 from server.rest.backend import NodeBackend
 from server.rest.posting import PostDesk

@@ -1,6 +1,6 @@
 """Descriptors of this process: how many there are, and who may have them.
 
-    |== connections: numbers below most_for_connections() ==|== spare: the journal's files, threads, what is asked ==|
+    |== connections: numbers below max_for_connections() ==|== spare: the journal's files, threads, what is asked ==|
     0                                                                                               the soft limit
 
 Without its own the journal could neither write nor be reopened, so no crowd of connections may take them."""
@@ -23,13 +23,13 @@ def raise_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def most_for_connections() -> int:
+def max_for_connections() -> int:
     """From this number on descriptors are left to others. Where there are few, connections get three quarters."""
     soft = _soft_limit()
     return soft - min(SPARE_DESCRIPTORS, soft // 4)
 
 
-def most_newcomers() -> int:
+def max_newcomers() -> int:
     """How many connections may be here without having said what they want."""
     return max(1, min(NEWCOMERS, _soft_limit() // 4))
 

@@ -52,13 +52,13 @@ class FailingDisk:
 def main() -> int:
     from engine import limits
     from engine.errors import JournalUnavailable
-    from engine.journal import opening
+    from engine.journal import reopening
     from engine.journal.store import FamilyRows, RocksStore, StoreError
     from server.cli import main as serve
 
     switch = Path(os.environ[SWITCH])
     limits.DOUBT_SECONDS = float(os.environ[PATIENCE])  # type: ignore[misc]
-    check_room, begin_sync, end_sync = opening._check_room, RocksStore.begin_sync, RocksStore.end_sync
+    check_room, begin_sync, end_sync = reopening._check_room, RocksStore.begin_sync, RocksStore.end_sync
     sync, open_store, rows = RocksStore.sync, RocksStore.__init__, RocksStore.rows
     sync_ended = RocksStore.sync_ended.fget
     doomed: list[bool] = []
@@ -101,12 +101,12 @@ def main() -> int:
             raise StoreError("IO error: Input/output error")
         return rows(self, family)
 
-    def no_room(state: opening.State) -> None:
+    def no_room(state: reopening.JournalState) -> None:
         if told() == "open":
             raise JournalUnavailable(f"{state.failed}; no room to reopen it")
         check_room(state)
 
-    opening._check_room = no_room  # type: ignore[assignment]
+    reopening._check_room = no_room  # type: ignore[assignment]
     RocksStore.begin_sync = failing_begin_sync  # type: ignore[method-assign]
     RocksStore.sync_ended = property(held_sync_ended)  # type: ignore[method-assign,assignment]
     RocksStore.end_sync = failing_end_sync  # type: ignore[method-assign]

@@ -29,7 +29,7 @@ from server.http.request import Request, Response, parse_target
 from server.rest.admin import Health
 from server.rest.api import Rest
 from server.rest.publishing import RestPublish
-from server.rest.statistics import StatsQuery
+from server.rest.stats import StatsQuery
 
 NOW = 1_700_000_000_000
 SERIES = "abcd1234"

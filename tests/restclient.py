@@ -5,7 +5,7 @@
         rest.ask("GET", "/channels/room/messages")         an Answer, whatever it is
 
 The usual publish over a plain connection is served without a task (server/rest/posting.py). Who has ever asked for
-something unusual there stays with the library for HTTP (server/http/connection.py). What is answered must not depend on
+something unusual there stays with the library for HTTP (server/http/serving.py). What is answered must not depend on
 it."""
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ CLIENT_PARTS = (  # of one client's state machine: each may name those before it
     ("attach",),
     ("protocol",),
 )
-ABOVE = {"app", "assembly", "cli", "keys_command", "reloading"}  # what puts the rooms together
+ABOVE = {"app", "assembly", "cli", "keys_command", "reconfigure"}  # what puts the rooms together
 
 
 def imported(path: Path) -> set[str]:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
 from server.http.bodies import Bodies
-from server.http.connection import READ_BYTES, HttpLimits, IdleConnections, serve_http
 from server.http.request import Request, Response
+from server.http.serving import READ_BYTES, HttpLimits, IdleConnections, serve_http
 
 LIMITS = HttpLimits(head_bytes=2000, body_bytes=5000, idle_seconds=60, request_seconds=20, response_seconds=10)
 Stream = trio.StapledStream
@@ -340,7 +340,7 @@ def test_a_body_of_tiny_chunks_lets_others_have_their_turn() -> None:
 @pytest.mark.parametrize("over", [0, 1])
 def test_a_body_may_come_in_so_many_pieces(over: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costs the same, however small it is."""
-    monkeypatch.setattr("server.http.connection.MOST_PIECES", 100)
+    monkeypatch.setattr("server.http.serving.MAX_PIECES", 100)
 
     async def main() -> None:
         head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

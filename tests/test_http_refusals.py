@@ -12,7 +12,7 @@ import trio
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from server.http.bodies import Bodies, room_for_answers
-from server.http.connection import serve_http
+from server.http.serving import serve_http
 from tests.test_http import LIMITS, connected, drained, echo, in_virtual_time, refusal_in
 
 

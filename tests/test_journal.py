@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import JournalCorrupted, JournalUnavailable, NotStorable
-from engine.journal import opening
+from engine.journal import reopening
 from engine.journal.buckets import HOUR_MS, Bucket
 from engine.journal.entries import after, before
 from engine.journal.memory import MemoryJournal
@@ -326,7 +326,7 @@ def test_without_a_descriptor_to_look_around_with_it_says_so_and_takes_up_again_
     with pytest.raises(JournalUnavailable):
         journal.append([block("a", 2)], synced=True)
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "disk_usage", no_descriptor)
+        patch.setattr(reopening, "disk_usage", no_descriptor)
         with pytest.raises(JournalUnavailable, match="Too many open files"):
             journal.recover()
         assert serials(read_all(journal, "a"))[:1] == [1], "it is open all the while, and can be read"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.transport.opening import MOST_PARAMETERS, query_params, read_query
+from server.transport.opening import MAX_PARAMETERS, query_params, read_query
 
 PIECES = st.sampled_from(["key", "v", "=", "&", "%3A", "%", "%zz", "%C3%A9", "%ff", "+", "#", "?", ";", "/", ""])
 
@@ -20,8 +20,8 @@ def test_a_query_is_read_as_the_library_reads_it(text):
 
 
 def test_no_more_parameters_are_read_than_may_be():
-    most = "&".join(f"p{n}={n}" for n in range(MOST_PARAMETERS))
-    assert len(query_params("/?" + most)) == MOST_PARAMETERS
+    most = "&".join(f"p{n}={n}" for n in range(MAX_PARAMETERS))
+    assert len(query_params("/?" + most)) == MAX_PARAMETERS
     assert query_params(f"/?{most}&one=more") == {}
 
 

@@ -1,4 +1,4 @@
-"""What server.reloading does when something fails: before the switch nothing has changed, after it all has."""
+"""What server.reconfigure does when something fails: before the switch nothing has changed, after it all has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio.testing import trio_test
 
 from engine.errors import JournalUnavailable, StartupFailed
 from engine.settings import Namespace, Settings
-from server.reloading import IN_CHANGE, NOT_TAKEN, Reloader
+from server.reconfigure import IN_CHANGE, NOT_TAKEN, Reloader
 
 BEFORE = Settings()
 WANTED = replace(

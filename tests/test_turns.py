@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, trio_test, wait_all_tasks_blocked
 
 from engine.errors import PubSubError
-from server.http.connection import _Connection
+from server.http.serving import _Connection
 from server.rest.turns import Turns
 from tests.test_plane import tcp_pair
 

@@ -1,6 +1,6 @@
 """The journal on RocksDB in this process, put together from its rooms.
 
-    opening      open, recover, close            appending   blocks are written, synced, shown
+    reopening    open, recover, close            appending   blocks are written, synced, shown
     asking       blocks, and is that all?        expiring    retention; buckets made ahead of time
     erasing      entries are taken back          meta        notes, floors, series
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from engine.journal import asking, erasing, expiring, opening
+from engine.journal import asking, erasing, expiring, reopening
 from engine.journal.appending import Appending
 from engine.journal.boot import read_boot_id
 from engine.journal.buckets import INDEX_ENTRIES
@@ -21,7 +21,7 @@ from engine.journal.failing import Failing
 from engine.journal.lives import Lives
 from engine.journal.meta import NOTES, notes
 from engine.journal.port import Block, Refused, Taker
-from engine.journal.silent import MOST_CHANNELS
+from engine.journal.silent import MAX_CHANNELS
 from engine.journal.state import JournalState
 from engine.journal.store import META, MIB, RocksStore, Store, StoreError
 from engine.timeline import Timeline
@@ -40,7 +40,7 @@ class RocksJournal:
         window_ms: int = WINDOW_MS,
         layout: str = "",
         index_entries: int = INDEX_ENTRIES,
-        silent_channels: int = MOST_CHANNELS,
+        silent_channels: int = MAX_CHANNELS,
         open_store: Callable[[Path], Store] = RocksStore,
         boot_id: str | None = None,
     ) -> None:
@@ -57,7 +57,7 @@ class RocksJournal:
             raise ValueError(f"the window must be at least 1 ms, got {window_ms}")
         boot_id = read_boot_id() if boot_id is None else boot_id
         self._state = JournalState(path, window_ms, layout, index_entries, silent_channels, open_store, boot_id)
-        opening.open_journal(self._state)
+        reopening.open_journal(self._state)
         self._appending = Appending(self._state)
         self.failing = Failing()
 
@@ -79,7 +79,7 @@ class RocksJournal:
         self._appending.raise_head(serial)
 
     def relayout(self, layout: str) -> None:
-        opening.relayout(self._state, layout)
+        reopening.relayout(self._state, layout)
 
     @property
     def timeline(self) -> Timeline:
@@ -146,7 +146,7 @@ class RocksJournal:
         erasing.erase(self._state, channel, serials)
 
     def recover(self) -> None:
-        opening.recover(self._state)
+        reopening.recover(self._state)
 
     def maintain(self, now_ms: int, noted: bytes = b"") -> None:
         expiring.maintain(self._state, now_ms, noted)
@@ -172,4 +172,4 @@ class RocksJournal:
             return read()
 
     def close(self) -> None:
-        opening.close(self._state)
+        reopening.close(self._state)

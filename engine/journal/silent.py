@@ -26,7 +26,7 @@ from ext.text.serial import last_serial_before
 REMEMBERED_MS = 24 * HOUR_MS
 FAMILIES = 4
 FAMILY_MS = REMEMBERED_MS // FAMILIES  # so at most five are looked into, at some 1 us each
-MOST_CHANNELS = 1_000_000  # some 60 bytes each on disk, the operator's; then the oldest go
+MAX_CHANNELS = 1_000_000  # some 60 bytes each on disk, the operator's; then the oldest go
 CHUNK = 2_000  # rows of one write: appends wait some 4 ms for it
 PREFIX = "silent-"
 COUNT_KEY = b"\0"
@@ -52,14 +52,14 @@ class Silent:
         store: Store,
         names: Iterable[str],
         forgotten: int,
-        most: int = MOST_CHANNELS,
+        most: int = MAX_CHANNELS,
         timeline: Timeline | None = None,
     ) -> None:
         """Raises: ValueError, if one of these families is not ours; StoreError."""
         self.forgotten = forgotten
         self._timeline = timeline if timeline is not None else Timeline()
-        self._most, self._most_each = most, max(most // FAMILIES, 1)
-        self.chunk = min(CHUNK, self._most_each)
+        self._most, self._max_each = most, max(most // FAMILIES, 1)
+        self.chunk = min(CHUNK, self._max_each)
         self.families: tuple[Family, ...] = ()
         for name in sorted(names):
             family = Family(int(name.removeprefix(PREFIX)))
@@ -87,7 +87,7 @@ class Silent:
     def prepare(self, store: Store, now_ms: int, more: int = 0) -> None:
         """Have a family that may take ``more`` rows of what is dropped now."""
         newest = self.families[-1] if self.families else None
-        if newest is None or now_ms >= newest.created_ms + FAMILY_MS or newest.count + more > self._most_each:
+        if newest is None or now_ms >= newest.created_ms + FAMILY_MS or newest.count + more > self._max_each:
             family = Family(max(now_ms, newest.created_ms + 1) if newest else now_ms)
             store.create(family.name)
             self.families += (family,)

@@ -27,13 +27,13 @@ from ext.text.serial import serial_ms
 
 @dataclass(slots=True, eq=False)
 class JournalState:
-    """Made by ``RocksJournal``; ``opening.open_journal`` gives it what is on disk: store, meta, table, silent, head."""
+    """Made by ``RocksJournal``; ``open_journal`` gives it what is on disk: store, meta, table, silent, head."""
 
     path: Path
     window_ms: int
     layout: str
     index_entries: int
-    most_silent: int
+    max_silent: int
     open_store: Callable[[Path], Store]
     boot_id: str
     appending: Lock = field(default_factory=Lock)

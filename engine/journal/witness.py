@@ -25,7 +25,7 @@ from engine.journal.wal import Finding, number_of
 
 NAME = "witness"
 SLOT = 4096
-MOST_LOGS = 48  # that are noted, the newest ones, twice in a slot; there are rarely more than a few
+MAX_LOGS = 48  # that are noted, the newest ones, twice in a slot; there are rarely more than a few
 _CURRENT = re.compile(rb"MANIFEST-([0-9]+)\n")
 
 
@@ -104,7 +104,7 @@ def manifest_in(directory: Path) -> tuple[int, int]:
 
 
 def logs_in(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.log"), key=number_of)[-MOST_LOGS:]
+    return sorted(directory.glob("*.log"), key=number_of)[-MAX_LOGS:]
 
 
 def sizes_of(logs: list[Path]) -> dict[str, int]:

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 from engine.auth.keys import Key, KeyFormatError, parse_key
 from ext.load.publisher import MARK_BYTES
 
-MOST_PUBLISHERS = 1 << 20
-MOST_CONNECTIONS = 1_000_000
+MAX_PUBLISHERS = 1 << 20
+MAX_CONNECTIONS = 1_000_000
 LARGEST_SIZE = 1 << 20
 BOUNDS: dict[str, tuple[float, float]] = {
-    "publishers": (0, MOST_PUBLISHERS),
-    "subscribers": (0, MOST_CONNECTIONS),
-    "channels": (1, MOST_CONNECTIONS),
+    "publishers": (0, MAX_PUBLISHERS),
+    "subscribers": (0, MAX_CONNECTIONS),
+    "channels": (1, MAX_CONNECTIONS),
     "size": (MARK_BYTES, LARGEST_SIZE),
     "per_frame": (1, 1000),
     "window": (1, 1 << 20),

@@ -13,7 +13,7 @@ from ext.load.ranges import Ranges
 from server.bench.client import Client
 from server.bench.load import Load
 
-MOST_EXAMPLES = 10
+MAX_EXAMPLES = 10
 
 
 @dataclass(slots=True)
@@ -137,7 +137,7 @@ def _compare(verdict: Verdict, subscriber: Client, publisher: Publisher) -> None
                 lost.add(begin, end)
         verdict.refused_yet_delivered += publisher.refused_messages.total - excused
     verdict.lost += lost.total
-    if lost.total and len(verdict.examples) < MOST_EXAMPLES:
+    if lost.total and len(verdict.examples) < MAX_EXAMPLES:
         begin, end = next(iter(lost))
         verdict.examples.append(
             f"subscriber {receiver.number} never got {begin} to {end - 1} of publisher {publisher.number}"

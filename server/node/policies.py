@@ -25,7 +25,7 @@ class Policies:
         self.partition_for: Callable[[str], Partition]  # by durability; set before the first channel is opened
 
     def limit(self, settings: Settings) -> None:
-        """Channels that are opened from now on go by these; for those that are open, see server/reloading.py."""
+        """Channels that are opened from now on go by these; for those that are open, see server/reconfigure.py."""
         self._settings = settings
 
     def of(self, app_id: str, name: str) -> Policy:

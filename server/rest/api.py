@@ -63,7 +63,7 @@ from server.rest.history import (
 )
 from server.rest.openapi import document
 from server.rest.publishing import RestPublish, body_wire, check_request, read_plain, read_publish
-from server.rest.statistics import StatsQuery, parse_fixtures, parse_stats, stats_page
+from server.rest.stats import StatsQuery, parse_fixtures, parse_stats, stats_page
 from server.rest.turns import Turns
 
 LOGGER = logging.getLogger("unbroken.rest")

@@ -39,7 +39,7 @@ from server.rest.admin import Health
 from server.rest.provisioning import Provisioning
 from server.rest.publishing import RestPublish
 from server.rest.revoking import Revoker
-from server.rest.statistics import StatsQuery
+from server.rest.stats import StatsQuery
 
 FEW_SERIALS = 100  # become text in 30 us; of more, in their turn
 

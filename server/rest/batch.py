@@ -20,9 +20,9 @@ from engine.errors import PubSubError
 from server.http.reply import Reply, told
 from server.http.request import bad_request
 
-MOST_CHANNELS = 100  # of one spec
-MOST_MESSAGES = 1000  # of all specs of a request
-MOST_PUBLISHES = 1000  # channels of all specs together: each is an entry, whatever its size
+MAX_CHANNELS = 100  # of one spec
+MAX_MESSAGES = 1000  # of all specs of a request
+MAX_PUBLISHES = 1000  # channels of all specs together: each is an entry, whatever its size
 CHANNELS_A_TURN = 4  # of up to 1,000 messages: some 0.3 ms each
 BATCH_FAILED = 40020
 ERRORS_SINCE_VERSION = 3  # from then on failures are results; before, they made the whole request one
@@ -42,10 +42,10 @@ def parse_specs(body: object) -> tuple[list[Spec], bool]:
     if not given:
         raise bad_request("body: an array without specs; one is {channels, messages}")
     specs = [_spec(spec, f"body[{at}]" if several else "body") for at, spec in enumerate(given)]
-    if sum(len(messages) for _, messages in specs) > MOST_MESSAGES:
-        raise bad_request(f"messages: more than {MOST_MESSAGES} in one batch", code=40034)
-    if sum(len(channels) for channels, _ in specs) > MOST_PUBLISHES:
-        raise bad_request(f"channels: more than {MOST_PUBLISHES} in one batch")
+    if sum(len(messages) for _, messages in specs) > MAX_MESSAGES:
+        raise bad_request(f"messages: more than {MAX_MESSAGES} in one batch", code=40034)
+    if sum(len(channels) for channels, _ in specs) > MAX_PUBLISHES:
+        raise bad_request(f"channels: more than {MAX_PUBLISHES} in one batch")
     return specs, several
 
 
@@ -57,8 +57,8 @@ def _spec(spec: object, field: str) -> Spec:
         channels = [channels]
     if not isinstance(channels, list) or not channels or not all(isinstance(name, str) for name in channels):
         raise bad_request(f"{field}.channels: must be a channel name, or an array of them")
-    if len(channels) > MOST_CHANNELS:
-        raise bad_request(f"{field}.channels: {len(channels)} are more than {MOST_CHANNELS}")
+    if len(channels) > MAX_CHANNELS:
+        raise bad_request(f"{field}.channels: {len(channels)} are more than {MAX_CHANNELS}")
     messages = spec.get("messages")
     if isinstance(messages, Mapping):
         messages = [messages]

@@ -31,7 +31,6 @@ from ext.net.permit import Permit, Place
 from ext.net.plane import Plane
 from ext.net.posts import Posts
 from server.http.bodies import Bodies
-from server.http.connection import HttpLimits, date_now, too_slow, whole_response
 from server.http.keyguard import KeyGuard, is_loopback, peer_of
 from server.http.refusals import Refusals
 from server.http.reply import Reply, refusal, respond, response_format
@@ -44,6 +43,7 @@ from server.http.request import (
     path_segments,
     protocol_version,
 )
+from server.http.serving import HttpLimits, date_now, too_slow, whole_response
 from server.node.counting import Counting
 from server.node.now import Now
 from server.realtime.wire import MSGPACK

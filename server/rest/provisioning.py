@@ -25,9 +25,9 @@ from server.node.counting import Counting
 from server.node.policies import Policies
 from server.node.turn import Turn
 
-MOST_APPS = 10_000  # each is a test run's
-MOST_KEYS = 100
-MOST_NAMESPACES = 100
+MAX_APPS = 10_000  # each is a test run's
+MAX_KEYS = 100
+MAX_NAMESPACES = 100
 
 
 class Provisioning:
@@ -60,14 +60,14 @@ class Provisioning:
     def create_app(self, spec: dict[str, object]) -> dict[str, object]:
         """Make an app with its keys and namespaces, as a test suite wants it. Raises: BadRequest, LimitExceeded."""
         wanted = spec.get("keys") or [{}]
-        if not isinstance(wanted, list) or len(wanted) > MOST_KEYS:
-            raise BadRequest(f"keys: must be an array of at most {MOST_KEYS}", code=40000)
+        if not isinstance(wanted, list) or len(wanted) > MAX_KEYS:
+            raise BadRequest(f"keys: must be an array of at most {MAX_KEYS}", code=40000)
         app_id = secrets.token_hex(4)
         keys = [_new_key(app_id, entry, f"keys[{at}]") for at, entry in enumerate(wanted)]
         spaces = _new_namespaces(spec.get("namespaces"))
         with self._file.changing() as apps:
-            if len(apps) >= MOST_APPS:
-                raise LimitExceeded(f"there are {MOST_APPS} apps already, and no server has more", code=42910)
+            if len(apps) >= MAX_APPS:
+                raise LimitExceeded(f"there are {MAX_APPS} apps already, and no server has more", code=42910)
             apps[app_id] = {
                 "keys": [stored_key(key) for key in keys],
                 "namespaces": {space.id: space.persisted_hours for space in spaces},
@@ -137,8 +137,8 @@ def _new_namespaces(wanted: object) -> list[Namespace]:
     """In the order of the request. Raises: BadRequest."""
     if wanted is None:
         return []
-    if not isinstance(wanted, list) or len(wanted) > MOST_NAMESPACES:
-        raise BadRequest(f"namespaces: must be an array of at most {MOST_NAMESPACES}", code=40000)
+    if not isinstance(wanted, list) or len(wanted) > MAX_NAMESPACES:
+        raise BadRequest(f"namespaces: must be an array of at most {MAX_NAMESPACES}", code=40000)
     spaces = []
     for at, entry in enumerate(wanted):
         space = entry.get("id") if isinstance(entry, dict) else None

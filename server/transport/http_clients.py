@@ -13,8 +13,8 @@ import trio
 from engine import limits
 from engine.limits import Limits
 from server.http.bodies import Bodies, room_for_answers
-from server.http.connection import HttpLimits, IdleConnections, serve_http
 from server.http.request import Handler
+from server.http.serving import HttpLimits, IdleConnections, serve_http
 from server.node.now import Now
 from server.pace import LoopPace
 from server.rest.posting import PostDesk

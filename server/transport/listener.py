@@ -17,9 +17,9 @@ from functools import partial
 import trio
 
 from ext.net.ws_upgrade import parse_upgrade
-from server.http.connection import whole_response
 from server.http.reply import refusal, respond
 from server.http.request import Request, bad_request
+from server.http.serving import whole_response
 from server.secure import TlsStream
 from server.transport.handshake import Upgrade, shake_hands
 from server.transport.mistaken import PLAIN_ON_TLS, TLS_ON_PLAIN, answer_mistaken, is_plain_http, is_tls

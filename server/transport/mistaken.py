@@ -11,9 +11,9 @@ import re
 
 import trio
 
-from server.http.connection import linger, whole_response
 from server.http.reply import refusal, respond
 from server.http.request import Request, bad_request
+from server.http.serving import linger, whole_response
 
 PLAIN_ON_TLS = "this port speaks TLS: use https:// and wss:// (in an SDK: tls: true)"
 TLS_ON_PLAIN = "this port speaks plain HTTP, not TLS: use http:// and ws:// (in an SDK: tls: false)"

@@ -28,7 +28,7 @@ from server.realtime.transport import Transport
 from server.transport.handshake import Upgrade
 
 NEWEST_VERSION = 6
-MOST_PARAMETERS = 100  # of a query; SDKs send about ten
+MAX_PARAMETERS = 100  # of a query; SDKs send about ten
 KNOWN_VALUES = (  # by parameter, and the code with which any other is refused
     ("format", ("json", "msgpack"), 40000),
     ("echo", ("true", "false"), 40003),
@@ -71,7 +71,7 @@ def query_params(target: str) -> dict[str, str]:
     which is refused once it is known in which format."""
     params: dict[str, str] = {}
     parts = target.partition("#")[0].partition("?")[2].split("&")
-    if len(parts) <= MOST_PARAMETERS:
+    if len(parts) <= MAX_PARAMETERS:
         for part in parts:
             if part:
                 name, _, value = part.partition("=")
@@ -123,8 +123,8 @@ class Opening:
         """
         params, authorization = greeting.params, upgrade.headers.get("authorization")
         try:
-            if upgrade.target.count("&") >= MOST_PARAMETERS:
-                raise BadRequest(f"the query has more than {MOST_PARAMETERS} parameters", code=40000)
+            if upgrade.target.count("&") >= MAX_PARAMETERS:
+                raise BadRequest(f"the query has more than {MAX_PARAMETERS} parameters", code=40000)
             check_version(params.get("v") or upgrade.headers.get("x-ably-version"))
             check_params(params)
             self._clients.admit()

@@ -37,7 +37,7 @@ _REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser
 
 READ_BYTES = 16 * 1024  # at a time; bounds by how much a head can be over its limit before we see it
 EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others get their turn in between
-MOST_PIECES = 16 * 1024  # chunks, or reads, of one body: some 0.2 s in all, however small somebody makes them
+MAX_PIECES = 16 * 1024  # chunks, or reads, of one body: some 0.2 s in all, however small somebody makes them
 SEND_BYTES = 64 * 1024  # at a time: TLS makes a copy of them; a body that fits goes out together with its head
 READING = ("GET", "HEAD")  # what these ask for can be asked for again
 LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see linger
@@ -286,7 +286,7 @@ class _Connection:
             go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
             with self._in_time():
                 await self._stream.send_all(go_on)
-        for _ in range(MOST_PIECES + 1):
+        for _ in range(MAX_PIECES + 1):
             event = await self._event()
             if isinstance(event, h11.EndOfMessage):
                 return bytes(self._body)
@@ -299,7 +299,7 @@ class _Connection:
             except LimitExceeded as error:
                 raise _RefusedError(error) from error
             self._body += event.data
-        raise _RefusedError(bad_request(f"body: in more than {MOST_PIECES} pieces"))
+        raise _RefusedError(bad_request(f"body: in more than {MAX_PIECES} pieces"))
 
     async def _event(self) -> h11.Event:
         self._events += 1

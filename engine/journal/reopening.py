@@ -40,7 +40,7 @@ def open_journal(state: JournalState, begun: Meta | None = None) -> None:
         elif meta.timeline is not None:
             state.timeline.load(meta.timeline)
             state.timeline_kept = state.timeline.version
-        state.silent = Silent(store, silent, meta.forgotten, state.most_silent, state.timeline)
+        state.silent = Silent(store, silent, meta.forgotten, state.max_silent, state.timeline)
         if store.noted is not None and meta.head < store.noted.head:
             raise StoreError(
                 f"Corruption: the newest serial in it is {meta.head}, and was {store.noted.head} or more: "

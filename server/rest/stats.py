@@ -28,7 +28,7 @@ from server.rest.history import CARRIED, Page, link_url, parse_limit
 
 SCHEMA = "https://schemas.ably.com/json/app-stats-0.0.5.json"  # as clients know it
 FLAT_SINCE_VERSION = 3  # before, the entries are nested maps
-MOST_FIXTURES = 1000
+MAX_FIXTURES = 1000
 LARGEST = 1 << 53  # a number that JSON readers get exactly; a year of sums of it still fits 64 bits
 
 _FIGURES = ("count", "data")
@@ -148,8 +148,8 @@ def _nested(entries: Mapping[str, int | float]) -> dict[str, Any]:
 def parse_fixtures(body: object) -> list[tuple[int, Entries]]:
     """Minutes and their entries. Raises: PubSubError 40000, naming the field."""
     given = body if isinstance(body, list) else [body]
-    if len(given) > MOST_FIXTURES:
-        raise bad_request(f"body: more than {MOST_FIXTURES} fixtures")
+    if len(given) > MAX_FIXTURES:
+        raise bad_request(f"body: more than {MAX_FIXTURES} fixtures")
     found = []
     for at, fixture in enumerate(given):
         if not isinstance(fixture, Mapping):
