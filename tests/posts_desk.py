@@ -20,7 +20,7 @@ from ext.log.terms import Terms
 from ext.net.permit import Permit, Place
 from ext.net.posts import Posts
 from server.http.reply import Reply, refusal, respond
-from server.http.request import Request
+from server.http.request import HttpRequest
 from server.rest.publishing import check_request, read_messages
 from tests.test_sequencer import T0, awake, partition
 
@@ -97,7 +97,7 @@ class Desk:
     def turn(self, *, settle=True):
         for caller, key, target, headers, body in self.posts.poll(self.now_ms, T0):
             self.asked.append((key, target))
-            self._serve(caller, key, Request("POST", target, {}, headers, body, False, caller.peer))
+            self._serve(caller, key, HttpRequest("POST", target, {}, headers, body, False, caller.peer))
         if settle:
             self.settle()
         self.left += self.posts.take_leaving()
@@ -118,7 +118,7 @@ class Desk:
         except PubSubError as error:
             caller.reply(whole(respond(request, refusal(error))))
             return
-        refuse = partial(refused, Request("POST", request.path, {}, request.headers, b"", False, "peer"))
+        refuse = partial(refused, HttpRequest("POST", request.path, {}, request.headers, b"", False, "peer"))
         packed = request.headers["content-type"] == MSGPACK
         permit = self.posts.permit(key) or Permit(
             self.sequencer.common,

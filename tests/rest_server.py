@@ -25,7 +25,7 @@ from ext.log.terms import Terms
 from ext.text.serial import message_serial_text
 from ext.wire.encoder import encode_record
 from ext.wire.publish import Publish
-from server.http.request import Request, Response, parse_target
+from server.http.request import HttpRequest, Response, parse_target
 from server.rest.admin import Health
 from server.rest.api import Rest
 from server.rest.publishing import RestPublish
@@ -186,7 +186,7 @@ class Server:
             body = msgpack.packb(body) if fields.get("content-type") == MSGPACK else orjson.dumps(body)
             fields.setdefault("content-type", JSON)
         path, query = parse_target(target)
-        return trio.run(self.rest, Request(method, path, query, fields, body, False, "peer"))
+        return trio.run(self.rest, HttpRequest(method, path, query, fields, body, False, "peer"))
 
     def publish(self, body: object, target: str = "/channels/room:1/messages", **options: Any) -> dict[str, Any]:
         response = self.ask("POST", target, body, **options)

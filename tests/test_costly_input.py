@@ -23,7 +23,7 @@ from engine.names import parse_channel
 from engine.settings import Limits
 from ext.text.values import decode_message
 from ext.wire.publish import parse_publish
-from server.http.request import Request, decode_body, parse_target
+from server.http.request import HttpRequest, decode_body, parse_target
 from server.realtime import wire
 from server.realtime.params import channel_params
 from server.rest.publishing import read_plain, read_publish
@@ -225,7 +225,7 @@ def test_no_body_holds_the_loop(name: str) -> None:
     """A large one is read in steps, between which everybody else has a turn: each by itself counts."""
     body, kind, query = BODIES[name]
     assert len(body) <= BODY
-    request = Request("POST", "/channels/x/messages", query, {"content-type": kind}, body, False, "")
+    request = HttpRequest("POST", "/channels/x/messages", query, {"content-type": kind}, body, False, "")
     assert held(lambda: read_plain(request, MESSAGES)) < MOST
     if name not in ("text", "JSON as it is", "JSON as it is, of escapes"):
         assert held(lambda: _refused(lambda: decode_body(request))) < MOST

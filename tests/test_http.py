@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
 from server.http.bodies import Bodies
-from server.http.request import Request, Response
+from server.http.request import HttpRequest, Response
 from server.http.serving import READ_BYTES, HttpLimits, IdleConnections, serve_http
 
 LIMITS = HttpLimits(head_bytes=2000, body_bytes=5000, idle_seconds=60, request_seconds=20, response_seconds=10)
 Stream = trio.StapledStream
 
 
-async def echo(request: Request) -> Response:
+async def echo(request: HttpRequest) -> Response:
     """What came in, told; /bug, /badheader, /empty and /large do as they are called."""
     if request.path == "/bug":
         raise RuntimeError("planted")

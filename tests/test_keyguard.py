@@ -14,7 +14,7 @@ import trio
 from engine.errors import AuthError, PubSubError
 from server.http.keyguard import KeyGuard, carries_key, is_loopback, peer_of
 from server.http.refusals import Refusals
-from server.http.request import Request, Response
+from server.http.request import HttpRequest, Response
 from server.transport.handshake import Upgrade
 from server.transport.opening import Opening, read_query
 from tests import harness
@@ -80,10 +80,10 @@ def test_a_key_in_the_clear_is_refused_unless_the_configuration_allows_it() -> N
 
 
 def ask(guard: KeyGuard, *, peer: str, is_tls: bool = False, authorization: str = BASIC) -> Response:
-    async def rest(request: Request) -> Response:
+    async def rest(request: HttpRequest) -> Response:
         return Response(200, [], b"in")
 
-    asked = Request("GET", "/channels/x/messages", {}, {"authorization": authorization}, b"", is_tls, peer)
+    asked = HttpRequest("GET", "/channels/x/messages", {}, {"authorization": authorization}, b"", is_tls, peer)
     return trio.run(guard.before(rest), asked)
 
 

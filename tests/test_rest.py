@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from engine.errors import BadRequest, LimitExceeded
 from engine.journal.port import Stored
 from engine.limits import PAGES_AT_ONCE
-from server.http.request import Request, parse_target
+from server.http.request import HttpRequest, parse_target
 from server.rest.api import TOKEN_REQUEST_BYTES
 from tests.rest_server import JSON, MSGPACK, NOW, Server, b64, code_of, header, value_of
 
@@ -41,7 +41,7 @@ def test_a_crowd_of_readers_has_its_pages_put_together_a_few_at_a_time(server: S
         return await read(*arguments, **bounds)
 
     server.backend.read_before = slow_read  # type: ignore[method-assign]
-    request = Request("GET", "/channels/room:1/messages", {}, {"authorization": "Bearer root"}, b"", False, "peer")
+    request = HttpRequest("GET", "/channels/room:1/messages", {}, {"authorization": "Bearer root"}, b"", False, "peer")
     answers = []
 
     async def ask() -> None:

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from engine.errors import AuthError, PubSubError
 from server.http.reply import refusal, respond
-from server.http.request import Handler, Request, Response
+from server.http.request import Handler, HttpRequest, Response
 
 NOBODY = ""  # the peer of a socket that has none any more
 
@@ -44,7 +44,7 @@ class KeyGuard:
     def before(self, handler: Handler) -> Handler:
         """The handler, behind this guard."""
 
-        async def guarded(request: Request) -> Response:
+        async def guarded(request: HttpRequest) -> Response:
             try:
                 peer = None if request.is_tls else lambda: request.peer
                 self.check(request.query, request.headers.get("authorization"), peer)

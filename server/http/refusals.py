@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from engine.errors import PubSubError
 from engine.limits import REFUSED_KEYS
-from server.http.request import Handler, Request, Response
+from server.http.request import Handler, HttpRequest, Response
 from server.logs import facts
 
 LOGGER = logging.getLogger("unbroken.refusals")
@@ -44,7 +44,7 @@ class Refusals:
     def note_error(self, params: Mapping[str, str], authorization: str | None, error: PubSubError) -> None:
         self.note(params, authorization, error.status, error.code)
 
-    def note_request(self, request: Request) -> None:
+    def note_request(self, request: HttpRequest) -> None:
         """It has been answered: was it refused?"""
         if request.asker.refused is not None:
             self.note(request.query, request.headers.get("authorization"), *request.asker.refused)
@@ -52,7 +52,7 @@ class Refusals:
     def around(self, handler: Handler) -> Handler:
         """The handler, with what it refuses noted."""
 
-        async def noted(request: Request) -> Response:
+        async def noted(request: HttpRequest) -> Response:
             response = await handler(request)
             self.note_request(request)
             return response

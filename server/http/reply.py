@@ -15,7 +15,7 @@ import msgpack
 import orjson
 
 from engine.errors import LimitExceeded, OutcomeUnknown, PubSubError
-from server.http.request import MEDIA_TYPES, Request, Response, format_parameter, media_type
+from server.http.request import MEDIA_TYPES, HttpRequest, Response, format_parameter, media_type
 from server.realtime.wire import JSON, MSGPACK
 
 CONTENT_TYPES = ("application/json", "application/x-msgpack")  # exactly so: libraries compare for equality
@@ -95,7 +95,7 @@ def header_value(text: str) -> str:
     return printable.encode("latin-1", errors="backslashreplace").decode("latin-1").strip()
 
 
-def response_format(request: Request) -> int:
+def response_format(request: HttpRequest) -> int:
     """The format that the client prefers, of the two that we speak."""
     envelope = ENVELOPES.get(request.query.get("envelope", ""))
     if envelope is not None:
@@ -120,7 +120,7 @@ def _weight(item: str) -> float:
     return 1.0
 
 
-def respond(request: Request, reply: Reply) -> Response:
+def respond(request: HttpRequest, reply: Reply) -> Response:
     """The reply as this client wants to have it."""
     wire = response_format(request)
     if reply.code:
@@ -179,7 +179,7 @@ def cors_headers(origin: str | None) -> list[tuple[str, str]]:
     return headers
 
 
-def preflight(request: Request) -> Response:
+def preflight(request: HttpRequest) -> Response:
     """OPTIONS, on any path."""
     wanted = request.headers.get("access-control-request-headers") or ALLOWED_HEADERS
     headers = [

@@ -1,7 +1,7 @@
 """One HTTP request and the answer to it, as handlers see them; and how what was sent is understood.
 
     head --parse_target--> path (raw), query --+
-         --headers, lower-case-----------------+--> Request --handler--> Response
+         --headers, lower-case-----------------+--> HttpRequest --handler--> Response
     body (bytes, whole) -----------------------+
 
 A handler is a function from the one to the other, and knows nothing of the library that speaks HTTP."""
@@ -34,7 +34,7 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """What was asked; ``path`` is as it was sent, ``query`` and ``headers`` (names in lower case) are decoded."""
 
     method: str
@@ -55,7 +55,7 @@ class Response:
     body: bytes
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[HttpRequest], Awaitable[Response]]
 
 
 def bad_request(message: str, code: int = 40000, status: int = 400) -> PubSubError:
@@ -114,12 +114,12 @@ def media_type(value: str) -> str:
     return value.partition(";")[0].strip().lower()
 
 
-def format_parameter(request: Request) -> int:
+def format_parameter(request: HttpRequest) -> int:
     """What ``format`` in the query says; JSON when it is missing or unknown."""
     return MSGPACK if request.query.get("format") == "msgpack" else JSON
 
 
-def header_text(request: Request, name: str) -> str | None:
+def header_text(request: HttpRequest, name: str) -> str | None:
     """A header meant for people: many clients write UTF-8 where HTTP says Latin-1."""
     value = request.headers.get(name)
     if value is None:
@@ -130,7 +130,7 @@ def header_text(request: Request, name: str) -> str | None:
         return value
 
 
-def protocol_version(request: Request) -> int:
+def protocol_version(request: HttpRequest) -> int:
     """The major version that the client speaks; the newest when it does not say (99: newer than any).
 
     Raises: PubSubError 40017, when it can't be understood.
@@ -145,7 +145,7 @@ def protocol_version(request: Request) -> int:
     return int(major)
 
 
-def asserted_client_id(request: Request) -> str | None:
+def asserted_client_id(request: HttpRequest) -> str | None:
     """Who the client says that it is: X-Ably-ClientId (base64), else ``clientId`` in the query of a POST.
 
     In that of a GET it says of whom something is wanted, such as whose presence.
@@ -161,7 +161,7 @@ def asserted_client_id(request: Request) -> str | None:
         raise bad_request("X-Ably-ClientId: must be base64 of a UTF-8 text", code=40012) from error
 
 
-def credentials(request: Request) -> str | None:
+def credentials(request: HttpRequest) -> str | None:
     """The Authorization header, or what ``key`` or a token in the query amounts to."""
     authorization = request.headers.get("authorization") or None
     key = request.query.get("key")
@@ -173,14 +173,14 @@ def credentials(request: Request) -> str | None:
     return authorization
 
 
-def check_plain(request: Request) -> None:
+def check_plain(request: HttpRequest) -> None:
     """Raises: PubSubError 40001 with 415, when the body is compressed: nobody here would undo that."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise bad_request(f"Content-Encoding: {coding[:64]!r} is not supported", code=40001, status=415)
 
 
-def decode_body(request: Request, most: int = INPUT_VALUES) -> object:
+def decode_body(request: HttpRequest, most: int = INPUT_VALUES) -> object:
     """The body as plain values, by its Content-Type. Binary is bytes, and so is a msgpack text that is no UTF-8.
 
     Raises: PubSubError 40001, when it can't be decoded; 40009, when it has more than ``most`` values in it.

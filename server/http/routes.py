@@ -15,10 +15,10 @@ from engine import absent
 from engine.errors import PubSubError
 from server.http.foreign import of_another, protocol_of
 from server.http.reply import Reply, not_allowed
-from server.http.request import Request, path_segments
+from server.http.request import HttpRequest, path_segments
 
 Variables = list[str]
-Handle = Callable[[Request, Variables], Awaitable[Reply]]
+Handle = Callable[[HttpRequest, Variables], Awaitable[Reply]]
 
 SHOWN = 200  # characters of a path in an error
 ONLY_DEV = "is available only with --dev, for tests and development"
@@ -47,7 +47,7 @@ class Routes:
         segments = path.split("/")[1:]
         self._with_dev.add((method, len(segments), segments[0]))
 
-    def find(self, request: Request) -> tuple[Handle, Variables]:
+    def find(self, request: HttpRequest) -> tuple[Handle, Variables]:
         """The handler, and the path's variables, decoded.
 
         Raises: PubSubError: 40400; 40500, with the header Allow; 40000 for a path that is no UTF-8.
@@ -73,7 +73,7 @@ class Routes:
         raise PubSubError(f"unknown route: {shown}", code=40400)
 
 
-def _not_allowed(request: Request, method: str, methods: dict[str, Handle], why: str) -> PubSubError:
+def _not_allowed(request: HttpRequest, method: str, methods: dict[str, Handle], why: str) -> PubSubError:
     shown = f"{request.method} {request.path[:SHOWN]}"
     names = sorted(methods)
     if method == "GET":

@@ -28,7 +28,7 @@ from engine.errors import LimitExceeded, PubSubError
 from server.http.bodies import Bodies, room_for_answers
 from server.http.heads import LENGTH_WRONG, asks_for_websocket, check_head, check_upgrade, head_as_sent, too_long
 from server.http.reply import refusal, respond
-from server.http.request import Handler, Request, Response, bad_request, parse_target
+from server.http.request import Handler, HttpRequest, Response, bad_request, parse_target
 from server.pace import LoopPace
 from server.secure import TlsStream
 
@@ -167,7 +167,7 @@ class _Connection:
         self._is_tls = isinstance(stream, TlsStream)
         self._peer = _peer_of(stream)
         self._events = 0
-        self._asked: Request | None = None  # the request that is coming in, as far as it is known
+        self._asked: HttpRequest | None = None  # the request that is coming in, as far as it is known
         self._waited = waited_seconds
         self._elsewhere = elsewhere
         self._bodies = bodies
@@ -239,7 +239,7 @@ class _Connection:
                 raise _RefusedError(error) from error
         self._unread = unread
 
-    async def _read_request(self) -> Request:
+    async def _read_request(self) -> HttpRequest:
         head = await self._event()
         if self._unread:
             self._bodies.release(self._unread)
@@ -251,7 +251,7 @@ class _Connection:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         method, target = head.method.decode("ascii"), head.target.decode("ascii")
-        self._asked = Request(method, target, {}, headers, b"", self._is_tls, self._peer)
+        self._asked = HttpRequest(method, target, {}, headers, b"", self._is_tls, self._peer)
         try:
             check_head(head, headers, self._limits.head_bytes)
             if asks_for_websocket(headers):
@@ -263,7 +263,7 @@ class _Connection:
             path, query = parse_target(target)
         except ValueError as error:
             raise _RefusedError(bad_request(f"query: can't be decoded: {error}")) from error
-        self._asked = Request(method, path, query, headers, b"", self._is_tls, self._peer)
+        self._asked = HttpRequest(method, path, query, headers, b"", self._is_tls, self._peer)
         body = await self._read_body(headers)
         return replace(self._asked, body=body, has_left=self._has_left)
 
@@ -336,7 +336,7 @@ class _Connection:
         if scope.cancelled_caught:
             raise _RefusedError(too_slow(self._limits.request_seconds))
 
-    async def _handle(self, request: Request) -> tuple[h11.Response, bytes]:
+    async def _handle(self, request: HttpRequest) -> tuple[h11.Response, bytes]:
         """The handler's response; 500 in its place when it failed, or made what is no HTTP."""
         try:
             response = await self._handler(request)
@@ -346,7 +346,7 @@ class _Connection:
             response = respond(request, refusal(PubSubError("internal error", code=50000, status=500)))
             return self._head_of(request, response), response.body
 
-    def _fitting(self, request: Request, head: h11.Response, body: bytes) -> tuple[h11.Response, bytes]:
+    def _fitting(self, request: HttpRequest, head: h11.Response, body: bytes) -> tuple[h11.Response, bytes]:
         """The answer, for which there is room now; or one that says that there is none."""
         if self._bodiless():
             body = b""
@@ -361,7 +361,7 @@ class _Connection:
             self._answers.hold(0, len(body))
         return head, body
 
-    def _head_of(self, request: Request | None, response: Response) -> h11.Response:
+    def _head_of(self, request: HttpRequest | None, response: Response) -> h11.Response:
         """Raises: h11.LocalProtocolError, when a header is none."""
         return head_of(response, last=request is None or self._idle.draining)
 
@@ -385,7 +385,7 @@ class _Connection:
         LOGGER.debug("a request from %s was refused: %s", self._peer, error)
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        asked = self._asked or Request("", "", {}, {}, b"", self._is_tls, self._peer)
+        asked = self._asked or HttpRequest("", "", {}, {}, b"", self._is_tls, self._peer)
         response = respond(asked, refusal(error))
         with trio.move_on_after(self._limits.response_seconds) as scope:
             await self._send(self._head_of(None, response), response.body)

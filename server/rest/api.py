@@ -1,6 +1,6 @@
 """The REST interface: a table of routes, and what each of them does.
 
-    Request -> preflight?           204, whoever asks
+    HttpRequest -> preflight?           204, whoever asks
             -> version, route       40017, 40400
             -> handler              authenticate, check, ask the backend
             -> Reply -> respond     format, envelope, CORS: server/http/reply.py
@@ -39,7 +39,7 @@ from server.http.reply import (
     response_format,
 )
 from server.http.request import (
-    Request,
+    HttpRequest,
     Response,
     asserted_client_id,
     bad_request,
@@ -171,7 +171,7 @@ class Rest:
             else:
                 self.routes.add_dev(method, path)
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: HttpRequest) -> Response:
         if request.method == "OPTIONS":
             return preflight(request)
         try:
@@ -189,24 +189,24 @@ class Rest:
             reply = refusal(error)
         return self.finish(request, reply)
 
-    def finish(self, request: Request, reply: Reply) -> Response:
+    def finish(self, request: HttpRequest, reply: Reply) -> Response:
         """Count the request, and put its answer in the form that it wants."""
         if request.asker.app_id is not None:
             self._backend.count_request(request.asker.app_id, _counted_as(request, reply.status))
         return respond(request, reply)
 
-    def _greeting(self, request: Request) -> Response:
+    def _greeting(self, request: HttpRequest) -> Response:
         cors = cors_headers(request.headers.get("origin"))
         return Response(200, [("Content-Type", "text/plain"), *cors], GREETING)
 
-    def authenticate(self, request: Request) -> Identity:
+    def authenticate(self, request: HttpRequest) -> Identity:
         """Who asks. Raises: PubSubError 40101 and its like."""
         authorization = request.headers.get("authorization")
         identity = self._backend.authenticate(request.query, authorization, asserted_client_id(request))
         request.asker.app_id = identity.app_id
         return identity
 
-    def _permitted(self, request: Request, text: str, operation: int, named: str) -> tuple[Identity, ChannelName]:
+    def _permitted(self, request: HttpRequest, text: str, operation: int, named: str) -> tuple[Identity, ChannelName]:
         """Who asks, and for which channel. Raises: PubSubError 40101 and its like, 40010, 40160."""
         identity = self.authenticate(request)
         channel = parse_channel(text)
@@ -216,36 +216,36 @@ class Rest:
     def _behalf(self, app_id: str, key: str) -> tuple[str, str | None]:
         return self._backend.behalf(key, app_id)
 
-    async def _map(self, request: Request) -> dict[str, object]:
+    async def _map(self, request: HttpRequest) -> dict[str, object]:
         """The body as a map; nothing is an empty one."""
         body = await self._decoded(request) if request.body else {}
         if not isinstance(body, dict):
             raise bad_request(f"body: must be a map, got {type(body).__name__}")
         return body
 
-    async def _time(self, request: Request, variables: Variables) -> Reply:
+    async def _time(self, request: HttpRequest, variables: Variables) -> Reply:
         return Reply(200, [self._backend.now_ms()], [NO_CACHE])
 
-    async def _health(self, request: Request, variables: Variables) -> Reply:
+    async def _health(self, request: HttpRequest, variables: Variables) -> Reply:
         return health_reply(self._backend.health())
 
-    async def _openapi(self, request: Request, variables: Variables) -> Reply:
+    async def _openapi(self, request: HttpRequest, variables: Variables) -> Reply:
         return Reply(200, document(dev=self._backend.dev))
 
-    async def _publish(self, request: Request, variables: Variables) -> Reply:
+    async def _publish(self, request: HttpRequest, variables: Variables) -> Reply:
         identity = self.authenticate(request)
         terms = self._backend.terms(identity)
         messages = await self._read_in_turn(request, terms.max_messages)
         ready = self._checked(request, identity, terms, messages, variables[0])
         return Reply(201, await self._store(identity, ready))
 
-    def checked_publish(self, request: Request, identity: Identity, channel: str) -> RestPublish:
+    def checked_publish(self, request: HttpRequest, identity: Identity, channel: str) -> RestPublish:
         """What this identity asks to publish, ready to be stored. Raises: PubSubError, as a handler."""
         terms = self._backend.terms(identity)
         messages = read_plain(request, terms.max_messages) or read_publish(request, terms.max_messages)
         return self._checked(request, identity, terms, messages, channel)
 
-    async def _read_in_turn(self, request: Request, max_messages: int) -> Messages:
+    async def _read_in_turn(self, request: HttpRequest, max_messages: int) -> Messages:
         """The messages of a request, where that may take long: in its turn, and in three steps."""
         await self._turn(request)
         messages = read_plain(request, max_messages)
@@ -256,18 +256,18 @@ class Rest:
             messages.make()
         return messages
 
-    async def _turn(self, request: Request) -> None:
+    async def _turn(self, request: HttpRequest) -> None:
         """Before each step of the work on a large body, up to a few ms: others go on in between."""
         if len(request.body) >= LARGE_INPUT_BYTES:
             await self._pace.turn(math.inf)
 
-    async def _decoded(self, request: Request, most: int = INPUT_VALUES) -> object:
+    async def _decoded(self, request: HttpRequest, most: int = INPUT_VALUES) -> object:
         """The body as values, in its turn. Raises: PubSubError 40001, 40009."""
         await self._turn(request)
         return decode_body(request, most)
 
     def _checked(
-        self, request: Request, identity: Identity, terms: Terms, messages: Messages, channel: str
+        self, request: HttpRequest, identity: Identity, terms: Terms, messages: Messages, channel: str
     ) -> RestPublish:
         return check_request(request, messages, channel, identity, terms, partial(self._behalf, identity.app_id))
 
@@ -278,7 +278,7 @@ class Rest:
             raise unknown.about(ready.first_id) from None
         return {"channel": ready.channel.full, "messageId": ready.message_id, "serials": serials}
 
-    async def _publish_batch(self, request: Request, variables: Variables) -> Reply:
+    async def _publish_batch(self, request: HttpRequest, variables: Variables) -> Reply:
         identity = self.authenticate(request)
         specs, several = parse_specs(await self._decoded(request))
         wire = body_wire(request)
@@ -294,7 +294,7 @@ class Rest:
         )
         return batch_reply(results, several=several, version=protocol_version(request))
 
-    async def _history(self, resource: str, request: Request, variables: Variables) -> Reply:
+    async def _history(self, resource: str, request: HttpRequest, variables: Variables) -> Reply:
         identity, channel = self._permitted(request, variables[0], Operation.HISTORY, "history")
         history = History(self._backend, identity.app_id, channel.name, response_format(request))
         query = parse_query(request.query)
@@ -311,11 +311,11 @@ class Rest:
         await self._pace.turn(math.inf)
         return reply
 
-    async def _status(self, request: Request, variables: Variables) -> Reply:
+    async def _status(self, request: HttpRequest, variables: Variables) -> Reply:
         identity, channel = self._permitted(request, variables[0], Operation.CHANNEL_METADATA, "channel-metadata")
         return Reply(200, status(channel.name, self._backend.channel(identity.app_id, channel.name)), [NO_CACHE])
 
-    async def _enumerate(self, request: Request, variables: Variables) -> Reply:
+    async def _enumerate(self, request: HttpRequest, variables: Variables) -> Reply:
         identity = self.authenticate(request)
         if not identity.capability.everywhere() & Operation.CHANNEL_METADATA:
             raise not_permitted("channel-metadata", "all channels")
@@ -325,7 +325,7 @@ class Rest:
         page = await page_of(asked, names, find, request.query, self._pace)
         return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
 
-    async def _stats(self, request: Request, variables: Variables) -> Reply:
+    async def _stats(self, request: HttpRequest, variables: Variables) -> Reply:
         identity = self.authenticate(request)
         if not identity.capability.everywhere() & Operation.STATS:
             raise not_permitted("stats", "all channels")
@@ -337,20 +337,20 @@ class Rest:
             page = make() if len(intervals) <= FEW_INTERVALS else await trio.to_thread.run_sync(alone, make)
         return await self._long(Reply(200, page.items, [NO_CACHE], page.links))
 
-    async def _put_stats(self, request: Request, variables: Variables) -> Reply:
+    async def _put_stats(self, request: HttpRequest, variables: Variables) -> Reply:
         identity = self.authenticate(request)
         fixtures = parse_fixtures(await self._decoded(request, FIXTURE_VALUES))
         await self._backend.put_statistics(identity.app_id, fixtures)
         return Reply(201, {})
 
-    async def _request_token(self, request: Request, variables: Variables) -> Reply:
+    async def _request_token(self, request: HttpRequest, variables: Variables) -> Reply:
         if len(request.body) > TOKEN_REQUEST_BYTES:
             raise bad_request(f"body: larger than {TOKEN_REQUEST_BYTES} bytes", code=40009, status=413)
         body = await self._map(request)
         request.asker.app_id = self._backend.app_of(variables[0])
         return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
 
-    async def _revoke_tokens(self, request: Request, variables: Variables) -> Reply:
+    async def _revoke_tokens(self, request: HttpRequest, variables: Variables) -> Reply:
         self.authenticate(request)  # first: who has nothing at all is told so, and has no body decoded
         body = await self._map(request)
         authorization = request.headers.get("authorization")
@@ -358,10 +358,10 @@ class Rest:
         answer = await self._backend.revoke_tokens(variables[0], body, request.query, authorization)
         return Reply(201, answer, [NO_CACHE])
 
-    async def _create_app(self, request: Request, variables: Variables) -> Reply:
+    async def _create_app(self, request: HttpRequest, variables: Variables) -> Reply:
         return Reply(201, self._backend.create_app(await self._map(request)))
 
-    async def _delete_app(self, request: Request, variables: Variables) -> Reply:
+    async def _delete_app(self, request: HttpRequest, variables: Variables) -> Reply:
         authorization = credentials(request) or ""
         if not authorization.lower().startswith("basic "):
             raise PubSubError("an app is deleted with one of its keys, by Basic authentication", code=40162, status=401)
@@ -372,7 +372,7 @@ class Rest:
         return Reply(204, None)
 
 
-def _counted_as(request: Request, status: int) -> str:
+def _counted_as(request: HttpRequest, status: int) -> str:
     """The entry of statistics for a request that was answered so; refused is what better credentials, or less haste,
     would have got."""
     token = request.path.startswith("/keys/") and request.path.endswith("/requestToken")
@@ -386,7 +386,7 @@ def _permit(identity: Identity, channel: ChannelName, operation: int, named: str
         raise not_permitted(named, repr(channel.name))
 
 
-def _asker(request: Request, identity: Identity) -> tuple[str, str]:
+def _asker(request: HttpRequest, identity: Identity) -> tuple[str, str]:
     """Whose turn a request takes: connections are one request each, so it is who is behind them that counts."""
     return identity.key_name, request.peer
 

@@ -36,7 +36,7 @@ from server.http.refusals import Refusals
 from server.http.reply import Reply, refusal, respond, response_format
 from server.http.request import (
     MEDIA_TYPES,
-    Request,
+    HttpRequest,
     Response,
     media_type,
     parse_target,
@@ -144,7 +144,7 @@ class PostDesk:
         leave = time.perf_counter() + STAY_SECONDS
         while self._asked:  # they wait for nothing but this, and each by itself
             caller, key, target, headers, body = self._asked.popleft()
-            self._answer(caller, key, Request("POST", target, {}, headers, body, False, caller.peer))
+            self._answer(caller, key, HttpRequest("POST", target, {}, headers, body, False, caller.peer))
             if time.perf_counter() >= leave:
                 break
         if self._asked:
@@ -190,7 +190,7 @@ class PostDesk:
         while self.posts.failures:
             LOGGER.error("a connection failed", exc_info=self.posts.failures.pop())
 
-    def _answer(self, caller: Caller, key: bytes, request: Request) -> None:
+    def _answer(self, caller: Caller, key: bytes, request: HttpRequest) -> None:
         if media_type(request.headers.get("content-type", "")) not in MEDIA_TYPES:
             self.posts.hand_over(caller)
             return
@@ -206,7 +206,7 @@ class PostDesk:
             internal = PubSubError("internal error", code=50000, status=500)
             caller.reply(self._whole(respond(request, refusal(internal))))
 
-    def _begin(self, caller: Caller, key: bytes, request: Request) -> Response | None:
+    def _begin(self, caller: Caller, key: bytes, request: HttpRequest) -> Response | None:
         """Have it stored, and the caller told; or what to answer at once. Raises: TokenRevoked, with nothing done."""
         try:
             self._keyguard.check({}, request.headers.get("authorization"), lambda: caller.peer)
@@ -228,14 +228,14 @@ class PostDesk:
         caller.expect(permit, place, ready.message_id, ready.named)
         return None
 
-    def _permit(self, key: bytes, request: Request, identity: Identity, terms: Terms) -> Permit:
+    def _permit(self, key: bytes, request: HttpRequest, identity: Identity, terms: Terms) -> Permit:
         """What other requests with this key are served by, too."""
         now_ms = self._now.wall_ms()
         permit = self.posts.permit(key)
         if permit is not None and now_ms < permit.good_until_ms:
             return permit
         accepted = respond(request, Reply(201, {}))
-        template = Request("POST", request.path, {}, request.headers, b"", False, request.peer, request.asker)
+        template = HttpRequest("POST", request.path, {}, request.headers, b"", False, request.peer, request.asker)
         permit = Permit(
             self._hub.common,
             identity.author(),
@@ -250,7 +250,7 @@ class PostDesk:
         self.posts.grant(key, permit)
         return permit
 
-    def _refused(self, request: Request, error: object) -> bytes:
+    def _refused(self, request: HttpRequest, error: object) -> bytes:
         """The whole answer to a publish that could not be stored."""
         assert isinstance(error, PubSubError)
         return self._whole(self._rest.finish(request, refusal(error)))
@@ -265,7 +265,7 @@ def good_until(identity: Identity, revocations: Revocations) -> int:
     return min((end for end in ends if end is not None), default=FOREVER_MS)
 
 
-def _request_of(begun: bytes, peer: str) -> Request:
+def _request_of(begun: bytes, peer: str) -> HttpRequest:
     """As far as it can be told from its beginning: enough to answer it in the form that it wants."""
     line, *fields = begun.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     named = (field.partition(":") for field in fields)
@@ -274,7 +274,7 @@ def _request_of(begun: bytes, peer: str) -> Request:
         path, query = parse_target(line.split(" ")[1])
     except (IndexError, ValueError):  # it is refused in any case
         path, query = "", {}
-    return Request("POST", path, query, headers, b"", False, peer)
+    return HttpRequest("POST", path, query, headers, b"", False, peer)
 
 
 def _date() -> bytes:

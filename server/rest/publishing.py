@@ -26,7 +26,7 @@ from ext.wire.publish import Publish, parse_messages
 from server.http.request import (
     FORM,
     MEDIA_TYPES,
-    Request,
+    HttpRequest,
     bad_request,
     check_plain,
     decode_body,
@@ -69,7 +69,7 @@ class RestPublish:
 
 
 def check_request(
-    request: Request,
+    request: HttpRequest,
     messages: Messages,
     channel_text: str,
     identity: Identity,
@@ -93,7 +93,7 @@ def check_request(
     return RestPublish(channel, publish, base_id, message_id, author, terms)
 
 
-def read_plain(request: Request, max_messages: int) -> Messages | None:
+def read_plain(request: HttpRequest, max_messages: int) -> Messages | None:
     """The messages of a request, if they are plain: read in one pass over their bytes.
 
     Raises: PubSubError 40001, if nobody here can read it.
@@ -106,19 +106,19 @@ def read_plain(request: Request, max_messages: int) -> Messages | None:
     return Messages(wire, None, request.query, max_messages, plain) if plain else None
 
 
-def read_publish(request: Request, max_messages: int) -> Messages:
+def read_publish(request: HttpRequest, max_messages: int) -> Messages:
     """The messages of a request, whatever they are. Raises: PubSubError, as ``read_messages``."""
     wire, values = read_messages(request)
     return Messages(wire, values, request.query, max_messages)
 
 
-def body_wire(request: Request) -> int:
+def body_wire(request: HttpRequest) -> int:
     """The format of the body, as far as payloads are concerned: forms have texts, as JSON."""
     kind = media_type(request.headers.get("content-type", ""))
     return MSGPACK if kind == "application/x-msgpack" or (not kind and format_parameter(request) == MSGPACK) else JSON
 
 
-def read_messages(request: Request) -> tuple[int, list[object]]:
+def read_messages(request: HttpRequest) -> tuple[int, list[object]]:
     """The format whose rules for binary payloads they follow, and the messages, unchecked inside.
 
     Raises: PubSubError 40001 (can't be decoded), 40000 (no message in it), 40009 (too many values in it).
@@ -142,7 +142,7 @@ def read_messages(request: Request) -> tuple[int, list[object]]:
     return wire, body
 
 
-def _unenveloped(request: Request, kind: str) -> dict[str, object]:
+def _unenveloped(request: HttpRequest, kind: str) -> dict[str, object]:
     message: dict[str, object] = {}
     for field, (header, parameter) in RAW_FIELDS.items():
         value = header_text(request, header)

@@ -18,7 +18,7 @@ import trio
 
 from ext.net.ws_upgrade import parse_upgrade
 from server.http.reply import refusal, respond
-from server.http.request import Request, bad_request
+from server.http.request import HttpRequest, bad_request
 from server.http.serving import whole_response
 from server.secure import TlsStream
 from server.transport.handshake import Upgrade, shake_hands
@@ -144,7 +144,7 @@ class Acceptor:
             granted = await shake_hands(found[:end])
         if granted is None:
             malformed = refusal(bad_request("the request for a WebSocket is malformed"))
-            response = respond(Request("GET", "/", {}, {}, b"", isinstance(stream, TlsStream), ""), malformed)
+            response = respond(HttpRequest("GET", "/", {}, {}, b"", isinstance(stream, TlsStream), ""), malformed)
             with trio.move_on_after(self._seconds):
                 await stream.send_all(whole_response(response, last=True))
             return None

@@ -12,7 +12,7 @@ import re
 import trio
 
 from server.http.reply import refusal, respond
-from server.http.request import Request, bad_request
+from server.http.request import HttpRequest, bad_request
 from server.http.serving import linger, whole_response
 
 PLAIN_ON_TLS = "this port speaks TLS: use https:// and wss:// (in an SDK: tls: true)"
@@ -33,7 +33,7 @@ def is_tls(received: bytes) -> bool:
 
 async def answer_mistaken(stream: trio.abc.Stream, told: str) -> None:
     """Say so in the clear, and that nothing more is read. The stream is left to the caller to close."""
-    request = Request("GET", "", {}, {}, b"", False, "")
+    request = HttpRequest("GET", "", {}, {}, b"", False, "")
     with trio.move_on_after(ANSWER_SECONDS) as scope:
         await stream.send_all(whole_response(respond(request, refusal(bad_request(told))), last=True))
     if not scope.cancelled_caught:
