@@ -102,7 +102,7 @@ def _pass_on(client: ClientProtocol, kind: int, data: Any) -> None:
         elif kind == FAILED:
             raise data
         elif kind == DRAINED:
-            client.session.all_taken()
+            client.attaching.all_taken()
     except Exception:  # a bug met by one client's message: it is told, nobody else notices
         LOGGER.exception("a connection failed")
         _give_up(client)

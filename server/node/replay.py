@@ -94,7 +94,6 @@ class Replay:
     def _when_drained(self, attaching: Attaching) -> None:
         """Go on once the transport has taken everything: so one client never holds more than a batch."""
         if attaching.session.open:
-            attaching.session.drained = partial(self.catch_up, attaching)
             attaching.session.transport.notify_drained()
         else:
             self.catch_up(attaching)

@@ -50,7 +50,10 @@ class Reading(Protocol):
         """If that is still being found out: tell the head instead, at once."""
 
     def catch_up(self, attaching: Attaching) -> None:
-        """Read on, from ring and journal, for those of its attachments that are ``behind``, until all are live."""
+        """Read on, from ring and journal, for those of its attachments that are ``behind``, until all are live.
+
+        One batch; the next one, once the transport has taken that (``all_taken``).
+        """
 
 
 Step = Callable[["Attaching", str, dict[str, Any]], None]
@@ -295,6 +298,11 @@ class Attaching:
     def skipped_by(self, attachment: Attachment) -> int:
         """The origin whose entries are not for it: its own client, if that wants no echo; 0: none."""
         return 0 if self._echo and attachment.echo else connection_origin(self.session.connection.id)
+
+    def all_taken(self) -> None:
+        """The transport has taken what it was given to catch up: go on."""
+        if self.behind is not None:
+            self._reading.catch_up(self)
 
     def fell_behind(self, reader: object) -> None:
         """A reader was so slow that the stream no longer holds what comes next for it."""

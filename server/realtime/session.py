@@ -8,7 +8,6 @@ puts them together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from engine import limits
@@ -50,14 +49,12 @@ class Session:
     """Made when the handshake has succeeded; ``transport`` is set right after."""
 
     __slots__ = (
-        "_key",
         "acks",
         "allowance",
         "attachments",
         "author",
         "connection",
         "contexts",
-        "drained",
         "identity",
         "ingest",
         "open",
@@ -74,7 +71,6 @@ class Session:
         services: Services,
         connection: Connection,
         identity: Identity,
-        key: str,
         wire_format: int,
         *,
         allowance: Allowance,
@@ -83,11 +79,9 @@ class Session:
         self.connection = connection
         self.identity = identity
         self.allowance = allowance
-        self._key: str | None = key  # until it has been told with CONNECTED: it is long, and can be sealed anew
         self.wire = wire_format
         self.open = True
         self.attachments: dict[str, Attachment] = {}
-        self.drained: Callable[[], None] | None = None  # who waits until the transport has taken everything
         # Of publishing:
         self.acks: AckQueue | None = None  # from its first publish on: most only listen
         self.author: Author | None = None  # from its first publish on; of its present credentials
@@ -100,9 +94,12 @@ class Session:
     def send(self, message: dict[str, Any]) -> None:
         self.transport.send(wire.encode(message, self.wire))
 
-    def connected(self, error: PubSubError | None = None) -> None:
-        """Say CONNECTED: first of all on a new transport, and again when the credentials have changed."""
-        key, self._key = self._key or self.services.connection_key(self), None
+    def connected(self, key: str | None = None, error: PubSubError | None = None) -> None:
+        """Say CONNECTED: first of all on a new transport, and again when the credentials have changed.
+
+        ``key``: that of the connection, if it is at hand. It is long, and can be sealed anew: so nobody keeps it.
+        """
+        key = key or self.services.connection_key(self)
         message: dict[str, Any] = {
             "action": Action.CONNECTED,
             "connectionId": self.connection.id,
@@ -135,12 +132,6 @@ class Session:
         if acks.paused and acks.bytes <= limits.UNANSWERED_BYTES // 2:
             acks.paused = False
             self.transport.resume()
-
-    def all_taken(self) -> None:
-        """The transport has taken everything, or nothing more is given to it: go on with who waits for that."""
-        if self.drained is not None:
-            drained, self.drained = self.drained, None
-            drained()
 
     # the end
 
@@ -201,4 +192,3 @@ class Session:
         if self.acks is not None:
             self.acks.owner = self.acks.transport = None
         self.ingest = None
-        self.all_taken()

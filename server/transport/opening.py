@@ -49,9 +49,10 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """Who is let in; and what CONNECTED has to say about a resume that failed."""
+    """Who is let in, and what CONNECTED tells: the key, and why a resume has failed."""
 
     client: ClientProtocol
+    key: str
     problem: PubSubError | None
 
 
@@ -135,10 +136,10 @@ class Opening:
         except PubSubError as error:
             self._refusals.note_error(params, authorization, error)
             return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each refused
-        session = Session(self._clients, opened.connection, identity, opened.key, greeting.wire, allowance=allowance)
+        session = Session(self._clients, opened.connection, identity, greeting.wire, allowance=allowance)
         discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
         attaching = Attaching(session, self._reading, echo=greeting.echo, discards=discards)
-        return Met(ClientProtocol(session, attaching), problem)
+        return Met(ClientProtocol(session, attaching), opened.key, problem)
 
     def lost(self, met: Met | PubSubError) -> None:
         """The transport is gone before anything was said."""
@@ -159,7 +160,7 @@ class Opening:
         shaper = session.allowance.shaper()
         if shaper is not None:
             transport.shape(shaper)
-        session.connected(met.problem)
+        session.connected(met.key, met.problem)
         self._clients.joined(met.client)
 
 
