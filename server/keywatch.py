@@ -12,7 +12,7 @@ the capability that it was issued with, as long as its key is good."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import trio
@@ -90,6 +90,7 @@ class KeyWatch:
         return keys
 
     def _take_over(self) -> None:
+        """Have the keyring as the file and the configuration say, and the clients go by it."""
         found = {key.name: key for key in self._filed} | self._configured
         before = {name: known for name in found if (known := self._keyring.get(name)) is not None}
         for name in self._known - found.keys():
@@ -97,16 +98,14 @@ class KeyWatch:
                 tell_revoked(name)
             self._keyring.remove(name)
         for key in found.values():
-            known = before.get(key.name)
-            if known is None and key.enabled:
-                tell_made(key.name)
-            elif known is not None and known.enabled and not key.enabled:
-                tell_revoked(key.name)
-            elif known is not None and known.secret != key.secret:
-                LOGGER.info("the key %s has another secret", key.name, extra=facts("key_changed", key=key.name))
+            _tell_difference(before.get(key.name), key)
             self._keyring.add(key)
         self._known = set(found)
         self._clients.keys_changed()
+        self._end_or_change(before)
+
+    def _end_or_change(self, before: Mapping[str, Key]) -> None:
+        """Clients of keys that are good no more, or have another secret, end; those of others may do what they say."""
         ends: dict[str, AuthError] = {}
         other: dict[str, Key] = {}  # may do something else than before
         for name in {name for client in self._clients.here for name, _ in client.session.identity.made_with}:
@@ -127,3 +126,12 @@ class KeyWatch:
             elif identity.key_name in other and identity.issued_ms is None:  # it is the key itself
                 client.go_by(replace(identity, capability=other[identity.key_name].capability))
         self._end_of_turn()
+
+
+def _tell_difference(known: Key | None, key: Key) -> None:
+    if known is None and key.enabled:
+        tell_made(key.name)
+    elif known is not None and known.enabled and not key.enabled:
+        tell_revoked(key.name)
+    elif known is not None and known.secret != key.secret:
+        LOGGER.info("the key %s has another secret", key.name, extra=facts("key_changed", key=key.name))

@@ -108,6 +108,12 @@ def test_a_room_of_the_server_names_no_room_above_it(room):
     assert not any(found.values()), found
 
 
+def test_only_what_puts_the_server_together_names_the_node():
+    """Whoever else needs a part of it is given that part."""
+    naming = [path.stem for path in modules("server") if "import Node\n" in path.read_text()]
+    assert naming == ["assembly"]
+
+
 def test_the_server_names_only_some_rooms_of_ext_and_there_are_rooms_to_look_at():
     assert len(modules("ext")) > 10
     assert len(modules("engine")) > 15
