@@ -112,6 +112,7 @@ def assemble(
         turn=node.turn,
         now=node.now,
         pace=node.pace,
+        reads=node.reads,
         issuer=issuer,
         revoker=revoker,
         provisioning=provisioning,

@@ -5,6 +5,7 @@
     disk.hold()          the next sync ends, and well, when the disk is told something else: one batch gathers
     disk.fail()          a sync that begins now fails, though the bytes are in the log; the journal does not reopen
     disk.fail_reads()    from now on nothing stored can be read
+    disk.hang_reads()    ... each read waits until the disk is told something else
     disk.mend()
 
 With ``closed`` it is closed in between, as where it was closed and then does not open; else readers go on."""
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +43,9 @@ class FailingDisk:
     def fail_reads(self) -> None:
         self._switch.write_text("unread")
 
+    def hang_reads(self) -> None:
+        self._switch.write_text("hung")
+
     def failed_reads(self) -> int:
         counted = Path(f"{self._switch}.reads")
         return counted.stat().st_size if counted.exists() else 0
@@ -55,8 +60,10 @@ def main() -> int:
     from engine.journal import reopening
     from engine.journal.store import FamilyRows, RocksStore, StoreError
     from server.cli import main as serve
+    from server.node import readwatch
 
     switch = Path(os.environ[SWITCH])
+    readwatch.HUNG_MS = 2_000
     limits.DOUBT_SECONDS = float(os.environ[PATIENCE])  # type: ignore[misc]
     check_room, begin_sync, end_sync = reopening._check_room, RocksStore.begin_sync, RocksStore.end_sync
     sync, open_store, rows = RocksStore.sync, RocksStore.__init__, RocksStore.rows
@@ -99,6 +106,8 @@ def main() -> int:
             with Path(f"{switch}.reads").open("a") as counted:
                 counted.write(".")
             raise StoreError("IO error: Input/output error")
+        while told() == "hung":
+            time.sleep(0.05)
         return rows(self, family)
 
     def no_room(state: reopening.JournalState) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from engine.errors import JournalCorrupted, JournalUnavailable
 from engine.journal.failing import DAMAGED, Failing
 from engine.journal.rocks import RocksJournal
 from engine.journal.store import RocksStore, StoreError
-from server.node.readwatch import DAMAGE_TOLD_MS, ReadWatch
+from server.node.readwatch import DAMAGE_TOLD_MS, HUNG_MS, ReadWatch
 from tests.failing_disk import FailingDisk
 from tests.harness import Server, channel_path, publish, request, wait_until
 from tests.rawclient import Action, RawClient
@@ -62,6 +63,47 @@ def test_while_reads_fail_the_server_is_not_well_also_when_nobody_asks_any_more(
     disk.mend()
     wait_until(lambda: health(server) == (200, []), what="a server that is well")
     assert request(server.address, "GET", channel_path(channel))[0] == 200
+
+
+def test_reads_that_hang_are_answered_and_told_until_the_disk_answers_again(
+    make_server: MakeServer, tmp_path: Path, channel: str
+) -> None:
+    disk = FailingDisk(tmp_path)
+    server = make_server(executable=disk.executable)
+    serials = publish(server.address, channel, {"data": "x"})["serials"]
+    server.restart()  # what is in memory needs no disk
+    disk.hang_reads()
+    begun = time.monotonic()
+    assert "the disk does not answer" in asked_by_rest(server, channel)  # it waited, and waits no longer
+    assert time.monotonic() - begun > 1
+    assert told_of_reads(server)
+    assert "the disk does not answer" in asked_by_rest(server, channel)
+    disk.mend()
+    wait_until(lambda: health(server) == (200, []), what="a server that is well")
+    status, body, _ = request(server.address, "GET", channel_path(channel))
+    assert status == 200 and [message["serial"] for message in body] == serials
+
+
+def test_a_slow_read_is_not_a_hung_one_and_others_do_not_make_it_one() -> None:
+    failing = Failing()
+    watch = ReadWatch(failing)
+
+    async def main() -> None:
+        for now_ms in range(0, 10 * HUNG_MS, 1000):  # there is always one under way, never the same for long
+            with failing.watched(lambda: None):
+                await watch.look(now_ms)
+                assert not watch.hung
+        with failing.watched(lambda: None):
+            await watch.look(0)
+            with failing.watched(lambda: None):
+                await watch.look(HUNG_MS - 1)
+                assert not watch.hung
+            await watch.look(HUNG_MS)
+            assert watch.hung and watch.reason == "the disk does not answer"
+        await watch.look(HUNG_MS + 1)
+        assert not watch.hung and watch.reason is None
+
+    trio.run(main)
 
 
 def test_while_something_damaged_is_met_the_server_is_not_well_and_names_neither_channel_nor_file(

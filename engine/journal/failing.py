@@ -3,8 +3,9 @@ only the client that has asked.
 
     unavailable   the disk, a descriptor: the same read is tried again from time to time, and its success is the end
     damaged       what is stored of one channel stays as it is: it counts until nobody has met it for a while
+    hung          it neither fails nor ends: ``oldest`` is the read that began first, for one who looks at it twice
 
-It is the newest one that is kept. Reads fail in any thread; each step here is one assignment."""
+Of failed ones, the newest is kept. Reads fail in any thread; each step here is one assignment."""
 
 from __future__ import annotations
 
@@ -30,10 +31,22 @@ class Failing:
 
     def __init__(self) -> None:
         self.newest: FailedRead | None = None
+        self._under_way: dict[object, None] = {}  # in the order in which they began
+
+    @property
+    def oldest(self) -> object | None:
+        """What stands for the read that began first, of those that have not ended."""
+        while True:
+            try:
+                return next(iter(self._under_way), None)
+            except RuntimeError:  # another thread has begun or ended one
+                continue
 
     @contextmanager
     def watched(self, again: Callable[[], object]) -> Iterator[None]:
         """Around a read, which ``again`` would do once more, or one that meets the same."""
+        read = object()
+        self._under_way[read] = None
         try:
             yield
         except JournalCorrupted:
@@ -42,6 +55,8 @@ class Failing:
         except JournalUnavailable as error:
             self.newest = FailedRead(str(error.__cause__ or error), again)
             raise
+        finally:
+            del self._under_way[read]
 
     def try_again(self) -> None:
         """If the newest can be tried, and works now, it is over."""

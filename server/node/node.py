@@ -35,6 +35,7 @@ from server.node.lifetimes import Lifetimes
 from server.node.now import Now
 from server.node.plane_runner import run_flush, run_plane, run_tick
 from server.node.policies import Policies
+from server.node.readwatch import ReadWatch
 from server.node.recalling import Recalling
 from server.node.replay import Replay
 from server.node.turn import Turn
@@ -95,6 +96,7 @@ class Node:
         )
         # Fixtures of development lie years back.
         self.counting = Counting(Statistics(journal, self.hub.meters, prune=not settings.dev), self.now)
+        self.reads = ReadWatch(journal.failing)
         self._upkeep = Upkeep(
             self.hub,
             journal,
@@ -107,9 +109,10 @@ class Node:
             turn,
             self.now,
             DiskWatch(settings.data),
+            self.reads,
             note_alive,
         )
-        self.vitals = Vitals(self.hub, journal, self._committers, self.clients, self.bodies, turn, self.now)
+        self.vitals = Vitals(self.hub, self.reads, self._committers, self.clients, self.bodies, turn, self.now)
 
     def limit(self, settings: Settings) -> None:
         """Have all parts go by these from now on, in one step."""

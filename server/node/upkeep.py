@@ -50,6 +50,7 @@ class Upkeep:
         turn: Turn,
         now: Now,
         disk: DiskWatch,
+        reads: ReadWatch,
         note_alive: Callable[[int], None],
     ) -> None:
         self._hub = hub
@@ -63,6 +64,7 @@ class Upkeep:
         self._turn = turn
         self._now = now
         self._disk = disk
+        self._reads = reads
         self._note_alive = note_alive
         self._shared_out = -1  # the version of the keys by which that was done
         self._share_out()
@@ -73,6 +75,7 @@ class Upkeep:
 
     def start(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._keep_journal)
+        nursery.start_soon(self._watch_reads)
         nursery.start_soon(self._sweep)
 
     def on_second(self) -> None:
@@ -104,13 +107,17 @@ class Upkeep:
                 dropped = 0
                 await trio.to_thread.run_sync(give_back)
 
+    async def _watch_reads(self) -> None:
+        """By itself: whatever else is done to the journal may hang with it."""
+        while True:
+            await trio.sleep(1)
+            await self._reads.look(self._now.steady_ms())
+
     async def _keep_journal(self) -> None:
         noted = kept = looked = 0
-        watch = ReadWatch(self._journal.failing)
         while True:
             await trio.sleep(MAINTAIN_SECONDS)
             steady_ms = self._now.steady_ms()
-            await watch.look(steady_ms)
             due = steady_ms - noted >= ALIVE_SECONDS * 1000
             try:
                 if self._stores():

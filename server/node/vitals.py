@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.hub import Hub
-from engine.journal.port import Journal
 from server.http.bodies import Bodies
 from server.node.clients import Clients
 from server.node.committer import Committer, failure_of
 from server.node.now import Now
+from server.node.readwatch import ReadWatch
 from server.node.turn import Turn
 
 
@@ -19,7 +19,7 @@ class Vitals:
     def __init__(
         self,
         hub: Hub,
-        journal: Journal,
+        reads: ReadWatch,
         committers: Sequence[Committer],
         clients: Clients,
         bodies: Bodies,
@@ -27,7 +27,7 @@ class Vitals:
         now: Now,
     ) -> None:
         self._hub = hub
-        self._journal = journal
+        self._reads = reads
         self._committers = committers
         self._clients = clients
         self._bodies = bodies
@@ -47,9 +47,8 @@ class Vitals:
         in_doubt = sum(committer.in_doubt for committer in self._committers)
         if in_doubt:
             told.append(f"of {in_doubt} publishes it is not known whether they are stored")
-        failed = self._journal.failing.newest
-        if failed is not None:
-            told.append(f"stored messages can't be read: {failed.reason}")
+        if self._reads.reason is not None:
+            told.append(f"stored messages can't be read: {self._reads.reason}")
         if self._clients.draining:
             told.append("the server is shutting down")
         return told

@@ -31,7 +31,7 @@ from server.node.counting import Counting
 from server.node.lifetimes import Lifetimes
 from server.node.now import Now
 from server.node.policies import Policies
-from server.node.readers import alone
+from server.node.readwatch import ReadWatch
 from server.node.turn import Turn
 from server.node.vitals import Vitals
 from server.pace import LoopPace
@@ -91,6 +91,7 @@ class NodeBackend:
         turn: Turn,
         now: Now,
         pace: LoopPace,
+        reads: ReadWatch,
         issuer: TokenIssuer,
         revoker: Revoker,
         provisioning: Provisioning,
@@ -110,6 +111,7 @@ class NodeBackend:
         self._turn = turn
         self._now = now
         self._pace = pace
+        self._reads = reads
         self._issuer = issuer
         self._revoker = revoker
         self._provisioning = provisioning
@@ -185,7 +187,7 @@ class NodeBackend:
         if not partition.kept:
             return False
         work = partial(partition.journal.continuous, f"{app_id}:{channel}", policy.retention, cursor)
-        return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
+        return await self._reads.answer(work, self._readers)
 
     async def read_after(self, app_id: str, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
         return await self._read(app_id, channel, cursor, limit, budget, backwards=False)
@@ -205,7 +207,7 @@ class NodeBackend:
                 return found
         read = entries.before if backwards else entries.after
         work = partial(read, partition.journal, key, cursor, limit=limit, budget=budget)
-        return await trio.to_thread.run_sync(alone, work, limiter=self._readers)
+        return await self._reads.answer(work, self._readers)
 
     def _read_ring(self, key: str, cursor: int, limit: int, budget: int, *, backwards: bool) -> list[Stored]:
         """What of it is in memory; nothing, when the channel is asleep."""
