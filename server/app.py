@@ -168,7 +168,7 @@ def _make_first_key(directory: DataDirectory, keyring: Keyring) -> None:
     keyring.add(key)
     tell_made(key.name)
     shown = f":\n    {key.text}" if sys.stdout.isatty() else ""
-    print(f"unbroken: made the app {key.app_id} with a key of full capability, kept in {kept}{shown}", flush=True)
+    print(f"unbroken: created app {key.app_id} with a key of full capability, saved in {kept}{shown}", flush=True)
 
 
 async def _serve(

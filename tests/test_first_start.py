@@ -46,7 +46,7 @@ def until_ready(read: object, process: subprocess.Popen[str]) -> str:
         said += part
     port = re.search(r"http://127\.0\.0\.1:(\d+)", said)
     assert port is not None
-    keys = KEY.findall(Path(re.search(r"kept in (\S+?):?\s", said)[1]).read_text())  # type: ignore[index]
+    keys = KEY.findall(Path(re.search(r"saved in (\S+?):?\s", said)[1]).read_text())  # type: ignore[index]
     assert request(("127.0.0.1", int(port[1])), "GET", "/channels/x/messages", key=keys[0])[0] == 200
     process.terminate()
     logged = process.communicate(timeout=60)[1]
@@ -115,7 +115,7 @@ def test_the_first_key_is_in_a_file_for_its_owner_alone_and_in_no_log(tmp_path: 
     assert process.stdout is not None
     said = until_ready(process.stdout.readline, process)
     file = data / "first-key"
-    assert f"with a key of full capability, kept in {file}\n" in said
+    assert f"with a key of full capability, saved in {file}\n" in said
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert KEY.fullmatch(file.read_text().rstrip("\n"))
     assert not KEY.search(said)

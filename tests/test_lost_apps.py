@@ -42,7 +42,7 @@ def keys(data: Path, *arguments: str) -> str:
 
 def test_a_server_whose_apps_are_gone_says_so_and_makes_no_other_app_until_it_is_asked_to(tmp_path: Path) -> None:
     status, said = start(tmp_path)
-    found = re.search(r"made the app (\w+)", said)
+    found = re.search(r"created app (\w+)", said)
     assert status == 0
     assert found is not None
     publish(tmp_path, found[1])
@@ -79,4 +79,4 @@ def test_where_nothing_was_ever_published_an_app_is_made_as_before(tmp_path: Pat
         (tmp_path / "apps.lock").touch()
     status, said = start(tmp_path)
     assert status == 0
-    assert "made the app" in said
+    assert "created app" in said

@@ -92,7 +92,7 @@ def answer_to(ask: str, library: str) -> int | None:
 
 def readme_table() -> str:
     """The table for users."""
-    rows = ["| what | asked for by | answer |", "| --- | --- | --- |"]
+    rows = ["| feature | requested by | answer |", "| --- | --- | --- |"]
     for feature, answer, names in ABSENT:
         shown = ", ".join(f"`{name.replace('[[]', '[')}`" for name in names)
         rows.append(f"| {feature} | {shown} | {_shown(answer)} |")
@@ -102,4 +102,4 @@ def readme_table() -> str:
 def _shown(answer: Answer) -> str:
     if isinstance(answer, Answers):
         return f"{_shown(answer.js)}; in Python {_shown(answer.python)}"
-    return "nothing comes" if answer is NOTHING else str(answer)
+    return "nothing arrives" if answer is NOTHING else str(answer)
