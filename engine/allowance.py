@@ -252,7 +252,7 @@ def check_connections(allowance: Allowance) -> None:
     for owner, usage in (("key", allowance.key), ("app", allowance.app)):
         most = usage.quota.connections
         if most and usage.connections >= most:
-            reason = f"{most} connections of this {owner} are open, the most it may have; try again when one has gone"
+            reason = f"this {owner} has reached its maximum of {most} open connections; try again when one has closed"
             raise LimitExceeded(reason, code=40150, status=401)
 
 

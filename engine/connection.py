@@ -276,7 +276,7 @@ class Connections:
 
     def _check_room(self) -> None:
         if self.live >= self.limit:
-            reason = f"{self.limit} connections are open, the most this server may hold"
+            reason = f"the server has {self.limit} open connections, the maximum"
             raise LimitExceeded(reason, code=50004, status=503)
 
     def _drop(self, record: Connection) -> None:

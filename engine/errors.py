@@ -110,7 +110,7 @@ class OutcomeUnknown(PubSubError):
 
     def __init__(self, reason: str, message_id: str | None = None) -> None:
         again = "the same id" if message_id is None else f"the same ids; that of the first message is {message_id!r}"
-        super().__init__(f"it is not known whether this is stored: {reason}; to be sure, send it again with {again}")
+        super().__init__(f"it is unknown whether this is stored: {reason}; to be sure, send it again with {again}")
         self.reason = reason
         self.message_id = message_id
 

@@ -47,8 +47,8 @@ def check_ids(author: Author, ids: Sequence[str]) -> None:
     for index, message_id in enumerate(ids):
         if not author.permits_id(message_id):
             raise BadRequest(
-                f"messages[{index}].id: {message_id[:64]!r} is of the form <connectionId>:<number>:<number>, which is"
-                " for what is published over that connection, or with its connectionKey",
+                f"messages[{index}].id: {message_id[:64]!r} has the form <connectionId>:<number>:<number>, which is"
+                " reserved for publishes over that connection, or with its connectionKey",
                 code=40031,
             )
 
@@ -133,7 +133,7 @@ def _wrong(messages: list[Any], taken: int) -> BadRequest:
                 _check_ids([message["id"] for message in messages if message.get("id") is not None], len(messages))
             except BadRequest as error:
                 return error.with_traceback(None)
-    raise AssertionError("there is something wrong with a message, and nobody knows what")
+    raise AssertionError("a message is invalid, but no check finds the fault")
 
 
 def _wrong_kind(message: object, index: int) -> BadRequest | None:
@@ -173,9 +173,9 @@ def _wrong_text(message: dict[Any, Any], key: str, code: int, index: int) -> Bad
         return BadRequest(f"messages[{index}].{key}: must not be empty", code=code)
     size = len(text.encode(errors="replace"))
     if key in ("id", "encoding") and size > UNCOUNTED_BYTES:
-        return BadRequest(f"messages[{index}].{key}: {size} bytes are more than {UNCOUNTED_BYTES}", code=code)
+        return BadRequest(f"messages[{index}].{key}: {size} bytes exceed the maximum of {UNCOUNTED_BYTES}", code=code)
     if not text.isascii() and not _is_unicode(text):
-        return BadRequest(f"messages[{index}].{key}: it is not valid Unicode", code=code)
+        return BadRequest(f"messages[{index}].{key}: not valid Unicode", code=code)
     return None
 
 
@@ -193,7 +193,7 @@ def _wrong_data(message: dict[Any, Any], index: int) -> BadRequest | None:
             return BadRequest(f"messages[{index}].data: {error}", code=40013)
     elif isinstance(data, str):
         if not _is_unicode(data):
-            return BadRequest(f"messages[{index}].data: it is not valid Unicode", code=40013)
+            return BadRequest(f"messages[{index}].data: not valid Unicode", code=40013)
     elif isinstance(data, Unread):
         return BadRequest(f"messages[{index}].data: {data.why}", code=40013)
     elif data is not None and not isinstance(data, bytes):
@@ -260,13 +260,14 @@ def _check_ids(ids: list[str], count: int) -> None:
     if not ids:
         return
     if len(ids) != count:
-        raise BadRequest("messages[].id: either all messages of a publish have an id or none", code=40031)
+        raise BadRequest("messages[].id: must be set for all messages of a publish or for none", code=40031)
     if count > 1:
         base, colon, _ = ids[0].rpartition(":")
         for index, message_id in enumerate(ids):
             if not colon or message_id != f"{base}:{index}":
                 raise BadRequest(
-                    f"messages[{index}].id: must be <base>:{index} in a publish of several, with one base for all",
+                    f"messages[{index}].id: must be <base>:{index} in a publish of several messages, "
+                    "with the same base for all",
                     code=40031,
                 )
 

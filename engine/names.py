@@ -35,7 +35,7 @@ def parse_channel(text: str) -> ChannelName:
     if text.startswith("["):
         end = text.find("]")
         if end < 0:
-            raise _wrong(text, "the bracket at its beginning is not closed")
+            raise _wrong(text, "its leading bracket is not closed")
         qualifier, name = text[1:end], text[end + 1 :]
         if not qualifier.startswith("?"):
             raise _wrong(text, f"the qualifier [{qualifier[:40]}] is not available on this server; [?param=value] is")

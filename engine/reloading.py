@@ -44,18 +44,18 @@ SWITCHED = frozenset(
     }
 )
 STAYS: Mapping[str, str] = {
-    "host": "the port is open already",
-    "port": "the port is open already",
-    "data": "the journal is open already",
-    "dev": "what is open to anybody is decided at start",
-    "dev_anywhere": "what is open to anybody is decided at start",
-    "log_format": "the log is open already",
-    "durability": "channels are in memory, and in the journal, by it",
-    "limits.ring_bytes_per_channel": "rings are as large as they were made",
-    "limits.ring_entries_per_channel": "rings are as large as they were made",
-    "limits.window_seconds": "the journal is laid out by it",
-    "limits.connection_state_seconds": "clients have been told it, and the journal is laid out by it",
-    "limits.max_idle_interval_ms": "clients have been told it, and the journal is laid out by it",
+    "host": "the port is already open",
+    "port": "the port is already open",
+    "data": "the journal is already open",
+    "dev": "access is decided at start-up",
+    "dev_anywhere": "access is decided at start-up",
+    "log_format": "the log is already open",
+    "durability": "channels in memory and in the journal depend on it",
+    "limits.ring_bytes_per_channel": "existing rings keep their size",
+    "limits.ring_entries_per_channel": "existing rings keep their size",
+    "limits.window_seconds": "the journal's layout depends on it",
+    "limits.connection_state_seconds": "clients have been told its value, and the journal's layout depends on it",
+    "limits.max_idle_interval_ms": "clients have been told its value, and the journal's layout depends on it",
 }
 """Why."""
 
@@ -97,7 +97,7 @@ def merged(before: Settings, wanted: Settings, *, in_use: Callable[[str], bool],
             if value == getattr(old, each) or name == "limits":
                 continue
             if name not in SWITCHED:
-                left.append(Left(as_written(name), STAYS.get(name, "it is read at start")))
+                left.append(Left(as_written(name), STAYS.get(name, "it is read only at start-up")))
                 continue
             found[each] = value
             changed.append(name)
@@ -142,7 +142,11 @@ def _namespaces(
         was, is_to_be = ((space.durability if space is not None else None) or before.durability for space in (old, new))
         if was == is_to_be or (keeps and not in_use(name)):
             continue
-        why = "channels of it are in memory with another durability" if keeps else "this server keeps nothing on disk"
+        why = (
+            "some of its channels are in memory with another durability"
+            if keeps
+            else "this server stores nothing on disk"
+        )
         left.append(Left(f"namespaces.{name}", why))
         if old is None:
             del found[name]

@@ -39,7 +39,7 @@ def repeats(first: bytes, index: int, again: bytes) -> bool:
 def other_content(message_id: str) -> PublishRejected:
     """What a publisher is told whose id stands for something else."""
     return PublishRejected(
-        f"messages[].id: {message_id[:64]!r} has been used for a message with other content on this channel",
+        f"messages[].id: {message_id[:64]!r} was already used for a message with different content on this channel",
         code=40031,
         status=400,
     )

@@ -208,10 +208,10 @@ class Sequencer(Sequence):
         """Why no more message ids may be remembered in this channel."""
         most, meter = self.common.most_remembered, channel.meter
         if meter is None or self.common.remembered + count > most:
-            told = f"the server remembers {most} message ids, the most it may"
+            told = f"the server remembers {most} message ids, the maximum"
         elif meter.most_remembered:
             own = meter.most_remembered
-            told = f"app {channel.app_id} has {meter.remembered} message ids remembered, {own} at most"
+            told = f"app {channel.app_id} has {meter.remembered} message ids remembered, the maximum is {own}"
         else:
             told = f"app {channel.app_id} has {meter.remembered} message ids remembered, its share of {most}"
         return LimitExceeded(f"{told}; try again when older ones have expired", code=42910)

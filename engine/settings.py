@@ -107,13 +107,13 @@ class Settings(Plain, frozen=True):
         """What no single entry is to blame for. Raises: StartupFailed."""
         for space in self.namespaces.values():
             if space.persisted_hours and (space.durability or self.durability) == "memory":
-                raise StartupFailed(f"namespaces.{space.id}: is to be persisted, but its durability is memory")
+                raise StartupFailed(f"namespaces.{space.id}: cannot be persisted, because its durability is memory")
         if self.limits.max_frame_size < self.limits.max_message_size:
             raise StartupFailed("limits.max_frame_size: must not be less than limits.max_message_size")
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise StartupFailed("tls_cert, tls_key: TLS needs both, a certificate and its key")
+            raise StartupFailed("tls_cert, tls_key: TLS needs both a certificate and its key")
         if self.dev_anywhere and not self.dev:
-            raise StartupFailed("dev_anywhere: says where development mode may listen, and needs dev (--dev)")
+            raise StartupFailed("dev_anywhere: says where development mode may listen, so it requires dev (--dev)")
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -124,10 +124,11 @@ def parse_listen(text: str) -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f"an IPv6 address goes into brackets, as in [::1]:8080, got {text!r}")
+        raise ValueError(f"an IPv6 address must be in brackets, as in [::1]:8080, got {text!r}")
     if not host:
         raise ValueError(
-            f"the host is missing in {text!r}; [::] is every address of this machine, 0.0.0.0 every one of IPv4"
+            f"the host is missing in {text!r}; use [::] for all addresses of this machine, "
+            "0.0.0.0 for all IPv4 addresses"
         )
     return host, int(port)
 

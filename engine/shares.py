@@ -41,10 +41,10 @@ def check_share(what: str, app_id: str, *, own: int, taken: int, most: int, shar
     Raises: LimitExceeded 50004, to come back later; 42910, if it is for the quota.
     """
     if taken >= most:
-        told = f"the server has {most} {what}, the most it may have; try again when there are fewer"
+        told = f"the server has {most} {what}, the maximum; try again when there are fewer"
         raise LimitExceeded(told, code=50004, status=503)
     if quota and own >= quota:
-        told = f"app {app_id} has {own} {what}, the most it may have; try again when there are fewer"
+        told = f"app {app_id} has {own} {what}, the maximum; try again when there are fewer"
         raise LimitExceeded(told, code=42910)
     if shared and not quota and own + 1 > share_of(most, taken + 1):
         told = f"app {app_id} has {own} {what}, its share of {most}; try again when there are fewer"

@@ -77,7 +77,7 @@ class Timeline:
             one.serial_ms < other.serial_ms and one.steady_ms <= other.steady_ms for one, other in pairwise(marks)
         )
         if rest or not marks or not ascend:
-            raise ValueError(f"{len(content)} bytes are no marks that ascend")
+            raise ValueError(f"{len(content)} bytes are not ascending marks")
         with self._changing:
             self._change(tuple(marks))
 

@@ -31,7 +31,7 @@ def say_ready(settings: Settings, addresses: list[tuple[str, int]]) -> None:
     classes += [
         f"{space.id}: {space.durability}" for space in sorted_namespaces(settings) if space.durability is not None
     ]
-    development = "; development mode: anybody can make apps" if settings.dev else ""
+    development = "; development mode: anybody can create apps" if settings.dev else ""
     urls = ", ".join(url(scheme, address) for address in addresses)
     print(
         f"unbroken {server.VERSION} ready on {urls} ({', '.join(classes)}; data {settings.data}{development})",
@@ -39,7 +39,7 @@ def say_ready(settings: Settings, addresses: list[tuple[str, int]]) -> None:
     )
     others = differing(settings)
     LOGGER.info(
-        "unbroken %s started on %s; settings that are not the defaults: %s",
+        "unbroken %s started on %s; settings that differ from the defaults: %s",
         server.VERSION,
         urls,
         ", ".join(f"{name} = {value}" for name, value in others.items()) or "none",
@@ -60,7 +60,7 @@ class Drain:
         """``left``: clients that are cut off."""
         seconds = round(trio.current_time() - self._began, 3)
         LOGGER.info(
-            "drained in %g s, %d clients are cut off",
+            "drained in %g s, %d clients were cut off",
             seconds,
             left,
             extra=facts("drain_end", seconds=seconds, left=left),

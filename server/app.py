@@ -72,7 +72,7 @@ def run(settings: Settings, reread: Callable[[], Settings], *, new_secret: bool 
             ports.check_development(bound)
         directory = DataDirectory.open(settings.data, new_secret=new_secret)
         if new_secret:
-            LOGGER.info("made a new secret: sessions and tokens issued so far have ended", extra=facts("new_secret"))
+            LOGGER.info("created a new secret: all earlier sessions and tokens have ended", extra=facts("new_secret"))
         return _run(settings, reread, directory, bound, certificate)
     finally:
         ports.close(bound)
@@ -131,7 +131,7 @@ def _clock(settings: Settings, journal: Journal) -> Clock:
     except ValueError as error:
         where = settings.data / "journal"
         raise JournalUnavailable(
-            f"its note of the clock is damaged: {error}; move {where} elsewhere, and put a copy in its place"
+            f"its record of the clock is damaged: {error}; move {where} elsewhere, and put a copy in its place"
         ) from error
 
 
@@ -153,8 +153,8 @@ def _check_apps(settings: Settings, directory: DataDirectory, keyring: Keyring, 
         return
     if file.was_lost or not (len(keyring) or settings.dev):
         raise StartupFailed(
-            f"{file.path}: is missing, though the journal beside it holds messages of apps; restore it from a backup, "
-            "or give the keys with which the server ran before; or make a new key with "
+            f"{file.path}: is missing, although the journal beside it holds messages of apps; restore it from a "
+            "backup, or configure the keys that the server used before, or create a new key with "
             f"`unbroken keys create --data {settings.data}`, with --app ID for an app whose messages are here"
         )
 
@@ -220,7 +220,7 @@ async def _serve(
     try:
         node.end()
     except JournalUnavailable as error:
-        LOGGER.error("the last statistics are lost: %s", error)
+        LOGGER.error("the newest statistics are lost: %s", error)
     nonces.close()
     return 0
 

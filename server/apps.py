@@ -45,7 +45,7 @@ class AppsFile:
             content = self.path.read_bytes()
         except FileNotFoundError:
             if _holds_apps(_copy_of(self.path)):
-                missing = f"is missing, though {_copy_of(self.path).name} beside it says which apps there are"
+                missing = f"is missing, although {_copy_of(self.path).name} beside it lists apps"
                 raise StartupFailed(f"{self.path}: {missing}; {_putting_back(self.path)}") from None
             return {}
         except OSError as error:
@@ -129,7 +129,7 @@ def _putting_back(path: Path) -> str:
     if not _holds_apps(copy):
         return "restore it from a backup"
     command = shlex.join(["cp", "-p", str(copy), str(path)])
-    return f"put back what it held last with `{command}`, or restore it from a backup"
+    return f"restore its last contents with `{command}`, or restore it from a backup"
 
 
 def _damaged(path: Path, what: str) -> StartupFailed:
@@ -143,7 +143,7 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise _damaged(path, f"cannot be read: {error}") from error
     if not isinstance(apps, dict):
-        raise _damaged(path, "must hold a map of apps")
+        raise _damaged(path, "must be a map of apps")
     return apps
 
 

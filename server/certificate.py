@@ -58,12 +58,12 @@ def load_certificate(settings: Settings) -> Certificate | None:
         context.load_cert_chain(certificate, key, _password(key))
     except ssl.SSLError as error:
         if error.reason in NO_PAIR:
-            reason = f"tls_key: {key}: it is not the key of the certificate in tls_cert, {certificate}"
+            reason = f"tls_key: {key}: is not the key of the certificate in tls_cert, {certificate}"
         else:
-            reason = f"tls_cert, tls_key: {certificate} and {key} can't be used: {error.reason or error}"
+            reason = f"tls_cert, tls_key: {certificate} and {key} cannot be used: {error.reason or error}"
         raise StartupFailed(reason) from error
     except OSError as error:
-        raise StartupFailed(f"tls_cert, tls_key: {certificate} and {key} can't be read: {error.strerror}") from error
+        raise StartupFailed(f"tls_cert, tls_key: {certificate} and {key} cannot be read: {error.strerror}") from error
     _warn(context, certificate)
     return Certificate(context, stamp)
 
@@ -75,16 +75,16 @@ def _check_content(name: str, path: Path, wanted: bytes, what: str) -> None:
         raise StartupFailed(f"{name}: {path}: cannot be read: {error.strerror}") from error
     if wanted not in content:
         other = CERTIFICATE in content or PRIVATE_KEY in content
-        swapped = "; tls_cert and tls_key seem to have changed places" if other else ""
-        raise StartupFailed(f"{name}: {path}: there is no {what.removeprefix('a ')} in it, in PEM{swapped}")
+        swapped = "; tls_cert and tls_key seem to be swapped" if other else ""
+        raise StartupFailed(f"{name}: {path}: contains no {what.removeprefix('a ')} in PEM{swapped}")
 
 
 def _password(key: Path):  # type: ignore[no-untyped-def]  # a callable that never returns
     def refuse() -> str:
         """OpenSSL would ask on the terminal, which a server may not have."""
         raise StartupFailed(
-            f"tls_key: {key}: is encrypted, and nobody is there to type its password: give a key that is not, "
-            f"readable for the server alone (openssl pkey -in {key.name} -out plain.pem)"
+            f"tls_key: {key}: is encrypted, and the server cannot ask for its password; use an unencrypted "
+            f"key that only the server can read (openssl pkey -in {key.name} -out plain.pem)"
         )
 
     return refuse
@@ -95,7 +95,7 @@ def _warn(context: ssl.SSLContext, path: Path) -> None:
     code = _judged(context, path)
     if code in (NOT_YET_VALID, EXPIRED):
         what = "has expired" if code == EXPIRED else "is not valid yet, by this machine's clock"
-        LOGGER.warning("tls_cert: %s: the certificate %s: clients will refuse it", path, what)
+        LOGGER.warning("tls_cert: %s: the certificate %s; clients will refuse it", path, what)
 
 
 def _judged(context: ssl.SSLContext, path: Path) -> int:

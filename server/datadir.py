@@ -74,8 +74,8 @@ class DataDirectory:
             holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
             raise StartupFailed(
-                f"{path}: another server (process {holder}) uses this data directory; stop it first: two servers need "
-                "two directories, each its own (--data)"
+                f"{path}: another server (process {holder}) uses this data directory; stop it, or give "
+                "this server a directory of its own (--data)"
             ) from None
         except OSError as error:
             os.close(lock)
@@ -114,7 +114,7 @@ class DataDirectory:
         except FileNotFoundError:
             for remains in ("apps.json", "alive", "journal"):
                 if (self.path / remains).exists():
-                    raise StartupFailed(f"{file}: is missing, though {remains} is there; {restore}") from None
+                    raise StartupFailed(f"{file}: is missing, although {remains} exists; {restore}") from None
             return self._make_secret()
         secret, checksum = content[:SECRET_BYTES], content[SECRET_BYTES:]
         if len(content) not in (SECRET_BYTES, SECRET_BYTES + CHECKSUM_BYTES):
@@ -122,7 +122,7 @@ class DataDirectory:
         if not checksum:
             replace_file(file, secret + _checksum(secret))
         elif checksum != _checksum(secret):
-            raise StartupFailed(f"{file}: is damaged, its checksum is another; {restore}")
+            raise StartupFailed(f"{file}: is damaged: its checksum does not match; {restore}")
         return secret
 
     def _make_secret(self) -> bytes:
@@ -192,7 +192,7 @@ class DataDirectory:
 def restoring() -> str:
     """What an operator can do about a file that can be made anew, at the price of what it was there for."""
     return (
-        "restore it from a backup, or start the server as before, once, with --new-secret added: that ends sessions "
+        "restore it from a backup, or start the server once with --new-secret added to its options: this ends sessions "
         "and tokens, and keeps keys, journal and messages"
     )
 

@@ -28,7 +28,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
         if name == "UNBROKEN_PORT" and "://" in value:  # that is theirs, too
             continue
         hint = did_you_mean(name, [*KNOWN, *OPTIONS])
-        raise StartupFailed(f"{name}: unknown variable; known are {', '.join(KNOWN)}{hint}")
+        raise StartupFailed(f"{name}: unknown variable; known variables are {', '.join(KNOWN)}{hint}")
 
 
 def log_settings(environment: Mapping[str, str]) -> dict[str, str]:

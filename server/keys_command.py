@@ -28,7 +28,7 @@ from server.datadir import DataDirectory
 EXAMPLES = """\
 examples:
   unbroken keys create
-      a key that may do everything; makes an app if there is none
+      creates a key of full capability, and an app if there is none
   unbroken keys create --app shop --capability '{"orders:*":["publish"]}' > shop.key
   unbroken keys list --data /var/lib/unbroken
   unbroken keys revoke shop.4f0c1e
@@ -37,7 +37,7 @@ examples:
 VARIABLE = "UNBROKEN_KEY"  # of the environment, in what is shown
 
 JAVASCRIPT = """\
-// npm install ably; in a file like example.mjs
+// npm install ably; in a file such as example.mjs
 import * as Ably from 'ably';
 
 const ably = new Ably.Realtime({{
@@ -70,7 +70,7 @@ async def main():
 asyncio.run(main())
 """
 CURL = """\
-# {variable} is {name}:<secret>, as `unbroken keys create` printed it; it goes in by standard input, unseen by others
+# {variable} is {name}:<secret>, as `unbroken keys create` printed it; curl reads it unseen from standard input
 printf 'user = "%s"' "${variable}" | curl -K - -H 'Content-Type: application/json' \\
     -d '{{"name":"greeting","data":"hello"}}' {url}/channels/{path}/messages
 """
@@ -80,14 +80,16 @@ SNIPPETS = {"js": JAVASCRIPT, "python": PYTHON, "curl": CURL}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``unbroken keys``."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--data", metavar="DIR", type=Path, help="the data directory (./data, or what the file says)")
-    common.add_argument("--config", metavar="FILE", type=Path, help="the server's configuration, if it has one")
+    common.add_argument(
+        "--data", metavar="DIR", type=Path, help="data directory (./data, or that of the configuration)"
+    )
+    common.add_argument("--config", metavar="FILE", type=Path, help="configuration file of the server, if it has one")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = actions.add_parser("create", parents=[common], help="make a key and print it, this once")
-    create.add_argument("--app", metavar="ID", help="its app; made if it is not there (the only one, or a new one)")
-    create.add_argument("--capability", metavar="JSON", default=FULL_TEXT, help=f"what it may do ({FULL_TEXT})")
+    create = actions.add_parser("create", parents=[common], help="create a key and print it, only this once")
+    create.add_argument("--app", metavar="ID", help="app of the key, created if missing (the only app, or a new one)")
+    create.add_argument("--capability", metavar="JSON", default=FULL_TEXT, help=f"capability of the key ({FULL_TEXT})")
     create.add_argument(
-        "--revocable-tokens", action="store_true", help="its tokens can be revoked, and live an hour at most"
+        "--revocable-tokens", action="store_true", help="tokens of the key can be revoked, and live at most an hour"
     )
     create.add_argument(
         "--limit",
@@ -98,13 +100,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "together, a second where it is a rate; connection.NAME: of each of them; give it as often as there are limits",
     )
     listing = actions.add_parser("list", parents=[common], help="list all keys, without their secrets")
-    listing.add_argument("--json", action="store_true", help="as JSON, an array")
-    revoke = actions.add_parser("revoke", parents=[common], help="end a key and all tokens made with it, for good")
+    listing.add_argument("--json", action="store_true", help="print a JSON array")
+    revoke = actions.add_parser(
+        "revoke", parents=[common], help="revoke a key and all tokens made with it, permanently"
+    )
     revoke.add_argument("name", metavar="NAME", help="appId.keyId")
-    show = actions.add_parser("show", parents=[common], help="show how a key is used in code, without its secret")
+    show = actions.add_parser("show", parents=[common], help="show sample code for a key, without its secret")
     show.add_argument("name", metavar="NAME", help="appId.keyId")
-    show.add_argument("--sdk", choices=sorted(SNIPPETS), default="js", help="for which library (js)")
-    show.add_argument("--url", default="http://127.0.0.1:8080", help="where clients reach the server (%(default)s)")
+    show.add_argument("--sdk", choices=sorted(SNIPPETS), default="js", help="library of the sample code (js)")
+    show.add_argument(
+        "--url", default="http://127.0.0.1:8080", help="address at which clients reach the server (%(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -115,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.action == "create":
             return _create(directory, arguments, settings)
         if not directory.is_dir():
-            raise StartupFailed(f"{directory}: there is no data directory; give the server's with --data")
+            raise StartupFailed(f"{directory}: is not a directory; name the server's data directory with --data")
         file = AppsFile(directory)
         if arguments.action == "list":
             return _list(file, settings, as_json=arguments.json)
@@ -142,7 +148,7 @@ def _create(directory: Path, arguments: argparse.Namespace, settings: Settings) 
             pass
         apps.setdefault(app_id, {"keys": []})["keys"].append(stored_key(key))
     AppsFile(directory).keep_copy()
-    print(f"unbroken: made the key {key.name}; this is the only time that it is shown:", file=sys.stderr)
+    print(f"unbroken: created key {key.name}, which is shown only this once:", file=sys.stderr)
     print(key.text)
     return 0
 
@@ -167,10 +173,10 @@ def _quotas(given: list[str]) -> tuple[Quota, Quota]:
 def _app(wanted: str | None, known: set[str]) -> str:
     if wanted is None:
         if len(known) > 1:
-            raise StartupFailed(f"there are several apps, say which with --app: {', '.join(sorted(known)[:20])}")
+            raise StartupFailed(f"there are several apps; choose one with --app: {', '.join(sorted(known)[:20])}")
         return next(iter(known), secrets.token_hex(3))
     if not is_app_id(wanted):
-        raise StartupFailed("--app: must have 1 to 64 characters, and no blanks, dots or colons")
+        raise StartupFailed("--app: must have 1 to 64 characters without blanks, dots or colons")
     return wanted
 
 
@@ -224,7 +230,7 @@ def _revoke(file: AppsFile, settings: Settings, name: str) -> int:
             if entry["id"] == key_id:
                 entry["enabled"] = False
     file.keep_copy()
-    print(f"unbroken: the key {name} is revoked", file=sys.stderr)
+    print(f"unbroken: key {name} is revoked", file=sys.stderr)
     return 0
 
 
@@ -267,7 +273,7 @@ def snippet(key: Key, sdk: str, url: str) -> str:
 def _name(text: str) -> str:
     """Raises: StartupFailed, without repeating what may be a secret."""
     if ":" in text:
-        raise StartupFailed("give the key's name alone, appId.keyId: a secret does not belong on a command line")
+        raise StartupFailed("give only the key's name, appId.keyId: a secret must not be on a command line")
     return text
 
 

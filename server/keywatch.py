@@ -29,11 +29,11 @@ LOOK_SECONDS = 0.5  # an operator who revokes a key should not have to wait
 
 
 def tell_made(name: str) -> None:
-    LOGGER.info("the key %s was made", name, extra=facts("key_made", key=name))
+    LOGGER.info("key %s was created", name, extra=facts("key_made", key=name))
 
 
 def tell_revoked(name: str) -> None:
-    LOGGER.info("the key %s is revoked", name, extra=facts("key_revoked", key=name))
+    LOGGER.info("key %s was revoked", name, extra=facts("key_revoked", key=name))
 
 
 class KeyWatch:
@@ -71,7 +71,7 @@ class KeyWatch:
         try:
             keys = await trio.to_thread.run_sync(self._read)
         except StartupFailed as error:
-            LOGGER.error("keys stay as they were: %s", error)
+            LOGGER.error("the keys were not reloaded: %s", error)
             self._stamp = stamp
             return
         if self._file.stamp() == stamp:  # else somebody, perhaps we ourselves, has changed it meanwhile: next time
@@ -113,7 +113,7 @@ class KeyWatch:
             if now is None:
                 ends[name] = revoked()
             elif known is not None and known.secret != now.secret:  # somebody else may have the old one
-                ends[name] = AuthError("the key has another secret now", code=40101)
+                ends[name] = AuthError("the key's secret has changed", code=40101)
             elif known is not None and known.capability != now.capability:
                 other[name] = now
         if not ends and not other:

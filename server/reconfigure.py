@@ -38,7 +38,7 @@ LOGGER = logging.getLogger("unbroken.reload")
 
 LOOK_SECONDS = 2.0  # between looks at the certificate's files
 CHANNELS_AT_ONCE = 500  # that are refitted in one go: some 2 ms
-NOT_TAKEN = "the configuration is not taken over, nothing has changed"
+NOT_TAKEN = "the configuration was not reloaded, nothing has changed"
 IN_CHANGE = "in change: "  # before a layout that may not hold for all that is stored: no start takes it for its own
 
 
@@ -191,7 +191,7 @@ class Reloader:
         try:
             await trio.to_thread.run_sync(self._journal.relayout, self.settings.layout)
         except JournalUnavailable as error:
-            LOGGER.warning("the layout of namespaces is noted later: %s", error)
+            LOGGER.warning("the layout of namespaces will be written later: %s", error)
             return
         self._layout_after = None
 
@@ -209,7 +209,7 @@ class Reloader:
             certificate = await trio.to_thread.run_sync(load_certificate, self.settings)
         except StartupFailed as error:
             self._refused = stamp
-            LOGGER.error("the certificate stays as it was: %s", error)
+            LOGGER.error("the certificate was not reloaded: %s", error)
             return
         self._take(certificate)
         LOGGER.info("reloaded: the certificate, whose files have changed", extra=facts("certificate_reload"))

@@ -42,16 +42,16 @@ def _listening(descriptor: int) -> socket.socket:
     try:
         os.set_inheritable(descriptor, False)
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            raise _refused(descriptor, "it is no socket")
+            raise _refused(descriptor, "it is not a socket")
         found = socket.socket(fileno=descriptor)
     except OSError as error:
         raise _refused(descriptor, error.strerror or str(error)) from error
     if found.family not in FAMILIES:
-        reason = "it is a UNIX socket" if found.family == socket.AF_UNIX else "it is not of IP"
+        reason = "it is a UNIX socket" if found.family == socket.AF_UNIX else "it is not an IP socket"
     elif found.type != socket.SOCK_STREAM or found.proto not in (0, socket.IPPROTO_TCP):
-        reason = "it is a datagram socket" if found.type == socket.SOCK_DGRAM else "it is not of TCP"
+        reason = "it is a datagram socket" if found.type == socket.SOCK_DGRAM else "it is not a TCP socket"
     elif not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        reason = "it does not listen; where systemd has it, Accept must be no"
+        reason = "it does not listen; in its systemd unit, set Accept=no"
     else:
         return found
     found.detach()
@@ -59,7 +59,7 @@ def _listening(descriptor: int) -> socket.socket:
 
 
 def _refused(descriptor: int, reason: str) -> StartupFailed:
-    return StartupFailed(f"LISTEN_FDS: descriptor {descriptor} is no listening TCP socket: {reason}")
+    return StartupFailed(f"LISTEN_FDS: descriptor {descriptor} is not a listening TCP socket: {reason}")
 
 
 def notify(*lines: str) -> None:
@@ -72,7 +72,7 @@ def notify(*lines: str) -> None:
             to.setblocking(False)
             to.sendto("\n".join(lines).encode(), "\0" + address[1:] if address.startswith("@") else address)
     except OSError as error:
-        LOGGER.warning("NOTIFY_SOCKET: %s can't be told %s: %s", address, lines[0], error.strerror or error)
+        LOGGER.warning("NOTIFY_SOCKET: %s did not accept %s: %s", address, lines[0], error.strerror or error)
 
 
 def notify_reloading() -> None:

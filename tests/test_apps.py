@@ -11,7 +11,7 @@ from tests.test_protocol import ended_with, refusal, short_token, until_pong
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory):
-    """A server on which anybody can make apps."""
+    """A server on which anybody can create apps."""
     with Server(tmp_path_factory.mktemp("dev"), arguments=["--dev"]) as running:
         yield running
     assert not running.complaints(), running.complaints()

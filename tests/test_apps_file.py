@@ -73,7 +73,7 @@ def test_those_who_change_it_take_turns_and_nobodys_change_is_lost(file: AppsFil
 
 def test_a_secret_that_everybody_can_read_in_an_example_is_no_key(file: AppsFile) -> None:
     key = Key("a", "k", "Change-Me-Please")
-    with pytest.raises(StartupFailed, match="app 'a' is damaged: its secret is that of an example"):
+    with pytest.raises(StartupFailed, match="app 'a' is damaged: its secret is from a public example"):
         list(keys_of({"a": {"keys": [stored_key(key)]}}, file.path))
 
 
@@ -91,7 +91,7 @@ def test_the_copy_is_of_what_was_good_last(file: AppsFile) -> None:
         file.keep_copy()
         assert copy.read_bytes() == good
     file.path.unlink()
-    with pytest.raises(StartupFailed, match=r"apps\.json: is missing, though apps\.json\.copy .* `cp -p "):
+    with pytest.raises(StartupFailed, match=r"apps\.json: is missing, although apps\.json\.copy .* `cp -p "):
         file.read()
     with pytest.raises(StartupFailed, match="is missing"), file.changing():
         raise AssertionError("it would begin anew")

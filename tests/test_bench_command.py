@@ -52,7 +52,7 @@ def test_this_server_is_found_correct(running, options, wire, capsys, tmp_path):
     assert verdict["correct"] and verdict["clean"]
     assert verdict["text"] in said.out
     if "storm" in options:  # there was no message of which it could be said
-        assert verdict["text"] == "correct: no connection has failed or was lost; nothing was published"
+        assert verdict["text"] == "correct: no connection failed or was lost; nothing was published"
     else:
         assert verdict["text"].startswith("correct: every acknowledged message")
         assert verdict["sent"] == verdict["acknowledged"] > 0
@@ -77,7 +77,7 @@ def test_idle_connections_are_measured_by_the_server_s_memory(running, capsys):
         ("silent", "never answered"),
         ("stray", "answers that belong to no publish"),
         ("drop", "connections lost"),
-        ("garbage", "the server sent what is no protocol message"),
+        ("garbage", "the server sent something other than a protocol message"),
         ("damage", "damaged or on the wrong channel"),
         ("lose-and-drop", "acknowledged but never delivered"),
     ],
@@ -112,7 +112,7 @@ def test_what_can_not_be_reached_is_told_apart(capsys):
     assert "refuses connections" in capsys.readouterr().err
     for name in ("no-such-host.invalid", "a..b", "a" * 64 + ".invalid"):
         assert main(["bench", "--url", f"ws://{name}", "--key", KEY]) == 3
-        assert f"no host '{name}'" in capsys.readouterr().err
+        assert f"unknown host '{name}'" in capsys.readouterr().err
 
 
 def answering(data, times):
@@ -150,31 +150,31 @@ def test_a_server_that_is_none_for_websockets_is_told(capsys):
         (("--ramp", "1:2"), "--ramp"),
         (
             ("--scenario", "replay", "--rate", "100"),
-            "--rate: scenario replay has no use for it (throughput, reconnect ",
+            "--rate: scenario replay does not use it (only throughput, reconnect",
         ),
-        (("--scenario", "storm", "--ramp", "1:2:3"), "--ramp: scenario storm has no use for it"),
-        (("--scenario", "storm", "--publishers", "3"), "--publishers: scenario storm has no use for it"),
-        (("--scenario", "storm", "--duration", "3"), "--duration: scenario storm has no use for it"),
-        (("--scenario", "idle", "--size", "128"), "--size: scenario idle has no use for it"),
-        (("--scenario", "idle", "--window", "64"), "--window: scenario idle has no use for it"),
-        (("--scenario", "replay", "--warmup", "1"), "--warmup: scenario replay has no use for it"),
-        (("--scenario", "reconnect", "--window", "1"), "--window: scenario reconnect has no use for it"),
-        (("--scenario", "reconnect", "--per-frame", "1", "--count", "5"), "--count: scenario reconnect has no use"),
-        (("--count", "5"), "--count: scenario throughput has no use for it (replay "),
+        (("--scenario", "storm", "--ramp", "1:2:3"), "--ramp: scenario storm does not use it"),
+        (("--scenario", "storm", "--publishers", "3"), "--publishers: scenario storm does not use it"),
+        (("--scenario", "storm", "--duration", "3"), "--duration: scenario storm does not use it"),
+        (("--scenario", "idle", "--size", "128"), "--size: scenario idle does not use it"),
+        (("--scenario", "idle", "--window", "64"), "--window: scenario idle does not use it"),
+        (("--scenario", "replay", "--warmup", "1"), "--warmup: scenario replay does not use it"),
+        (("--scenario", "reconnect", "--window", "1"), "--window: scenario reconnect does not use it"),
+        (("--scenario", "reconnect", "--per-frame", "1", "--count", "5"), "--count: scenario reconnect does not use"),
+        (("--count", "5"), "--count: scenario throughput does not use it (only replay"),
         (("--insecure",), "--insecure: there is no certificate"),
-        (("--rate", "0"), "--rate: from 0.001 to 1,000,000,000, got 0"),
-        (("--rate", "nan"), "--rate: from 0.001 to 1,000,000,000, got nan"),
+        (("--rate", "0"), "--rate: must be from 0.001 to 1,000,000,000, got 0"),
+        (("--rate", "nan"), "--rate: must be from 0.001 to 1,000,000,000, got nan"),
         (("--publishers", "0"), "--publishers"),
-        (("--publishers", "-1"), "--publishers: from 0 to 1,048,576, got -1"),
-        (("--subscribers", "1000001"), "--subscribers: from 0 to 1,000,000, got 1,000,001"),
-        (("--size", "44"), "--size: from 45 to 1,048,576, got 44"),
-        (("--window", "0"), "--window: from 1 to 1,048,576, got 0"),
-        (("--per-frame", "1001"), "--per-frame: from 1 to 1,000, got 1,001"),
-        (("--duration", "0"), "--duration: from 0.1 to 1,000,000, got 0"),
-        (("--at-once", "0"), "--at-once: from 1 to 10,000, got 0"),
-        (("--scenario", "replay", "--count", "-1"), "--count: from 1 to 4,294,967,296, got -1"),
-        (("--server-pid", "-1"), "--server-pid: from 1 to 4,194,304, got -1"),
-        (("--ramp", "1:0:1"), "--ramp: rates from 0 to 1,000,000,000"),
+        (("--publishers", "-1"), "--publishers: must be from 0 to 1,048,576, got -1"),
+        (("--subscribers", "1000001"), "--subscribers: must be from 0 to 1,000,000, got 1,000,001"),
+        (("--size", "44"), "--size: must be from 45 to 1,048,576, got 44"),
+        (("--window", "0"), "--window: must be from 1 to 1,048,576, got 0"),
+        (("--per-frame", "1001"), "--per-frame: must be from 1 to 1,000, got 1,001"),
+        (("--duration", "0"), "--duration: must be from 0.1 to 1,000,000, got 0"),
+        (("--at-once", "0"), "--at-once: must be from 1 to 10,000, got 0"),
+        (("--scenario", "replay", "--count", "-1"), "--count: must be from 1 to 4,294,967,296, got -1"),
+        (("--server-pid", "-1"), "--server-pid: must be from 1 to 4,194,304, got -1"),
+        (("--ramp", "1:0:1"), "--ramp: rates must be from 0 to 1,000,000,000"),
         (("--plot", "x.pdf"), "--plot"),
         (("--prefix", "a]b"), "--prefix"),
         (("--json", "/no/such/directory/x.json"), "directory"),

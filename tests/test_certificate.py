@@ -93,18 +93,18 @@ def cut_key(cert: Path, key: Path, root: trustme.CA) -> None:
 
 
 DAMAGES: list[tuple[Any, str, str]] = [
-    (encrypted_key, "tls_key", "is encrypted, and nobody is there to type its password"),
-    (encrypted_as_before, "tls_key", "is encrypted, and nobody is there to type its password"),
-    (another_key, "tls_key", "it is not the key of the certificate in tls_cert"),
-    (key_of_another_kind, "tls_key", "it is not the key of the certificate in tls_cert"),
+    (encrypted_key, "tls_key", "is encrypted, and the server cannot ask for its password"),
+    (encrypted_as_before, "tls_key", "is encrypted, and the server cannot ask for its password"),
+    (another_key, "tls_key", "is not the key of the certificate in tls_cert"),
+    (key_of_another_kind, "tls_key", "is not the key of the certificate in tls_cert"),
     (no_cert, "tls_cert", "cannot be read: No such file"),
     (no_key, "tls_key", "cannot be read: No such file"),
     (directory, "tls_key", "cannot be read: Is a directory"),
-    (empty_cert, "tls_cert", "there is no certificate in it, in PEM"),
-    (der, "tls_cert", "there is no certificate in it, in PEM"),
-    (swapped, "tls_cert", "tls_cert and tls_key seem to have changed places"),
-    (cut_cert, "tls_cert, tls_key", "can't be used: "),
-    (cut_key, "tls_cert, tls_key", "can't be used: "),
+    (empty_cert, "tls_cert", "contains no certificate in PEM"),
+    (der, "tls_cert", "contains no certificate in PEM"),
+    (swapped, "tls_cert", "tls_cert and tls_key seem to be swapped"),
+    (cut_cert, "tls_cert, tls_key", "cannot be used: "),
+    (cut_key, "tls_cert, tls_key", "cannot be used: "),
 ]
 
 

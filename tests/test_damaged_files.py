@@ -116,14 +116,14 @@ def restore(advice: str, server: Server, backup: Path) -> list[str]:
 
 
 def put_back(advice: str, server: Server, backup: Path) -> list[str]:
-    command = re.search(r"put back what it held last with `([^`]+)`", advice)
+    command = re.search(r"restore its last contents with `([^`]+)`", advice)
     assert command is not None
     subprocess.run(command[1], shell=True, check=True, timeout=20)
     return []
 
 
 def with_a_new_secret(advice: str, server: Server, backup: Path) -> list[str]:
-    assert "start the server as before, once, with --new-secret added" in advice
+    assert "start the server once with --new-secret added" in advice
     return ["--new-secret"]
 
 
@@ -178,7 +178,7 @@ def test_who_follows_the_advice_has_keys_journal_and_messages_again(
     assert not re.search(r"\b(remove|delete|rm)\b", advice)
     once = Server(server.directory, config=CONFIG, arguments=follow(advice, server, before.data))
     with once:
-        assert ("made a new secret" in once.stderr()) == (follow is with_a_new_secret)
+        assert ("created a new secret" in once.stderr()) == (follow is with_a_new_secret)
         assert_all_is_there(once, before)
         ends = {401} if follow is with_a_new_secret else {200}
         assert {status(once, token) for token in (before.token, before.jwt)} == ends
@@ -199,7 +199,7 @@ def test_what_can_be_done_without_stops_nobody(server: Server, before: Before, d
 
 def test_a_journal_that_is_moved_elsewhere_leaves_the_keys(server: Server, before: Before) -> None:
     garbage(server.data / "journal" / "CURRENT")
-    assert "Without any copy the server starts with its keys, and without messages" in refusal(server)
+    assert "Without any copy the server starts with its keys and without messages" in refusal(server)
     (server.data / "journal").rename(server.directory / "elsewhere")
     server.start()
     assert history(server.address, CHANNEL) == []

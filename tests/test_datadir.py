@@ -113,7 +113,7 @@ def test_a_secret_that_has_gone_missing_is_not_made_anew(path: Path, remains: st
     DataDirectory.open(path).close()
     (path / "secret").unlink()
     (path / remains).touch()
-    with pytest.raises(StartupFailed, match=f"is missing, though {remains} is there"):
+    with pytest.raises(StartupFailed, match=f"is missing, although {remains} exists"):
         DataDirectory.open(path)
     assert not (path / "secret").exists()
 

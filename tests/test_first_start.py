@@ -50,7 +50,7 @@ def until_ready(read: object, process: subprocess.Popen[str]) -> str:
     assert request(("127.0.0.1", int(port[1])), "GET", "/channels/x/messages", key=keys[0])[0] == 200
     process.terminate()
     logged = process.communicate(timeout=60)[1]
-    assert f"INFO unbroken.keys: the key {keys[0].partition(':')[0]} was made\n" in logged
+    assert f"INFO unbroken.keys: key {keys[0].partition(':')[0]} was created\n" in logged
     assert not KEY.search(logged)
     return said
 
@@ -60,7 +60,7 @@ def test_a_port_that_is_taken_is_found_out_before_anything_is_made(tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         said = refused(tmp_path / "data", "--listen", f"{host}:{port}")
-    assert f"cannot listen on {host}:{port}: Address already in use: another program listens there; stop it" in said
+    assert f"cannot listen on {host}:{port}: Address already in use: another program uses this address; stop it" in said
     assert not (tmp_path / "data").exists()
 
 
@@ -80,8 +80,8 @@ def test_of_two_that_are_bound_to_one_port_the_slower_one_is_told() -> None:
     ("host", "said"),
     [
         ("nowhere.invalid", r"cannot listen on nowhere\.invalid:\d+: .*"),
-        ("a..b", r"cannot listen on a\.\.b:\d+: that can be no host's name"),
-        ("192.0.2.1", r"cannot listen on 192\.0\.2\.1:\d+: .*: this machine has no such address; 127\.0\.0\.1 is"),
+        ("a..b", r"cannot listen on a\.\.b:\d+: it is not a valid host name"),
+        ("192.0.2.1", r"cannot listen on 192\.0\.2\.1:\d+: .*: this machine has no such address; 127\.0\.0\.1 accepts"),
     ],
 )
 def test_an_address_that_is_none_of_this_machine_is_named_with_what_to_do(host: str, said: str) -> None:
@@ -133,7 +133,7 @@ def test_who_sits_at_a_terminal_is_shown_the_first_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", *(["[::]"] if Path("/proc/net/if_inet6").exists() else [])])
 def test_development_where_others_can_reach_it_has_to_be_asked_for(tmp_path: Path, host: str) -> None:
     said = refused(tmp_path / "data", "--listen", f"{host}:0", "--dev")
-    assert re.match(rf"unbroken: dev: on {re.escape(host)}:\d+ everybody .* --dev-anywhere", said), said
+    assert re.match(rf"unbroken: dev: anybody who can reach {re.escape(host)}:\d+ .* --dev-anywhere", said), said
     assert not (tmp_path / "data").exists()
 
 

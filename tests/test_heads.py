@@ -124,14 +124,14 @@ def instead(field: str, value: str) -> bytes:
 
 
 REFUSED = {
-    "another path": (upgrade(path="/nowhere"), 404, 40400, "/nowhere has no WebSocket; connect to /"),
-    "the path of a route": (upgrade(path="/time"), 404, 40400, "/time has no WebSocket"),
-    "two slashes": (upgrade(path="//"), 404, 40400, "// has no WebSocket"),
-    "another path, whole": (upgrade(path="http://x/nowhere"), 404, 40400, "/nowhere has no WebSocket"),
+    "another path": (upgrade(path="/nowhere"), 404, 40400, "/nowhere does not accept WebSockets; connect to /"),
+    "the path of a route": (upgrade(path="/time"), 404, 40400, "/time does not accept WebSockets"),
+    "two slashes": (upgrade(path="//"), 404, 40400, "// does not accept WebSockets"),
+    "another path, whole": (upgrade(path="http://x/nowhere"), 404, 40400, "/nowhere does not accept WebSockets"),
     "POST": (upgrade().replace(b"GET", b"POST", 1), 405, 40500, "POST cannot open a WebSocket"),
     "HEAD": (upgrade().replace(b"GET", b"HEAD", 1), 405, 40500, ""),
     "HTTP/1.0": (upgrade().replace(b"HTTP/1.1", b"HTTP/1.0"), 400, 40000, "HTTP/1.1"),
-    "no Upgrade": (without("upgrade"), 400, 40000, "Upgrade: must be websocket: is there a proxy"),
+    "no Upgrade": (without("upgrade"), 400, 40000, "Upgrade: must be websocket; does a proxy"),
     "another Upgrade": (instead("upgrade", "h2c"), 400, 40000, "Upgrade: must be websocket"),
     "no Connection": (without("connection"), 400, 40000, "Connection: must name upgrade"),
     "another Connection": (instead("connection", "keep-alive"), 400, 40000, "Connection: must name upgrade"),
@@ -142,14 +142,14 @@ REFUSED = {
     "a key that is no base64": (instead("sec-websocket-key", "%" * 24), 400, 40000, "Sec-WebSocket-Key: must be"),
     "no Host": (without("host"), 400, 40000, "Host"),
     "a Host that is no ASCII": (instead("host", "h\xf6st"), 400, 40000, "Host: must be ASCII"),
-    "a body": (upgrade(more="Content-Length: 5\r\n") + b"12345", 400, 40000, "has no body"),
-    "a body in chunks": (upgrade(more=CHUNKED) + b"0\r\n\r\n", 400, 40000, "has no body"),
+    "a body": (upgrade(more="Content-Length: 5\r\n") + b"12345", 400, 40000, "must not have a body"),
+    "a body in chunks": (upgrade(more=CHUNKED) + b"0\r\n\r\n", 400, 40000, "must not have a body"),
     "more than a WebSocket": (instead("upgrade", "websocket, foo"), 400, 40000, "malformed"),
     "a sub-protocol of others": (
         upgrade(more="Sec-WebSocket-Protocol: mqtt\r\n"),
         400,
         40000,
-        "Sec-WebSocket-Protocol: is of the MQTT protocol",
+        "Sec-WebSocket-Protocol: belongs to the MQTT protocol",
     ),
 }
 
@@ -232,7 +232,7 @@ def test_a_path_of_another_protocol_is_refused_by_its_name(served: Served, path:
             peer.send(sent)
             status, code, message = peer.refusal()
             assert (status, code) == (404, 40400)
-            assert path in message and f"is of the {protocol} protocol" in message
+            assert path in message and f"belongs to the {protocol} protocol" in message
 
 
 def test_a_path_that_only_looks_like_one_of_another_protocol_has_no_name(served: Served) -> None:

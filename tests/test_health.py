@@ -30,7 +30,7 @@ def health(server: Server) -> tuple[int, list[str]]:
 
 def told_of_reads(server: Server) -> bool:
     status, reasons = health(server)
-    return status == 503 and any(reason.startswith("stored messages can't be read") for reason in reasons)
+    return status == 503 and any(reason.startswith("stored messages cannot be read") for reason in reasons)
 
 
 def asked_by_rest(server: Server, channel: str) -> str:
@@ -119,7 +119,7 @@ def test_while_something_damaged_is_met_the_server_is_not_well_and_names_neither
     status, body, _ = request(server.address, "GET", channel_path(channel))
     assert (status, body["error"]["code"]) == (500, 50001)
     assert str(server.directory) not in body["error"]["message"]
-    assert health(server) == (503, [f"stored messages can't be read: {DAMAGED}"])
+    assert health(server) == (503, [f"stored messages cannot be read: {DAMAGED}"])
 
 
 def test_what_is_damaged_is_told_until_nobody_has_met_it_for_a_while() -> None:

@@ -146,7 +146,7 @@ def current_names_an_older_one(path: Path) -> str:
 @loss
 def the_manifest_is_gone(path: Path) -> str:
     newest(path, "MANIFEST-*").unlink()
-    return "is missing, though CURRENT names it"
+    return "is missing, although CURRENT names it"
 
 
 @pytest.mark.parametrize("damage", LOSSES.values(), ids=LOSSES)

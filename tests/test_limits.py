@@ -218,14 +218,14 @@ def test_connections_beyond_those_of_a_key_or_an_app_are_told_to_come_back(serve
         with RawClient(server.address, key="app1.few:s", greet=False) as third:
             error = ended_with(third, Action.DISCONNECTED)["error"]
             assert (error["code"], error["statusCode"]) == (40150, 401)
-            assert "2 connections of this key" in error["message"]
+            assert "this key has reached its maximum of 2 open connections" in error["message"]
         second.close()
         wait_until(lambda: _connects(server, "app1.few:s"), what="its place")
     with (
         RawClient(server.address, key="app3.one:s") as one,
         RawClient(server.address, key="app3.two:s", greet=False) as two,
     ):
-        assert "1 connections of this app" in ended_with(two, Action.DISCONNECTED)["error"]["message"]
+        assert "this app has reached its maximum of 1 open connections" in ended_with(two, Action.DISCONNECTED)["error"]["message"]
         one.close()
 
 

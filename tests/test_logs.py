@@ -326,7 +326,7 @@ def test_a_disk_is_told_of_when_it_gets_low_and_when_it_has_room_again(caplog: p
         usage[2] = free
         watch.look()
     assert [each.facts["event"] for each in caplog.records] == ["disk_low", "disk_eased"]  # type: ignore[attr-defined]
-    assert "the disk is low: 1023 MiB are free" in caplog.text
+    assert "the disk is almost full: 1023 MiB are free" in caplog.text
     caplog.clear()
     small = DiskWatch(Path("data"), lambda path: (1 << 30, 0, (1 << 30) // 20))
     small.look()

@@ -52,7 +52,7 @@ def test_a_server_whose_apps_are_gone_says_so_and_makes_no_other_app_until_it_is
     for arguments in ([], ["--key", "other.key:secret"], ["--dev"]):
         status, said = start(tmp_path, *arguments)
         assert status == 1, said
-        assert "apps.json: is missing, though the journal beside it holds messages" in said
+        assert "apps.json: is missing, although the journal beside it holds messages" in said
         assert f"unbroken keys create --data {tmp_path}" in said
         assert not (tmp_path / "apps.json").exists()
     (tmp_path / "apps.json").write_bytes(kept)
@@ -69,7 +69,7 @@ def test_a_server_that_ran_with_keys_of_its_configuration_does_not_make_an_app_b
     assert start(tmp_path, "--key", "shop.key:secret")[0] == 0, "apps.json was never needed"
     status, said = start(tmp_path)
     assert status == 1
-    assert "give the keys with which the server ran before" in said
+    assert "configure the keys that the server used before" in said
 
 
 @pytest.mark.parametrize("lock", [False, True], ids=["new", "cut off before apps.json"])

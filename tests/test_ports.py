@@ -105,7 +105,7 @@ def test_a_machine_without_ipv6_is_told_what_to_do(monkeypatch: pytest.MonkeyPat
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
     monkeypatch.setattr(socket, "socket", missing)
-    with pytest.raises(StartupFailed, match=r"no IPv6; 0\.0\.0\.0 is every address of IPv4"):
+    with pytest.raises(StartupFailed, match=r"no IPv6; use 0\.0\.0\.0 for all IPv4 addresses"):
         ports.bind("::", 8080)
 
 

@@ -183,13 +183,13 @@ def test_connections_of_key_and_app_are_counted_together() -> None:
     first = allowed.of("app1.k", "app1")
     check_connections(first)
     allowed.opened(first)
-    with pytest.raises(LimitExceeded, match="1 connections of this key") as refused:
+    with pytest.raises(LimitExceeded, match="this key has reached its maximum of 1 open") as refused:
         check_connections(first)
     assert (refused.value.code, refused.value.status) == (40150, 401)
     second = allowed.of("app1.x", "app1")
     check_connections(second)
     allowed.opened(second)
-    with pytest.raises(LimitExceeded, match="2 connections of this app"):
+    with pytest.raises(LimitExceeded, match="this app has reached its maximum of 2 open"):
         check_connections(second)
     allowed.closed(first)
     check_connections(first)
@@ -200,7 +200,7 @@ def test_a_connection_that_finds_no_room_at_another_key_stays_where_it_was() -> 
     first, second = allowed.of("app1.k", "app1"), allowed.of("app1.x", "app1")
     allowed.opened(first)
     allowed.opened(second)
-    with pytest.raises(LimitExceeded, match="1 connections of this key"):
+    with pytest.raises(LimitExceeded, match="this key has reached its maximum of 1 open"):
         allowed.moved(second, first)
     assert (first.key.connections, second.key.connections, first.app.connections) == (1, 1, 2)
     allowed.moved(first, second)

@@ -49,9 +49,9 @@ def test_the_example_is_valid_and_shows_every_limit_with_its_default() -> None:
 
 def test_what_is_commented_out_in_the_example_is_valid_but_for_its_secrets(file: Path) -> None:
     shown = re.sub(r"^# (\[|\]|\w+ = |    \{)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
-    with pytest.raises(StartupFailed, match=r"apps\[0\]\.keys\[0\]\.key: its secret is that of an example"):
+    with pytest.raises(StartupFailed, match=r"apps\[0\]\.keys\[0\]\.key: its secret is from a public example"):
         read(file, shown)
-    with pytest.raises(StartupFailed, match=r"apps\[0\]\.keys\[1\]\.key: its secret is that of an example"):
+    with pytest.raises(StartupFailed, match=r"apps\[0\]\.keys\[1\]\.key: its secret is from a public example"):
         read(file, shown.replace("change-me-please", "aSecret"))
     settings = read(file, shown.replace("change-me-please", "aSecret").replace("change-me-too", "another"))
     assert settings.namespaces["chat"].persisted_hours == 72
@@ -142,12 +142,12 @@ def test_what_is_written_is_what_holds(file: Path) -> None:
         ("[[apps]]\nid='a'\nkeys=[{key='a.k:s', limits={data='x'}}]", "apps[0].keys[0].limits.data", "above the first"),
         ("log_level = 'warn'", "log_level", "one of debug, info, warning, error, got 'warn'; did you mean warning?"),
         ("log_format = 'xml'", "log_format", "one of text, json, got 'xml'"),
-        ("dev_anywhere = true", "dev_anywhere", "needs dev"),
+        ("dev_anywhere = true", "dev_anywhere", "requires dev"),
         ("[limits]\nconnections = 5000000000000", "limits.connections", "from 1 to 1,099,511,627,776, got 5,000,"),
         ("[limits.app]\nconections = 5", "limits.app.conections", "did you mean connections?"),
         ("[[apps]]\nid = 'a'\nkey = []", "apps[0].key", "did you mean keys?"),
         ("[[apps]]\nid = 'a'\nkeys = [{key='a.k:s', enable=false}]", "apps[0].keys[0].enable", "mean enabled?"),
-        ("[[apps]]\nid = 'a'\nkeys = ['a.k:Change-Me-please']", "apps[0].keys[0].key", "everybody knows"),
+        ("[[apps]]\nid = 'a'\nkeys = ['a.k:Change-Me-please']", "apps[0].keys[0].key", "public example"),
         ("[namespaces.n]\npersisted_hour = 5", "namespaces.n.persisted_hour", "did you mean persisted_hours?"),
         ("listen = 8080", "listen", "must be a string, got 8080"),
         ("listen = 'localhost'", "listen", "HOST:PORT"),

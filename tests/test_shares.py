@@ -184,10 +184,10 @@ def test_a_quota_takes_the_place_of_a_share(serve, way):  # noqa: F811
     first = WAYS[way](server, ONE, "json", {})
     taken, (code, reason) = until_refused(first, lambda number: f"room-{number}", {"data": "x"})
     assert (taken, code) == (10, 42910)
-    assert "app app1 has 10 channels in memory, the most it may have" in reason
+    assert "app app1 has 10 channels in memory, the maximum" in reason
     taken, (code, reason) = until_refused(first, lambda _: "room-1", {"data": "x"})
     assert (taken, code) == (90, 42910)
-    assert "app app1 has 100 message ids remembered, 100 at most" in reason
+    assert "app app1 has 100 message ids remembered, the maximum is 100" in reason
     first.close()
 
 

@@ -88,10 +88,10 @@ def of_unix() -> socket.socket:
     ("make", "reason"),
     [
         (unbound, "it does not listen"),
-        (connected, "it does not listen; where systemd has it, Accept must be no"),
+        (connected, "it does not listen; in its systemd unit, set Accept=no"),
         (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "it is a datagram socket"),
         (of_unix, "it is a UNIX socket"),
-        (lambda: open(os.devnull), "it is no socket"),  # noqa: SIM115 - the test closes it
+        (lambda: open(os.devnull), "it is not a socket"),  # noqa: SIM115 - the test closes it
     ],
     ids=["unbound", "connected", "UDP", "UNIX", "file"],
 )
@@ -103,7 +103,7 @@ def test_a_descriptor_that_is_no_listening_tcp_socket_is_refused(
         with pytest.raises(RuntimeError) as refused:
             server.start()
         server.close_sockets()
-    assert f"unbroken: LISTEN_FDS: descriptor 4 is no listening TCP socket: {reason}" in str(refused.value)
+    assert f"unbroken: LISTEN_FDS: descriptor 4 is not a listening TCP socket: {reason}" in str(refused.value)
     assert not server.complaints()
 
 
@@ -113,7 +113,7 @@ def test_a_descriptor_that_is_no_listening_tcp_socket_is_refused(
         ({"LISTEN_FDS": "x"}, "LISTEN_FDS: must be a number, got 'x'"),
         ({"LISTEN_FDS": "-1"}, "LISTEN_FDS: must be a number, got '-1'"),
         ({"LISTEN_FDS": "1", "LISTEN_PID": "0x1"}, "LISTEN_PID: must be a number, got '0x1'"),
-        ({"LISTEN_FDS": "65000"}, "is no listening TCP socket: "),
+        ({"LISTEN_FDS": "65000"}, "is not a listening TCP socket: "),
     ],
 )
 def test_what_is_not_as_the_protocol_has_it_is_refused(environment: dict[str, str], reason: str) -> None:

@@ -46,7 +46,7 @@ class Authenticator:
             return self.basic(_decoded(value) or "")
         if scheme:
             raise AuthError("Authorization: must be Basic or Bearer", code=40101)
-        raise AuthError("credentials: missing; give a key or a token", code=40101)
+        raise AuthError("credentials: missing; send a key or a token", code=40101)
 
     def basic(self, text: str) -> Identity:
         """One object for all who come with the same key. Raises: AuthError."""

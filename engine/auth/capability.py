@@ -178,17 +178,19 @@ class Capability:
                 merged = found.get(resource)
                 if merged is None:
                     if len(found) >= limits.CAPABILITY_RESOURCES:
-                        raise BadRequest("capability: overlaps the key's in too many places; ask for less", code=40000)
+                        raise BadRequest(
+                            "capability: intersects the key's in too many places; request less", code=40000
+                        )
                     merged = found[resource] = []
                 merged += [operation for operation in shared if operation not in merged]
         if not found:
-            raise AuthError("capability: the key permits nothing of this", code=40160)
+            raise AuthError("capability: the key permits none of this", code=40160)
         narrowed = {name: _in_order(merged, requested._resources.get(name)) for name, merged in found.items()}
         if narrowed == requested._resources:
             return requested
         result = Capability(narrowed)
         if len(result.text.encode()) > limits.CAPABILITY_BYTES:
-            raise BadRequest("capability: overlaps the key's in too many places; ask for less", code=40000)
+            raise BadRequest("capability: intersects the key's in too many places; request less", code=40000)
         return result
 
 
@@ -234,12 +236,12 @@ def _resource(name: object) -> str:
 
 def _operations(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise BadRequest(f"capability[{name[:60]!r}]: must be an array of operations, at least one", code=40000)
+        raise BadRequest(f"capability[{name[:60]!r}]: must be a non-empty array of operations", code=40000)
     for operation in value:
         if operation != "*" and operation not in NAMES:
             raise BadRequest(f"capability[{name[:60]!r}]: {operation[:40]!r} is not an operation", code=40000)
     if "*" in value and len(value) > 1:
-        raise BadRequest(f"capability[{name[:60]!r}]: '*' must stand alone", code=40000)
+        raise BadRequest(f"capability[{name[:60]!r}]: '*' cannot be combined with other operations", code=40000)
     return tuple(dict.fromkeys(value))
 
 

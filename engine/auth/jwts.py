@@ -64,12 +64,12 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
         what that one is refused with.
     """
     if len(token) > LONGEST_CREDENTIAL or not token.isascii():
-        raise invalid("it is too long, or has characters that no JWT has")
+        raise invalid("it is too long, or contains characters that are invalid in a JWT")
     segments = token.count(MARK) + 1
     if segments == ENCRYPTED_SEGMENTS:
         return _open_encrypted(token, keyring, seal, now_ms)
     if segments != SEGMENTS:
-        raise invalid("it must have three segments between dots")
+        raise invalid("it must have three segments separated by dots")
     key = _key_of(_header(token), keyring)
     try:
         decoded = _VERIFIER.decode_complete(token, key.secret, algorithms=[ALGORITHM])
@@ -126,7 +126,7 @@ def _open_encrypted(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) 
     """We can't read it, and need not: what counts is the token in its header, which nobody but us can have made."""
     inner = _inner(_header(token), {})
     if inner is None:
-        raise invalid("an encrypted one must have x-ably-token in its header")
+        raise invalid("an encrypted JWT must have x-ably-token in its header")
     return seal.open(inner, keyring, now_ms)
 
 
@@ -136,10 +136,10 @@ def _header(token: str) -> Mapping[str, Any]:
     try:
         text = _base64url(segment)
     except ValueError:
-        raise invalid("its header is no base64url") from None
+        raise invalid("its header is not base64url") from None
     header = _map(text, "its header")
     if "crit" in header:
-        raise invalid("crit: it demands what this server does not know")
+        raise invalid("crit: names an extension that this server does not support")
     return header
 
 
@@ -204,7 +204,7 @@ def _inner(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str | None:
     if not found:
         return None
     if not isinstance(found[0], str) or found[-1] != found[0]:
-        raise invalid("x-ably-token: must be a token, and the same in header and claims")
+        raise invalid("x-ably-token: must be a token, equal in header and claims")
     if is_jwt(found[0]):
         raise invalid("x-ably-token: must be a token of this server, not another JWT")
     return found[0]
@@ -213,7 +213,7 @@ def _inner(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str | None:
 def _embedded(inner: str, key: Key, expires_ms: int, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Identity:
     identity = seal.open(inner, keyring, now_ms)
     if identity.app_id != key.app_id:
-        raise invalid("x-ably-token: is of another app than the JWT's key")
+        raise invalid("x-ably-token: belongs to another app than the JWT's key")
     assert identity.expires_ms is not None
     if expires_ms > identity.expires_ms:
         raise invalid("exp: is later than the expiry of the token in x-ably-token")

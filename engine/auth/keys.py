@@ -27,11 +27,10 @@ def parse_key(text: str) -> tuple[str, str, str]:
     """App id, key id and secret. Raises: KeyFormatError."""
     match = _KEY.fullmatch(text)
     if match is None or not text.isprintable():  # neither control characters nor halves of surrogate pairs
-        raise KeyFormatError("a key has the form appId.keyId:secret, with no blanks, dots or colons in its parts")
+        raise KeyFormatError("a key must have the form appId.keyId:secret, without blanks, dots or colons in its parts")
     if match[3].lower().startswith(PUBLISHED):
         raise KeyFormatError(
-            "its secret is that of an example, which everybody knows: choose another, or have one made by "
-            "`unbroken keys create`"
+            "its secret is from a public example: choose another, or create a key with `unbroken keys create`"
         )
     return match[1], match[2], match[3]
 

@@ -54,7 +54,7 @@ class Pace:
             if len(self._used) >= limits.REMEMBERED_NAMES:
                 self._used = {name: rate for name, rate in self._used.items() if not rate.room(now_ms)}
             if len(self._used) >= limits.REMEMBERED_NAMES:
-                raise LimitExceeded("the rates of the token are used up on too many channels", code=42911)
+                raise LimitExceeded("the token's rates are exhausted on too many channels", code=42911)
             used = self._used[channel] = Rate(0, thousandths)
         else:
             used.limit(0, thousandths)

@@ -90,7 +90,7 @@ class TokenIssuer:
                 del request["capability"]
             self._check_mac(key, key_name, request, now_ms, steady_ms if steady_ms is not None else now_ms)
         elif authenticated is None and with_token:
-            raise AuthError("a token cannot ask for a token: sign the request, or send it with the key", code=40162)
+            raise AuthError("a token cannot request a token: sign the request, or send it with the key", code=40162)
         elif authenticated is None:
             raise AuthError("the request is neither signed nor sent with the key", code=40101)
         elif key is None or authenticated.name != key_name:
@@ -121,17 +121,17 @@ class TokenIssuer:
         timestamp = _number(request, "timestamp")
         nonce, mac = request.get("nonce"), request["mac"]
         if not isinstance(nonce, str) or len(nonce) < SHORTEST_NONCE or "\n" in nonce:
-            reason = f"must be a string of at least {SHORTEST_NONCE} characters, and have no newline"
+            reason = f"must be a string of at least {SHORTEST_NONCE} characters without newlines"
             raise BadRequest(f"nonce: {reason}", code=40000)
         if not isinstance(mac, str):
             raise BadRequest("mac: must be a string", code=40000)
         client_id = _as_signed(request, "clientId", code=40012)
         if "\n" in client_id:
-            raise BadRequest("clientId: must have no newline in a signed request", code=40012)
+            raise BadRequest("clientId: must not contain a newline in a signed request", code=40012)
         capability = _as_signed(request, "capability", code=40000)
         inside = capability.strip(" \t\r")
         if inside.startswith("\n") or inside.endswith("\n"):
-            raise BadRequest("capability: must have no newline at its ends in a signed request", code=40000)
+            raise BadRequest("capability: must not begin or end with a newline in a signed request", code=40000)
         fields = (
             key_name,
             _as_signed(request, "ttl", code=40003),
@@ -171,7 +171,7 @@ def _as_signed(request: Mapping[str, Any], field: str, *, code: int) -> str:
     if field == "capability" and isinstance(value, dict):
         with contextlib.suppress(TypeError):  # it is too deep, or has keys that are no text
             return orjson.dumps(value).decode()
-    raise BadRequest(f"{field}: has a type that a signed request cannot have", code=code)
+    raise BadRequest(f"{field}: has a type that is not allowed in a signed request", code=code)
 
 
 def _number(request: Mapping[str, Any], field: str, default: int | None = None) -> int:

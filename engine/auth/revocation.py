@@ -65,10 +65,10 @@ def parse_target(text: str) -> tuple[str, str]:
     """Kind and value. Raises: BadRequest 40000."""
     name, colon, value = text.partition(":")
     if not colon or name not in KINDS:
-        raise BadRequest(f"targets: {text[:40]!a} is none of clientId:, revocationKey:, channel:", code=40000)
+        raise BadRequest(f"targets: {text[:40]!a} must begin with clientId:, revocationKey: or channel:", code=40000)
     if not 0 < len(value.encode("utf-8", "replace")) <= limits.REVOCATION_TARGET_BYTES:
         most = limits.REVOCATION_TARGET_BYTES
-        raise BadRequest(f"targets: {text[:40]!a}: must have after the colon 1 to {most} bytes", code=40000)
+        raise BadRequest(f"targets: {text[:40]!a}: must have 1 to {most} bytes after the colon", code=40000)
     return KINDS[name], value
 
 
@@ -95,7 +95,9 @@ class Revocations:
         if self._count >= limits.REVOCATIONS:
             self.expire(now_ms)
             if self._count >= limits.REVOCATIONS:
-                raise LimitExceeded(f"{limits.REVOCATIONS} revocations are in force; more fit in later", code=42910)
+                raise LimitExceeded(
+                    f"{limits.REVOCATIONS} revocations are in force, the maximum; try again later", code=42910
+                )
         self._keep(entry)
 
     def applies_at(self, identity: Identity) -> int | None:

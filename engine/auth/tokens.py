@@ -77,7 +77,7 @@ class Identity:
 def check_client_id(client_id: object) -> str:
     """What can be the clientId of a connection or token; ``*``, for any, included. Raises: BadRequest 40012."""
     if not isinstance(client_id, str) or not client_id:
-        raise BadRequest("clientId: must be a string, and not empty", code=40012)
+        raise BadRequest("clientId: must be a non-empty string", code=40012)
     if len(client_id.encode("utf-8", "replace")) > limits.CLIENT_ID_BYTES:
         raise BadRequest(f"clientId: must have at most {limits.CLIENT_ID_BYTES} bytes", code=40012)
     return client_id

@@ -128,7 +128,7 @@ def _remember(
                 store.write(state.silent.rows(store, found, now_ms))
             state.unsynced = True
         except StoreError as error:
-            raise state.fail(f"who fell silent could not be written: {error}") from error
+            raise state.fail(f"the silent channels could not be written: {error}") from error
         return True
 
 

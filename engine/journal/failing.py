@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from engine.errors import JournalCorrupted, JournalUnavailable
 
-DAMAGED = "what is stored of a channel is damaged"
+DAMAGED = "stored data of a channel is damaged"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

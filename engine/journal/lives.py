@@ -73,7 +73,7 @@ class Lives:
         """Raises: ValueError."""
         rest = len(value) - SERIES_LENGTH
         if rest < 0 or rest % _STEP:
-            raise ValueError(f"{len(value)} bytes are no list of lives")
+            raise ValueError(f"{len(value)} bytes are not a list of lives")
         steps = range(SERIES_LENGTH, len(value), _STEP)
         names = [value[:SERIES_LENGTH], *(value[at + SERIAL_BYTES : at + _STEP] for at in steps)]
         ends = [int.from_bytes(value[at : at + SERIAL_BYTES], "big") for at in steps]

@@ -76,7 +76,7 @@ def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool
                 rows.next()
         rows.status()
     except StoreError as error:
-        raise JournalUnavailable(f"what was noted can't be read: {error}") from error
+        raise JournalUnavailable(f"the notes cannot be read: {error}") from error
     return found
 
 
@@ -100,7 +100,7 @@ class Meta:
             if store.families():
                 raise StoreError("Corruption: column families without the journal's format mark")
             if begun is not None:
-                raise StoreError("Corruption: all that this server had written is gone")
+                raise StoreError("Corruption: everything that this server had written is missing")
             self.synced, self.written, self.head = Lives([new_series()]), Lives([new_series()]), 0
             rows += [(META, b"format", FORMAT), head_row(0)]
             self.floors: dict[str, int] = {}

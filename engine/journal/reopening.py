@@ -43,8 +43,8 @@ def open_journal(state: JournalState, begun: Meta | None = None) -> None:
         state.silent = Silent(store, silent, meta.forgotten, state.max_silent, state.timeline)
         if store.noted is not None and meta.head < store.noted.head:
             raise StoreError(
-                f"Corruption: the newest serial in it is {meta.head}, and was {store.noted.head} or more: "
-                "a log is missing, or its end"
+                f"Corruption: its newest serial is {meta.head}, but was at least {store.noted.head}: "
+                "a log or the end of a log is missing"
             )
         store.write(meta.rows)
         store.sync()
@@ -116,7 +116,7 @@ def _check_room(state: JournalState) -> None:
         logs = sum(log.stat().st_size for log in state.path.glob("*.log"))
         free = disk_usage(state.path).free
     except OSError as error:  # no descriptor is left, or the disk does not even answer that: later, perhaps
-        told = f"{state.failed}; and {state.path.name} cannot be looked at: {error.strerror}"
+        told = f"{state.failed}; and {state.path.name} cannot be inspected: {error.strerror}"
         raise JournalUnavailable(told) from error
     needed = logs + REOPEN_SPARE_BYTES
     if free < needed:
@@ -129,7 +129,7 @@ def _advice(path: Path, status: str) -> str:
     if status.startswith("Corruption"):
         return (
             f"{path} is damaged and was left untouched ({status}); move it elsewhere, and put a copy in its place. "
-            f"(A copy that was taken while a server ran lacks what came meanwhile, and is opened once {path / NAME} is "
-            "moved elsewhere. Without any copy the server starts with its keys, and without messages)"
+            f"(A copy that was taken while a server ran lacks later writes, and opens once {path / NAME} is "
+            "moved elsewhere. Without any copy the server starts with its keys and without messages)"
         )
     return f"{path} could not be opened ({status}); check space, permissions and the disk, then start again"

@@ -94,7 +94,7 @@ class JournalState:
             try:
                 store.note(self.head, logs, durable=not self.unsynced)
             except StoreError as error:
-                raise JournalUnavailable(f"what must be there can't be noted: {error}", unwritten=True) from error
+                raise JournalUnavailable(f"the witness cannot be written: {error}", unwritten=True) from error
 
     def create_bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
         """Who calls has ``building``. Raises: StoreError."""

@@ -128,15 +128,15 @@ def missing(directory: Path, noted: FilesNote | None, found: list[tuple[Path, Fi
         remains = [file.name for file, about in found if about.first is not None]
         remains += [file.name for file in directory.glob("*.sst")]
         remains += [NAME] if noted is not None else []
-        return f"CURRENT: is missing, though {remains[0]} is there" if remains else None
+        return f"CURRENT: is missing, although {remains[0]} exists" if remains else None
     match = _CURRENT.fullmatch(current)
     if match is None:
-        return "CURRENT: is damaged, it names no MANIFEST"
+        return "CURRENT: is damaged: it names no MANIFEST"
     number, name = int(match[1]), current.decode().strip()
     try:
         data = (directory / name).read_bytes()
     except FileNotFoundError:
-        return f"{name}: is missing, though CURRENT names it"
+        return f"{name}: is missing, although CURRENT names it"
     edits = manifest.examine(data)
     if edits.problem is not None:
         return f"{name}: {edits.problem}"
@@ -146,9 +146,9 @@ def missing(directory: Path, noted: FilesNote | None, found: list[tuple[Path, Fi
     if noted is None:
         return None
     if number < noted.manifest:
-        return f"CURRENT: names {name}, and MANIFEST-{noted.manifest:06d} was in use"
+        return f"CURRENT: names {name}, but MANIFEST-{noted.manifest:06d} was in use"
     if number == noted.manifest and edits.end < noted.manifest_bytes:
-        return f"{name}: ends at byte {edits.end}, and had {noted.manifest_bytes}"
+        return f"{name}: ends at byte {edits.end}, but had {noted.manifest_bytes} bytes"
     return _missing_log(found, noted, edits.flushed)
 
 
@@ -168,11 +168,11 @@ def _missing_log(found: list[tuple[Path, Finding]], noted: FilesNote, flushed: i
     for name, size in noted.logs.items():
         if name in there:
             if there[name] < size:
-                return f"{name}: has {there[name]} bytes, and had {size}"
+                return f"{name}: has {there[name]} bytes, but had {size}"
             continue
         number = number_of(Path(name))
         later = [about.first for log, about in found if number_of(log) > number and about.first is not None]
         needed = later[0] - 1 if later else noted.sequence
         if size and flushed is not None and flushed < needed:
-            return f"{name}: is missing: it had sequences up to {needed}, and tables have those up to {flushed}"
+            return f"{name}: is missing: it had sequences up to {needed}, but tables only have those up to {flushed}"
     return None

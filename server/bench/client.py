@@ -110,7 +110,7 @@ class Client:
         except (ValueError, msgpack.UnpackException):
             message = None
         if not _is_message(message):
-            self._end(f"the server sent what is no protocol message: {payload[:80]!r}")
+            self._end(f"the server sent something other than a protocol message: {payload[:80]!r}")
             return
         action = message["action"]
         if action == Action.CONNECTED:

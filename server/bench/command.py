@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return _main(arguments)
     except KeyboardInterrupt:  # before the run: it has an end of its own; or behind it, when files are written
-        say("unbroken bench: ended by hand")
+        say("unbroken bench: interrupted")
         return INCORRECT
 
 
@@ -59,10 +59,10 @@ def _main(arguments: argparse.Namespace) -> int:
         say(f"unbroken bench: {error}")
         return UNREACHABLE if isinstance(error, Unreachable) else USAGE
     except Interrupted:
-        say("unbroken bench: ended by hand, before anything was measured")
+        say("unbroken bench: interrupted before anything was measured")
         return INCORRECT
     except KeyboardInterrupt:
-        say("unbroken bench: ended by hand while messages were still on their way: no verdict")
+        say("unbroken bench: interrupted while messages were still on their way: no verdict")
         return INCORRECT
     finally:
         load.close()
@@ -85,9 +85,9 @@ def _check_writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {path.parent}")
     if path.is_dir():
-        raise UsageError(f"{path} is a directory, and no file")
+        raise UsageError(f"{path} is a directory, not a file")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"{path} can't be written")
+        raise UsageError(f"{path} cannot be written")
 
 
 def _print(text: str) -> bool:
@@ -125,7 +125,10 @@ def _ending_early(load: Load) -> Iterator[None]:
         if load.interrupted:
             raise KeyboardInterrupt
         load.interrupted = True
-        say("unbroken bench: ending; waiting for what is on its way (once more: at once, without a verdict)")
+        say(
+            "unbroken bench: ending; waiting for messages on their way "
+            "(interrupt again to end at once, without a verdict)"
+        )
 
     before = signal.signal(signal.SIGINT, end)
     try:

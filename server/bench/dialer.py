@@ -120,7 +120,7 @@ class Dialer:
                 attempt.connection.detach()
                 attempt.client.opened(descriptor, rest)
         elif len(attempt.received) > ANSWER_BYTES:
-            self._fail(attempt, "what answers there does not speak HTTP")
+            self._fail(attempt, "the answer is not HTTP")
 
     def _why_closed(self, attempt: Attempt) -> str:
         if self._relay is not None and not self._relay.failures.empty():
@@ -149,11 +149,11 @@ def _problem(head: bytes, accept: bytes, rest: bytes) -> str | None:
     status, *lines = head.split(b"\r\n")
     parts = status.split(b" ", 2)
     if not parts[0].startswith(b"HTTP/1.") or len(parts) < 2:
-        return "what answers there does not speak HTTP"
+        return "the answer is not HTTP"
     if parts[1] != b"101":
         body = rest[:200].decode(errors="replace").strip()
-        return f"no WebSocket there: HTTP status {parts[1].decode(errors='replace')} {body}"
+        return f"not a WebSocket: HTTP status {parts[1].decode(errors='replace')} {body}"
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
     if headers.get(b"sec-websocket-accept") != accept:
-        return "the answer to the WebSocket request is not to ours (Sec-WebSocket-Accept)"
+        return "the answer does not match the WebSocket request (Sec-WebSocket-Accept)"
     return None

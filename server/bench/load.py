@@ -143,7 +143,7 @@ class Load:
             if self.failures or time.monotonic() > until:
                 missing = sum(not client.ready for client in clients)
                 why = next(iter(self.notes), f"no answer within {seconds:g} s")
-                raise Unreachable(f"{missing} of {len(clients)} connections were not let in: {why}")
+                raise Unreachable(f"{missing} of {len(clients)} connections were not accepted: {why}")
 
     # client.Run
 
@@ -159,8 +159,8 @@ class Load:
         wanted = self.options.per_frame * (self.options.size + len(NAME))
         if 0 < largest < wanted:
             raise UsageError(
-                f"the server takes publishes of at most {largest:,} bytes (maxMessageSize); "
-                f"these have {wanted:,}: a smaller --size or --per-frame"
+                f"the server accepts publishes of at most {largest:,} bytes (maxMessageSize), but "
+                f"these have {wanted:,}; use a smaller --size or --per-frame"
             )
 
     def failed(self, client: Client, why: str) -> None:

@@ -48,16 +48,16 @@ scenarios and examples:
       unbroken bench --key KEY --ramp 1000:50000:30 --plot ramp.png
   storm        clients that all connect and attach at once
       unbroken bench --key KEY --scenario storm --subscribers 5000
-  reconnect    all connections are cut off at once while publishing goes on, and resume
+  reconnect    all connections are cut off at once and resume, while publishing continues
       unbroken bench --key KEY --scenario reconnect --subscribers 1000 --rate 500
-  idle         what a connection costs that is attached and silent
+  idle         the cost of an attached, silent connection
       unbroken bench --key KEY --scenario idle --subscribers 10000 --server-pid PID
   replay       messages are stored, then read back from a cursor
       unbroken bench --key KEY --scenario replay --count 100000
 
-exit status: 0 every acknowledged message was delivered once and in order; 1 not so, or publishes were refused, or
-the connection was lost; 2 wrong usage, or what was found could not be written; 3 the server could not be reached, or
-did not let us in
+exit status: 0 every acknowledged message was delivered once and in order; 1 some were not, or publishes were refused,
+or a connection was lost; 2 wrong usage, or the results could not be written; 3 the server could not be reached, or
+refused all connections
 """
 
 
@@ -105,30 +105,47 @@ class Options:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Without defaults: those are in ``Options``, and what has been given can be told from what has not."""
     parser.add_argument(
-        "--url", default="ws://127.0.0.1:8080", help="ws:// or http://, wss:// or https:// (ws://127.0.0.1:8080)"
+        "--url",
+        default="ws://127.0.0.1:8080",
+        help="address of the server: ws:// or http://, wss:// or https:// (ws://127.0.0.1:8080)",
     )
-    parser.add_argument("--key", metavar="appId.keyId:secret", help="better in the environment: UNBROKEN_KEY")
-    parser.add_argument("--scenario", choices=SCENARIOS, default="throughput", help="see below (throughput)")
+    parser.add_argument(
+        "--key", metavar="appId.keyId:secret", help="the API key; better set UNBROKEN_KEY in the environment"
+    )
+    parser.add_argument(
+        "--scenario", choices=SCENARIOS, default="throughput", help="the kind of load, see below (throughput)"
+    )
     parser.add_argument("--publishers", type=_whole, metavar="N", help="connections that publish (1)")
     parser.add_argument("--subscribers", type=_whole, metavar="N", help="connections that subscribe (10)")
-    parser.add_argument("--channels", type=_whole, metavar="N", help="they are spread over so many (1)")
-    parser.add_argument("--size", type=_whole, metavar="BYTES", help="of one message's data (128)")
+    parser.add_argument("--channels", type=_whole, metavar="N", help="number of channels (1)")
+    parser.add_argument("--size", type=_whole, metavar="BYTES", help="size of one message's data (128)")
     parser.add_argument("--per-frame", type=_whole, metavar="N", help="messages in one publish (1)")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--window", type=_whole, metavar="N", help="unacknowledged publishes each (64)")
     pace.add_argument("--rate", type=_number, metavar="R", help="messages a second in all, on a fixed schedule")
-    pace.add_argument("--ramp", metavar="FROM:TO:SECONDS", help="the same, changing evenly, then staying")
-    parser.add_argument("--duration", type=_number, metavar="S", help="seconds measured (10)")
-    parser.add_argument("--warmup", type=_number, metavar="S", help="seconds before that (1)")
+    pace.add_argument("--ramp", metavar="FROM:TO:SECONDS", help="a rate that changes evenly, then stays")
+    parser.add_argument("--duration", type=_number, metavar="S", help="measured time (10)")
+    parser.add_argument("--warmup", type=_number, metavar="S", help="time before that which is not measured (1)")
     parser.add_argument("--count", type=_whole, metavar="N", help="messages of a replay (100000)")
-    parser.add_argument("--at-once", type=_whole, metavar="N", help="connections being made at a time (64)")
-    parser.add_argument("--format", choices=("json", "msgpack"), default="json", help="on the wire (json)")
-    parser.add_argument("--prefix", default="bench", help="of the channels' names; a namespace ends with ':' (bench)")
-    parser.add_argument("--server-pid", type=_whole, metavar="PID", help="a server here: its CPU and memory")
+    parser.add_argument("--at-once", type=_whole, metavar="N", help="connections opened at a time (64)")
+    parser.add_argument("--format", choices=("json", "msgpack"), default="json", help="wire format (json)")
+    parser.add_argument(
+        "--prefix", default="bench", help="start of the channel names; a namespace ends with ':' (bench)"
+    )
+    parser.add_argument(
+        "--server-pid",
+        type=_whole,
+        metavar="PID",
+        help="a server process on this machine, to measure its CPU and memory",
+    )
     parser.add_argument("--insecure", action="store_true", help="with wss: do not check the certificate")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write percentiles, and one row for each second")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="percentiles and time; needs unbroken[bench]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to a file")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write percentiles and one row for each second to a file"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="plot percentiles and rates over time; needs unbroken[bench]"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -228,7 +245,7 @@ def _address(url: str) -> tuple[str, int, bool]:
     beside = parts.username or parts.query or parts.fragment or parts.path not in ("", "/")
     if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname or beside or port == 0:
         got = "" if "@" in url else f", got {url!r}"  # what stands before an @ may be a secret
-        raise UsageError(f"--url: ws://host:port or wss://host:port, and nothing else{got}")
+        raise UsageError(f"--url: must be ws://host:port or wss://host:port, and nothing else{got}")
     secure = parts.scheme in ("wss", "https")  # an address is often at hand as that of its REST side
     return parts.hostname, port or (443 if secure else 80), secure
 
@@ -237,9 +254,11 @@ def _ramp(text: str) -> Ramp:
     try:
         begin, end, seconds = (float(part) for part in text.split(":"))
     except ValueError:
-        raise UsageError(f"--ramp: FROM:TO:SECONDS, three numbers, got {text!r}") from None
+        raise UsageError(f"--ramp: must be FROM:TO:SECONDS, three numbers, got {text!r}") from None
     if not (0 <= begin <= 1e9 and 0 < end <= 1e9 and 0 < seconds <= 1e6):
-        raise UsageError("--ramp: rates from 0 to 1,000,000,000 (the last one above 0), over 1,000,000 seconds at most")
+        raise UsageError(
+            "--ramp: rates must be from 0 to 1,000,000,000 (the last one above 0), over at most 1,000,000 seconds"
+        )
     return Ramp(begin, end, seconds)
 
 
@@ -248,7 +267,7 @@ def _check_used(scenario: str, given: set[str]) -> None:
     for name in sorted(given):
         users = [other for other, uses in USES.items() if name in uses]
         if users and scenario not in users:
-            raise UsageError(f"{_option(name)}: scenario {scenario} has no use for it ({', '.join(users)} have)")
+            raise UsageError(f"{_option(name)}: scenario {scenario} does not use it (only {', '.join(users)})")
 
 
 def _option(name: str) -> str:
@@ -257,7 +276,7 @@ def _option(name: str) -> str:
 
 def _within(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise UsageError(f"{name}: from {_shown(least)} to {_shown(most)}, got {_shown(value)}")
+        raise UsageError(f"{name}: must be from {_shown(least)} to {_shown(most)}, got {_shown(value)}")
 
 
 def _shown(value: float) -> str:

@@ -45,17 +45,17 @@ def limits(load: Load, figures: Figures) -> list[str]:
         if late > LATE_MS:
             found.append(
                 f"the schedule was not kept: publishes left up to {late:,.0f} ms after they were due "
-                "(their latency counts from then all the same)"
+                "(their latency still counts from then)"
             )
         if held > LATE_MS:
             found.append(
-                f"publishes waited up to {held:,.0f} ms because their connection was away, or took no more "
-                "(that is in their latency)"
+                f"publishes waited up to {held:,.0f} ms because their connection was away or blocked "
+                "(included in their latency)"
             )
         if load.unsent:
-            found.append(f"{load.unsent:,} messages were due and had not left at the end: no percentile has them")
+            found.append(f"{load.unsent:,} messages were due and had not left at the end; no percentile includes them")
     if load.options.secure:
-        found.append("TLS was carried by a thread beside the loop: its CPU and its hand-over are in these figures")
+        found.append("a separate thread handled TLS; its CPU and hand-over are part of these figures")
     return found
 
 
@@ -63,7 +63,7 @@ def table(load: Load, figures: Figures, verdict: Verdict) -> str:
     options = load.options
     lines = [f"{options.scenario}: {_setting(options)}", ""]
     if load.interrupted:
-        lines.insert(0, "ended early, by hand; what follows is of the time until then")
+        lines.insert(0, "interrupted early; the results cover the time until then")
     lines += [f"  {name:<52}{_number(value):>16}" for name, value in figures.values.items()]
     rows = [("publish to delivery, ms", load.latency), ("publish to ACK, ms", load.ack_latency)]
     if figures.connecting is not None:

@@ -48,21 +48,23 @@ class Target:
                         pass
                 return found
         except socket.gaierror as error:
-            raise Unreachable(f"there is no host {self.host!r}: {error.strerror}") from error
+            raise Unreachable(f"unknown host {self.host!r}: {error.strerror}") from error
         except UnicodeError as error:  # as text it can't be asked for: a label is empty, or has more than 63 bytes
-            raise Unreachable(f"there is no host {self.host!r}: that can be no host's name") from error
+            raise Unreachable(f"unknown host {self.host!r}: not a valid host name") from error
         except ssl.SSLCertVerificationError as error:
             raise Unreachable(
                 f"{where}: its certificate is not trusted: {error.verify_message} (--insecure?)"
             ) from error
         except ssl.SSLError as error:
-            raise Unreachable(f"{where}: no TLS there ({error.reason or error}); ws:// instead of wss://?") from error
+            raise Unreachable(
+                f"{where}: no TLS there ({error.reason or error}); use ws:// instead of wss://?"
+            ) from error
         except TimeoutError as error:
             raise Unreachable(f"{where} does not answer within {CONNECT_SECONDS:g} s") from error
         except ConnectionRefusedError as error:
-            raise Unreachable(f"{where} refuses connections: does the server run, and on this port?") from error
+            raise Unreachable(f"{where} refuses connections; is the server running on this port?") from error
         except OSError as error:
-            raise Unreachable(f"{where} can't be reached: {error}") from error
+            raise Unreachable(f"{where} cannot be reached: {error}") from error
 
     def plain_socket(self) -> socket.socket:
         """A socket that does not block and is being connected."""

@@ -57,7 +57,7 @@ class Verdict:
 
     def sentence(self) -> str:
         if self.clean and not self.sent:
-            return "correct: no connection has failed or was lost; nothing was published"
+            return "correct: no connection failed or was lost; nothing was published"
         if self.clean:
             return "correct: every acknowledged message was delivered once and in order to every subscriber"
         parts = [
@@ -69,7 +69,7 @@ class Verdict:
             (self.stray_answers, "answers that belong to no publish"),
             (self.refused, "refused"),
             (self.unanswered, "never answered"),
-            (self.unjudged, "passed over (too many gaps to tell whether they were refused)"),
+            (self.unjudged, "skipped (too many gaps to tell whether they were refused)"),
             (self.lost_connections, "connections lost"),
             (self.failed_connections, "connections not made"),
         ]
@@ -101,7 +101,7 @@ def judge(load: Load) -> Verdict:
     verdict.acknowledged = verdict.sent - verdict.refused - verdict.unanswered
     pending = sum(not (client.ready or client.lost) for client in load.subscribers + load.publishers)
     if load.interrupted and pending:
-        load.noted(f"{pending} connections were still being made: what they have missed is not known")
+        load.noted(f"{pending} connections were still being opened; it is unknown what they missed")
     else:
         verdict.failed_connections += pending  # they had all the time that there was
     for subscriber in load.subscribers:

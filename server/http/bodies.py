@@ -28,7 +28,7 @@ class Bodies:
 
     def full(self) -> LimitExceeded:
         """What is told to who finds no room: 50004."""
-        told = f"the server holds as much {self._what} as it may, {self.room.most} bytes; try again"
+        told = f"the server holds {self.room.most} bytes {self._what}, the maximum; try again"
         return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
 
     def grow(self, size: int, more: int) -> None:
@@ -51,4 +51,4 @@ class Bodies:
 
 def room_for_answers(most: int = ANSWERS_BYTES, free: int = 0) -> Bodies:
     """One of its own: readers that are slow with large answers keep no large request out."""
-    return Bodies(most, free, "of answers that others have not taken yet")
+    return Bodies(most, free, "of answers that clients have not read yet")

@@ -71,4 +71,4 @@ def protocol_named(subprotocols: str) -> str | None:
 
 def of_another(protocol: str) -> str:
     """What is wrong with a request of such a client."""
-    return f"is of the {protocol} protocol, which this server does not speak: its clients are Ably's SDKs"
+    return f"belongs to the {protocol} protocol, which this server does not support; use an Ably SDK"

@@ -66,18 +66,18 @@ def check_upgrade(head: h11.Request, headers: Mapping[str, str]) -> None:
     path, _ = split_target(target)
     if path != "/":
         protocol = protocol_of(path_segments(path))
-        why = "has no WebSocket; connect to /" if protocol is None else of_another(protocol)
+        why = "does not accept WebSockets; connect to /" if protocol is None else of_another(protocol)
         raise PubSubError(f"{path[:SHOWN]} {why}", code=40400, status=404)
     if head.method != b"GET":
         raise not_allowed(f"{head.method.decode('ascii')[:SHOWN]} cannot open a WebSocket; use GET", "GET")
     if head.http_version < b"1.1":
-        raise bad_request("a WebSocket needs HTTP/1.1, got HTTP/1.0: is there a proxy in between that speaks it?")
+        raise bad_request("a WebSocket requires HTTP/1.1, got HTTP/1.0; does a proxy in between use it?")
     if "websocket" not in _tokens(headers.get("upgrade", "")):
-        raise bad_request("Upgrade: must be websocket: is there a proxy in between that does not pass it on?")
+        raise bad_request("Upgrade: must be websocket; does a proxy in between drop the header?")
     if "upgrade" not in _tokens(headers.get("connection", "")):
-        raise bad_request("Connection: must name upgrade: is there a proxy in between that does not pass it on?")
+        raise bad_request("Connection: must name upgrade; does a proxy in between drop the header?")
     if headers.get("content-length", "0").strip("0") or "transfer-encoding" in headers:
-        raise bad_request("a request for a WebSocket has no body")
+        raise bad_request("a WebSocket request must not have a body")
     if not headers["host"].isascii():
         raise bad_request("Host: must be ASCII")
     version = headers.get("sec-websocket-version")

@@ -36,8 +36,8 @@ class KeyGuard:
         if self.anywhere or peer is None or not carries_key(params, authorization) or is_loopback(peer()):
             return
         raise AuthError(
-            "key: it must not cross a network without TLS: use https and wss, or a token; where a proxy ends TLS, "
-            "the server must be told so (tls_ended_by_proxy)",
+            "key: must not cross a network without TLS; use https and wss, or a token. "
+            "Behind a proxy that terminates TLS, start the server with tls_ended_by_proxy",
             code=40103,
         )
 

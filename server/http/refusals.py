@@ -75,7 +75,7 @@ class Refusals:
             shown = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))
             by_code = {str(code): times for code, times in codes.items()}
             LOGGER.info(
-                "%d refused with %s within a minute (%s)",
+                "%d refusals for %s within a minute (%s)",
                 codes.total(),
                 name,
                 shown,

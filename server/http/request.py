@@ -141,7 +141,7 @@ def protocol_version(request: HttpRequest) -> int:
     major, _, minor = text.partition(".")
     for part in (major, minor or "0"):
         if not (part.isascii() and part.isdigit() and len(part) <= 6):
-            raise bad_request(f"X-Ably-Version: {text[:32]!r} is no version such as 2 or 1.2", code=40017)
+            raise bad_request(f"X-Ably-Version: {text[:32]!r} is not a version such as 2 or 1.2", code=40017)
     return int(major)
 
 
@@ -195,7 +195,7 @@ def decode_body(request: HttpRequest, most: int = INPUT_VALUES) -> object:
         if kind == FORM:
             fields = parse_fields(request.body)
             if next(iter(fields), "").lstrip()[:1] in ("{", "["):  # curl -d says so; what it asks for would be lost
-                raise ValueError("it is JSON, to be sent with Content-Type: application/json")
+                raise ValueError("it is JSON; send it with Content-Type: application/json")
             return fields
     except OverflowError as error:
         raise bad_request(f"body: {error}", code=40009) from error

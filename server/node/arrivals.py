@@ -112,4 +112,4 @@ def _give_up(client: ClientProtocol) -> None:
     try:
         client.session.fail(PubSubError("internal error", code=50000, status=500))
     except Exception:
-        LOGGER.exception("a failed connection could not be told so")
+        LOGGER.exception("a failed connection could not be sent its error")

@@ -120,7 +120,7 @@ class Question:
 
     def failed(self, error: BaseException) -> None:
         name = self._attachment.channel.name
-        LOGGER.error("where %r is read from cannot be found: %s", name, error, exc_info=_unexpected(error))
+        LOGGER.error("the start position of %r cannot be determined: %s", name, error, exc_info=_unexpected(error))
         if isinstance(error, JournalCorrupted):
             self._found(self._otherwise)
         else:
@@ -180,7 +180,7 @@ class Count:
 
     def failed(self, error: BaseException) -> None:
         """What has been gone over is intact: they begin there, and are told that they asked for more."""
-        LOGGER.error("a rewind of %r reaches less far: %s", self.channel.name, error, exc_info=_unexpected(error))
+        LOGGER.error("a rewind of %r is truncated: %s", self.channel.name, error, exc_info=_unexpected(error))
         assert self._countback is not None
         for asker in self.askers:
             asker.cut = True

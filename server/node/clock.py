@@ -53,7 +53,7 @@ class PatientClock(trio.abc.Clock):
         if late_ns > STALL_NS:
             self.stalled_ns += late_ns
             self.stalls += 1
-            LOGGER.warning("the server did not run for %.1f s: nobody is held to have been silent then", late_ns / 1e9)
+            LOGGER.warning("the server did not run for %.1f s: nobody counts as silent for that time", late_ns / 1e9)
         self._seen_ns, self._asleep_ns = now_ns, 0
         return now_ns
 
@@ -138,7 +138,7 @@ class Clock:
         jump = self.steady.last_jump
         if jump is not None:
             LOGGER.warning(
-                "the wall clock was set %s by %.1f s: serials never go back, and what expires goes by elapsed time",
+                "the wall clock was set %s by %.1f s: serials never go back, and expiry follows elapsed time",
                 "forward" if jump.by_ms > 0 else "back",
                 abs(jump.by_ms) / 1000,
                 extra=facts("clock_jump", by_ms=jump.by_ms),

@@ -111,7 +111,7 @@ class Committer:
                     self._failing.set()
                     return False
                 for channel, reason in refused.items():
-                    LOGGER.error("what was published on %r can't be stored: %s", channel, reason)
+                    LOGGER.error("a publish on %r cannot be stored: %s", channel, reason)
                 batch, self._under_way = self._under_way, None
                 self._commit(batch, refused)
                 if len(self._sequencer) and not self._closed:
@@ -175,7 +175,7 @@ class Committer:
         """Ask until the journal takes something again. If cancelled, something may still be in doubt."""
         assert self._under_way is not None
         self.failures += 1
-        LOGGER.error("append failed, %d channels concerned: %s", len(self._under_way.blocks), self._failed)
+        LOGGER.error("append failed for %d channels: %s", len(self._under_way.blocks), self._failed)
         self._begin_doubt()
         told = trio.current_time()
         while not await self._settle():
@@ -197,7 +197,7 @@ class Committer:
         except PubSubError as still:
             if self.failure is None:
                 LOGGER.error(
-                    "the journal can't be reopened, publishes are refused until it can: %s",
+                    "the journal cannot be reopened, publishes are refused until it is: %s",
                     still,
                     extra=facts("journal_down"),
                 )

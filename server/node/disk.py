@@ -32,14 +32,14 @@ class DiskWatch:
         if not self.low and free < least:
             self.low = True
             LOGGER.warning(
-                "the disk is low: %d MiB are free; when it is full, publishes are refused until there is room",
+                "the disk is almost full: %d MiB are free; when it is full, publishes are refused until there is space",
                 free >> 20,
                 extra=facts("disk_low", free_bytes=free, total_bytes=total),
             )
         elif self.low and free >= least * EASED:
             self.low = False
             LOGGER.info(
-                "the disk has room again: %d MiB are free",
+                "the disk has enough space again: %d MiB are free",
                 free >> 20,
                 extra=facts("disk_eased", free_bytes=free, total_bytes=total),
             )

@@ -69,7 +69,7 @@ class Readers:
             try:
                 then(result, error)
             except Exception:
-                LOGGER.exception("what was to follow a read failed")
+                LOGGER.exception("the step after a read failed")
 
     def close(self) -> None:
         """End the threads, when what has been handed over is done. Blocks; nothing that comes later is begun."""

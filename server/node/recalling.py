@@ -68,7 +68,7 @@ class Recalling:
                     recall = self._begun[channel] = self._hub.new_recall(channel)
                 found = _told(await self._while_open(partial(self._recall, channel, recall), _unavailable))
                 if isinstance(found, PubSubError):
-                    LOGGER.error("the ids of channel %r can't be recalled: %s", channel.name, found)
+                    LOGGER.error("the ids of channel %r cannot be recalled: %s", channel.name, found)
                     del self._begun[channel]
                     self._holding.recalled(channel, found)
                 elif not found or recall.cursor >= channel.partition.began:

@@ -76,7 +76,7 @@ class Waking:
                     if result is None and channel.partition.kept:
                         continue
                     if isinstance(result, PubSubError):
-                        LOGGER.error("channel %r can't be woken: %s", channel.name, result)
+                        LOGGER.error("channel %r cannot be woken: %s", channel.name, result)
                         await self._do_all(channel, self._hub.give_up(channel, result))
                     else:
                         position = channel.partition.head()
@@ -98,7 +98,7 @@ class Waking:
                 try:
                     do()
                 except Exception:
-                    LOGGER.exception("what waited for a channel failed")
+                    LOGGER.exception("an operation that waited for a channel failed")
                 if time.perf_counter() > self._until:
                     break
             else:

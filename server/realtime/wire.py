@@ -38,7 +38,7 @@ def decode(payload: bytes, wire: int) -> dict[str, Any]:
         raise BadRequest(f"the frame is not valid {name}: {error}", code=80013) from error
     if not isinstance(message, dict):
         found = message.why if isinstance(message, Unread) else f"got {type(message).__name__}"
-        raise BadRequest(f"a frame must hold one map, {found}", code=80013)
+        raise BadRequest(f"a frame must contain one map, {found}", code=80013)
     if odd and "action" not in message:  # nothing shows that it is meant for this protocol at all
         raise BadRequest("action: missing; must be a whole number", code=80013)
     return message

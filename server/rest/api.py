@@ -182,7 +182,7 @@ class Rest:
             reply = await handle(request, variables)
         except StartupFailed as error:  # a file of ours can't be used, and its path is nobody's business
             LOGGER.error("%s %s failed: %s", request.method, request.path, error)
-            reply = refusal(PubSubError("internal error; the server's log says more", code=50000, status=500))
+            reply = refusal(PubSubError("internal error; see the server's log", code=50000, status=500))
         except PubSubError as error:
             if isinstance(error, TokenRevoked):
                 await self._backend.until_of_use(error)
@@ -364,7 +364,9 @@ class Rest:
     async def _delete_app(self, request: HttpRequest, variables: Variables) -> Reply:
         authorization = credentials(request) or ""
         if not authorization.lower().startswith("basic "):
-            raise PubSubError("an app is deleted with one of its keys, by Basic authentication", code=40162, status=401)
+            raise PubSubError(
+                "deleting an app requires one of its keys, by Basic authentication", code=40162, status=401
+            )
         identity = self._backend.authenticate({}, authorization, None)  # with this, and not with a token beside it
         if identity.app_id != variables[0]:
             raise PubSubError("the key belongs to another app", code=40101, status=401)

@@ -40,7 +40,7 @@ def parse_specs(body: object) -> tuple[list[Spec], bool]:
     several = isinstance(body, list)
     given = body if isinstance(body, list) else [body]
     if not given:
-        raise bad_request("body: an array without specs; one is {channels, messages}")
+        raise bad_request("body: must contain at least one spec, {channels, messages}")
     specs = [_spec(spec, f"body[{at}]" if several else "body") for at, spec in enumerate(given)]
     if sum(len(messages) for _, messages in specs) > MAX_MESSAGES:
         raise bad_request(f"messages: more than {MAX_MESSAGES} in one batch", code=40034)

@@ -225,7 +225,7 @@ class History:
         except ValueError as error:
             raise PubSubError(f"from_serial: {error}", code=90008, status=404) from error
         if series != self._source.series_of(self._app_id, self._channel, serial):
-            raise PubSubError("from_serial: unknown to this log", code=90008, status=404)
+            raise PubSubError("from_serial: does not belong to this log", code=90008, status=404)
         if not await self._holds_after(serial):
             raise PubSubError("from_serial: messages after it have expired", code=90008, status=404)
         return min(edge, until)

@@ -33,7 +33,7 @@ def document(*, dev: bool) -> Json:
         "info": {
             "title": "Unbroken",
             "version": server.VERSION,
-            "description": "Realtime messages over REST, in JSON or msgpack as Content-Type and Accept say.",
+            "description": "Realtime messages over REST. Content-Type and Accept select JSON or msgpack.",
         },
         "paths": paths,
         "security": [{"key": []}, {"token": []}, {"keyInQuery": []}, {"tokenInQuery": []}],
@@ -89,8 +89,8 @@ def _body(schema: Json, *, required: bool = True) -> Json:
 
 
 _EVERYWHERE = (
-    _parameter("format", {"enum": ["json", "msgpack"]}, "of the answer, where Accept does not say"),
-    _parameter("envelope", {"enum": ["json", "msgpack"]}, "put status and headers into the body, and answer 200"),
+    _parameter("format", {"enum": ["json", "msgpack"]}, "Format of the answer, if Accept does not select one."),
+    _parameter("envelope", {"enum": ["json", "msgpack"]}, "Put status and headers into the body, and answer 200."),
 )
 _LIMIT = _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})
 _DIRECTION = _parameter("direction", {"enum": ["backwards", "forwards"], "default": "backwards"})
@@ -101,8 +101,13 @@ _MOMENT: Json = {
         {"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2}(:\d{2}(:\d{2})?)?)?$"},
     ]
 }
-_RANGE = (_parameter("start", _TIME, "ms, inclusive"), _parameter("end", _TIME, "ms, inclusive"), _LIMIT, _DIRECTION)
-_CURSOR = _parameter("cursor", {"type": "string"}, "as a Link has it")
+_RANGE = (
+    _parameter("start", _TIME, "In ms, inclusive."),
+    _parameter("end", _TIME, "In ms, inclusive."),
+    _LIMIT,
+    _DIRECTION,
+)
+_CURSOR = _parameter("cursor", {"type": "string"}, "As in a Link header.")
 
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
@@ -116,12 +121,12 @@ _INFO: Json = {
     },
 }
 _ERROR: Json = {
-    "description": "an error; its facts are in X-Ably-Errorcode and X-Ably-Errormessage, too",
+    "description": "Error. X-Ably-Errorcode and X-Ably-Errormessage have its code and message, too.",
     "content": _content({"type": "object", "required": ["error"], "properties": {"error": _ref("ErrorInfo")}}),
 }
 _SECURITY: Json = {
-    "key": {"type": "http", "scheme": "basic", "description": "a key, <app>.<id>:<secret>, in base64"},
-    "token": {"type": "http", "scheme": "bearer", "description": "a token, or base64 of it"},
+    "key": {"type": "http", "scheme": "basic", "description": "A key, <app>.<id>:<secret>, in base64."},
+    "token": {"type": "http", "scheme": "bearer", "description": "A token, or its base64."},
     "keyInQuery": {"type": "apiKey", "in": "query", "name": "key"},
     "tokenInQuery": {"type": "apiKey", "in": "query", "name": "access_token"},
 }
@@ -136,7 +141,7 @@ _SCHEMAS: Json = {
             "data": {"type": ["string", "object", "array", "null"]},
             "encoding": _TEXT,
             "extras": {"type": "object"},
-            "connectionKey": {"type": "string", "description": "publish on behalf of this live connection"},
+            "connectionKey": {"type": "string", "description": "Publish on behalf of this live connection."},
         },
     },
     "Message": {
@@ -221,98 +226,98 @@ _SCHEMAS: Json = {
 }
 
 _HISTORY: Json = {
-    "summary": "stored messages, page by page",
-    "parameters": [*_RANGE, _parameter("from_serial", _TEXT, "up to this serial, read backwards"), _CURSOR],
-    "responses": {"200": _answer(_array(_ref("Message")), "a page", links=True)},
+    "summary": "List stored messages, page by page",
+    "parameters": [*_RANGE, _parameter("from_serial", _TEXT, "Read backwards from this serial."), _CURSOR],
+    "responses": {"200": _answer(_array(_ref("Message")), "A page.", links=True)},
 }
 _OPERATIONS: list[tuple[str, str, Json]] = [
     ("GET", "/time", {
-        "summary": "the server's clock",
+        "summary": "Get the server's time",
         "security": [],
-        "responses": {"200": _answer(_array(_COUNT, minItems=1, maxItems=1), "ms")},
+        "responses": {"200": _answer(_array(_COUNT, minItems=1, maxItems=1), "The time in ms.")},
     }),
     ("GET", "/health", {
-        "summary": "is the server well?",
+        "summary": "Get the server's health",
         "security": [],
         "responses": {
-            "200": _answer({"type": "object", "required": ["status", "reasons"]}, "ok"),
-            "503": _answer({"type": "object", "required": ["status", "reasons"]}, "degraded"),
+            "200": _answer({"type": "object", "required": ["status", "reasons"]}, "Healthy."),
+            "503": _answer({"type": "object", "required": ["status", "reasons"]}, "Degraded."),
         },
     }),
     ("GET", "/openapi.json", {
-        "summary": "this document",
+        "summary": "Get this document",
         "security": [],
-        "responses": {"200": _answer({"type": "object", "required": ["openapi", "paths"]}, "OpenAPI 3.1")},
+        "responses": {"200": _answer({"type": "object", "required": ["openapi", "paths"]}, "OpenAPI 3.1.")},
     }),
     ("POST", "/channels/{channelId}/messages", {
-        "summary": "publish; stored when it is answered",
+        "summary": "Publish messages; they are stored before the answer",
         "requestBody": {
             "required": True,
             "content": _content(_one_or_many(_ref("NewMessage")))
             | _content(_TEXT, ("text/plain", "application/octet-stream")),
         },
-        "responses": {"201": _answer(_ref("Published"), "stored, all of them")},
+        "responses": {"201": _answer(_ref("Published"), "All of them are stored.")},
     }),
     ("GET", "/channels/{channelId}/messages", _HISTORY),
     ("GET", "/channels/{channelId}/history", _HISTORY),
     ("GET", "/channels/{channelId}", {
-        "summary": "who uses a channel",
-        "responses": {"200": _answer(_ref("ChannelDetails"), "also of a channel that nobody uses")},
+        "summary": "Get the status of a channel",
+        "responses": {"200": _answer(_ref("ChannelDetails"), "The status, even of a channel that is not in use.")},
     }),
     ("GET", "/channels", {
-        "summary": "channels in use, by name",
+        "summary": "List channels in use, by name",
         "parameters": [_parameter("prefix", _TEXT), _parameter("by", {"enum": ["id", "value"]}), _LIMIT, _CURSOR],
-        "responses": {"200": _answer(_array({"oneOf": [_TEXT, _ref("ChannelDetails")]}), "a page", links=True)},
+        "responses": {"200": _answer(_array({"oneOf": [_TEXT, _ref("ChannelDetails")]}), "A page.", links=True)},
     }),
     ("POST", "/messages", {
-        "summary": "publish on many channels, each for itself",
+        "summary": "Publish on many channels, each independently",
         "requestBody": _body(_one_or_many(_ref("BatchSpec"))),
-        "responses": {"201": _answer(_one_or_many(_ref("BatchResult")), "what became of each")},
+        "responses": {"201": _answer(_one_or_many(_ref("BatchResult")), "The outcome of each publish.")},
     }),
     ("GET", "/stats", {
-        "summary": "what the app has done",
+        "summary": "Get statistics of the app",
         "parameters": [
             _parameter("unit", {"enum": ["minute", "hour", "day", "month"], "default": "minute"}),
-            _parameter("start", _MOMENT, "ms, or an interval such as 2024-02-03:15; inclusive"),
-            _parameter("end", _MOMENT, "the same; of an interval its beginning counts"),
+            _parameter("start", _MOMENT, "In ms, or an interval such as 2024-02-03:15; inclusive."),
+            _parameter("end", _MOMENT, "Likewise; the beginning of an interval counts."),
             _LIMIT,
             _DIRECTION,
             _CURSOR,
         ],
-        "responses": {"200": _answer(_array(_ref("Statistics")), "a page", links=True)},
+        "responses": {"200": _answer(_array(_ref("Statistics")), "A page.", links=True)},
     }),
     ("POST", "/keys/{keyName}/requestToken", {
-        "summary": "a token, for a signed request or for the key itself",
+        "summary": "Request a token, with a signed request or with the key",
         "security": [{}, {"key": []}, {"keyInQuery": []}],
         "requestBody": _body({"type": "object"}, required=False),
-        "responses": {"200": _answer(_ref("TokenDetails"), "the token")},
+        "responses": {"200": _answer(_ref("TokenDetails"), "The token.")},
     }),
     ("POST", "/keys/{keyName}/revokeTokens", {
-        "summary": "take back tokens of a key, by clientId, revocation key or channel",
+        "summary": "Revoke tokens of a key, by clientId, revocation key or channel",
         "security": [{"key": []}],
         "requestBody": _body({
             "type": "object",
             "required": ["targets"],
             "properties": {"targets": _array(_TEXT, minItems=1, maxItems=100)},
         }),
-        "responses": {"201": _answer(_ref("Revoked"), "what became of each")},
+        "responses": {"201": _answer(_ref("Revoked"), "The outcome for each target.")},
     }),
 ]  # fmt: skip
 _DEVELOPMENT: list[tuple[str, str, Json]] = [
     ("POST", "/apps", {
-        "summary": "make an app",
+        "summary": "Create an app",
         "security": [],
         "requestBody": _body({"type": "object"}, required=False),
-        "responses": {"201": _answer({"type": "object", "required": ["appId", "keys"]}, "with its keys")},
+        "responses": {"201": _answer({"type": "object", "required": ["appId", "keys"]}, "The app, with its keys.")},
     }),
     ("DELETE", "/apps/{appId}", {
-        "summary": "delete an app, with one of its keys",
+        "summary": "Delete an app, with one of its keys",
         "security": [{"key": []}],
-        "responses": {"204": _answer(None, "gone")},
+        "responses": {"204": _answer(None, "Deleted.")},
     }),
     ("POST", "/stats", {
-        "summary": "statistics to be found by tests",
+        "summary": "Add statistics, for tests",
         "requestBody": _body(_one_or_many({"type": "object"})),
-        "responses": {"201": _answer({"type": "object"}, "added")},
+        "responses": {"201": _answer({"type": "object"}, "Added.")},
     }),
 ]  # fmt: skip

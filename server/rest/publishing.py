@@ -138,7 +138,7 @@ def read_messages(request: HttpRequest) -> tuple[int, list[object]]:
     if not isinstance(body, list):
         raise bad_request(f"body: must be a message or an array of messages, got {type(body).__name__}")
     if not body:
-        raise bad_request("body: an array without messages")
+        raise bad_request("body: must contain at least one message")
     return wire, body
 
 

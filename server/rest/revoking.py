@@ -72,9 +72,9 @@ class Revoker:
         If cancelled, it is in force, but may be forgotten at the next start.
         """
         if authenticated is None:
-            raise AuthError("revoking tokens takes their key, by Basic authentication", code=40162)
+            raise AuthError("revoking tokens requires their key, by Basic authentication", code=40162)
         if authenticated.name != key_name:
-            raise AuthError("tokens can be revoked only with the key that they were made with", code=40133)
+            raise AuthError("tokens can be revoked only with the key that issued them", code=40133)
         if not authenticated.revocable_tokens:
             raise AuthError("the tokens of this key are not revocable", code=40163)
         now_ms = self._now_ms()

@@ -37,7 +37,7 @@ class Turns:
             await self._wait(whose)  # the place is handed on to it
             if has_left():
                 self._leave()
-                raise PubSubError("the client has left before its turn came", code=80003, status=503)
+                raise PubSubError("the client left before its turn came", code=80003, status=503)
         try:
             yield
         finally:

@@ -90,7 +90,7 @@ def check_version(text: str | None) -> None:
         return
     whole, dot, part = text.partition(".")
     if not (whole.isascii() and whole.isdigit() and (not dot or (part.isascii() and part.isdigit())) and len(text) < 8):
-        told = f"v: {text[:SHOWN]!r} is no version of the protocol; the newest is {NEWEST_VERSION}"
+        told = f"v: {text[:SHOWN]!r} is not a version of the protocol; the newest is {NEWEST_VERSION}"
         raise BadRequest(told, code=40017)
 
 

@@ -20,13 +20,14 @@ from server.systemd import inherited_sockets
 
 Bound = list[socket.socket]
 BACKLOG = 4096  # connections that the kernel accepts for us; a storm should not meet a refused port
-NO_NAME = "that can be no host's name"
+NO_NAME = "it is not a valid host name"
+LOCAL_OR_ALL = "127.0.0.1 accepts only local connections, 0.0.0.0 listens on all IPv4 addresses"
 ADVICE = {
-    errno.EADDRINUSE: "another program listens there; stop it, or give another address with --listen (port 0 picks a "
+    errno.EADDRINUSE: "another program uses this address; stop it, or choose another with --listen (port 0 picks a "
     "free one)",
-    errno.EACCES: "ports below 1024 are for those who may (root, CAP_NET_BIND_SERVICE); give another with --listen",
-    socket.EAI_NONAME: "give an address of this machine: 127.0.0.1 is for itself alone, 0.0.0.0 for all it has",
-    errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is for itself alone, 0.0.0.0 for all it has",
+    errno.EACCES: "ports below 1024 require privileges (root or CAP_NET_BIND_SERVICE); choose another with --listen",
+    socket.EAI_NONAME: f"use an address of this machine: {LOCAL_OR_ALL}",
+    errno.EADDRNOTAVAIL: f"this machine has no such address; {LOCAL_OR_ALL}",
 }
 
 
@@ -69,7 +70,7 @@ def _own(host: str, port: int) -> Bound:
         close(bound)
         raise _refused(host, port, error) from error
     if not bound:
-        missing = "IPv6; 0.0.0.0 is every address of IPv4" if ":" in host else "network of that kind"
+        missing = "IPv6; use 0.0.0.0 for all IPv4 addresses" if ":" in host else "network of that kind"
         raise StartupFailed(f"cannot listen on {shown(host, port)}: this machine has no {missing}")
     return bound
 
@@ -97,8 +98,8 @@ def check_development(bound: Bound) -> None:
         host, port = each.getsockname()[:2]
         if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             raise StartupFailed(
-                f"dev: on {shown(host, port)} everybody who reaches it could make apps; listen on 127.0.0.1 or [::1], "
-                "or give --dev-anywhere (dev_anywhere = true) as well, where that is wanted"
+                f"dev: anybody who can reach {shown(host, port)} could create apps; listen on 127.0.0.1 or [::1], "
+                "or add --dev-anywhere (dev_anywhere = true) if that is intended"
             )
 
 
