@@ -1,15 +1,15 @@
-"""Errors, by whose move is next.
+"""Errors, by the party that has to act.
 
 PubSubError                 its ``code`` is what the client sees, and never changes meaning
-    BadRequest              the sender's: what it sent is wrong, and will be wrong again
-    AuthError               the sender's: other credentials are needed
-    LimitExceeded           the sender's: less, or later
-    PublishRejected         the publisher's: nothing was stored
-    Discontinuity           the subscriber's: entries are gone, reading may go on from ``evicted``
-    JournalUnavailable      the operator's: nothing was acknowledged; the same publish may be sent again
-    OutcomeUnknown          the publisher's: it may be stored or not; the same publish, with the same id, tells
-    JournalCorrupted        the operator's: entries of one channel cannot be read; other channels can
-    StartupFailed           the operator's: the server can't run so; the message says what to do
+    BadRequest              the sender: the request is wrong, and will be wrong again
+    AuthError               the sender: other credentials are needed
+    LimitExceeded           the sender: send less, or later
+    PublishRejected         the publisher: nothing was stored
+    Discontinuity           the subscriber: entries are gone, reading may continue from ``evicted``
+    JournalUnavailable      the operator: nothing was acknowledged; the same publish may be sent again
+    OutcomeUnknown          the publisher: it may be stored or not; the same publish, with the same id, tells
+    JournalCorrupted        the operator: entries of one channel cannot be read; other channels can
+    StartupFailed           the operator: the server cannot run this way; the message says what to do
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ class NotStorable(PubSubError):
 
 
 class OutcomeUnknown(PubSubError):
-    """Whether it is stored can't be known before the journal can be read again: neither an ACK nor a NACK is true.
+    """Nobody knows whether a publish is stored until the journal can be read again: neither ACK nor NACK is true.
 
-    ``message_id``: of the first message, where it can be told; with it nothing is stored twice.
+    ``message_id``: that of the first message, if it is known; sent again with it, nothing is stored twice.
     """
 
     code = 50003

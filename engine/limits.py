@@ -1,7 +1,7 @@
-"""Every bound, with its unit, and who pays when it is reached.
+"""Every bound, with its unit, and what happens when it is reached.
 
-The first part can be set in the configuration (``limits.<name>``); the second is fixed, because only the server's own
-working depends on it."""
+The first part can be set in the configuration (``limits.<name>``). The second is fixed, because it only concerns the
+inner workings of the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from engine.checked import Table
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 WINDOW_PARTS = 4
-"""What is held for a time is forgotten in so many parts, each as a whole: so for a part longer than said."""
+"""Data that is kept for a time is dropped in so many parts, each as a whole, so it is kept for up to one part
+longer."""
 
 
 Amount = Annotated[int, Meta(ge=1, le=1 << 40)]
@@ -74,7 +75,7 @@ class Limits(Table, frozen=True):
     """For finishing at shutdown. Clients that have not gone by then: their sockets are closed."""
 
     def within(self, memory: int) -> Limits:
-        """These, and what is left to the machine worked out from its memory, in bytes."""
+        """These limits, with defaults that depend on the machine's memory, in bytes, filled in."""
         least = max(SPARE_TIMES * SPARE_PART * BODY_FREE_BYTES, self.least_bodies_bytes)
         return replace(
             self,
@@ -84,176 +85,184 @@ class Limits(Table, frozen=True):
 
     @property
     def lost_ms(self) -> int:
-        """A client of whom nothing has been heard for so long is lost, though nobody has said so."""
+        """A client that has sent nothing for this time counts as lost."""
         return self.max_idle_interval_ms * 8 // 3
 
     @property
     def held_ms(self) -> int:
-        """How long message ids are known, and messages of class ``w`` kept in the journal, which gives them back.
+        """How long message ids are known, and messages of class ``w`` kept in the journal, which restores the ids.
 
-        Whoever resumes sends again what was not acknowledged: the last that was heard of it may be as old as it takes
-        to find a connection lost, and to forget it then; and what forgets, forgets in parts (WINDOW_PARTS).
+        A client that resumes sends unacknowledged messages again. They may be as old as it takes to detect a lost
+        connection, and then to forget it. And data is dropped in parts (WINDOW_PARTS).
         """
         known_ms = max(self.window_seconds, self.connection_state_seconds) * 1000 + self.lost_ms
         return known_ms + known_ms // WINDOW_PARTS
 
     @property
     def least_bodies_bytes(self) -> int:
-        """Else what may be sent would find no room even if nobody else were there."""
+        """With less, a permitted input would find no memory even without any other client."""
         return BODIES_AT_LEAST * max(self.request_body_bytes, self.max_frame_size)
 
 
 # Fixed ones.
 
 COUNT_AT_ONCE = 512
-"""Entries of a ring that a rewind by messages goes over in the step of its ATTACH, some 30 us. The client: it waits for
-a turn, if they are not enough."""
+"""Entries of a ring that a rewind by messages scans in the step of its ATTACH, about 30 us. If they are not enough, the
+client waits for a turn."""
 COUNT_ENTRIES = 8192
-"""The same in one turn, some 0.5 ms; then others have theirs."""
+"""The same in one turn, about 0.5 ms; then others have a turn."""
 COUNT_BYTES = 1 * MIB
-"""Of blocks of the journal, gone over in one turn in a thread: some ms."""
+"""Bytes of journal blocks scanned in one turn, in a thread: a few ms."""
 COUNTS_AT_ONCE = 2
-"""Turns of that at the same time; who attaches with a cursor that the ring does not have waits for one, too. Clients
-have them one after the other, one each: who wants many waits longer for all of them."""
+"""Such turns at the same time; a client that attaches with a cursor that the ring does not have waits for one, too.
+Clients take turns, one each, so a client that needs many waits longer for all of them."""
 LARGEST_RING_BYTES = 1 * GIB
-"""Of ring_bytes, unless it is given: beyond it more memory makes few replays faster, and the journal has the rest."""
+"""The largest default of ring_bytes: more memory would speed up few replays, and the journal has the rest."""
 MEMORY_UNKNOWN = 4 * GIB
-"""Taken for the machine's memory where nobody can tell it."""
+"""Assumed size of the machine's memory if it is unknown."""
 LIVES_KEPT = 1_000
-"""Lives of the server whose cursors prove something, 16 bytes each; only those that stored anything count. Who comes
-with an older cursor: 90003."""
+"""Lives of the server whose cursors are valid, 16 bytes each; only those that stored anything count. A client with an
+older cursor gets 90003."""
 STREAMS_PER_CHANNEL = 32
-"""Names (``[?x=y]room`` is one of its own), in each format, under which a channel is followed: each holds the frames of
-the whole ring once more. Who comes with one more: 42910 for that channel; its own name is always free."""
+"""Names (``[?x=y]room`` is a separate one), in each format, under which a channel is followed: each holds the frames of
+the whole ring once more. A client with one more gets 42910 for that channel; the channel's own name is always free."""
 CHANNEL_SWEEP_MS = 10_000
-"""How often a channel is asked to forget what is past the window; the ring and dedup bound memory in between. One that
-nobody uses: every half window."""
+"""Interval at which a channel drops data past the window; the ring and dedup bound memory in between. A channel that
+nobody uses does so every half window."""
 CHANNEL_IDLE_MS = 30_000
-"""A channel without attachments and messages stays so long in memory: publishers often come back."""
+"""Time that a channel without attachments and messages stays in memory: publishers often come back."""
 SWEEP_CHANNELS = 1_000
-"""Channels looked at in one go: some 2 ms. The next go comes SWEEP_SECONDS later."""
+"""Channels swept in one go: about 2 ms. The next go comes SWEEP_SECONDS later."""
 SWEEP_SECONDS = 0.05
 TRIM_CHANNELS = 20_000
-"""Channels dropped before the C library is asked to give back what it keeps of them: it walks through all memory."""
+"""Channels dropped before the C library is asked to return free memory: it walks through all memory."""
 TRIM_BYTES = 64 * MIB
-"""By so much what has a budget has become less, before the same is asked: it is some milliseconds each time then, for
-which those who need memory wait."""
+"""Decrease of a memory budget after which the C library is asked the same: it then takes some milliseconds, in which
+nobody gets memory."""
 WAKES_AT_ONCE = 1_000
 """Channels read back from the journal in one go; others wait for the next."""
 UNSENT_BYTES = 256 * KIB
-"""Of one connection, taken by the kernel and not sent yet: it would copy up to 4 MiB for everyone who does not read,
-while others wait. The reader: what is beyond it stays in the log, and is read on from there."""
+"""Unsent bytes of one connection in the kernel: it would copy up to 4 MiB for every client that does not read, while
+others wait. Later bytes stay in the log, and the reader continues there."""
 OVERSTAGED = 4
-"""Times staged_bytes: who is not read from any more may still have sent something, and requests come all the while."""
+"""Multiple of staged_bytes: clients that the server has stopped reading from may still have sent something, and
+requests keep coming."""
 WAITING_BYTES = 1 * KIB
-"""What a publish takes beside its messages while its channel wakes, or while it waits for ids of earlier lives or for
-what it may be a repeat of. Publishers: it counts against ``staged_bytes`` of all."""
+"""Memory of a publish beside its messages while its channel wakes, or while it waits for ids of earlier lives or for
+the message that it may repeat. It counts against ``staged_bytes``."""
 UNANSWERED_BYTES = 4 * MIB
-"""Of one connection's publishes that are not stored yet. The publisher: it is not read from for a while."""
+"""Bytes of one connection's publishes that are not stored yet. Beyond it the server stops reading from the
+publisher."""
 DOUBT_SECONDS = 8
-"""A publish waits so long, at most, for a journal that failed under it and may have it or not; so does a repeat of it.
-Then the publisher is told that the outcome is unknown (DISCONNECTED, or 504): libraries give up after 10 s."""
+"""The longest time that a publish, or a repeat of it, waits for a failed journal that may or may not have it. Then the
+publisher is told that the outcome is unknown (DISCONNECTED, or 504): libraries give up after 10 s."""
 DOUBT_KEPT_SECONDS = 60
-"""What has been in doubt for longer is taken back, not stored, when the journal can be asked: a repeat might come
-when its ids are forgotten. At most half a window. The publisher: 50003, to be sent again. Only one batch can be in
-doubt, so in bytes it is bounded by ``staged_bytes``."""
+"""A batch that has been in doubt for longer is erased, not stored, when the journal is available again, because a
+repeat might come after its ids are forgotten. At most half a window. The publisher gets 50003, and may retry. Only one
+batch can be in doubt, so ``staged_bytes`` bounds its size."""
 LOOKUPS_AT_ONCE = 256
-"""Entries looked for in the journal in one go, to be compared with what may repeat them; others wait for the next."""
+"""Entries looked up in the journal in one go, to be compared with possible repeats; others wait for the next."""
 DECISIONS_AT_ONCE = 256
-"""Publishes that have waited and are decided on in one go, some 3 ms; then others have their turn."""
+"""Waiting publishes that are decided in one go, about 3 ms; then others have their turn."""
 WAKE_ENTRIES, WAKE_BYTES = 1_000, MIB
-"""The newest entries of a channel that wakes, and the bytes of their records: its ring begins with them. Who reads from
-further back gets them from the journal."""
+"""The newest entries of a waking channel, and the bytes of their records, with which its ring begins. Older entries
+come from the journal."""
 RECALL_BYTES = 4 * MIB
-"""Of one channel's blocks, read in one go to recall the ids of earlier lives: some 10 ms of a thread that shares the
-interpreter. Then it is the turn of another channel, if one is waited for."""
+"""Bytes of one channel's blocks read in one go to recall the ids of earlier lives: about 10 ms of a thread that shares
+the interpreter. Then another channel has its turn, if publishes wait for it."""
 REMEMBERED_NAMES = 1_000
-"""Channel names of one connection whose capability is remembered; then it is worked out anew."""
+"""Channel names of one connection whose capability is cached; then it is computed anew."""
 PARAM_LENGTH = 1 * KIB
-"""Characters of one param of an attachment, which is kept for its life. The client: 40003 for that channel."""
+"""Characters of one param of an attachment, which is kept for its life. Beyond it the client gets 40003 for that
+channel."""
 WAITING_STEPS = 100
-"""Requests of one connection for one channel that wait for its ATTACH. The client: 42910 for that channel."""
+"""Requests of one connection for one channel that wait for its ATTACH. Beyond it the client gets 42910 for that
+channel."""
 NEWCOMERS = 4096
-"""Connections that have not sent the head of their first request (those within a handshake of TLS, too); a quarter of
-all descriptors, if that is less. One more waits in the kernel's queue until there is room."""
+"""Connections that have not sent the head of their first request (including those within a TLS handshake); a quarter of
+all descriptors, if that is less. Further ones wait in the kernel's queue."""
 CROWDED_MS = 1_000
-"""While there are so many, each may take so long for its head, and not ``handshake_seconds``: it is dropped."""
+"""While there are so many, each has this time for its head instead of ``handshake_seconds``, and is dropped after
+it."""
 POST_CONNECTIONS = 10_000
-"""HTTP connections that are served without a task of their own. One more: it gets a task."""
+"""HTTP connections that are served without a task. A further one gets a task."""
 BODIES_BYTES = 128 * MIB
-"""Of bodies_bytes, unless it is given. Who sends a body is not known before it is whole."""
+"""The largest default of bodies_bytes. The sender of a body is unknown until it is complete."""
 ANSWERS_BYTES = 128 * MIB
-"""Of all HTTP answers together that are on their way. Who asks for one more: 503, 50004, to be tried again; what has
-been stored is told all the same."""
+"""Bytes of all HTTP answers being sent. One more request gets 503, 50004, and may be retried; the outcome of a stored
+publish is sent all the same."""
 BODY_FREE_BYTES = 64 * KIB
-"""Any one publish of the usual size finds room, whatever others do with large ones, unless bodies_bytes is given and is
-less than that takes: several of them fit into the part of it that is spare."""
+"""A publish of the usual size always finds memory, whatever others do with large ones: the reserve of bodies_bytes
+holds several of them, unless bodies_bytes is set too low for that."""
 BODIES_AT_LEAST = 4
 """Bodies or messages of the largest size that fit into bodies_bytes: one may be held twice, in fragments and a part."""
 SPARE_PART, SPARE_TIMES = 128, 5
-"""The spare part of a room for bodies, and how many of one size find room in it (ext/net/room.pyx)."""
+"""The reserve of a bound for bodies, and how many of one size fit into it (ext/net/room.pyx)."""
 REPLIES_BYTES = 128 * MIB
-"""Of all WebSocket connections together: replies and batches of replays that clients have not taken yet. Who leaves
-more than his part of it unread: he loses his transport, and may resume."""
+"""Bytes of all WebSocket connections together: replies and batches of replays that clients have not read yet. A client
+that leaves more than its part unread loses its transport, and may resume."""
 REPLAY_BYTES = 192 * KIB
-"""One batch of a replay, of frames: what a slow reader can make the server hold for it alone."""
+"""Bytes of frames in one batch of a replay, which a slow reader can make the server hold for it alone."""
 SHAPED_BYTES = 16 * KIB
-"""The same for one who reads under a rate, and the most of a stream that is sent to it at a time: by so much a rate may
-be overdrawn, and the next has to wait for it."""
+"""The same for a reader under a rate, and the most of a stream that is sent to it at a time: a rate may be overdrawn by
+this, and the next send has to wait for it."""
 REPLAY_THREADS = 4
 """Threads for batches of replays. One at a time reads: more would keep the interpreter from the loop for longer."""
 JOURNAL_READERS = 8
-"""Requests over HTTP that have a thread to read the journal with; more readers wait. One thread at a time reads it."""
+"""HTTP requests that have a thread to read the journal with; more readers wait. One thread at a time reads it."""
 LINGER_MS = 5_000
-"""A peer has so long to answer our close frame; then its socket is closed."""
+"""Time for a peer to answer our close frame; then its socket is closed."""
 PAGES_AT_ONCE = 8
-"""Pages of history that are put together at the same time, each of 1 MiB, as it is stored and as it is sent; others
-wait, and whom they are for have turns. One thread makes them all: more at a time would be none sooner."""
+"""Pages of history that are made at the same time, each of 1 MiB, as it is stored and as it is sent. Others wait, and
+their clients take turns. One thread makes them all: more at a time would not be faster."""
 NONCES = 100_000
-"""Token requests remembered within their window of 4 minutes, per server. The requester: 42910."""
+"""Token requests remembered within their window of 4 minutes, per server. Beyond it the requester gets 42910."""
 CAPABILITY_BYTES = 6 * KIB
-"""Of a capability's text: a token that carries one has to fit into a request's head, in base64 of base64."""
+"""Bytes of a capability's text: a token that carries one has to fit into a request's head, in base64 of base64."""
 CAPABILITY_RESOURCES = 200
-"""Resources of one capability. An intersection looks at each pair: 40,000 take some 20 ms. The requester: 40000."""
+"""Resources of one capability. An intersection looks at each pair: 40,000 take about 20 ms. Beyond it the requester
+gets 40000."""
 CAPABILITY_SEGMENTS = 64
-"""Of one resource. The requester: 40000."""
+"""Segments of one resource. Beyond it the requester gets 40000."""
 IDENTITIES_SHARED = 10_000
-"""Keys whose identity is remembered, once for all their clients."""
+"""Keys whose identity is cached, once for all their clients."""
 CAPABILITIES_SHARED = 1_000
 CAPABILITY_SHARED_BYTES = 1 * KIB
-"""Capabilities no longer than this are remembered by their text, so many of them: 10 MB at worst."""
+"""Capabilities of at most this size are cached by their text, CAPABILITIES_SHARED of them: 10 MB at worst."""
 HASHES_KEPT = 4_000
-"""Of apps and clientIds of connections: some 5 MB at worst, of the longest ones."""
+"""Cached hashes of apps and clientIds of connections: about 5 MB at worst, of the longest ones."""
 CLIENT_ID_BYTES = 1 * KIB
-"""Of a clientId: it is in tokens, too. The client: 40012."""
+"""Bytes of a clientId: tokens contain it, too. Beyond it the client gets 40012."""
 CHANNEL_NAME_BYTES = 2048
 LARGE_INPUT_BYTES = 4 * KIB
-"""A frame or body of so many bytes waits for its turn if it goes the long way: up to 5 ms of work, and one at a time.
-Smaller ones take some 0.3 ms at most. Its sender waits, and is not read from meanwhile. Who lets frames and bodies be
-larger than they are by default pays some 2 ms for each MiB of text in them."""
+"""A frame or body of this size waits for its turn if it takes the slow path: up to 5 ms of work, and one at a time.
+Smaller ones take at most about 0.3 ms. The server does not read from the sender meanwhile. An operator who allows
+larger frames and bodies than the default pays about 2 ms for each MiB of text in them."""
 UNCOUNTED_BYTES = 1 * KIB
-"""Of a message's id, and of its encoding: max_message_size does not count them. The publisher: 40031, 40013."""
+"""Bytes of a message's id, and of its encoding: max_message_size does not count them. Beyond it the publisher gets
+40031 or 40013."""
 INPUT_VALUES = 32_000
-"""Values of one input (frame or body) that are made, keys included: some 3 ms of work, for which everybody else waits.
-They are counted before the first is made. 1,000 messages with all members and five headers each have 27,000. The
-sender: 40009 for that publish or request, however large messages may be otherwise."""
+"""Values made of one input (frame or body), including keys: about 3 ms of work, which delays everybody else. They are
+counted before the first is made. 1,000 messages with all members and five headers each have 27,000. Beyond it the
+sender gets 40009 for that publish or request, however large messages may be."""
 FIXTURE_VALUES = 100_000
-"""The same of fixtures of statistics, which only a server in development takes: 1,000 of them have some 40,000."""
+"""The same for fixtures of statistics, which only a server in development mode accepts: 1,000 have about 40,000."""
 TOMBSTONES = 100_000
-"""Connections that were closed, remembered so that their keys stay invalid; the oldest are forgotten first."""
+"""Closed connections, remembered so that their keys stay invalid; the oldest are forgotten first."""
 REFUSED_KEYS = 100
-"""Whose refusals are told apart in the log, each minute; those of more are told together."""
+"""Keys whose refusals are logged separately, each minute; those of further keys are logged together."""
 REVOCATION_TARGET_BYTES = 1 * KIB
-"""Of what tokens are revoked by: a clientId, a revocation key, a channel. The requester: 40000."""
+"""Bytes of a revocation's target: a clientId, a revocation key, a channel. Beyond it the requester gets 40000."""
 REVOCATION_TARGETS = 100
-"""In one request. The requester: 40003."""
+"""Targets in one request. Beyond it the requester gets 40003."""
 REVOCATIONS = 10_000
-"""In force at once, per server; each is forgotten after an hour. The requester: 42910."""
+"""Revocations in force at once, per server; each is forgotten after an hour. Beyond it the requester gets 42910."""
 CLOCK_MARKS = 4_096
-"""Of how serials and elapsed time belong together: one for each time that the wall clock was set, and more while it is
-behind. Beyond them the older ones are merged, and what they are about is held for a little longer."""
+"""Marks that relate serials to elapsed time: one for each time that the wall clock was set, and more while it is
+behind. Beyond them the older ones are merged, and their entries are kept a little longer."""
 ASLEEP_MS = 3_600_000
-"""Between two runs of the machine the wall clock alone says how much time has passed, and it may be wrong. So much of
-it is believed; beyond that nothing grows old, and is held for longer: the operator's disk."""
+"""Between two boots of the machine only the wall clock says how much time has passed, and it may be wrong. So much of
+it is believed; beyond that nothing ages, and data is kept longer: the operator's disk."""
 SERIALS_AHEAD_MS = 100 * 366 * 24 * 3_600_000
-"""So far serials, and timestamps with them, follow a wall clock that jumps ahead. Beyond it messages bear this time."""
+"""How far serials, and timestamps with them, follow a wall clock that jumps ahead. Beyond it messages bear this
+time."""

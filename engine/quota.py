@@ -1,10 +1,10 @@
-"""What one app, key, connection or channel may take of the server: as it is written down.
+"""Quotas: what one app, key, connection or channel may use of the server, as configured.
 
     [limits.app] [limits.key] [limits.connection] [limits.channel]     for each of its kind
     [[apps]] limits, their keys' limits, [namespaces.x] limits         for this one, instead, entry by entry
 
-Every entry that is given nowhere is unlimited, and ``"unlimited"`` says so where the general one is not wanted. What of
-it has been used is ``engine.allowance``'s."""
+An entry that is set nowhere is unlimited; ``"unlimited"`` overrides a general one. ``engine.allowance`` counts the
+usage."""
 
 from __future__ import annotations
 
@@ -70,34 +70,34 @@ SCOPES: Mapping[str, type[ChannelLimits]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """0: unlimited, as far as this quota goes. Who exceeds one is told so, and when to try again; nobody is cut off."""
+    """0: not limited by this quota. A client that exceeds one is told when to try again; nobody is cut off."""
 
     messages_in: int = 0
-    """Messages published in a second. The publisher: 42911 (connection), 42913 (channel), 42910 (key, app)."""
+    """Messages published in a second. Refused with 42911 (connection), 42913 (channel), 42910 (key, app)."""
     bytes_in: int = 0
-    """Bytes of them, counted as for max_message_size, but 64 for each message at least. The same."""
+    """Their bytes, counted as for max_message_size, but at least 64 for each message. Refused likewise."""
     messages_out: int = 0
-    """Messages delivered in a second. The subscriber: it gets them later, from where it was."""
+    """Messages delivered in a second. The subscriber gets further ones later, from where it was."""
     bytes_out: int = 0
-    """Bytes sent to subscribers. The same."""
+    """Bytes sent to subscribers in a second. Likewise."""
     max_message_size: int = 0
-    """Bytes of one publish; never more than the server's. The publisher: 40009."""
+    """Bytes of one publish; never more than the server's limit. Refused with 40009."""
     connections: int = 0
-    """Open at once. The newcomer: 40150, to come back later."""
+    """Connections open at once. A newcomer is refused with 40150, and may come back later."""
     channels_per_connection: int = 0
-    """Attachments of each connection; never more than the server's. The client: 90010 for that channel."""
+    """Attachments of each connection; never more than the server's limit. Refused with 90010 for that channel."""
     channels: int = 0
-    """In memory at once; in place of a share of the server's. Whoever wants one more: 42910, to come back later."""
+    """Channels in memory at once; replaces a share of the server's. One more is refused with 42910, for a while."""
     dedup_ids: int = 0
-    """Message ids remembered; in place of a share of the server's. The publisher: 42910, until older ones expire."""
+    """Message ids remembered; replaces a share of the server's. Refused with 42910, until older ones expire."""
 
     def over(self, general: Quota) -> Quota:
-        """This one where it says something, else the general one. ``-1``, unlimited for certain, becomes 0."""
+        """This quota, with the general one's entries where it has none. ``-1``, explicitly unlimited, becomes 0."""
         return Quota(*(max(0, getattr(self, name) or getattr(general, name)) for name in _NAMES))
 
     @property
     def given(self) -> dict[str, int | str]:
-        """As it is written down: without what is not said."""
+        """As configured, without entries that are not set."""
         values = {name: getattr(self, name) for name in _NAMES}
         return {name: UNLIMITED if value < 0 else value for name, value in values.items() if value}
 

@@ -1,13 +1,13 @@
-"""What an operator may configure, and reading it from TOML.
+"""The settings that an operator may configure, and their TOML format.
 
-    listen = "127.0.0.1:8080"        durability = "synced"        and whatever else is a field of Settings
+    listen = "127.0.0.1:8080"        durability = "synced"        and the other fields of Settings
     [limits]                         any of engine.limits.Limits
     [limits.connection]              any of engine.quota.Quota; the same for app, key and channel
     [[apps]]                         id, limits, and
                                      keys: [{ key = "app.key:secret", capability, enabled, revocable_tokens, limits }]
     [namespaces.chat]                persisted_hours, durability, limits
 
-A wrong or unknown entry is refused with the file, the entry and the reason."""
+The error for a wrong or unknown entry names the file, the entry and the reason."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Settings(Plain, frozen=True):
         return ";".join(f"{name}={space.persisted_hours}" for name, space in sorted(self.namespaces.items()))
 
     def within(self, memory: int) -> Settings:
-        """These, on a machine with so many bytes of memory. Raises: StartupFailed."""
+        """These settings, on a machine with so many bytes of memory. Raises: StartupFailed."""
         limits = self.limits.within(memory)
         least = limits.least_bodies_bytes
         if limits.bodies_bytes < least:
@@ -104,7 +104,7 @@ class Settings(Plain, frozen=True):
         return replace(self, limits=limits)
 
     def __post_init__(self) -> None:
-        """What no single entry is to blame for. Raises: StartupFailed."""
+        """Check what concerns several entries. Raises: StartupFailed."""
         for space in self.namespaces.values():
             if space.persisted_hours and (space.durability or self.durability) == "memory":
                 raise StartupFailed(f"namespaces.{space.id}: cannot be persisted, because its durability is memory")

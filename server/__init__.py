@@ -1,4 +1,4 @@
-"""trio and wires: everything that waits."""
+"""The server: everything that uses trio, sockets and threads."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,6 +1,6 @@
-"""What is said when the server is ready, and when it ends: to who has started it, and in the log.
+"""Announces that the server is ready or draining, to the operator and in the log.
 
-ready    on standard output, for who waits for it; in the log with the settings that are not the defaults
+ready    on standard output, for scripts that wait for it; in the log with the settings that differ from the defaults
 drain    in the log, when it begins and when it ends"""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOGGER = logging.getLogger("unbroken")
 
 
 def say_ready(settings: Settings, addresses: list[tuple[str, int]]) -> None:
-    """``addresses``: at which clients reach it."""
+    """``addresses``: those at which clients reach the server."""
     scheme = "https" if settings.tls_cert is not None else "http"
     classes: list[str] = [settings.durability]
     classes += [
@@ -72,7 +72,7 @@ def sorted_namespaces(settings: Settings) -> list[Namespace]:
 
 
 def differing(settings: Settings) -> dict[str, object]:
-    """The settings in force that are not the defaults, by their names in the configuration. Of keys, how many."""
+    """The settings in force that differ from the defaults, by their names in the configuration. Of keys, the number."""
     usual = Settings().within(machine_bytes() or limits.MEMORY_UNKNOWN)
     apart = (
         "host",

@@ -5,7 +5,7 @@
             nursery of connections: HTTP, handshakes, TLS
                 nursery of listeners: closed first
 
-SIGTERM and SIGINT drain; a second one ends the process at once. SIGHUP has the configuration read again."""
+SIGTERM and SIGINT drain; a second one ends the process at once. SIGHUP re-reads the configuration."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _keyring(settings: Settings, directory: DataDirectory) -> Keyring:
 
 
 def _check_apps(settings: Settings, directory: DataDirectory, keyring: Keyring, journal: Journal) -> None:
-    """Apps whose messages are here have to be known, or it is said so: a new app would never see them.
+    """Refuse to start if messages of unknown apps are here: a new app would never see them.
 
     Raises: StartupFailed.
     """
@@ -160,7 +160,7 @@ def _check_apps(settings: Settings, directory: DataDirectory, keyring: Keyring, 
 
 
 def _make_first_key(directory: DataDirectory, keyring: Keyring) -> None:
-    """Where there is none, one is made; it is shown to who sits at a terminal, and to no log."""
+    """Create an app and a key on a server without any. The key is shown at a terminal only, and never logged."""
     key = new_key(secrets.token_hex(3))
     kept = directory.keep_first_key(key.text)
     with directory.apps.changing() as apps:

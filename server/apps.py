@@ -1,13 +1,13 @@
-"""apps.json: the apps, keys and namespaces that were made here and not in the configuration.
+"""apps.json: the apps, keys and namespaces that were created here and not in the configuration.
 
     {app id: {"keys": [{"id", "secret", "capability", "revocableTokens", "enabled", "limits"}],
               "namespaces": {id: hours}}}
 
-    apps.json        replaced, never changed; for the owner alone
-    apps.json.copy   the same, as it was last found good: what an operator puts back when that is damaged or gone
+    apps.json        replaced, never changed; readable by the owner only
+    apps.json.copy   the last good version: the operator restores it when apps.json is damaged or missing
     apps.lock        held (flock) from reading to replacing: the server and `unbroken keys` take turns
 
-Secrets are in it as they are, because signatures of token requests and JWTs can't be checked without them."""
+Secrets are stored in the clear, because signatures of token requests and JWTs cannot be checked without them."""
 
 from __future__ import annotations
 

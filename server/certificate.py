@@ -1,8 +1,8 @@
-"""The server's certificate and its key, as TLS wants them; or what is wrong with them, by the name of the setting.
+"""Loads the server's certificate and key for TLS, and names the setting if one of them is wrong.
 
-    tls_cert   PEM: the certificate, and those that vouch for it      tls_key   PEM: its private key, not encrypted
+    tls_cert   PEM: the certificate, and its chain      tls_key   PEM: its private key, not encrypted
 
-What can't be used is refused. What can, though clients will not like it (it has expired), is warned of."""
+An unusable file is refused. A usable certificate that clients will refuse (it has expired) causes a warning."""
 
 from __future__ import annotations
 

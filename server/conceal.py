@@ -1,10 +1,11 @@
-"""Keys that somebody has put on a command line, kept out of sight as far as that is in our hands.
+"""Hides keys that somebody has put on a command line, as far as a process can.
 
     unbroken serve --key app.key:secret      lists of processes:  unbroken serve --key app.key:******
     unbroken serve app.key:secret            wrong usage:         unrecognized arguments: app.key:***
 
-A process may overwrite its own arguments, which the kernel shows to everybody. Until it has done so they are there to
-be read, and whoever started it may show them as well: so this makes up for a mistake, and UNBROKEN_KEY makes none."""
+The kernel shows a process's arguments to everybody, and the process may overwrite them. Until then anybody can read
+them, and the program that started the process may show them, too. So this only limits the damage of a mistake;
+UNBROKEN_KEY avoids it."""
 
 from __future__ import annotations
 

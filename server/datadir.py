@@ -1,22 +1,22 @@
-"""The data directory: what outlives the server, and the lock on it.
+"""The data directory: everything that outlives the server, and the lock on it.
 
     lock        held while a server runs (flock); holds its pid
     secret      32 random bytes: seals tokens and connection keys, keys the hash of message ids; their checksum, 8 bytes
-    apps.json   apps, their keys and namespaces that were made here: server/apps.py; apps.lock is held to change it,
-                apps.json.copy is what is put back when it is damaged
-    first-key   the key that was made where there was none, for who has started the server; nobody reads it again
-    revocations tokens that were taken back before their time
+    apps.json   apps, their keys and namespaces that were created here: server/apps.py; apps.lock is held to change it,
+                apps.json.copy is restored when it is damaged
+    first-key   the key that the server created at its first start, for the operator; the server does not read it again
+    revocations tokens that were revoked
     nonces      token requests that were answered in the last minutes, and nonces.old: server/nonces.py
-    alive       this and earlier lives of the server, a line each: 8 hex digits, the last ms of which it is known, and
-                the ms of the newest connection key that it gave out
-    issued      the newest key alone, written before it is given out: 8 hex digits, ms
+    alive       this and earlier lives of the server, a line each: 8 hex digits, the last ms at which it is known to
+                have lived, and the ms of the newest connection key that it issued
+    issued      the newest key alone, written before it is issued: 8 hex digits, ms
     journal/    the journal
 
-Files are replaced, never changed: a crash leaves the old one or the new one. One that is damaged or missing is refused,
-not made anew, because everything that hangs on it would be lost without a word; the message says what to do so that
-keys, journal and messages are there again, and to remove something is never it. Only ``alive`` and ``issued`` may be
-damaged: then clients are told that their connections can't be resumed, and lose no message by it. ``issued`` is changed
-in place: a piece of it is as good as none."""
+Files are replaced, never changed: a crash leaves the old one or the new one. A damaged or missing file is refused and
+not created again, because everything that depends on it would be lost silently. The message says how to get keys,
+journal and messages back, and never advises removing anything. Only ``alive`` and ``issued`` may be damaged: then
+clients are told that their connections cannot be resumed, and lose no message. ``issued`` is changed in place: a torn
+one counts as missing."""
 
 from __future__ import annotations
 
@@ -185,12 +185,12 @@ class DataDirectory:
         replace_file(self.path / "revocations", content)
 
     def set_revocations_aside(self) -> None:
-        """They are damaged: whoever wants to may look at them still. Raises: OSError."""
+        """Set the damaged revocations aside, for the operator to inspect. Raises: OSError."""
         (self.path / "revocations").replace(self.path / "revocations.damaged")
 
 
 def restoring() -> str:
-    """What an operator can do about a file that can be made anew, at the price of what it was there for."""
+    """Advice for an operator about a damaged file that can be created again, at the price of its contents."""
     return (
         "restore it from a backup, or start the server once with --new-secret added to its options: this ends sessions "
         "and tokens, and keeps keys, journal and messages"

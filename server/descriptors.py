@@ -1,9 +1,9 @@
-"""Descriptors of this process: how many there are, and who may have them.
+"""File descriptors of this process: how many there are, and how many connections may have.
 
     |== connections: numbers below max_for_connections() ==|== spare: the journal's files, threads, what is asked ==|
     0                                                                                               the soft limit
 
-Without its own the journal could neither write nor be reopened, so no crowd of connections may take them."""
+Without descriptors the journal could neither write nor be reopened, so no crowd of connections may take them all."""
 
 from __future__ import annotations
 

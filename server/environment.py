@@ -1,7 +1,7 @@
-"""What the environment says to the server: UNBROKEN_KEY, UNBROKEN_LOG_LEVEL, UNBROKEN_LOG_FORMAT.
+"""Settings from the environment: UNBROKEN_KEY, UNBROKEN_LOG_LEVEL, UNBROKEN_LOG_FORMAT.
 
-A variable that begins like these and is none of them is refused: a server that runs without what its operator has
-written is found out too late."""
+An unknown variable that begins with UNBROKEN_ is refused: an operator would notice a setting without effect too
+late."""
 
 from __future__ import annotations
 

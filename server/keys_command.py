@@ -1,9 +1,9 @@
-"""``unbroken keys``: make, list, revoke and show the keys of a data directory, whether a server runs on it or not.
+"""``unbroken keys``: creates, lists, revokes and shows the keys of a data directory, even while a server uses it.
 
-    create    the whole key on standard output, this once; its secret is made here and comes from no command line
+    create    prints the whole key, only this once; the secret is generated, and comes from no command line
     list      names, states, capabilities
-    revoke    it and all tokens that were made with it end; a running server notices within a second
-    show      how to use it in code, with the secret left to the environment
+    revoke    ends a key and all tokens made with it; a running server notices within a second
+    show      sample code that uses the key, and takes the secret from the environment
 
 Secrets are printed by ``create`` alone. A key's name is appId.keyId."""
 
@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0: done; 1: it can't be, and standard error says why; 2: wrong usage."""
+    """0: done; 1: failed, and standard error says why; 2: wrong usage."""
     try:
         settings = load(arguments.config) if arguments.config is not None else Settings()
         directory = arguments.data if arguments.data is not None else settings.data
@@ -245,7 +245,7 @@ def _show(file: AppsFile, settings: Settings, name: str, sdk: str, url: str) -> 
 
 
 def snippet(key: Key, sdk: str, url: str) -> str:
-    """Code that uses the key. Raises: StartupFailed, when the URL is none."""
+    """Code that uses the key. Raises: StartupFailed, if the URL is invalid."""
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -278,6 +278,6 @@ def _name(text: str) -> str:
 
 
 def _all(file: AppsFile, settings: Settings) -> list[Key]:
-    """Those of the configuration stand above those of the data directory."""
+    """All keys. Those of the configuration take precedence over those of the data directory."""
     keys = {key.name: key for key in (*keys_of(file.read(), file.path), *settings.keys)}
     return [keys[name] for name in sorted(keys)]

@@ -1,13 +1,13 @@
-"""Keys that are made and revoked while the server runs.
+"""Applies keys that are created, changed or revoked while the server runs.
 
-    apps.json changed? --twice a second--> read --> Keyring       new ones are good, removed ones are not
+    apps.json changed? --twice a second--> read --> Keyring       new keys are accepted, removed ones are not
     configuration read again -----------------------^    |
-                                                         +-> clients    of keys that are good no more: ERROR 40131
-                                                                        of keys with another secret now: ERROR 40101
-                                                                        of keys that may do other things now: they may
+                                                         +-> clients    of removed or revoked keys: ERROR 40131
+                                                                        of keys with a new secret: ERROR 40101
+                                                                        of keys with a new capability: it applies
 
-A file that is damaged changes nothing but the log. Keys of the configuration stand above those of the file. A token has
-the capability that it was issued with, as long as its key is good."""
+A damaged file is logged and changes nothing. Keys of the configuration take precedence over those of the file. A token
+keeps the capability that it was issued with, as long as its key is valid."""
 
 from __future__ import annotations
 

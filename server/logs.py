@@ -1,11 +1,11 @@
-"""What the server tells its operator on standard error: lines for people, or an object a line for programs.
+"""The server's log on standard error: lines for people, or one JSON object per line for programs.
 
     text    2026-11-30 12:00:00,123 INFO unbroken: drained in 0.1 s
     json    {"ts":"2026-11-30T12:00:00.123Z","level":"info","logger":"unbroken","message":"drained in 0.1 s",
              "event":"drain_end","seconds":0.1,"left":0}
 
-What has an ``event`` is told once for each time that it happens, at INFO or worse, with its facts as fields; the README
-lists them. One event is one line: what clients sent can't begin another. Secrets are in none."""
+An ``event`` is logged once each time it happens, at INFO or above, with its facts as fields; the README lists the
+events. One event is one line: text sent by clients cannot begin another. No line contains a secret."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Token requests that were answered, where a restart finds them: each counts once, in the next life of the server too.
+"""Remembers answered token requests across restarts, so that each counts only once.
 
     nonces, nonces.old      in the data directory; a line each: until when it has to be known (steady ms), and its mac
 
     remember --one write--> nonces        is it older than the window? -> it becomes nonces.old, and a new one begins
 
-What is in ``nonces.old`` has had its time when ``nonces`` has: so both are bounded by what is accepted in two windows.
-Written before the token is given out, not synced: it survives ``kill -9``; a power cut may forget the last seconds."""
+All of ``nonces.old`` has expired once ``nonces`` is as old as the window, so the requests of two windows bound both.
+A request is written before its token is issued, but not synced: it survives ``kill -9``; a power cut may lose the last
+seconds."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""So much work in one pass of the loop: what tasks do on behalf of many connections is spread over passes.
+"""Limits the work in one pass of the loop: the work of tasks for many connections is spread over several passes.
 
-    one pass     | plane | task | task | task |        trio runs every task that can go on, then looks for what is new
-                           <- PASS_SECONDS ->          those who are later than that wait for the next pass, in order
+    one pass     | plane | task | task | task |        trio runs every task that is ready, then looks for new events
+                           <- PASS_SECONDS ->          later tasks wait for the next pass, in order
 
-A plain WebSocket connection has no task, and the plane gives its own time out in turns (server/node/arrivals.py).
-Requests over HTTP have one each, and would all go on in the same pass: a hundred of 2 ms each are 200 ms for everybody
-else. Who has had few turns lately goes before those who have had many.
+A plain WebSocket connection has no task, and the plane distributes its own time in turns (server/node/arrivals.py).
+HTTP requests have one task each, and would all run in the same pass: a hundred of 2 ms each are 200 ms for everybody
+else. Clients that have had few turns lately go before those that have had many.
 
-WebSockets over TLS do not ask for turns: each message takes their library four steps or more, of which one would ask.
-That slowed down those who send little more than those who send much (tried)."""
+WebSockets over TLS do not take turns: each message takes their library four steps or more, one of which would request
+a turn. In a trial that slowed down clients that send little more than those that send much."""
 
 from __future__ import annotations
 

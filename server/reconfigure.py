@@ -1,6 +1,6 @@
-"""The configuration, read again while the server runs: at SIGHUP; and its certificate, whenever the files change.
+"""Reloads the configuration at SIGHUP, and the certificate whenever its files change.
 
-    SIGHUP --> read, checked, certificate loaded --any of it is wrong--> said in the log, and nothing has changed
+    SIGHUP --> read, checked, certificate loaded --anything is wrong--> the log says so, and nothing has changed
                               |  (threads)
                               v
                what can be switched (engine/reloading.py): all of it in one step, keys and their clients included
@@ -8,8 +8,8 @@
                               v
                channels in memory: their quotas, and their class in the journal, some at a time
 
-Connections go on. The certificate is for handshakes to come, limits of newcomers are for newcomers. One task does all
-of it, so two reloads never meet."""
+Connections stay open. The certificate applies to new handshakes, limits of newcomers to new connections. One task does
+all of it, so two reloads never overlap."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""TLS on the server's side of a connection, over OpenSSL's memory buffers.
+"""The server's side of a TLS connection, over OpenSSL's memory buffers.
 
     peer --records--> raw --> incoming | SSLObject | read  --> receive_some
     peer <--records-- raw <-- outgoing | SSLObject | write <-- send_all
 
-Two tasks may use it, one that receives and one that sends. It stands where trio's ``SSLStream`` could. Each of those is
-a cycle (it holds a bound method of its own), which with all that OpenSSL needs stays in memory until there is a full
-collection; this one is freed when its connection ends. And a crowd of handshakes leaves others their turn."""
+Two tasks may use it, one that receives and one that sends. It replaces trio's ``SSLStream``, which is a reference cycle
+(it holds a bound method of its own) and stays in memory, with everything that OpenSSL allocates, until a full
+collection. This one is freed when its connection ends. And a crowd of handshakes leaves other tasks their turn."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What a supervisor hands over and wants to hear, by systemd's protocols; without one nothing of it happens.
+"""systemd's protocols: sockets that a supervisor passes, and notifications that it expects. Without one, no effect.
 
-    LISTEN_FDS, LISTEN_PID     it has bound the sockets: descriptors 3, 4, ... of this process. It keeps them when we
-                               end, so who comes meanwhile waits in their queue, and meets the next life
-    NOTIFY_SOCKET              READY=1, RELOADING=1 ... READY=1, STOPPING=1: what this process is about
+    LISTEN_FDS, LISTEN_PID     the supervisor has bound the sockets: descriptors 3, 4, ... of this process. It keeps
+                               them when the process ends, so clients that connect meanwhile wait in their queue for the
+                               next process
+    NOTIFY_SOCKET              READY=1, RELOADING=1 ... READY=1, STOPPING=1: the state of this process
 
 Source: sd_listen_fds(3), sd_notify(3)."""
 
@@ -76,5 +77,5 @@ def notify(*lines: str) -> None:
 
 
 def notify_reloading() -> None:
-    """That it has begun; with ``READY=1`` it has ended. The time is for units of Type=notify-reload."""
+    """A reload has begun; ``READY=1`` says that it has ended. The time is for units of Type=notify-reload."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

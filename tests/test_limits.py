@@ -225,7 +225,8 @@ def test_connections_beyond_those_of_a_key_or_an_app_are_told_to_come_back(serve
         RawClient(server.address, key="app3.one:s") as one,
         RawClient(server.address, key="app3.two:s", greet=False) as two,
     ):
-        assert "this app has reached its maximum of 1 open connections" in ended_with(two, Action.DISCONNECTED)["error"]["message"]
+        reason = ended_with(two, Action.DISCONNECTED)["error"]["message"]
+        assert "this app has reached its maximum of 1 open connections" in reason
         one.close()
 
 

@@ -1,4 +1,4 @@
-"""Credentials, wherever a request carries them, to the Identity that they stand for.
+"""Finds the credentials of a request, and turns them into an Identity.
 
 query    access_token, accessToken    a token        before    key           a key
 header   Authorization: Bearer        a token, or base64 of it
@@ -7,7 +7,7 @@ header   Authorization: Bearer        a token, or base64 of it
 key      appId.keyId:secret    -> the key's capability; any clientId may be asserted
 token    one dot               -> engine.auth.tokens         two dots or more: a JWT -> engine.auth.jwts
 
-White space around either is no part of it: it comes from a file's last line, or from copying."""
+White space around either is ignored: it comes from a file's last line, or from copying."""
 
 from __future__ import annotations
 

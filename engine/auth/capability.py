@@ -1,4 +1,4 @@
-"""Capabilities: which operations are allowed on which channels.
+"""Capabilities: the operations that are allowed on channels.
 
     {"room:*": ["publish", "subscribe"], "[meta]*": ["subscribe"]}
 
@@ -10,8 +10,8 @@
                open:  up to the last *  -> mask        room:       one for each of its colons,
                inner: (segments, mask)                 a:*:c       and a walk over these, which are rare
 
-What is allowed is the union over all resources that match. Every resource is a set of names, and two of them have in
-common exactly the names of one resource, or none: that is what makes intersection exact.
+The union of all matching resources is allowed. Every resource is a set of names, and the common names of two resources
+are exactly those of one resource, or none. This makes intersection exact.
 
 Source: Ably's capability language, with its rules for intersection."""
 

@@ -1,17 +1,17 @@
-"""JSON Web Tokens, signed with a key's secret by whoever holds the key: the server is asked only when one is used.
+"""JSON Web Tokens: the holder of a key signs them with its secret, and the server sees them only when they are used.
 
     header   alg HS256, kid: the key's name, typ JWT; x-ably-token: a token of ours inside
     claims   iat, exp              seconds; exp - iat at most a day, an hour for a key whose tokens can be revoked
              nbf                   seconds; not before then
-             x-ably-capability     JSON text or a map: what it may do of what its key may; all of that without it
-             x-ably-clientId       as a token's; x-ably-revocation-key: by what it may be revoked
-             x-ably-token          a token of ours: who it is and what it may then come from there
-             ably.limits.publish.perAttachment.maxRate.<resource>      how often it may publish: engine/auth/rates.py
+             x-ably-capability     JSON text or a map: the part of its key's capability that it has; by default all
+             x-ably-clientId       as in a token; x-ably-revocation-key: a name by which it can be revoked
+             x-ably-token          a token of this server, which then decides the identity and the capability
+             ably.limits.publish.perAttachment.maxRate.<resource>      its publish rates: engine/auth/rates.py
 
-    three segments: checked, claims and all       five, encrypted: good for the token in its header alone
+    three segments: checked, claims and all       five, encrypted: only the token in its header counts
 
-The library decodes and checks the signature, with one algorithm and no other; time is our argument, so the claims are
-looked at here. Source: RFC 7515, RFC 7519 and Ably's JWT authentication."""
+The library decodes the token and checks its signature, with a single algorithm. Time is an argument here, so this
+module checks the claims. Source: RFC 7515, RFC 7519 and Ably's JWT authentication."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def invalid(reason: str) -> AuthError:
 
 
 def _open_encrypted(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Identity:
-    """We can't read it, and need not: what counts is the token in its header, which nobody but us can have made."""
+    """The server cannot read it, and need not: only the token in its header counts, which this server has issued."""
     inner = _inner(_header(token), {})
     if inner is None:
         raise invalid("an encrypted JWT must have x-ably-token in its header")

@@ -1,10 +1,10 @@
-"""How often the holder of a JWT may publish to a channel, as its claims say.
+"""The publish rates in a JWT's claims.
 
     ably.limits.publish.perAttachment.maxRate.<resource>: 0.5      messages a second, of one connection to one channel
 
-A resource is one of a capability; of several that match the one with most segments that are no ``*`` counts. As a rate
-may be less than one, they are counted in thousandths of a message. What is published over HTTP has no attachment, and
-goes by the quotas alone. Source: Ably's claims for rate limits."""
+A resource is written as in a capability. If several match, the one with the most segments other than ``*`` counts. A
+rate may be less than one, so rates are counted in thousandths of a message. A publish over HTTP has no attachment, so
+only the quotas apply to it. Source: Ably's claims for rate limits."""
 
 from __future__ import annotations
 

@@ -2,12 +2,13 @@
 
     keyName, ttl, capability, clientId, timestamp, nonce    each and a newline, as received -> HMAC-SHA256 -> mac
 
-What is signed can be cut in six in one way only, else who may choose his clientId could choose where it begins or ends,
-and be somebody else. So clientId and nonce have no newline, and a capability has none at its ends.
+There must be only one way to split the signed text into six parts. Otherwise a client that may choose its clientId
+could choose where it begins or ends, and impersonate another. So clientId and nonce contain no newline, and a
+capability neither begins nor ends with one.
 
-Signed with the key's secret, or sent with the key itself (then nothing need be signed). A request counts once: its mac
-is remembered while its timestamp is acceptable, by whoever keeps it across restarts, too. Source: Ably's
-specification of TokenRequest."""
+A request is signed with the key's secret, or sent with the key itself (then it need not be signed). It counts once: its
+mac is remembered while its timestamp is acceptable, across restarts, too. Source: Ably's specification of
+TokenRequest."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""Which tokens are taken back before their time.
+"""Revocations: tokens that end before they expire.
 
-    key name -> (kind, value) -> issued before, applies at      ms; the tokens of this key of which this holds
-                 client         that were issued to this clientId, or are used as it
-                 key            that have it as x-ably-revocation-key
+    key name -> (kind, value) -> issued before, applies at      ms; concerns those tokens of this key
+                 client         that were issued to this clientId, or are used with it
+                 key            that have this x-ably-revocation-key
                  channel        whose capability names exactly this resource
-                 all            all of them; what an operator does to a whole server, and nobody by a request
+                 all            all of them; an operator revokes them for the whole server, no request can
 
-Of a token in a JWT of another key, either key's revocations count: each by when something was issued with it.
+A token in a JWT of another key obeys the revocations of both keys, each by the time of issue with that key.
 
-A token that can be revoked lives an hour at most, so after that a revocation has nothing left to say. Revocations of
-one target are kept as far as none covers another: one covers those that concern no younger tokens and apply no sooner.
+A revocable token lives an hour at most, so a revocation is obsolete after that time. Of one target's revocations only
+those are kept that no other covers: one covers those that concern no younger tokens and apply no sooner.
 
-A JWT says in whole seconds when it was issued (unless its maker gives fractions). One of the very second of a
-revocation may be older than that, and so counts as revoked. A refusal says when a new one of the kind is good
-(``again_ms``), so that nobody is told before: docs/decisions/0025.
+A JWT says in whole seconds when it was issued (unless its issuer writes fractions). A JWT of the same second as a
+revocation may be older than it, and so counts as revoked. A refusal says when a new token of the kind is valid
+(``again_ms``), so that no client is told earlier: docs/decisions/0025.
 
 Source: Ably's token revocation."""
 

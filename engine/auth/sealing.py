@@ -1,8 +1,8 @@
-"""Keys for each purpose, all from the one secret of a server.
+"""Derives a key for each purpose from the server's secret.
 
     secret (32 random bytes, in the data directory) --HMAC-SHA256, purpose--> tokens | connection keys | message ids
 
-So what was sealed for one purpose proves nothing for another, and one file is all there is to guard."""
+So a seal for one purpose proves nothing for another, and an operator has only one file to protect."""
 
 from __future__ import annotations
 

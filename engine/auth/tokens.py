@@ -1,13 +1,13 @@
-"""Who is there: an Identity, what it may claim, and the tokens that carry one.
+"""Identities, and the tokens that carry them.
 
-    token    appId.<base64url of sealed>  -> what it was issued with
+    token    appId.<base64url of sealed>  -> the identity that it was issued with
 
     sealed   msgpack [key name, issued ms, expires ms, clientId | nil, capability, nonce, mark] | HMAC-SHA256 (32 bytes)
     mark     of the key's secret, 8 bytes: a keyed hash
 
-A token carries all that it says, under the server's secret: so it needs no look-up and outlives a restart. Deleting its
-key ends it; so does giving its key another secret, which is done when somebody else has the old one. If its key has
-been made one of revocable tokens since, it ends after an hour, as revocations do.
+A token carries all its data, sealed with the server's secret, so it needs no look-up and outlives a restart. Deleting
+its key ends it. So does changing the key's secret, as operators do when the old one has leaked. If the key's tokens
+have become revocable since, the token ends after an hour, like revocations.
 
 Source: Ably's authentication, tokens and identity tables."""
 

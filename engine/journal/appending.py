@@ -1,12 +1,11 @@
-"""Blocks go to the journal: all of an append or nothing, visible only when it is as safe as was asked for.
-A block that no journal may be asked to hold is no part of it, and refused by itself.
+"""Appends blocks to the journal: all or nothing, and visible only once they are as durable as requested.
+A block that no journal can hold is excluded and refused by itself.
 
     append     write -> sync -> show              in one call, by a thread that may wait
-    begin      write -> sync begins ...           the same in halves, by one that may not
+    begin      write -> sync begins ...           the same in halves, by a thread that may not
     end        ... synced -> show
 
-Written means that it survives the process, synced the machine. ``state.head`` moves last: what is beyond it no reader
-sees."""
+A written append survives the process, a synced one the machine. ``state.head`` moves last: no reader sees beyond it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What may be asked about a channel while others write: its entries, and whether they are all there.
+"""Answers questions about a channel while others write: its entries, and whether they are complete.
 
     held         its entries, in buckets, until retention drops these
     remembered   its last serial, for a day after the drop (engine/journal/silent.py)
     forgotten    only floors are known: nothing of its class beyond them has been dropped
 
-Each read is a snapshot of what was visible when it began, taken inside the gate; a bucket that retention drops in the
-middle of it makes it begin again."""
+Each read is a snapshot of the visible entries when it began, taken inside the gate. If retention drops a bucket in the
+middle of a read, the read begins again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One block: what one append adds to one channel, as a key and a value. The bytes are drawn in ``ext.disk.block``.
+"""A block: the entries that one append adds to one channel, as a key and a value. ``ext.disk.block`` draws the bytes.
 
-channel key, NUL, first serial  ->  entries       damage is reported under the name of the channel"""
+channel key, NUL, first serial  ->  entries       damage is reported with the name of the channel"""
 
 from __future__ import annotations
 

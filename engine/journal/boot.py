@@ -1,4 +1,4 @@
-"""Which run of the machine this is: what was written and not synced lasts as long."""
+"""Identifies the current boot of the machine: written but unsynced data lasts until the next one."""
 
 from __future__ import annotations
 

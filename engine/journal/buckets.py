@@ -1,14 +1,14 @@
-"""Retention by buckets of time: a column family each, dropped whole.
+"""Retention by buckets of time: one column family each, dropped as a whole.
 
     name     <class>-<start ms>-<end ms>      15 digits each; class w (window) or p<hours> (persisted)
-    holds    the entries with start <= serial_ms(serial) < end, of that class, exactly; where the next one of its class
-             begins before its end, up to there
-    of one class, ascending by start they are ascending by serial
+    holds    exactly the entries of that class with start <= serial_ms(serial) < end; if the next bucket of the class
+             begins before its end, only those up to there
+    the buckets of one class, ascending by start, are ascending by serial
 
-The extent is in the name because the length may be configured differently at the next start.
+The extent is in the name because the configured length may differ at the next start.
 
-The extent is one of serials, the age one of steady time (engine/timeline.py). While serials creep, because the wall
-clock was set back, a bucket is ended when it has been written to for its length, before the end in its name."""
+The extent is in serials, the age in steady time (engine/timeline.py). While serials advance by counters only, because
+the wall clock was set back, a bucket ends after its length of writing, before the end in its name."""
 
 from __future__ import annotations
 

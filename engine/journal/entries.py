@@ -1,4 +1,4 @@
-"""Entries out of the raw blocks of an archive, in pages, for whoever wants them one by one.
+"""Reads entries from the raw blocks of an archive, in pages, for callers that need them one by one.
 
     archive --feed, feed_back--> a taker: block after block, as it is stored, until it has enough
                                    EntriesAfter, EntriesBack    one by one
@@ -6,7 +6,7 @@
                                    ext.disk.recall                   message ids
                                    ext.disk.countback                numbers
 
-An archive knows no format of a client, so it may be in another process, or on another machine."""
+An archive knows none of the clients' formats, so it may be in another process, or on another machine."""
 
 from __future__ import annotations
 

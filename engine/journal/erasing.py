@@ -1,4 +1,4 @@
-"""Entries are taken out of the log: all of an app, or those of an append that was refused and yet persisted."""
+"""Removes entries from the log: all of an app, or those of a refused append that was persisted nevertheless."""
 
 from __future__ import annotations
 

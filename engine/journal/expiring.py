@@ -1,9 +1,9 @@
-"""What is past its retention goes, in an order in which no reader is ever told too much.
+"""Drops expired buckets, in an order in which no cursor ever counts as complete when it is not.
 
-    who falls silent is remembered -> floors rise, synced -> readers lose the buckets -> these are dropped
+    silent channels are remembered -> floors rise, synced -> readers lose the buckets -> these are dropped
 
-Buckets of the time to come are made ahead of it: an append would have to wait for that. Times are steady ones, which no
-setting of the wall clock moves (engine/timeline.py)."""
+Buckets for future entries are made ahead of time, because an append would have to wait for that. Times are steady ones,
+which setting the wall clock does not move (engine/timeline.py)."""
 
 from __future__ import annotations
 

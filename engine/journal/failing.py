@@ -1,5 +1,4 @@
-"""A read of the journal that has failed, until it works again: so that who watches the server sees it, too, and not
-only the client that has asked.
+"""Remembers a failed read of the journal until reads work again, so that monitoring sees it, not only the client.
 
     unavailable   the disk, a descriptor: the same read is tried again from time to time, and its success is the end
     damaged       what is stored of one channel stays as it is: it counts until nobody has met it for a while

@@ -1,4 +1,4 @@
-"""Many pass side by side, unless someone has closed the gate; who closes waits until all are out.
+"""A gate: many readers are inside at the same time, unless it is closed; closing it waits until all are out.
 
 inside = 3, closing = no      ->  enter: 4
 inside = 3, closing = yes     ->  enter waits; the closer waits for 0"""

@@ -1,14 +1,14 @@
-"""Which life of the server gave out which serial: what makes a cursor proof of something, or of nothing.
+"""Records which life of the server issued which serial, and so whether a cursor is valid here.
 
     serials   0 ... head | ... head | ... head | ...        the head as it was when the next life began
     lives       oldest   |  another |  another | this one   each has a random name, the series of its serials
 
-A life begins with each start of the server on the data directory, and its name is on the disk before anything is given
-out. So a copy of the directory that is put back, or runs beside the original, knows the lives up to the copy, and of
-the last of them only what it had given out by then: a serial that came later has the name of a life that is unknown
-here, or lies where this directory has another one.
+A life begins with each start of the server on the data directory, and its name is on the disk before anything is
+issued. So a restored copy of the directory, or one beside the original, knows the lives up to the copy, and of the last
+one only the serials up to the copy. A later serial has the name of a life that is unknown here, or lies where this
+directory has another life.
 
-A life that gave out nothing leaves no name behind: one that starts over and over does not use them up."""
+A life that issued nothing leaves no name behind, so repeated starts do not use up the names."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""RocksDB's MANIFEST, read without RocksDB, which takes damage at its end for a tear, and opens what was before.
+"""Reads RocksDB's MANIFEST without RocksDB, which takes damage at its end for a tear, and opens the older state.
 
-    manifest   records as in a log (``wal``); each, put together, is an edit: fields, a number and what belongs to it
+    manifest   records as in a log (``wal``); each, put together, is an edit: fields, each a number and its contents
     flushed    the newest sequence of the default family that is in a table. Each append ends with a row of this family,
-               so a log that was removed because it is not needed any more ends at or before it
+               so a log that was removed because it is obsolete ends at or before it
 
-An edit that says what we do not know ends the reading: then nothing is claimed."""
+An unknown edit ends the reading: then nothing is claimed."""
 
 from __future__ import annotations
 

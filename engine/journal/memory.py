@@ -1,8 +1,8 @@
-"""The journal that holds nothing: for a server whose every namespace is of durability ``memory``.
+"""A journal that holds nothing, for a server whose namespaces all have durability ``memory``.
 
-    head, forgotten_floor    the newest serial it was given: whatever came before lives in rings, or nowhere
+    head, forgotten_floor    the newest serial it was given: earlier entries are in rings, or nowhere
 
-It says so honestly: only a cursor at the head is continuous here; the ring answers for what it has."""
+Only a cursor at the head is continuous here; the ring answers for the entries that it has."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""What the journal knows about itself, in the default family.
+"""The journal's metadata, in the default family.
 
     format 1 | series, written: 8 characters each | head: 8 bytes | floor:<class>, base, forgotten: 8 bytes
     lives:series, lives:written: which lives there were, see ``lives``; the last is what series and written name
-    boot: the kernel's boot id | clean: there only between a close and the next open
-    timeline: when serials were given out, as engine/timeline.py has it; none: as they say | clock: as engine/steady.py
-    note:<key>: small facts that others keep here (statistics)
-    layout: which namespaces have which retention class, as text, as of the last start
+    boot: the kernel's boot id | clean: exists only between a close and the next open
+    timeline: when serials were issued, see engine/timeline.py; none: at their own time | clock: see engine/steady.py
+    note:<key>: small facts that other modules keep here (statistics)
+    layout: the retention class of each namespace, as text, as of the last start
 
 The head is written in the same batch as the entries, so it can never be behind them.
 
-Two logs, because two promises: an entry appended synced is never lost; one merely written survives
-the process, not the machine. If the machine has restarted without a clean close, acknowledged
-entries of the written log may be missing, so its earlier lives are forgotten: old cursors prove nothing."""
+There are two logs because there are two promises: a synced entry is never lost, a written one survives the process but
+not the machine. If the machine has restarted without a clean close, acknowledged entries of the written log may be
+missing, so its earlier lives are forgotten, and old cursors prove nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def clock_row(content: bytes) -> Row:
 
 
 def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool) -> list[tuple[bytes, bytes]]:
-    """Those with begin <= key < end. Raises: JournalUnavailable, when they can't be read."""
+    """Those with begin <= key < end. Raises: JournalUnavailable, if they cannot be read."""
     first, past = NOTES + begin, NOTES + end
     found: list[tuple[bytes, bytes]] = []
     try:

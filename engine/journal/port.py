@@ -1,7 +1,7 @@
-"""The ports of a journal: what the engine may ask of a durable log of all channels of a partition.
+"""The ports of a journal: the engine's interface to a durable log of all channels of a partition.
 
-    AppendLog   what its home writes: blocks, each with an outcome; and what becomes of them as they grow old
-    Archive     what is kept, as raw blocks, for whoever makes frames of them, or entries, or looks for ids
+    AppendLog   the home writes blocks, each with an outcome, and expires them
+    Archive     stored entries as raw blocks, for code that makes frames or entries of them, or looks for ids
     Notes       small facts beside the log
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
@@ -64,7 +64,7 @@ class Taker(Protocol):
 
 
 Refused = Mapping[str, PubSubError]
-"""Of an append: the channels whose block can't be stored, whatever is done, and why."""
+"""Of an append: the channels whose block can never be stored, and why."""
 NONE_REFUSED: Refused = MappingProxyType({})
 
 

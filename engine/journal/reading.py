@@ -1,11 +1,11 @@
-"""Blocks of one channel, read on or back from a cursor, across buckets and classes.
+"""Reads blocks of one channel forwards or backwards from a cursor, across buckets and classes.
 
     one class    buckets ascend by serial: one after the other, and only those that may have the channel
     several      (a namespace changed its class): merged by serial, as blocks of one entry
 
-Readers run beside appends. An iterator is a snapshot of its own bucket only, so one taken of a later
-bucket may show entries of an append that the earlier bucket's did not: whatever is beyond the head as it was
-before any iterator was made is left for the next read, and no page has a hole."""
+Readers run beside appends. An iterator is a snapshot of its own bucket only, so the iterator of a later bucket may show
+entries of an append that the one of an earlier bucket did not. Entries beyond the head, as it was before any iterator
+was made, are left for the next read, so no page has a hole."""
 
 from __future__ import annotations
 

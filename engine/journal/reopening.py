@@ -1,10 +1,10 @@
-"""The journal is opened, reopened after a failure, and closed.
+"""Opens the journal, reopens it after a failure, and closes it.
 
-    open       store -> meta, the silent -> what has to be written first, synced -> buckets, and who is in them
-    recover    close what is open, if there is room to open it again -> open
+    open       store -> meta, silent channels -> the first writes, synced -> buckets, and their channels
+    recover    close, if there is enough disk space to open again -> open
     close      leave the mark that nothing was lost
 
-What a failed append has left undecided, the disk decides: that is what reopening is for."""
+Reopening shows whether the disk has a failed append whose outcome is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal on RocksDB in this process, put together from its rooms.
+"""The journal on RocksDB in this process, composed of its parts.
 
     reopening    open, recover, close            appending   blocks are written, synced, shown
     asking       blocks, and is that all?        expiring    retention; buckets made ahead of time

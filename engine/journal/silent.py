@@ -1,15 +1,15 @@
-"""Who has fallen silent: the newest dropped serial of each channel, for a day after the drop.
+"""Remembers silent channels: the newest dropped serial of each channel, for a day after the drop.
 
-    family   silent-<created ms>        15 digits; what was dropped from this steady time on, until the next
+    family   silent-<created ms>        15 digits; entries dropped from this steady time on, until the next family
     row      channel key, UTF-8         serial 8 | series 8, of the channel's newest entry in a dropped bucket
-             00                         8 bytes: how many rows; no channel key is a NUL
+             00                         8 bytes: the number of rows; no channel key is a NUL
 
-A cursor at the last entry of a channel is as good as ever when that entry has passed its retention:
-nothing came after it. The floor of a class cannot say so, because other channels raise it too.
+A cursor at the last entry of a channel stays valid when that entry has passed its retention, because nothing came after
+it. The floor of a class cannot show that, because other channels raise it too.
 
-A channel that has entries in a younger bucket of its class is passed over: that bucket will name it.
-Families, because a day's rows are then forgotten as entries are: dropped whole. ``forgotten`` is the
-floor of that: every dropped entry with a greater serial is remembered, or followed by one that is."""
+A channel with entries in a younger bucket of its class is skipped: that bucket will name it. The rows are in families
+because a day's rows are then forgotten as entries are: dropped as a whole. ``forgotten`` is their floor: every dropped
+entry with a greater serial is remembered, or followed by a remembered one."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Silent:
         return rows
 
     def named(self, store: Store, channel: bytes, serial: int, series: str) -> list[Row]:
-        """The row for a channel that a younger bucket was trusted to name, and now can't; see ``erase``."""
+        """The row for a channel that a younger bucket was to name, and no longer can; see ``erase``."""
         if not self.families or not serial:
             return []  # nothing has ever been dropped, or nothing came before
         name, value = self.families[-1].name, row_value(serial, series)

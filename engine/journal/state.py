@@ -1,11 +1,11 @@
-"""What the rooms of the journal on RocksDB share, and who may change it at the same time.
+"""The shared state of the journal on RocksDB, and its locks.
 
     appending    one writer: append, erase, forget, and taking expired buckets off the table
     building     one changer of column families: append only when it must, maintain ahead of it
     gate         reads pass side by side; close and recover wait until none is inside
 
-Who takes several, takes them in this order. After a failed write or sync nothing is known, so nothing is written until
-``recover`` has reopened the database and seen what the disk has. Reads go on meanwhile."""
+Code that takes several of them takes them in this order. After a failed write or sync the state of the disk is unknown,
+so nothing is written until ``recover`` has reopened the database and looked. Reads continue meanwhile."""
 
 from __future__ import annotations
 

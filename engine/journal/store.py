@@ -1,10 +1,10 @@
-"""What the journal needs of RocksDB, and no more: the seam under which tests make disks fail.
+"""The journal's narrow interface to RocksDB, below which tests make disks fail.
 
-    family     a column family: rows sorted by key, dropped whole
+    family     a column family: rows sorted by key, dropped as a whole
     Row        (family, key, value); a value of None deletes
 
-rocksdict raises bare ``Exception`` with RocksDB's status text for whatever goes wrong; here it
-becomes StoreError, once, so that nothing above has to catch everything."""
+rocksdict raises bare ``Exception`` with RocksDB's status text for every failure. This module turns it into StoreError,
+so that no caller has to catch everything."""
 
 from __future__ import annotations
 

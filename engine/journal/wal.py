@@ -1,21 +1,21 @@
-"""Look over the write-ahead logs before RocksDB replays them: torn, or damaged?
+"""Examines the write-ahead logs before RocksDB replays them, and distinguishes tears from damage.
 
     log      blocks of 32 KiB; a record never straddles one
     record   crc32c 4 | length 2 | type 1 | payload     little-endian; type 1..4: whole, first, middle, last
     payload  of the first or only record of a batch: sequence 8 | count 4 | ...; the next batch has sequence + count
 
-A crash or a full disk tears the end off the newest log, and perhaps leaves bytes behind it that were never written:
-that must be accepted, for nobody was told that it was stored. RocksDB (9.8, tried on every byte of a small log) is of
-no help in telling a tear from damage: it takes a length whose flipped bit points past the end of the file for a tear
-and silently drops all that follows, a type flipped to one of a recycled log (5..8) makes it spin for ever, and a tear
-with zeros behind it is reported as damage. So the heads are walked here, some 0.5 us each. A record begins only where
-the one before it ended, or with a block: what is inside of payloads is never looked at as a record, for users publish
-what they like, logs of RocksDB among it. Where the walk stops:
+A crash or a full disk tears the end off the newest log, and may leave bytes behind it that were never written. That
+must be accepted, because nobody was told that they were stored. RocksDB (9.8, tried on every byte of a small log) does
+not distinguish a tear from damage. It takes a length whose flipped bit points past the end of the file for a tear and
+silently drops all later records; a type flipped to one of a recycled log (5..8) makes it loop for ever; and it reports
+a tear with zeros behind it as damage. So this module walks the heads, at about 0.5 us each. A record begins only where
+the one before it ended, or with a block. Payloads are never searched for records, because users may publish anything,
+including logs of RocksDB. Where the walk stops:
 
-    spot        the record that is wrong: the last one of the walk, if its checksum is; else where it stopped
-    damage      the spot's record is whole, but for its head, or its bytes; or one with a sequence that continues ours
+    spot        the wrong record: the last one of the walk, if its checksum is wrong; else where the walk stopped
+    damage      the spot's record is whole except for its head, or its bytes; or a record that continues the sequence
                 begins behind it
-    tear        all else. The log is cut off there, if RocksDB would stumble over the rest"""
+    tear        everything else. The log is cut off there, if RocksDB would fail on the rest"""
 
 from __future__ import annotations
 

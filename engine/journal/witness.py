@@ -1,12 +1,12 @@
-"""Noted beside the journal: what must be there at the next start. RocksDB opens what it finds, and misses nothing.
+"""The witness: a note of the files that must be there at the next start, because RocksDB opens whatever it finds.
 
     witness    two slots of 4 KiB, written in turns: crc32 in 8 hex digits | [number, last, durable] in JSON
     last       the boot | MANIFEST and its size | logs and their sizes | sequence, head
     durable    the same, as it was last when all of it was synced
 
-Written once a second, if something has changed, and when a family was made; a log or manifest only grows until it is
-replaced. What is noted while something is not synced holds as long as the machine runs. A torn slot is passed over.
-Without a witness, of an earlier version or because both slots are damaged, there is nothing to compare."""
+It is written once a second, if something has changed, and when a family was made. A log or manifest only grows until it
+is replaced. A note about unsynced data is valid until the machine reboots. A torn slot is skipped. Without a witness
+(from an earlier version, or because both slots are damaged) there is nothing to compare."""
 
 from __future__ import annotations
 

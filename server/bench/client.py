@@ -1,8 +1,8 @@
-"""One connection of the load tester: says what it wants, and hands what it is told to the run.
+"""One connection of the load tester: connects, attaches, and reports what it receives to the run.
 
     opened -> CONNECTED -> (ATTACH -> ATTACHED) -> ready -> cut, dialled again, ready ...
 
-Deliveries and ACKs in the usual form do not come here: they end in ``ext.load.receiver``, the plane's sink."""
+Usual deliveries and ACKs do not come here: ``ext.load.receiver``, the plane's sink, handles them."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _descriptors(options: Options) -> int:
 
 @contextmanager
 def _ending_early(load: Load) -> Iterator[None]:
-    """The first Ctrl-C ends publishing, and the report is of what there is; the second one ends everything."""
+    """The first Ctrl-C ends publishing, and the report covers the results so far; the second one ends everything."""
 
     def end(number: int, frame: object) -> None:
         if load.interrupted:

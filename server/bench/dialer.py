@@ -1,4 +1,4 @@
-"""Makes connections, many at a time: connect, ask for a WebSocket, check the answer.
+"""Opens connections, many at a time: connects, requests a WebSocket, checks the answer.
 
 waiting -> connecting (writable?) -> asked (101?) -> on_open(client, descriptor, bytes behind the answer)
                 at most ``at_once`` of these           on_failure(client, why)"""

@@ -1,8 +1,8 @@
-"""The loop: what is due is sent, what arrives is counted, once a second a line is noted.
+"""The loop of a run: sends due messages, counts received ones, records a line once a second.
 
     turn    dialer.step; plane.poll (sinks count deliveries and ACKs); publish what is due or allowed; plane.flush
 
-One thread, no tasks: so the only clock that waits is the server's."""
+It is one thread without tasks, so only the server causes waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do: the options of the command, checked."""
+"""The options of a run, and their checks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ refused all connections
 
 
 class UsageError(Exception):
-    """An option is wrong; the text says which, and what it may be."""
+    """An option is wrong; the text names it and the permitted values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Who publishes how much now: as ACKs come, or as a schedule says.
+"""Decides how much each publisher publishes now: by ACKs, or by a schedule.
 
-Windows     each publisher has at most so many publishes unanswered
-Scheduled   message n belongs to publisher n % publishers, and is due at a time that is known beforehand; what can't
-            leave (its connection is away, or takes no more) stays due, and is sent later with its old time"""
+Windows     each publisher has at most so many unanswered publishes
+Scheduled   message n belongs to publisher n % publishers, and is due at a time that is known beforehand; a message that
+            cannot leave (its connection is away or blocked) stays due, and is sent later with its old time"""
 
 from __future__ import annotations
 

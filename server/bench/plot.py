@@ -1,4 +1,4 @@
-"""A run as a picture: latency by percentile, in the manner of HdrHistogram, and what happened over time."""
+"""Plots a run: latency by percentile, in the style of HdrHistogram, and rates over time."""
 
 from __future__ import annotations
 

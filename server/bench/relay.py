@@ -1,8 +1,9 @@
-"""TLS beside the loop: a thread carries each connection's bytes between TLS and one end of a local pair of sockets.
+"""TLS for the load tester: a thread relays bytes between each TLS connection and one end of a local socket pair.
 
     plane <--plain--> socketpair <--relay, a trio task each--> TLS <--> server
 
-So everything else is the same with wss:// as with ws://. It costs this side's CPU, and the report says so."""
+So the rest of the load tester is the same for wss:// and ws://. The thread costs CPU on this side, and the report says
+so."""
 
 from __future__ import annotations
 

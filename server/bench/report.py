@@ -1,4 +1,4 @@
-"""What a run has found: for the terminal, as JSON, as CSV."""
+"""The report of a run: for the terminal, as JSON, as CSV."""
 
 from __future__ import annotations
 

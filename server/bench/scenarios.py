@@ -1,7 +1,7 @@
-"""What can be measured, one function each: they drive the load and return what they have found.
+"""The scenarios, one function each: they drive the load and return the figures.
 
-throughput   attach, publish, settle            idle     attach, sit still, look at the server
-storm        connect and attach, all at once    replay   attach, go, publish, come back, read
+throughput   attach, publish, settle            idle     attach, do nothing, look at the server
+storm        connect and attach, all at once    replay   attach, leave, publish, come back, read
 reconnect    publish, cut all, come back, settle"""
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""When which message is due: known beforehand, so that a slow server is not asked less often (no coordinated omission).
+"""The schedule: the time of each message is known beforehand, so a slow server does not get fewer messages.
+
+This avoids coordinated omission.
 
 due(n)    the time, in seconds after the beginning, at which message n is due: the inverse of the sum of the rate"""
 

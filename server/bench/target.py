@@ -1,4 +1,4 @@
-"""Where the server is: its address, found and tried once, and the request that opens a connection."""
+"""The server under test: its address, resolved and tried once, and the request that opens a connection."""
 
 from __future__ import annotations
 

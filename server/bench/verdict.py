@@ -1,4 +1,4 @@
-"""Was it right? What every subscriber should have had, against what it had.
+"""The verdict: compares what every subscriber should have received with what it received.
 
 publishes    sent = acknowledged + refused + unanswered
 a message    acknowledged: exactly once, in its publisher's order, at every subscriber of its channel

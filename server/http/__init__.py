@@ -1,1 +1,1 @@
-"""HTTP/1.1: requests as they are understood, and answers as libraries read them."""
+"""HTTP/1.1: parses requests, and writes answers that client libraries can read."""

@@ -1,9 +1,9 @@
-"""How much memory the bodies of all HTTP connections take together: of requests that come in, of answers that go out.
+"""Bounds the memory of all HTTP bodies together: of requests being received, and of answers being sent.
 
-    a body   |== free ==|####### room #######|      held = all the #### together, and what else is in the room
+    a body   |== free ==|####### held #######|      held = all the #### together, and other users of the same bound
 
-A body is bounded by itself; a crowd of them is bounded here. What comes in shares its room (ext/net/room.pyx) with the
-half messages of WebSockets, and with what ext/net/posts.pyx holds."""
+Each body has its own bound; this one is for all of them. Requests share it (ext/net/room.pyx) with partly received
+WebSocket messages, and with ext/net/posts.pyx."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ext.net.room import Room
 
 
 class Bodies:
-    """The room for bodies, which all connections share: who has come with a request may not be known yet.
+    """The memory bound for bodies, which all connections share: the client of a request may not be known yet.
 
-    What a body has up to ``free`` bytes needs no room, if there is any.
+    The first ``free`` bytes of a body do not count.
     """
 
     def __init__(self, most: int = BODIES_BYTES, free: int = 0, what: str = "of other requests") -> None:
@@ -27,7 +27,7 @@ class Bodies:
         return self.room.held
 
     def full(self) -> LimitExceeded:
-        """What is told to who finds no room: 50004."""
+        """The error for a client that finds no memory left: 50004."""
         told = f"the server holds {self.room.most} bytes {self._what}, the maximum; try again"
         return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
 
@@ -38,11 +38,11 @@ class Bodies:
             raise self.full()
 
     def hold(self, size: int, more: int) -> None:
-        """The same for one that has to have it, whoever finds no room then."""
+        """The same without a check, for a body that is needed in any case."""
         self.room.hold(self._room_for(size + more) - self._room_for(size))
 
     def release(self, size: int) -> None:
-        """A body of so many bytes is not held any more."""
+        """A body of so many bytes is no longer held."""
         self.room.release(self._room_for(size))
 
     def _room_for(self, size: int) -> int:
@@ -50,5 +50,5 @@ class Bodies:
 
 
 def room_for_answers(most: int = ANSWERS_BYTES, free: int = 0) -> Bodies:
-    """One of its own: readers that are slow with large answers keep no large request out."""
+    """A separate bound for answers: slow readers of large answers do not block large requests."""
     return Bodies(most, free, "of answers that clients have not read yet")

@@ -1,7 +1,7 @@
-"""Clients of other protocols, known by the path that they ask for or the sub-protocol that they offer.
+"""Recognizes clients of other protocols by their path or their sub-protocol.
 
-They are refused in any case; but "no route" has somebody who has given a Pusher library our address look for a mistake
-in his paths, where the name of the protocol tells him what is wrong."""
+They are refused in any case. But "no route" would make the user of a Pusher library look for a mistake in the paths,
+whereas the name of the protocol says what is wrong."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def protocol_of(segments: Sequence[str]) -> str | None:
 
 
 def protocol_named(subprotocols: str) -> str | None:
-    """The same by what is offered as Sec-WebSocket-Protocol. Ours has no name there."""
+    """The same by Sec-WebSocket-Protocol. This server's protocol has no name there."""
     offered = [name.strip().lower() for name in subprotocols.split(",")]
     return next((_BY_SUBPROTOCOL[name] for name in offered if name in _BY_SUBPROTOCOL), None)
 
 
 def of_another(protocol: str) -> str:
-    """What is wrong with a request of such a client."""
+    """The reason to refuse a request of such a client."""
     return f"belongs to the {protocol} protocol, which this server does not support; use an Ably SDK"

@@ -1,11 +1,11 @@
-"""The head of a request, as the library has read it: what that lets pass and we do not, and who asks for a WebSocket.
+"""Checks request heads beyond what the library checks, and recognizes WebSocket requests.
 
     check_head      every request: its size, and that its body has one length
     asks_for_websocket -> check_upgrade     RFC 6455, section 4.2.1; on "/" alone
-                       -> head_as_sent      for whoever answers it
+                       -> head_as_sent      for the code that answers it
 
-What is refused here has a body that says why, as any other refusal has: a library for WebSockets would answer with a
-bare 400, and its client would not tell its user more than that."""
+A refusal here has a body with the reason, like any other refusal: a WebSocket library would answer with a bare 400, and
+its client could not tell its user more than that."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A key crosses no network in the clear: whoever reads along would have it for good.
+"""Refuses keys that cross a network in the clear: an eavesdropper could use them for ever.
 
     key in query or header --TLS----------------------> in
                            --plain, loopback peer-----> in
                            --plain, anybody else------> 40103, whether the key is right or not
 
-Off in development, and where the configuration says that a proxy in front ends TLS (the peer is the proxy then). Tokens
-may come in the clear: they end, and some people need that. Source: Ably's rule for Basic authentication."""
+It is off in development mode, and if the configuration says that a proxy terminates TLS (the proxy is then the peer).
+Tokens may come in the clear: they expire, and some users need that. Source: Ably's rule for Basic authentication."""
 
 from __future__ import annotations
 

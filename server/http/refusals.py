@@ -1,9 +1,9 @@
-"""Who was refused, summed up: one line in the log for each key and minute, however many try.
+"""Summarizes refusals: one line in the log for each key and minute, however many there are.
 
     request, WebSocket --401, 403, 429--> note --> key that they name --> counts by code --each minute--> a line
 
-The key is the one that the credentials name, proven or not, and only if there is one of that name: so nothing that a
-client has made up gets into the log, and nobody can make more lines than there are keys (``REFUSED_KEYS`` at most)."""
+The key is the one that the credentials name, proven or not, if a key of that name exists. So no text invented by a
+client gets into the log, and there are never more lines than keys (at most ``REFUSED_KEYS``)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Refusals:
             self.tell()
 
     def tell(self) -> None:
-        """All that has not been told; at the end, too."""
+        """Log everything that has not been logged yet; also at the end."""
         counts, self._counts, self._since_ms = self._counts, {}, None
         for name, codes in counts.items():
             shown = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))

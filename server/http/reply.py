@@ -1,10 +1,10 @@
-"""What a handler says, turned into an HTTP response that every client library can read.
+"""Turns a handler's reply into an HTTP response that every client library can read.
 
     Reply(status, value, headers) --+-- format: Accept, else ``format=``, else JSON --> body
                                     +-- envelope=json|msgpack: status and headers go into the body
                                     +-- CORS, on every response, refusals too
 
-An error is a reply as well: its facts are in the body and in headers, for clients that cannot read bodies."""
+An error is a reply as well: its facts are in the body, and in headers for clients that cannot read bodies."""
 
 from __future__ import annotations
 

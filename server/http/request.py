@@ -1,10 +1,10 @@
-"""One HTTP request and the answer to it, as handlers see them; and how what was sent is understood.
+"""An HTTP request and its response, as handlers see them, and the parsing of both targets and bodies.
 
     head --parse_target--> path (raw), query --+
          --headers, lower-case-----------------+--> HttpRequest --handler--> Response
     body (bytes, whole) -----------------------+
 
-A handler is a function from the one to the other, and knows nothing of the library that speaks HTTP."""
+A handler is a function from the one to the other, and knows nothing of the HTTP library."""
 
 from __future__ import annotations
 

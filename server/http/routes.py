@@ -1,11 +1,11 @@
-"""Which handler a request is for: a table of methods and paths, with variables in them.
+"""Finds the handler of a request in a table of methods and paths with variables.
 
     /channels/{channelId}/messages    GET  -> handler      two segments are fixed, one is a variable
                                       POST -> handler
     /channels/a%2Fb/messages          its variable is "a/b": paths are cut at slashes before they are decoded
 
-An unknown path is 404. A method that a path does not have is 405, and ``Allow`` says which it has; only a path without
-GET answers one with 404, because libraries (and their tests) expect it so."""
+An unknown path gets 404. A method that a path does not support gets 405 with ``Allow``. The exception is GET on a path
+without it, which gets 404, because libraries and their tests expect that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: requests in, whole responses out; keep-alive, pipelining, chunks, 100-continue.
+"""One HTTP/1.1 connection: requests in, whole responses out; keep-alive, pipelining, chunks, 100-continue.
 
     idle --first byte--> head --> body --> handler --> response --> idle ...
     |                    |                             |
@@ -6,8 +6,8 @@
     then: close  |       then: 408, close              then: close
                  +-- asks for a WebSocket: handed back to the caller, whichever request of the connection it is
 
-h11 decides what is valid HTTP; here are the bounds, the clock and the bytes. A request that is none is answered with
-an error and a close, for nothing that follows it could be trusted. The peer's going away is silent."""
+h11 decides what is valid HTTP; this module adds the bounds, the timeouts and the I/O. An invalid request is answered
+with an error and a close, because nothing behind it can be trusted. A peer that goes away is not reported."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class _UpgradeError(Exception):
 
 
 class _RefusedError(Exception):
-    """The request can't be served, and the connection can't go on."""
+    """The request cannot be served, and the connection has to end."""
 
     def __init__(self, error: PubSubError) -> None:
         super().__init__(str(error))

@@ -1,1 +1,1 @@
-"""The REST interface: what each request does, and what HTTP asks of a node."""
+"""The REST interface: the routes, and the operations of the node behind them."""

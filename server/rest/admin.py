@@ -1,7 +1,7 @@
-"""Is the server well? For load balancers and people: ``GET /health``.
+"""``GET /health``: the health of the server, for load balancers and people.
 
-ok        200   every promise can be kept
-degraded  503   ``reasons`` say which cannot: what is published is refused, or readers are sent elsewhere"""
+ok        200   the server can keep every promise
+degraded  503   ``reasons`` say which promises it cannot keep: publishes are refused, or reads fail"""
 
 from __future__ import annotations
 

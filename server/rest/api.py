@@ -1,11 +1,11 @@
-"""The REST interface: a table of routes, and what each of them does.
+"""The REST interface: a table of routes, and their handlers.
 
     HttpRequest -> preflight?           204, whoever asks
             -> version, route       40017, 40400
             -> handler              authenticate, check, ask the backend
             -> Reply -> respond     format, envelope, CORS: server/http/reply.py
 
-Handlers hold nothing of a request, and know neither HTTP nor sockets. What is acknowledged here with 2xx is stored."""
+Handlers keep nothing of a request, and know neither HTTP nor sockets. A publish that is answered with 2xx is stored."""
 
 from __future__ import annotations
 

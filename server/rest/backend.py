@@ -1,4 +1,4 @@
-"""What HTTP requests ask of a node: publishing, history, tokens, health, and the apps of development."""
+"""The node's operations for HTTP requests: publishing, history, tokens, health, and apps in development mode."""
 
 from __future__ import annotations
 

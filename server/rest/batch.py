@@ -1,12 +1,12 @@
-"""One request, many channels: batch publish.
+"""Batch publish: one request, many channels.
 
     {"channels": ["a", "b"], "messages": [...]}    a spec, or an array of them
         -> for each spec, each channel: a publish of its own, checked and stored by itself
         -> {"successCount": 1, "failureCount": 1, "results": [{channel, messageId, serials}, {channel, error}]}
 
-A channel's messages are stored together or not at all; what fails for one channel is no other's business. The channels
-of one spec are stored side by side, so that they share a sync; specs come one after the other, so that the last writes
-last. Between a few channels and the next everybody else has a turn: a batch is up to 100,000 messages.
+A channel's messages are stored together or not at all. A failure of one channel does not affect another. The channels
+of one spec are stored concurrently, so that they share a sync. Specs are processed one after the other, so that the
+last one writes last. After every few channels everybody else has a turn: a batch has up to 100,000 messages.
 """
 
 from __future__ import annotations

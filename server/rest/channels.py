@@ -1,11 +1,11 @@
-"""Who uses a channel, and which channels are in use: status and enumeration.
+"""Status of a channel, and enumeration of the channels in use.
 
     channel.modes (flags -> attachments)  --metrics-->  {"connections": 2, "subscribers": 2, "publishers": 1, ...}
     hub.names  --of an app, in order, after the cursor-->  a page
 
-In use are the channels in memory: somebody is attached, or something was said within the window. The cursor of a page
-is the last name of the one before: so pages neither repeat nor skip a channel that is there all the while, whatever
-comes and goes in between."""
+The channels in memory are in use: somebody is attached, or a message was published within the window. The cursor of a
+page is the last name of the page before. So pages neither repeat nor skip a channel that exists throughout, whatever
+channels appear and disappear in between."""
 
 from __future__ import annotations
 

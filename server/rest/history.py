@@ -1,4 +1,4 @@
-"""A channel's messages, page by page, in either direction.
+"""History: a channel's messages, page by page, in either direction.
 
     retained    start                 edge                          end
        |----------|====================|############################|        backwards: # has been read, = is next
@@ -6,9 +6,9 @@
 
     edge = (serial, index) of the last message handed out: the ``cursor`` of the next page's link
 
-Entries hold up to 1000 messages, pages count messages: an entry may be cut by the end of a page. An edge is a
-message, not a number of messages: so pages neither repeat nor skip when messages arrive in between. A page costs what
-it holds, and one step of reading more: that is how the last page is known."""
+Entries hold up to 1000 messages and pages count messages, so the end of a page may cut an entry. An edge is a message,
+not a number of messages, so pages neither repeat nor skip when messages arrive in between. A page costs its own
+contents and one more step of reading, which detects the last page."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The REST interface as an OpenAPI document: what ``GET /openapi.json`` gives, for people and for generators.
+"""The OpenAPI document of the REST interface (``GET /openapi.json``), for people and for generators.
 
     operations (method, path) -> parameters, body, answers         one entry each, made of the parts below
     every operation also answers ``default``: an error, in body and headers
 
-It is kept true from two sides: the routes must be those of server.rest, and requests made from it must be answered as
-it says (tests/test_openapi.py)."""
+Two tests keep it true: its routes must be those of server.rest, and requests generated from it must be answered as it
+says (tests/test_openapi.py)."""
 
 from __future__ import annotations
 

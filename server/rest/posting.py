@@ -1,12 +1,12 @@
-"""POST /channels/{channelId}/messages on plain connections, in the plane's turn: the usual request without a task.
+"""Serves POST /channels/{channelId}/messages on plain connections in the plane's turn, without a task.
 
     Posts.poll --what it could not decide alone--> _begin --check, stage--> Posts.flush: the answer, once it is stored
-                                                     |         +--refused--> the answer that tells why
+                                                     |         +--refused--> the answer with the reason
                                                      |         +--permit: the next one like it needs no Python
                                                      +-- unusual --> on_leaving: a task, and the library for HTTP
 
-The rules are those of server/rest/api.py and server/rest/publishing.py, called from here. Permits say what they have
-said yes to before, and are void as soon as a key, a quota or a revocation changes."""
+It calls the rules of server/rest/api.py and server/rest/publishing.py. Permits record what these have accepted before,
+and become void as soon as a key, a quota or a revocation changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publish over HTTP: from the body of a request to one checked Publish.
+"""Checks a publish over HTTP: from the body of a request to one Publish.
 
     application/json, x-msgpack, form    one message, or an array of them; a batch has several such arrays
     text/plain, octet-stream, or         the body is the payload; name, id, encoding and the like

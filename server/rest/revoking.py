@@ -1,14 +1,14 @@
-"""Revoking tokens: what POST /keys/<keyName>/revokeTokens does, and the file in which revocations outlive the server.
+"""Revokes tokens (POST /keys/<keyName>/revokeTokens), and keeps revocations in a file across restarts.
 
-    request --check--> Revocations --file, synced--> 201        one write for all that have gathered meanwhile
+    request --check--> Revocations --file, synced--> 201        one write for all requests that have gathered meanwhile
                            +--> live connections: cut off, then DISCONNECTED 40141; with a margin AUTH before
 
     revocations    in the data directory: a JSON array of [key name, kind, value, issued before, applies at]
-                   damaged: set aside where a new secret is asked for, which revokes all tokens that can be revoked
+                   damaged: set aside by --new-secret, which revokes all revocable tokens
 
-They are in force before they are written, and answered after: what was answered is never forgotten. A token of the
-very millisecond in which the request came may be older than that, so it counts as revoked; and the answer waits until
-the millisecond is over, so that whoever has read it is issued tokens that are good."""
+Revocations are in force before they are written, and answered after: an answered one is never lost. A token issued in
+the very millisecond of the request may be older than the request, so it counts as revoked. The answer waits until that
+millisecond is over, so tokens issued after it are valid."""
 
 from __future__ import annotations
 

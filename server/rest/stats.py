@@ -1,4 +1,4 @@
-"""Statistics as clients ask for them: ``GET /stats``, and the fixtures that test suites post in development.
+"""Statistics for clients: ``GET /stats``, and the fixtures that test suites post in development mode.
 
 unit, start, end, direction, limit  --parse_stats--> StatsQuery --engine.statistics--> intervals --items-->
     [{"intervalId": "2024-02-03:15:05", "unit": "minute", "entries": {"messages.all.all.count": 7, ...}}, ...]

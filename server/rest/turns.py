@@ -1,10 +1,10 @@
-"""So many at a time; those who wait are let in by turns of whom they are for.
+"""Admits a limited number of operations at a time; waiting ones are admitted in turns of their clients.
 
     waiting   a: o o o o o o o        in: one of a, one of b, one of a ...
               b: o
 
-A hundred requests of one client do not keep the one request of another waiting for all of them. Whoever has gone by the
-time that its turn comes is not let in: its work would be for nobody."""
+A hundred requests of one client do not make the single request of another wait for all of them. A client that has left
+by the time its turn comes is skipped: nobody needs the result."""
 
 from __future__ import annotations
 
