@@ -86,14 +86,14 @@ class JournalUnavailable(PubSubError):
     status = 503
 
     def __init__(self, reason: str, *, unwritten: bool = False) -> None:
-        """``unwritten``: it is certain that nothing of what was asked for has been written."""
+        """``unwritten``: certainly nothing of the request has been written."""
         super().__init__(f"the journal is unavailable: {reason}")
         self.reason = reason
         self.unwritten = unwritten
 
 
 class NotStorable(PubSubError):
-    """A block that no journal may be asked to hold: a bug of ours, which costs the channel that it is of one batch."""
+    """A block that no journal can hold: a bug in the server, which costs its channel one batch."""
 
     code = 50000
     status = 500
@@ -120,7 +120,7 @@ class OutcomeUnknown(PubSubError):
 
 
 class JournalCorrupted(PubSubError):
-    """What is on disk for ``channel`` is not what was written there."""
+    """The stored data of ``channel`` differs from what was written."""
 
     code = 50001
     status = 500

@@ -1,4 +1,4 @@
-"""Messages as clients write them, to records and back: the slow and complete way.
+"""Parses messages of clients into records, and records back into messages: the slow, complete path.
 
     in    a decoded list of maps --publish_from--> Publish      every rule, every error with its field
     out   record --messages_from--> complete wire messages      for history
@@ -54,9 +54,9 @@ def check_ids(author: Author, ids: Sequence[str]) -> None:
 
 
 def client_ids_of(messages: object) -> Iterator[str]:
-    """Those that messages name: what they may be is told before anything else that is wrong with them.
+    """The clientIds that messages name: their faults are reported before any others.
 
-    Raises: BadRequest 40012, for what can be none."""
+    Raises: BadRequest 40012, for an invalid one."""
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         client_id = message.get("clientId") if isinstance(message, dict) else None
         if client_id is not None:
@@ -67,7 +67,7 @@ def client_ids_of(messages: object) -> Iterator[str]:
 
 
 def ids_of(messages: object) -> list[str]:
-    """Those that messages name; of one that names none, or what can be none, an empty one."""
+    """The ids that messages name; empty for a message without one, or with an invalid one."""
     if not isinstance(messages, list):
         return []
     ids = (message.get("id") if isinstance(message, dict) else None for message in messages)
@@ -119,7 +119,7 @@ def publish_from(
 
 
 def _wrong(messages: list[Any], taken: int) -> BadRequest:
-    """What is wrong with messages of which a Packer took just ``taken``: the first of it, in the protocol's order.
+    """The first fault, in the protocol's order, of messages of which a Packer accepted just ``taken``.
 
     One kind of fault of any message comes before the next kind of all.
     """
@@ -220,7 +220,7 @@ def _wrong_extras(message: dict[Any, Any], index: int) -> BadRequest | None:
 
 
 def _named(value: object) -> str:
-    """What it is, for who has sent it."""
+    """Its type, for the error."""
     return f"what {value.why}" if isinstance(value, Unread) else type(value).__name__
 
 

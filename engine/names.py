@@ -1,4 +1,4 @@
-"""Channel names: what is one, and the params that can be written into it.
+"""Channel names: which are valid, and the params that they may contain.
 
 room:1                       the namespace is ``room``
 [?rewind=1&echo=false]room   params for this attachment; the channel is ``room``, replies use the text as written"""
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class ChannelName:
-    """``name`` is the channel, ``full`` what the client calls it, ``params`` what it wrote into the name."""
+    """``name`` is the channel, ``full`` the text that the client uses, ``params`` those in the name."""
 
     name: str
     full: str
@@ -28,7 +28,7 @@ class ChannelName:
 
 
 def parse_channel(text: str) -> ChannelName:
-    """Raises: BadRequest 40010, saying what is wrong with the name."""
+    """Raises: BadRequest 40010, with the fault of the name."""
     name, params = text, _NONE
     if len(text) > limits.CHANNEL_NAME_BYTES:  # asked first: params take a while to read
         raise _wrong(text, f"it has {len(text)} characters, more than {limits.CHANNEL_NAME_BYTES}")

@@ -3,7 +3,7 @@
     before, wanted --merged--> what holds from now on: as wanted where that can be switched, else as before
                           \\--> Left: by its name, what stays as it was, and why
 
-What is not in SWITCHED stays: a new setting waits for a restart until somebody has said how it is switched."""
+A setting that is not in SWITCHED stays: a new setting waits for a restart until it is known how to switch it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What holds from now on, and what of the configuration does not."""
+    """The settings that apply from now on, and those of the configuration that do not."""
 
     settings: Settings
     changed: tuple[str, ...]  # by name, of what holds

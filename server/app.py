@@ -94,7 +94,7 @@ def _run(
             if not len(keyring) and not settings.dev:
                 _make_first_key(directory, keyring)
             clock = _clock(settings, journal)
-            directory.note_alive(clock.steady.steady_ms)  # before any key is given out: one that ends soon counts too
+            directory.note_alive(clock.steady.steady_ms)  # before any key is issued: a life that ends soon counts too
             try:
                 serve = partial(_serve, settings, lambda: _on_this_machine(reread()))
                 return trio.run(serve, directory, keyring, journal, clock, certificate, bound, clock=clock.patient)
@@ -228,12 +228,12 @@ async def _serve(
 async def _watch_signals(
     stop: trio.Event, reload: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """The first to ask for an end has it in order; at a second one there is no time left, and the journal is safe."""
+    """The first signal ends the server in order. A second one ends it at once; the journal is safe."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
-                if not stop.is_set():  # who is about to go has nothing to reload for
+                if not stop.is_set():  # a server that is about to end need not reload
                     reload()
             elif stop.is_set():
                 os._exit(1)

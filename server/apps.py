@@ -64,7 +64,7 @@ class AppsFile:
             replace_file(self.path, orjson.dumps(apps, option=orjson.OPT_INDENT_2))
 
     def keep_copy(self) -> None:
-        """Take a copy, if the file is good and another than it was: whoever changed it, somebody by hand perhaps.
+        """Take a copy, if the file is good and has changed, perhaps by hand.
 
         Not synced: it is looked at only when something has happened to the other one, and has to be good then. With
         very many apps it takes long: for a thread, where others wait.
@@ -93,7 +93,7 @@ class AppsFile:
         return not self.path.exists() and self.path.with_name("apps.lock").exists()
 
     def stamp(self) -> Stamp:
-        """Another one whenever the file is another; None: there is none."""
+        """Changes whenever the file does; None: there is no file."""
         try:
             found = self.path.stat()
         except OSError:
@@ -124,7 +124,7 @@ def _holds_apps(path: Path) -> bool:
 
 
 def _putting_back(path: Path) -> str:
-    """What an operator can do about a file that is damaged or gone, so that all keys are there again."""
+    """Advice for an operator about a damaged or missing file, to get all keys back."""
     copy = _copy_of(path)
     if not _holds_apps(copy):
         return "restore it from a backup"
@@ -148,7 +148,7 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Put it in place of what was there, whole or not at all; for the owner of the directory alone. Raises: OSError."""
+    """Replace the file atomically; readable by the owner of the directory only. Raises: OSError."""
     new = path.with_name(f"{path.name}.new")
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         give_to_owner(file.fileno(), path.parent)
@@ -166,7 +166,7 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
 
 
 def give_to_owner(descriptor: int, directory: Path) -> None:
-    """What root makes in a server's directory the server must be able to read."""
+    """The server must be able to read files that root creates in its directory."""
     if os.geteuid() == 0:
         owner = directory.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -35,7 +35,7 @@ class Certificate:
 
 
 def stamp_of(settings: Settings) -> Stamp:
-    """Another one once a file has been replaced or written to; None: there is no TLS, or a file is not there."""
+    """Changes once a file has been replaced or written to; None: there is no TLS, or a file is missing."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     try:
@@ -99,7 +99,7 @@ def _warn(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _judged(context: ssl.SSLContext, path: Path) -> int:
-    """What a client that trusts just this certificate finds wrong with it, as OpenSSL counts errors; 0: nothing."""
+    """The fault that a client finds which trusts just this certificate, as an OpenSSL error number; 0: none."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -33,7 +33,7 @@ from server.apps import AppsFile, replace_file
 
 CHECKSUM_BYTES = 8  # of the secret; one that has none is of an earlier version, and gets it
 LIVES = 8  # that are remembered: more than can have ended within the time for which connections are kept
-UNTOLD_MS = 5_000  # an older server did not note its keys: those that it gave out between two notes of being alive
+UNTOLD_MS = 5_000  # an older server did not note its keys: the time between two of its notes
 _LIFE = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})(?: ([0-9]{1,15}))?")
 
 
@@ -159,7 +159,7 @@ class DataDirectory:
         replace_file(self.path / "alive", lines.encode(), sync=False)
 
     def note_key(self, issued_ms: int) -> None:
-        """A connection key is about to be given out. Not synced either: a crash of the server alone costs nothing."""
+        """A connection key is about to be issued. Not synced either: a crash of the server alone loses nothing."""
         self._newest_key = issued_ms
         with suppress(OSError):  # a full disk, perhaps: ``note_alive`` says so, and no client need suffer for it now
             if self._issued < 0:
@@ -167,7 +167,7 @@ class DataDirectory:
             os.pwrite(self._issued, f"{self.life:08x} {issued_ms:015d}\n".encode(), 0)
 
     def keep_first_key(self, text: str) -> Path:
-        """Where it can be looked up: what is printed may end in a log. Raises: OSError."""
+        """Save the first key in a file, because printed text may end in a log. Raises: OSError."""
         replace_file(self.path / "first-key", f"{text}\n".encode())
         return self.path / "first-key"
 

@@ -21,7 +21,7 @@ _OF_KUBERNETES = re.compile(r"UNBROKEN_(SERVICE_(HOST|PORT(_.*)?)|PORT_[0-9]+_(T
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Raises: StartupFailed, for a variable that looks like ours and is not."""
+    """Raises: StartupFailed, for an unknown variable that begins with UNBROKEN_."""
     for name, value in environment.items():
         if not name.startswith(PREFIX) or name in (*KNOWN, *OTHERS) or _OF_KUBERNETES.fullmatch(name):
             continue
@@ -32,7 +32,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 
 def log_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """What it says of the log. Raises: StartupFailed."""
+    """The log settings of the environment. Raises: StartupFailed."""
     found = {}
     for name, words in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
         variable = PREFIX + name.upper()

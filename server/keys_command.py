@@ -34,7 +34,7 @@ examples:
   unbroken keys revoke shop.4f0c1e
   unbroken keys show shop.4f0c1e --sdk python --url https://realtime.example.com
 """
-VARIABLE = "UNBROKEN_KEY"  # of the environment, in what is shown
+VARIABLE = "UNBROKEN_KEY"  # of the environment, in sample code
 
 JAVASCRIPT = """\
 // npm install ably; in a file such as example.mjs
@@ -271,7 +271,7 @@ def snippet(key: Key, sdk: str, url: str) -> str:
 
 
 def _name(text: str) -> str:
-    """Raises: StartupFailed, without repeating what may be a secret."""
+    """Raises: StartupFailed, without repeating a possible secret."""
     if ":" in text:
         raise StartupFailed("give only the key's name, appId.keyId: a secret must not be on a command line")
     return text

@@ -55,7 +55,7 @@ class KeyWatch:
         self._end_of_turn = end_of_turn
         self._known = {key.name for key in keyring}
         self._filed = [key for key in keyring if key.name not in self._configured]
-        self._stamp: object = object()  # like no other: what has changed since the keyring was made is not missed
+        self._stamp: object = object()  # unequal to any other: changes since the keyring was made are not missed
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -64,7 +64,7 @@ class KeyWatch:
             await self.look()
 
     async def look(self) -> None:
-        """Take over what has changed, if anything has."""
+        """Apply changes of the file, if there are any."""
         stamp = self._file.stamp()
         if stamp == self._stamp:
             return

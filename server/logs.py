@@ -21,7 +21,7 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def configure(settings: Settings) -> None:
-    """Of the whole process; whoever has configured logging before has his way."""
+    """Configure logging of the whole process, unless it has been configured before."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter(TEXT))
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper())

@@ -42,7 +42,7 @@ class NonceFile:
     def remember(self, mac: str, until_ms: int, now_ms: int) -> None:
         """From here on a restart does not forget it, for as long as it matters.
 
-        Raises: PubSubError 50003, when it can't be written: then no token may be given out for it.
+        Raises: PubSubError 50003, if it cannot be written: then no token may be issued for it.
         """
         line = b"%d %b\n" % (until_ms, mac.encode())
         try:
@@ -71,7 +71,7 @@ def _create(path: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, int]:
-    """What is whole in it: the last line of a crash may not be, and its request got no token."""
+    """The complete lines: after a crash the last one may be torn, and its request got no token."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import trio
 
 PASS_SECONDS = 0.001  # of steps that have asked for their turn
-QUIET_SECONDS = 0.003  # the same for those who have had few
+QUIET_SECONDS = 0.003  # the same for clients that have had few turns
 EVERY_SECONDS, SAVED_SECONDS = 0.003, 0.05  # a turn in so long is few, and those that were not taken add up for a while
 WATCH_SECONDS = 1.0  # from the last turn on: each step of a loop that is watched costs some us
 WOKEN_AT_ONCE = 16  # those that come too late all the same wait again, at the front
@@ -40,7 +40,7 @@ class LoopPace(trio.abc.Instrument):
         self._waiting: deque[trio.Event] = deque()
 
     def before_io_wait(self, timeout: float) -> None:
-        """A pass is over: it must not wait long for what is new, if somebody waits for the next."""
+        """A pass is over. The next one must not be late, if a task waits for it."""
         if self._quiet or self._waiting:
             self._kick()
 

@@ -3,7 +3,7 @@
     SIGHUP --> read, checked, certificate loaded --anything is wrong--> the log says so, and nothing has changed
                               |  (threads)
                               v
-               what can be switched (engine/reloading.py): all of it in one step, keys and their clients included
+               all switchable settings (engine/reloading.py), in one step, including keys and their clients
                               |
                               v
                channels in memory: their quotas, and their class in the journal, some at a time
@@ -37,7 +37,7 @@ from server.transport.front import Front
 LOGGER = logging.getLogger("unbroken.reload")
 
 LOOK_SECONDS = 2.0  # between looks at the certificate's files
-CHANNELS_AT_ONCE = 500  # that are refitted in one go: some 2 ms
+CHANNELS_AT_ONCE = 500  # refitted in one go: about 2 ms
 NOT_TAKEN = "the configuration was not reloaded, nothing has changed"
 IN_CHANGE = "in change: "  # before a layout that may not hold for all that is stored: no start takes it for its own
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, suppress
 
 import trio
 
-RECORD_BYTES = 16 * 1024  # the most that one record carries; a memory buffer keeps the room that it once had to have
+RECORD_BYTES = 16 * 1024  # the most that one record carries; a memory buffer keeps its largest size
 RECEIVE_BYTES = RECORD_BYTES + 512  # a whole record, with what TLS adds to it
 
 
@@ -31,19 +31,19 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None  # from the first step of the handshake on
         self._records = bytearray()  # to be sent, in the order in which they were made
-        self._lock = trio.StrictFIFOLock()  # held by who sends them
+        self._lock = trio.StrictFIFOLock()  # held by the task that sends them
         self._half_sent = False  # of one that was cancelled: the peer understands nothing after that
         self._said_end = False
 
     async def handshake(
         self, received: bytes, turns: trio.CapacityLimiter, asking: AbstractContextManager[object]
     ) -> None:
-        """Come to an understanding with the peer, who has sent ``received`` so far.
+        """Complete the handshake with the peer, which has sent ``received`` so far.
 
         Args:
             turns: held for each step: to sign takes up to a millisecond, and few may do so in one pass of the loop.
             asking: entered whenever it is the peer's move.
-        Raises: ssl.SSLError, there is none; the peer has been told why.
+        Raises: ssl.SSLError, if it fails; the peer has been told why.
         """
         while True:
             try:
@@ -55,8 +55,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
             except ssl.SSLError:
                 await self._send_records()
                 raise
-            # What is left to say then are tickets for another session. They leave with the first answer: who does not
-            # read before he has sent everything, or reads while he sends (OpenSSL minds), is not to be hurt by them.
+            # Only session tickets are left to send then. They leave with the first answer, because they would harm a
+            # client that does not read before it has sent everything, or reads while it sends (OpenSSL minds).
             if not (done and self._tls is not None and self._tls.version() == "TLSv1.3"):
                 await self._send_records()
             if done:
@@ -68,7 +68,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
                     received = b""
 
     def _step(self) -> bool:
-        """As far as it goes with what has come; True: to its end."""
+        """One step with the received bytes; True: the handshake is complete."""
         if self._tls is None:
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         try:
@@ -80,7 +80,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         return True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What the peer has sent; nothing: it has said that there is no more."""
+        """Received bytes; empty: the peer has announced the end."""
         assert self._tls is not None, "the handshake comes first"
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
@@ -131,7 +131,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
             if not self._half_sent:
                 await self._send_records()
         except trio.BrokenResourceError:
-            pass  # who is gone need not be told
+            pass  # the peer is gone already
         finally:
             await self.transport_stream.aclose()
 
@@ -144,7 +144,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._collect()
 
     def _collect(self) -> bool:
-        """Have what was made stand behind what was made before; False: nothing was."""
+        """Append new records to the earlier ones; False: there were none."""
         if not self._outgoing.pending:
             return False
         self._records += self._outgoing.read()

@@ -26,7 +26,7 @@ FAMILIES = {socket.AF_INET, socket.AF_INET6}
 
 def inherited_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
     """The listening sockets that are handed over to this process; none, if that is so. Their variables are taken out of
-    the environment, and they are not passed on to children. Raises: StartupFailed, if one is no such socket."""
+    the environment, and they are not passed on to children. Raises: StartupFailed, if one is not such a socket."""
     pid, count = environment.pop("LISTEN_PID", None), environment.pop("LISTEN_FDS", None)
     environment.pop("LISTEN_FDNAMES", None)
     if pid is None or count is None:

@@ -33,7 +33,7 @@ class Authenticator:
         self._of_keys: dict[str, tuple[Key, Identity]] = {}
 
     def authenticate(self, params: Mapping[str, str], authorization: str | None, now_ms: int) -> Identity:
-        """Who sent it: a token before a key, the query before the header. Raises: AuthError."""
+        """The sender's identity: a token before a key, the query before the header. Raises: AuthError."""
         token = params.get("access_token") or params.get("accessToken")
         if token:
             return self.token(token, now_ms)
@@ -49,7 +49,7 @@ class Authenticator:
         raise AuthError("credentials: missing; send a key or a token", code=40101)
 
     def basic(self, text: str) -> Identity:
-        """One object for all who come with the same key. Raises: AuthError."""
+        """One object for all clients with the same key. Raises: AuthError."""
         key = self.keyring.authenticate(text.strip())
         known = self._of_keys.get(key.name)
         if known is None or known[0] is not key:
@@ -66,7 +66,7 @@ class Authenticator:
         return self.keyring.authenticate(_decoded(value) or "") if scheme == "basic" else None
 
     def key_named(self, params: Mapping[str, str], authorization: str | None) -> str | None:
-        """The name of the key that these speak of, whether they prove it or not; None: there is no such key."""
+        """The name of the key that these credentials name, proven or not; None: there is no such key."""
         token = params.get("access_token") or params.get("accessToken")
         scheme, value = _split(authorization)
         if not token and scheme == "bearer":
@@ -94,13 +94,13 @@ def _token_in(value: str) -> str:
 
 
 def _split(authorization: str | None) -> tuple[str, str]:
-    """Its scheme, in lower case, and what is behind that."""
+    """Its scheme, in lower case, and the rest."""
     scheme, *rest = (authorization or "").split(None, 1) or [""]
     return scheme.lower(), "".join(rest).strip()
 
 
 def _decoded(text: str) -> str | None:
-    """What it is in base64 of either alphabet, padded or not; None, if it is none, or nothing to print."""
+    """Decode base64 of either alphabet, padded or not; None, if it is invalid, or not printable."""
     text = text.translate(_PLAIN)
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode().strip()

@@ -75,7 +75,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 class Capability:
-    """What a key or token may do. Immutable, and shared by all who have the same one."""
+    """The operations that a key or token permits. Immutable, and shared by all clients that have the same one."""
 
     __slots__ = ("_everywhere", "_exact", "_inner", "_open", "_resources", "_whatever", "text")
 
@@ -158,7 +158,7 @@ class Capability:
         return self._everywhere
 
     def intersect(self, requested: Capability) -> Capability:
-        """What of ``requested`` this one allows: the very same object if that is all of it.
+        """The part of ``requested`` that this one allows: the very same object if that is all of it.
 
         Operations come in the order requested; a ``*`` requested is spelled out in this one's order.
 

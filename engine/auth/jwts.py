@@ -35,7 +35,7 @@ from engine.errors import AuthError, BadRequest
 
 ALGORITHM = "HS256"
 SEGMENTS, ENCRYPTED_SEGMENTS = 3, 5
-LATEST_SECONDS = 1 << 40  # of a time in a claim; what is beyond it is no time, and must not grow in a multiplication
+LATEST_SECONDS = 1 << 40  # the latest time in a claim; a larger number must not overflow in a multiplication
 MARK = "."
 
 
@@ -56,7 +56,7 @@ def is_jwt(token: str) -> bool:
 
 
 def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Identity:
-    """Who it stands for.
+    """The identity that it stands for.
 
     Raises: AuthError 40144 (malformed, wrongly signed, a claim missing or wrong), 40142 (expired), 40104 (of the
         future), 40400 with status 404 (of an unknown app), 40130 (unknown key), 40131 (key revoked), 40160 (may do

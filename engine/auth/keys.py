@@ -15,12 +15,12 @@ from engine.quota import NOTHING_SAID, Quota
 
 LONGEST_TTL_MS = 86_400_000  # of a token
 LONGEST_REVOCABLE_TTL_MS = 3_600_000  # of one that can be revoked: so long a revocation has to be known
-PUBLISHED = "change-me"  # how the secrets of our examples begin: whoever can read knows them
+PUBLISHED = "change-me"  # the secrets of the examples begin with this, and everybody knows them
 _KEY = re.compile(r"([^.:\s]{1,64})\.([^.:\s]{1,64}):([^.:\s]{1,256})")
 
 
 class KeyFormatError(ValueError):
-    """The text is no API key, or nobody's secret; what it is, is not said, because it may be nearly one."""
+    """The text is not an API key, or its secret is public. The message does not repeat it: it may be almost a key."""
 
 
 def parse_key(text: str) -> tuple[str, str, str]:
@@ -46,7 +46,7 @@ def is_app_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key. Its secret is no part of its representation."""
+    """An API key. Its representation does not contain the secret."""
 
     app_id: str
     key_id: str
@@ -77,7 +77,7 @@ class Keyring:
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self._keys: dict[str, Key] = {}
-        self.version = 0  # grows with every change: who remembers what a key may do looks here whether it still holds
+        self.version = 0  # grows with every change: caches of a key's rights compare it
         for key in keys:
             self.add(key)
 
@@ -92,7 +92,7 @@ class Keyring:
         self.version += 1
 
     def remove(self, name: str) -> None:
-        """Forget this key. Nothing, if there is none."""
+        """Forget this key, if there is one."""
         self._keys.pop(name, None)
         self.version += 1
 

@@ -22,7 +22,7 @@ FASTEST = 1 << 30  # messages a second
 
 
 class PublishRates:
-    """What one JWT says."""
+    """The rates of one JWT."""
 
     __slots__ = ("_rates",)
 
@@ -48,7 +48,7 @@ class Pace:
         self._used: dict[str, Rate] = {}
 
     def rate(self, channel: str, thousandths: int, now_ms: int) -> Rate:
-        """To ``take`` from, ``WHOLE`` bytes for each message. Raises: LimitExceeded 42911, when there is no room."""
+        """To ``take`` from, ``WHOLE`` bytes for each message. Raises: LimitExceeded 42911, if there are too many."""
         used = self._used.get(channel)
         if used is None:
             if len(self._used) >= limits.REMEMBERED_NAMES:

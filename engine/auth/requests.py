@@ -50,7 +50,8 @@ class TokenIssuer:
         """
         Args:
             known: macs that were answered before, and until when in ms each has to be known.
-            remember: is told each mac, its until and now, before its token is given out; what it raises is the answer.
+            remember: is told each mac, its until and now, before its token is issued; an error that it raises is the
+                answer.
         """
         self._keyring = keyring
         self._seal = seal
@@ -87,7 +88,7 @@ class TokenIssuer:
             raise AuthError("keyName: differs from the one in the path", code=40101)
         key = self._keyring.get(key_name)
         if "mac" in request:
-            if request.get("capability") == "":  # signed as an absent one is; ably-js sends it for what is undefined
+            if request.get("capability") == "":  # signed like an absent one; ably-js sends it for undefined
                 del request["capability"]
             self._check_mac(key, key_name, request, now_ms, steady_ms if steady_ms is not None else now_ms)
         elif authenticated is None and with_token:
@@ -163,7 +164,7 @@ def _check_timestamp(timestamp: int, now_ms: int) -> None:
 
 
 def _as_signed(request: Mapping[str, Any], field: str, *, code: int) -> str:
-    """What stands for it in the text that is signed. Raises: BadRequest, for what nobody can have signed."""
+    """Its representation in the signed text. Raises: BadRequest, for a value that nobody can have signed."""
     value = request.get(field, "")
     if isinstance(value, str):
         return value

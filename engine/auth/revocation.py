@@ -37,7 +37,7 @@ SECOND_MS = 1000
 
 
 class TokenRevoked(AuthError):
-    """``again_ms``: who is told then, and asks for another token like this one at once, is given one that is good."""
+    """``again_ms``: a client that is told then, and requests a token of the same kind at once, gets a valid one."""
 
     code = 40141
 
@@ -105,7 +105,7 @@ class Revocations:
         return min((entry.applies_at for entry, _ in self._about(identity)), default=None)
 
     def revoked(self, identity: Identity, now_ms: int) -> TokenRevoked:
-        """What is said of its token, which is revoked by now."""
+        """The error for its token, which is revoked by now."""
         applied = [(entry, issued_ms) for entry, issued_ms in self._about(identity) if entry.applies_at <= now_ms]
         return TokenRevoked(max(good_from(entry.issued_before, issued_ms) for entry, issued_ms in applied))
 
@@ -128,7 +128,7 @@ class Revocations:
                 del self._found[key_name]
 
     def _about(self, identity: Identity) -> Iterator[tuple[Revocation, int]]:
-        """Those that concern its token, each with the time in ms at which what it was made with was issued."""
+        """The revocations that concern its token, each with the time of issue in ms that it applies to."""
         for key_name, issued_ms in identity.made_with:
             targets = self._found.get(key_name)
             if targets is None or issued_ms is None:
@@ -157,8 +157,8 @@ def outlived(entry: Revocation, now_ms: int) -> bool:
 def good_from(issued_before: int, like_ms: int) -> int:
     """The first time, in ms, at which a token is issued that is not among those issued before, if it is like this one.
 
-    One that was issued at a full second is of somebody who counts in seconds. (It may also be one of ours that happens
-    to be; then a few ms become up to a second.)
+    A token that was issued at a full second comes from an issuer that counts in seconds. (It may also be one of this
+    server by chance; then a few ms become up to a second.)
     """
     return -(-issued_before // SECOND_MS) * SECOND_MS if like_ms % SECOND_MS == 0 else issued_before
 

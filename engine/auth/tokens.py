@@ -36,7 +36,7 @@ LONGEST_CREDENTIAL = 16 * 1024  # characters; a token with a large capability ha
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a set of credentials stands for.
+    """The identity that a set of credentials stands for.
 
     ``client_id`` None and ``wildcard``: any may be asserted, message by message. None without it: anonymous.
     ``issued_ms``: of the token; None: it is the key itself (Basic authentication). ``token_client_id``: whom the token
@@ -65,7 +65,7 @@ class Identity:
 
     @property
     def told_client_id(self) -> str | None:
-        """What CONNECTED says of it."""
+        """The clientId in CONNECTED."""
         return "*" if self.wildcard else self.client_id
 
     def author(self, connection_id: str | None = None, *, inherited: bool = False) -> Author:
@@ -75,7 +75,7 @@ class Identity:
 
 
 def check_client_id(client_id: object) -> str:
-    """What can be the clientId of a connection or token; ``*``, for any, included. Raises: BadRequest 40012."""
+    """Check the clientId of a connection or token; ``*``, for any, is valid. Raises: BadRequest 40012."""
     if not isinstance(client_id, str) or not client_id:
         raise BadRequest("clientId: must be a non-empty string", code=40012)
     if len(client_id.encode("utf-8", "replace")) > limits.CLIENT_ID_BYTES:
@@ -84,7 +84,7 @@ def check_client_id(client_id: object) -> str:
 
 
 def with_client_id(identity: Identity, asserted: str | None) -> Identity:
-    """The identity once the client has said who it is. Raises: AuthError 40102, BadRequest 40012."""
+    """The identity once the client has asserted its clientId. Raises: AuthError 40102, BadRequest 40012."""
     if asserted is None or asserted == identity.client_id:
         return identity
     check_client_id(asserted)

@@ -23,7 +23,7 @@ from ext.text.serial import serial_ms
 
 
 class _Written(NamedTuple):
-    """What an append has written; it is not visible yet."""
+    """The entries written by an append; they are not visible yet."""
 
     newest: int
     refused: Refused
@@ -107,11 +107,11 @@ class Appending:
             self._state.appending.release()
 
     def _open_store(self) -> Store:
-        assert self._state.store is not None  # whoever closes it needs the lock that we have
+        assert self._state.store is not None  # closing it needs the lock that is held here
         return self._state.store
 
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
-        """Nothing is noted before all is known to be storable: a bucket is trusted to have what is noted of it.
+        """Nothing is noted before all is known to be storable: a bucket must have the entries noted for it.
 
         Raises: _NoBucketError, one is missing that is not to be made; JournalUnavailable, which says ``unwritten``
         where that is certain.

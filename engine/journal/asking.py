@@ -35,7 +35,7 @@ def feed_back(state: JournalState, channel: str, taker: Taker) -> bool:
             try:
                 return state.reader().feed_back(channel, taker)
             except BucketGoneError:
-                continue  # what was taken is newer than what was dropped
+                continue  # these entries are newer than the dropped ones
 
 
 def first_after(state: JournalState, channel: str, cursor: int) -> Stored | None:

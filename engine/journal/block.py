@@ -16,7 +16,7 @@ SERIAL_BYTES = 8
 def channel_prefix(channel: str) -> bytes:
     """The bytes with which the keys of a channel begin, and no other keys do.
 
-    Raises: ValueError, if the channel key has a NUL in it or is no UTF-8 text.
+    Raises: ValueError, if the channel key contains NUL or is not UTF-8.
     """
     encoded = channel.encode("utf-8")
     if b"\0" in encoded:
@@ -33,7 +33,7 @@ def encode(
 ) -> list[tuple[bytes, bytes]]:
     """Keys and values of the entries: of one block, if they are not more than a block may hold.
 
-    Raises: ValueError, for what can't be stored: serials must ascend from above ``before``.
+    Raises: ValueError, for an unstorable block: serials must ascend from above ``before``.
     """
     try:
         return block.encode(channel.encode("utf-8"), series.encode("ascii"), entries, before)
@@ -44,7 +44,7 @@ def encode(
 def decode(key: bytes, value: bytes) -> list[Stored]:
     """The entries of a block, ascending.
 
-    Raises: JournalCorrupted, if any bit of key or value is not what was written.
+    Raises: JournalCorrupted, if any bit of key or value has changed.
     """
     try:
         return block.decode(key, value, Stored)
@@ -53,6 +53,6 @@ def decode(key: bytes, value: bytes) -> list[Stored]:
 
 
 def damaged(key: bytes, error: ValueError) -> JournalCorrupted:
-    """What is told of the block with this key, where it is taken apart."""
-    channel = key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")  # the key may be what is damaged
+    """The error for a damaged block with this key."""
+    channel = key[: -SERIAL_BYTES - 1].decode("utf-8", "backslashreplace")  # the key may be damaged
     return JournalCorrupted(channel, str(error))

@@ -23,9 +23,9 @@ from ext.text.serial import first_serial, serial_ms
 HOUR_MS = 3_600_000
 WINDOW = "w"
 PERSISTED_PARTS = 24  # at most a 24th more than promised is kept on disk
-MIN_LENGTH_MS = 60_000  # of a persisted bucket: creating a family costs some 5 ms
+MIN_LENGTH_MS = 60_000  # of a persisted bucket: creating a family costs about 5 ms
 MAX_HOURS = 24 * 366
-# Channels known per bucket, over all buckets: some 100 bytes each. A bucket that would go beyond it
+# Channels known per bucket, over all buckets: about 100 bytes each. A bucket that would go beyond it
 # answers "perhaps" for every channel, which costs a reader a seek of 2 us.
 INDEX_ENTRIES = 1_000_000
 
@@ -72,7 +72,7 @@ class Bucket:
 
     @staticmethod
     def parse(family: str) -> Bucket:
-        """Raises: ValueError, if this is no bucket's name."""
+        """Raises: ValueError, if this is not the name of a bucket."""
         retention, start, end = family.split("-")
         bucket = Bucket(retention, int(start), int(end), None)
         retention_ms(retention, 1)
@@ -119,7 +119,7 @@ class BucketTable:
         """While serials creep: no bucket takes any more that has been written to for its length of steady time.
 
         Call it before serials above ``head``, the newest that is in any bucket, are put into them. Nothing that is
-        held lies beyond the new end: marks are made above all serials given out.
+        held lies beyond the new end: marks are made above all issued serials.
         """
         if self._version == self._timeline.version:
             return
@@ -132,7 +132,7 @@ class BucketTable:
                     bucket.end_ms = min(bucket.end_ms, full_ms)
 
     def plan(self, retention: str, at_ms: int, floor_ms: int) -> Bucket:
-        """A new bucket for this time, fitted between its neighbours and above what was dropped."""
+        """A new bucket for this time, fitted between its neighbours and above the dropped ones."""
         length = bucket_length_ms(retention, self.window_ms)
         start = at_ms - at_ms % length
         end = start + length
@@ -173,7 +173,7 @@ class BucketTable:
         self.indexed += 1
 
     def adopt(self, bucket: Bucket, channels: set[str] | None) -> None:
-        """What was found in a bucket of an earlier life; None: not known."""
+        """The channels of a bucket of an earlier life; None: unknown."""
         bucket.channels = channels
         self.indexed += len(channels or ())
 
@@ -194,6 +194,6 @@ class BucketTable:
         ]
 
     def _all_by(self, bucket: Bucket, head: int) -> int:
-        """By this steady time all that it holds had been given out: what comes yet is above the marks there are."""
+        """By this steady time all its serials had been issued: later ones are above the existing marks."""
         mark_ms = self._timeline.cut(bucket.start_ms, 0, serial_ms(head))
         return self._timeline.all_by(min(bucket.end_ms, mark_ms))

@@ -20,7 +20,7 @@ def after(archive: Archive, channel: str, cursor: int, *, limit: int, budget: in
     while True:
         page = EntriesAfter(cursor, limit, budget, until=archive.head())
         if not archive.feed(channel, page) or page.full:
-            return page.entries  # else there is a hole behind it now, for what it has was dropped, too: anew
+            return page.entries  # else there is a hole behind it now, because its entries were dropped, too: read again
 
 
 def before(archive: Archive, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:

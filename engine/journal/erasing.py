@@ -61,7 +61,7 @@ def _without(state: JournalState, store: Store, prefix: bytes, serial: int, doom
         if not kept or kept[0][0] != entries[0].serial:
             yield bucket.family, key, None
         if not kept:
-            # An older bucket may have been dropped without a word of this channel, which had this block.
+            # An older bucket may have been dropped without a note of this channel, which had this block.
             yield from state.silent.named(store, prefix[:-1], entries[0].previous, entries[0].series)
         if kept:
             channel = prefix[:-1].decode("utf-8")

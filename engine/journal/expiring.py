@@ -66,7 +66,7 @@ def _note_clock(state: JournalState, noted: bytes) -> None:
 def _take_expired(state: JournalState, now_ms: int) -> list[str]:
     """Remember who falls silent and raise the floors, durably; only then take the buckets from readers.
 
-    What was read without the lock is written only if nothing has changed meanwhile; else it is left
+    Data read without the lock is written only if nothing has changed meanwhile; else it is left
     for the next time. Rows written early do no harm: an entry that is held comes before one remembered.
     """
     head, blind = state.head, False
@@ -97,7 +97,7 @@ def _take_expired(state: JournalState, now_ms: int) -> list[str]:
                 return []
             floors = dict(state.meta.floors)
             for bucket in expired:
-                # Serials beyond the head are still to be given out, also after the clock has stepped back.
+                # Serials beyond the head are still to be issued, even after the clock has stepped back.
                 dropped_to = min(bucket.end_serial - 1, state.head)
                 floors[bucket.retention] = max(floors.get(bucket.retention, 0), dropped_to)
             if expired or spent:

@@ -42,18 +42,18 @@ class Lives:
 
     @property
     def began(self) -> int:
-        """Everything up to this serial was given out before this life."""
+        """Everything up to this serial was issued before this life."""
         return self._ends[-1] if self._ends else 0
 
     def __contains__(self, series: str) -> bool:
         return series in self._set
 
     def series_of(self, serial: int) -> str:
-        """Of the life that gave it out, or will: a cursor with another one is none of this log."""
+        """The series of the life that issued it, or will: a cursor with another series is not of this log."""
         return self._names[bisect_left(self._ends, serial)]
 
     def followed(self, head: int, series: str) -> Lives:
-        """With one more life, which begins after ``head``, all that was given out by now."""
+        """With one more life, which begins after ``head``, the newest serial issued by now."""
         names, ends = self._names, self._ends
         if ends and ends[-1] == head:  # the first is never left out: 0 is a position of its own
             names, ends = names[:-1], ends[:-1]

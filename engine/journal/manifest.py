@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.journal.wal import BLOCK, FIRST, FULL, HEAD, KNOWN_TYPES, LAST, heads_that_fit, intact
 
-CHECKED_BYTES = 256 * 1024  # at the end; RocksDB finds by itself what is wrong before
+CHECKED_BYTES = 256 * 1024  # at the end; RocksDB itself detects damage before that
 SAFE_TO_IGNORE = 1 << 13  # a field with it is a length and as many bytes
 
 FAMILY, CURSOR, NEW_FILE = 200, 5, 103

@@ -81,13 +81,13 @@ def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool
 
 
 class Meta:
-    """Read at open; ``rows`` are what has to be written (synced) before anything else is."""
+    """Read at open; ``rows`` must be written (synced) before anything else."""
 
     def __init__(self, store: Store, boot_id: str, layout: str, begun: Meta | None) -> None:
         """
         Args:
-            begun: what was read when this life of the server began, if it is reopened; it goes on.
-        Raises: StoreError, also if what is there is not ours.
+            begun: the metadata from the beginning of this life of the server, if the journal is reopened.
+        Raises: StoreError, also if the database is not a journal.
         """
         self._store = store
         rows: list[Row] = [

@@ -12,7 +12,7 @@ Is everything after a cursor still held? Two facts decide, and ``continuous`` co
        the serial of the newest one that was dropped is remembered, and is at or before the cursor; or
        none is held or remembered, and ``cursor >= forgotten_floor(retention)``
     3. otherwise (first.previous == 0, which only says that nothing was held when it was written):
-       only a cursor at or after the floor of its class proves it, for only what is older was dropped
+       only a cursor at or after the floor of its class proves it, because only older entries were dropped
 
 Synchronous by design: it runs in worker threads. Time is an argument."""
 
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What one append adds to one channel; ``entries`` are (serial, previous, record), ascending.
+    """The entries that one append adds to one channel; ``entries`` are (serial, previous, record), ascending.
 
     A tuple, because under load there may be one for each message."""
 
@@ -53,11 +53,11 @@ RawBlock = tuple[bytes, bytes]  # key and value, as engine/journal/block.py draw
 
 
 class Taker(Protocol):
-    """Takes blocks apart: who holds a client's format, or wants ids, or numbers."""
+    """Parses blocks: to frames of a client's format, to ids, or to numbers."""
 
     @property
     def cursor(self) -> int:
-        """What is wanted lies after it; or, going back, at and before it. It moves on with what is taken."""
+        """The wanted entries are after it; or, going back, at and before it. It moves on with the entries taken."""
 
     def take_block(self, key: bytes, value: bytes) -> bool:
         """Take one more. True: more is wanted. Raises: ValueError, if it is not as it was written."""
@@ -69,8 +69,8 @@ NONE_REFUSED: Refused = MappingProxyType({})
 
 
 class AppendLog(Protocol):
-    """Where a home keeps what it has numbered: one caller at a time. (``maintain`` and ``raise_head`` may run beside
-    ``append``; each takes what it must under a lock of its own.)"""
+    """The log in which a home stores numbered entries: one caller at a time. (``maintain`` and ``raise_head`` may run
+    beside ``append``; each uses its own lock.)"""
 
     def lives_for(self, synced: bool) -> Lives:
         """Whose serials a log knows; after a power cut the written one knows no earlier ones, because
@@ -80,23 +80,23 @@ class AppendLog(Protocol):
         """The series that a block appended this way has to carry: that of the present life."""
 
     def head(self) -> int:
-        """No serial at or below this one may be given out again; survives every retention. A position that
-        is given out is never beyond it: the next life knows no serial beyond it as one of this."""
+        """No serial at or below this one may be issued again; survives every retention. An issued position
+        is never beyond it: the next life does not recognize serials beyond it as issued by this one."""
 
     def raise_head(self, serial: int) -> None:
-        """Everything up to this serial has been given out, or never will be; some of it is not kept here.
+        """Everything up to this serial has been issued, or never will be; some of it is not stored here.
         Not synced, as ``note``."""
 
     @property
     def timeline(self) -> Timeline:
-        """When serials were given out. Whoever gives them out changes it; what it says is kept with the entries."""
+        """The times at which serials were issued. The issuer changes it; it is stored with the entries."""
 
     @property
     def clock_noted(self) -> bytes | None:
-        """What ``maintain`` was last told to note, as of the opening."""
+        """The last note of ``maintain``, as of the opening."""
 
     def relayout(self, layout: str) -> None:
-        """Namespaces have other classes from now on, or may have: what was dropped of a channel's old class is in no
+        """Namespaces have other classes from now on, or may have: dropped entries of a channel's old class are in no
         floor of its new one, so all floors rise to the head. Synced. As at an opening with another layout."""
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
@@ -112,7 +112,7 @@ class AppendLog(Protocol):
 
     @property
     def ended(self) -> bool:
-        """What was begun can be ended without waiting."""
+        """The append that was begun can be ended without waiting."""
 
     def wait(self) -> None:
         """Until it can; for another thread than that of ``begin``."""
@@ -133,7 +133,7 @@ class AppendLog(Protocol):
         """After a failed append nothing is known: reopen from what the disk has."""
 
     def maintain(self, now_ms: int, noted: bytes = b"") -> None:
-        """Drop what is past retention at this steady time, create the next buckets ahead of it, and note what the
+        """Drop entries past their retention at this steady time, create the next buckets ahead of it, and note what the
         clocks say, if that is given; every second or so."""
 
     def close(self) -> None:
@@ -141,12 +141,12 @@ class AppendLog(Protocol):
 
 
 class Archive(Protocol):
-    """What is kept, for whoever reads: raw blocks, and how far back they reach. In any thread, at any time.
+    """The stored entries, for readers: raw blocks, and how far back they reach. In any thread, at any time.
 
     Every method may raise JournalCorrupted, for that channel only."""
 
     failing: Failing
-    """Whether reads fail, for who watches; each of them is told to whoever has asked in any case."""
+    """Whether reads fail, for monitoring; the caller of each failed read is told in any case."""
 
     def head(self) -> int:
         """Nothing beyond this serial is visible yet."""

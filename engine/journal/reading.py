@@ -132,7 +132,7 @@ def check(channel: str, rows: RowIterator) -> None:
 
 
 def unreadable(channel: str, error: Exception) -> JournalCorrupted | JournalUnavailable:
-    """What RocksDB's error means for this channel."""
+    """The meaning of RocksDB's error for this channel."""
     if str(error).startswith("Corruption"):
         return JournalCorrupted(channel, str(error))
     return JournalUnavailable(f"{channel} cannot be read: {error}")
@@ -152,5 +152,5 @@ def channels_of(store: Store, family: str, room: int) -> set[str] | None:
             rows.seek(channel + b"\1")  # past every key of this channel: they go on with a NUL
         rows.status()
     except Exception:
-        return None  # damage is reported to whoever reads the channel that has it, not to all others
+        return None  # damage is reported to readers of its channel, not to others
     return channels

@@ -36,7 +36,7 @@ def open_journal(state: JournalState, begun: Meta | None = None) -> None:
         silent = {family for family in store.families() if family.startswith(PREFIX)}
         buckets = [Bucket.parse(family) for family in store.families() if family not in silent]
         if state.opened:
-            state.timeline_kept = -1  # what is on disk may be older
+            state.timeline_kept = -1  # the one on disk may be older
         elif meta.timeline is not None:
             state.timeline.load(meta.timeline)
             state.timeline_kept = state.timeline.version

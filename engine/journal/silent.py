@@ -45,7 +45,7 @@ class Family:
 
 
 class Silent:
-    """What is remembered. ``families`` ascend; readers take the tuple as it is, a change makes a new one."""
+    """The remembered channels. ``families`` ascend; readers use the tuple as it is, a change makes a new one."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Silent:
         most: int = MAX_CHANNELS,
         timeline: Timeline | None = None,
     ) -> None:
-        """Raises: ValueError, if one of these families is not ours; StoreError."""
+        """Raises: ValueError, if one of these families does not belong here; StoreError."""
         self.forgotten = forgotten
         self._timeline = timeline if timeline is not None else Timeline()
         self._most, self._max_each = most, max(most // FAMILIES, 1)
@@ -85,7 +85,7 @@ class Silent:
         return int.from_bytes(serial, "big"), "" if series == UNKNOWN_SERIES else series.decode("ascii")
 
     def prepare(self, store: Store, now_ms: int, more: int = 0) -> None:
-        """Have a family that may take ``more`` rows of what is dropped now."""
+        """Make a family that can take ``more`` rows of the current drop."""
         newest = self.families[-1] if self.families else None
         if newest is None or now_ms >= newest.created_ms + FAMILY_MS or newest.count + more > self._max_each:
             family = Family(max(now_ms, newest.created_ms + 1) if newest else now_ms)
@@ -93,7 +93,7 @@ class Silent:
             self.families += (family,)
 
     def rows(self, store: Store, found: Sequence[tuple[bytes, bytes]], now_ms: int) -> list[Row]:
-        """What has to be written so that these channels are remembered; never a smaller serial than before."""
+        """The rows to write so that these channels are remembered; never a smaller serial than before."""
         if not found:
             return []
         self.prepare(store, now_ms, len(found))
@@ -135,14 +135,14 @@ class Silent:
                 end_ms = min(end_ms, self.families[at + 1].created_ms)
             if end_ms + REMEMBERED_MS > now_ms and (count <= self._most or newest):
                 break
-            # What is dropped is older than the moment of the drop; never beyond the head (see floors).
+            # Dropped entries are older than the moment of the drop; never beyond the head (see floors).
             forgotten = max(forgotten, self._given_by(end_ms, head))
             count -= family.count
             gone = at + 1
         return self.families[:gone], forgotten
 
     def _given_by(self, steady_ms: int, head: int) -> int:
-        """No serial that was given out before this time is greater."""
+        """No serial that was issued before this time is greater."""
         return min(last_serial_before(self._timeline.newest_by(steady_ms)), head)
 
     def remove(self, families: tuple[Family, ...], forgotten: int) -> None:
@@ -157,7 +157,7 @@ class Silent:
 def falling_silent(store: Store, bucket: Bucket, table: Iterable[Bucket]) -> list[str] | None:
     """The channels of a bucket that no younger one of its class is known to have.
 
-    Returns: None, if it can't be told who they are.
+    Returns: None, if they are unknown.
     """
     channels = bucket.channels
     if channels is None:

@@ -51,7 +51,7 @@ class JournalState:
     closed: bool = False
     unsynced: bool = False
     retentions: set[str] = field(default_factory=set)  # appended to in this life: they get buckets ahead of time
-    changes: int = 0  # by forget and erase: what was read before one is stale
+    changes: int = 0  # by forget and erase: data read before one is stale
 
     def writable(self) -> Store:
         """Raises: JournalUnavailable, after a failure too."""
@@ -70,7 +70,7 @@ class JournalState:
         return BlockReader(self.readable(), self.table)
 
     def timeline_rows(self) -> tuple[list[Row], int]:
-        """What has to be written, and the version that is kept then."""
+        """The rows to write, and the version that they store."""
         version = self.timeline.version  # first: a change that comes in between is written again
         return [] if version == self.timeline_kept else [timeline_row(self.timeline.dump())], version
 
@@ -83,7 +83,7 @@ class JournalState:
         return JournalUnavailable(reason, unwritten=unwritten)
 
     def note_witness(self) -> None:
-        """Keep beside the log what must be there at the next start. Raises: JournalUnavailable."""
+        """Write the witness: the files that must be there at the next start. Raises: JournalUnavailable."""
         store = self.store
         if store is None:
             return
@@ -97,7 +97,7 @@ class JournalState:
                 raise JournalUnavailable(f"the witness cannot be written: {error}", unwritten=True) from error
 
     def create_bucket(self, store: Store, retention: str, at_ms: int) -> Bucket:
-        """Who calls has ``building``. Raises: StoreError."""
+        """The caller holds ``building``. Raises: StoreError."""
         bucket = self.table.plan(retention, at_ms, serial_ms(self.meta.floors.get(retention, 0)))
         store.create(bucket.family)
         # Synced, and before any row goes there: a manifest that has lost a family at its end has RocksDB skip its rows.

@@ -40,17 +40,17 @@ MEMTABLE_BYTES = 32 * MIB
 # Families are many and most are small. RocksDB's own arena block is an eighth of the memtable, which
 # a family with a single row would have to pay in full.
 ARENA_BLOCK_BYTES = 64 * 1024
-# What a crash leaves to be replayed at start, at some 100 MB/s; reaching it flushes the oldest family.
+# The log that a crash leaves to be replayed at start, at about 100 MB/s; reaching it flushes the oldest family.
 WAL_BYTES = 256 * MIB
 BLOCK_CACHE_BYTES = 64 * MIB
 PAGE_BYTES = 16 * 1024  # values are blocks of many entries: bigger pages than 4 KiB, fewer index rows
 OPEN_FILES = 1024
 # Tables of a family before they are merged. A family is written for a quarter of a window and then never again; merged
 # at RocksDB's own four, what one second of high load has written is rewritten several times while it lasts. A read
-# looks into each of them: some 10 us for a page.
+# looks into each of them: about 10 us for a page.
 TABLES_UNMERGED = 16
 TABLES_SLOWDOWN, TABLES_STOP = 48, 64  # merging has fallen behind: writes are slowed down, and held
-LOG_BYTES = 4 * MIB  # of RocksDB's own text log; as much of what was in it before is kept beside it
+LOG_BYTES = 4 * MIB  # of RocksDB's own text log; the same amount of older text is kept beside it
 LOG_FILES = 4  # of earlier lives
 
 
@@ -150,7 +150,7 @@ class RocksStore:
     def __init__(self, path: Path) -> None:
         """Open or create.
 
-        Raises: StoreError; nothing is held then, and nothing on disk has been thrown away, but what was torn.
+        Raises: StoreError; nothing is held then, and nothing on disk has been removed, except torn records.
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ class RocksStore:
             self._families[family].delete_range(begin, end)
 
     def sync(self) -> None:
-        """What was written is on the disk when this returns."""
+        """All writes so far are on the disk when this returns."""
         with _translated(self._path):
             self._db.flush_wal(True)
 
@@ -247,7 +247,7 @@ class RocksStore:
         self._filesync.wait()
 
     def end_sync(self) -> None:
-        """Raises: StoreError, what was written may not be on the disk."""
+        """Raises: StoreError: the writes may not be on the disk."""
         try:
             self._filesync.end()
         except OSError as error:
@@ -258,7 +258,7 @@ class RocksStore:
         return logs_in(self._path)
 
     def note(self, head: int, logs: list[Path], *, durable: bool) -> None:
-        """Keep beside the database what has to be there at the next start. Nothing is being written meanwhile.
+        """Write beside the database which files must be there at the next start. Nothing is being written meanwhile.
 
         Args:
             durable: all that was written is synced. Raises: StoreError.
@@ -277,7 +277,7 @@ class RocksStore:
             self._witness.note(noted, durable=False, sync=True)
 
     def trim_log(self) -> None:
-        """Keep RocksDB's text log within its bound; the end of what was in it moves to LOG.old. Raises: StoreError."""
+        """Keep RocksDB's text log within its bound; the end of the old text moves to LOG.old. Raises: StoreError."""
         log = self._path / "LOG"
         try:
             if log.stat().st_blocks * 512 <= LOG_BYTES:  # its size does not shrink: RocksDB writes on from where it was
@@ -309,7 +309,7 @@ class RocksStore:
 
 
 def _placed(text: str, path: Path) -> str:
-    """What RocksDB or the system says, without where the data directory lies: it may be told to anybody."""
+    """The text of RocksDB or the system, without the path of the data directory, so that anybody may see it."""
     return text.replace(f"{path}{os.sep}", f"{path.name}{os.sep}").replace(str(path), path.name)
 
 
@@ -333,7 +333,7 @@ def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(pages)
-    # What is first flushed is mostly dropped whole before long: only what stays and is compacted is worth compressing.
+    # Most newly flushed data is soon dropped as a whole: only data that stays and is compacted is worth compressing.
     options.set_compression_type(DBCompressionType.lz4())
     options.set_compression_per_level([DBCompressionType.none(), *[DBCompressionType.lz4()] * 6])
     options.set_write_buffer_size(MEMTABLE_BYTES)
@@ -346,11 +346,11 @@ def _options() -> Options:
     options.set_max_open_files(OPEN_FILES)
     options.set_keep_log_file_num(LOG_FILES)
     # RocksDB's own rotation keeps in memory the options of every family there ever was, to repeat them in a new file:
-    # some 40 KB a family, and we make one each half minute. So it is ``trim_log`` that bounds the file.
+    # about 40 KB a family, and one is made every half minute. So it is ``trim_log`` that bounds the file.
     options.set_max_log_file_size(0)
     options.set_paranoid_checks(True)
     # A torn tail is what a crash leaves and nobody was told that it is stored; a wrong checksum before
     # it is damage and has to be reported. RocksDB's default, point in time, drops all that follows a
-    # flipped bit without a word. What this mode misses, ``wal.inspect`` finds first.
+    # flipped bit silently. Before that, ``wal.inspect`` finds the damage that this mode misses.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     return options

@@ -50,7 +50,7 @@ class Finding:
 
 
 def inspect(directory: Path) -> str | None:
-    """What is wrong with the logs of a closed database, naming the file; None if nothing is."""
+    """The fault of the logs of a closed database, naming the file; None if there is none."""
     return next((f"{log.name}: {found.problem}" for log, found in findings(directory) if found.problem), None)
 
 
@@ -71,7 +71,7 @@ def findings(directory: Path) -> list[tuple[Path, Finding]]:
 
 
 def cut_tears(found: list[tuple[Path, Finding]]) -> None:
-    """Take off what is torn, where RocksDB would take it for damage. Raises: OSError."""
+    """Cut off a tear, if RocksDB would take it for damage. Raises: OSError."""
     for log, about in found:
         if about.end is not None:
             with log.open("r+b") as file:
@@ -80,7 +80,7 @@ def cut_tears(found: list[tuple[Path, Finding]]) -> None:
 
 
 def inspect_log(data: bytes, *, newest: bool) -> str | None:
-    """What is wrong with the bytes of one log."""
+    """The fault of the bytes of one log."""
     about = examine(data)
     return (about if newest else _not_newest(about)).problem
 
@@ -207,7 +207,7 @@ def _reaches_past_the_end(data: bytes, at: int) -> bool:
 
 
 def _damage(data: bytes, spot: int, expected: int | None, batch: _Batch) -> str | None:
-    """What proves that it is no tear: that what is wrong here had been written whole; None: nothing does."""
+    """The proof of damage: the wrong record had been written completely; None: it may be a tear."""
     end = len(data)
     unwritten = not any(data[max(spot, end - UNWRITTEN_ZEROS) :])
     if end - spot >= HEAD.size:
@@ -233,7 +233,7 @@ def _damage(data: bytes, spot: int, expected: int | None, batch: _Batch) -> str 
 
 
 def heads_that_fit(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Types and lengths with which the checksum would be right, if one of the two is not what was written."""
+    """Types and lengths with which the checksum would be right, if one of the two has changed."""
     room = min((at // BLOCK + 1) * BLOCK, len(data)) - at - HEAD.size
     if room < 0:
         return

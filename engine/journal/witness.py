@@ -40,7 +40,7 @@ class FilesNote:
 
 
 class Witness:
-    """The file of one journal. ``noted`` is what the last life has left, for whoever opens it."""
+    """The file of one journal. ``noted`` is the note of the last life, for opening the journal."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
@@ -110,7 +110,7 @@ def logs_in(directory: Path) -> list[Path]:
 def sizes_of(logs: list[Path]) -> dict[str, int]:
     sizes = {}
     for log in logs:
-        with contextlib.suppress(FileNotFoundError):  # RocksDB removes what it no longer needs at any time
+        with contextlib.suppress(FileNotFoundError):  # RocksDB may remove obsolete files at any time
             sizes[log.name] = log.stat().st_size
     return sizes
 

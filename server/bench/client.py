@@ -19,7 +19,7 @@ from server.realtime.actions import Action, Flag
 
 
 class Run(Protocol):
-    """Who has made the client."""
+    """The run that a client belongs to."""
 
     plane: Plane
     binary: bool
@@ -88,7 +88,7 @@ class Client:
         self.run.failed(self, why)
 
     def cut(self) -> None:
-        """End the connection without a word, as a cable that is pulled."""
+        """End the connection abruptly, like a pulled cable."""
         self.ready = False
         if self.socket is not None:
             self.socket.abort()
@@ -102,7 +102,7 @@ class Client:
             self.run.failed(self, why)
 
     def receive(self, payload: bytes, binary: bool) -> None:
-        """What the sink has not seen, or has left."""
+        """Handle a frame that the sink has not handled."""
         if self.receiver.offer(payload, binary):
             return
         try:
@@ -127,7 +127,7 @@ class Client:
         self.resume = details.get("connectionKey") or message.get("connectionKey")
         before, self.connection_id = self.connection_id, message.get("connectionId")
         if self.ready:
-            return  # an update of what it said before
+            return  # an update of an earlier one
         if self.publisher is not None:
             self.run.allowed(details.get("maxMessageSize") or 0)
             if before is None:

@@ -91,12 +91,12 @@ def _check_writable(path: Path) -> None:
 
 
 def _print(text: str) -> bool:
-    """False: there is nobody who reads it (any more), which is said."""
+    """False: nobody reads it (any more), which is reported."""
     try:
         print(text, flush=True)
     except OSError as error:
         say(f"unbroken bench: the report could not be printed: {error.strerror}")
-        with open(os.devnull, "w") as nowhere:  # for what has been kept: its end would fail once more
+        with open(os.devnull, "w") as nowhere:  # for buffered output, whose flush would fail once more
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return False
     return True

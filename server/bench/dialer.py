@@ -18,11 +18,11 @@ from server.bench.relay import Relay
 from server.bench.target import Target
 
 ANSWER_BYTES = 16 * 1024
-DIAL_SECONDS = 30.0  # then whoever did not answer counts as failed
+DIAL_SECONDS = 30.0  # a server that has not answered by then counts as failed
 
 
 class Dialling(Protocol):
-    """Who wants a connection."""
+    """The owner of a connection that is being opened."""
 
     resume: str | None
 
@@ -145,7 +145,7 @@ def _reason(error: OSError) -> str:
 
 
 def _problem(head: bytes, accept: bytes, rest: bytes) -> str | None:
-    """What is wrong with the answer to our request."""
+    """The fault of the answer to the request."""
     status, *lines = head.split(b"\r\n")
     parts = status.split(b" ", 2)
     if not parts[0].startswith(b"HTTP/1.") or len(parts) < 2:

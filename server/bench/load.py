@@ -30,7 +30,7 @@ from server.realtime.actions import Action
 
 LARGEST_MESSAGE = 16 << 20
 IDLE_WAIT_US = 500
-STUCK_SECONDS = 5.0  # without any progress at the end: what has not come by then has not come
+STUCK_SECONDS = 5.0  # without any progress at the end: messages missing by then are lost
 SETUP_SECONDS = 60.0
 SPARE_DESCRIPTORS = 64
 NAME = "bench"  # of each message
@@ -55,7 +55,7 @@ class Second:
 
 
 class Load:
-    """The connections of a run, and what they have seen. For one thread."""
+    """The connections of a run, and their counters. For one thread."""
 
     def __init__(self, options: Options, target: Target) -> None:
         self.options = options
@@ -85,7 +85,7 @@ class Load:
         self._noted = (self._began, 0, 0, 0)
         self._ready = 0
 
-    # who takes part
+    # the connections
 
     def channel_name(self, number: int) -> str:
         prefix = self.options.prefix
@@ -230,7 +230,7 @@ class Load:
         return odd + refused + self.lost_connections + self.failures
 
     def take_times(self) -> None:
-        """What was measured in this second goes to the whole."""
+        """Add the measurements of this second to the total."""
         for whole, part in ((self.latency, self.tally.latency), (self.ack_latency, self.tally.ack_latency)):
             whole.merge(part)
             part.clear()
@@ -276,13 +276,13 @@ class Load:
         return [client.publisher for client in self.publishers if client.publisher]
 
     def _hopeless(self) -> bool:
-        """There is nobody left who could publish, or no wish to go on."""
+        """No publisher is left, or the run was interrupted."""
         return self.interrupted or all(client.lost for client in self.publishers)
 
     # the end
 
     def settle(self) -> None:
-        """Wait for what is on its way: until all has come, or nothing comes any more."""
+        """Wait for messages on their way: until all have arrived, or nothing arrives any more."""
         seen, since = (-1, -1), time.monotonic()
         while True:
             self.turn(IDLE_WAIT_US)

@@ -103,7 +103,7 @@ class Options:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Without defaults: those are in ``Options``, and what has been given can be told from what has not."""
+    """The options, without defaults: those are in ``Options``, so that given options can be distinguished."""
     parser.add_argument(
         "--url",
         default="ws://127.0.0.1:8080",

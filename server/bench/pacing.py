@@ -18,7 +18,7 @@ AT_ONCE = 64  # publishes of one connection in one step, so that the others, and
 
 class Pacing(Protocol):
     def step(self) -> bool:
-        """Send what may be sent now. False: that was nothing."""
+        """Send the messages that may be sent now. False: there were none."""
 
 
 def _send(publisher: Publisher, due_ns: list[int]) -> None:

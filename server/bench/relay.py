@@ -32,7 +32,7 @@ class Relay:
         self._token = started.get()
 
     def connect(self) -> socket.socket:
-        """The near end of a new connection; it does not block. What is sent there waits for TLS."""
+        """The near end of a new connection; it does not block. Sent bytes wait for TLS."""
         near, far = socket.socketpair()
         near.setblocking(False)
         self._token.run_sync_soon(self._nursery.start_soon, self._carry, far)

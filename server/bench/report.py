@@ -135,7 +135,7 @@ def _summary(histogram: Histogram) -> dict[str, Any]:
 
 
 def _at(histogram: Histogram, percent: float) -> int | None:
-    """None: there is none of no values. A 0 would be read as a very good one."""
+    """None if there are no values. A 0 would look like a very good one."""
     return histogram.percentile(percent) if histogram.count else None
 
 

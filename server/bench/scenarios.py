@@ -55,7 +55,7 @@ def run(load: Load) -> Figures:
 
 
 def _of_server(load: Load, look: Callable[[int], float]) -> float | None:
-    """What a look at the server's process finds. None: it was not named, or has ended, which the report says then."""
+    """The state of the server's process. None: it was not named, or has ended, which the report then says."""
     pid = load.options.server_pid
     if pid is None:
         return None
@@ -107,7 +107,7 @@ def throughput(load: Load) -> Figures:
     measured_from = now_ns()
     load.tally.measure(measured_from, FOR_EVER)
     seconds = load.publish_for(options.duration)
-    load.tally.measure(measured_from, now_ns())  # what was due by now counts, however late it comes
+    load.tally.measure(measured_from, now_ns())  # messages due by now count, however late they arrive
     figures = meter.figures()
     figures.seconds = seconds
     figures.values |= {
@@ -239,7 +239,7 @@ def replay(load: Load) -> Figures:
         if load.tally.delivered != seen:
             since, seen = time.monotonic(), load.tally.delivered
         elif time.monotonic() - since > STUCK_SECONDS or load.interrupted:
-            break  # what has come by now is in the figures; settling waits for the rest
+            break  # messages received by now are in the figures; settling waits for the rest
     figures = meter.figures()
     figures.values["replayed, messages/s"] = load.tally.delivered / figures.seconds
     load.settle()

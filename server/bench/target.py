@@ -14,12 +14,12 @@ from server.bench.options import Options
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONNECT_SECONDS = 10.0
-PORTS_OF_ONE_SOURCE = 20_000  # connections from one address to one port: the kernel has some 28,000 ports for them
+PORTS_OF_ONE_SOURCE = 20_000  # connections from one address to one port: the kernel has about 28,000 ports for them
 VERSION = "2"
 
 
 class Unreachable(Exception):
-    """There is no connection to be had; the text says why, and what to do."""
+    """No connection can be made; the text says why, and what to do."""
 
 
 class Target:

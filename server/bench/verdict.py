@@ -38,7 +38,7 @@ class Verdict:
 
     @property
     def correct(self) -> bool:
-        """No promise was broken. (To refuse is no broken promise.)"""
+        """No promise was broken. (A refusal does not break one.)"""
         return not (
             self.lost
             or self.repeats

@@ -20,7 +20,7 @@ from server.http.foreign import of_another, protocol_named, protocol_of
 from server.http.reply import HttpRefusal, not_allowed
 from server.http.request import bad_request, path_segments, split_target
 
-LENGTH_WRONG = 40008  # for a Content-Length that is none, or not the only length
+LENGTH_WRONG = 40008  # for an invalid Content-Length, or a second length
 AROUND = len(b"  HTTP/1.1\r\n\r\n")  # of method and target, and behind the last header
 AROUND_FIELD = len(b": \r\n")
 NONCE_BYTES = 16
@@ -32,7 +32,7 @@ def too_long(most: int) -> PubSubError:
 
 
 def check_head(head: h11.Request, headers: Mapping[str, str], most: int) -> None:
-    """What h11 lets pass: it looks at the size of a head only while that is incomplete, and where a body has two
+    """Check what h11 does not: it looks at the size of a head only while that is incomplete, and where a body has two
     lengths, or one that its version does not know, it takes one. A proxy in front may take the other, and somebody's
     body for the next one's request.
 
@@ -58,9 +58,9 @@ def asks_for_websocket(headers: Mapping[str, str]) -> bool:
 
 
 def check_upgrade(head: h11.Request, headers: Mapping[str, str]) -> None:
-    """May the request become a WebSocket? Who asks with it is looked at later, and is told over the WebSocket.
+    """May the request become a WebSocket? Its credentials are checked later, and refused over the WebSocket.
 
-    Raises: PubSubError 40000, 40400, 40500, with what is wrong.
+    Raises: PubSubError 40000, 40400, 40500, with the reason.
     """
     target = head.target.decode("ascii")
     path, _ = split_target(target)

@@ -60,7 +60,7 @@ def carries_key(params: Mapping[str, str], authorization: str | None) -> bool:
     return bool(params.get("key")) or (authorization or "").lstrip().lower().startswith("basic")
 
 
-@lru_cache(maxsize=1024)  # one look-up instead of 3 us, for each who comes from here
+@lru_cache(maxsize=1024)  # one look-up instead of 3 us, for each client at this address
 def is_loopback(peer: str) -> bool:
     """Does it come from this very machine?"""
     try:

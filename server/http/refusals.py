@@ -50,7 +50,7 @@ class Refusals:
             self.note(request.query, request.headers.get("authorization"), *request.asker.refused)
 
     def around(self, handler: Handler) -> Handler:
-        """The handler, with what it refuses noted."""
+        """The handler, with its refusals counted."""
 
         async def noted(request: HttpRequest) -> Response:
             response = await handler(request)

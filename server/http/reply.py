@@ -22,10 +22,10 @@ CONTENT_TYPES = ("application/json", "application/x-msgpack")  # exactly so: lib
 ENVELOPES = {"json": JSON, "msgpack": MSGPACK}
 ERROR_TEXT = 500  # characters of a header; servers in between refuse long ones, and the body has it all
 _packer = msgpack.Packer()
-RETRY_MS = 1000  # for a 429 of which nobody knows when it ends: what is full empties all the while
+RETRY_MS = 1000  # for a 429 without a known end: full resources empty all the time
 
 ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
-ALLOWED_HEADERS = (  # for a preflight that does not say what it wants
+ALLOWED_HEADERS = (  # for a preflight without its own list
     "Authorization, Content-Type, Accept, X-Ably-Version, X-Ably-ClientId, X-Ably-MessageId, X-Ably-Name,"
     " X-Ably-ConnectionKey, X-Ably-Encoding, Ably-Agent"
 )
@@ -83,7 +83,7 @@ def refusal(error: PubSubError) -> Reply:
 
 
 def told(error: PubSubError) -> dict[str, object]:
-    """What a body says of an error: where a publish may be stored, by which id it is known again, too."""
+    """The body of an error; if a publish may be stored, it includes the id by which a repeat is recognized."""
     if isinstance(error, OutcomeUnknown) and error.message_id is not None:
         return {"error": error.info(), "messageId": error.message_id}
     return {"error": error.info()}
@@ -159,7 +159,7 @@ def encode(value: object, wire: int) -> bytes:
 
 
 def encode_each(values: Iterable[object], wire: int) -> list[bytes]:
-    """For ``join_encoded``. One by one: the libraries keep the interpreter for as long as what they are given takes."""
+    """For ``join_encoded``. One by one: the libraries hold the interpreter until each call returns."""
     return [encode(value, wire) for value in values]
 
 

@@ -45,7 +45,7 @@ class HttpRequest:
     is_tls: bool
     peer: str
     asker: Asker = field(default_factory=Asker)
-    has_left: Callable[[], bool] = bool  # whoever sent it, as far as is known; False if nobody can tell
+    has_left: Callable[[], bool] = bool  # the client, as far as is known; False if that is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def bad_request(message: str, code: int = 40000, status: int = 400) -> PubSubErr
 def parse_target(target: str) -> tuple[str, dict[str, str]]:
     """Path and query of a request target; of a parameter given twice the last one counts.
 
-    Raises: ValueError, when the query has too many fields or is no UTF-8.
+    Raises: ValueError, if the query has too many fields or is not UTF-8.
     Source: RFC 9112, section 3.2 (the absolute form names a host in front, which does not concern us).
     """
     path, query = split_target(target)
@@ -85,7 +85,7 @@ def split_target(target: str) -> tuple[str, str]:
 def parse_fields(encoded: bytes) -> dict[str, str]:
     """Of a query or a form, in their order; of one given twice the last one counts. Those without a value are empty.
 
-    Raises: ValueError, when there are too many, or one is no UTF-8.
+    Raises: ValueError, if there are too many, or one is not UTF-8.
     """
     pairs = encoded.split(b"&", QUERY_FIELDS)
     if len(pairs) > QUERY_FIELDS:
@@ -101,7 +101,7 @@ def parse_fields(encoded: bytes) -> dict[str, str]:
 def path_segments(path: str) -> list[str]:
     """The path cut at its slashes, then decoded: a channel name may hold an encoded slash.
 
-    Raises: PubSubError 40000, when a segment is no UTF-8.
+    Raises: PubSubError 40000, if a segment is not UTF-8.
     """
     try:
         return [unquote(segment).decode() for segment in path.encode().split(b"/")[1:]]
@@ -150,7 +150,7 @@ def asserted_client_id(request: HttpRequest) -> str | None:
 
     In that of a GET it says of whom something is wanted, such as whose presence.
 
-    Raises: PubSubError 40012, when the header is no base64 of UTF-8.
+    Raises: PubSubError 40012, if the header is not base64 of UTF-8.
     """
     value = request.headers.get("x-ably-clientid")
     if value is None:
@@ -194,7 +194,7 @@ def decode_body(request: HttpRequest, most: int = INPUT_VALUES) -> object:
             return decode_value(request.body, wire, most)
         if kind == FORM:
             fields = parse_fields(request.body)
-            if next(iter(fields), "").lstrip()[:1] in ("{", "["):  # curl -d says so; what it asks for would be lost
+            if next(iter(fields), "").lstrip()[:1] in ("{", "["):  # curl -d does this; its contents would be ignored
                 raise ValueError("it is JSON; send it with Content-Type: application/json")
             return fields
     except OverflowError as error:

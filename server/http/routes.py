@@ -25,7 +25,7 @@ ONLY_DEV = "is available only with --dev, for tests and development"
 
 
 class Routes:
-    """The table; ``paths`` is what it holds, in the order in which it was added."""
+    """The table; ``paths`` are its entries, in the order in which they were added."""
 
     def __init__(self) -> None:
         self.paths: dict[str, dict[str, Handle]] = {}
@@ -43,14 +43,14 @@ class Routes:
         methods[method] = handle
 
     def add_dev(self, method: str, path: str) -> None:
-        """It would be there with ``--dev``: whoever asks for it is told so."""
+        """A route that exists only with ``--dev``: without it, the refusal says so."""
         segments = path.split("/")[1:]
         self._with_dev.add((method, len(segments), segments[0]))
 
     def find(self, request: HttpRequest) -> tuple[Handle, Variables]:
         """The handler, and the path's variables, decoded.
 
-        Raises: PubSubError: 40400; 40500, with the header Allow; 40000 for a path that is no UTF-8.
+        Raises: PubSubError: 40400; 40500, with the header Allow; 40000 for a path that is not UTF-8.
         """
         segments = path_segments(request.path)
         method = "GET" if request.method == "HEAD" else request.method  # whose body is left out further down

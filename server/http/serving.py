@@ -33,7 +33,7 @@ from server.pace import LoopPace
 from server.secure import TlsStream
 
 LOGGER = logging.getLogger("unbroken.http")
-_REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser quotes what it was sent: maybe a key
+_REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser quotes its input: maybe a key
 
 READ_BYTES = 16 * 1024  # at a time; bounds by how much a head can be over its limit before we see it
 EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others get their turn in between
@@ -47,7 +47,7 @@ TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # states, as Linux numbers them
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """Who sends more, or slower, is refused; who says nothing is let go."""
+    """A client that sends more, or slower, is refused; a silent one is disconnected."""
 
     head_bytes: int = 16 * 1024
     body_bytes: int = 2 * 1024 * 1024
@@ -105,11 +105,11 @@ async def serve_http(
 ) -> bytes | None:
     """Serve one connection until it ends; the stream is left to the caller to close.
 
-    Returns: None; or, if the peer asks for a WebSocket, its request and what has come behind that: from then on the
+    Returns: None; or, if the peer requests a WebSocket, its request and the bytes behind that: from then on the
         connection is the caller's. Proxies keep connections and send any request over them, this one too.
 
     Args:
-        initial: what has been read of the first request already.
+        initial: the bytes of the first request that have been read already.
         waited_seconds: how long ago it began: it has so much less time.
         elsewhere: told the first bytes of each further request; True: it has taken the connection over.
         handler: if it fails, its request is answered with 500, and the connection goes on.
@@ -175,12 +175,12 @@ class _Connection:
         self._pace = pace
         self._due = 0.0  # see LoopPace.turn
         self._body = bytearray()
-        self._unread = 0  # bytes that are held for it beside that: half a head, or what has come behind its request
+        self._unread = 0  # bytes held for it beside that: half a head, or bytes behind its request
         self._deadline = math.inf  # of the request that is coming in
         self._ended = False  # the peer will send no more
 
     async def run(self, received: bytes) -> bytes | None:
-        """Until the connection ends, or the peer asks for a WebSocket: its request, and what has come behind it."""
+        """Until the connection ends, or the peer requests a WebSocket: its request, and the bytes behind it."""
         try:
             if received:
                 self._http.receive_data(received)
@@ -199,7 +199,7 @@ class _Connection:
         return None
 
     async def _next_request(self) -> bool:
-        """Serve one; False when there is none, or none can follow it."""
+        """Serve one request; False: there is none, or none can follow it."""
         if not self._http.trailing_data[0]:
             data = await self._idle.wait(self._stream, self._limits.idle_seconds)
             if not data or self._elsewhere(data):
@@ -268,7 +268,7 @@ class _Connection:
         return replace(self._asked, body=body, has_left=self._has_left)
 
     def _has_left(self) -> bool:
-        """The peer has ended the connection, from its side at least: whoever waits for an answer does not do that."""
+        """The peer has ended the connection, at least from its side. A client that waits for an answer never does."""
         stream = self._stream
         while isinstance(stream, trio.SSLStream):
             stream = stream.transport_stream
@@ -350,7 +350,7 @@ class _Connection:
         """The answer, for which there is room now; or one that says that there is none."""
         if self._bodiless():
             body = b""
-        if request.method not in READING:  # what has been done is not to be denied
+        if request.method not in READING:  # a completed operation must not be reported as failed
             self._answers.hold(0, len(body))
             return head, body
         try:
@@ -394,7 +394,7 @@ class _Connection:
 
 
 async def linger(stream: trio.abc.Stream) -> None:
-    """Read on for a moment: closing with bytes unread would reset the connection and take our answer with it."""
+    """Read on for a moment: closing with unread bytes would reset the connection and lose the answer."""
     with trio.move_on_after(LINGER_SECONDS):
         if isinstance(stream, trio.abc.HalfCloseableStream):
             await stream.send_eof()
@@ -404,7 +404,7 @@ async def linger(stream: trio.abc.Stream) -> None:
 
 
 def too_slow(seconds: float) -> PubSubError:
-    """What is told to who takes longer than so many seconds for a request."""
+    """The error for a client that takes longer than so many seconds for a request."""
     return bad_request(f"the request took longer than {seconds:g} seconds", status=408)
 
 

@@ -76,14 +76,14 @@ NO_CACHE = ("Cache-Control", "no-store")  # of a reply that is stale at once, or
 
 
 class Backend(HistorySource, Protocol):
-    """What the server can do for a request. Everything may raise PubSubError."""
+    """The server's operations for a request. All of them may raise PubSubError."""
 
     @property
     def dev(self) -> bool:
         """Development mode: apps can be made and deleted by anybody."""
 
     def authenticate(self, params: Mapping[str, str], authorization: str | None, client_id: str | None) -> Identity:
-        """Who asks: from credentials in header or query, and the clientId (decoded) that it says it is."""
+        """The client's identity: from credentials in header or query, and the clientId (decoded) that it asserts."""
 
     def request_token(self, key_name: str, body: dict[str, object], authorization: str | None) -> dict[str, object]:
         """The details of a new token."""
@@ -93,10 +93,10 @@ class Backend(HistorySource, Protocol):
     ) -> dict[str, object]:
         """Take back tokens of this key; the result for each target, once it is stored.
 
-        Who asks has been authenticated, with it or otherwise."""
+        The client has been authenticated, with it or otherwise."""
 
     async def until_of_use(self, error: PubSubError) -> None:
-        """Wait until whoever is told of it can do something about it."""
+        """Wait until a new token of the client would be valid."""
 
     def terms(self, identity: Identity) -> Terms:
         """What it may publish, by a request."""
@@ -108,7 +108,7 @@ class Backend(HistorySource, Protocol):
         """Raises: LimitExceeded 42910, when its key or app has had its share of messages for now."""
 
     def charge_reader(self, identity: Identity, count: int, size: int) -> None:
-        """It gets so many messages, and bytes of them."""
+        """The client receives so many messages, and bytes of them."""
 
     def behalf(self, key_text: str, app_id: str) -> tuple[str, str | None]:
         """connectionId and concrete clientId of the live connection with this key. Raises: PubSubError 40006."""
@@ -180,7 +180,7 @@ class Rest:
             protocol_version(request)
             handle, variables = self.routes.find(request)
             reply = await handle(request, variables)
-        except StartupFailed as error:  # a file of ours can't be used, and its path is nobody's business
+        except StartupFailed as error:  # one of the server's files cannot be used, and its path is confidential
             LOGGER.error("%s %s failed: %s", request.method, request.path, error)
             reply = refusal(PubSubError("internal error; see the server's log", code=50000, status=500))
         except PubSubError as error:

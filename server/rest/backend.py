@@ -219,7 +219,7 @@ class NodeBackend:
             shown = ring.read_before(cursor, limit=limit)
         else:
             shown, cursor = [], max(cursor, ring.evicted)
-            while not shown and cursor < ring.head:  # what it looks at may all be ephemeral
+            while not shown and cursor < ring.head:  # these entries may all be ephemeral
                 cursor, shown = ring.read_after(cursor, budget=budget)
         # Entries are tuples of serial, series, record; the ring does not look into them.
         return [Stored(entry[0], 0, entry[1], entry[2]) for entry in shown[:limit]]  # type: ignore[index]

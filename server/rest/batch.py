@@ -73,7 +73,7 @@ async def publish_batch(
     """Publish every spec on its channels; the results of each, in the order of its channels.
 
     Args:
-        publish: on one channel; what it gives is the result. If it raises PubSubError, that is the result.
+        publish: publishes on one channel and returns the result. If it raises PubSubError, that is the result.
     If cancelled, some may be stored.
     """
     return [await _publish_spec(channels, content, publish) for channels, content in specs]

@@ -53,7 +53,7 @@ def status(name: str, channel: Channel | None) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Enumeration:
-    """What was asked for, checked."""
+    """The checked parameters of a request."""
 
     prefix: str
     limit: int

@@ -38,14 +38,14 @@ Edge = tuple[int, int]  # serial, index
 
 
 class HistorySource(Protocol):
-    """What history asks of the server."""
+    """The server's operations that history needs."""
 
     def now_ms(self) -> int: ...
     def retained_from(self, app_id: str, channel: str) -> int:
         """The time in ms before which nothing is shown, even if it is still on disk."""
 
     def series_of(self, app_id: str, channel: str, serial: int) -> str:
-        """The series of the life of the channel's log that gave out this serial: what an attach point has to be of."""
+        """The series of the life that issued this serial of the channel: an attach point must have it."""
 
     async def continuous(self, app_id: str, channel: str, cursor: int) -> bool:
         """Is everything after the cursor still held?"""
@@ -56,7 +56,7 @@ class HistorySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was asked for, checked; times in ms, inclusive. ``until`` is the text of from_serial."""
+    """The checked parameters of a request; times in ms, inclusive. ``until`` is the text of from_serial."""
 
     start: int
     end: int | None
@@ -121,7 +121,7 @@ class MessagePage:
         return messages_from(stored.record, stored.serial, stored.series, self.wire, indexes)
 
     def parts(self) -> Iterator[list[Shown]]:
-        """Its entries, a few at a time: what can be made without keeping anybody waiting."""
+        """Its entries, a few at a time, so that nobody waits long."""
         part: list[Shown] = []
         size = count = 0
         for stored, indexes in self.entries:
@@ -205,7 +205,7 @@ class History:
         return MessagePage(taken, query.links(resource, end, params, following), self._wire)
 
     async def _latest_ms(self, start: int) -> int:
-        """What "until now" means: the serials' clock may be ahead of the wall's, and what is stored has to show."""
+        """The end of "until now": the serials' clock may be ahead of the wall clock, and stored messages must show."""
         newest = await self._source.read_before(self._app_id, self._channel, LAST_CURSOR, limit=1, budget=1)
         return max(self._source.now_ms(), start, serial_ms(newest[0].serial) if newest else 0)
 
@@ -231,7 +231,7 @@ class History:
         return min(edge, until)
 
     async def _holds_after(self, cursor: int) -> bool:
-        """Is everything after it still shown? Who has just attached to a quiet channel is at its last, old message."""
+        """Is everything after it still shown? The cursor of a new attachment to a quiet channel is an old message."""
         retained = self._source.retained_from(self._app_id, self._channel)
         if serial_ms(cursor) >= retained:
             return True

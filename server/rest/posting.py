@@ -53,9 +53,9 @@ from server.rest.backend import NodeBackend
 LOGGER = logging.getLogger("unbroken.posting")
 
 START = b"POST /channels/"
-REFUSALS_A_TURN = 32  # of half requests: some 3 ms; they hold nothing while they wait for it
-STAY_SECONDS = 0.002  # for those who need Python, each of them up to a few ms; others wait for the next turn
-RENEW_MS = 60_000  # permits know channels, and would hold what is left of those that have fallen asleep meanwhile
+REFUSALS_A_TURN = 32  # of half requests: about 3 ms; they hold nothing while they wait
+STAY_SECONDS = 0.002  # for requests that need Python, each up to a few ms; others wait for the next turn
+RENEW_MS = 60_000  # permits refer to channels, and would keep those in memory that have fallen asleep meanwhile
 FOREVER_MS = (1 << 63) - 1
 COUNTED_AS = "apiRequests.other.succeeded"
 
@@ -83,7 +83,7 @@ class PostDesk:
     ) -> None:
         """
         Args:
-            on_leaving: takes over a descriptor with what it has sent, the first request of it since so many seconds.
+            on_leaving: takes over a descriptor with its received bytes, the first request being so many seconds old.
         """
         self.posts = Posts(
             most=limits.POST_CONNECTIONS,
@@ -134,7 +134,7 @@ class PostDesk:
         return True
 
     def turn(self) -> None:
-        """Read what has come, and stage what is to be published."""
+        """Read input, and stage publishes."""
         versions = self._now_versions()
         if versions != self._versions:
             self._versions = versions

@@ -79,7 +79,7 @@ def check_request(
     """Check a publish for everything but whether it can be stored.
 
     Args:
-        behalf: connectionId and identity of the live connection with this key; PubSubError 40006 when there is none.
+        behalf: connectionId and identity of the live connection with this key; PubSubError 40006, if there is none.
     Raises: PubSubError, with the codes above; 40165-class ones do not exist here, 40099 when asked for.
     """
     channel = parse_channel(channel_text)

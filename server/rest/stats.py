@@ -38,7 +38,7 @@ _REQUEST_FIGURES = ("succeeded", "failed", "refused")
 
 @dataclass(frozen=True, slots=True)
 class StatsQuery:
-    """What was asked for, checked: intervals that begin within ``first_ms`` .. ``last_ms``."""
+    """The checked parameters of a request: intervals that begin within ``first_ms`` .. ``last_ms``."""
 
     unit: str
     first_ms: int
@@ -58,7 +58,7 @@ class StatsQuery:
 
 
 def parse_stats(params: Mapping[str, str], now_ms: int) -> StatsQuery:
-    """Raises: PubSubError 40003, naming the parameter; 40011 for a cursor that is none."""
+    """Raises: PubSubError 40003, naming the parameter; 40011 for an invalid cursor."""
     unit = params.get("unit", params.get("by", "minute"))
     if unit not in UNITS:
         raise bad_request(f"unit: must be one of {', '.join(UNITS)}, got {unit[:32]!r}", code=40003)
@@ -82,7 +82,7 @@ def _moment(params: Mapping[str, str], name: str, default: int) -> int:
     text = params.get(name)
     if text is None:
         return default
-    if text.isascii() and text.isdigit() and len(text) != 4:  # which would be a year, and is no interval of ours
+    if text.isascii() and text.isdigit() and len(text) != 4:  # which would be a year, an interval that is not supported
         return min(int(text[:20]), LAST_MS)
     try:
         return min(parse_interval(text)[1], LAST_MS)
