@@ -109,7 +109,7 @@ def _add_bench(commands: Commands) -> None:
     bench = commands.add_parser(
         "bench",
         help="measure a server",
-        description="Load a server that speaks this protocol, ours or another, and report how fast it was and\n"
+        description="Put load on a server that speaks this protocol, and report how fast it was and\n"
         "whether it was correct: throughput, latency from the time each message was due, and a verdict.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -40,7 +40,7 @@ def erase(state: JournalState, channel: str, serials: Sequence[int]) -> None:
                 store.sync()
             state.changes += 1
         except StoreError as error:
-            raise state.fail(f"entries could not be taken back: {error}") from error
+            raise state.fail(f"entries could not be removed: {error}") from error
 
 
 def _without(state: JournalState, store: Store, prefix: bytes, serial: int, doomed: frozenset[int]) -> Iterator[Row]:

@@ -190,7 +190,7 @@ class Load:
             elif kind == GONE:
                 client.gone(data)
             elif kind == VIOLATION:
-                client.gone(f"the server broke the WebSocket protocol (close code {data})")
+                client.gone(f"the server violated the WebSocket protocol (close code {data})")
             elif kind == FAILED:
                 raise data
         self.plane.flush()
