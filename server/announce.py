@@ -48,7 +48,7 @@ def say_ready(settings: Settings, addresses: list[tuple[str, int]]) -> None:
 
 
 class Drain:
-    """Tells when it begins and when it ends."""
+    """Logs the beginning and the end of a drain."""
 
     def __init__(self, clients: int, seconds: float) -> None:
         self._began = trio.current_time()
@@ -57,7 +57,7 @@ class Drain:
         )
 
     def tell_end(self, left: int) -> None:
-        """``left``: clients that are cut off."""
+        """``left``: the number of clients that were cut off."""
         seconds = round(trio.current_time() - self._began, 3)
         LOGGER.info(
             "drained in %g s, %d clients were cut off",

@@ -53,11 +53,11 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def run(settings: Settings, reread: Callable[[], Settings], *, new_secret: bool = False) -> int:
-    """Run until a signal; the exit status. Raises: StartupFailed, with what to do about it.
+    """Run until a signal, and return the exit status. Raises: StartupFailed, with advice.
 
     Args:
-        reread: reads the settings anew, for a reload. Raises: StartupFailed.
-        new_secret: make one first, which ends sessions and tokens.
+        reread: reads the settings again, for a reload. Raises: StartupFailed.
+        new_secret: first create a new secret, which ends sessions and tokens.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it never ends us; from when we are ready it reloads
     configure(settings)
@@ -123,7 +123,7 @@ def open_journal(settings: Settings) -> Journal:
 
 
 def _clock(settings: Settings, journal: Journal) -> Clock:
-    """Going on from what the journal says. Raises: JournalUnavailable."""
+    """The clock, continued from the journal's note. Raises: JournalUnavailable."""
     step_ms = bucket_length_ms(WINDOW, settings.limits.held_ms)
     log = LogClock(journal.timeline, SerialClock(journal.head()), step_ms=step_ms)
     try:

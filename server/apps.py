@@ -34,7 +34,7 @@ Stamp = tuple[int, int, int] | None
 
 
 class AppsFile:
-    """That of one data directory, which must be there before anything is changed."""
+    """The apps file of one data directory, which must exist before anything is changed."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "apps.json"
@@ -54,7 +54,7 @@ class AppsFile:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[str, Any]]:
-        """Apps as they are, to be changed; they are stored when the block ends, unless by an error.
+        """The current apps, to be changed; they are stored when the block ends without an error.
 
         Nobody else changes them meanwhile. Raises: StartupFailed, OSError.
         """
@@ -66,8 +66,8 @@ class AppsFile:
     def keep_copy(self) -> None:
         """Take a copy, if the file is good and has changed, perhaps by hand.
 
-        Not synced: it is looked at only when something has happened to the other one, and has to be good then. With
-        very many apps it takes long: for a thread, where others wait.
+        Not synced: it is read only if the other file is damaged, and has to be good then. With very many apps it takes
+        long, so a thread does it if others wait.
         """
         copy = _copy_of(self.path)
         with contextlib.suppress(OSError):  # a full disk, perhaps: that is told elsewhere
@@ -89,7 +89,7 @@ class AppsFile:
 
     @property
     def was_lost(self) -> bool:
-        """It was made here once, and is not there any more; nor is a copy of it."""
+        """The file was created here once, and is now missing, and so is its copy."""
         return not self.path.exists() and self.path.with_name("apps.lock").exists()
 
     def stamp(self) -> Stamp:
@@ -113,7 +113,7 @@ def _read_or_nothing(path: Path) -> bytes:
 
 
 def _holds_apps(path: Path) -> bool:
-    """Is it there, and good?"""
+    """Does the file exist, and is it valid?"""
     try:
         apps = _parse(path.read_bytes(), path)
         list(keys_of(apps, path))
@@ -185,13 +185,13 @@ def new_key(
 
 
 def limits_of(key: Key) -> dict[str, object]:
-    """As they are written down: what the key says itself."""
+    """The limits that the key itself sets, as written in the file."""
     of_each = key.connection_quota.given
     return {**key.quota.given, **({"connection": of_each} if of_each else {})}
 
 
 def stored_key(key: Key) -> dict[str, object]:
-    """As apps.json has it."""
+    """The key in the form of apps.json."""
     limits = limits_of(key)
     return {
         "id": key.key_id,

@@ -28,7 +28,7 @@ Stamp = tuple[tuple[int, ...], ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One that can be used, and what its files were like when it was read."""
+    """A usable certificate, and the stamp of its files when they were read."""
 
     context: ssl.SSLContext
     stamp: Stamp
@@ -46,7 +46,7 @@ def stamp_of(settings: Settings) -> Stamp:
 
 
 def load_certificate(settings: Settings) -> Certificate | None:
-    """None: no TLS. Raises: StartupFailed, with the setting whose file can't be used, and why."""
+    """None: no TLS. Raises: StartupFailed, with the setting of the unusable file, and the reason."""
     certificate, key = settings.tls_cert, settings.tls_key
     if certificate is None or key is None:
         return None
@@ -81,7 +81,7 @@ def _check_content(name: str, path: Path, wanted: bytes, what: str) -> None:
 
 def _password(key: Path):  # type: ignore[no-untyped-def]  # a callable that never returns
     def refuse() -> str:
-        """OpenSSL would ask on the terminal, which a server may not have."""
+        """OpenSSL would prompt on the terminal, which a server may not have."""
         raise StartupFailed(
             f"tls_key: {key}: is encrypted, and the server cannot ask for its password; use an unencrypted "
             f"key that only the server can read (openssl pkey -in {key.name} -out plain.pem)"
@@ -91,7 +91,7 @@ def _password(key: Path):  # type: ignore[no-untyped-def]  # a callable that nev
 
 
 def _warn(context: ssl.SSLContext, path: Path) -> None:
-    """Say in the log when the certificate is past its time, or before it."""
+    """Log a warning if the certificate has expired, or is not valid yet."""
     code = _judged(context, path)
     if code in (NOT_YET_VALID, EXPIRED):
         what = "has expired" if code == EXPIRED else "is not valid yet, by this machine's clock"

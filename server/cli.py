@@ -118,7 +118,7 @@ def _add_bench(commands: Commands) -> None:
 
 
 def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) -> Settings:
-    """Defaults, then the file, then the environment, then what the command line says. Raises: StartupFailed."""
+    """The settings of file, environment and command line, each over the one before. Raises: StartupFailed."""
     check_environment(environment)
     settings = load(arguments.config) if arguments.config is not None else Settings()
     changes: dict[str, Any] = {
@@ -151,7 +151,7 @@ def settings_from(arguments: argparse.Namespace, environment: dict[str, str]) ->
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: ended as asked; 1: could not start, or failed; 2: wrong usage or configuration."""
+    """0: ended as requested; 1: could not start, or failed; 2: wrong usage or configuration."""
     arguments = build_parser().parse_args(argv)
     given = getattr(arguments, "key", None) or []  # several for `serve`, one for `bench`
     hide_arguments([given] if isinstance(given, str) else given)

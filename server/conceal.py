@@ -28,7 +28,7 @@ class ConcealingParser(argparse.ArgumentParser):
     """Says what is wrong without repeating what looks like a key, and what may have been meant."""
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as it is there
-        """Of the command as of its subcommands: each knows its own options best. Exits, when some are not known."""
+        """For the command and its subcommands: each knows its own options best. Exits on unknown ones."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
@@ -42,9 +42,9 @@ class ConcealingParser(argparse.ArgumentParser):
 
 
 def hide_arguments(keys: Iterable[str]) -> None:
-    """Overwrite these texts wherever they stand in this process's arguments: all behind the first colon.
+    """Overwrite these texts in this process's arguments, from the first colon on.
 
-    Nothing happens where the system does not allow it.
+    Does nothing if the system does not allow it.
     """
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()

@@ -60,8 +60,8 @@ class DataDirectory:
     def open(cls, path: Path, *, new_secret: bool = False) -> DataDirectory:
         """
         Args:
-            new_secret: make a new one, whatever is there: what the old one has sealed becomes invalid.
-        Raises: StartupFailed, when it cannot be used, or is in use.
+            new_secret: create a new one in any case: everything sealed with the old one becomes invalid.
+        Raises: StartupFailed, if the directory is unusable, or in use.
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        """Let another server have it. Calling it again does nothing."""
+        """Release the directory for another server. Calling it again does nothing."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -172,7 +172,7 @@ class DataDirectory:
         return self.path / "first-key"
 
     def revocations(self) -> bytes | None:
-        """As they were kept; None: none were. Raises: StartupFailed."""
+        """The stored revocations; None: there are none. Raises: StartupFailed."""
         file = self.path / "revocations"
         try:
             return file.read_bytes()

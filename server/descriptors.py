@@ -15,7 +15,7 @@ SPARE_DESCRIPTORS = 1536  # RocksDB keeps up to 1,024 tables open
 
 
 def raise_limit(connections: int) -> None:
-    """Every connection is a descriptor: take as many as the system lets us."""
+    """Raise the limit as far as the system allows: every connection takes a descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + 2 * SPARE_DESCRIPTORS  # once more, for files whose numbers lie among the connections'
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -154,7 +154,7 @@ def _create(directory: Path, arguments: argparse.Namespace, settings: Settings) 
 
 
 def _quotas(given: list[str]) -> tuple[Quota, Quota]:
-    """Those of a key, and of each of its connections. Raises: StartupFailed."""
+    """The quotas of a key, and of each of its connections. Raises: StartupFailed."""
     limits: dict[str, object] = {}
     of_each: dict[str, object] = {}
     for text in given:

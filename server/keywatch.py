@@ -37,7 +37,7 @@ def tell_revoked(name: str) -> None:
 
 
 class KeyWatch:
-    """Keeps a keyring as the file says."""
+    """Keeps a keyring in sync with the file."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class KeyWatch:
             self._take_over()
 
     def configure(self, keys: Iterable[Key]) -> None:
-        """The configuration has these now, and the file those that it had. In one step, with all that follows."""
+        """Apply the configuration's new keys beside those of the file, in one step with all consequences."""
         self._configured = {key.name: key for key in keys}
         self._take_over()
 

@@ -28,7 +28,7 @@ def configure(settings: Settings) -> None:
 
 
 def facts(event: str, **named: object) -> dict[str, dict[str, object]]:
-    """For ``extra`` of a line: what programs should not have to read out of its words."""
+    """For ``extra`` of a log call: facts that programs should not have to parse from the text."""
     return {"facts": {"event": event, **named}}
 
 
@@ -52,5 +52,5 @@ class JsonFormatter(logging.Formatter):
 
 
 def _sound(text: str) -> str:
-    """Without halves of surrogate pairs, which are no Unicode."""
+    """The text without halves of surrogate pairs, which are invalid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -20,10 +20,10 @@ _LINE = re.compile(rb"([0-9]{1,15}) ([A-Za-z0-9+/=]{44})")
 
 
 class NonceFile:
-    """Of one data directory."""
+    """The file of one data directory."""
 
     def __init__(self, directory: Path, window_ms: int, now_ms: int) -> None:
-        """``window_ms``: for so long each has to be known at most. Raises: StartupFailed."""
+        """``window_ms``: the longest time that a request has to be known. Raises: StartupFailed."""
         self._new, self._old = directory / "nonces", directory / "nonces.old"
         self._window_ms = window_ms
         try:
@@ -40,7 +40,7 @@ class NonceFile:
         self._begun_ms = now_ms
 
     def remember(self, mac: str, until_ms: int, now_ms: int) -> None:
-        """From here on a restart does not forget it, for as long as it matters.
+        """Store it, so that a restart does not forget it as long as it matters.
 
         Raises: PubSubError 50003, if it cannot be written: then no token may be issued for it.
         """

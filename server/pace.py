@@ -29,7 +29,7 @@ class LoopPace(trio.abc.Instrument):
     """Of one loop; trio tells it of passes and steps, while turns are asked for."""
 
     def __init__(self, kick: Callable[[], None]) -> None:
-        """``kick`` makes something the loop waits for readable."""
+        """``kick`` wakes the loop, by making something readable that it waits for."""
         self._kick = kick
         self._used = 0.0  # of this pass
         self._begun = 0.0  # this step, since it asked
@@ -60,10 +60,10 @@ class LoopPace(trio.abc.Instrument):
             self._used += time.perf_counter() - self._begun
 
     async def turn(self, due: float = 0.0) -> float:
-        """Go on when there is time. If cancelled, nothing has happened.
+        """Wait until there is time. If cancelled, nothing has happened.
 
         Args:
-            due: what the last call for the same connection returned: until then, it has had many turns.
+            due: the result of the last call for the same connection: until then, it has had many turns.
         """
         now = self._asked = time.perf_counter()
         if not self._watches:

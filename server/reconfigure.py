@@ -43,7 +43,7 @@ IN_CHANGE = "in change: "  # before a layout that may not hold for all that is s
 
 
 class Reloader:
-    """Of one server; ``run`` in a nursery."""
+    """Reloads one server; call ``run`` in a nursery."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Reloader:
         self._layout_after: int | None = None  # the layout is to be noted once all up to this serial are stored
 
     def ask(self) -> None:
-        """Have the configuration read again."""
+        """Request a reload of the configuration."""
         self._asked.set()
 
     async def run(self) -> None:
@@ -159,7 +159,7 @@ class Reloader:
             self._front.certify(certificate.context)
 
     async def _refit(self, before: Settings, settings: Settings) -> None:
-        """Have the channels in memory go by their namespaces as they are now."""
+        """Apply the current namespaces to the channels in memory."""
         spaces = {*before.namespaces, *settings.namespaces}
         changed = sorted(f"{name}:" for name in spaces if before.namespaces.get(name) != settings.namespaces.get(name))
         prefixes = [""] if before.general_quota("channel") != settings.general_quota("channel") else changed
@@ -196,7 +196,7 @@ class Reloader:
         self._layout_after = None
 
     async def _look(self) -> None:
-        """Take over a certificate whose files have changed, once they stay as they are for one look."""
+        """Load a certificate whose files have changed, once they stay unchanged for one look."""
         if self._certificate is None:
             return
         stamp = stamp_of(self.settings)

@@ -21,7 +21,7 @@ RECEIVE_BYTES = RECORD_BYTES + 512  # a whole record, with what TLS adds to it
 class TlsStream(trio.abc.HalfCloseableStream):
     """One connection; ``handshake`` comes first.
 
-    Raises, each method: trio.BrokenResourceError, when the peer is gone or breaks the rules.
+    Raises (each method): trio.BrokenResourceError, if the peer is gone or violates the protocol.
     """
 
     def __init__(self, raw: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
@@ -41,8 +41,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """Complete the handshake with the peer, which has sent ``received`` so far.
 
         Args:
-            turns: held for each step: to sign takes up to a millisecond, and few may do so in one pass of the loop.
-            asking: entered whenever it is the peer's move.
+            turns: held for each step: signing takes up to a millisecond, and few may do so in one pass of the loop.
+            asking: entered while waiting for the peer.
         Raises: ssl.SSLError, if it fails; the peer has been told why.
         """
         while True:
@@ -118,14 +118,14 @@ class TlsStream(trio.abc.HalfCloseableStream):
         await self.transport_stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Say that nothing more comes, to TLS and to TCP; what the peer still sends can be received."""
+        """Announce the end of sending, in TLS and TCP; the peer's data can still be received."""
         self._say_end()
         if not self._half_sent:
             await self._send_records()
         await self.transport_stream.send_eof()
 
     async def aclose(self) -> None:
-        """Say that nothing more comes, if that can be said at once, and close."""
+        """Announce the end, if that is possible at once, and close."""
         try:
             self._say_end()
             if not self._half_sent:

@@ -25,7 +25,7 @@ FAMILIES = {socket.AF_INET, socket.AF_INET6}
 
 
 def inherited_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    """The listening sockets that are handed over to this process; none, if that is so. Their variables are taken out of
+    """The listening sockets passed to this process, if any. Their variables are removed from
     the environment, and they are not passed on to children. Raises: StartupFailed, if one is not such a socket."""
     pid, count = environment.pop("LISTEN_PID", None), environment.pop("LISTEN_FDS", None)
     environment.pop("LISTEN_FDNAMES", None)
@@ -64,7 +64,7 @@ def _refused(descriptor: int, reason: str) -> StartupFailed:
 
 
 def notify(*lines: str) -> None:
-    """Tell the supervisor, if there is one that wants to hear it. It never fails: nobody depends on being told."""
+    """Notify the supervisor, if it asks for notifications. Never fails: nobody depends on them."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

@@ -54,7 +54,7 @@ _BY_SUBPROTOCOL = {
 
 
 def protocol_of(segments: Sequence[str]) -> str | None:
-    """The protocol whose clients ask for this path (its segments, decoded); None: it is of no other that we know."""
+    """The protocol whose clients use this path (its segments, decoded); None: no other known protocol."""
     named = _BY_FIRST.get("".join(segments[:1])) or _BY_TWO.get("/".join(segments[:2]))
     if named is None and len(segments) > 2 and segments[0] == "apps" and segments[2] in _PUSHER_HTTP:
         named = "Pusher"

@@ -53,7 +53,7 @@ def check_head(head: h11.Request, headers: Mapping[str, str], most: int) -> None
 
 
 def asks_for_websocket(headers: Mapping[str, str]) -> bool:
-    """Also where a proxy has dropped what makes it a request for one: nobody else sends that key."""
+    """True even if a proxy has dropped the upgrade headers: no other client sends that key."""
     return "websocket" in _tokens(headers.get("upgrade", "")) or "sec-websocket-key" in headers
 
 
@@ -111,7 +111,7 @@ def _tokens(value: str) -> list[str]:
 
 
 def head_as_sent(head: h11.Request) -> bytes:
-    """Its bytes, for somebody else to read."""
+    """The bytes of the head, for another parser."""
     lines = [b"%s %s HTTP/%s" % (head.method, head.target, head.http_version)]
     lines += [b"%s: %s" % field for field in head.headers.raw_items()]
     return b"\r\n".join([*lines, b"", b""])

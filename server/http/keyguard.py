@@ -22,7 +22,7 @@ NOBODY = ""  # the peer of a socket that has none any more
 
 
 class KeyGuard:
-    """Says whether a request may carry a key."""
+    """Decides whether a request may carry a key."""
 
     def __init__(self, *, anywhere: bool) -> None:
         self.anywhere = anywhere
@@ -31,7 +31,7 @@ class KeyGuard:
         """Raises: AuthError 40103.
 
         Args:
-            peer: tells the address at the other end of a plain connection; None: the connection has TLS.
+            peer: returns the address at the other end of a plain connection; None: the connection has TLS.
         """
         if self.anywhere or peer is None or not carries_key(params, authorization) or is_loopback(peer()):
             return
@@ -56,13 +56,13 @@ class KeyGuard:
 
 
 def carries_key(params: Mapping[str, str], authorization: str | None) -> bool:
-    """Is there a key in it, used or not? Read along it can be either way."""
+    """Does it contain a key, used or not? An eavesdropper could read either."""
     return bool(params.get("key")) or (authorization or "").lstrip().lower().startswith("basic")
 
 
 @lru_cache(maxsize=1024)  # one look-up instead of 3 us, for each client at this address
 def is_loopback(peer: str) -> bool:
-    """Does it come from this very machine?"""
+    """Is it an address of this machine itself?"""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
@@ -72,7 +72,7 @@ def is_loopback(peer: str) -> bool:
 
 
 def peer_of(descriptor: int) -> str:
-    """The address at the other end of a socket, which stays as it is."""
+    """The address at the other end of a socket, which stays open."""
     try:
         borrowed = socket.socket(fileno=descriptor)
     except OSError:

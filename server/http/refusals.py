@@ -24,16 +24,16 @@ NO_KEY, OTHER_KEYS = "no known key", "other keys"
 
 
 class Refusals:
-    """Of one server."""
+    """The refusals of one server."""
 
     def __init__(self, key_named: Callable[[Mapping[str, str], str | None], str | None]) -> None:
-        """``key_named``: by the query and the Authorization header, the name of a key that there is."""
+        """``key_named``: the name of the existing key in a query or Authorization header."""
         self._key_named = key_named
         self._counts: dict[str, Counter[int]] = {}
         self._since_ms: int | None = None  # the first that is not told yet
 
     def note(self, params: Mapping[str, str], authorization: str | None, status: int, code: int) -> None:
-        """One more, if it is of these."""
+        """Count a response, if it is a refusal."""
         if status not in STATUSES:
             return
         name = self._key_named(params, authorization) or NO_KEY
@@ -60,7 +60,7 @@ class Refusals:
         return noted
 
     def tick(self, now_ms: int) -> None:
-        """Once a second or so; ``now_ms``: steady."""
+        """Call this about once a second; ``now_ms``: steady."""
         if not self._counts:
             self._since_ms = None
         elif self._since_ms is None:

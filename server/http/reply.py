@@ -52,7 +52,7 @@ class Reply:
 
 
 class HttpRefusal(PubSubError):
-    """One for which HTTP has headers of its own."""
+    """A refusal with additional HTTP headers."""
 
     def __init__(self, message: str, *, code: int, status: int, headers: Sequence[tuple[str, str]]) -> None:
         super().__init__(message, code=code, status=status)
@@ -60,12 +60,12 @@ class HttpRefusal(PubSubError):
 
 
 def not_allowed(message: str, allow: str) -> HttpRefusal:
-    """Of a method; ``allow`` is what the path has instead, as the header says it."""
+    """The refusal of a method; ``allow`` is the value of the Allow header."""
     return HttpRefusal(message, code=40500, status=405, headers=[("Allow", allow)])
 
 
 def refusal(error: PubSubError) -> Reply:
-    """The reply that tells an error."""
+    """The reply for an error."""
     status = error.status if 400 <= error.status < 600 else 500
     info = error.info()
     headers = [("X-Ably-Errorcode", str(error.code)), ("X-Ably-Errormessage", header_value(str(info["message"])))]
@@ -90,7 +90,7 @@ def told(error: PubSubError) -> dict[str, object]:
 
 
 def header_value(text: str) -> str:
-    """The text on one line, in characters that a header may have; others are written as escapes."""
+    """The text on one line, in characters that a header may contain; others are escaped."""
     printable = "".join(char if char.isprintable() else " " for char in text[:ERROR_TEXT])
     return printable.encode("latin-1", errors="backslashreplace").decode("latin-1").strip()
 
@@ -164,14 +164,14 @@ def encode_each(values: Iterable[object], wire: int) -> list[bytes]:
 
 
 def join_encoded(values: Sequence[bytes], wire: int) -> Encoded:
-    """An array of these."""
+    """A JSON or msgpack array of encoded items."""
     if wire == JSON:
         return Encoded(b"[" + b",".join(values) + b"]")
     return Encoded(b"".join([_packer.pack_array_header(len(values)), *values]))
 
 
 def cors_headers(origin: str | None) -> list[tuple[str, str]]:
-    """For every response. A browser sends credentials only where its very origin is named."""
+    """The CORS headers of every response. A browser sends credentials only if its exact origin is named."""
     headers = [("Access-Control-Allow-Origin", origin or "*"), ("Access-Control-Expose-Headers", EXPOSED_HEADERS)]
     if origin:
         headers.append(("Access-Control-Allow-Credentials", "true"))

@@ -26,8 +26,8 @@ FORM = "application/x-www-form-urlencoded"
 
 @dataclass(slots=True)
 class Asker:
-    """What is found out on the way: whose app a request is for, once its credentials have been looked at; and with
-    which status and code it was answered, if with an error."""
+    """Facts about a request that are found during its processing: its app, once its credentials were checked; and
+    the status and code of its answer, if it was an error."""
 
     app_id: str | None = None
     refused: tuple[int, int] | None = None
@@ -63,7 +63,7 @@ def bad_request(message: str, code: int = 40000, status: int = 400) -> PubSubErr
 
 
 def parse_target(target: str) -> tuple[str, dict[str, str]]:
-    """Path and query of a request target; of a parameter given twice the last one counts.
+    """Path and query of a request target; of a repeated parameter the last one counts.
 
     Raises: ValueError, if the query has too many fields or is not UTF-8.
     Source: RFC 9112, section 3.2 (the absolute form names a host in front, which does not concern us).
@@ -83,7 +83,7 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def parse_fields(encoded: bytes) -> dict[str, str]:
-    """Of a query or a form, in their order; of one given twice the last one counts. Those without a value are empty.
+    """The fields of a query or a form, in order; of a repeated one the last counts. Those without a value are empty.
 
     Raises: ValueError, if there are too many, or one is not UTF-8.
     """
@@ -133,7 +133,7 @@ def header_text(request: HttpRequest, name: str) -> str | None:
 def protocol_version(request: HttpRequest) -> int:
     """The major version that the client speaks; the newest when it does not say (99: newer than any).
 
-    Raises: PubSubError 40017, when it can't be understood.
+    Raises: PubSubError 40017, if it is invalid.
     """
     text = request.query.get("v") or request.headers.get("x-ably-version")
     if not text:
@@ -183,7 +183,7 @@ def check_plain(request: HttpRequest) -> None:
 def decode_body(request: HttpRequest, most: int = INPUT_VALUES) -> object:
     """The body as plain values, by its Content-Type. Binary is bytes, and so is a msgpack text that is no UTF-8.
 
-    Raises: PubSubError 40001, when it can't be decoded; 40009, when it has more than ``most`` values in it.
+    Raises: PubSubError 40001, if it cannot be decoded; 40009, if it has more than ``most`` values in it.
     """
     check_plain(request)
     declared = request.headers.get("content-type")

@@ -57,7 +57,7 @@ class HttpLimits:
 
 
 class IdleConnections:
-    """Connections that wait for a request: at drain there is nothing to wait for with them."""
+    """Connections that wait for a request: a drain closes them at once."""
 
     def __init__(self) -> None:
         self.draining = False
@@ -67,12 +67,12 @@ class IdleConnections:
         return len(self._scopes)
 
     def drain(self) -> None:
-        """Let go of those that are idle; the others end after the response under way."""
+        """Close idle connections; the others end after the current response."""
         self.draining = True
         self.shed(0)
 
     def shed(self, seconds: float) -> None:
-        """Let go of those that have been idle for so long."""
+        """Close connections that have been idle for this time."""
         before = trio.current_time() - seconds
         for scope, since in self._scopes.items():
             if since > before:
@@ -80,7 +80,7 @@ class IdleConnections:
             scope.cancel()
 
     async def wait(self, stream: trio.abc.Stream, seconds: float) -> bytes:
-        """The first bytes of the next request; nothing: there will be none."""
+        """The first bytes of the next request; empty: there will be none."""
         with trio.move_on_after(0 if self.draining else seconds) as scope:
             self._scopes[scope] = trio.current_time()
             try:
@@ -127,7 +127,7 @@ async def serve_http(
 
 
 class _UpgradeError(Exception):
-    """The request asks for a WebSocket."""
+    """The request is for a WebSocket."""
 
     def __init__(self, received: bytes) -> None:
         super().__init__("upgrade")
@@ -143,7 +143,7 @@ class _RefusedError(Exception):
 
 
 class _PeerGoneError(Exception):
-    """It closed before its request was complete."""
+    """The peer closed before its request was complete."""
 
 
 class _Connection:
@@ -226,7 +226,7 @@ class _Connection:
         return not scope.cancelled_caught and self._http.our_state in (h11.DONE, h11.MUST_CLOSE)
 
     def _hold_unread(self, *, must: bool) -> None:
-        """Count what the library holds for us. Raises: _RefusedError; not if that ``must`` be held."""
+        """Count the bytes that the library holds. Raises: _RefusedError, unless they ``must`` be held."""
         before, self._unread = self._unread, 0
         self._bodies.release(before)
         unread = len(self._http.trailing_data[0])
@@ -330,7 +330,7 @@ class _Connection:
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
-        """For what waits while a request comes in: most come whole, and need no clock at all."""
+        """A timeout while a request comes in: most come whole, and need none."""
         with trio.move_on_at(self._deadline) as scope:
             yield
         if scope.cancelled_caught:
@@ -381,7 +381,7 @@ class _Connection:
         return self._asked is not None and self._asked.method == "HEAD"
 
     async def _refuse(self, error: PubSubError) -> None:
-        """Say why, if that can still be said, and end. In JSON, if the request has not got to the end of its head."""
+        """Send the reason, if that is still possible, and end. In JSON, if the head of the request is incomplete."""
         LOGGER.debug("a request from %s was refused: %s", self._peer, error)
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
@@ -409,9 +409,9 @@ def too_slow(seconds: float) -> PubSubError:
 
 
 def head_of(response: Response, *, last: bool) -> h11.Response:
-    """The head that says all there is to say about this response; ``last``: the connection ends with it.
+    """The complete head of this response; ``last``: the connection ends with it.
 
-    Raises: h11.LocalProtocolError, when a header is none.
+    Raises: h11.LocalProtocolError, if a header is invalid.
     """
     headers = list(response.headers)
     if response.status != 204:  # which must not have one
@@ -426,7 +426,7 @@ def head_of(response: Response, *, last: bool) -> h11.Response:
 def whole_response(response: Response, *, last: bool) -> bytes:
     """The same with the body behind it, as it goes over the wire to a peer that speaks HTTP/1.1.
 
-    Raises: h11.LocalProtocolError, when a header is none.
+    Raises: h11.LocalProtocolError, if a header is invalid.
     """
     head = head_of(response, last=last)
     lines = [b"HTTP/1.1 %d " % response.status, *(b"%s: %s" % field for field in head.headers.raw_items())]

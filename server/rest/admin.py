@@ -27,7 +27,7 @@ class Health:
 
 
 def health_reply(health: Health) -> Reply:
-    """503 takes a server out of rotation; nothing in the reply is secret, for it is told to anybody."""
+    """503 takes a server out of rotation; the reply contains no secrets, because anybody can get it."""
     value = {
         "status": health.status,
         "reasons": list(health.reasons),

@@ -80,7 +80,7 @@ class Backend(HistorySource, Protocol):
 
     @property
     def dev(self) -> bool:
-        """Development mode: apps can be made and deleted by anybody."""
+        """Development mode: anybody can create and delete apps."""
 
     def authenticate(self, params: Mapping[str, str], authorization: str | None, client_id: str | None) -> Identity:
         """The client's identity: from credentials in header or query, and the clientId (decoded) that it asserts."""
@@ -91,7 +91,7 @@ class Backend(HistorySource, Protocol):
     async def revoke_tokens(
         self, key_name: str, body: dict[str, object], params: Mapping[str, str], authorization: str | None
     ) -> dict[str, object]:
-        """Take back tokens of this key; the result for each target, once it is stored.
+        """Revoke tokens of this key; returns the result for each target, once it is stored.
 
         The client has been authenticated, with it or otherwise."""
 
@@ -105,7 +105,7 @@ class Backend(HistorySource, Protocol):
         """Store it; the serials of its messages. If cancelled, it may be stored all the same."""
 
     def admit_reader(self, identity: Identity) -> None:
-        """Raises: LimitExceeded 42910, when its key or app has had its share of messages for now."""
+        """Raises: LimitExceeded 42910, if its key or app has used up its rate for now."""
 
     def charge_reader(self, identity: Identity, count: int, size: int) -> None:
         """The client receives so many messages, and bytes of them."""
@@ -117,19 +117,19 @@ class Backend(HistorySource, Protocol):
         """The channel, if it is in use."""
 
     def channel_names(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
-        """Channels in use, in the order of their names: at most so many, all with the prefix and after that name."""
+        """Channels in use, in the order of their names: at most ``limit``, all with the prefix and after that name."""
 
     def app_of(self, key_name: str) -> str | None:
-        """The app of a key that there is: for others nothing is counted."""
+        """The app of an existing key: for others nothing is counted."""
 
     def count_request(self, app_id: str, counted_as: str) -> None:
-        """One more of an app, in statistics."""
+        """Count a request in the statistics of an app."""
 
     async def statistics(self, app_id: str, query: StatsQuery) -> list[Interval]:
-        """The intervals of a page, and one more if there is one more."""
+        """The intervals of a page, and one more if there are further ones."""
 
     async def put_statistics(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
-        """Add these to the app's; in development."""
+        """Add these to the app's statistics, in development mode."""
 
     def health(self) -> Health: ...
     def create_app(self, spec: dict[str, object]) -> dict[str, object]: ...
@@ -307,7 +307,7 @@ class Rest:
         return Reply(200, body, [NO_CACHE], page.links)
 
     async def _long(self, reply: Reply) -> Reply:
-        """It is encoded in one go, some ms."""
+        """Encoding it takes a few ms in one go."""
         await self._pace.turn(math.inf)
         return reply
 

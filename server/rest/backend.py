@@ -72,7 +72,7 @@ class Outcome:
 
 
 class NodeBackend:
-    """The Backend of server.rest."""
+    """The ``Backend`` of server.rest.api on a node."""
 
     def __init__(
         self,

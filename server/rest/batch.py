@@ -35,7 +35,7 @@ Content = TypeVar("Content")
 def parse_specs(body: object) -> tuple[list[Spec], bool]:
     """The specs of a batch publish, and whether there was an array of them.
 
-    Raises: PubSubError 40000, naming the field; 40034, when there are too many messages.
+    Raises: PubSubError 40000, naming the field; 40034, if there are too many messages.
     """
     several = isinstance(body, list)
     given = body if isinstance(body, list) else [body]
@@ -108,7 +108,7 @@ def counted(results: list[Result]) -> Result:
 
 
 def batch_reply(results: list[list[Result]], *, several: bool, version: int) -> Reply:
-    """As this version of the protocol has it."""
+    """The results, in the form of this version of the protocol."""
     if version >= ERRORS_SINCE_VERSION:
         told = [counted(of_spec) for of_spec in results]
         return Reply(201, told if several else told[0])

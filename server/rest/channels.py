@@ -36,14 +36,14 @@ _METRICS = {
 
 
 def metrics(channel: Channel | None) -> dict[str, int]:
-    """How many attachments there are, in all and with each mode. Nobody can be present yet."""
+    """The number of attachments, in total and by mode. Nobody can be present yet."""
     modes = (channel.modes if channel is not None else None) or {}
     counts = {name: sum(many for flags, many in modes.items() if flags & flag) for name, flag in _METRICS.items()}
     return {"connections": sum(modes.values()), "presenceMembers": 0, **counts}
 
 
 def status(name: str, channel: Channel | None) -> dict[str, object]:
-    """ChannelDetails, as the protocol has it; ``channel`` None: it is not in use."""
+    """ChannelDetails of the protocol; ``channel`` None: it is not in use."""
     return {
         "channelId": name,
         "name": name,
@@ -76,7 +76,7 @@ async def page_of(
     params: Mapping[str, str],
     pace: LoopPace,
 ) -> Page:
-    """A page, from its names and one more, if there is one more. Details are made in turns."""
+    """A page, from its names and one more, if there are further ones. Details are made in turns."""
     shown = names[: asked.limit]
     base = {"limit": str(asked.limit), "by": "id" if asked.by_id else "value"}
     if asked.prefix:

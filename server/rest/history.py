@@ -68,7 +68,7 @@ class Query:
     def links(
         self, resource: str, end: int, params: Mapping[str, str], following: str | None = None
     ) -> list[tuple[str, str]]:
-        """Relations and URLs; ``end`` is what was meant by none, ``following`` the cursor of the next page, if any."""
+        """Relations and URLs; ``end``: for a request without one; ``following``: the next page's cursor, if any."""
         base = {
             "limit": str(self.limit),
             "direction": "backwards" if self.backwards else "forwards",
@@ -86,7 +86,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The items of a list as the wire has them (names, intervals), and the links: (relation, URL)."""
+    """The items of a list in wire form (names, intervals), and the links: (relation, URL)."""
 
     items: list[Any]
     links: list[tuple[str, str]]
@@ -138,7 +138,7 @@ class MessagePage:
 
 
 def link_url(resource: str, fields: Mapping[str, str]) -> str:
-    """Of a page. A space is %20 in it: ably-js would take a plus for a plus, and hand it on as one."""
+    """The URL of a page. It writes a space as %20, because ably-js does not decode a plus."""
     return f"./{resource}?{urlencode(fields, quote_via=quote, safe='')}"
 
 
@@ -159,7 +159,7 @@ def parse_query(params: Mapping[str, str]) -> Query:
 
 
 def parse_limit(params: Mapping[str, str]) -> int:
-    """How many items a page may have. Raises: PubSubError 40003."""
+    """The largest number of items on a page. Raises: PubSubError 40003."""
     limit = _number(params, "limit", DEFAULT_LIMIT)
     if not 1 <= limit <= MAX_LIMIT:
         raise bad_request(f"limit: must be from 1 to {MAX_LIMIT}, got {limit}", code=40003)

@@ -18,7 +18,7 @@ MEDIA = ("application/json", "application/x-msgpack")
 
 
 def document(*, dev: bool) -> Json:
-    """The document; ``dev``: with what there is in development mode only."""
+    """The document; ``dev``: with the operations of development mode."""
     paths: Json = {}
     for method, path, operation in [*_OPERATIONS, *(_DEVELOPMENT if dev else ())]:
         names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
@@ -72,7 +72,7 @@ def _array(items: Json, **more: Any) -> Json:
 
 
 def _outcomes(each: Json) -> Json:
-    """Of a request for many things at once: how many went well, and each by itself."""
+    """The schema of a request for many things at once: how many succeeded, and the result of each."""
     return {
         "type": "object",
         "required": ["successCount", "failureCount", "results"],

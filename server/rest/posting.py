@@ -61,7 +61,7 @@ COUNTED_AS = "apiRequests.other.succeeded"
 
 
 class PostDesk:
-    """Where such connections are served; the node asks it to take its turns."""
+    """Serves such connections; the node calls it in its turns."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class PostDesk:
         return len(self.posts)
 
     def take(self, descriptor: int, received: bytes) -> bool:
-        """Serve this connection, if it seems to be of the kind; else it is still the caller's."""
+        """Serve this connection, if it seems to be of the kind; otherwise the caller keeps it."""
         if not received.startswith(START):
             return False
         peer = peer_of(descriptor)
@@ -156,7 +156,7 @@ class PostDesk:
         self._see_off()
 
     def flush(self) -> bool:
-        """Send the answers that have come; True: there is something to be read for the next turn."""
+        """Send the answers that are ready; True: there is input for the next turn."""
         for app_id, times in self.posts.flush(_date):
             self._counting.count(app_id, COUNTED_AS, times)
         return self.posts.waiting
@@ -171,12 +171,12 @@ class PostDesk:
         self._see_off()
 
     def statistics(self) -> dict[str, int]:
-        """Connections there are; requests that were served without Python, and with it."""
+        """The number of connections, and of requests served without Python and with it."""
         posts = self.posts
         return {"publishers": len(posts), "plainPublishes": posts.served, "askedPublishes": posts.asked}
 
     def drain(self) -> None:
-        """Take nobody any more, let go of those that are idle, and end the others with their answers."""
+        """Accept no further connections, close idle ones, and end the others with their answers."""
         self._draining = True
         self.posts.drain()
         self._see_off()
@@ -260,7 +260,7 @@ class PostDesk:
 
 
 def good_until(identity: Identity, revocations: Revocations) -> int:
-    """The first time, in ms, at which its credentials are not good any more, as far as is known now."""
+    """The first time, in ms, at which its credentials are no longer valid, as far as is known now."""
     ends = (identity.expires_ms, revocations.applies_at(identity))
     return min((end for end in ends if end is not None), default=FOREVER_MS)
 
@@ -282,7 +282,7 @@ def _date() -> bytes:
 
 
 def _head(response: Response) -> bytes:
-    """Of a response like this one, up to the number of bytes in it."""
+    """The head of a response like this one, up to the number of bytes in it."""
     whole = whole_response(response, last=False)
     mark = b"\r\nContent-Length: "
     return whole[: whole.index(mark) + len(mark)]

@@ -60,7 +60,7 @@ class RestPublish:
 
     @property
     def named(self) -> bool:
-        """Its only message has brought its id; else ``<base_id>:<n>`` are those of its messages."""
+        """Its only message has its own id; otherwise the ids are ``<base_id>:<n>``."""
         return self.publish.count == 1 and self.publish.ids is not None
 
     @property
@@ -76,7 +76,7 @@ def check_request(
     terms: Terms,
     behalf: Callable[[str], tuple[str, str | None]],
 ) -> RestPublish:
-    """Check a publish for everything but whether it can be stored.
+    """Check everything about a publish except whether it can be stored.
 
     Args:
         behalf: connectionId and identity of the live connection with this key; PubSubError 40006, if there is none.
@@ -121,7 +121,7 @@ def body_wire(request: HttpRequest) -> int:
 def read_messages(request: HttpRequest) -> tuple[int, list[object]]:
     """The format whose rules for binary payloads they follow, and the messages, unchecked inside.
 
-    Raises: PubSubError 40001 (can't be decoded), 40000 (no message in it), 40009 (too many values in it).
+    Raises: PubSubError 40001 (undecodable), 40000 (no message), 40009 (too many values).
     """
     kind = media_type(request.headers.get("content-type", ""))
     if kind in RAW_TYPES or request.query.get("enveloped") == "false":
@@ -190,7 +190,7 @@ def _on_behalf(key: object, identity: Identity, behalf: Callable[[str], tuple[st
 
 
 def _ids(publish: Publish) -> tuple[str, str]:
-    """The base of the message ids, and what the answer calls messageId.
+    """The base of the message ids, and the messageId of the answer.
 
     Several messages have ids of one base, which publish_from has checked; a single one may have any.
     """

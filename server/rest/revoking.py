@@ -49,8 +49,9 @@ class Revoker:
     ) -> None:
         """
         Args:
-            cautious_ms: what goes by this time has expired, also if somebody has just set the clock; None: ``now_ms``.
-            store: writes the file, synced; called in a worker thread. OSError, when it can't.
+            cautious_ms: revocations that have expired by this time have expired, even if the clock was just set; None:
+                ``now_ms``.
+            store: writes the file, synced; called in a worker thread. Raises: OSError.
             take_effect: async; ends or warns the live connections that these are about.
         """
         self._revocations = revocations
@@ -99,7 +100,7 @@ class Revoker:
         return {"successCount": len(entries), "failureCount": len(results) - len(entries), "results": results}
 
     async def _write(self) -> None:
-        """Return when all that is in force now has been written, by us or by another."""
+        """Return when everything in force now has been written, by this task or another."""
         self._changes += 1
         wanted = self._changes
         async with self._writing:
@@ -119,7 +120,7 @@ def dump(revocations: Iterable[Revocation]) -> bytes:
 
 
 def begin(directory: DataDirectory, keys: Iterable[Key], now_ms: int) -> Revocations:
-    """Those of the data directory; with a new secret, beside them, one of all tokens that these keys can revoke.
+    """The revocations of the data directory; with a new secret, also one of all revocable tokens of these keys.
 
     Raises: StartupFailed, which says what to do.
     """

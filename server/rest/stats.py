@@ -49,7 +49,7 @@ class StatsQuery:
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last beginning that may be shown on this page."""
+        """The first and last beginning of an interval that this page may show."""
         if self.cursor is None:
             return self.first_ms, self.last_ms
         if self.backwards:
@@ -93,7 +93,7 @@ def _moment(params: Mapping[str, str], name: str, default: int) -> int:
 def stats_page(
     query: StatsQuery, intervals: list[Interval], app_id: str, now_ms: int, version: int, params: Mapping[str, str]
 ) -> Page:
-    """A page, from its intervals and one more, if there is one more."""
+    """A page, from its intervals and one more, if there are further ones."""
     shown = intervals[: query.limit]
     base = {
         "limit": str(query.limit),
@@ -123,7 +123,7 @@ def _item(interval: Interval, app_id: str, now_ms: int, version: int) -> dict[st
 
 
 def _nested(entries: Mapping[str, int | float]) -> dict[str, Any]:
-    """As older clients read them: ``messages.inbound.all.messages.count`` is ``inbound.all.messages.count``."""
+    """The entries for older clients: ``messages.inbound.all.messages.count`` is ``inbound.all.messages.count``."""
     nested: dict[str, Any] = {}
     for name, value in entries.items():
         path = name.split(".")
@@ -180,7 +180,7 @@ def _leaves(value: Mapping[Any, Any], field: str, path: tuple[str, ...]) -> Iter
 
 
 def _entry(path: tuple[str, ...], value: int) -> Entries:
-    """The concrete entries that a figure of a fixture is kept as. Sums that a fixture has are made anew here."""
+    """The concrete entries that store a figure of a fixture. Sums in a fixture are recomputed here."""
     match path:
         case ("inbound" | "outbound") as way, str(kind), str(what), str(figure) if figure in _FIGURES:
             return {} if "all" in (kind, what) else {f"messages.{way}.{kind}.{what}.{figure}": value}

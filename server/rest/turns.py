@@ -18,19 +18,19 @@ from engine.errors import PubSubError
 
 
 class Turns:
-    """Places for ``most``."""
+    """Admits ``most`` operations at a time."""
 
     def __init__(self, most: int) -> None:
         self._free = most
         self._waiting: dict[Hashable, deque[trio.Event]] = {}  # whose turn is next comes first
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of waiting operations."""
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
     async def of(self, whose: Hashable, has_left: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
-        """A place, for one of them. Raises: PubSubError, if they have left while it waited."""
+        """A place for one operation of a client. Raises: PubSubError, if the client left while it waited."""
         if self._free and not self._waiting:
             self._free -= 1
         else:
@@ -59,7 +59,7 @@ class Turns:
             raise
 
     def _leave(self) -> None:
-        """Hand the place on."""
+        """Pass the place on."""
         if not self._waiting:
             self._free += 1
             return
