@@ -25,7 +25,7 @@ _PLAIN = str.maketrans("-_", "+/")
 
 
 class Authenticator:
-    """Credentials of any kind, to whom they stand for."""
+    """Turns credentials of any kind into an Identity."""
 
     def __init__(self, keyring: Keyring, seal: TokenSeal) -> None:
         self.keyring = keyring
@@ -88,7 +88,7 @@ class Authenticator:
 
 
 def _token_in(value: str) -> str:
-    """Of Bearer: SDKs send base64 of the token, people the token itself."""
+    """The token of a Bearer header: SDKs send its base64, people the token itself."""
     decoded = _decoded(value)
     return decoded if decoded is not None and "." in decoded else value
 

@@ -111,7 +111,7 @@ class Capability:
 
     @classmethod
     def parse(cls, given: object) -> Capability:
-        """From JSON text, or from a map. Raises: BadRequest 40000, saying which part is wrong."""
+        """From JSON text, or from a map. Raises: BadRequest 40000, naming the wrong part."""
         if isinstance(given, str) and len(given) <= limits.CAPABILITY_SHARED_BYTES:
             return _parse_shared(given)
         return _parse(given)
@@ -122,12 +122,12 @@ class Capability:
 
     @property
     def names(self) -> Iterable[str]:
-        """The resources, as they were written."""
+        """The resources, as written."""
         return self._resources.keys()
 
     @property
     def resources(self) -> Mapping[str, tuple[str, ...]]:
-        """The operations of each resource, both as they were written."""
+        """The operations of each resource, both as written."""
         return dict(self._resources)
 
     def operations(self, channel: str) -> int:
@@ -304,7 +304,7 @@ def _common(wanted: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _in_order(operations: list[str], requested: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Each once; in the order of the request, if it names this very resource."""
+    """Each operation once; in the order of the request, if it names this very resource."""
     if "*" in operations:
         return ANY
     if requested is None or requested == ANY:

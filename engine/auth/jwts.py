@@ -40,7 +40,7 @@ MARK = "."
 
 
 class _Hmac(HMACAlgorithm):
-    """Takes the secrets of keys as they are: an operator may have brought a short one from elsewhere."""
+    """Accepts the secrets of keys as they are: an operator may have configured a short one."""
 
     def check_key_length(self, key: Any) -> str | None:
         return None
@@ -51,7 +51,7 @@ _VERIFIER.register_algorithm(ALGORITHM, _Hmac(HMACAlgorithm.SHA256))
 
 
 def is_jwt(token: str) -> bool:
-    """Does it look like one? A token of ours has one dot."""
+    """Does it look like a JWT? Tokens of this server have one dot."""
     return token.count(MARK) >= SEGMENTS - 1
 
 
@@ -109,7 +109,7 @@ def open_jwt(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) -> Iden
 
 
 def key_in_jwt(token: str) -> str | None:
-    """The name of the key that its header says, proven or not; None: it says none."""
+    """The name of the key in its header, proven or not; None: there is none."""
     try:
         name = _header(token[:LONGEST_CREDENTIAL]).get("kid")
     except AuthError:
@@ -118,7 +118,7 @@ def key_in_jwt(token: str) -> str | None:
 
 
 def invalid(reason: str) -> AuthError:
-    """With the words that libraries look for."""
+    """The error, with the words that libraries look for."""
     return AuthError(f"token: invalid JWT format: {reason}", code=40144)
 
 
@@ -131,7 +131,7 @@ def _open_encrypted(token: str, keyring: Keyring, seal: TokenSeal, now_ms: int) 
 
 
 def _header(token: str) -> Mapping[str, Any]:
-    """As it is written: nothing of it is proven yet."""
+    """The header as written: nothing in it is proven yet."""
     segment = token.partition(MARK)[0]
     try:
         text = _base64url(segment)
@@ -178,7 +178,7 @@ def _key_of(header: Mapping[str, Any], keyring: Keyring) -> Key:
 
 
 def _times(claims: Mapping[str, Any], key: Key, now_ms: int) -> tuple[int, int]:
-    """When it was issued and when it expires, in ms."""
+    """The times of issue and expiry, in ms."""
     issued_ms, expires_ms = _time(claims, "iat"), _time(claims, "exp")
     if issued_ms > now_ms + CLOCK_SKEW_MS:
         raise AuthError("token: iat is more than two minutes ahead of the server's clock", code=40104)
@@ -199,7 +199,7 @@ def _time(claims: Mapping[str, Any], name: str) -> int:
 
 
 def _inner(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str | None:
-    """The token in it, which may stand in either place."""
+    """The token in it, which may be in either place."""
     found = [part["x-ably-token"] for part in (header, claims) if part.get("x-ably-token") is not None]
     if not found:
         return None

@@ -63,7 +63,7 @@ class Key:
 
     @property
     def longest_ttl_ms(self) -> int:
-        """Of its tokens."""
+        """The longest life of its tokens, in ms."""
         return LONGEST_REVOCABLE_TTL_MS if self.revocable_tokens else LONGEST_TTL_MS
 
     @property
@@ -105,7 +105,7 @@ class Keyring:
         return gone
 
     def apps(self) -> int:
-        """How many have keys."""
+        """The number of apps that have keys."""
         return len({key.app_id for key in self._keys.values()})
 
     def has_app(self, app_id: str) -> bool:
@@ -121,7 +121,7 @@ class Keyring:
         return key if key is not None and key.enabled else None
 
     def authenticate(self, text: str) -> Key:
-        """The key that this text is.
+        """The key with this text.
 
         Raises: AuthError 40101; the time it takes does not tell an unknown key from a wrong secret. 40131, for the
             right text of a key that has been revoked.

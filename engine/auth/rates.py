@@ -32,7 +32,7 @@ class PublishRates:
         self._rates = [(Capability({resource: ANY}), rate) for resource, rate in ordered]
 
     def of(self, channel: str) -> int | None:
-        """Thousandths of messages a second; None: it says nothing of this channel."""
+        """Thousandths of messages a second; None: there is no rate for this channel."""
         for resource, rate in self._rates:
             if resource.permits(channel, Operation.PUBLISH):
                 return rate
@@ -40,7 +40,7 @@ class PublishRates:
 
 
 class Pace:
-    """How much of its rates one connection has used. They stay when it comes with other credentials."""
+    """The used part of one connection's rates. It stays when the connection gets other credentials."""
 
     __slots__ = ("_used",)
 
@@ -48,7 +48,7 @@ class Pace:
         self._used: dict[str, Rate] = {}
 
     def rate(self, channel: str, thousandths: int, now_ms: int) -> Rate:
-        """To ``take`` from, ``WHOLE`` bytes for each message. Raises: LimitExceeded 42911, if there are too many."""
+        """The rate to ``take`` from, ``WHOLE`` bytes for each message. Raises: LimitExceeded 42911."""
         used = self._used.get(channel)
         if used is None:
             if len(self._used) >= limits.REMEMBERED_NAMES:
@@ -66,7 +66,7 @@ class Pace:
 
 
 def parse_rates(claims: Mapping[str, Any]) -> PublishRates | None:
-    """None: there are none in it. Raises: BadRequest 40000, naming the claim."""
+    """The rates; None: there are none. Raises: BadRequest 40000, naming the claim."""
     found: dict[str, int] = {}
     for claim, value in claims.items():
         if not claim.startswith(CLAIM):

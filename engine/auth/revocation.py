@@ -48,7 +48,7 @@ class TokenRevoked(AuthError):
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One, as it is stored. Times are in ms."""
+    """A revocation, as stored. Times are in ms."""
 
     key_name: str
     kind: str
@@ -57,7 +57,7 @@ class Revocation:
     applies_at: int
 
     def covers(self, other: Revocation) -> bool:
-        """Of the same target: does it say all that the other one does?"""
+        """Does it include everything that another one of the same target does?"""
         return self.issued_before >= other.issued_before and self.applies_at <= other.applies_at
 
 
@@ -73,7 +73,7 @@ def parse_target(text: str) -> tuple[str, str]:
 
 
 class Revocations:
-    """All that still matter."""
+    """All revocations that still matter."""
 
     def __init__(self, entries: Iterable[Revocation] = ()) -> None:
         self._found: dict[str, dict[tuple[str, str], list[Revocation]]] = {}
@@ -91,7 +91,7 @@ class Revocations:
                 yield from kept
 
     def add(self, entry: Revocation, now_ms: int) -> None:
-        """Raises: LimitExceeded 42910, when there are too many: none is forgotten before its time."""
+        """Raises: LimitExceeded 42910, if there are too many: none is forgotten before its time."""
         if self._count >= limits.REVOCATIONS:
             self.expire(now_ms)
             if self._count >= limits.REVOCATIONS:
@@ -101,7 +101,7 @@ class Revocations:
         self._keep(entry)
 
     def applies_at(self, identity: Identity) -> int | None:
-        """When its token ceases to be good, in ms; None: it is not revoked."""
+        """The time at which its token becomes invalid, in ms; None: it is not revoked."""
         return min((entry.applies_at for entry, _ in self._about(identity)), default=None)
 
     def revoked(self, identity: Identity, now_ms: int) -> TokenRevoked:
@@ -150,7 +150,7 @@ class Revocations:
 
 
 def outlived(entry: Revocation, now_ms: int) -> bool:
-    """Has every token expired that it is about?"""
+    """Has every token that it concerns expired?"""
     return now_ms >= max(entry.issued_before + LONGEST_REVOCABLE_TTL_MS, entry.applies_at)
 
 
@@ -164,7 +164,7 @@ def good_from(issued_before: int, like_ms: int) -> int:
 
 
 def _targets(identity: Identity) -> set[tuple[str, str]]:
-    """All by which its token can be revoked."""
+    """All targets by which its token can be revoked."""
     found = {("channel", resource) for resource in identity.capability.names}
     found.add(ALL_TOKENS)
     for client_id in (identity.client_id, identity.token_client_id):

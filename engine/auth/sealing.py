@@ -12,7 +12,7 @@ SECRET_BYTES = 32
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
-    """32 bytes for this purpose. Raises: ValueError, for a secret that is too short to be one."""
+    """32 bytes for this purpose. Raises: ValueError, if the secret is too short."""
     if len(secret) < SECRET_BYTES:
         raise ValueError(f"the secret must have at least {SECRET_BYTES} bytes, got {len(secret)}")
     return hmac.digest(secret, b"unbroken: " + purpose.encode("ascii"), "sha256")

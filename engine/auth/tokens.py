@@ -59,7 +59,7 @@ class Identity:
 
     @property
     def made_with(self) -> tuple[tuple[str, int | None], ...]:
-        """The keys without which it would not be good, and when in ms something was issued with each."""
+        """The keys that its validity depends on, and for each the time of issue in ms."""
         own = (self.key_name, self.issued_ms)
         return (own,) if self.wrapped is None else (own, self.wrapped)
 
@@ -109,7 +109,7 @@ class TokenSeal:
         return f"{key.app_id}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
 
     def open(self, token: str, keyring: Keyring, now_ms: int) -> Identity:
-        """Raises: AuthError 40101 (none of ours, or its key is gone), 40131 (its key is revoked), 40142 (expired)."""
+        """Raises: AuthError 40101 (not ours, or its key is gone), 40131 (its key is revoked), 40142 (expired)."""
         unknown = AuthError("token: unknown", code=40101)
         app_id, dot, text = token.partition(".")
         if not dot or len(token) > LONGEST_CREDENTIAL:
@@ -147,7 +147,7 @@ class TokenSeal:
 
 
 def key_in_token(token: str) -> str | None:
-    """The name of the key that it says it was made with, proven or not; None: it says none."""
+    """The name of the key that it claims to be made with, proven or not; None: it names none."""
     try:
         sealed = base64.b64decode(token.partition(".")[2] + "==", altchars=b"-_")
         unpacker = msgpack.Unpacker()

@@ -30,7 +30,7 @@ class _Written(NamedTuple):
 
 
 class _NoBucketError(Exception):
-    """One has to be made, which takes a few milliseconds, or waits for one that is being dropped."""
+    """A bucket has to be made, which takes a few milliseconds, or waits for a drop under way."""
 
 
 class Appending:
@@ -113,7 +113,7 @@ class Appending:
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
         """Nothing is noted before all is known to be storable: a bucket must have the entries noted for it.
 
-        Raises: _NoBucketError, one is missing that is not to be made; JournalUnavailable, which says ``unwritten``
+        Raises: _NoBucketError, if one is missing and must not be made; JournalUnavailable, which says ``unwritten``
         where that is certain.
         """
         store = self._state.writable()

@@ -14,7 +14,7 @@ SERIAL_BYTES = 8
 
 
 def channel_prefix(channel: str) -> bytes:
-    """The bytes with which the keys of a channel begin, and no other keys do.
+    """The bytes with which the keys of this channel begin, and no others.
 
     Raises: ValueError, if the channel key contains NUL or is not UTF-8.
     """
@@ -31,7 +31,7 @@ def block_key(prefix: bytes, serial: int) -> bytes:
 def encode(
     channel: str, series: str, entries: Sequence[tuple[int, int, bytes]], before: int
 ) -> list[tuple[bytes, bytes]]:
-    """Keys and values of the entries: of one block, if they are not more than a block may hold.
+    """Keys and values of the entries: one block, unless there are more than a block may hold.
 
     Raises: ValueError, for an unstorable block: serials must ascend from above ``before``.
     """

@@ -8,7 +8,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def read_boot_id() -> str:
-    """Names this run of the machine; empty where the kernel does not say, which never counts as the same."""
+    """The id of this boot of the machine; empty if the kernel has none, which never counts as the same."""
     try:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:

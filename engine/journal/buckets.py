@@ -82,7 +82,7 @@ class Bucket:
 
 
 class BucketTable:
-    """The buckets of all classes. Readers take a class's tuple as it is; a change makes a new tuple."""
+    """The buckets of all classes. Readers use a class's tuple as it is; a change makes a new one."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class BucketTable:
         return None
 
     def end_those_full(self, head: int) -> None:
-        """While serials creep: no bucket takes any more that has been written to for its length of steady time.
+        """While serials advance by counters only, end the buckets whose length of steady time has passed.
 
         Call it before serials above ``head``, the newest that is in any bucket, are put into them. Nothing that is
         held lies beyond the new end: marks are made above all issued serials.

@@ -19,14 +19,14 @@ DAMAGED = "stored data of a channel is damaged"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FailedRead:
-    """``reason`` names no channel: it is told to anybody. ``again``: the same once more; None: it is damaged."""
+    """``reason`` names no channel, because anybody may see it. ``again``: retries the read; None: it is damaged."""
 
     reason: str
     again: Callable[[], object] | None
 
 
 class Failing:
-    """See above."""
+    """The newest failed read, see above."""
 
     def __init__(self) -> None:
         self.newest: FailedRead | None = None
@@ -58,7 +58,7 @@ class Failing:
             del self._under_way[read]
 
     def try_again(self) -> None:
-        """If the newest can be tried, and works now, it is over."""
+        """Retry the newest failed read, if possible; if it works now, the failure is over."""
         failed = self.newest
         if failed is None or failed.again is None:
             return
@@ -71,6 +71,6 @@ class Failing:
         self.end(failed)
 
     def end(self, failed: FailedRead) -> None:
-        """It does not count any more; unless another has failed meanwhile."""
+        """End this failure, unless another one has followed."""
         if self.newest is failed:
             self.newest = None

@@ -25,7 +25,7 @@ _STEP = SERIAL_BYTES + SERIES_LENGTH
 
 
 class Lives:
-    """Of one log, up to the present one; it does not change while the server runs."""
+    """The lives of one log, up to the present one; unchanged while the server runs."""
 
     __slots__ = ("_ends", "_names", "_set")
 
@@ -37,7 +37,7 @@ class Lives:
 
     @property
     def series(self) -> str:
-        """Of this life."""
+        """The series of this life."""
         return self._names[-1]
 
     @property
@@ -53,7 +53,7 @@ class Lives:
         return self._names[bisect_left(self._ends, serial)]
 
     def followed(self, head: int, series: str) -> Lives:
-        """With one more life, which begins after ``head``, the newest serial issued by now."""
+        """These lives and one more, which begins after ``head``, the newest serial issued by now."""
         names, ends = self._names, self._ends
         if ends and ends[-1] == head:  # the first is never left out: 0 is a position of its own
             names, ends = names[:-1], ends[:-1]

@@ -54,7 +54,7 @@ class _ManifestReader:
 
 
 def examine(data: bytes) -> Manifest:
-    """Its records up to where they end, or are torn; and what the edits say."""
+    """Its records up to their end, or a tear, and the contents of its edits."""
     at, starts = 0, list[int]()
     while True:
         if BLOCK - at % BLOCK < HEAD.size:

@@ -91,7 +91,7 @@ class MemoryJournal:
         """An append cannot fail."""
 
     def maintain(self, now_ms: int, noted: bytes = b"") -> None:
-        """Nothing is held; so rings alone ask how old something is, and for a day at most."""
+        """Nothing is held; only rings ask for the age of entries, and for a day at most."""
         self.timeline.prune(self.timeline.older_than(now_ms - LONGEST_WINDOW_MS))
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:

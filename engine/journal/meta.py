@@ -153,7 +153,7 @@ class Meta:
         return floors
 
     def _lives(self, key: bytes) -> Lives:
-        """Those of a log; where an older server has been here since, or only such, all is of the one that it knew."""
+        """The lives of a log. If an older server has run since, or always, everything belongs to its one life."""
         last, value = self._text(key), self._store.get(META, LIVES + key)
         try:
             lives = Lives([last]) if value is None else Lives.decode(value)

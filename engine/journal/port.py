@@ -60,7 +60,7 @@ class Taker(Protocol):
         """The wanted entries are after it; or, going back, at and before it. It moves on with the entries taken."""
 
     def take_block(self, key: bytes, value: bytes) -> bool:
-        """Take one more. True: more is wanted. Raises: ValueError, if it is not as it was written."""
+        """Take one more. True: more is wanted. Raises: ValueError, if it is damaged."""
 
 
 Refused = Mapping[str, PubSubError]
@@ -73,7 +73,7 @@ class AppendLog(Protocol):
     beside ``append``; each uses its own lock.)"""
 
     def lives_for(self, synced: bool) -> Lives:
-        """Whose serials a log knows; after a power cut the written one knows no earlier ones, because
+        """The lives whose serials a log knows. After a power cut the written log knows no earlier ones, because
         acknowledged entries of it may be missing."""
 
     def series_for(self, synced: bool) -> str:
@@ -100,8 +100,8 @@ class AppendLog(Protocol):
         floor of its new one, so all floors rise to the head. Synced. As at an opening with another layout."""
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
-        """All blocks or none, but for those that are refused by themselves. When it returns they survive a power cut
-        (synced) or a kill -9 (not)."""
+        """Append all blocks or none, except those that are refused by themselves. When it returns they survive a
+        power cut (synced) or a kill -9 (not)."""
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
         """The first half of ``append``, which does not wait for the disk: ``wake_fd`` (an eventfd) is written to when
@@ -115,7 +115,7 @@ class AppendLog(Protocol):
         """The append that was begun can be ended without waiting."""
 
     def wait(self) -> None:
-        """Until it can; for another thread than that of ``begin``."""
+        """Wait until it can be ended; for another thread than that of ``begin``."""
 
     def end(self) -> Refused:
         """The second half, after which it is visible. Returns, and raises: as ``append``."""
@@ -124,10 +124,10 @@ class AppendLog(Protocol):
         """Is this very entry held? Asked after ``recover`` about entries in doubt."""
 
     def erase(self, channel: str, serials: Sequence[int]) -> None:
-        """Take back entries of an append that was refused, and that ``recover`` found persisted."""
+        """Remove entries of a refused append that ``recover`` found persisted."""
 
     def forget(self, app_prefix: str) -> None:
-        """Drop everything of the channels whose key begins so."""
+        """Drop all data of the channels whose key begins with this."""
 
     def recover(self) -> None:
         """After a failed append nothing is known: reopen from what the disk has."""

@@ -28,7 +28,7 @@ REOPEN_SPARE_BYTES = 32 * MIB
 def open_journal(state: JournalState, begun: Meta | None = None) -> None:
     """``begun``: of this life of the server, which has had it open before.
 
-    Raises: JournalUnavailable, with what RocksDB said and what the operator can do."""
+    Raises: JournalUnavailable, with RocksDB's text and advice for the operator."""
     store: Store | None = None
     try:
         store = state.open_store(state.path)

@@ -26,19 +26,19 @@ class Run(Protocol):
 
     def now_ms(self) -> int: ...
     def ready(self, client: Client) -> None:
-        """It is connected, and attached if it subscribes."""
+        """The client is connected, and attached if it subscribes."""
 
     def failed(self, client: Client, why: str) -> None:
-        """It got no connection, or was not let in."""
+        """The client got no connection, or was refused."""
 
     def lost(self, client: Client, why: str) -> None:
-        """It was ready, and its connection has ended unasked."""
+        """The client was ready, and its connection ended unexpectedly."""
 
     def allowed(self, largest: int) -> None:
-        """The server says how many bytes a publish may have. Raises: UsageError, ours have more."""
+        """The server says how many bytes a publish may have. Raises: UsageError, if the run's have more."""
 
     def noted(self, text: str) -> None:
-        """Something that the report should say."""
+        """A note for the report."""
 
 
 class Client:
@@ -189,7 +189,7 @@ TYPES: dict[str, type] = {  # or null
 
 
 def _is_message(message: Any) -> bool:
-    """Is it a protocol message, as far as we read it?"""
+    """Is it a protocol message, as far as the load tester reads it?"""
     if not isinstance(message, dict) or not isinstance(message.get("action"), int):
         return False
     if any(not isinstance(message.get(name, kind()), (kind, type(None))) for name, kind in TYPES.items()):

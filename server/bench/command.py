@@ -21,7 +21,7 @@ CORRECT, INCORRECT, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """See the epilog of the command's help for the exit statuses."""
+    """Run the command. The epilog of its help explains the exit statuses."""
     try:
         return _main(arguments)
     except KeyboardInterrupt:  # before the run: it has an end of its own; or behind it, when files are written
@@ -81,7 +81,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _check_writable(path: Path) -> None:
-    """Before a long run, as far as it can be known. Raises: UsageError."""
+    """Check before a long run, as far as possible, that the files can be written. Raises: UsageError."""
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {path.parent}")
     if path.is_dir():
@@ -103,7 +103,7 @@ def _print(text: str) -> bool:
 
 
 def _write(path: Path, write: Callable[[], None]) -> bool:
-    """False: it could not be written, which is said; what else was asked for is written all the same."""
+    """False: it could not be written, which is reported; the other files are written all the same."""
     try:
         write()
     except OSError as error:
@@ -113,7 +113,7 @@ def _write(path: Path, write: Callable[[], None]) -> bool:
 
 
 def _descriptors(options: Options) -> int:
-    """With TLS a connection has its own, and a pair of sockets between the loop and the thread that carries it."""
+    """With TLS a connection has its own, and a socket pair between the loop and the relay thread."""
     return (options.subscribers + options.publishers) * (3 if options.secure else 1)
 
 

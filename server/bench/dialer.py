@@ -60,7 +60,7 @@ class Dialer:
         self._waiting.append(client)
 
     def step(self, seconds: float = 0.0) -> bool:
-        """Go on with all attempts. False: nothing has happened."""
+        """Continue all attempts. False: nothing has happened."""
         happened = False
         while self._waiting and len(self._attempts) < self._at_once:
             self._begin(self._waiting.popleft())

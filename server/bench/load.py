@@ -42,7 +42,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What happened in one second of a run. Latencies are in microseconds, of deliveries, or of ACKs where nobody
+    """The figures of one second of a run. Latencies are in microseconds, of deliveries, or of ACKs if nobody
     subscribes; None: none was measured."""
 
     at: float
@@ -127,13 +127,13 @@ class Load:
         return Template(b'{"msgSerial":', b"," + text[1:], False, self.run_id.encode(), publisher)
 
     def connect(self, clients: list[Client]) -> None:
-        """Have these dialled; they are ready, or have failed, when ``connecting`` ends."""
+        """Dial these; they are ready, or have failed, when ``connecting`` ends."""
         for client in clients:
             client.dialled_ns, client.lost = now_ns(), False
             self._dialer.dial(client)
 
     def wait_ready(self, clients: list[Client], seconds: float = SETUP_SECONDS) -> None:
-        """Until all of these are ready. Raises: Unreachable, some did not get in; Interrupted."""
+        """Wait until all of these are ready. Raises: Unreachable, if some are refused; Interrupted."""
         until = time.monotonic() + seconds
         wanted = self._ready + sum(not client.ready for client in clients)
         while self._ready < wanted:
@@ -240,7 +240,7 @@ class Load:
     def publish_for(self, seconds: float) -> float:
         """Publish as the options say, at a rate or as ACKs come; a schedule goes on where the last call left it.
 
-        Returns: how many seconds that were."""
+        Returns: how many seconds that took."""
         begun = time.monotonic()
         pace = self._pace()
         while time.monotonic() - begun < seconds and not self._hopeless():
@@ -252,7 +252,7 @@ class Load:
         return time.monotonic() - begun
 
     def publish_count(self, count: int) -> None:
-        """Publish so many messages of each publisher, as ACKs come."""
+        """Publish this number of messages of each publisher, as ACKs come."""
         publishes = -(-count // self.options.per_frame)
         pace = Windows(self._senders(), self._touched, self.options.window, self._frame_bytes, publishes)
         held = [publisher for publisher in self._senders() if publisher.answered < publishes]
@@ -313,7 +313,7 @@ class Load:
 
 
 def allow_descriptors(wanted: int) -> None:
-    """Raise the limit on open files as far as it may go. Raises: UsageError, it is too low for so many."""
+    """Raise the limit on open files as far as it may go. Raises: UsageError, if it is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + SPARE_DESCRIPTORS
     if soft < needed:
@@ -325,7 +325,7 @@ def allow_descriptors(wanted: int) -> None:
 
 
 def cpu_seconds(pid: int | None = None) -> float:
-    """CPU time that a process has used; this one, without a pid. Raises: OSError, it has ended."""
+    """CPU time that a process has used; this one, without a pid. Raises: OSError, if it has ended."""
     if pid is None:
         return time.process_time()
     with open(f"/proc/{pid}/stat") as file:
@@ -344,7 +344,7 @@ def wanted_cpu_seconds() -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Raises: OSError, it has ended."""
+    """Raises: OSError, if it has ended."""
     with open(f"/proc/{pid}/statm") as file:
         pages = int(file.read().split()[1])
     if not pages:  # it has, though nobody has asked for its status yet

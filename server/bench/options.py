@@ -263,7 +263,7 @@ def _ramp(text: str) -> Ramp:
 
 
 def _check_used(scenario: str, given: set[str]) -> None:
-    """Raises: UsageError, for an option that this scenario would pass over."""
+    """Raises: UsageError, for an option that this scenario would ignore."""
     for name in sorted(given):
         users = [other for other, uses in USES.items() if name in uses]
         if users and scenario not in users:
@@ -284,7 +284,7 @@ def _shown(value: float) -> str:
 
 
 def _whole(text: str) -> int:
-    """For the parser, whose message names the option."""
+    """A type for the parser, whose message names the option."""
     try:
         return int(text)
     except ValueError:

@@ -26,7 +26,7 @@ def _send(publisher: Publisher, due_ns: list[int]) -> None:
 
 
 def _room(publisher: Publisher, frame_bytes: int) -> int:
-    """How many publishes its connection takes now."""
+    """The number of publishes that its connection can take now."""
     owner = publisher.owner
     if not owner.ready or owner.socket.queued >= QUEUED_BYTES:
         return 0
@@ -34,7 +34,7 @@ def _room(publisher: Publisher, frame_bytes: int) -> int:
 
 
 class Windows:
-    """``most``: publishes of each, in all. ``touched``: where publishers say that they have been answered."""
+    """``most``: the total of publishes of each. ``touched``: publishers that have been answered."""
 
     def __init__(
         self, publishers: list[Publisher], touched: list[Publisher], window: int, frame_bytes: int, most: int = 1 << 62
@@ -66,7 +66,7 @@ class Windows:
 
 
 class Scheduled:
-    """``late_ns``: the most by which a publish left late through our fault; ``held_ns``: through its connection's."""
+    """``late_ns``: the largest delay of a publish by the load tester; ``held_ns``: by its connection."""
 
     def __init__(self, publishers: list[Publisher], ramp: Ramp, frame_bytes: int) -> None:
         per_publish = publishers[0].per_publish

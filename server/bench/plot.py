@@ -15,7 +15,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73")  # told apart without red and green
 
 
 def load_pyplot() -> Any:
-    """Raises: UsageError, matplotlib is not installed. Call it before a long run."""
+    """Raises: UsageError, if matplotlib is not installed. Call it before a long run."""
     try:
         import matplotlib
     except ImportError:

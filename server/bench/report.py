@@ -31,7 +31,7 @@ def progress(second: Second) -> str:
 
 
 def limits(load: Load, figures: Figures) -> list[str]:
-    """Where the load tester itself stood in the way."""
+    """Notes about limits of the load tester itself."""
     found = []
     if max(figures.own_cpu, figures.own_demand) >= BUSY:
         waited = max(figures.own_demand - figures.own_cpu, 0.0)
@@ -83,7 +83,7 @@ def table(load: Load, figures: Figures, verdict: Verdict) -> str:
 
 
 def document(load: Load, figures: Figures, verdict: Verdict) -> dict[str, Any]:
-    """Everything, for programs. Times in microseconds; no secret is in it."""
+    """All results, for programs. Times in microseconds; without secrets."""
     options = asdict(load.options)
     options.pop("key")
     return {

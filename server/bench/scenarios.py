@@ -41,9 +41,9 @@ class Figures:
 
 
 def run(load: Load) -> Figures:
-    """The scenario of the options; ``load.interrupted`` ends it early, with what there is.
+    """Run the scenario of the options; ``load.interrupted`` ends it early, with the results so far.
 
-    Raises: Unreachable, Interrupted (there is nothing yet), UsageError (the server does not take such messages)."""
+    Raises: Unreachable, Interrupted (without results), UsageError (the server refuses such messages)."""
     scenario: Callable[[Load], Figures] = {
         "throughput": throughput,
         "storm": storm,

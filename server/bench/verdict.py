@@ -50,7 +50,7 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Correct, and everything that was asked for was done."""
+        """Correct, and everything that was requested was done."""
         return self.correct and not (
             self.refused or self.unanswered or self.unjudged or self.lost_connections or self.failed_connections
         )
@@ -78,7 +78,7 @@ class Verdict:
 
 
 def judge(load: Load) -> Verdict:
-    """Of a run that has settled."""
+    """The verdict of a run that has settled."""
     tally = load.tally
     verdict = Verdict(
         delivered=tally.delivered,
