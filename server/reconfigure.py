@@ -38,7 +38,7 @@ LOGGER = logging.getLogger("unbroken.reload")
 
 LOOK_SECONDS = 2.0  # between looks at the certificate's files
 CHANNELS_AT_ONCE = 500  # refitted in one go: about 2 ms
-NOT_TAKEN = "the configuration was not reloaded, nothing has changed"
+NOT_TAKEN = "the configuration was not applied, nothing has changed"
 IN_CHANGE = "in change: "  # before a layout that may not hold for all that is stored: no start takes it for its own
 
 

@@ -284,7 +284,7 @@ def test_a_configuration_with_anything_wrong_changes_nothing(
         if config is None:
             config_of(running).unlink()
         told = reload(running, None if config is None else BASE + config)
-        assert "the configuration was not reloaded, nothing has changed: " in told
+        assert "the configuration was not applied, nothing has changed: " in told
         assert said in told and "topsecret" not in told
         assert "reloaded" not in told
         live.publish(unique("room"), {"data": "x" * 200})
