@@ -141,7 +141,7 @@ def test_refusals_are_one_line_for_each_key_and_minute(caplog: pytest.LogCapture
     refusals.tick(999 + MINUTE_MS)
     assert told(caplog) == {}
     refusals.tick(1_000 + MINUTE_MS)
-    assert "7 refused with a.b within a minute (40101: 5, 42910: 2)" in caplog.text
+    assert "refusals for a.b within a minute: 7 (40101: 5, 42910: 2)" in caplog.text
     expected = {"a.b": {"40101": 5, "42910": 2}, "a.c": {"40300": 1}, "no known key": {"40101": 3}}
     assert told(caplog) == expected
     refusals.tick(2_000 + MINUTE_MS)

@@ -75,9 +75,9 @@ class Refusals:
             shown = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))
             by_code = {str(code): times for code, times in codes.items()}
             LOGGER.info(
-                "%d refusals for %s within a minute (%s)",
-                codes.total(),
+                "refusals for %s within a minute: %d (%s)",
                 name,
+                codes.total(),
                 shown,
                 extra=facts("refusals", key=name, count=codes.total(), codes=by_code),
             )
