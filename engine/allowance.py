@@ -141,7 +141,7 @@ def refusal(decision: int, terms: Terms, channel: Rate | None, max_bytes: int, s
 
 
 def _too_large(size: int, max_bytes: int) -> LimitExceeded:
-    return LimitExceeded(f"messages: {size} bytes are more than maxMessageSize, {max_bytes}", code=40009, status=400)
+    return LimitExceeded(f"messages: {size} bytes exceed maxMessageSize, {max_bytes}", code=40009, status=400)
 
 
 _OWNERS = {

@@ -23,7 +23,7 @@ Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class Limits(Table, frozen=True):
-    """What an operator may set. Defaults are generous; who exceeds one is told with its code."""
+    """The limits that an operator may set. Defaults are generous; a client that exceeds one gets the code."""
 
     max_message_size: Annotated[int, Meta(ge=1, le=1 << 28)] = 64 * KIB
     """Bytes of name, clientId, data and extras in one publish; they are in memory several times. The publisher:
@@ -34,45 +34,47 @@ class Limits(Table, frozen=True):
     messages_per_publish: Annotated[int, Meta(ge=1, le=1000)] = 1000
     """Messages accepted together: a message's place in its entry has three digits. The publisher: 40034."""
     channels_per_connection: Amount = 10_000
-    """Attachments. The client: 90010 for that channel."""
+    """Attachments of one connection. Beyond it the client gets 90010 for that channel."""
     attachments: Amount = 4_000_000
-    """Of all connections, some 600 bytes each. The client: 50004 for that channel, to be tried again."""
+    """Attachments of all connections, about 600 bytes each. Beyond it the client gets 50004 for that channel, and may
+    retry."""
     connections: Amount = 100_000
-    """Connections of the server, those being resumed included. The newcomer: 50004, to come back later."""
+    """Connections of the server, including those being resumed. A newcomer gets 50004, and may come back later."""
     channels: Amount = 1_000_000
-    """Channels in memory. Whoever wants one more: 50004."""
+    """Channels in memory. A client that needs one more gets 50004."""
     ring_bytes_per_channel: Amount = 8 * MIB
-    """Bytes of records kept in memory. A reader behind it: it goes on from the journal."""
+    """Bytes of a channel's records kept in memory. A reader behind them continues from the journal."""
     ring_entries_per_channel: Annotated[int, Meta(ge=1, le=1 << 24)] = 1 << 16
-    """Entries kept in memory; a power of two. The same."""
+    """Entries of a channel kept in memory; a power of two. A reader behind them continues from the journal."""
     ring_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     """Bytes in memory of all channels together: entries, and the frames that readers follow. 0: a quarter of the
-    machine's memory, LARGEST_RING_BYTES at most. What is oldest goes first, in the app that holds most. A reader behind
-    it: it goes on from the journal."""
+    machine's memory, at most LARGEST_RING_BYTES. The oldest ones are evicted first, in the app that holds most. A
+    reader behind them continues from the journal."""
     bodies_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
-    """Bytes of messages and requests that have come in part, of all connections together. 0: a 16th of the machine's
-    memory, BODIES_BYTES at most. The sender of one more: 503 or DISCONNECTED, 50004, to be tried again."""
+    """Bytes of partly received messages and requests, of all connections together. 0: a 16th of the machine's memory,
+    at most BODIES_BYTES. The sender of one more gets 503 or DISCONNECTED, 50004, and may retry."""
     staged_bytes: Amount = 128 * MIB
-    """Records on their way to the journal. Publishers: they are not read from until it has less. What still comes of
-    many at once, up to OVERSTAGED times as much, is taken; then they are told 50004, to come again."""
+    """Bytes of records on their way to the journal. Beyond it the server stops reading from publishers until there are
+    fewer. It accepts what still arrives from many at once, up to OVERSTAGED times as much; then publishers get 50004,
+    and may retry."""
     dedup_ids: Amount = 64_000_000
-    """Message ids remembered: some 3 bytes for each that a connection counts, 24 to 40 for others. Publishers: 42910,
-    until older ones expire."""
+    """Message ids remembered: about 3 bytes for each that a connection counts, 24 to 40 for others. Beyond it
+    publishers get 42910, until older ids expire."""
     request_body_bytes: Amount = 2 * MIB
-    """Bytes of an HTTP request's body. The sender: 413, 40009."""
+    """Bytes of an HTTP request's body. Beyond it the sender gets 413, 40009."""
     request_head_bytes: Annotated[int, Meta(ge=1024, le=(1 << 24) - 1)] = 16 * KIB
-    """Bytes of a request's head, which each newcomer may hold. The sender: 431, and the connection ends."""
+    """Bytes of a request's head, which each newcomer may hold. Beyond it the sender gets 431, and the connection ends."""
     window_seconds: Seconds = 120
-    """How long every message is held, and its id remembered, at least (see ``held_ms``). Beyond that a subscriber is
-    told of a discontinuity."""
+    """How long every message is held, and its id remembered, at least (see ``held_ms``). Beyond that a subscriber gets
+    a discontinuity."""
     connection_state_seconds: Seconds = 120
-    """How long a lost connection can be resumed. Beyond it the client gets a fresh one, and is told."""
+    """How long a lost connection can be resumed. Beyond that the client gets a fresh one, and is told."""
     max_idle_interval_ms: Annotated[int, Meta(ge=100, le=3_600_000)] = 15_000
     """A client hears from us at least this often; if it were more often than can be set, we had nothing but timers."""
     handshake_seconds: Annotated[int, Meta(ge=1, le=600)] = 10
-    """For TLS, the request's head and the upgrade, each. The newcomer: it is dropped."""
+    """Time for TLS, the request's head and the upgrade, each. A slower newcomer is dropped."""
     drain_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 10
-    """For finishing at shutdown. Clients that have not gone by then: their sockets are closed."""
+    """Time to finish at shutdown. After it the sockets of the remaining clients are closed."""
 
     def within(self, memory: int) -> Limits:
         """These limits, with defaults that depend on the machine's memory, in bytes, filled in."""

@@ -32,7 +32,7 @@ _UPDATES = (1, 2, 5)
 
 def too_many(count: int, most: int) -> LimitExceeded:
     """What is told to a publisher with more messages in one publish than it may have."""
-    return LimitExceeded(f"messages: {count} are more than {most} in one publish", code=40034, status=400)
+    return LimitExceeded(f"messages: {count} exceed the maximum of {most} in one publish", code=40034, status=400)
 
 
 def check_client_ids(author: Author, client_ids: Iterable[str | None]) -> None:

@@ -37,7 +37,7 @@ class Messages:
         Args:
             wire: the format whose rules for binary payloads they follow.
             params: of the publish; what they mean is looked at here.
-            plain: what ``values`` would come to, where it is known already: then they are not looked at.
+            plain: the result of ``values``, if it is known already: then they are not looked at.
         """
         self.wire = wire
         self.values = values
@@ -56,13 +56,13 @@ class Messages:
         return self._client_ids
 
     def ids(self) -> Sequence[str]:
-        """Those that they name, as far as these can be some."""
+        """The ids that they name, if they are valid."""
         if self._ids is None:
             self._ids = (self.plain.ids or ()) if self.plain is not None else ids_of(self.values)
         return self._ids
 
     def make(self) -> None:
-        """Make now what ``publish`` will give, or raise."""
+        """Make the result of ``publish`` now, or raise."""
         if self._made is None:
             try:
                 self._made = publish_from("", 0, self.values, self.wire, max_messages=self._max_messages)
@@ -87,5 +87,5 @@ def check_publish(messages: Messages, author: Author, terms: Terms, channel: str
         raise not_permitted("privileged-headers", repr(channel), field="messages[].extras.privileged")
     check_size(terms, publish.count, publish.size)
     if messages.params is not None and messages.params.get("_forceNack") in (True, "true"):
-        raise BadRequest("_forceNack: refused as asked", code=40099)
+        raise BadRequest("_forceNack: refused as requested", code=40099)
     return publish

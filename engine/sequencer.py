@@ -51,7 +51,7 @@ class Batch:
 
 def overloaded() -> LimitExceeded:
     """What is told to a publisher that goes on though it was slowed down: the disk does not keep up."""
-    told = "more is on its way to the journal than the server may hold; try again"
+    told = "too many messages are on their way to the journal; try again"
     return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
 
 

@@ -61,7 +61,7 @@ class Plain(Table, frozen=True):
 
 
 class Settings(Plain, frozen=True):
-    """Everything that is configured. Values are checked where they come in; engine.reloading says what can change."""
+    """The whole configuration. Values are checked when they are parsed; engine.reloading says which can change."""
 
     host: str = "127.0.0.1"
     port: int = 8080

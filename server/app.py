@@ -186,7 +186,7 @@ async def _serve(
     parts = assemble(settings, directory, keyring, journal, clock, certificate, nonces, addresses[0])
     node, front = parts.node, parts.front
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in bound]
-    gc.freeze()  # what is there now stays; collections need not look through it
+    gc.freeze()  # these objects stay; collections need not scan them
     gc.set_threshold(*GC_THRESHOLDS)
     async with trio.open_nursery() as nodes:
         await nodes.start(node.run)

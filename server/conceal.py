@@ -25,7 +25,7 @@ _BEHIND_NAME = 3  # the first field behind the name of the program, which is in 
 
 
 class ConcealingParser(argparse.ArgumentParser):
-    """Says what is wrong without repeating what looks like a key, and what may have been meant."""
+    """Reports wrong usage with a suggestion, but does not repeat text that looks like a key."""
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as it is there
         """For the command and its subcommands: each knows its own options best. Exits on unknown ones."""

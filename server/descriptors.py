@@ -1,6 +1,6 @@
 """File descriptors of this process: how many there are, and how many connections may have.
 
-    |== connections: numbers below max_for_connections() ==|== spare: the journal's files, threads, what is asked ==|
+    |== connections: numbers below max_for_connections() ==|== spare: the journal's files, threads, requests =======|
     0                                                                                               the soft limit
 
 Without descriptors the journal could neither write nor be reopened, so no crowd of connections may take them all."""
@@ -24,13 +24,13 @@ def raise_limit(connections: int) -> None:
 
 
 def max_for_connections() -> int:
-    """From this number on descriptors are left to others. Where there are few, connections get three quarters."""
+    """Connections leave descriptors from this number on to others. If there are few, they get three quarters."""
     soft = _soft_limit()
     return soft - min(SPARE_DESCRIPTORS, soft // 4)
 
 
 def max_newcomers() -> int:
-    """How many connections may be here without having said what they want."""
+    """The number of connections that may be open without having sent a request."""
     return max(1, min(NEWCOMERS, _soft_limit() // 4))
 
 

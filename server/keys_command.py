@@ -96,8 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help=f"what it may take of the server, {', '.join(KeyLimits.__struct_fields__)}: of all its connections "
-        "together, a second where it is a rate; connection.NAME: of each of them; give it as often as there are limits",
+        help=f"limit what the key may use: {', '.join(KeyLimits.__struct_fields__)}. Limits apply to all its "
+        "connections together, connection.NAME to each of them; rates are per second; may be repeated",
     )
     listing = actions.add_parser("list", parents=[common], help="list all keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="print a JSON array")

@@ -134,4 +134,4 @@ def _tell_difference(known: Key | None, key: Key) -> None:
     elif known is not None and known.enabled and not key.enabled:
         tell_revoked(key.name)
     elif known is not None and known.secret != key.secret:
-        LOGGER.info("the key %s has another secret", key.name, extra=facts("key_changed", key=key.name))
+        LOGGER.info("key %s has a new secret", key.name, extra=facts("key_changed", key=key.name))

@@ -26,7 +26,7 @@ WOKEN_AT_ONCE = 16  # those that come too late all the same wait again, at the f
 
 
 class LoopPace(trio.abc.Instrument):
-    """Of one loop; trio tells it of passes and steps, while turns are asked for."""
+    """The turns of one loop; trio reports passes and steps to it, while turns are requested."""
 
     def __init__(self, kick: Callable[[], None]) -> None:
         """``kick`` wakes the loop, by making something readable that it waits for."""

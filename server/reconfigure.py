@@ -143,7 +143,7 @@ class Reloader:
         return merged(self.settings, wanted, in_use=in_use, keeps=self._keeps)
 
     def _switch(self, settings: Settings, certificate: Certificate | None) -> None:
-        """In one step: nobody sees a part of it."""
+        """Apply the new settings in one step: nobody sees a part of them."""
         bounds = settings.limits
         self.settings = settings
         self._limit(settings)
@@ -183,7 +183,7 @@ class Reloader:
             channel.limit(quota)
 
     async def _note_layout(self) -> None:
-        """Once everything of before is stored: then what the journal says of its layout is true of all that comes."""
+        """Note the new layout once all earlier entries are stored: it is then true for all later ones."""
         if self._layout_after is None:
             return
         if self._journal.head() < self._layout_after and (len(self._hub.kept.sequencer) or self._turn.busy):

@@ -32,7 +32,7 @@ def before(archive: Archive, channel: str, cursor: int, *, limit: int, budget: i
 
 
 class _EntryTaker:
-    """``entries`` are those taken, until a block has more than there is room for."""
+    """``entries`` are those taken, until a block has more than the page can hold."""
 
     __slots__ = ("_budget", "_limit", "cursor", "entries", "full")
 

@@ -11,7 +11,7 @@ from engine.journal.store import Row, Store, StoreError
 
 
 def forget(state: JournalState, app_prefix: str) -> None:
-    """Floors stay: a reader of a forgotten channel is told that it is empty, not that it has a hole."""
+    """Drop all entries of an app. Floors stay: a forgotten channel counts as empty, not as having a hole."""
     begin = app_prefix.encode("utf-8")
     if not begin:
         raise ValueError("an empty prefix would drop every app")

@@ -17,7 +17,7 @@ from ext.text.serial import first_serial, serial_ms
 
 
 def maintain(state: JournalState, now_ms: int, noted: bytes = b"") -> None:
-    """Also syncs what was only written, so that a power cut costs that log a second, not all its logs."""
+    """Also syncs written entries, so that a power cut costs that log a second, not all its logs."""
     try:
         _note_clock(state, noted)
         with state.building:
@@ -48,8 +48,8 @@ def maintain(state: JournalState, now_ms: int, noted: bytes = b"") -> None:
 
 
 def _note_clock(state: JournalState, noted: bytes) -> None:
-    """What the clocks say now, for the next life. Not synced: after a power cut it is another run of the machine, and
-    an older note is as good."""
+    """Note the state of the clocks for the next life. Not synced: after a power cut the machine has rebooted, and an
+    older note is as good."""
     if not noted and state.timeline_kept == state.timeline.version:
         return
     with state.appending:
@@ -64,7 +64,7 @@ def _note_clock(state: JournalState, noted: bytes) -> None:
 
 
 def _take_expired(state: JournalState, now_ms: int) -> list[str]:
-    """Remember who falls silent and raise the floors, durably; only then take the buckets from readers.
+    """Remember silent channels and raise the floors, durably; only then take the buckets from readers.
 
     Data read without the lock is written only if nothing has changed meanwhile; else it is left
     for the next time. Rows written early do no harm: an entry that is held comes before one remembered.
@@ -118,7 +118,7 @@ def _take_expired(state: JournalState, now_ms: int) -> list[str]:
 def _remember(
     state: JournalState, found: list[tuple[bytes, bytes]], now_ms: int, expired: list[Bucket], seen: object
 ) -> bool:
-    """Write these ahead of the floor; False, if what was read no longer holds."""
+    """Write these ahead of the floor; False, if the data read before is outdated."""
     with state.appending:
         store = state.store
         if store is None or state.failed is not None or _seen(state, expired) != seen:
@@ -133,6 +133,6 @@ def _remember(
 
 
 def _seen(state: JournalState, expired: list[Bucket]) -> tuple[BucketTable, int, int]:
-    """As long as this is the same, what was read of expired buckets still holds."""
+    """While this is unchanged, the data read from expired buckets is current."""
     may_grow = any(bucket.end_serial > state.head for bucket in expired)  # after the clock has stepped back
     return state.table, state.changes, state.head if may_grow else 0

@@ -1,7 +1,7 @@
 """Remembers a failed read of the journal until reads work again, so that monitoring sees it, not only the client.
 
-    unavailable   the disk, a descriptor: the same read is tried again from time to time, and its success is the end
-    damaged       what is stored of one channel stays as it is: it counts until nobody has met it for a while
+    unavailable   the disk, a descriptor: the same read is retried from time to time, until it succeeds
+    damaged       stored data of one channel stays damaged: it counts until no read has met it for a while
     hung          it neither fails nor ends: ``oldest`` is the read that began first, for one who looks at it twice
 
 Of failed ones, the newest is kept. Reads fail in any thread; each step here is one assignment."""
@@ -43,7 +43,7 @@ class Failing:
 
     @contextmanager
     def watched(self, again: Callable[[], object]) -> Iterator[None]:
-        """Around a read, which ``again`` would do once more, or one that meets the same."""
+        """Wrap a read. ``again`` retries it, or does another read of the same data."""
         read = object()
         self._under_way[read] = None
         try:

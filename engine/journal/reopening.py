@@ -26,7 +26,7 @@ REOPEN_SPARE_BYTES = 32 * MIB
 
 
 def open_journal(state: JournalState, begun: Meta | None = None) -> None:
-    """``begun``: of this life of the server, which has had it open before.
+    """``begun``: metadata of this life of the server, which has had the journal open before.
 
     Raises: JournalUnavailable, with RocksDB's text and advice for the operator."""
     store: Store | None = None
@@ -64,7 +64,7 @@ def open_journal(state: JournalState, begun: Meta | None = None) -> None:
 
 
 def recover(state: JournalState) -> None:
-    """Raises: JournalUnavailable; reads go on if nothing had to be closed. Call it again later."""
+    """Raises: JournalUnavailable; reads continue if nothing had to be closed. Call it again later."""
     with state.appending, state.building:
         if state.closed:
             raise JournalUnavailable("it is closed")

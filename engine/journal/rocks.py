@@ -1,8 +1,8 @@
 """The journal on RocksDB in this process, composed of its parts.
 
     reopening    open, recover, close            appending   blocks are written, synced, shown
-    asking       blocks, and is that all?        expiring    retention; buckets made ahead of time
-    erasing      entries are taken back          meta        notes, floors, series
+    asking       blocks, and are they complete?  expiring    retention; buckets made ahead of time
+    erasing      remove entries                  meta        notes, floors, series
 
 What they share, and under which lock, is in ``state.JournalState``."""
 

@@ -25,9 +25,9 @@ from ext.text.serial import last_serial_before
 
 REMEMBERED_MS = 24 * HOUR_MS
 FAMILIES = 4
-FAMILY_MS = REMEMBERED_MS // FAMILIES  # so at most five are looked into, at some 1 us each
-MAX_CHANNELS = 1_000_000  # some 60 bytes each on disk, the operator's; then the oldest go
-CHUNK = 2_000  # rows of one write: appends wait some 4 ms for it
+FAMILY_MS = REMEMBERED_MS // FAMILIES  # so at most five are searched, at about 1 us each
+MAX_CHANNELS = 1_000_000  # about 60 bytes each on disk; beyond that the oldest are dropped
+CHUNK = 2_000  # rows of one write: appends wait about 4 ms for it
 PREFIX = "silent-"
 COUNT_KEY = b"\0"
 LAST_SERIAL = (1 << 64) - 1
@@ -173,7 +173,7 @@ def falling_silent(store: Store, bucket: Bucket, table: Iterable[Bucket]) -> lis
 
 
 def newest_entries(store: Store, bucket: Bucket, limit: int, channels: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
-    """Each channel and the value of its row. One that can't be read counts as having the serial ``limit``."""
+    """Each channel and the value of its row. An unreadable one counts as having the serial ``limit``."""
     rows: RowIterator | None = None
     for channel in channels:
         key = channel.encode("utf-8")

@@ -81,7 +81,7 @@ Row = tuple[str, bytes, bytes | None]
 class Store(Protocol):
     @property
     def noted(self) -> FilesNote | None:
-        """What the last life has left a note of, and must be there."""
+        """The note of the last life: the files that must be there."""
 
     def families(self) -> list[str]: ...
     def create(self, family: str) -> None: ...

@@ -56,7 +56,7 @@ class Witness:
         return self._last
 
     def noted(self, boot: str) -> FilesNote | None:
-        """What must be there, in this run of the machine; None: that is not known."""
+        """The files that must be there, in this boot of the machine; None: unknown."""
         return self._last if boot and self._last is not None and self._last.boot == boot else self._durable
 
     def _read(self) -> list[tuple[int, FilesNote, FilesNote | None]]:
@@ -116,7 +116,7 @@ def sizes_of(logs: list[Path]) -> dict[str, int]:
 
 
 def missing(directory: Path, noted: FilesNote | None, found: list[tuple[Path, Finding]]) -> str | None:
-    """What is missing of the files of a closed database, or damaged, and RocksDB would not notice; None if nothing is.
+    """The missing or damaged file of a closed database, if RocksDB would not notice; None if there is none.
 
     Args:
         found: what there is to say about its logs.

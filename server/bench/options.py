@@ -201,7 +201,7 @@ def options_from(arguments: argparse.Namespace, environment: dict[str, str]) -> 
 def _key(text: str | None) -> Key:
     if not text:
         raise UsageError(
-            "--key, or UNBROKEN_KEY in the environment, is needed; a server keeps its first one in its first-key"
+            "--key, or UNBROKEN_KEY in the environment, is required; a server saves its first key in first-key"
         )
     try:
         return Key(*parse_key(text))
@@ -231,9 +231,9 @@ def _check_texts(arguments: argparse.Namespace) -> None:
     if arguments.server_pid is not None and not Path(f"/proc/{arguments.server_pid}").is_dir():
         raise UsageError(f"--server-pid: there is no process {arguments.server_pid} on this machine")
     if re.search(r"[\x00-\x1f\x7f\[\]]", arguments.prefix) or not arguments.prefix:
-        raise UsageError("--prefix: some text without control characters and brackets")
+        raise UsageError("--prefix: must be text without control characters and brackets")
     if arguments.plot is not None and arguments.plot.suffix != ".png":
-        raise UsageError("--plot: a file name that ends with .png")
+        raise UsageError("--plot: must be a file name that ends with .png")
 
 
 def _address(url: str) -> tuple[str, int, bool]:

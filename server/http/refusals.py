@@ -45,7 +45,7 @@ class Refusals:
         self.note(params, authorization, error.status, error.code)
 
     def note_request(self, request: HttpRequest) -> None:
-        """It has been answered: was it refused?"""
+        """Count an answered request, if it was refused."""
         if request.asker.refused is not None:
             self.note(request.query, request.headers.get("authorization"), *request.asker.refused)
 

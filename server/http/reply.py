@@ -96,7 +96,7 @@ def header_value(text: str) -> str:
 
 
 def response_format(request: HttpRequest) -> int:
-    """The format that the client prefers, of the two that we speak."""
+    """The format that the client prefers, of the two supported ones."""
     envelope = ENVELOPES.get(request.query.get("envelope", ""))
     if envelope is not None:
         return envelope
@@ -121,7 +121,7 @@ def _weight(item: str) -> float:
 
 
 def respond(request: HttpRequest, reply: Reply) -> Response:
-    """The reply as this client wants to have it."""
+    """The response, in the format that this client prefers."""
     wire = response_format(request)
     if reply.code:
         request.asker.refused = reply.status, reply.code

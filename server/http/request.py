@@ -35,7 +35,7 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What was asked; ``path`` is as it was sent, ``query`` and ``headers`` (names in lower case) are decoded."""
+    """A request; ``path`` is as it was sent, ``query`` and ``headers`` (names in lower case) are decoded."""
 
     method: str
     path: str
@@ -115,7 +115,7 @@ def media_type(value: str) -> str:
 
 
 def format_parameter(request: HttpRequest) -> int:
-    """What ``format`` in the query says; JSON when it is missing or unknown."""
+    """The ``format`` in the query; JSON if it is missing or unknown."""
     return MSGPACK if request.query.get("format") == "msgpack" else JSON
 
 
@@ -131,7 +131,7 @@ def header_text(request: HttpRequest, name: str) -> str | None:
 
 
 def protocol_version(request: HttpRequest) -> int:
-    """The major version that the client speaks; the newest when it does not say (99: newer than any).
+    """The major version of the client; the newest if it does not say (99: newer than any).
 
     Raises: PubSubError 40017, if it is invalid.
     """
@@ -146,7 +146,7 @@ def protocol_version(request: HttpRequest) -> int:
 
 
 def asserted_client_id(request: HttpRequest) -> str | None:
-    """Who the client says that it is: X-Ably-ClientId (base64), else ``clientId`` in the query of a POST.
+    """The clientId that the client asserts: X-Ably-ClientId (base64), else ``clientId`` in the query of a POST.
 
     In that of a GET it says of whom something is wanted, such as whose presence.
 
@@ -162,7 +162,7 @@ def asserted_client_id(request: HttpRequest) -> str | None:
 
 
 def credentials(request: HttpRequest) -> str | None:
-    """The Authorization header, or what ``key`` or a token in the query amounts to."""
+    """The Authorization header, or the equivalent of ``key`` or a token in the query."""
     authorization = request.headers.get("authorization") or None
     key = request.query.get("key")
     token = request.query.get("access_token") or request.query.get("accessToken")
@@ -174,14 +174,14 @@ def credentials(request: HttpRequest) -> str | None:
 
 
 def check_plain(request: HttpRequest) -> None:
-    """Raises: PubSubError 40001 with 415, when the body is compressed: nobody here would undo that."""
+    """Raises: PubSubError 40001 with 415, if the body is compressed, because the server does not decompress it."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise bad_request(f"Content-Encoding: {coding[:64]!r} is not supported", code=40001, status=415)
 
 
 def decode_body(request: HttpRequest, most: int = INPUT_VALUES) -> object:
-    """The body as plain values, by its Content-Type. Binary is bytes, and so is a msgpack text that is no UTF-8.
+    """The body as plain values, by its Content-Type. Binary is bytes, and so is a msgpack text that is not UTF-8.
 
     Raises: PubSubError 40001, if it cannot be decoded; 40009, if it has more than ``most`` values in it.
     """

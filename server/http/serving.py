@@ -36,8 +36,8 @@ LOGGER = logging.getLogger("unbroken.http")
 _REPEATED = re.compile(r""":? (bytearray\(|b['"]).*""", re.DOTALL)  # the parser quotes its input: maybe a key
 
 READ_BYTES = 16 * 1024  # at a time; bounds by how much a head can be over its limit before we see it
-EVENTS_PER_TURN = 32  # h11 takes some 10 us for each chunk of a body: others get their turn in between
-MAX_PIECES = 16 * 1024  # chunks, or reads, of one body: some 0.2 s in all, however small somebody makes them
+EVENTS_PER_TURN = 32  # h11 takes about 10 us for each chunk of a body: others get their turn in between
+MAX_PIECES = 16 * 1024  # chunks, or reads, of one body: about 0.2 s in all, however small they are
 SEND_BYTES = 64 * 1024  # at a time: TLS makes a copy of them; a body that fits goes out together with its head
 READING = ("GET", "HEAD")  # what these ask for can be asked for again
 LINGER_BYTES = 4 * 1024 * 1024  # that a refused peer may still be sending; see linger
@@ -262,7 +262,7 @@ class _Connection:
         try:
             path, query = parse_target(target)
         except ValueError as error:
-            raise _RefusedError(bad_request(f"query: can't be decoded: {error}")) from error
+            raise _RefusedError(bad_request(f"query: cannot be decoded: {error}")) from error
         self._asked = HttpRequest(method, path, query, headers, b"", self._is_tls, self._peer)
         body = await self._read_body(headers)
         return replace(self._asked, body=body, has_left=self._has_left)
@@ -299,7 +299,7 @@ class _Connection:
             except LimitExceeded as error:
                 raise _RefusedError(error) from error
             self._body += event.data
-        raise _RefusedError(bad_request(f"body: in more than {MAX_PIECES} pieces"))
+        raise _RefusedError(bad_request(f"body: arrived in more than {MAX_PIECES} pieces"))
 
     async def _event(self) -> h11.Event:
         self._events += 1
@@ -337,7 +337,7 @@ class _Connection:
             raise _RefusedError(too_slow(self._limits.request_seconds))
 
     async def _handle(self, request: HttpRequest) -> tuple[h11.Response, bytes]:
-        """The handler's response; 500 in its place when it failed, or made what is no HTTP."""
+        """The handler's response; 500 in its place if it failed, or returned invalid HTTP."""
         try:
             response = await self._handler(request)
             return self._head_of(request, response), response.body
@@ -347,7 +347,7 @@ class _Connection:
             return self._head_of(request, response), response.body
 
     def _fitting(self, request: HttpRequest, head: h11.Response, body: bytes) -> tuple[h11.Response, bytes]:
-        """The answer, for which there is room now; or one that says that there is none."""
+        """The answer, if there is memory for it; or one that says that there is none."""
         if self._bodiless():
             body = b""
         if request.method not in READING:  # a completed operation must not be reported as failed
@@ -362,7 +362,7 @@ class _Connection:
         return head, body
 
     def _head_of(self, request: HttpRequest | None, response: Response) -> h11.Response:
-        """Raises: h11.LocalProtocolError, when a header is none."""
+        """Raises: h11.LocalProtocolError, if a header is invalid."""
         return head_of(response, last=request is None or self._idle.draining)
 
     async def _send(self, head: h11.Response, body: bytes) -> None:

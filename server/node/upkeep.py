@@ -135,7 +135,7 @@ class Upkeep:
                     kept = steady_ms
                     await self._counting.keep()
             except (PubSubError, OSError) as error:
-                LOGGER.error("maintenance failed, it is tried again: %s", error)
+                LOGGER.error("maintenance failed and will be retried: %s", error)
 
     def _stores(self) -> bool:
         return failure_of(self._committers) is None

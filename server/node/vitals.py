@@ -46,9 +46,9 @@ class Vitals:
             told.append(f"publishes are refused: {failure}")
         in_doubt = sum(committer.in_doubt for committer in self._committers)
         if in_doubt:
-            told.append(f"of {in_doubt} publishes it is not known whether they are stored")
+            told.append(f"the outcome of {in_doubt} publishes is unknown")
         if self._reads.reason is not None:
-            told.append(f"stored messages can't be read: {self._reads.reason}")
+            told.append(f"stored messages cannot be read: {self._reads.reason}")
         if self._clients.draining:
             told.append("the server is shutting down")
         return told

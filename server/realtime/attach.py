@@ -175,9 +175,7 @@ class Attaching:
         """May it attach to one more? Raises: LimitExceeded 90010, or as all of its app share it."""
         session, most = self.session, self.session.allowance.channels
         if len(session.attachments) >= most:
-            raise LimitExceeded(
-                f"the connection is attached to {most} channels, the most allowed", code=90010, status=400
-            )
+            raise LimitExceeded(f"the connection is attached to {most} channels, the maximum", code=90010, status=400)
         session.services.hub.check_attachments(session.identity.app_id)
 
     def _permitted(self, text: str) -> tuple[ChannelName, int]:
@@ -211,7 +209,7 @@ class Attaching:
                     attachment.begun = (cursor, omit) if omit else None
                     error = None
                     if cut:
-                        error = PubSubError("less is held than the rewind asked for", code=90004, status=404)
+                        error = PubSubError("the channel holds less than the rewind requested", code=90004, status=404)
                     self._attached(attachment, cursor, resumed=False, error=error)
 
             self._reading.rewound(self.session, attachment, rewind, rewound)
@@ -249,7 +247,7 @@ class Attaching:
         channel, text = attachment.channel, attachment.name.full
         if attachment.modes & Flag.SUBSCRIBE and not channel.has_stream_for(self.session.wire, text):
             most = limits.STREAMS_PER_CHANNEL
-            error = LimitExceeded(f"the channel is followed under {most} names and formats, the most it may be")
+            error = LimitExceeded(f"the channel is followed under {most} names and formats, the maximum")
             self._refuse(text, error)
             return
         self._say_attached(attachment, cursor, resumed=resumed, error=error)

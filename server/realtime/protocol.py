@@ -54,7 +54,7 @@ class ClientProtocol:
     def violated(self, close_code: int) -> None:
         """The peer sent what is no frame of ours, or a part for which there is no room: nothing more can be read."""
         if close_code == NO_ROOM:
-            told = "the server holds as many messages in part as it may; try again"
+            told = "the server has reached its limit for partly received messages; try again"
             self.session.disconnect(LimitExceeded(told, code=50004, status=503))
         elif close_code == 1009:
             error = LimitExceeded("the frame is larger than maxFrameSize", code=40009, status=400)
@@ -88,7 +88,7 @@ class ClientProtocol:
         self.session.close()
 
     def _on_disconnect(self, message: dict[str, Any], wire_format: int) -> None:
-        self.session.disconnect(PubSubError("disconnected as asked", code=80003, status=400))
+        self.session.disconnect(PubSubError("disconnected as requested", code=80003, status=400))
 
     def _on_auth(self, message: dict[str, Any], wire_format: int) -> None:
         session, auth = self.session, fields.mapping(message, "auth") or {}

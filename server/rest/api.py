@@ -1,6 +1,6 @@
 """The REST interface: a table of routes, and their handlers.
 
-    HttpRequest -> preflight?           204, whoever asks
+    HttpRequest -> preflight?           204, for everybody
             -> version, route       40017, 40400
             -> handler              authenticate, check, ask the backend
             -> Reply -> respond     format, envelope, CORS: server/http/reply.py
@@ -102,7 +102,7 @@ class Backend(HistorySource, Protocol):
         """What it may publish, by a request."""
 
     async def publish(self, identity: Identity, ready: RestPublish) -> list[str]:
-        """Store it; the serials of its messages. If cancelled, it may be stored all the same."""
+        """Store it, and return the serials of its messages. If cancelled, it may be stored all the same."""
 
     def admit_reader(self, identity: Identity) -> None:
         """Raises: LimitExceeded 42910, if its key or app has used up its rate for now."""
@@ -140,7 +140,7 @@ class Rest:
     """Callable as a Handler: one request in, one response out."""
 
     def __init__(self, backend: Backend, pace: LoopPace | None = None) -> None:
-        """``pace``: which passes of the loop large bodies are read in, and long answers made."""
+        """``pace``: decides in which passes of the loop large bodies are read, and long answers made."""
         self._backend = backend
         self._pace = pace or LoopPace(lambda: None)
         self._pages = Turns(PAGES_AT_ONCE)
@@ -190,7 +190,7 @@ class Rest:
         return self.finish(request, reply)
 
     def finish(self, request: HttpRequest, reply: Reply) -> Response:
-        """Count the request, and put its answer in the form that it wants."""
+        """Count the request, and write its answer in the requested form."""
         if request.asker.app_id is not None:
             self._backend.count_request(request.asker.app_id, _counted_as(request, reply.status))
         return respond(request, reply)
@@ -207,7 +207,7 @@ class Rest:
         return identity
 
     def _permitted(self, request: HttpRequest, text: str, operation: int, named: str) -> tuple[Identity, ChannelName]:
-        """Who asks, and for which channel. Raises: PubSubError 40101 and its like, 40010, 40160."""
+        """The client's identity and the channel. Raises: PubSubError 40101 and the like, 40010, 40160."""
         identity = self.authenticate(request)
         channel = parse_channel(text)
         _permit(identity, channel, operation, named)
@@ -217,7 +217,7 @@ class Rest:
         return self._backend.behalf(key, app_id)
 
     async def _map(self, request: HttpRequest) -> dict[str, object]:
-        """The body as a map; nothing is an empty one."""
+        """The body as a map; an empty body is an empty map."""
         body = await self._decoded(request) if request.body else {}
         if not isinstance(body, dict):
             raise bad_request(f"body: must be a map, got {type(body).__name__}")
@@ -257,7 +257,7 @@ class Rest:
         return messages
 
     async def _turn(self, request: HttpRequest) -> None:
-        """Before each step of the work on a large body, up to a few ms: others go on in between."""
+        """Await this before each step of work on a large body, up to a few ms, so that others run in between."""
         if len(request.body) >= LARGE_INPUT_BYTES:
             await self._pace.turn(math.inf)
 
@@ -351,7 +351,7 @@ class Rest:
         return Reply(200, self._backend.request_token(variables[0], body, credentials(request)), [NO_CACHE])
 
     async def _revoke_tokens(self, request: HttpRequest, variables: Variables) -> Reply:
-        self.authenticate(request)  # first: who has nothing at all is told so, and has no body decoded
+        self.authenticate(request)  # first: without credentials no body is decoded
         body = await self._map(request)
         authorization = request.headers.get("authorization")
         request.asker.app_id = self._backend.app_of(variables[0])
@@ -375,8 +375,8 @@ class Rest:
 
 
 def _counted_as(request: HttpRequest, status: int) -> str:
-    """The entry of statistics for a request that was answered so; refused is what better credentials, or less haste,
-    would have got."""
+    """The statistics entry for a request with this answer; refused means that better credentials, or a slower rate,
+    would have succeeded."""
     token = request.path.startswith("/keys/") and request.path.endswith("/requestToken")
     kind = "tokenRequests" if token else "other"
     outcome = "succeeded" if status < 400 else "refused" if status in (401, 403, 429) else "failed"
@@ -389,12 +389,12 @@ def _permit(identity: Identity, channel: ChannelName, operation: int, named: str
 
 
 def _asker(request: HttpRequest, identity: Identity) -> tuple[str, str]:
-    """Whose turn a request takes: connections are one request each, so it is who is behind them that counts."""
+    """The client whose turn a request takes: connections have one request each, so the client behind them counts."""
     return identity.key_name, request.peer
 
 
 async def _made(page: MessagePage, pace: LoopPace) -> Encoded:
-    """The page's messages, encoded: a part at a time, in turns; in a thread, where a single entry may take long."""
+    """The page's messages, encoded a part at a time, in turns; in a thread if a single entry may take long."""
     made: list[bytes] = []
     for n, part in enumerate(page.parts()):
 

@@ -61,7 +61,7 @@ class Outcome:
         self._event.set()
 
     async def wait(self, pace: LoopPace) -> list[str]:
-        """The serials, once it is stored; of many, in their turn: a batch learns of all its channels at once."""
+        """The serials, once it is stored; waiters take turns, because a batch learns of all its channels at once."""
         await self._event.wait()
         if self._error is not None:
             raise self._error
@@ -163,18 +163,18 @@ class NodeBackend:
         return self._allowances.of(identity.key_name, identity.app_id).request_terms
 
     async def publish(self, identity: Identity, ready: RestPublish) -> list[str]:
-        """Serials of its messages, once they are stored. If cancelled, it may be stored all the same."""
+        """The serials of its messages, once they are stored. If cancelled, it may be stored all the same."""
         outcome = Outcome()
         self.stage(identity, ready, outcome)
         self._turn.end()
         return await outcome.wait(self._pace)
 
     def stage(self, identity: Identity, ready: RestPublish, completion: Completion) -> Channel:
-        """Have it stored, and ``completion`` told; where. Raises: LimitExceeded: then nobody is told."""
+        """Stage it, and return its channel; ``completion`` gets the outcome, unless this raises LimitExceeded."""
         hub = self._hub
         self._now.wall_ms()  # the time of this turn, for all that it is asked for
         if hub.common.congested:
-            raise LimitExceeded("too much waits to be stored", code=42910, status=429)
+            raise LimitExceeded("too many messages are waiting to be stored", code=42910, status=429)
         return hub.publish(
             identity.app_id, ready.channel.name, ready.publish, ready.base_id, ready.author, ready.terms, completion
         )
@@ -210,7 +210,7 @@ class NodeBackend:
         return await self._reads.answer(work, self._readers)
 
     def _read_ring(self, key: str, cursor: int, limit: int, budget: int, *, backwards: bool) -> list[Stored]:
-        """What of it is in memory; nothing, when the channel is asleep."""
+        """The part of it in memory; none, if the channel is asleep."""
         channel = self._hub.channels.get(key)
         if channel is None or not channel.in_memory:
             return []

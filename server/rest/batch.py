@@ -23,7 +23,7 @@ from server.http.request import bad_request
 MAX_CHANNELS = 100  # of one spec
 MAX_MESSAGES = 1000  # of all specs of a request
 MAX_PUBLISHES = 1000  # channels of all specs together: each is an entry, whatever its size
-CHANNELS_A_TURN = 4  # of up to 1,000 messages: some 0.3 ms each
+CHANNELS_A_TURN = 4  # of up to 1,000 messages: about 0.3 ms each
 BATCH_FAILED = 40020
 ERRORS_SINCE_VERSION = 3  # from then on failures are results; before, they made the whole request one
 

@@ -116,7 +116,7 @@ class PostDesk:
         plane.listen_to(self.posts.fd)
 
     def limit(self, http: HttpLimits) -> None:
-        """From now on these hold; what was granted under others is void with the version of the allowances."""
+        """Apply these limits from now on; earlier permits are void with the version of the allowances."""
         self.posts.limit(head_bytes=http.head_bytes, body_bytes=min(http.body_bytes, APART_BYTES))
 
     def __len__(self) -> int:
@@ -162,7 +162,7 @@ class PostDesk:
         return self.posts.waiting
 
     def tick(self) -> None:
-        """Once a second: those who take too long."""
+        """Once a second: handle requests that take too long."""
         now_ms = self._now.steady_ms()
         if now_ms - self._renewed_ms >= RENEW_MS:
             self._renewed_ms = now_ms
@@ -207,7 +207,7 @@ class PostDesk:
             caller.reply(self._whole(respond(request, refusal(internal))))
 
     def _begin(self, caller: Caller, key: bytes, request: HttpRequest) -> Response | None:
-        """Have it stored, and the caller told; or what to answer at once. Raises: TokenRevoked, with nothing done."""
+        """Stage it, and tell the caller later; or return the answer. Raises: TokenRevoked, with nothing done."""
         try:
             self._keyguard.check({}, request.headers.get("authorization"), lambda: caller.peer)
         except PubSubError as error:
@@ -229,7 +229,7 @@ class PostDesk:
         return None
 
     def _permit(self, key: bytes, request: HttpRequest, identity: Identity, terms: Terms) -> Permit:
-        """What other requests with this key are served by, too."""
+        """The data for requests with this key, shared by all of them."""
         now_ms = self._now.wall_ms()
         permit = self.posts.permit(key)
         if permit is not None and now_ms < permit.good_until_ms:
@@ -266,7 +266,7 @@ def good_until(identity: Identity, revocations: Revocations) -> int:
 
 
 def _request_of(begun: bytes, peer: str) -> HttpRequest:
-    """As far as it can be told from its beginning: enough to answer it in the form that it wants."""
+    """The request, as far as its beginning shows it: enough to answer it in the requested form."""
     line, *fields = begun.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     named = (field.partition(":") for field in fields)
     headers = {name.lower(): value.strip() for name, colon, value in named if colon}

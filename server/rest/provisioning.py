@@ -58,7 +58,7 @@ class Provisioning:
         self._tls = tls
 
     def create_app(self, spec: dict[str, object]) -> dict[str, object]:
-        """Make an app with its keys and namespaces, as a test suite wants it. Raises: BadRequest, LimitExceeded."""
+        """Create an app with its keys and namespaces, for a test suite. Raises: BadRequest, LimitExceeded."""
         wanted = spec.get("keys") or [{}]
         if not isinstance(wanted, list) or len(wanted) > MAX_KEYS:
             raise BadRequest(f"keys: must be an array of at most {MAX_KEYS}", code=40000)
@@ -67,7 +67,7 @@ class Provisioning:
         spaces = _new_namespaces(spec.get("namespaces"))
         with self._file.changing() as apps:
             if len(apps) >= MAX_APPS:
-                raise LimitExceeded(f"there are {MAX_APPS} apps already, and no server has more", code=42910)
+                raise LimitExceeded(f"there are {MAX_APPS} apps already, the maximum", code=42910)
             apps[app_id] = {
                 "keys": [stored_key(key) for key in keys],
                 "namespaces": {space.id: space.persisted_hours for space in spaces},
@@ -79,7 +79,7 @@ class Provisioning:
         return self._app(app_id, keys, spaces)
 
     def _app(self, app_id: str, keys: list[Key], spaces: list[Namespace]) -> dict[str, object]:
-        """What was made, and no more: what of the request is not available here is not said to be there."""
+        """The created app, without the parts of the request that are not available on this server."""
         host, port = self._address
         return {
             "appId": app_id,
@@ -112,7 +112,7 @@ class Provisioning:
         }
 
     async def delete_app(self, app_id: str) -> None:
-        """Its keys, its clients, its messages."""
+        """Delete the app's keys and messages, and end its clients."""
         with self._file.changing() as apps:
             apps.pop(app_id, None)
         for key in self._keyring.remove_app(app_id):
@@ -134,7 +134,7 @@ def _new_key(app_id: str, entry: Any, field: str) -> Key:
 
 
 def _new_namespaces(wanted: object) -> list[Namespace]:
-    """In the order of the request. Raises: BadRequest."""
+    """The namespaces, in the order of the request. Raises: BadRequest."""
     if wanted is None:
         return []
     if not isinstance(wanted, list) or len(wanted) > MAX_NAMESPACES:

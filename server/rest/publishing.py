@@ -107,13 +107,13 @@ def read_plain(request: HttpRequest, max_messages: int) -> Messages | None:
 
 
 def read_publish(request: HttpRequest, max_messages: int) -> Messages:
-    """The messages of a request, whatever they are. Raises: PubSubError, as ``read_messages``."""
+    """The messages of a request, plain or not. Raises: PubSubError, as ``read_messages``."""
     wire, values = read_messages(request)
     return Messages(wire, values, request.query, max_messages)
 
 
 def body_wire(request: HttpRequest) -> int:
-    """The format of the body, as far as payloads are concerned: forms have texts, as JSON."""
+    """The format of the body's payloads: forms have texts, like JSON."""
     kind = media_type(request.headers.get("content-type", ""))
     return MSGPACK if kind == "application/x-msgpack" or (not kind and format_parameter(request) == MSGPACK) else JSON
 
@@ -169,7 +169,7 @@ def _unenveloped(request: HttpRequest, kind: str) -> dict[str, object]:
 
 
 def _connection_key(messages: Messages) -> object:
-    """That of the connection for which they are published; None: of none. Raises: PubSubError 40006."""
+    """The key of the connection on whose behalf they are published, if any. Raises: PubSubError 40006."""
     values = messages.values if isinstance(messages.values, list) else []
     keys = [message.get("connectionKey") if isinstance(message, dict) else None for message in values]
     for index, other in enumerate(keys):

@@ -144,7 +144,7 @@ def begin(directory: DataDirectory, keys: Iterable[Key], now_ms: int) -> Revocat
 
 
 def read(content: bytes | None, now_ms: int) -> Revocations:
-    """Those that still matter; None: there is no file. Raises: ValueError, it is damaged."""
+    """The revocations that still matter; None: there is no file. Raises: ValueError, if it is damaged."""
     rows = msgspec.json.decode(b"[]" if content is None else content, type=list[_Row])
     return Revocations(entry for entry in (Revocation(*row) for row in rows) if not outlived(entry, now_ms))
 
@@ -159,7 +159,7 @@ def _asked(body: Mapping[str, Any], now_ms: int) -> tuple[_Body, int]:
         raise BadRequest(f"targets: must be 1 to {limits.REVOCATION_TARGETS}, got {len(asked.targets)}", code=40003)
     before = asked.issued_before
     if before is None:
-        return asked, now_ms + 1  # what is issued in this millisecond is issued before
+        return asked, now_ms + 1  # tokens issued in this millisecond count as issued before
     if before % 1 or not now_ms - LONGEST_REVOCABLE_TTL_MS <= before <= now_ms:
         raise BadRequest("issuedBefore: must be a time in ms, in the past by at most an hour", code=40003)
     return asked, int(before)

@@ -143,7 +143,7 @@ class Acceptor:
         async with self._admitted:
             granted = await shake_hands(found[:end])
         if granted is None:
-            malformed = refusal(bad_request("the request for a WebSocket is malformed"))
+            malformed = refusal(bad_request("the WebSocket request is malformed"))
             response = respond(HttpRequest("GET", "/", {}, {}, b"", isinstance(stream, TlsStream), ""), malformed)
             with trio.move_on_after(self._seconds):
                 await stream.send_all(whole_response(response, last=True))
