@@ -63,7 +63,7 @@ class Limits(Table, frozen=True):
     request_body_bytes: Amount = 2 * MIB
     """Bytes of an HTTP request's body. Beyond it the sender gets 413, 40009."""
     request_head_bytes: Annotated[int, Meta(ge=1024, le=(1 << 24) - 1)] = 16 * KIB
-    """Bytes of a request's head, which each newcomer may hold. Beyond it the sender gets 431, and the connection ends."""
+    """Bytes of a request's head; each newcomer may hold so much. Beyond it: 431, and the connection ends."""
     window_seconds: Seconds = 120
     """How long every message is held, and its id remembered, at least (see ``held_ms``). Beyond that a subscriber gets
     a discontinuity."""
