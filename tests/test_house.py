@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,14 @@ def test_a_room_of_the_server_names_no_room_above_it(room):
     found = {path.name: named(path) & above for path in modules(f"server/{room}")}
     assert len(found) > 5
     assert not any(found.values()), found
+
+
+def test_a_name_names_one_thing():
+    """No module, and no class, of the server and the engine has the name of another."""
+    paths = [path for path in (*modules("engine"), *modules("server")) if path.stem != "__init__"]
+    names = [path.stem for path in paths]
+    names += [line for path in paths for line in re.findall(r"^class (\w+)", path.read_text(), re.MULTILINE)]
+    assert not [name for name, count in Counter(names).items() if count > 1]
 
 
 def test_only_what_puts_the_server_together_names_the_node():
