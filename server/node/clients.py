@@ -1,4 +1,4 @@
-"""Who is connected: comes in with credentials, takes up a connection, and leaves it.
+"""The clients that are connected: they come in with credentials, take up a connection, and leave it.
 
 admit --> authenticate --> take_up: a connection, fresh or resumed --> joined --> ended, superseded
                                                                          |  AUTH: reauthenticate

@@ -1,4 +1,4 @@
-"""What time it is in a turn: read once in a millisecond, and told to whoever goes by the turn.
+"""The time of a turn: the clock is read once in a millisecond at most.
 
 wall      what is told to people, and agreed on with others
 steady    for spans of time: who is silent is not lost because somebody sets the clock

@@ -1,4 +1,4 @@
-"""What channels promise: as their app's namespace says, else the configured one.
+"""The promises of channels: those of their app's namespace, else the configured ones.
 
 app, name --namespace--> the app's own options, if it has any  --> Policy: durability, retention, series
                          else the configuration's"""

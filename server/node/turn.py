@@ -1,4 +1,4 @@
-"""A turn of work: what is done before and after the events of one poll of the plane.
+"""A turn of work: the steps before and after the events of one poll of the plane.
 
     begin     the clock is read: what is published in this turn is of now
     arrivals  what has come to those that the plane listens to, and does not read itself
@@ -19,7 +19,7 @@ from ext.wire.acks import AckQueue
 from server.node.committer import Committer
 from server.node.now import Now
 
-TURN_SECONDS = 0.01  # between looks at who has waited long enough for his rate
+TURN_SECONDS = 0.01  # between looks at who has waited long enough for its rate
 
 
 class Desk(Protocol):

@@ -1,4 +1,4 @@
-"""What is done from time to time, whether anybody comes or not.
+"""Upkeep: the work that is due by time, whether anybody comes or not.
 
 each second    connections expire, refusals are summed up, statistics and heartbeats of the desk
 sweep          channels forget, a few at a time; what many have left behind goes back to the system

@@ -1,4 +1,4 @@
-"""How the server is: whether it does what it is for, and what it holds just now. For ``GET /health``."""
+"""Health: whether the server does its work, and how much it holds just now. For ``GET /health``."""
 
 from __future__ import annotations
 

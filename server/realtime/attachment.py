@@ -80,7 +80,7 @@ IMPOSSIBLE: Mapping[tuple[State, Event], str] = {
     (State.ENDED, Event.FOLLOWS): "it is no reader of the channel any more",
     (State.ENDED, Event.LAGS): "it is no reader of the channel any more",
     (State.ENDED, Event.SILENCED): "it is no reader of the channel any more",
-    (State.ENDED, Event.RESTARTS): "who comes back has another attachment",
+    (State.ENDED, Event.RESTARTS): "a client that comes back has another attachment",
 }
 
 

@@ -1,4 +1,4 @@
-"""One client's open connection: who it is, what it is told, and how it ends.
+"""One client's open connection: its identity, the messages to it, and its end.
 
     out    transport.send, in order; acknowledgements when the server calls ``answer``
     end    goodbye (ERROR, DISCONNECTED, CLOSED), or without a word; then it is not open, and everything of it is let go

@@ -1,4 +1,4 @@
-"""What a client's bytes go over, as its state machine sees it: the plane's socket, plain or TLS."""
+"""The transport of a client's bytes, as its state machine sees it: a socket of the plane, plain or TLS."""
 
 from __future__ import annotations
 
