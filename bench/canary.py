@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 PERIOD_SECONDS = 0.03
 
@@ -73,22 +73,22 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-def sing(client: LeanClient, channel: str, over: threading.Event, dues: list[float]) -> None:
+def sing(client: RawClient, channel: str, over: threading.Event, dues: list[float]) -> None:
     """Publish until it is over; ``dues`` gets the time for each."""
     due = time.monotonic()
     while not over.is_set():
         time.sleep(max(0.0, due - time.monotonic()))
         dues.append(due)
-        client.publish(channel, str(len(dues) - 1))
+        client.pour(channel, str(len(dues) - 1))
         due += PERIOD_SECONDS
-    client.publish(channel, "the end")
+    client.pour(channel, "the end")
 
 
-def listen(client: LeanClient, dues: list[float]) -> list[float]:
+def listen(client: RawClient, dues: list[float]) -> list[float]:
     """The delays, in seconds. Raises: AssertionError, when one is missing, repeated or out of order."""
     delays: list[float] = []
     while True:
-        for message in client.expect(15)["messages"]:
+        for message in client.skip_to(15)["messages"]:
             if message["data"] == "the end":
                 assert len(delays) == len(dues), (len(delays), len(dues))
                 return delays
@@ -118,13 +118,11 @@ def main() -> None:
         over.set()
 
     address, tls = (arguments.host, arguments.port), unverified() if arguments.tls else None
-    with LeanClient(address, tls=tls) as subscriber, LeanClient(address, tls=tls) as client:
+    with RawClient(address, tls=tls) as subscriber, RawClient(address, tls=tls) as client:
         channel, dues = f"canary-{time.monotonic_ns()}", list[float]()
-        subscriber.send({"action": 10, "channel": channel})
-        subscriber.expect(11)
-        client.publish(channel, "first")
-        client.acked(1)
-        subscriber.expect(15)
+        subscriber.attach(channel)
+        client.publish(channel, {"data": "first"})
+        subscriber.skip_to(15)
         print("ready", flush=True)
         threading.Thread(target=wait, daemon=True).start()
         threading.Thread(target=sing, args=(client, channel, over, dues), daemon=True).start()

@@ -24,7 +24,7 @@ import orjson
 from bench.canary import Canary, Delays, unverified
 from tests.certificates import authority
 from tests.harness import KEY, Server, rss
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 AUTHORIZATION = "Basic " + base64.b64encode(KEY.encode()).decode()
 LIMITS = "ring_entries_per_channel = 4096\nchannels_per_connection = 100000"
@@ -74,10 +74,8 @@ class Bench:
     def count(self, number: int) -> int:
         return max(1, round(number * self.scale))
 
-    def client(self) -> LeanClient:
-        client = LeanClient(self.server.address, tls=self.context)
-        client.socket.settimeout(PATIENCE)
-        return client
+    def client(self) -> RawClient:
+        return RawClient(self.server.address, tls=self.context, patience=PATIENCE)
 
     def fill(self, channel: str, publishes: int, *, messages: int = 1, size: int = 100) -> None:
         """So many publishes of so many messages each."""
@@ -88,13 +86,13 @@ class Bench:
                 some = min(batch, publishes - at)
                 client.send(
                     *(
-                        {"action": 15, "channel": channel, "msgSerial": client.serial + n, "messages": members}
+                        {"action": 15, "channel": channel, "msgSerial": client.next_serial + n, "messages": members}
                         for n in range(some)
                     )
                 )
-                client.serial += some
+                client.next_serial += some
                 while some:
-                    answer = client.expect(1, 2)
+                    answer = client.skip_to(1, 2)
                     assert answer["action"] == 1, answer
                     some -= answer["count"]
 
@@ -105,14 +103,19 @@ class Bench:
                 some = channels[at : at + 500]
                 client.send(
                     *(
-                        {"action": 15, "channel": name, "msgSerial": client.serial + n, "messages": [{"data": "x"}]}
+                        {
+                            "action": 15,
+                            "channel": name,
+                            "msgSerial": client.next_serial + n,
+                            "messages": [{"data": "x"}],
+                        }
                         for n, name in enumerate(some)
                     )
                 )
-                client.serial += len(some)
+                client.next_serial += len(some)
                 missing = len(some)
                 while missing:
-                    missing -= client.expect(1, 2)["count"]
+                    missing -= client.skip_to(1, 2)["count"]
 
     def get(self, path: str) -> bytes:
         """The body of an answer with 200."""
@@ -132,7 +135,7 @@ class Bench:
             connection.close()
 
     @contextmanager
-    def connected(self, count: int) -> Iterator[list[LeanClient]]:
+    def connected(self, count: int) -> Iterator[list[RawClient]]:
         with ExitStack() as stack:
             yield [stack.enter_context(self.client()) for _ in range(count)]
 
@@ -180,7 +183,7 @@ def at_once(works: list[Callable[[], object]]) -> None:
         raise failures[0]
 
 
-def attach(client: LeanClient, names: list[str], **fields: object) -> None:
+def attach(client: RawClient, names: list[str], **fields: object) -> None:
     """All of them with one send; until each is answered.
 
     Over TLS in pieces: a TLS socket of Python is not for two threads; now and then its ``recv`` says that it has ended.
@@ -197,9 +200,9 @@ def attach(client: LeanClient, names: list[str], **fields: object) -> None:
     burst.join()
 
 
-def _answered(client: LeanClient, count: int) -> None:
+def _answered(client: RawClient, count: int) -> None:
     for _ in range(count):
-        answer = client.expect(11, 9)
+        answer = client.skip_to(11, 9)
         assert answer["action"] == 11, answer
 
 
@@ -212,7 +215,7 @@ def giant_rewinds(bench: Bench) -> Callable[[], None]:
         for client in clients:
             client.send({"action": 10, "channel": DEEP, "params": {"rewind": "999999999"}})
         for client in clients:
-            assert client.expect(11, 9)["action"] == 11
+            assert client.skip_to(11, 9)["action"] == 11
         for client in clients:
             client.socket.close()
 
@@ -230,7 +233,7 @@ def many_rewinds(bench: Bench) -> Callable[[], None]:
         for client, name in zip(clients, names, strict=True):
             client.send({"action": 10, "channel": name, "params": {"rewind": "999999999"}})
         for client in clients:
-            assert client.expect(11, 9)["action"] == 11
+            assert client.skip_to(11, 9)["action"] == 11
         for client in clients:
             client.socket.close()
 
@@ -273,8 +276,8 @@ def resumes(bench: Bench) -> Callable[[], None]:
     """Cursors that the ring no longer has."""
     with bench.client() as client:
         attach(client, ["kept:resumed"])
-        client.publish("kept:resumed", "first")
-        cursor = client.expect(15)["channelSerial"]
+        client.pour("kept:resumed", "first")
+        cursor = client.skip_to(15)["channelSerial"]
     bench.fill("kept:resumed", 10_000)
     clients = [bench.client() for _ in range(bench.count(400))]
 
@@ -282,7 +285,7 @@ def resumes(bench: Bench) -> Callable[[], None]:
         for client in clients:
             client.send({"action": 10, "channel": "kept:resumed", "channelSerial": cursor})
         for client in clients:
-            assert client.expect(11, 9)["action"] == 11
+            assert client.skip_to(11, 9)["action"] == 11
         for client in clients:
             client.socket.close()
 

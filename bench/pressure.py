@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.harness import Address, Server, rss
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 RESULTS = Path(__file__).parent / "results" / "pressure.json"
 RATE = 50  # messages of the canary in a second
@@ -38,9 +38,8 @@ class Canary(threading.Thread):
 
     def __init__(self, address: Address) -> None:
         super().__init__(daemon=True)
-        self._client = LeanClient(address)
-        self._client.send({"action": 10, "channel": "canary"})
-        self._client.expect(11)
+        self._client = RawClient(address)
+        self._client.attach("canary")
         self.delays: list[float] = []
         self._ended = False
 
@@ -49,8 +48,8 @@ class Canary(threading.Thread):
         while not self._ended:
             due += 1 / RATE
             time.sleep(max(0.0, due - time.monotonic()))
-            self._client.publish("canary", str(number))
-            got = self._client.expect(15)
+            self._client.pour("canary", str(number))
+            got = self._client.skip_to(15)
             assert [each["data"] for each in got["messages"]] == [str(number)], got
             self.delays.append(1000 * (time.monotonic() - due))
             number += 1
@@ -85,18 +84,18 @@ def highest(pid: int) -> Iterator[list[int]]:
 
 
 def rings(address: Address, stack: ExitStack, size: int = 60_000, total: int = 2_000_000_000) -> None:
-    client, channels, sent = LeanClient(address), [f"flood-{n}" for n in range(240)], 0
+    client, channels, sent = RawClient(address), [f"flood-{n}" for n in range(240)], 0
     stack.callback(client.socket.close)
     payload, batch = "x" * size, max(1, 1_500_000 // size)
     number = 0
     while sent < total:
         for _ in range(batch):
-            client.publish(channels[number % len(channels)], payload)
+            client.pour(channels[number % len(channels)], payload)
             number += 1
         sent += batch * size
         missing = batch
         while missing:
-            answer = client.expect(1, 2)
+            answer = client.skip_to(1, 2)
             assert answer["action"] == 1, answer
             missing -= answer["count"]
 
@@ -107,15 +106,15 @@ def small_rings(address: Address, stack: ExitStack) -> None:
 
 def streams(address: Address, stack: ExitStack) -> None:
     for name in range(32):
-        reader = LeanClient(address, receive_buffer=8192)
+        reader = RawClient(address, receive_buffer=8192)
         stack.callback(reader.socket.close)
         for channel in range(8):
             reader.send({"action": 10, "channel": f"[?x={name}]stalled-{channel}"})
     time.sleep(1)
-    publisher = LeanClient(address)
+    publisher = RawClient(address)
     stack.callback(publisher.socket.close)
     for number in range(1200):
-        publisher.publish(f"stalled-{number % 8}", "x" * 60_000)
+        publisher.pour(f"stalled-{number % 8}", "x" * 60_000)
         if number % 20 == 19:
             publisher.acked(20)
 
@@ -137,7 +136,7 @@ def bodies(address: Address, stack: ExitStack) -> None:
 
 def frames(address: Address, stack: ExitStack) -> None:
     for _ in range(2_000):
-        client = LeanClient(address)
+        client = RawClient(address)
         stack.callback(client.socket.close)
         with suppress(ConnectionError):
             client.socket.sendall(b"\x81\xff" + (510_000).to_bytes(8, "big") + b"\0\0\0\0" + b" " * 500_000)

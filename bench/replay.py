@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness import Server
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 RESULTS = Path(__file__).parent / "results" / "replay.json"
 MARK = b'"action":15,'  # once in every delivery, and in nothing else
@@ -51,15 +51,15 @@ def served(config: str) -> Iterator[Server]:
 
 def fill(server: Server, channel: str, count: int) -> str:
     """Publish so many; the channelSerial of the first."""
-    with LeanClient(server.address) as publisher:
+    with RawClient(server.address) as publisher:
         sent = acked = 0
         first = ""
         while acked < count:
             while sent < count and sent - acked < WINDOW:
                 batch = min(64, count - sent)
-                publisher.publish(channel, *["x" * 128] * batch)
+                publisher.pour(channel, *["x" * 128] * batch)
                 sent += batch
-            message = publisher.expect(1, 2)
+            message = publisher.skip_to(1, 2)
             assert message["action"] == 1, message
             first = first or message["res"][0]["serials"][0].rpartition(":")[0]
             acked += message["count"]
@@ -73,7 +73,7 @@ def cpu_seconds(pid: int) -> float:
 
 def replay(server: Server, channel: str, cursor: str, count: int, readers: int = 1) -> None:
     """Read everything after the cursor, so many readers at once."""
-    clients = [LeanClient(server.address) for _ in range(readers)]
+    clients = [RawClient(server.address) for _ in range(readers)]
     missing = dict.fromkeys(clients, count)
     tails = dict.fromkeys(clients, b"")
     buffer = bytearray(1 << 20)
@@ -118,13 +118,12 @@ def measured(
 def delays(server: Server, count: int) -> dict[str, float]:
     """Publish to delivery in a channel of its own, in ms."""
     found = []
-    with LeanClient(server.address) as publisher, LeanClient(server.address) as subscriber:
-        subscriber.send({"action": 10, "channel": "another"})
-        subscriber.expect(11)
+    with RawClient(server.address) as publisher, RawClient(server.address) as subscriber:
+        subscriber.attach("another")
         for _ in range(count):
             begin = time.perf_counter()
-            publisher.publish("another", "x" * 128)
-            subscriber.expect(15)
+            publisher.pour("another", "x" * 128)
+            subscriber.skip_to(15)
             found.append((time.perf_counter() - begin) * 1e3)
             time.sleep(0.002)
     found.sort()
@@ -147,9 +146,8 @@ def run(count: int, rounds: int) -> dict[str, dict[str, float]]:
     with served(LARGE_RING) as server:
         cursor = fill(server, "room", count)  # a reader's stream begins at the head: what lies before it has no frames
         note("ring", measured(server, "room", cursor, count - 1, rounds=rounds))
-        with LeanClient(server.address) as follower:
-            follower.send({"action": 10, "channel": "kept"})
-            follower.expect(11)
+        with RawClient(server.address) as follower:
+            follower.attach("kept")
             follower.send({"action": 12, "channel": "kept"})
             cursor = fill(server, "kept", count)
             note("frames kept", measured(server, "kept", cursor, count - 1, rounds=rounds))

@@ -28,7 +28,7 @@ from ext.log.dedup import DedupWindow
 from ext.text.serial import connection_id
 from ext.wire.encoder import encode_record
 from tests.harness import Server, rss
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 RESULTS = Path(__file__).parent / "results"
 CHANNELS = 64
@@ -77,13 +77,13 @@ def bytes_per_id(path: Path) -> float:
     return memory / held if held else 0.0
 
 
-def answered(client: LeanClient, began: float, **fields: object) -> float:
+def answered(client: RawClient, began: float, **fields: object) -> float:
     """Seconds until a publish to each channel is answered."""
     for n in range(CHANNELS):
-        client.publish(f"room{n}", DATA, **fields)
+        client.pour(f"room{n}", DATA, **fields)
     left = CHANNELS
     while left:
-        answer = client.expect(1, 2)
+        answer = client.skip_to(1, 2)
         assert answer["action"] == 1, answer
         left -= answer["count"]
     return time.perf_counter() - began
@@ -99,7 +99,7 @@ def measure(count: int) -> dict[str, float]:
         began = time.perf_counter()
         server.start()
         ready = time.perf_counter()
-        with LeanClient(server.address) as client:
+        with RawClient(server.address) as client:
             first = answered(client, ready)
             before = rss(server.pid)
             repeat = answered(client, ready, id="whose own")

@@ -34,7 +34,8 @@ from pathlib import Path
 from bench.drawing import plotting
 from tests.certificates import authority
 from tests.harness import Address, Server, history, rss
-from tests.leanclient import LeanClient, frame
+from tests.peer import message
+from tests.rawclient import RawClient
 from tests.upheaval import upheaval
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,11 +70,10 @@ class Churn:
         self._born = 0
         self._cursors: list[tuple[str, str]] = []  # channels, and where somebody once was in them
         self._open = ExitStack()
-        self._publisher = self._open.enter_context(LeanClient(address))
-        self._subscriber = self._open.enter_context(LeanClient(address))
-        self._subscriber.send({"action": 10, "channel": "steady"})
-        self._subscriber.expect(11)
-        self._slow: list[LeanClient] = []
+        self._publisher = self._open.enter_context(RawClient(address))
+        self._subscriber = self._open.enter_context(RawClient(address))
+        self._subscriber.attach("steady")
+        self._slow: list[RawClient] = []
 
     def __enter__(self) -> Churn:
         return self
@@ -95,32 +95,31 @@ class Churn:
             self._leave(client)
         self._measure()
 
-    def _come(self, *, receive_buffer: int = 0) -> LeanClient:
+    def _come(self, *, receive_buffer: int = 0) -> RawClient:
         self.connections += 1
-        return LeanClient(self._address, receive_buffer=receive_buffer)
+        return RawClient(self._address, receive_buffer=receive_buffer)
 
     def _name(self) -> str:
         self._born += 1
         return f"churn-{self._born if self._channels is None else self._born % self._channels}"
 
-    def _use(self, client: LeanClient) -> None:
+    def _use(self, client: RawClient) -> None:
         names = [self._name() for _ in range(self._random.randint(1, 4))]
         for name in names:
-            client.send({"action": 10, "channel": name})
-            self._cursors.append((name, client.expect(11)["channelSerial"]))
+            self._cursors.append((name, client.attach(name)["channelSerial"]))
         for name in names:
             count = self._random.randint(1, 20)
-            client.publish(name, *["x" * self._random.randint(1, 500)] * count)
+            client.pour(name, *["x" * self._random.randint(1, 500)] * count)
             client.acked(count)
             self.messages += count
         if len(names) > 1:
             client.send({"action": 12, "channel": names[0]})
-            client.expect(13)
+            client.skip_to(13)
 
     def _measure(self) -> None:
         begin = time.perf_counter()
-        self._publisher.publish("steady", "x" * 128)
-        self._subscriber.expect(15)
+        self._publisher.pour("steady", "x" * 128)
+        self._subscriber.skip_to(15)
         self.delays.append((time.perf_counter() - begin) * 1e3)
         self._publisher.acked(1)
         self.messages += 1
@@ -131,15 +130,13 @@ class Churn:
             client = self._come(receive_buffer=8192)
             client.send({"action": 10, "channel": "poured"})
             self._slow.append(client)
-        self._publisher.publish("poured", *["y" * 2000] * 40)
+        self._publisher.pour("poured", *["y" * 2000] * 40)
         self._publisher.acked(40)
         self.messages += 40
         late = self._random.choice(self._slow)
-        late.socket.settimeout(0.001)
         with suppress(TimeoutError):
-            for _ in range(self._random.randint(0, 20)):
-                late.read()
-        late.socket.settimeout(30)
+            for _ in range(self._random.randint(0, 200)):
+                late.receive(0.001)
         if self._random.random() < 0.1:
             self._slow.remove(late)
             self._reset(late)
@@ -149,29 +146,28 @@ class Churn:
         name, cursor = self._random.choice(self._cursors)
         del self._cursors[:-200]
         with self._come() as client:
-            client.send({"action": 10, "channel": name, "channelSerial": cursor})
-            client.expect(11)
+            client.attach(name, channelSerial=cursor)
         with suppress(http.client.HTTPException, OSError):
             history(self._address, name, limit=50)
 
-    def _leave(self, client: LeanClient) -> None:
+    def _leave(self, client: RawClient) -> None:
         way = self._random.randrange(4)
         if way == 0:
             client.send({"action": 7})
-            client.expect(8)
+            client.skip_to(8)
             client.socket.close()
         elif way == 1:
             client.socket.close()
         elif way == 2:
             self._reset(client)
         else:
-            message = {"action": 15, "channel": "cut", "msgSerial": client.serial, "messages": [{"data": "z" * 5000}]}
-            half = frame(message)
-            client.socket.sendall(half[: self._random.randint(1, len(half) - 1)])
+            messages = [{"data": "z" * 5000}]
+            half = message({"action": 15, "channel": "cut", "msgSerial": client.next_serial, "messages": messages})
+            client.write(half[: self._random.randint(1, len(half) - 1)])
             self._reset(client)
 
     @staticmethod
-    def _reset(client: LeanClient) -> None:
+    def _reset(client: RawClient) -> None:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.socket.close()
 

@@ -27,7 +27,7 @@ from server.bench.scenarios import run
 from server.bench.target import Target
 from server.bench.verdict import judge
 from tests.harness import KEY, Server, rss
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 RESULTS = Path(__file__).parent / "results" / "stalled.json"
 SIZE = 2_000  # bytes of a message
@@ -79,9 +79,8 @@ def measured(server: Server, *, stalled: int, readers: int, seconds: float) -> F
         stack.callback(load.close)
         asleep = []
         for _ in range(stalled):
-            client = stack.enter_context(LeanClient(server.address, receive_buffer=RECEIVE_BUFFER))
-            client.send({"action": 10, "channel": load.channel_name(0)})
-            client.expect(11)
+            client = stack.enter_context(RawClient(server.address, receive_buffer=RECEIVE_BUFFER))
+            client.attach(load.channel_name(0))
             asleep.append(client)
         memory, pages = rss(server.pid), socket_pages()
         figures = run(load)
@@ -93,7 +92,7 @@ def measured(server: Server, *, stalled: int, readers: int, seconds: float) -> F
         for client in asleep[:1]:
             last = ""
             while caught_up < load.tally.acknowledged:
-                message = client.expect(11, 15)
+                message = client.skip_to(11, 15)
                 if message["action"] == 11 and not message["flags"] & 4:
                     raise RuntimeError("what it missed is no longer held")
                 for member in message.get("messages", ()):

@@ -36,7 +36,7 @@ from server.bench.options import Options
 from server.bench.target import Target, Unreachable
 from server.bench.verdict import Verdict, judge
 from tests.harness import KEY, Address, Server
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 RESULTS = Path(__file__).parent / "results" / "storm.json"
 PROBE_SECONDS = 0.02
@@ -98,17 +98,16 @@ def _probe_until_told(address: Address, pipe: multiprocessing.connection.Connect
         os.nice(-10)  # it shares a core with the storm, whose work is not the server's delay
     over = threading.Event()
     request = http.client.HTTPConnection(*address, timeout=60)
-    with LeanClient(address) as client:
-        client.send({"action": 10, "channel": "others"})
-        client.expect(11)
+    with RawClient(address) as client:
+        client.attach("others")
 
         def get_time() -> None:
             request.request("GET", "/time")
             request.getresponse().read()
 
         def publish() -> None:
-            client.publish("others", "x" * 128)
-            client.expect(15)
+            client.pour("others", "x" * 128)
+            client.skip_to(15)
 
         probes: dict[str, Callable[[], object]] = {
             "GET /time": get_time,

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
+from typing import Any
 
 SHOWN_OF_EACH_KIND = 8  # in a report; the first ones tell, thousands of lines don't
 
@@ -254,3 +255,15 @@ def _place_after(journal: Sequence[Stored], position: str) -> int:
         if _entry(stored.serial) > position:
             return at
     return len(journal)
+
+
+def subscriber_log(name: str, heard: list[dict[str, Any]]) -> SubscriberLog:
+    """Of the protocol messages that a subscriber heard of one channel; a message's payload is its mark."""
+    events: list[Attached | Delivered] = []
+    for message in heard:
+        if message["action"] == 11:
+            events.append(Attached(bool(message["flags"] & 4), message["channelSerial"]))
+        elif message["action"] == 15:
+            for member in message["messages"]:
+                events.append(Delivered(member["data"], member["serial"], message["channelSerial"]))
+    return SubscriberLog(name, events)

@@ -1,67 +1,40 @@
-"""A client of the wire protocol with no cleverness at all: it sends protocol messages and shows what comes back.
+"""A speaking client: protocol messages in JSON or msgpack, and what comes back; blocking, and fast enough for crowds.
 
     client = RawClient(address, format="msgpack")        connects, and has read CONNECTED
     client.attach("room")                                the ATTACHED
+    client.publish("room", {"data": "x"})                the serials of its ACK
     client.send_messages("room", [{"data": "x"}])        its msgSerial, at once
     client.expect(Action.ACK)                            the next ACK; what came before it waits in the inbox
+    client.pour("room", "a", "b")                        many publishes in one write, at once
+    client.acked(2)                                      their serials
     client.drop()                                        the socket is gone, nothing said
 
-Its frames are wsproto's, its msgpack and JSON are the common libraries': nothing of the server's own code is in it."""
+Its bytes are tests/peer.py's, its msgpack and JSON are the common libraries': nothing of the server's own code is in
+it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import socket
+import random
 import ssl
 import time
 import urllib.parse
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from enum import IntEnum
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import msgpack
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Message,
-    Ping,
-    RejectConnection,
-    Request,
-    TextMessage,
-)
-from wsproto.utilities import LocalProtocolError
+import orjson
 
-from tests.harness import KEY, Address
+from tests.harness import KEY, Address, Server
+from tests.peer import ACCEPT, CLOSE, FORMATS, PATIENCE, PING, PONG, TEXT, Peer, frame, framed, upgrade_to
+from tests.peer import Action as Action
+from tests.peer import GoneError as GoneError
 
-PATIENCE = 20.0  # seconds; whoever waits longer for an answer has found a bug
 RESUMED, ATTACH_RESUME, HAS_BACKLOG = 4, 32, 2
-
-
-class Action(IntEnum):
-    HEARTBEAT = 0
-    ACK = 1
-    NACK = 2
-    CONNECTED = 4
-    DISCONNECT = 5
-    DISCONNECTED = 6
-    CLOSE = 7
-    CLOSED = 8
-    ERROR = 9
-    ATTACH = 10
-    ATTACHED = 11
-    DETACH = 12
-    DETACHED = 13
-    MESSAGE = 15
-    AUTH = 17
-
-
-class GoneError(ConnectionError):
-    """The server, or the way to it, is gone; what had come before was handed out first."""
 
 
 class RefusedError(Exception):
@@ -90,43 +63,32 @@ class RawClient:
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         receive_buffer: int = 0,
+        patience: float = PATIENCE,
         **params: str,
     ) -> None:
         query = {"format": format, "v": "6", **({} if key is None else {"key": key}), **params}
+        given = {**(headers or {}), **({} if authorization is None else {"authorization": authorization})}
         self.format = format
+        self.patience = patience
         self.inbox: deque[dict[str, Any]] = deque()
         self.next_serial = 0
+        self.closed_with: int | None = None  # the code of the server's close frame
         self._incoming: deque[dict[str, Any]] = deque()
-        self._partial: list[str | bytes] = []
-        self._ws = WSConnection(ConnectionType.CLIENT)
-        self._upgraded = self._ended = False
-        self._socket = self._connect(address, tls, receive_buffer)
+        self._ended = False
+        self._peer = Peer(address, tls, receive_buffer=receive_buffer, patience=patience)
+        self.socket = self._peer.socket
         try:
-            target = "/?" + urllib.parse.urlencode(query)
-            given = {**(headers or {}), **({} if authorization is None else {"authorization": authorization})}
-            extra = [(name.encode(), value.encode()) for name, value in given.items()]
-            request = Request(host=f"{address[0]}:{address[1]}", target=target, extra_headers=extra)
-            self._write(self._ws.send(request))
-            deadline = time.monotonic() + PATIENCE
-            while not self._upgraded:
-                self._read(deadline)
+            more = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+            self._peer.send(upgrade_to("/?" + urllib.parse.urlencode(query), more))
+            status, answer = self._peer.head()
+            if status != 101:
+                raise GoneError(f"HTTP {status} in place of an upgrade")
+            assert answer["sec-websocket-accept"] == ACCEPT, answer
+            self._take()  # what came with it
             self.connected = self._greeting() if greet else {}
         except BaseException:
-            self._socket.close()
+            self._peer.close()
             raise
-
-    @staticmethod
-    def _connect(address: Address, tls: ssl.SSLContext | None, receive_buffer: int) -> socket.socket:
-        try:
-            one = (
-                _small_window(address, receive_buffer)
-                if receive_buffer
-                else socket.create_connection(address, PATIENCE)
-            )
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return one if tls is None else tls.wrap_socket(one, server_hostname=address[0])
-        except OSError as error:
-            raise GoneError(str(error)) from error
 
     def _greeting(self) -> dict[str, Any]:
         first = self.receive()
@@ -145,22 +107,24 @@ class RawClient:
 
     # out
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """One protocol message, as it is."""
-        self.send_raw(msgpack.packb(message) if self.format == "msgpack" else json.dumps(message))
+    def send(self, *messages: Mapping[str, Any]) -> None:
+        """Protocol messages, as they are; several go out in one write."""
+        contents = [msgpack.packb(each) if self.format == "msgpack" else json.dumps(each) for each in messages]
+        self.write(b"".join(map(_masked, contents)))
 
     def send_raw(self, data: str | bytes) -> None:
         """One frame with whatever content."""
-        event = TextMessage(data=data) if isinstance(data, str) else BytesMessage(data=data)
-        try:
-            framed = self._ws.send(event)
-        except LocalProtocolError as error:  # the server has said goodbye
-            raise GoneError(str(error)) from error
-        self._write(framed)
+        self.write(_masked(data))
 
     def write(self, data: bytes) -> None:
         """Bytes that need not be a frame at all."""
-        self._write(data)
+        if self._ended:  # the server has said goodbye
+            raise GoneError("the connection has ended")
+        try:
+            self._peer.send(data)
+        except GoneError:
+            self._ended = True
+            raise
 
     def send_messages(
         self, channel: str, messages: Iterable[Mapping[str, Any]], *, msg_serial: int | None = None
@@ -173,9 +137,19 @@ class RawClient:
         self.send(out)
         return msg_serial
 
-    def publish(self, channel: str, *messages: Mapping[str, Any]) -> list[str]:
+    def pour(self, channel: str, *datas: str, **fields: Any) -> None:
+        """Each a publish of its own, all in one write; doesn't wait for any ACK."""
+        frames = []
+        for serial, data in enumerate(datas, self.next_serial):
+            messages = [{"data": data, **fields}]
+            out = {"action": 15, "channel": channel, "msgSerial": serial, "messages": messages}
+            frames.append(_masked(msgpack.packb(out) if self.format == "msgpack" else orjson.dumps(out).decode()))
+        self.next_serial += len(datas)
+        self.write(b"".join(frames))
+
+    def publish(self, channel: str, *messages: Mapping[str, Any], msg_serial: int | None = None) -> list[str]:
         """Publish and wait: the serials that the ACK names. Raises: RefusedError, with the NACK's error."""
-        msg_serial = self.send_messages(channel, messages)
+        msg_serial = self.send_messages(channel, messages, msg_serial=msg_serial)
         answer = self.expect(Action.ACK, Action.NACK)
         assert answer["msgSerial"] == msg_serial, answer
         if answer["action"] == Action.NACK:
@@ -192,18 +166,18 @@ class RawClient:
 
     # in
 
-    def receive(self, seconds: float = PATIENCE) -> dict[str, Any]:
+    def receive(self, seconds: float | None = None) -> dict[str, Any]:
         """The next protocol message; HEARTBEATs too."""
         if self.inbox:
             return self.inbox.popleft()
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (self.patience if seconds is None else seconds)
         while not self._incoming:
             self._read(deadline)
         return self._incoming.popleft()
 
-    def expect(self, *actions: Action, channel: str | None = None, seconds: float = PATIENCE) -> dict[str, Any]:
+    def expect(self, *actions: int, channel: str | None = None, seconds: float | None = None) -> dict[str, Any]:
         """The next one of these actions; those passed over stay in the inbox, in order."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (self.patience if seconds is None else seconds)
         passed: list[dict[str, Any]] = []
         try:
             while True:
@@ -214,7 +188,22 @@ class RawClient:
         finally:
             self.inbox.extendleft(reversed(passed))
 
-    def deliveries(self, channel: str, count: int, seconds: float = PATIENCE) -> list[dict[str, Any]]:
+    def skip_to(self, *actions: int) -> dict[str, Any]:
+        """The next one of these actions; those passed over are forgotten, however many they are."""
+        while (message := self.receive())["action"] not in actions:
+            pass
+        return message
+
+    def acked(self, count: int) -> list[str]:
+        """The serials of the next so many publishes of one message, in order; what else comes is forgotten."""
+        serials: list[str] = []
+        while len(serials) < count:
+            answer = self.skip_to(Action.ACK, Action.NACK)
+            assert answer["action"] == Action.ACK, answer
+            serials += [each["serials"][0] for each in answer["res"]]
+        return serials
+
+    def deliveries(self, channel: str, count: int, seconds: float | None = None) -> list[dict[str, Any]]:
         """The next so many messages of a channel, with ids, times and connection inherited as libraries do."""
         got: list[dict[str, Any]] = []
         while len(got) < count:
@@ -242,79 +231,63 @@ class RawClient:
 
     def drop(self) -> None:
         """As if the power had gone: the connection's state stays with the server."""
-        self._socket.close()
+        self._peer.close()
         self._ended = True
 
-    def __enter__(self) -> RawClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.drop()
 
-    # bytes
-
-    def _write(self, data: bytes) -> None:
-        try:
-            self._socket.sendall(data)
-        except OSError as error:
-            self._ended = True
-            raise GoneError(str(error)) from error
-
     def _read(self, deadline: float) -> None:
         """What has come, into the queue. Raises: GoneError, if that is the end."""
         if self._ended:
             raise GoneError("the connection has ended")
-        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
         try:
-            data = self._socket.recv(1 << 18)
-        except TimeoutError:
+            if not self._peer.read(deadline - time.monotonic()):
+                raise GoneError("the server closed the connection")
+        except GoneError:
+            self._ended = True
             raise
-        except OSError as error:
-            self._ended = True
-            raise GoneError(str(error)) from error
-        finally:
-            if self._socket.fileno() >= 0:
-                self._socket.settimeout(PATIENCE)
-        if not data:
-            self._ended = True
-            raise GoneError("the server closed the connection")
-        self._ws.receive_data(data)
-        for event in self._ws.events():
-            self._handle(event)
+        self._take()
 
-    def _handle(self, event: object) -> None:
-        if isinstance(event, AcceptConnection):
-            self._upgraded = True
-        elif isinstance(event, RejectConnection):
-            raise GoneError(f"HTTP {event.status_code} in place of an upgrade")
-        elif isinstance(event, Message):
-            self._partial.append(event.data)
-            if event.message_finished:
-                binary = isinstance(event, BytesMessage)
-                whole = b"".join(self._partial) if binary else "".join(self._partial)  # type: ignore[arg-type]
-                self._partial = []
-                self._incoming.append(msgpack.unpackb(whole) if binary else json.loads(whole))
-        elif isinstance(event, Ping):
-            self._write(self._ws.send(event.response()))
-        elif isinstance(event, CloseConnection):
-            self._ended = True
-            with contextlib.suppress(GoneError, LocalProtocolError):
-                self._write(self._ws.send(event.response()))
+    def _take(self) -> None:
+        for opcode, payload in self._peer.frames():
+            if opcode in FORMATS:
+                assert FORMATS[opcode] == self.format or self.format not in FORMATS.values(), payload
+                self._incoming.append(orjson.loads(payload) if opcode == TEXT else msgpack.unpackb(payload))
+            elif opcode == PING:
+                self._answer(PONG, payload)
+            elif opcode == CLOSE:
+                self._ended = True
+                self.closed_with = int.from_bytes(payload[:2], "big")
+                self._answer(CLOSE, payload)
+
+    def _answer(self, opcode: int, payload: bytes) -> None:
+        with contextlib.suppress(GoneError):  # whoever reads on is told
+            self._peer.send(frame(opcode, payload))
 
 
-def _small_window(address: Address, receive_buffer: int) -> socket.socket:
-    """Connected, with so small a buffer from the beginning: later it would no longer decide the window."""
-    one = socket.socket()
-    try:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        one.settimeout(PATIENCE)
-        one.connect(address)
-    except OSError:
-        one.close()
-        raise
-    return one
+def _masked(content: str | bytes) -> bytes:
+    return framed(content, mask=random.randbytes(4))
 
 
 def unique(prefix: str) -> str:
     """A text that nobody used before."""
     return f"{prefix}-{os.urandom(6).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server, and what a client needs to speak to it."""
+
+    server: Server
+    tls: ssl.SSLContext | None
+
+    def peer(self) -> Peer:
+        return Peer(self.server.address, self.tls)
+
+    def client(self, **options: Any) -> RawClient:
+        """``options`` are those of the client."""
+        return RawClient(self.server.address, tls=self.tls, **options)

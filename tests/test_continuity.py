@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from tests.checker import Outcome, PublisherLog, Sent, Stored, check
+from tests.checker import Outcome, PublisherLog, Sent, Stored, check, subscriber_log
 from tests.harness import history, rss, unsent
-from tests.leanclient import LeanClient, frame, subscriber_log
+from tests.peer import message
+from tests.rawclient import RawClient
 
 ROUNDS = 10_000
 RESUMED = 4
@@ -21,7 +22,7 @@ class Stream(threading.Thread):
 
     def __init__(self, address, channel, *, pace=0.0005, size=0, tls=None):
         super().__init__()
-        self.client = LeanClient(address, tls=tls)
+        self.client = RawClient(address, tls=tls)
         self.channel, self.pace, self.size = channel, pace, size
         self.stopping = threading.Event()
         self.count = 0
@@ -30,7 +31,7 @@ class Stream(threading.Thread):
         with self.client:
             while not self.stopping.is_set():
                 numbers = [str(n).ljust(self.size, ".") for n in range(self.count, self.count + 3)]
-                self.client.publish(self.channel, *numbers)
+                self.client.pour(self.channel, *numbers)
                 self.client.acked(3)
                 self.count += 3
                 time.sleep(self.pace)
@@ -56,7 +57,7 @@ def test_ten_thousand_attachments_during_publishes_see_no_gap_and_no_repeat(serv
     serials = {}  # number: channelSerial, by whichever attachment
     begun = []  # (channelSerial of a fresh ATTACHED, the first number after it)
     try:
-        with LeanClient(server.address) as client:
+        with RawClient(server.address) as client:
             for turn in range(ROUNDS):
                 fresh = turn % 2 == 0
                 attach = {"action": 10, "channel": channel}
@@ -65,7 +66,7 @@ def test_ten_thousand_attachments_during_publishes_see_no_gap_and_no_repeat(serv
                 detach = {"action": 12, "channel": channel}
                 at_once = turn % 5 == 0  # the DETACH is there before the ATTACH has been looked at
                 client.send(attach, *([detach] if at_once else []))
-                attached = client.expect(11)
+                attached = client.skip_to(11)
                 assert attached["channel"] == channel
                 if not fresh:
                     if place is not None:
@@ -74,22 +75,20 @@ def test_ten_thousand_attachments_during_publishes_see_no_gap_and_no_repeat(serv
                         resumed += 1
                     place = attached["channelSerial"]
                 last = None
-                for message in client.messages():
-                    if message["action"] == 13:
-                        break
-                    if message["action"] != 15:
+                while (heard := client.receive())["action"] != 13:
+                    if heard["action"] != 15:
                         continue
-                    n = number(message)
+                    n = number(heard)
                     assert last is None or n == last + 1, (turn, last, n)
                     if last is None and not at_once:
                         client.send(detach)
                     if last is None and fresh:
                         begun.append((attached["channelSerial"], n))
                     last = n
-                    assert serials.setdefault(n, message["channelSerial"]) == message["channelSerial"]
+                    assert serials.setdefault(n, heard["channelSerial"]) == heard["channelSerial"]
                     if not fresh:
                         log.append(n)
-                        place = message["channelSerial"]
+                        place = heard["channelSerial"]
     finally:
         stream.stop()
     assert resumed >= ROUNDS // 2 - 1
@@ -105,16 +104,15 @@ def test_rewind_joins_live_without_a_gap_or_a_repeat(server, channel):
     stream = Stream(server.address, channel)
     stream.start()
     try:
-        with LeanClient(server.address) as client:
+        with RawClient(server.address) as client:
             for turn in range(300):
-                client.send({"action": 10, "channel": channel, "params": {"rewind": "20"}})
-                client.expect(11)
+                client.attach(channel, params={"rewind": "20"})
                 got = []
                 while len(got) < 30:
-                    got.append(number(client.expect(15)))
+                    got.append(number(client.skip_to(15)))
                 assert got == list(range(got[0], got[0] + 30)), turn
                 client.send({"action": 12, "channel": channel})
-                client.expect(13)
+                client.skip_to(13)
     finally:
         stream.stop()
 
@@ -127,23 +125,22 @@ def passed_by(server, channel, *, seconds, stalled):
 
     Returns: by how much the server's memory has grown, and the longest that the fast one waited after an ACK.
     """
-    with LeanClient(server.address) as fast, LeanClient(server.address) as publisher:
-        fast.send({"action": 10, "channel": channel})
-        fast.expect(11)
+    with RawClient(server.address) as fast, RawClient(server.address) as publisher:
+        fast.attach(channel)
         begun, before = time.monotonic(), rss(server.pid)
         worst, seen = 0.0, 0
         for start in range(0, TOTAL, STEP):
-            publisher.publish(channel, *[str(n).ljust(SIZE, ".") for n in range(start, start + STEP)])
+            publisher.pour(channel, *[str(n).ljust(SIZE, ".") for n in range(start, start + STEP)])
             publisher.acked(STEP)
             acked = time.monotonic()
             while seen < start + STEP:
-                assert number(fast.expect(15)) == seen
+                assert number(fast.skip_to(15)) == seen
                 seen += 1
             worst = max(worst, time.monotonic() - acked)
             time.sleep(max(0, begun + seconds * (start + STEP) / TOTAL - time.monotonic()))
         grown = rss(server.pid) - before
         if stalled is not None:
-            heard = [stalled.expect(15) for _ in range(TOTAL)]
+            heard = [stalled.skip_to(15) for _ in range(TOTAL)]
             assert [number(message) for message in heard] == list(range(TOTAL))
             stored = [Stored(message["data"], message["serial"]) for message in history(server.address, channel)]
             sent = PublisherLog("publisher", [Sent(item.mark, Outcome.ACKED, item.serial) for item in stored])
@@ -158,9 +155,8 @@ def test_a_reader_that_stops_for_30_s_while_50_mb_go_by_costs_nothing_and_gets_e
     """Promise 7: it takes no memory (measured against one without it), and nobody waits for it."""
     usual, _ = passed_by(make_server(), channel, seconds=0, stalled=None)
     server = make_server()
-    with LeanClient(server.address, receive_buffer=1 << 18) as slow:
-        slow.send({"action": 10, "channel": channel})
-        slow.expect(11)
+    with RawClient(server.address, receive_buffer=1 << 18) as slow:
+        slow.attach(channel)
         grown, worst = passed_by(server, channel, seconds=30, stalled=slow)
     # A queue would hold 50 MB. What differs otherwise is in how many memtables the journal has its part of them.
     assert grown < usual + (25 << 20), f"{grown >> 20} MiB more, without the stalled reader {usual >> 20}"
@@ -169,30 +165,28 @@ def test_a_reader_that_stops_for_30_s_while_50_mb_go_by_costs_nothing_and_gets_e
 
 def test_the_kernel_keeps_little_for_who_does_not_read(server, channel):
     """Promise 7: it would copy megabytes for each, while others wait. What it does not take stays in the log."""
-    with LeanClient(server.address, receive_buffer=20_000) as slow, LeanClient(server.address) as publisher:
-        slow.send({"action": 10, "channel": channel})
-        slow.expect(11)
+    with RawClient(server.address, receive_buffer=20_000) as slow, RawClient(server.address) as publisher:
+        slow.attach(channel)
         for _ in range(20):
-            publisher.publish(channel, *["x" * SIZE] * STEP)
+            publisher.pour(channel, *["x" * SIZE] * STEP)
             publisher.acked(STEP)
         assert 0 < unsent(server.address, slow.socket.getsockname()) < 1_000_000
-        assert sum(len(slow.expect(15)["messages"]) for _ in range(20 * STEP)) == 20 * STEP
+        assert sum(len(slow.skip_to(15)["messages"]) for _ in range(20 * STEP)) == 20 * STEP
 
 
 def test_a_thousand_publishers_and_readers_of_any_pace_agree_on_one_order(server, channel):
     """Promise 4, with 1,000 publishers: each keeps its own order, and all readers see the same."""
-    publishers = [LeanClient(server.address) for _ in range(1000)]
-    readers = [LeanClient(server.address, receive_buffer=buffer) for buffer in (0, 0, 1 << 17, 1 << 17)]
+    publishers = [RawClient(server.address) for _ in range(1000)]
+    readers = [RawClient(server.address, receive_buffer=buffer) for buffer in (0, 0, 1 << 17, 1 << 17)]
     try:
         heard = []
         for reader in readers:
-            reader.send({"action": 10, "channel": channel})
-            heard.append([reader.expect(11)])
+            heard.append([reader.attach(channel)])
         for turn in range(5):
             for n, publisher in enumerate(publishers):
-                publisher.publish(channel, f"{n}/{turn}")
+                publisher.pour(channel, f"{n}/{turn}")
         for reader, log in zip(readers, heard, strict=True):
-            log += [reader.expect(15) for _ in range(5000)]
+            log += [reader.skip_to(15) for _ in range(5000)]
         sent = [
             PublisherLog(
                 str(n),
@@ -213,14 +207,13 @@ def test_a_thousand_publishers_and_readers_of_any_pace_agree_on_one_order(server
 
 def test_a_client_that_never_reads_its_replies_is_not_read_from_for_ever(server, channel):
     """Bound: it can make the server hold what its socket cannot take, up to a limit, and then its own sends wait."""
-    with LeanClient(server.address, receive_buffer=4096) as rude:
+    with RawClient(server.address, receive_buffer=4096) as rude:
         rude.socket.settimeout(0.5)
-        request = b"".join(frame({"action": 0, "id": str(n)}) for n in range(20_000))
+        request = b"".join(message({"action": 0, "id": str(n)}) for n in range(20_000))
         with pytest.raises(socket.timeout):
             for _ in range(200):
                 rude.socket.sendall(request)
         before = rss(server.pid)
-        with LeanClient(server.address) as other:
-            other.publish(channel, "still served")
-            other.acked(1)
+        with RawClient(server.address) as other:
+            other.publish(channel, {"data": "still served"})
         assert rss(server.pid) - before < 8 << 20

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import socket
 import ssl
 import threading
 import time
@@ -27,14 +26,15 @@ from server.http.request import HttpRequest, decode_body, parse_target
 from server.realtime import wire
 from server.realtime.params import channel_params
 from server.rest.publishing import read_plain, read_publish
+from tests.canary import MOST_SECONDS, Canary
 from tests.cost import cost
 from tests.harness import KEY, Address, Server
-from tests.leanclient import UPGRADE, LeanClient
+from tests.peer import Peer, framed, upgrade
 from tests.rawclient import Action, RawClient, RefusedError
 from tests.restclient import JSON, MSGPACK, RestClient
 from tests.test_protocol import until_pong
-from tests.test_tls import TlsClient
 
+TRIES = 3
 MOST = 7.0  # yardsticks, of about 1 ms
 FRAME = Limits().max_frame_size - 200
 BODY = Limits().request_body_bytes
@@ -335,11 +335,9 @@ def test_what_comes_behind_a_large_one_stays_behind_it(
 ) -> None:
     """It waits for its turn, while small ones could take the short way past it."""
     at, context = (server, None) if transport == "plain" else secure
-    publisher = LeanCanary(at.address) if context is None else TlsClient(at, context)
+    publisher = RawClient(at.address, tls=context)
     publisher.attach(channel)
-    publisher.publish(channel, "opened")
-    if isinstance(publisher, LeanCanary):
-        publisher.acked(1)
+    publisher.publish(channel, {"data": "opened"})
     large = {"headers": {"a": "x" * 5_000}}
     count = 4_000  # more than is read of one connection in one poll
     frames = [
@@ -352,101 +350,33 @@ def test_what_comes_behind_a_large_one_stays_behind_it(
         for number in range(1, count + 1)
     ]
     with publisher:
-        if isinstance(publisher, LeanCanary):
-            publisher.send(*frames)  # at once: the server reads them in several gulps
-        else:
-            for each_frame in frames:
-                publisher.send(each_frame)
+        publisher.send(*frames)  # at once: the server reads them in several gulps
         got: list[str] = []
         while len(got) <= count:
-            got += [member["data"] for member in publisher.expect(15)["messages"]]
+            got += [member["data"] for member in publisher.skip_to(15)["messages"]]
     assert got == ["opened", *map(str, range(1, count + 1))]
 
 
 # while all of it comes in at once, somebody else notices nothing
 
 
-class Canary(threading.Thread):
-    """Publishes and reads its own channel, and notes how long each message took."""
-
-    def __init__(self, client: Any, channel: str) -> None:
-        super().__init__(daemon=True)
-        self._client, self._channel = client, channel
-        self._stop_asked = threading.Event()
-        self.heard: list[int] = []
-        self.sent = 0
-        self.latencies: list[float] = []
-
-    def run(self) -> None:
-        self._client.attach(self._channel)
-        while not self._stop_asked.is_set():
-            began = time.perf_counter()
-            self._client.publish(self._channel, str(self.sent))
-            self.sent += 1
-            self.heard += [int(member["data"]) for member in self._client.expect(15)["messages"]]
-            self.latencies.append(time.perf_counter() - began)
-            time.sleep(0.002)
-
-    def finish(self) -> float:
-        """Once it has heard all: the 99th percentile of how long a message took, in ms."""
-        self._stop_asked.set()
-        self.join(30)
-        assert not self.is_alive()
-        assert self.heard == list(range(self.sent))
-        return percentile(self.latencies)
-
-
-def how_busy() -> float:
-    """By how much the machine's other work stretches ours: 1, if there is none. So a busy one fails nothing."""
-    began, own = time.perf_counter(), time.thread_time()
-    while time.thread_time() - own < 0.05:
-        pass
-    return max(1.0, (time.perf_counter() - began) / 0.05)
-
-
-def percentile(seconds: list[float]) -> float:
-    return sorted(seconds)[int(len(seconds) * 0.99)] * 1000
-
-
-class LeanCanary(LeanClient):
-    def attach(self, channel: str) -> None:
-        self.send({"action": 10, "channel": channel})
-        self.expect(11)
-
-
-class Sender:
+class Sender(Peer):
     """Sends frames that were made before, and looks at nothing but the answer to its ping."""
 
     def __init__(self, address: Address, context: ssl.SSLContext | None) -> None:
-        plain = socket.create_connection(address, timeout=30)
-        self.socket = context.wrap_socket(plain, server_hostname="127.0.0.1") if context is not None else plain
-        self.socket.sendall(UPGRADE.format(key=KEY, query="").encode())
-        self.wait_for(b'"action":4')
+        super().__init__(address, context)
+        self.send(upgrade())
+        self.hears(b'"action":4')
 
-    def wait_for(self, mark: bytes) -> None:
-        held = b""
-        while mark not in held:
-            data = self.socket.recv(1 << 16)
-            assert data, "the server has closed the connection"
-            held = held[-len(mark) :] + data
+    def hears(self, mark: bytes) -> None:
+        assert self.until(mark).endswith(mark), "the server has closed the connection"
 
-    def send(self, names: Iterable[str]) -> None:
+    def send_all(self, names: Iterable[str]) -> None:
         """And wait until the server has dealt with all of them; where one ends its connection, there is a next one."""
         for name in names:
-            self.socket.sendall(framed(FRAMES[name]))
-        self.socket.sendall(framed('{"action":0,"id":"all done"}'))
-        self.wait_for(b"all done")
-
-
-def framed(payload: str | bytes) -> bytes:
-    """As one frame, with a mask that leaves it as it is."""
-    content = payload.encode() if isinstance(payload, str) else payload
-    opcode = 0x81 if isinstance(payload, str) else 0x82
-    if len(content) < 126:
-        return bytes((opcode, 0x80 | len(content))) + bytes(4) + content
-    if len(content) < 65536:
-        return bytes((opcode, 0xFE)) + len(content).to_bytes(2, "big") + bytes(4) + content
-    return bytes((opcode, 0xFF)) + len(content).to_bytes(8, "big") + bytes(4) + content
+            self.send(framed(FRAMES[name]))
+        self.send(framed('{"action":0,"id":"all done"}'))
+        self.hears(b"all done")
 
 
 @pytest.fixture(scope="module")
@@ -469,11 +399,10 @@ def request_all(address: Address, context: ssl.SSLContext | None) -> None:
     """Each body over a connection of its own, all at once."""
     posts = []
     for body, kind, query in BODIES.values():
-        plain = socket.create_connection(address, timeout=30)
-        posts.append(context.wrap_socket(plain, server_hostname="127.0.0.1") if context is not None else plain)
-        posts[-1].sendall(posted(body, kind, query))
+        posts.append(Peer(address, context))
+        posts[-1].send(posted(body, kind, query))
     for post in posts:
-        assert post.recv(64).startswith(b"HTTP/1.1 ")
+        assert post.head()[0] in (201, *range(400, 500))
         post.close()
 
 
@@ -485,28 +414,42 @@ def in_threads(work: Callable[[Sender], None], senders: list[Sender]) -> None:
         thread.join()
 
 
+def how_busy() -> float:
+    """By how much the machine's other work stretches ours: 1, if there is none. So a busy one fails nothing."""
+    began, own = time.perf_counter(), time.thread_time()
+    while time.thread_time() - own < 0.05:
+        pass
+    return max(1.0, (time.perf_counter() - began) / 0.05)
+
+
+def beside_all_of_it(address: Address, context: ssl.SSLContext | None) -> Canary:
+    crowd = [Sender(address, context) for _ in range(40 if context is None else 12)]
+    with Canary(address, pace_seconds=0.002, tls=context) as canary:
+        for names in (["arrays"], ["as many arrays as are made"]):
+            in_threads(lambda sender, names=names: sender.send_all(names), crowd)  # type: ignore[misc]
+        others = [name for name in FRAMES if name not in ENDS]
+        in_threads(lambda sender: sender.send_all(others[crowd.index(sender) :: 8]), crowd[:8])
+        for name in ENDS:  # more than one of each: they are all that is sent then
+            for sender in crowd[:5]:
+                sender.send(framed(FRAMES[name]))
+                sender.close()
+            crowd = [*crowd[5:], *(Sender(address, context) for _ in range(5))]
+        request_all(address, context)
+    for sender in crowd:
+        sender.close()
+    return canary
+
+
 @pytest.mark.parametrize("transport", ["plain", "tls"])
 def test_while_all_of_it_comes_in_a_canary_notices_nothing(
-    server: Server, secure: tuple[Server, ssl.SSLContext], channel: str, transport: str
+    server: Server, secure: tuple[Server, ssl.SSLContext], transport: str
 ) -> None:
+    """It is in time, at the third try at the latest: a busy machine alone may make it late."""
     at, context = (server, None) if transport == "plain" else secure
-    client = LeanCanary(at.address) if context is None else TlsClient(at, context)
-    crowd = [Sender(at.address, context) for _ in range(40 if context is None else 12)]
-    canary = Canary(client, channel)
-    canary.start()
-    stretch = how_busy()
-    for names in (["arrays"], ["as many arrays as are made"]):
-        in_threads(lambda sender, names=names: sender.send(names), crowd)  # type: ignore[misc]
-    others = [name for name in FRAMES if name not in ENDS]
-    in_threads(lambda sender: sender.send(others[crowd.index(sender) :: 8]), crowd[:8])
-    for name in ENDS:  # more than one of each: they are all that is sent then
-        for sender in crowd[:5]:
-            sender.socket.sendall(framed(FRAMES[name]))
-            sender.socket.close()
-        crowd = [*crowd[5:], *(Sender(at.address, context) for _ in range(5))]
-    request_all(at.address, context)
-    p99, stretch = canary.finish(), max(stretch, how_busy())
-    client.__exit__()
-    for sender in crowd:
-        sender.socket.close()
-    assert p99 < 50 * stretch
+    for _ in range(TRIES):
+        stretch = how_busy()
+        canary = beside_all_of_it(at.address, context)
+        seconds = MOST_SECONDS * max(stretch, how_busy())
+        if canary.in_time(seconds=seconds):
+            break
+    canary.check(seconds=seconds)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import pytest
 
 from tests.harness import history
-from tests.leanclient import LeanClient
+from tests.rawclient import RawClient
 
 
 def talk(server, channel, count):
     """Publish so many, and see them arrive; returns the place of the last one."""
-    with LeanClient(server.address) as reader, LeanClient(server.address) as publisher:
-        reader.send({"action": 10, "channel": channel})
-        reader.expect(11)
-        publisher.publish(channel, *map(str, range(count)))
+    with RawClient(server.address) as reader, RawClient(server.address) as publisher:
+        reader.attach(channel)
+        publisher.pour(channel, *map(str, range(count)))
         publisher.acked(count)
-        heard = [reader.expect(15) for _ in range(count)]
+        heard = [reader.skip_to(15) for _ in range(count)]
     assert [message["messages"][0]["data"] for message in heard] == [str(n) for n in range(count)]
     return heard[-1]["channelSerial"]
 
 
 def attach(server, channel, place):
-    with LeanClient(server.address) as client:
-        client.send({"action": 10, "channel": channel, "channelSerial": place})
-        return client.expect(11)
+    with RawClient(server.address) as client:
+        return client.attach(channel, channelSerial=place)
 
 
 @pytest.mark.parametrize("durability", ["synced", "written"])

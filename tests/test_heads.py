@@ -9,7 +9,8 @@ import base64
 import pytest
 
 from tests.harness import KEY
-from tests.peer import CLOSE, Peer, Served, frame, upgrade
+from tests.peer import CLOSE, Peer, frame, upgrade
+from tests.rawclient import Served
 
 BASIC = base64.b64encode(KEY.encode()).decode()
 TIME = b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -53,7 +54,7 @@ def sent_before(peer: Peer, before: list[bytes]) -> None:
 def test_a_head_above_the_limit_is_refused_on_every_way_in(
     served: Served, before: list[bytes], kind: bytes, over: int
 ) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         sent_before(peer, before)
         peer.send(of_size(kind, MOST + over))
         assert peer.refusal() == (431, 40000, f"the request head is larger than {MOST} bytes")
@@ -65,7 +66,7 @@ def test_a_head_above_the_limit_is_refused_on_every_way_in(
 def test_a_head_of_exactly_the_limit_is_served_on_every_way_in(
     served: Served, before: list[bytes], kind: bytes
 ) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         sent_before(peer, before)
         peer.send(of_size(kind, MOST))
         if b"Upgrade:" in kind:
@@ -80,10 +81,10 @@ def test_the_limit_of_a_head_is_the_operator_s(make_server, authority) -> None: 
     for arguments, tls in (((), None), authority):
         small = Served(make_server(arguments=arguments, config=config), tls)
         for kind in KINDS.values():
-            with Peer(small) as peer:
+            with small.peer() as peer:
                 peer.send(of_size(kind, 1025))
                 assert peer.refusal()[:2] == (431, 40000)
-            with Peer(small) as peer:
+            with small.peer() as peer:
                 peer.send(of_size(kind, 1024))
                 assert peer.told(1)[0] in ("100", "101", "200", "201")
 
@@ -107,7 +108,7 @@ TWO_LENGTHS = {
 def test_a_body_whose_length_two_may_read_differently_is_refused_and_nothing_behind_it_is_read(
     served: Served, before: list[bytes], sent: bytes
 ) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         sent_before(peer, before)
         peer.send(sent + TIME)
         assert peer.refusal()[:2] == (400, 40008)
@@ -159,7 +160,7 @@ REFUSED = {
 def test_a_refused_upgrade_has_a_body_with_code_and_reason(
     served: Served, before: list[bytes], sent: bytes, status: int, code: int, says: str
 ) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         sent_before(peer, before)
         peer.send(sent)
         if sent.startswith(b"HEAD"):
@@ -173,7 +174,7 @@ def test_a_refused_upgrade_has_a_body_with_code_and_reason(
 
 
 def test_who_speaks_another_version_is_told_which_is_spoken_here(served: Served) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(instead("sec-websocket-version", "8"))
         status, headers, _ = peer.answer()
         assert (status, headers["sec-websocket-version"], headers["upgrade"]) == (426, "13", "websocket")
@@ -195,7 +196,7 @@ def test_who_speaks_another_version_is_told_which_is_spoken_here(served: Served)
 )
 @before_it
 def test_what_is_unusual_about_an_upgrade_and_right_is_taken(served: Served, before: list[bytes], sent: bytes) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         sent_before(peer, before)
         peer.send(sent + frame(CLOSE))
         assert peer.told() == ["101", "CONNECTED", "close 1000"]
@@ -228,7 +229,7 @@ def test_a_path_of_another_protocol_is_refused_by_its_name(served: Served, path:
         upgrade(path=path),
         upgrade(path=path, more="X-More: 1\r\nX-More: 2\r\n"),
     ):
-        with Peer(served) as peer:
+        with served.peer() as peer:
             peer.send(sent)
             status, code, message = peer.refusal()
             assert (status, code) == (404, 40400)
@@ -237,6 +238,6 @@ def test_a_path_of_another_protocol_is_refused_by_its_name(served: Served, path:
 
 def test_a_path_that_only_looks_like_one_of_another_protocol_has_no_name(served: Served) -> None:
     for path in ("/application", "/apps/1/settings", "/channels/app/nothing", "/socket", "/x/y/websocket"):
-        with Peer(served) as peer:
+        with served.peer() as peer:
             peer.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             assert peer.refusal()[2].startswith("unknown route: ")

@@ -14,7 +14,6 @@ import pytest
 from server.cli import main
 from tests.harness import Server, channel_path, publish, request, wait_until
 from tests.jwts import jwt
-from tests.leanclient import LeanClient
 from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import ended_with
 
@@ -128,10 +127,9 @@ def test_of_a_burst_what_is_within_the_limit_is_stored_in_order_and_the_rest_ref
 ) -> None:
     """All in one write, so in one turn of the server: on the short way for publishes, and on the long one."""
     server = make_server(config="[limits.connection]\nmessages_in = 100\n")
-    with LeanClient(server.address) as client, LeanClient(server.address) as reader:
-        reader.send({"action": 10, "channel": "burst"})
-        reader.expect(11)
-        client.publish("burst", *(f"m{n}" for n in range(300)))
+    with RawClient(server.address) as client, RawClient(server.address) as reader:
+        reader.attach("burst")
+        client.pour("burst", *(f"m{n}" for n in range(300)))
         answers: dict[int, int] = {}
         while len(answers) < 300:
             answer = client.expect(1, 2)

@@ -15,7 +15,7 @@ from engine.message import publish_from
 from ext.text.values import Unread
 from ext.wire.encoder import JSON, MSGPACK
 from tests.harness import token
-from tests.peer import Served
+from tests.rawclient import Served
 from tests.ways import Way, refusal, ways
 
 SIZE = 65_536

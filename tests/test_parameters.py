@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.peer import Peer, Served, message, upgrade
-from tests.rawclient import Action, RawClient, RefusedError
+from tests.peer import message, upgrade
+from tests.rawclient import Action, RefusedError, Served
 
 REFUSED = {
     "echo": ["maybe", "", "1", "False", "%00", "fals%c3%a9"],
@@ -20,7 +20,7 @@ REFUSED = {
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 @pytest.mark.parametrize("more", ["", "X-More: 1\r\nX-More: 2\r\n"], ids=["usual", "unusual"])
 def test_a_value_that_is_none_is_refused(served: Served, name: str, value: str, format: str, more: str) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(upgrade(format, query=f"&{name}={value}", more=more))
         assert peer.told() == ["101", f"ERROR {40000 if name == 'format' else 40003}/400", "close 1000"]
         assert peer.formats == {"json" if name == "format" else format}
@@ -32,7 +32,7 @@ def test_a_version_that_is_none_is_refused(served: Served, value: str) -> None:
         upgrade(query=f"&v={value.replace(' ', '%20')}"),
         upgrade(query="&v=", more=f"X-Ably-Version: {value}_\r\n"),
     ):
-        with Peer(served) as peer:
+        with served.peer() as peer:
             peer.send(sent)
             assert peer.told() == ["101", "ERROR 40017/400", "close 1000"]
 
@@ -54,13 +54,13 @@ def test_a_version_that_is_none_is_refused(served: Served, value: str) -> None:
     ],
 )
 def test_a_value_that_is_known_is_taken_and_so_is_a_name_that_is_not(served: Served, query: str) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(upgrade(query=query) + message({"action": 7}))
         assert peer.told() == ["101", "CONNECTED", "CLOSED", "close 1000"]
 
 
 def test_a_query_of_too_many_parameters_is_refused_as_one(served: Served) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(upgrade(query="".join(f"&x{n}=" for n in range(98))))
         assert peer.told() == ["101", "ERROR 40000/400", "close 1000"]
 
@@ -68,7 +68,7 @@ def test_a_query_of_too_many_parameters_is_refused_as_one(served: Served) -> Non
 @pytest.mark.parametrize("value", ["maybe", "", 1, 0.5, "True"])
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_the_echo_of_an_attachment_is_true_or_false(served: Served, channel: str, value: object, format: str) -> None:
-    with RawClient(served.server.address, format=format, tls=served.tls) as client:
+    with served.client(format=format) as client:
         for name, fields in ((channel, {"params": {"echo": value}}), (f"[?echo={value}]{channel}", {})):
             with pytest.raises(RefusedError) as refused:
                 client.attach(name, **fields)

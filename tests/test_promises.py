@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.checker import Outcome, PublisherLog, Sent, Stored, check
+from tests.checker import Outcome, PublisherLog, Sent, Stored, check, subscriber_log
 from tests.harness import history, request, rss, wait_until
-from tests.leanclient import LeanClient, subscriber_log
+from tests.rawclient import RawClient
 
 MIB = 1 << 20
 SHORT = "[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_interval_ms = 1000\n"
@@ -18,13 +18,13 @@ SHORT = "[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_in
 
 def test_many_publishers_with_the_same_ids_store_each_once_and_are_told_the_same(server, channel):
     """Promise 3, while the first one is still being written."""
-    clients = [LeanClient(server.address) for _ in range(20)]
+    clients = [RawClient(server.address) for _ in range(20)]
     start, told = threading.Barrier(len(clients)), []
 
     def publish(client):
         start.wait()
         for n in range(50):
-            client.publish(channel, "the same", id=f"shared-{n}")
+            client.pour(channel, "the same", id=f"shared-{n}")
         told.append(client.acked(50))
 
     threads = [threading.Thread(target=publish, args=(client,)) for client in clients]
@@ -43,25 +43,25 @@ def test_many_publishers_with_the_same_ids_store_each_once_and_are_told_the_same
 
 def test_an_id_stays_used_across_a_crash(make_server, channel):
     server = make_server()
-    with LeanClient(server.address) as client:
-        client.publish(channel, "first", id="only-once")
+    with RawClient(server.address) as client:
+        client.pour(channel, "first", id="only-once")
         [serial] = client.acked(1)
     server.kill()
     server.start()
-    with LeanClient(server.address) as client:
-        client.publish(channel, "first", id="only-once")
+    with RawClient(server.address) as client:
+        client.pour(channel, "first", id="only-once")
         assert client.acked(1) == [serial]
     assert [message["data"] for message in history(server.address, channel)] == ["first"]
 
 
 def test_the_window_of_ids_ends(make_server, channel):
     server = make_server(config=SHORT)
-    with LeanClient(server.address) as client:
-        client.publish(channel, "first", id="x")
+    with RawClient(server.address) as client:
+        client.pour(channel, "first", id="x")
         first = client.acked(1)
 
         def forgotten():
-            client.publish(channel, "first", id="x")
+            client.pour(channel, "first", id="x")
             return client.acked(1) != first
 
         wait_until(forgotten, seconds=30, what="the end of the window")
@@ -83,22 +83,21 @@ def test_what_the_disk_does_not_take_is_refused_and_the_rest_is_there_after_a_cr
     """
     server = make_server(before_exec=limited(3))
     sent = []
-    with LeanClient(server.address) as publisher, LeanClient(server.address) as reader:
-        reader.send({"action": 10, "channel": channel})
-        heard = [reader.expect(11)]
+    with RawClient(server.address) as publisher, RawClient(server.address) as reader:
+        heard = [reader.attach(channel)]
         for n in range(400):
             mark = str(n).ljust(30_000, ".")
-            publisher.publish(channel, mark)
-            answer = publisher.expect(1, 2)
+            publisher.pour(channel, mark)
+            answer = publisher.skip_to(1, 2)
             if answer["action"] == 2:
                 assert (answer["error"]["code"], answer["error"]["statusCode"]) == (50003, 503)
                 sent.append(Sent(mark, Outcome.NACKED))
             else:
                 sent.append(Sent(mark, Outcome.ACKED, answer["res"][0]["serials"][0]))
         assert any(one.outcome is Outcome.NACKED for one in sent)
-        heard += [reader.expect(15) for one in sent if one.outcome is Outcome.ACKED]
+        heard += [reader.skip_to(15) for one in sent if one.outcome is Outcome.ACKED]
         reader.send({"action": 0, "id": "alive"})
-        assert reader.expect(0)["id"] == "alive"
+        assert reader.skip_to(0)["id"] == "alive"
     server.kill()
     server.before_exec = None
     server.start()
@@ -106,9 +105,8 @@ def test_what_the_disk_does_not_take_is_refused_and_the_rest_is_there_after_a_cr
     report = check([PublisherLog("publisher", sent, all_answered=True)], [subscriber_log("reader", heard)], stored)
     assert not report.faults, str(report)
     assert report.stored == report.acked
-    with LeanClient(server.address) as publisher:
-        publisher.publish(channel, "again")
-        publisher.acked(1)
+    with RawClient(server.address) as publisher:
+        publisher.publish(channel, {"data": "again"})
 
 
 @pytest.mark.load
@@ -123,20 +121,18 @@ def test_a_thousand_clients_that_are_away_cost_what_their_channels_log_costs(mak
 
     def grown(*, away):
         server = make_server(config=config)
-        with LeanClient(server.address) as publisher:
-            publisher.publish("warm", "up")
-            publisher.acked(1)
+        with RawClient(server.address) as publisher:
+            publisher.publish("warm", {"data": "up"})
             before = rss(server.pid)
             for n in range(clients):
-                with LeanClient(server.address) as client:
-                    client.send({"action": 10, "channel": f"shared-{n % channels}"})
-                    client.expect(11)
+                with RawClient(server.address) as client:
+                    client.attach(f"shared-{n % channels}")
                     if not away:
                         client.send({"action": 7})
-                        client.expect(8)
+                        client.skip_to(8)
             for turn in range(20 * 5):  # the window's worth, as fast as it goes
                 for n in range(channels):
-                    publisher.publish(f"shared-{n}", str(turn).ljust(10_000, "."))
+                    publisher.pour(f"shared-{n}", str(turn).ljust(10_000, "."))
                 publisher.acked(channels)
         result = rss(server.pid) - before
         server.stop()
@@ -147,38 +143,32 @@ def test_a_thousand_clients_that_are_away_cost_what_their_channels_log_costs(mak
 
 
 def test_clients_that_were_away_get_exactly_what_they_missed(server, channel):
-    with LeanClient(server.address) as publisher:
+    with RawClient(server.address) as publisher:
         places = []
         for n in range(20):
-            with LeanClient(server.address) as client:
-                client.send({"action": 10, "channel": channel})
-                places.append(client.expect(11)["channelSerial"])
-            publisher.publish(channel, str(n))
-            publisher.acked(1)
+            with RawClient(server.address) as client:
+                places.append(client.attach(channel)["channelSerial"])
+            publisher.publish(channel, {"data": str(n)})
         for n, place in enumerate(places):
-            with LeanClient(server.address) as client:
-                client.send({"action": 10, "channel": channel, "channelSerial": place})
-                assert client.expect(11)["flags"] & 4
-                missed = [client.expect(15)["messages"][0]["data"] for _ in range(20 - n)]
+            with RawClient(server.address) as client:
+                assert client.attach(channel, channelSerial=place)["flags"] & 4
+                missed = [client.skip_to(15)["messages"][0]["data"] for _ in range(20 - n)]
                 assert missed == [str(m) for m in range(n, 20)]
 
 
 def test_beyond_the_window_a_client_is_told_that_continuity_is_lost(make_server, channel):
     """Promise 5: never a silent gap."""
     server = make_server(config=SHORT)
-    with LeanClient(server.address) as client:
-        client.send({"action": 10, "channel": channel})
-        place = client.expect(11)["channelSerial"]
-    with LeanClient(server.address) as publisher:
-        publisher.publish(channel, "missed")
-        publisher.acked(1)
+    with RawClient(server.address) as client:
+        place = client.attach(channel)["channelSerial"]
+    with RawClient(server.address) as publisher:
+        publisher.publish(channel, {"data": "missed"})
 
         def told():
-            with LeanClient(server.address) as client:
-                client.send({"action": 10, "channel": channel, "channelSerial": place})
-                attached = client.expect(11)
+            with RawClient(server.address) as client:
+                attached = client.attach(channel, channelSerial=place)
                 if attached["flags"] & 4:
-                    assert client.expect(15)["messages"][0]["data"] == "missed"
+                    assert client.skip_to(15)["messages"][0]["data"] == "missed"
                     return False
                 assert attached["error"]["code"] == 90003
                 return True

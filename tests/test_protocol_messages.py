@@ -3,7 +3,6 @@
 import pytest
 
 from tests.harness import history, publish
-from tests.leanclient import LeanClient
 from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import until_pong
 from tests.test_protocol_channels import SUBSCRIBE, texts, with_rights
@@ -85,7 +84,7 @@ def test_every_publish_has_exactly_one_answer_in_order_also_with_nacks_between(s
 
 def test_an_ack_spans_only_serials_that_follow_each_other(server, channel):
     serials = [0, 1, 3, 3, 9, 4, 5]
-    with LeanClient(server.address) as client:
+    with RawClient(server.address) as client:
         pm = {"action": 15, "channel": channel, "messages": [{"data": "x"}]}
         client.send(*({**pm, "msgSerial": serial} for serial in serials))  # at once, so that they are stored at once
         answered = []

@@ -5,28 +5,19 @@ it is (server/realtime/libraries.py)."""
 
 from __future__ import annotations
 
-import ssl
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 
 from server.realtime.libraries import discards_while_attaching
 from tests.harness import Server
-from tests.leanclient import LeanClient
-from tests.rawclient import HAS_BACKLOG, RESUMED, RawClient
+from tests.rawclient import HAS_BACKLOG, RESUMED, Served
 from tests.test_continuity import Stream, number
 
 ATTACHED, MESSAGE = 11, 15
 HANDS_ON = "ably-js/2.28.0 nodejs/22.4.1"
 DISCARDS = "ably-java/1.2.50 jre/17.0.1"
 AGAIN = 100  # times that a client attaches anew
-
-
-@dataclass
-class Served:
-    server: Server
-    tls: ssl.SSLContext | None
 
 
 @pytest.fixture(scope="module", params=["plain", "TLS"])
@@ -72,11 +63,7 @@ def test_what_was_on_its_way_comes_again_only_for_who_may_have_discarded_it(serv
     headers = {} if params else {"Ably-Agent": agent}
     if "unusual" in told:
         headers["TE"] = "trailers"
-    address = served.server.address
-    with (
-        RawClient(address, format=format, tls=served.tls, headers=headers, **params) as client,
-        RawClient(address, tls=served.tls) as other,
-    ):
+    with served.client(format=format, headers=headers, **params) as client, served.client() as other:
         begin = client.attach(channel)["channelSerial"]
         for text in "abc":
             other.publish(channel, {"data": text})
@@ -92,7 +79,7 @@ def test_what_was_on_its_way_comes_again_only_for_who_may_have_discarded_it(serv
             if agent == HANDS_ON:
                 assert not again["flags"] & HAS_BACKLOG
                 assert again["channelSerial"] >= cursors[-1]
-        with RawClient(address, format=format, tls=served.tls, headers=headers, **params) as back:
+        with served.client(format=format, headers=headers, **params) as back:
             assert back.attach(channel, channelSerial=cursors[0])["flags"] & RESUMED
             assert [message["data"] for message in back.deliveries(channel, 3)] == list("abc"), "on another connection"
         lost = client.attach(channel, channelSerial="garbage")
@@ -104,28 +91,24 @@ def test_what_was_on_its_way_comes_again_only_for_who_may_have_discarded_it(serv
 def test_under_load_every_message_is_handed_on_once_and_in_order(served, channel, agent):
     """A client with much on its way all the time, which either discards what comes while it attaches anew, or not."""
     stream = Stream(served.server.address, channel, tls=served.tls)
-    query = "&agent=" + agent.replace(" ", "%20")
     got, between = [], 0
     stream.start()
     try:
-        with LeanClient(served.server.address, query=query, tls=served.tls) as client:
-            client.send({"action": 10, "channel": channel})
-            place = client.expect(ATTACHED)["channelSerial"]
+        with served.client(agent=agent) as client:
+            place = client.attach(channel)["channelSerial"]
             for turn in range(AGAIN):
                 while not got or len(got) < 10 * turn:
-                    message = client.expect(MESSAGE)
+                    message = client.skip_to(MESSAGE)
                     got.append(number(message))
                     place = message["channelSerial"]
                 echo = "true" if turn % 2 else "false"
                 client.send({"action": 10, "channel": channel, "channelSerial": place, "params": {"echo": echo}})
-                for message in client.messages():
+                while (message := client.receive())["action"] != ATTACHED:
                     if message["action"] == MESSAGE:
                         between += 1
                         if agent == HANDS_ON:
                             got.append(number(message))
                             place = message["channelSerial"]
-                    elif message["action"] == ATTACHED:
-                        break
                 assert message["flags"] & RESUMED
                 assert message["channelSerial"] == place, "as far as it has handed on what came"
     finally:

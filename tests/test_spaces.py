@@ -10,8 +10,7 @@ import pytest
 
 from tests.harness import KEY, token
 from tests.jwts import jwt
-from tests.peer import Served
-from tests.rawclient import Action, RawClient, RefusedError
+from tests.rawclient import Action, RawClient, RefusedError, Served
 from tests.restclient import RestClient
 
 AROUND = ["{}\n", " {}", "\t{}\r\n", "\r\n {} \n\n", "\u00a0{}"]

@@ -6,19 +6,8 @@ from __future__ import annotations
 import pytest
 
 from tests.harness import history, wait_until
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Peer,
-    Served,
-    frame,
-    message,
-    upgrade,
-)
+from tests.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, message, upgrade
+from tests.rawclient import Served
 
 LARGE = 512 * 1024  # maxFrameSize
 HELLO = ["101", "CONNECTED"]
@@ -66,7 +55,7 @@ VIOLATIONS = {
 def test_what_is_wrong_is_told_and_ends_the_connection(
     served: Served, format: str, when: str, sent: bytes, told: list[str]
 ) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         if when == "later":
             peer.send(upgrade(format))
             assert peer.told(2) == HELLO
@@ -80,7 +69,7 @@ def test_what_is_wrong_is_told_and_ends_the_connection(
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_what_came_before_a_violation_is_dealt_with(served: Served, channel: str, format: str) -> None:
     publish = {"action": 15, "channel": channel, "msgSerial": 0, "messages": [{"data": "x"}]}
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(upgrade(format) + message({"action": 0, "id": "a"}, format) + message(publish, format) + frame(3))
         assert peer.told() == [*HELLO, "HEARTBEAT a", *BROKEN]
     wait_until(lambda: len(history(served.server.address, channel, tls=served.tls)) == 1, what="the message")
@@ -92,7 +81,7 @@ def test_a_frame_tells_its_own_format_and_the_connection_that_of_the_answers(
     served: Served, when: str, format: str, other: str
 ) -> None:
     asked = message({"action": 0, "id": "a"}, other) + message({"action": 0, "id": "b"}, format)
-    with Peer(served) as peer:
+    with served.peer() as peer:
         if when == "later":
             peer.send(upgrade(format))
             assert peer.told(2) == HELLO
@@ -128,7 +117,7 @@ TOGETHER = {
 def test_what_comes_in_one_read_with_the_request_is_answered_after_it(
     served: Served, format: str, messages: list[dict[str, object]], raw: bytes, told: list[str]
 ) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(upgrade(format) + b"".join(message(each, format) for each in messages) + raw)
         assert peer.told(2 + len(told)) == HELLO + told
         if told[-1].startswith("close"):
@@ -140,7 +129,7 @@ def test_what_comes_in_one_read_with_the_request_is_answered_after_it(
 def test_a_frame_that_is_begun_in_one_read_with_the_request_is_ended_later(served: Served, more: str, cut: int) -> None:
     """Also where the library for WebSockets is asked about the request."""
     whole = message({"action": 0, "id": "begun with the request"}) + frame(PING, b"behind")
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(upgrade(more=more) + whole[:cut])
         assert peer.told(2) == HELLO
         peer.send(whole[cut:])
@@ -152,7 +141,7 @@ def test_a_frame_that_is_begun_in_one_read_with_the_request_is_ended_later(serve
 def test_a_close_frame_behind_the_request_gets_its_101_on_every_way_in(
     served: Served, more: str, before: bytes
 ) -> None:
-    with Peer(served) as peer:
+    with served.peer() as peer:
         peer.send(before + upgrade(more=more) + frame(PING, b"x") + frame(CLOSE))
         if before:
             assert peer.answer()[0] == 200
@@ -161,6 +150,6 @@ def test_a_close_frame_behind_the_request_gets_its_101_on_every_way_in(
 
 def test_a_refused_client_is_told_so_whatever_comes_behind_its_request(served: Served) -> None:
     for behind in (b"", message({"action": 0}), frame(3), frame(CLOSE), frame(PING), b"\xff"):
-        with Peer(served) as peer:
+        with served.peer() as peer:
             peer.send(upgrade(key="app1.key1:wrong") + behind)
             assert peer.told() == ["101", "ERROR 40101/401", "close 1000"]
