@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import ssl
@@ -12,13 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from engine.auth.requests import sign
-from tests.harness import KEY, channel_path, request, wait_until
+from tests.harness import KEY, channel_path, publish, request, wait_until
+from tests.rawclient import RawClient
 from tests.skewed import SkewedServer
 
 DAY_MS = 86_400_000
@@ -54,55 +50,10 @@ def make(tmp_path: Path, authority: tuple[tuple[str, ...], ssl.SSLContext]) -> I
     assert not any(one.complaints() for one in made), [one.complaints() for one in made]
 
 
-class Client:
-    """Blocking, plain or with TLS, in either format."""
-
-    def __init__(self, server: SkewedServer, context: ssl.SSLContext, wire: tuple[str, bool], **params: str) -> None:
-        self.format, tls = wire
-        query = "".join(f"&{name}={value}" for name, value in params.items())
-        uri = f"{'wss' if tls else 'ws'}://127.0.0.1:{server.port}/?key={KEY}&v=5&format={self.format}{query}"
-        self.websocket = connect(
-            uri, ssl=context if tls else None, max_size=None, ping_interval=None, close_timeout=0.1
-        )
-        self.connected = self.expect(4)
-
-    @property
-    def id(self) -> str:
-        return str(self.connected["connectionId"])
-
-    @property
-    def key(self) -> str:
-        return str(self.connected["connectionDetails"]["connectionKey"])
-
-    def send(self, message: dict[str, Any]) -> None:
-        self.websocket.send(json.dumps(message) if self.format == "json" else msgpack.packb(message))
-
-    def expect(self, *actions: int) -> dict[str, Any]:
-        deadline = time.monotonic() + 20
-        while True:
-            payload = self.websocket.recv(max(0, deadline - time.monotonic()))
-            message: dict[str, Any] = json.loads(payload) if self.format == "json" else msgpack.unpackb(payload)
-            if message["action"] in actions:
-                return message
-
-    def publish(self, channel: str, number: int, messages: list[dict[str, Any]]) -> list[str]:
-        """The serials that its ACK tells."""
-        self.send({"action": 15, "channel": channel, "msgSerial": number, "messages": messages})
-        answer = self.expect(1, 2)
-        assert answer["action"] == 1, answer
-        return list(answer["res"][0]["serials"])
-
-    def attach(self, channel: str, **fields: Any) -> dict[str, Any]:
-        self.send({"action": 10, "channel": channel, **fields})
-        return self.expect(11)
-
-    def falls_mute(self) -> None:
-        """As if its network were gone: nothing is said any more, not even pongs."""
-        self.websocket.protocol.send_frame = lambda frame: None
-
-    def close(self) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            self.websocket.close()
+def speak(server: SkewedServer, context: ssl.SSLContext, wire: tuple[str, bool], **params: str) -> RawClient:
+    """Plain or with TLS, in either format. While it isn't read from, nothing is said either, not even pongs."""
+    format, tls = wire
+    return RawClient(server.address, format=format, tls=context if tls else None, **params)
 
 
 def stored(server: SkewedServer, context: ssl.SSLContext, channel: str, query: str = "") -> list[dict[str, Any]]:
@@ -132,20 +83,19 @@ def test_what_is_sent_again_after_a_late_resume_is_stored_once(make, authority, 
     """Default settings: lost is found after 40 s, and resumed at the end of the two minutes from there."""
     server, context = make(tls=wire[1]), authority[1]
     tls = context if wire[1] else None
-    client = Client(server, context, wire)
+    client = speak(server, context, wire)
     spaces = ["synced", "written"] if restarts else ["synced", "written", "memory", "kept"]
     sent = [(f"{space}:{n}", messages) for space in spaces for n, messages in enumerate((ONE, SEVERAL, WITH_IDS))]
 
     def publish_for(key: str) -> Any:
         """Over HTTP."""
-        body = {"id": f"{client.id}:777:0", "data": "once", "connectionKey": key}
+        body = {"id": f"{client.connection_id}:777:0", "data": "once", "connectionKey": key}
         status, answer, _ = request(server.address, "POST", channel_path("synced:http"), body, tls=tls)
         assert status == 201, answer
         return answer["serials"]
 
-    over_http = publish_for(client.key)
-    first = [client.publish(channel, number, messages) for number, (channel, messages) in enumerate(sent)]
-    client.falls_mute()
+    over_http = publish_for(client.connection_key)
+    first = [client.publish(channel, *messages) for channel, messages in sent]
     server.passes(41_000)
     server.passes(5_500, settles=False)  # for a connection that was just sending a heartbeat at the first look
     wait_until(lambda: connections(server, tls) == 0, what="the loss of the connection")
@@ -154,22 +104,21 @@ def test_what_is_sent_again_after_a_late_resume_is_stored_once(make, authority, 
         wait_until(lambda: (server.data / "alive").read_text() != noted, what="a note that the server is alive")
         server.restart()
     server.passes(107_000)
-    again = Client(server, context, wire, resume=client.key)
-    assert again.id == client.id, again.connected
-    assert [again.publish(channel, number, messages) for number, (channel, messages) in enumerate(sent)] == first
-    assert publish_for(again.key) == over_http
+    again = speak(server, context, wire, resume=client.connection_key)
+    assert again.connection_id == client.connection_id, again.connected
+    assert [again.publish(channel, *messages) for channel, messages in sent] == first
+    assert publish_for(again.connection_key) == over_http
     if not restarts:
         assert len(stored(server, context, "kept:1")) == len(SEVERAL)
-    again.falls_mute()
     server.passes(41_000)
     server.passes(5_500, settles=False)
     wait_until(lambda: connections(server, tls) == 0, what="the loss of the connection")
     server.passes(116_000, settles=False)
-    late = Client(server, context, wire, resume=again.key)
-    assert late.id != client.id
+    late = speak(server, context, wire, resume=again.connection_key)
+    assert late.connection_id != client.connection_id
     assert late.connected["error"]["code"] == 80005
     for one in (client, again, late):
-        one.close()
+        one.drop()
 
 
 # the wall clock is set
@@ -183,18 +132,18 @@ def test_what_is_sent_again_after_a_late_resume_is_stored_once(make, authority, 
 def test_a_wall_clock_that_is_wrong_for_three_seconds_costs_nobody_anything(make, authority, wire, by_ms):
     server, context = make(tls=wire[1]), authority[1]
     tls = context if wire[1] else None
-    publisher, reader = Client(server, context, wire), Client(server, context, wire)
+    publisher, reader = speak(server, context, wire), speak(server, context, wire)
     channels = ["synced:x", "written:x", "memory:x", "kept:x"]
     places = {channel: reader.attach(channel)["channelSerial"] for channel in channels}
-    for n, channel in enumerate(channels):
-        publisher.publish(channel, n, [{"id": "before", "data": "before"}])
+    for channel in channels:
+        publisher.publish(channel, {"id": "before", "data": "before"})
     server.set_wall(by_ms)
-    for n, channel in enumerate(channels, start=10):
-        publisher.publish(channel, n, [{"id": "meanwhile", "data": "meanwhile"}])
+    for channel in channels:
+        publisher.publish(channel, {"id": "meanwhile", "data": "meanwhile"})
     server.passes(2_500)
     server.set_wall(-by_ms)
-    for n, channel in enumerate(channels, start=20):
-        publisher.publish(channel, n, [{"id": "after", "data": "after"}])
+    for channel in channels:
+        publisher.publish(channel, {"id": "after", "data": "after"})
     heard = [reader.expect(15) for _ in range(3 * len(channels))]
     for channel in channels:
         serials = [message["channelSerial"] for message in heard if message["channel"] == channel]
@@ -206,18 +155,18 @@ def test_a_wall_clock_that_is_wrong_for_three_seconds_costs_nobody_anything(make
         for channel in [channel for channel in channels if not (restarts and channel == "memory:x")]:
             direction = stored(server, context, channel, "&direction=forwards")
             assert [message["data"] for message in direction] == ["before", "meanwhile", "after"]
-            late = Client(server, context, wire)
+            late = speak(server, context, wire)
             assert late.attach(channel, channelSerial=places[channel])["flags"] & 4
             assert [late.expect(15)["messages"][0]["data"] for _ in range(3)] == ["before", "meanwhile", "after"]
-            late.close()
-            late = Client(server, context, wire)
+            late.drop()
+            late = speak(server, context, wire)
             late.attach(channel, params={"rewind": "1m"})
             assert [late.expect(15)["messages"][0]["data"] for _ in range(3)] == ["before", "meanwhile", "after"]
-            late.close()
+            late.drop()
     health = request(server.address, "GET", "/health", tls=tls)[1]
     assert health["status"] == "ok"
-    publisher.close()
-    reader.close()
+    publisher.drop()
+    reader.drop()
 
 
 def test_what_a_wrong_clock_has_outlived_is_not_forgotten(make):
@@ -247,23 +196,23 @@ def test_what_a_wrong_clock_has_outlived_is_not_forgotten(make):
 def test_statistics_of_a_week_survive_a_clock_that_is_wrong_for_a_while(make, authority):
     server = make()
     begun_ms = request(server.address, "GET", "/time")[1][0]
-    client = Client(server, authority[1], WIRES[0])
+    client = speak(server, authority[1], WIRES[0])
 
     def published() -> float:
         """Since the server was started, by the right time."""
         found = request(server.address, "GET", f"/stats?start={begun_ms - 60_000}&end={begun_ms + 60_000}")[1]
         return float(sum(each["entries"].get("messages.inbound.realtime.messages.count", 0) for each in found))
 
-    client.publish("room", 0, ONE)
+    client.publish("room", *ONE)
     server.passes(12_000)
     assert published() == 1
     server.set_wall(40 * DAY_MS)
-    for number in (1, 2):
-        client.publish("room", number, ONE)
+    for _ in range(2):
+        client.publish("room", *ONE)
         server.passes(12_000)
     server.set_wall(-40 * DAY_MS)
     assert published() == 1
-    client.close()
+    client.drop()
 
 
 def test_a_jump_is_logged_and_shown_in_health(make):
@@ -288,22 +237,18 @@ def test_a_jump_is_logged_and_shown_in_health(make):
 def test_after_a_step_back_messages_expire_as_soon_as_ever(make, authority):
     """And ids with them, so that those of a day do not fill what may be remembered."""
     server = make(config=SHORT + "max_idle_interval_ms = 3000\ndedup_ids = 500\n")
-    client = Client(server, authority[1], WIRES[0])
-    client.publish("room", 0, [{"data": "ahead"}])
+    publish(server.address, "room", {"data": "ahead"})
     server.set_wall(-DAY_MS)
-    number = 1
     for _ in range(4):
-        for _ in range(200):
-            client.publish("room", number, [{"data": str(number)}])
-            number += 1
-        for _ in range(3):  # so long that its window ends, and no silence too long
+        with speak(server, authority[1], WIRES[0]) as client:
+            for number in range(200):
+                client.publish("room", {"data": str(number)})
+        for _ in range(3):  # so long that its window ends
             server.passes(7_000)
-            client.publish("other", number, [{"data": "alive"}])
-            number += 1
+            publish(server.address, "other", {"data": "alive"})
     wait_until(lambda: not stored(server, authority[1], "room"), what="the end of the window")
-    attached = client.attach("room", params={"rewind": "60m"})
-    assert attached["error"]["code"] == 90004
-    client.close()
+    with speak(server, authority[1], WIRES[0]) as client:
+        assert client.attach("room", params={"rewind": "60m"})["error"]["code"] == 90004
 
 
 # the server is stopped, or waited for
@@ -314,23 +259,23 @@ def test_who_could_not_reach_a_stopped_server_was_not_silent(make_server, author
     config = SHORT + "max_idle_interval_ms = 600\nhandshake_seconds = 2\n"
     server = make_server(config=config, arguments=authority[0] if wire[1] else [])
     context = authority[1]
-    client, lost = Client(server, context, wire), Client(server, context, wire)
+    client, lost = speak(server, context, wire), speak(server, context, wire)
     client.attach("room")
-    lost.websocket.socket.shutdown(2)
-    first = client.publish("room", 0, ONE)
+    lost.drop()
+    first = client.publish("room", *ONE)
     client.expect(15)
     time.sleep(0.3)
     os.kill(server.pid, signal.SIGSTOP)
     time.sleep(3.2)
     os.kill(server.pid, signal.SIGCONT)
-    assert client.publish("room", 1, [{"data": "still here"}])
+    assert client.publish("room", {"data": "still here"})
     assert client.expect(15)["messages"][0]["data"] == "still here"
-    assert client.publish("room", 0, ONE) == first
-    again = Client(server, context, wire, resume=lost.key)
-    assert again.id == lost.id
+    assert client.publish("room", *ONE, msg_serial=0) == first
+    again = speak(server, context, wire, resume=lost.connection_key)
+    assert again.connection_id == lost.connection_id
     health = request(server.address, "GET", "/health", tls=context if wire[1] else None)[1]
     assert health["clock"]["stalls"] >= 1
     assert health["clock"]["stalledMs"] >= 2_900
     assert health["clock"]["jumps"] == 0
-    client.close()
-    again.close()
+    client.drop()
+    again.drop()
