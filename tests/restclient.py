@@ -14,6 +14,7 @@ import base64
 import http.client
 import json
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -71,8 +72,8 @@ class RestClient:
             assert self.ask("POST", "/channels/x/messages?x=1", b"", authorization=None).status == 401
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str | None) -> Answer:
-        """One request; bytes are sent as they are. A header given as None is left out."""
-        if body is not None and not isinstance(body, bytes):
+        """One request; bytes are sent as they are, of an iterator in chunks. A header given as None is left out."""
+        if body is not None and not isinstance(body, bytes | Iterator):
             body = msgpack.packb(body) if self.packed else json.dumps(body).encode()
         given = {name.replace("_", "-").lower(): value for name, value in headers.items()}
         fields = {name: value for name, value in self._headers.items() if name.lower() not in given}

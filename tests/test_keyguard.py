@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ from tests.harness import request
 from tests.jwts import jwt
 from tests.rawclient import RawClient, RefusedError
 from tests.rest_server import code_of
+from tests.restclient import RestClient
 
 KEY = "app1.key1:secret"
 BASIC = "Basic " + base64.b64encode(KEY.encode()).decode()
@@ -177,15 +177,10 @@ def test_from_another_address_a_key_is_refused_whichever_way_it_comes_and_a_toke
     assert [outcome(server, way, Authorization=token) for way in WAYS[:2]] == [0, 0]
     with RawClient(server.address, key=None, access_token=jwt()) as client:
         client.publish("x", {"data": "y"})
-    connection = http.client.HTTPConnection(*server.address, timeout=20)
     basic = "Basic " + base64.b64encode(harness.KEY.encode()).decode()
-    for authorization, expected in ((token, 201), (basic, 401), (token, 201), (basic, 401)):
-        headers = {"Authorization": authorization, "Content-Type": "application/json"}
-        connection.request("POST", "/channels/x/messages", b'{"data":"x"}', headers)
-        response = connection.getresponse()
-        response.read()
-        assert response.status == expected
-    connection.close()
+    with RestClient(server.address) as rest:
+        for authorization, expected in ((token, 201), (basic, 401), (token, 201), (basic, 401)):
+            assert rest.post("x", {"data": "x"}, authorization=authorization).status == expected
 
 
 @pytest.mark.usefixtures("source")

@@ -10,9 +10,7 @@ The checker holds the publishers' and subscribers' logs against the journal; wha
 
 from __future__ import annotations
 
-import base64
 import http.client
-import json
 import random
 import re
 import threading
@@ -20,29 +18,28 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgpack
 import pytest
 
 from tests.checker import Outcome, PublisherLog, Sent
-from tests.harness import KEY, Address, Server, channel_path, history
+from tests.harness import Address, Server, channel_path, history
 from tests.proxy import ChaosProxy
+from tests.restclient import Answer, RestClient
 from tests.returning import Publisher, Subscriber, settle_and_check
 
 SEED = 20261121
 RETRY_SECONDS = 0.02
 GIVE_UP_SECONDS = 30.0
-AUTHORIZATION = "Basic " + base64.b64encode(KEY.encode()).decode()
 
 
 class Rest(threading.Thread):
     """Something that is done over HTTP again and again; whatever goes wrong in the thread is raised by ``end``."""
 
-    def __init__(self, name: str, address: Address, channel: str) -> None:
+    def __init__(self, name: str, address: Address, channel: str, *, packed: bool = False) -> None:
         super().__init__(name=name, daemon=True)
-        self.address, self.channel = address, channel
+        self.channel = channel
         self.failure: BaseException | None = None
         self.ended = False
-        self._connection: http.client.HTTPConnection | None = None
+        self._rest = RestClient(address, packed=packed)
 
     def run(self) -> None:
         try:
@@ -50,8 +47,7 @@ class Rest(threading.Thread):
         except BaseException as error:
             self.failure = error
         finally:
-            if self._connection is not None:
-                self._connection.close()
+            self._rest.close()
 
     def work(self) -> None:
         raise NotImplementedError
@@ -66,30 +62,19 @@ class Rest(threading.Thread):
         if self.failure is not None:
             raise AssertionError(f"{self.name} failed: {self.failure!r}") from self.failure
 
-    def ask(self, method: str, path: str, body: Any = None, *, binary: bool = False) -> tuple[int, Any, list[str]]:
+    def ask(self, method: str, path: str, body: Any = None) -> Answer:
         """One request, until it is answered: what became of one that was not is not known."""
-        kind = "application/x-msgpack" if binary else "application/json"
-        headers = {"Authorization": AUTHORIZATION, "Content-Type": kind, "Accept": kind, "X-Ably-Version": "6"}
-        data = None if body is None else msgpack.packb(body) if binary else json.dumps(body)
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while True:
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection(*self.address, timeout=20)
             try:
-                self._connection.request(method, path, data, headers)
-                response = self._connection.getresponse()
-                content = response.read()
+                answer = self._rest.ask(method, path, body)
             except (OSError, http.client.HTTPException):
-                self._connection.close()
-                self._connection = None
+                self._rest.close()  # the next request connects again
                 assert time.monotonic() < deadline, "the server does not come back"
-                time.sleep(RETRY_SECONDS)
-                continue
-            if response.status in (500, 503):  # it is going, or has just come
-                time.sleep(RETRY_SECONDS)
-                continue
-            answer = msgpack.unpackb(content) if binary else json.loads(content)
-            return response.status, answer, response.headers.get_all("Link") or []
+            else:
+                if answer.status not in (500, 503):  # it is going, or has just come
+                    return answer
+            time.sleep(RETRY_SECONDS)
 
 
 class RestPublisher(Rest):
@@ -104,11 +89,11 @@ class RestPublisher(Rest):
         count: int,
         size: int = 1,
         batch: bool = False,
-        binary: bool = False,
+        packed: bool = False,
     ) -> None:
-        super().__init__(name, address, channel)
+        super().__init__(name, address, channel, packed=packed)
         self.repeated = 0
-        self._count, self._size, self._batch, self._binary = count, size, batch, binary
+        self._count, self._size, self._batch = count, size, batch
         self._sent: list[Sent] = []
         self._chance = random.Random(f"{SEED} {name}")
 
@@ -136,13 +121,12 @@ class RestPublisher(Rest):
     def _publish(self, messages: list[dict[str, str]]) -> list[str]:
         if self._batch:
             body = {"channels": [f"{self.channel}-beside", self.channel], "messages": messages}
-            status, answer, _ = self.ask("POST", "/messages", body, binary=self._binary)
-            assert (status, answer["successCount"]) == (201, 2), answer
-            return list(answer["results"][1]["serials"])
-        content = messages if self._size > 1 else messages[0]
-        status, answer, _ = self.ask("POST", channel_path(self.channel), content, binary=self._binary)
-        assert status == 201, answer
-        return list(answer["serials"])
+            answer = self.ask("POST", "/messages", body)
+            assert (answer.status, answer.value["successCount"]) == (201, 2), answer
+            return list(answer.value["results"][1]["serials"])
+        answer = self.ask("POST", channel_path(self.channel), messages if self._size > 1 else messages[0])
+        assert answer.status == 201, answer
+        return list(answer.value["serials"])
 
 
 class Reader(Rest):
@@ -158,12 +142,12 @@ class Reader(Rest):
             base = f"/channels/{self.channel}"
             following, marks = f"messages?limit={self._limit}&direction={self._direction}", []
             while following:
-                status, page, links = self.ask("GET", f"{base}/{following}")
-                assert status == 200, page
-                assert len(page) <= self._limit
-                marks += [str(message["name"]) for message in page]
-                found = [match[1] for link in links if (match := re.match(r'<\./(messages\?.*)>; rel="next"', link))]
-                following = found[0] if found else ""
+                page = self.ask("GET", f"{base}/{following}")
+                assert page.status == 200, page
+                assert len(page.value) <= self._limit
+                marks += [str(message["name"]) for message in page.value]
+                found = re.search(r'<\./(messages\?[^>]*)>; rel="next"', page.headers.get("link", ""))
+                following = found[1] if found else ""
             self.passes.append(marks if self._direction == "forwards" else marks[::-1])
 
 
@@ -184,9 +168,9 @@ def test_rest_and_realtime_share_one_log_in_which_everything_is_once(
     ]
     rest = [
         RestPublisher("single", server.address, channel, count=150),
-        RestPublisher("packed", server.address, channel, count=150, binary=True),
+        RestPublisher("packed", server.address, channel, count=150, packed=True),
         RestPublisher("array", server.address, channel, count=80, size=5),
-        RestPublisher("batch", server.address, channel, count=80, size=3, batch=True, binary=True),
+        RestPublisher("batch", server.address, channel, count=80, size=3, batch=True, packed=True),
     ]
     readers = [
         Reader("forwards", server.address, channel, direction="forwards", limit=70),

@@ -7,7 +7,6 @@ this one alone              done (or refused for what it is, not for who asks)""
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from engine.auth.capability import NAMES
 from tests.harness import Address, Server, channel_path, publish
 from tests.jwts import jwt
 from tests.rawclient import Action, RawClient, RefusedError
+from tests.restclient import RestClient
 from tests.test_guards import ABSENT_MODES, DENIED, MODES
 from tests.test_protocol import until_pong
 
@@ -51,26 +51,19 @@ def ask(
     body: bytes | None = None,
     kind: str = JSON,
     version: str = "6",
-    **options: Any,
 ) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(*address, timeout=20)
-    headers = {"Authorization": f"Bearer {token}", "Accept": JSON, "X-Ably-Version": version}
-    if body is not None:
-        headers["Content-Type"] = kind
-    try:
-        connection.request(method, path, body, headers, **options)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
+    with RestClient(address) as rest:
+        kinds = {"content_type": kind if body is not None else None, "x_ably_version": version}
+        answer = rest.ask(method, path, body, authorization=f"Bearer {token}", **kinds)
+        return answer.status, answer.value
 
 
-def over_http(method: str, path: str, body: bytes | None = None, kind: str = JSON, **options: Any) -> Any:
+def over_http(method: str, path: str, body: bytes | None = None, kind: str = JSON) -> Any:
     """``path`` has {c} for the channel's."""
 
     def attempt(address: Address, token: str, channel: str) -> Outcome:
         filled = path.replace("{c}", channel_path(channel).rpartition("/")[0]).replace("{name}", channel)
-        status, answer = ask(address, token, method, filled, body, kind, **options)
+        status, answer = ask(address, token, method, filled, body, kind)
         if status < 300:
             return None
         assert answer["error"]["statusCode"] == status
@@ -82,7 +75,7 @@ def over_http(method: str, path: str, body: bytes | None = None, kind: str = JSO
 def chunked(address: Address, token: str, channel: str) -> Outcome:
     """A body without a length, which goes the long way."""
     body: Any = iter([b'{"data"', b':"x"}'])
-    return over_http("POST", "{c}/messages", body, encode_chunked=True)(address, token, channel)  # type: ignore[no-any-return]
+    return over_http("POST", "{c}/messages", body)(address, token, channel)  # type: ignore[no-any-return]
 
 
 def batch(version: str) -> Any:
