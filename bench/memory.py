@@ -23,6 +23,7 @@ from pathlib import Path
 
 from bench.drawing import plotting
 from tests.harness import Server, rss
+from tests.peer import PING, frame
 from tests.rawclient import RawClient
 
 RESULTS = Path(__file__).parent / "results"
@@ -132,7 +133,7 @@ def channels_come_and_go(count: int, durability: str) -> dict[str, object]:
         lowest, since = peak, time.monotonic()
         while time.monotonic() - since < 3 * WINDOW_SECONDS or time.monotonic() - published < 4 * WINDOW_SECONDS:
             time.sleep(1)
-            client.socket.sendall(b"\x89\x80\0\0\0\0")  # a ping: we are here
+            client.write(frame(PING))  # we are here
             now = note("waiting for them to go")
             if now < lowest - 1e6:
                 lowest, since = now, time.monotonic()

@@ -16,9 +16,7 @@ import argparse
 import contextlib
 import json
 import multiprocessing
-import socket
 import ssl
-import struct
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,16 +26,13 @@ from pathlib import Path
 from tests import certificates
 from tests.canary import Canary
 from tests.harness import Address, Server, rss
+from tests.peer import Peer, upgrade
 
 RESULTS = Path(__file__).parent / "results" / "newcomers.json"
 ATTACKERS = 2
 TOGETHER = 100  # that one attacker has open at the same time
 SETTLE_SECONDS = 5.0
 CLOSING = b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-USUAL = (
-    "GET /?key={key} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 
 
 def client_hello(context: ssl.SSLContext) -> bytes:
@@ -49,36 +44,27 @@ def client_hello(context: ssl.SSLContext) -> bytes:
     return outgoing.read()
 
 
-def reset(one: socket.socket) -> None:
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    one.close()
-
-
 def abort_handshakes(address: Address, count: int, hello: bytes) -> None:
     """So many, some at a time."""
     while count > 0:
         some = []
         with contextlib.suppress(OSError):
             for _ in range(min(TOGETHER, count)):
-                some.append(socket.create_connection(address, timeout=20))
-                some[-1].sendall(hello)
+                some.append(Peer(address))
+                some[-1].send(hello)
             for one in some:
-                one.recv(10)
+                one.read()
         for one in some:
-            reset(one)
+            one.reset()
         count -= len(some)
 
 
 def _ask(address: Address, count: int, authority: bytes, request: bytes) -> None:
     context = ssl.create_default_context(cadata=authority.decode())
     for _ in range(count):
-        with contextlib.suppress(OSError):
-            one = socket.create_connection(address, timeout=20)
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with context.wrap_socket(one, server_hostname="127.0.0.1") as secure:
-                secure.sendall(request)
-                while secure.recv(1 << 16):
-                    pass
+        with contextlib.suppress(OSError), Peer(address, context) as one:
+            one.send(request)
+            one.rest()
 
 
 @contextlib.contextmanager
@@ -120,7 +106,7 @@ def measured(kind: str, count: int) -> Found:
             if kind == "silent":
                 crowd = []
                 for _ in range(count):
-                    crowd.append(socket.create_connection(server.address, timeout=20))
+                    crowd.append(Peer(server.address))
                 height = rss(server.pid)
                 time.sleep(SETTLE_SECONDS)
                 for one in crowd:
@@ -148,7 +134,7 @@ def measured(kind: str, count: int) -> Found:
 def _work(kind: str, address: Address, count: int, authority: certificates.Authority):  # type: ignore[no-untyped-def]
     if kind == "aborted":
         return abort_handshakes, address, count, client_hello(authority.client)
-    request = CLOSING if kind == "https" else USUAL.format(key="no.such:key").encode()
+    request = CLOSING if kind == "https" else upgrade(key="no.such:key")
     return _ask, address, count, authority.root, request
 
 

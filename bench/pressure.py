@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import socket
 import statistics
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.harness import Address, Server, rss
+from tests.peer import TEXT, GoneError, Peer, frame
 from tests.rawclient import RawClient
 
 RESULTS = Path(__file__).parent / "results" / "pressure.json"
@@ -84,8 +84,7 @@ def highest(pid: int) -> Iterator[list[int]]:
 
 
 def rings(address: Address, stack: ExitStack, size: int = 60_000, total: int = 2_000_000_000) -> None:
-    client, channels, sent = RawClient(address), [f"flood-{n}" for n in range(240)], 0
-    stack.callback(client.socket.close)
+    client, channels, sent = stack.enter_context(RawClient(address)), [f"flood-{n}" for n in range(240)], 0
     payload, batch = "x" * size, max(1, 1_500_000 // size)
     number = 0
     while sent < total:
@@ -106,13 +105,11 @@ def small_rings(address: Address, stack: ExitStack) -> None:
 
 def streams(address: Address, stack: ExitStack) -> None:
     for name in range(32):
-        reader = RawClient(address, receive_buffer=8192)
-        stack.callback(reader.socket.close)
+        reader = stack.enter_context(RawClient(address, receive_buffer=8192))
         for channel in range(8):
             reader.send({"action": 10, "channel": f"[?x={name}]stalled-{channel}"})
     time.sleep(1)
-    publisher = RawClient(address)
-    stack.callback(publisher.socket.close)
+    publisher = stack.enter_context(RawClient(address))
     for number in range(1200):
         publisher.pour(f"stalled-{number % 8}", "x" * 60_000)
         if number % 20 == 19:
@@ -120,10 +117,9 @@ def streams(address: Address, stack: ExitStack) -> None:
 
 
 def half(address: Address, stack: ExitStack, head: bytes, body: bytes) -> None:
-    one = socket.create_connection(address, timeout=20)
-    stack.callback(one.close)
-    with suppress(ConnectionError):  # it has been refused, and said so before we had sent all
-        one.sendall(head + body)
+    one = stack.enter_context(Peer(address))
+    with suppress(GoneError):  # it has been refused, and said so before we had sent all
+        one.send(head + body)
 
 
 def bodies(address: Address, stack: ExitStack) -> None:
@@ -136,10 +132,9 @@ def bodies(address: Address, stack: ExitStack) -> None:
 
 def frames(address: Address, stack: ExitStack) -> None:
     for _ in range(2_000):
-        client = RawClient(address)
-        stack.callback(client.socket.close)
-        with suppress(ConnectionError):
-            client.socket.sendall(b"\x81\xff" + (510_000).to_bytes(8, "big") + b"\0\0\0\0" + b" " * 500_000)
+        client = stack.enter_context(RawClient(address))
+        with suppress(GoneError):
+            client.write(frame(TEXT, b" " * 510_000)[:-10_000])
 
 
 CROWDS: dict[str, Callable[[Address, ExitStack], None]] = {

@@ -16,6 +16,7 @@ import json
 import re
 import socket
 import ssl
+import struct
 from enum import IntEnum
 from typing import Any, Self
 
@@ -258,11 +259,28 @@ class Peer:
     def close(self) -> None:
         self.socket.close()
 
+    def reset(self) -> None:
+        """Closes, too, as a crash would: what was not sent is forgotten."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def all_said_to(address: Address, *pieces: bytes, ends: bool = False) -> bytes:
+    """What comes until the connection ends, which may be a reset; the pieces go out one by one.
+
+    ``ends``: there is nothing more behind them."""
+    with Peer(address) as peer:
+        for piece in pieces:
+            peer.send(piece)
+        if ends:
+            peer.socket.shutdown(socket.SHUT_WR)
+        return peer.rest(reset=True)
 
 
 def _named(opcode: int, payload: bytes) -> str:

@@ -6,8 +6,6 @@ import json
 import os
 import resource
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +19,7 @@ from server.bench.load import Load
 from server.bench.target import Target
 from tests.faulty_server import FaultyServer
 from tests.harness import KEY, Server
+from tests.peer import Peer, upgrade
 from tests.test_bench_command import SHORT, bench
 
 
@@ -179,13 +178,12 @@ def test_fields_of_the_wrong_type_are_named_as_what_they_are(capsys):
 
 def test_a_faulty_server_survives_those_who_reset_while_it_greets_them():
     """As the load tester does with one of many connections that are told nonsense."""
-    upgrade = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     with FaultyServer("senseless") as server:
         for _ in range(50):
-            with socket.create_connection(("127.0.0.1", server.port)) as client:
-                client.sendall(f"{upgrade}Sec-WebSocket-Key: {'A' * 22}==\r\n\r\n".encode())
-                client.recv(1)  # of the answer; the greeting is still to come, or on its way
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer = Peer(("127.0.0.1", server.port))
+            peer.send(upgrade())
+            peer.read()  # of the answer; the greeting is still to come, or on its way
+            peer.reset()
 
 
 @pytest.mark.parametrize(

@@ -5,27 +5,20 @@ from __future__ import annotations
 import time
 
 from tests.harness import rss
-from tests.peer import CLOSE, Peer, frame, message, upgrade
+from tests.peer import CLOSE, Peer, all_said_to, frame, message, upgrade
 from tests.rawclient import RawClient
-
-
-def said_to(address, request, *frames):
-    """All the answers, to a request and what a client says behind it in the same segment, without waiting for any."""
-    with Peer(address) as peer:
-        peer.send(request + b"".join(frames))
-        return peer.rest(reset=True)
 
 
 def test_a_refused_client_that_talks_on_at_once_is_told_and_nobody_else_notices(server, channel):
     attach = message({"action": 10, "channel": channel})
     for talk in ([message({"action": 0})], [b"\xff\xff\xff"], [frame(CLOSE)], [attach] * 50):
-        assert b"40101" in said_to(server.address, upgrade(key="app1.key1:wrong"), *talk)
+        assert b"40101" in all_said_to(server.address, upgrade(key="app1.key1:wrong") + b"".join(talk))
         with RawClient(server.address) as client:
             client.publish(channel, {"data": "still here"})
 
 
 def test_what_comes_with_the_request_is_served(server, channel):
-    data = said_to(server.address, upgrade(), message({"action": 0, "id": channel}), message({"action": 7}))
+    data = all_said_to(server.address, upgrade() + message({"action": 0, "id": channel}) + message({"action": 7}))
     assert data.index(b'"action":4') < data.index(channel.encode()) < data.index(b'"action":8')
 
 

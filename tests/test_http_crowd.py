@@ -6,7 +6,6 @@ import base64
 import os
 import resource
 import select
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,24 +14,17 @@ import pytest
 
 from engine.limits import BODIES_BYTES, BODY_FREE_BYTES
 from tests.harness import KEY, Server, channel_path, history, publish, rss, wait_until
+from tests.peer import Peer
 
 MIB = 1 << 20
 BASIC = b"Authorization: Basic " + base64.b64encode(KEY.encode()) + b"\r\n"
 JSON = b"Content-Type: application/json\r\n"
 
 
-def read_until(one: socket.socket, mark: bytes) -> bytes:
-    """What comes up to the mark; all there is if the peer closes before."""
-    received = b""
-    while mark not in received and (data := one.recv(65536)):
-        received += data
-    return received
-
-
-def refused(one: socket.socket) -> bool:
+def refused(one: Peer) -> bool:
     """Has it been told that there is no room?"""
-    readable, _, _ = select.select([one], [], [], 0)
-    return bool(readable) and b"50004" in read_until(one, b"}}")
+    readable, _, _ = select.select([one.socket], [], [], 0)
+    return bool(readable) and one.refusal()[1] == 50004
 
 
 def test_slow_senders_of_large_bodies_fill_their_room_and_no_more(
@@ -44,14 +36,14 @@ def test_slow_senders_of_large_bodies_fill_their_room_and_no_more(
     size = 2 * MIB - 1
     crowd = []
     for number in range(90):
-        one = socket.create_connection(server.address, timeout=20)
+        one = Peer(server.address)
         crowd.append(one)
         head = b"POST /keys/a.b/requestToken HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-        one.sendall(head % size + b" " * (size - 1))
+        one.send(head % size + b" " * (size - 1))
         if number % 10 == 0:  # nobody else notices
             publish(server.address, channel, {"data": "small"})
             publish(server.address, channel, [{"data": "x" * 600}] * 100)
-    told: set[socket.socket] = set()
+    told: set[Peer] = set()
 
     def enough_refused() -> bool:
         told.update(one for one in crowd if one not in told and refused(one))
@@ -61,8 +53,8 @@ def test_slow_senders_of_large_bodies_fill_their_room_and_no_more(
     assert len(crowd) - len(told) >= BODIES_BYTES // size - 1
     assert rss(server.pid) - before < BODIES_BYTES * 1.5
     waiting = next(one for one in crowd if one not in told)
-    waiting.sendall(b" ")
-    assert b" 413 " in read_until(waiting, b"}}"), "whole now, and judged"
+    waiting.send(b" ")
+    assert waiting.refusal()[0] == 413, "whole now, and judged"
     for one in crowd:
         one.close()
     assert len(history(server.address, channel)) == 1 + 9 * 101
@@ -70,9 +62,9 @@ def test_slow_senders_of_large_bodies_fill_their_room_and_no_more(
 
 def test_silent_connections_keep_nobody_out(make_server: Callable[..., Server], channel: str) -> None:
     server = make_server()
-    crowd = [socket.create_connection(server.address, timeout=20) for _ in range(300)]
+    crowd = [Peer(server.address) for _ in range(300)]
     for one in crowd[::2]:
-        one.sendall(b"GET / HTTP/1.1\r\n")
+        one.send(b"GET / HTTP/1.1\r\n")
     began = time.monotonic()
     publish(server.address, channel, {"data": "x"})
     assert time.monotonic() - began < 5, "they may be silent for ten seconds"
@@ -93,9 +85,9 @@ def test_idle_connections_do_not_take_the_last_descriptors(tmp_path: Path, desk:
     with Server(tmp_path, before_exec=few_descriptors) as server:
         crowd = []
         for _ in range(FEW):
-            one = socket.create_connection(server.address, timeout=20)
+            one = Peer(server.address)
             request = PUBLISH % b"/channels/crowd/messages" + b"Content-Length: 12\r\n\r\n" + BODY
-            one.sendall(request if desk else b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
+            one.send(request if desk else b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
             crowd.append(one)
         assert len(os.listdir(f"/proc/{server.pid}/fd")) < FEW * 0.8
 
@@ -114,34 +106,32 @@ def test_idle_connections_do_not_take_the_last_descriptors(tmp_path: Path, desk:
 
 PUBLISH = b"POST %s HTTP/1.1\r\nHost: x\r\n" + BASIC + JSON
 BODY = b'{"data":"x"}'
-WAYS: dict[str, tuple[list[bytes], bytes, int]] = {  # pieces; what is in each answer; how many are stored
-    "keep-alive": ([PUBLISH + b"Content-Length: 12\r\n\r\n" + BODY] * 3, b'"serials"', 3),
-    "pipelining": ([(PUBLISH + b"Content-Length: 12\r\n\r\n" + BODY) * 5], b'"serials"', 5),
+WAYS: dict[str, tuple[list[bytes], int]] = {  # pieces; how many are stored
+    "keep-alive": ([PUBLISH + b"Content-Length: 12\r\n\r\n" + BODY] * 3, 3),
+    "pipelining": ([(PUBLISH + b"Content-Length: 12\r\n\r\n" + BODY) * 5], 5),
     "chunks": ([PUBLISH + b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\n" + BODY[:5] + b"\r\n",
-                b"7\r\n" + BODY[5:] + b"\r\n0\r\n\r\n"], b'"serials"', 1),
-    "expect": ([PUBLISH + b"Expect: 100-continue\r\nContent-Length: 12\r\n\r\n", BODY], b'"serials"', 1),
-    "byte by byte": ([bytes([b]) for b in b"Content-Length: 12\r\n\r\n" + BODY], b'"serials"', 1),
+                b"7\r\n" + BODY[5:] + b"\r\n0\r\n\r\n"], 1),
+    "expect": ([PUBLISH + b"Expect: 100-continue\r\nContent-Length: 12\r\n\r\n", BODY], 1),
+    "byte by byte": ([bytes([b]) for b in b"Content-Length: 12\r\n\r\n" + BODY], 1),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_publish_is_stored_however_it_is_sent(server: Server, channel: str, way: str) -> None:
-    pieces, mark, count = WAYS[way]
+    pieces, count = WAYS[way]
     path = channel_path(channel).encode()
     if way == "byte by byte":
         pieces = [PUBLISH, *pieces]
-    with socket.create_connection(server.address, timeout=20) as one:
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        received = b""
+    with Peer(server.address) as one:
+        answers = []
         for piece in pieces:
-            one.sendall(piece.replace(b"%s", path))
+            one.send(piece.replace(b"%s", path))
             if way == "keep-alive":
-                received += read_until(one, mark)
+                answers.append(one.answer())
             elif way == "expect" and piece is not BODY:
-                assert read_until(one, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
-        while received.count(mark) < count:
-            received += one.recv(65536)
-    assert received.count(b"HTTP/1.1 201 ") == count
+                assert one.head()[0] == 100
+        answers += [one.answer() for _ in range(count - len(answers))]
+    assert [(status, b'"serials"' in body) for status, _, body in answers] == [(201, True)] * count
     assert len(history(server.address, channel)) == count
 
 
@@ -167,11 +157,11 @@ def test_absurd_numbers_and_heads_are_refused_and_store_nothing(
     before = rss(server.pid)
     head = b"POST " + channel_path(channel).encode() + b" HTTP/1.1\r\nHost: x\r\n" + BASIC + JSON
     for first in (b"", head + b"Content-Length: 12\r\n\r\n" + BODY):  # also behind a good one
-        with socket.create_connection(server.address, timeout=20) as one:
-            one.sendall(first + head + sent + BODY)
-            received = read_until(one, b'"error"')
-            assert received.count(b"HTTP/1.1 ") == (2 if first else 1)
-            assert received[received.rindex(b"HTTP/1.1 ") :].startswith(b"HTTP/1.1 %d " % status)
-            assert b"Connection: close" in received
+        with Peer(server.address) as one:
+            one.send(first + head + sent + BODY)
+            if first:
+                assert one.answer()[0] == 201
+            told, headers, body = one.answer()
+            assert (told, headers["connection"], b'"error"' in body) == (status, "close", True)
     assert rss(server.pid) - before < 20 * MIB
     assert len(history(server.address, channel)) == 1

@@ -9,48 +9,31 @@ import base64
 import contextlib
 import os
 import signal
-import socket
-import ssl
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.newcomers import client_hello, reset
+from bench.newcomers import client_hello
 from tests import certificates
 from tests.harness import KEY, Server, rss, wait_until
-from tests.rawclient import GoneError, RawClient, RefusedError
+from tests.peer import NONCE, Peer
+from tests.rawclient import GoneError, RawClient, RefusedError, Served
 
-PATIENCE = 20.0
 TIMES = 20  # of each kind; a few objects of the newest may still be alive when they are counted
 BASIC = b"Authorization: Basic " + base64.b64encode(KEY.encode()) + b"\r\n"
 UPGRADE = b"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-USUAL = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+USUAL = f"Sec-WebSocket-Key: {NONCE}\r\nSec-WebSocket-Version: 13\r\n".encode()
 
 
-class Side:
-    """The client's side of one server, plain or TLS."""
-
-    def __init__(self, server: Server, tls: ssl.SSLContext | None) -> None:
-        self.server, self.tls = server, tls
-        self.options = {} if tls is None else {"tls": tls}
-
-    def connect(self) -> socket.socket:
-        one = socket.create_connection(self.server.address, timeout=PATIENCE)
-        return one if self.tls is None else self.tls.wrap_socket(one, server_hostname="127.0.0.1")
-
-    def websocket(self, **params: str) -> RawClient:
-        return RawClient(self.server.address, **self.options, **params)
-
-
-def says(data: bytes, *, answered: bool = True, end=socket.socket.close):
+def says(data: bytes, *, answered: bool = True, end=Peer.close):
     """Connects, sends this, reads an answer, and goes."""
 
-    def do(side: Side) -> None:
-        one = side.connect()
-        one.sendall(data)
+    def do(side: Served) -> None:
+        one = side.peer()
+        one.send(data)
         with contextlib.suppress(OSError):
-            assert not answered or one.recv(1 << 16)
+            assert not answered or one.read()
         end(one)
 
     return do
@@ -59,8 +42,8 @@ def says(data: bytes, *, answered: bool = True, end=socket.socket.close):
 def speaks(*messages: dict, raw: bytes = b"", end=RawClient.close, **params: str):
     """A WebSocket that says this, hears something, and goes."""
 
-    def do(side: Side) -> None:
-        client = side.websocket(**params)
+    def do(side: Served) -> None:
+        client = side.client(**params)
         for message in messages:
             client.send(message)
         if raw:
@@ -73,26 +56,26 @@ def speaks(*messages: dict, raw: bytes = b"", end=RawClient.close, **params: str
     return do
 
 
-def refused(side: Side) -> None:
+def refused(side: Served) -> None:
     with pytest.raises(RefusedError):
-        side.websocket(key="no.such:key")
+        side.client(key="no.such:key")
 
 
-def superseded(side: Side) -> None:
-    first = side.websocket()
-    side.websocket(resume=first.connection_key).close()
+def superseded(side: Served) -> None:
+    first = side.client()
+    side.client(resume=first.connection_key).close()
     first.drop()
 
 
 def plain_to(data: bytes, *, end):
     """TCP alone, whatever the server expects on it."""
 
-    def do(side: Side) -> None:
-        one = socket.create_connection(side.server.address, timeout=PATIENCE)
-        one.sendall(data)
+    def do(side: Served) -> None:
+        one = Peer(side.server.address)
+        one.send(data)
         if data:
             with contextlib.suppress(OSError):
-                one.recv(100)
+                one.read()
         end(one)
 
     return do
@@ -110,13 +93,13 @@ def post(more: bytes, body: bytes = b"{x}") -> bytes:
 ENDINGS = {
     "http, closed by us": says(get(b"Connection: close\r\n")),
     "http, closed by the peer": says(get()),
-    "http, cut in a body": says(post(b"Content-Length: 99\r\n"), answered=False, end=reset),
+    "http, cut in a body": says(post(b"Content-Length: 99\r\n"), answered=False, end=Peer.reset),
     "http, no request at all": says(b"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n"),
     "http, two lengths": says(post(b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n")),
     "http, too large": says(post(b"Content-Length: 30000000\r\n")),
     "http, no credentials": says(b"GET /channels/x/messages HTTP/1.1\r\nHost: x\r\n\r\n"),
     "http, no json": says(post(b"Content-Length: 3\r\n")),
-    "half a head": says(b"GET /", answered=False, end=reset),
+    "half a head": says(b"GET /", answered=False, end=Peer.reset),
     "an upgrade that is none": says(b"GET / HTTP/1.1\r\n" + UPGRADE + b"\r\n"),
     "an unusual upgrade, refused": says(b"GET /?key=a.b:c HTTP/1.1\r\n" + UPGRADE + USUAL + b"X: \xe9\r\n\r\n"),
     "a websocket, closed": speaks({"action": 10, "channel": "room"}),
@@ -137,10 +120,10 @@ ENDINGS = {
 }
 HELLO = client_hello(certificates.authority().client)
 OF_TLS = {
-    "a handshake, aborted": plain_to(HELLO, end=reset),
-    "a handshake, left": plain_to(HELLO, end=socket.socket.close),
-    "a handshake, silent": plain_to(b"", end=reset),
-    "no handshake": plain_to(b"GET / HTTP/1.1\r\n\r\n", end=socket.socket.close),
+    "a handshake, aborted": plain_to(HELLO, end=Peer.reset),
+    "a handshake, left": plain_to(HELLO, end=Peer.close),
+    "a handshake, silent": plain_to(b"", end=Peer.reset),
+    "no handshake": plain_to(b"GET / HTTP/1.1\r\n\r\n", end=Peer.close),
     "a handshake, and no more": says(b"", answered=False),
 }
 
@@ -148,9 +131,9 @@ OF_TLS = {
 @pytest.fixture(scope="module")
 def uncollected(tmp_path_factory):
     """Servers that collect no cycles; each is made when it is first asked for."""
-    made: dict[str, Side] = {}
+    made: dict[str, Served] = {}
 
-    def make(way: str) -> Side:
+    def make(way: str) -> Served:
         if way not in made:
             directory = tmp_path_factory.mktemp(way)
             executable = directory / "unbroken"
@@ -161,7 +144,7 @@ def uncollected(tmp_path_factory):
             server = Server(
                 directory, executable=executable, arguments=authority.arguments if way == "tls" else ()
             ).start()
-            made[way] = Side(server, authority.client if way == "tls" else None)
+            made[way] = Served(server, authority.client if way == "tls" else None)
         return made[way]
 
     yield make
@@ -196,7 +179,7 @@ def test_aborted_handshakes_leave_no_memory(make_server):
     """Once each of them left 13 kB, which no collection ever gave back."""
     authority = certificates.authority()
     server = make_server(arguments=authority.arguments)
-    side, abort = Side(server, authority.client), OF_TLS["a handshake, aborted"]
+    side, abort = Served(server, authority.client), OF_TLS["a handshake, aborted"]
     for _ in range(300):
         abort(side)
     before = rss(server.pid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import select
-import socket
 import time
 from contextlib import ExitStack, suppress
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.canary import Canary
 from tests.harness import request, rss, wait_until
+from tests.peer import Peer
 from tests.rawclient import RESUMED, Action, GoneError, RawClient, RefusedError
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -146,29 +146,21 @@ JSON, MSGPACK = b"application/json", b"application/x-msgpack"
 TRIES = 3
 
 
-def connected(server, options):
-    one = socket.create_connection(server.address, timeout=20)
-    return options["tls"].wrap_socket(one, server_hostname="127.0.0.1") if options else one
-
-
 def half_post(kind, announced, sent, *, chunked=False):
     length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % announced
     head = b"POST /channels/room/messages HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nAccept: %s\r\n" % (kind, kind)
     return head + length + b"\r\n\r\n" + (b"%x\r\n" % announced if chunked else b"") + b" " * sent
 
 
-def read_answer(one):
+def refusal_of(peer):
     """Status and code of what it has been told; None: nothing so far."""
-    if not select.select([one], [], [], 0)[0]:
+    if not select.select([peer.socket], [], [], 0)[0]:
         return None
-    received = b""
-    while data := one.recv(65536):
-        received += data
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert b"Retry-After: 1" in head
-    assert b"Connection: close" in head
-    value = msgpack.unpackb(body) if MSGPACK in head else json.loads(body)
-    return int(head.split(b" ")[1]), value["error"]["code"], MSGPACK in head
+    status, headers, body = peer.answer()
+    assert (headers["retry-after"], headers["connection"]) == ("1", "close")
+    assert peer.hears_end()
+    packed = headers["content-type"] == MSGPACK.decode()
+    return status, (msgpack.unpackb(body) if packed else json.loads(body))["error"]["code"], packed
 
 
 @pytest.mark.parametrize("kind", [JSON, MSGPACK], ids=["json", "msgpack"])
@@ -188,13 +180,13 @@ def beside_half_requests(server, options, crowd, half, kind):
     with Canary(server.address, **options) as canary:
         waiting, told = [], []
         for _ in range(100):
-            one = crowd.enter_context(connected(server, options))
-            with suppress(ConnectionError):
-                one.sendall(half)
+            one = crowd.enter_context(Peer(server.address, options.get("tls")))
+            with suppress(GoneError):
+                one.send(half)
             waiting.append(one)
         deadline = time.monotonic() + 20
         while len(waiting) > 55 and time.monotonic() < deadline:
-            found = [(one, answer) for one in waiting if (answer := read_answer(one)) is not None]
+            found = [(one, answer) for one in waiting if (answer := refusal_of(one)) is not None]
             waiting = [one for one in waiting if one not in [each for each, _ in found]]
             told += [answer for _, answer in found]
         assert 25 <= len(waiting) <= 55, "as many as fit"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from bench.newcomers import client_hello
 from server.transport.mistaken import is_plain_http, is_tls
 from tests.harness import Server, request
+from tests.peer import TEXT, GoneError, Peer, all_said_to, frame, upgrade
 from tests.rawclient import RawClient
 
-UPGRADE = (
-    b"GET /?key=app1.key1:secret&v=5 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 POST = b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
 
 
@@ -27,18 +24,6 @@ def secure(tmp_path_factory: pytest.TempPathFactory, authority: Any) -> Iterator
     with Server(tmp_path_factory.mktemp("secure"), arguments=authority[0]) as server:
         yield server
     assert not server.complaints(), server.complaints()
-
-
-def answer_to(server: Server, *pieces: bytes) -> bytes:
-    """All that comes until the server has closed. The pieces go out one by one."""
-    with socket.create_connection(server.address, timeout=20) as one:
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in pieces:
-            one.sendall(piece)
-        received = b""
-        while data := one.recv(4096):
-            received += data
-        return received
 
 
 def refusal_of(answer: bytes) -> dict[str, Any]:
@@ -57,8 +42,8 @@ def refusal_of(answer: bytes) -> dict[str, Any]:
         (b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n",),
         (b"G",),
         (b"GET /ti",),
-        (UPGRADE,),
-        (UPGRADE, b"\x81\x80\0\0\0\0"),
+        (upgrade(),),
+        (upgrade(), frame(TEXT)),
         (POST + b'{"data": "x"',),
         (POST + b"x" * 1_000_000,),
         (b"PROPFIND / HTTP/1.0\r\n\r\n",),
@@ -66,7 +51,7 @@ def refusal_of(answer: bytes) -> dict[str, Any]:
     ids=["GET", "a letter", "half a line", "WebSocket", "and a frame", "POST", "a large one", "another method"],
 )
 def test_plain_http_to_a_port_with_tls_is_told_so(secure: Server, authority: Any, pieces: tuple[bytes, ...]) -> None:
-    assert "https:// and wss://" in refusal_of(answer_to(secure, *pieces))["message"]
+    assert "https:// and wss://" in refusal_of(all_said_to(secure.address, *pieces))["message"]
     with RawClient(secure.address, tls=authority[1]) as client:
         client.publish("room", {"data": "x"})
 
@@ -78,9 +63,9 @@ def test_a_client_library_shows_it(secure: Server) -> None:
 
 
 def test_who_does_not_take_the_answer_or_goes_on_and_on_is_cut_off(secure: Server) -> None:
-    with socket.create_connection(secure.address, timeout=20) as one, contextlib.suppress(ConnectionError):
+    with Peer(secure.address) as one, contextlib.suppress(GoneError):
         for _ in range(200):  # 13 MB, and then it would still go on
-            one.sendall(b"GET / " * 11_000)
+            one.send(b"GET / " * 11_000)
         pytest.fail("it may send without end")
 
 
@@ -96,41 +81,26 @@ def test_who_does_not_take_the_answer_or_goes_on_and_on_is_cut_off(secure: Serve
     ids=["SSH", "SSL 2", "zeros", "Redis", "a record of garbage"],
 )
 def test_what_is_neither_gets_an_alert_of_tls_or_nothing(secure: Server, received: bytes) -> None:
-    with socket.create_connection(secure.address, timeout=20) as one:
-        one.sendall(received)
-        one.shutdown(socket.SHUT_WR)
-        answer = b""
-        with contextlib.suppress(ConnectionError):
-            while data := one.recv(4096):
-                answer += data
+    answer = all_said_to(secure.address, received, ends=True)
     assert answer[:1] in (b"\x15", b""), answer
 
 
 def test_a_version_of_tls_that_is_not_spoken_is_refused_with_an_alert(secure: Server, authority: Any) -> None:
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="x").do_handshake()
-    hello = bytearray(outgoing.read())
+    hello = bytearray(client_hello(ssl.create_default_context()))
     extension = hello.index(b"\x00\x2b")  # supported_versions
     length = int.from_bytes(hello[extension + 2 : extension + 4], "big")
     hello[extension + 4 : extension + 4 + length] = bytes([length - 1]) + b"\x03\x01" * ((length - 1) // 2)  # TLS 1.0
-    alert = answer_to(secure, bytes(hello))
+    alert = all_said_to(secure.address, bytes(hello))
     assert (alert[0], alert[-1]) == (0x15, 70), "protocol_version"
 
 
 @pytest.mark.parametrize("split", [0, 1, 200], ids=["whole", "after a byte", "in two"])
 def test_tls_to_a_plain_port_is_told_so_at_once(server: Server, split: int) -> None:
     """And not when the time for a head is over, ten seconds later."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="x").do_handshake()
-    hello = outgoing.read()
-    assert "http:// and ws://" in refusal_of(answer_to(server, hello[:split], hello[split:]))["message"]
-    with (
-        socket.create_connection(server.address, timeout=20) as one,
-        pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number|record layer|http.request"),
-    ):
-        ssl.create_default_context().wrap_socket(one, server_hostname="x")
+    hello = client_hello(ssl.create_default_context())
+    assert "http:// and ws://" in refusal_of(all_said_to(server.address, hello[:split], hello[split:]))["message"]
+    with pytest.raises(GoneError, match=r"(?i)wrong.version.number|record layer|http.request"):
+        Peer(server.address, ssl.create_default_context())
 
 
 @pytest.mark.parametrize(

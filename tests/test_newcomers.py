@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import socket
 import time
 
 import pytest
@@ -14,6 +13,7 @@ from bench.newcomers import abort_handshakes, attackers, client_hello
 from tests import certificates
 from tests.canary import Canary
 from tests.harness import request, wait_until
+from tests.peer import Peer
 
 FEW = 400  # descriptors of the server: a quarter of them is for newcomers
 NEWCOMERS, CROWD = 100, 220
@@ -21,14 +21,10 @@ HELLO = client_hello(certificates.authority().client)
 HEAD = b"GET /time HTTP/1.1\r\nHost: x\r\n"
 
 
-def silent(address):
-    return socket.create_connection(address, timeout=20)
-
-
 def begun(data):
     def do(address):
-        one = silent(address)
-        one.sendall(data)
+        one = Peer(address)
+        one.send(data)
         return one
 
     return do
@@ -38,7 +34,7 @@ def secured(data):
     """A handshake in order, and then nothing, or half a head; turned away meanwhile: what is left of the socket."""
 
     def do(address):
-        one = silent(address)
+        one = Peer(address).socket
         one.settimeout(0.3)
         secure = certificates.authority().client.wrap_socket(
             one, server_hostname="127.0.0.1", do_handshake_on_connect=False
@@ -56,9 +52,9 @@ def few():
 
 
 CROWDS = [
-    ("plain", "silent", silent),
+    ("plain", "silent", Peer),
     ("plain", "half a head", begun(HEAD)),
-    ("tls", "silent", silent),
+    ("tls", "silent", Peer),
     ("tls", "half a hello", begun(HELLO[:100])),
     ("tls", "a hello and no more", begun(HELLO)),
     ("tls", "no request", secured(b"")),

@@ -13,6 +13,7 @@ import pytest
 
 from engine.reloading import SWITCHED
 from tests.harness import KEY, Server, channel_path, request
+from tests.peer import Peer
 from tests.rawclient import Action, RawClient, unique
 from tests.reloads import OUTCOMES, config_of, refused, reload
 from tests.restclient import RestClient
@@ -129,15 +130,12 @@ def small_bodies(server: Server, live: RawClient) -> None:
 
 
 def small_heads(server: Server, live: RawClient) -> None:
-    connection = http.client.HTTPConnection(*server.address, timeout=20)
-    connection.request("GET", "/time", headers={"X-Padding": "x" * 3000})
-    assert connection.getresponse().status == 431
-    connection.close()
+    assert request(server.address, "GET", "/time", headers={"X-Padding": "x" * 3000})[0] == 431
 
 
 def little_patience(server: Server, live: RawClient) -> None:
-    with socket.create_connection(server.address, timeout=20) as silent:
-        assert silent.recv(1) == b"", "it would have had ten minutes"
+    with Peer(server.address) as silent:
+        assert silent.hears_end(), "it would have had ten minutes"
 
 
 def slow_connections(server: Server, live: RawClient) -> None:
@@ -219,8 +217,8 @@ def test_what_is_switched_holds_from_then_on(running: Server, live: RawClient, p
 def test_the_time_to_drain_is_the_one_that_was_read_last(make_server) -> None:
     server = make_server(config="[limits]\ndrain_seconds = 3600\n")
     reload(server, "[limits]\ndrain_seconds = 1\n")
-    with socket.create_connection(server.address, timeout=20) as half:
-        half.sendall(b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+    with Peer(server.address) as half:
+        half.send(b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
         server.terminate()
         assert server.wait(20) == 0  # and not when the request has had its 30 s
     assert "have up to 1 s" in server.stderr()
@@ -311,12 +309,12 @@ def test_a_reload_that_is_asked_for_at_the_end_neither_happens_nor_hurries_it(ma
     server = make_server(config="")
     with RawClient(server.address) as client:
         client.attach("room")
-        with socket.create_connection(server.address, timeout=20) as half:
-            half.sendall(b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        with Peer(server.address) as half:
+            half.send(b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
             server.terminate()
             assert client.expect(Action.DISCONNECTED)["error"]["code"] == 80003
             os.kill(server.pid, signal.SIGHUP)
-            half.sendall(b'"data":1}"')
-            assert half.recv(12).startswith(b"HTTP/1.1 4")  # it is answered before the end
+            half.send(b'"data":1}"')
+            assert 400 <= half.answer()[0] < 500  # it is answered before the end
     assert server.wait() == 0
     assert not any(outcome in server.stderr() for outcome in OUTCOMES)

@@ -3,15 +3,10 @@ whatever comes next over any of them."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import socket
-
 import pytest
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, Request, TextMessage
 
 from tests.harness import KEY, request
+from tests.peer import message, upgrade
 
 HTTP_BEFORE = {
     "a request of the usual kind": [b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n"],
@@ -28,58 +23,23 @@ def post(channel, body):
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-@pytest.fixture(params=["plain", "tls"])
-def kept(request, server, make_server, authority):
-    """A connection that is kept, and the server at its other end."""
-    with contextlib.ExitStack() as open_ones:
-        if request.param == "plain":
-            one = open_ones.enter_context(socket.create_connection(server.address, timeout=10))
-            yield one
-            return
-        arguments, context = authority
-        secure = make_server(arguments=arguments)
-        raw = open_ones.enter_context(socket.create_connection(secure.address, timeout=10))
-        yield open_ones.enter_context(context.wrap_socket(raw, server_hostname="127.0.0.1"))
+@pytest.fixture
+def kept(served):
+    """A connection that is kept."""
+    with served.peer() as peer:
+        yield peer
 
 
-def answer_to(one, data):
+def answer_to(peer, data):
     """Send a request, and read one whole answer."""
-    one.sendall(data)
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += (part := one.recv(65536))
-        assert part, f"the connection ended: {received!r}"
-    head, _, body = received.partition(b"\r\n\r\n")
-    length = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-    missing = 0 if data.startswith(b"HEAD") or not length else int(length[0].split(b":")[1]) - len(body)
-    while missing > 0:
-        missing -= len(part := one.recv(missing))
-        assert part
-    return int(head.split()[1])
+    peer.send(data)
+    return peer.answer(body=not data.startswith(b"HEAD"))[0]
 
 
-def upgrade(format="json"):
-    websocket = WSConnection(ConnectionType.CLIENT)
-    return websocket, websocket.send(Request(host="x", target=f"/?key={KEY}&v=5&format={format}"))
-
-
-def events_of(one, websocket, count):
-    events = []
-    while len(events) < count:
-        data = one.recv(65536)
-        assert data, f"the connection ended after {events}"
-        websocket.receive_data(data)
-        events += websocket.events()
-    return events
-
-
-def connects(one, format="json"):
-    websocket, data = upgrade(format)
-    one.sendall(data)
-    accepted, connected = events_of(one, websocket, 2)[:2]
-    assert isinstance(accepted, AcceptConnection)
-    assert isinstance(connected, TextMessage if format == "json" else BytesMessage)
-    return websocket, connected.data
+def connects(peer, format="json"):
+    peer.send(upgrade(format))
+    assert peer.told(2) == ["101", "CONNECTED"]
+    assert peer.formats == {format}
 
 
 @pytest.mark.parametrize("before", HTTP_BEFORE.values(), ids=HTTP_BEFORE.keys())
@@ -102,29 +62,18 @@ def test_a_websocket_may_begin_after_publishes(kept, channel, body):
 
 
 def test_a_websocket_may_begin_in_the_segment_of_the_request_before_it_and_speak_at_once(kept):
-    websocket, data = upgrade()
-    hello = {"action": 0, "id": "at once"}
     first = HTTP_BEFORE["a request of the usual kind"][0]
-    kept.sendall(first + data + frame(hello))
-    received = b""
-    while received.count(b"HTTP/1.1") < 2:
-        received += (part := kept.recv(65536))
-        assert part
-    assert received.startswith(b"HTTP/1.1 200")
-    websocket.receive_data(received[received.index(b"HTTP/1.1 101") :])
-    events = list(websocket.events())
-    while len(events) < 3:
-        events += events_of(kept, websocket, 1)
-    assert json.loads(events[1].data)["action"] == 4
-    assert json.loads(events[2].data) == hello
+    kept.send(first + upgrade() + message({"action": 0, "id": "at once"}))
+    assert kept.answer()[0] == 200
+    assert kept.told(3) == ["101", "CONNECTED", "HEARTBEAT at once"]
 
 
 def test_a_websocket_that_is_cut_in_pieces_may_begin_after_other_requests(kept):
     answer_to(kept, HTTP_BEFORE["a request of the usual kind"][0])
-    websocket, data = upgrade()
+    data = upgrade()
     for at in range(0, len(data), 40):
-        kept.sendall(data[at : at + 40])
-    assert isinstance(events_of(kept, websocket, 1)[0], AcceptConnection)
+        kept.send(data[at : at + 40])
+    assert kept.told(1) == ["101"]
 
 
 @pytest.mark.parametrize("wrong", ["", "Sec-WebSocket-Version: 12\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"])
@@ -136,17 +85,10 @@ def test_an_upgrade_that_is_none_is_refused_there_as_well(kept, wrong):
 
 def test_a_refused_client_is_told_there_as_well(kept):
     answer_to(kept, HTTP_BEFORE["a request of the usual kind"][0])
-    websocket = WSConnection(ConnectionType.CLIENT)
-    kept.sendall(websocket.send(Request(host="x", target="/?key=app1.key1:wrong")))
-    _, told = events_of(kept, websocket, 2)[:2]
-    assert json.loads(told.data)["error"]["code"] == 40101
+    kept.send(upgrade(key="app1.key1:wrong"))
+    assert kept.told() == ["101", "ERROR 40101/401", "close 1000"]
 
 
-def test_requests_of_others_go_on_meanwhile(kept, server, channel):
+def test_requests_of_others_go_on_meanwhile(kept, served, channel):
     connects(kept)
-    assert request(server.address, "GET", f"/channels/{channel}/messages")[0] == 200
-
-
-def frame(message):
-    payload = json.dumps(message).encode()
-    return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload  # under a mask of zeros
+    assert request(served.server.address, "GET", f"/channels/{channel}/messages", tls=served.tls)[0] == 200

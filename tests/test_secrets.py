@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import re
 import secrets
@@ -17,19 +16,16 @@ from server.cli import main
 from server.conceal import hide_arguments
 from tests.harness import Server, request
 from tests.jwts import jwt
+from tests.peer import all_said_to
 from tests.rawclient import Action, GoneError, RawClient, RefusedError
 
 
 def said_over_http(server: Server, method: str, path: str, headers: dict[str, str], body: object = None) -> str:
     """Everything that comes back: the status line's reason, headers, body."""
-    connection = http.client.HTTPConnection(*server.address, timeout=20)
-    try:
-        content = None if body is None else json.dumps(body)
-        connection.request(method, path, content, {"Content-Type": "application/json", **headers})
-        response = connection.getresponse()
-        return f"{response.reason} {response.headers} {response.read().decode()}"
-    finally:
-        connection.close()
+    content = b"" if body is None else json.dumps(body).encode()
+    usual = {"Host": "x", "Connection": "close", "Content-Type": "application/json", "Content-Length": len(content)}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in {**usual, **headers}.items())]
+    return all_said_to(server.address, "\r\n".join([*lines, "", ""]).encode() + content).decode()
 
 
 def said_over_websocket(server: Server, **params: str) -> str:

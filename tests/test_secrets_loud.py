@@ -10,7 +10,6 @@ import base64
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import pytest
 
 from tests.harness import Address, request, token, wait_until
 from tests.jwts import jwt
+from tests.peer import Peer, all_said_to
 from tests.rawclient import Action, GoneError, RawClient, unique
 from tests.test_protocol import until_pong
 
@@ -79,20 +79,6 @@ def loud(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loud]:
     assert "Traceback" not in server.said(), server.said()
 
 
-def raw(address: Address, data: bytes, *, leave: bool = False) -> bytes:
-    """What comes back until the server closes; or leave without a word."""
-    with socket.create_connection(address, timeout=20) as connection:
-        connection.sendall(data)
-        if leave:
-            return b""
-        connection.shutdown(socket.SHUT_WR)
-        got = b""
-        with contextlib.suppress(ConnectionResetError):
-            while part := connection.recv(1 << 16):
-                got += part
-        return got
-
-
 def by_http(address: Address, wrong: list[str], secret: str) -> list[str]:
     """Every answer, with its headers."""
     answers = []
@@ -101,7 +87,7 @@ def by_http(address: Address, wrong: list[str], secret: str) -> list[str]:
         lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *headers]
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        answers.append(raw(address, "\r\n".join([*lines, "", ""]).encode() + body).decode())
+        answers.append(all_said_to(address, "\r\n".join([*lines, "", ""]).encode() + body, ends=True).decode())
 
     paths = ["/channels/c/messages", "/stats", "/channels", "/keys/app1.key1/requestToken"]
     for given in wrong:
@@ -129,8 +115,12 @@ def by_http(address: Address, wrong: list[str], secret: str) -> list[str]:
         ask("GET", f"/?key={quoted}", "Broken header", f"Authorization: Basic {coded}")
         ask("GET", f"/time?{quoted}", f"Authorization: {'x' * 70_000}{given}")
         ask("GE T", f"/?key={quoted}")
-        raw(address, f"POST /?key={quoted} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{secret}"[:-3].encode(), leave=True)
-        raw(address, f"GET /?key={quoted} HTTP/1.1\r\nAuthorization: Basic {coded}\r\n".encode(), leave=True)
+        for left in (
+            f"POST /?key={quoted} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{secret}"[:-3],
+            f"GET /?key={quoted} HTTP/1.1\r\nAuthorization: Basic {coded}\r\n",
+        ):
+            with Peer(address) as peer:
+                peer.send(left.encode())
     return answers
 
 

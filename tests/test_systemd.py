@@ -21,6 +21,7 @@ from server.systemd import inherited_sockets, notify
 from server.transport.doors import LAST_CALL_SECONDS, Doors
 from tests.checker import Outcome
 from tests.harness import Server, channel_path, history, request
+from tests.peer import Peer
 from tests.rawclient import ATTACH_RESUME, RESUMED, Action, GoneError, RawClient
 from tests.reloads import reload
 from tests.sdk.driving import JAVASCRIPT, Driver, javascript_missing, require
@@ -215,10 +216,10 @@ def test_over_a_restart_nobody_meets_a_closed_port_and_nothing_is_lost_or_repeat
 def test_a_crash_closes_no_port_either(make_server: Any, listening: socket.socket) -> None:
     server = make_server(sockets=[listening])
     server.kill()
-    with socket.create_connection(server.address, timeout=20) as early:
-        early.sendall(b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    with Peer(server.address) as early:
+        early.send(b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         server.start()
-        assert early.recv(12) == b"HTTP/1.1 200"
+        assert early.answer()[0] == 200
 
 
 @pytest.mark.sdk

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import HAND_OVER, KEY, OUT_OF_THE_WAY, READY_SECONDS, publish, request
+from tests.peer import Peer
 from tests.rawclient import Action, RawClient
 
 UNITS = Path(__file__).parent.parent / "docs" / "systemd"
@@ -112,10 +113,10 @@ def test_a_service_as_the_example_has_it_starts_reloads_and_restarts_behind_an_o
         cursor = client.deliveries("room", 1)[0]["channelSerial"]
         systemd.stop()
         client.expect(Action.DISCONNECTED)
-        with socket.create_connection(systemd.address, timeout=READY_SECONDS) as waiting:
-            waiting.sendall(b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with Peer(systemd.address, patience=READY_SECONDS) as waiting:
+            waiting.send(b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             systemd.start()
-            assert waiting.recv(12) == b"HTTP/1.1 200"
+            assert waiting.answer()[0] == 200
         with RawClient(systemd.address, resume=client.connection_key) as again:
             assert again.connection_id == client.connection_id
             again.attach("room", channelSerial=cursor)
