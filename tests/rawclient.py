@@ -29,7 +29,7 @@ from typing import Any, Self
 import msgpack
 import orjson
 
-from tests.harness import KEY, Address, Server
+from tests.harness import KEY, Address, Server, history
 from tests.peer import ACCEPT, CLOSE, FORMATS, PATIENCE, PING, PONG, TEXT, Peer, frame, framed, upgrade_to
 from tests.peer import Action as Action
 from tests.peer import GoneError as GoneError
@@ -288,6 +288,9 @@ class Served:
     def peer(self) -> Peer:
         return Peer(self.server.address, self.tls)
 
-    def client(self, **options: Any) -> RawClient:
+    def client(self, format: str = "json", **options: Any) -> RawClient:
         """``options`` are those of the client."""
-        return RawClient(self.server.address, tls=self.tls, **options)
+        return RawClient(self.server.address, format=format, tls=self.tls, **options)
+
+    def history(self, channel: str) -> list[dict[str, Any]]:
+        return history(self.server.address, channel, tls=self.tls)

@@ -13,7 +13,7 @@ from engine.limits import LARGE_INPUT_BYTES
 from ext.net.plane import BEHIND, BINARY, DRAINED, FAILED, GONE, TEXT, VIOLATION, Plane
 from server.node import arrivals as room
 from server.node.arrivals import Arrivals
-from tests.test_plane import T0, TIMES, Peer, flush, poll
+from tests.test_plane import T0, TIMES, FarEnd, flush, poll
 
 
 class Transport:
@@ -24,7 +24,7 @@ class Transport:
         self.stalled.append(waits)
 
 
-class Client:
+class FakeClient:
     """Notes what comes, in the order of all of them. All parts of a client are one here."""
 
     def __init__(self, log, name):
@@ -70,7 +70,7 @@ EVENTS = st.tuples(st.integers(0, 3), st.sampled_from([TEXT, BINARY, VIOLATION, 
 @given(polls=st.lists(st.lists(EVENTS, max_size=12), max_size=6), seconds=st.sampled_from([-1.0, 0.0, 1.0]))
 def test_each_client_keeps_its_order_and_nothing_is_lost_whatever_the_time(polls, seconds):
     log, clients = [], []
-    clients = [Client(log, n) for n in range(4)]
+    clients = [FakeClient(log, n) for n in range(4)]
     arrivals = Arrivals()
     before, room.LOOK_SECONDS = room.LOOK_SECONDS, seconds
     try:
@@ -91,7 +91,7 @@ def test_each_client_keeps_its_order_and_nothing_is_lost_whatever_the_time(polls
 
 def test_one_large_message_is_looked_at_in_a_turn_and_small_ones_wait_for_none():
     log = []
-    crowd, quiet = [Client(log, n) for n in range(40)], Client(log, "quiet")
+    crowd, quiet = [FakeClient(log, n) for n in range(40)], FakeClient(log, "quiet")
     arrivals = Arrivals()
     arrivals.look([(client, TEXT, LARGE) for client in crowd])
     for n in range(1, 40):
@@ -104,7 +104,7 @@ def test_one_large_message_is_looked_at_in_a_turn_and_small_ones_wait_for_none()
 
 def test_who_has_sent_one_message_waits_for_one_of_each_of_the_others(monkeypatch):
     log = []
-    greedy, modest = Client(log, "greedy"), Client(log, "modest")
+    greedy, modest = FakeClient(log, "greedy"), FakeClient(log, "modest")
     arrivals = Arrivals()
     monkeypatch.setattr(room, "LOOK_SECONDS", -1.0)
     arrivals.look([(greedy, TEXT, b"%d" % n) for n in range(1000)] + [(modest, TEXT, b"x")])
@@ -119,7 +119,7 @@ def test_who_has_sent_one_message_waits_for_one_of_each_of_the_others(monkeypatc
 def test_a_turn_ends_in_time_however_much_waits(monkeypatch):
     log = []
 
-    class Slow(Client):
+    class Slow(FakeClient):
         def receive(self, payload, wire):
             time.sleep(0.0005)
             super().receive(payload, wire)
@@ -138,7 +138,7 @@ def test_a_turn_ends_in_time_however_much_waits(monkeypatch):
 
 def test_a_bug_met_by_one_message_ends_that_client_alone(hurried, caplog):
     log = []
-    bad, good = Client(log, "bad"), Client(log, "good")
+    bad, good = FakeClient(log, "bad"), FakeClient(log, "good")
     arrivals = Arrivals()
     arrivals.look([(bad, TEXT, b"bug"), (good, TEXT, b"x"), (bad, FAILED, RuntimeError("another")), (None, TEXT, b"")])
     room.LOOK_SECONDS = 1.0
@@ -148,7 +148,7 @@ def test_a_bug_met_by_one_message_ends_that_client_alone(hurried, caplog):
 
 def test_what_was_asked_for_comes_with_drained_and_the_end_is_passed_on(hurried):
     log = []
-    client = Client(log, "me")
+    client = FakeClient(log, "me")
     client.drained = lambda: log.append("drained")
     arrivals = Arrivals()
     arrivals.look([(client, DRAINED, None), (client, DRAINED, None), (client, GONE, "gone")])
@@ -168,7 +168,7 @@ def plane():
 
 
 def test_whose_messages_wait_is_not_read_from_until_they_have_been_looked_at(plane):
-    peer, other = Peer(plane, "me"), Peer(plane, "other")
+    peer, other = FarEnd(plane, "me"), FarEnd(plane, "other")
     peer.handle.stall(True)
     peer.send(TextMessage("one"))
     other.send(TextMessage("two"))
@@ -180,7 +180,7 @@ def test_whose_messages_wait_is_not_read_from_until_they_have_been_looked_at(pla
 
 
 def test_whose_messages_wait_is_not_lost_for_its_silence(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.handle.stall(True)
     plane.tick(T0 + 10 * TIMES["lost_ms"])
     plane.poll(T0 + 10 * TIMES["lost_ms"])
@@ -191,7 +191,7 @@ def test_whose_messages_wait_is_not_lost_for_its_silence(plane):
 
 
 def test_one_poll_reads_no_more_sockets_once_it_has_many_events_and_the_next_goes_on_there(plane):
-    peers = [Peer(plane, n) for n in range(8)]
+    peers = [FarEnd(plane, n) for n in range(8)]
     for peer in peers:
         peer.socket.sendall(b"".join(peer.codec.send(TextMessage("x")) for _ in range(200)))
     seen, most = [], 0
@@ -205,7 +205,7 @@ def test_one_poll_reads_no_more_sockets_once_it_has_many_events_and_the_next_goe
 
 
 def test_in_a_crowd_little_is_read_of_each(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.socket.sendall(b"".join(peer.codec.send(TextMessage("x" * 94)) for _ in range(2000)))
     time.sleep(0.05)
     plane.crowded = True

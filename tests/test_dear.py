@@ -12,7 +12,7 @@ import pytest
 from bench.canary import Canary, unverified
 from bench.dear import at_once
 from tests.harness import Server, channel_path, history, request, rss
-from tests.rawclient import HAS_BACKLOG, Action, RawClient
+from tests.rawclient import HAS_BACKLOG, Action, RawClient, Served
 
 P99_MS = 50
 DEEP_ENTRIES, DEEP_MESSAGES = 6000, 3  # of one channel, far beyond its ring
@@ -28,18 +28,11 @@ durability = "memory"
 FORMATS = ("json", "msgpack")
 
 
-class Served:
+class Dear(Served):
     """A server with channels that are dear to read, and its clients' way in."""
 
-    def __init__(self, server, tls):
-        self.server = server
-        self.context = unverified() if tls else None
-
-    def client(self, format="json", **params):
-        return RawClient(self.server.address, format=format, tls=self.context, **params)
-
     def get(self, path):
-        status, body, _ = request(self.server.address, "GET", path, tls=self.context)
+        status, body, _ = request(self.server.address, "GET", path, tls=self.tls)
         assert status == 200, (status, body)
         return body
 
@@ -61,7 +54,7 @@ def served(request, tmp_path_factory, authority):
     tls = request.param == "tls"
     directory = tmp_path_factory.mktemp("dear")
     with Server(directory, config=CONFIG, arguments=authority[0] if tls else []) as server:
-        made = Served(server, tls)
+        made = Dear(server, unverified() if tls else None)
         made.fill("kept:deep", DEEP_ENTRIES, DEEP_MESSAGES)
         for n in range(5):
             made.fill(f"kept:deep-{n}", 2000, 1)
@@ -109,7 +102,7 @@ def dearest(served):
 
     Over TLS fewer: there, each message costs the server and this process ten times as much.
     """
-    many = 8 if served.context is None else 1
+    many = 8 if served.tls is None else 1
     works = [partial(pages, served)] * many + [partial(lists, served)] * many
     with contextlib.ExitStack() as stack:
         for format in FORMATS:
@@ -128,7 +121,7 @@ def dearest(served):
 
 
 def sung(served, meanwhile):
-    with Canary(served.server.address, tls=served.context is not None) as canary:
+    with Canary(served.server.address, tls=served.tls is not None) as canary:
         meanwhile()
         return canary.stop()
 
@@ -190,7 +183,7 @@ def test_one_that_asks_for_more_than_there_is_gets_all_there_is(served, client, 
 
 
 def test_what_is_published_meanwhile_follows_without_a_gap_or_a_repeat(served, client, channel):
-    channel = f"kept:{channel}-{served.context is not None}-{client.format}"
+    channel = f"kept:{channel}-{served.tls is not None}-{client.format}"
     served.fill(channel, 1500, 1)
     stopping, count = threading.Event(), 1500
 
@@ -217,7 +210,7 @@ def test_what_is_published_meanwhile_follows_without_a_gap_or_a_repeat(served, c
 
 
 def test_ones_own_messages_count_but_do_not_come_where_echo_is_off(served, client, channel):
-    channel = f"kept:{channel}-{served.context is not None}-{client.format}"
+    channel = f"kept:{channel}-{served.tls is not None}-{client.format}"
     served.fill(channel, 10, 1)
     for _ in range(5):
         client.publish(channel, {"data": "99"})
@@ -256,7 +249,7 @@ def test_who_attaches_anew_while_its_rewind_is_counted_gets_the_one_that_it_aske
 
 def test_what_one_client_sends_in_a_burst_keeps_its_order(served, client, channel):
     """Each channel is attached to, then published to: the message comes back from all of them, in order."""
-    names = [f"{channel}-{served.context is not None}-{client.format}-{n}" for n in range(300)]
+    names = [f"{channel}-{served.tls is not None}-{client.format}-{n}" for n in range(300)]
     for n, name in enumerate(names):
         client.send({"action": Action.ATTACH, "channel": name})
         client.send_messages(name, [{"data": str(2 * n)}])

@@ -68,7 +68,7 @@ async def drained(client: Stream) -> bytes:
     return received
 
 
-class Client:
+class H11Client:
     """h11's client on a stream: the responses to requests sent in one go or one by one."""
 
     def __init__(self, stream: Stream) -> None:
@@ -134,7 +134,7 @@ def in_virtual_time(function: Callable[[], Awaitable[None]]) -> None:
 def test_a_connection_is_kept_alive_and_serves_one_request_after_the_other() -> None:
     async def main() -> None:
         async with connected() as stream:
-            client = Client(stream)
+            client = H11Client(stream)
             for n in range(5):
                 head, body = await client.request("POST", f"/a%2Fb?x=1&x={n}&e=", b"hello", X_Say="me")
                 assert head.status_code == 200
@@ -167,7 +167,7 @@ def test_pipelined_requests_are_answered_in_order_however_they_are_cut(data: st.
             for piece in pieces[1:]:
                 await stream.send_all(piece)
                 await trio.testing.wait_all_tasks_blocked()
-            client = Client(stream)
+            client = H11Client(stream)
             for n, kind in enumerate(kinds):
                 client.http.send(h11.Request(method="GET", target="/", headers=[("Host", "here")]))
                 client.http.send(h11.EndOfMessage())
@@ -182,7 +182,7 @@ def test_pipelined_requests_are_answered_in_order_however_they_are_cut(data: st.
 def test_a_head_is_answered_with_the_length_and_without_the_body() -> None:
     async def main() -> None:
         async with connected() as stream:
-            client = Client(stream)
+            client = H11Client(stream)
             head, body = await client.request("HEAD", "/x")
             length = int(dict(head.headers)[b"content-length"])
             assert length > 0 and body == b""
@@ -195,7 +195,7 @@ def test_a_head_is_answered_with_the_length_and_without_the_body() -> None:
 def test_no_content_has_no_length() -> None:
     async def main() -> None:
         async with connected() as stream:
-            client = Client(stream)
+            client = H11Client(stream)
             for _ in range(2):
                 head, body = await client.request("DELETE", "/empty")
                 assert (head.status_code, body) == (204, b"")
@@ -300,7 +300,7 @@ def test_a_body_announced_too_large_is_refused_unread(length: bytes) -> None:
 def test_a_body_of_exactly_the_limit_is_taken() -> None:
     async def main() -> None:
         async with connected() as stream:
-            _, body = await Client(stream).request("POST", "/", b"x" * 5000)
+            _, body = await H11Client(stream).request("POST", "/", b"x" * 5000)
             assert orjson.loads(body)["body"] == "x" * 5000
 
     in_virtual_time(main)
@@ -450,7 +450,7 @@ def test_a_reader_that_does_not_read_is_let_go_after_a_while() -> None:
 def test_a_bug_in_a_handler_costs_its_own_request_and_is_logged(path: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with connected() as stream:
-            client = Client(stream)
+            client = H11Client(stream)
             head, body = await client.request("GET", path.decode(), Origin="https://there")
             assert head.status_code == 500
             assert orjson.loads(body)["error"]["code"] == 50000

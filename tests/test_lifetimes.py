@@ -25,7 +25,7 @@ START = 1_700_000_000_000
 CAPABILITY = Capability.parse(FULL_TEXT)
 
 
-class Client:
+class FakeClient:
     """What a Lifetimes sees of one."""
 
     def __init__(self, house: House, client_id: str, expires_ms: int | None, issued_ms: int) -> None:
@@ -68,8 +68,8 @@ class House:
     def _turn(self) -> None:
         self.turns += 1
 
-    def client(self, expires_in: int | None, client_id: str = "x", issued_in: int = 0) -> Client:
-        made = Client(self, client_id, None if expires_in is None else START + expires_in, START + issued_in)
+    def client(self, expires_in: int | None, client_id: str = "x", issued_in: int = 0) -> FakeClient:
+        made = FakeClient(self, client_id, None if expires_in is None else START + expires_in, START + issued_in)
         self.lifetimes.watch(made)
         return made
 

@@ -17,7 +17,7 @@ FRAME_BYTES = 100
 SECOND = 1_000_000_000
 
 
-class Connection:
+class FakeConnection:
     """Owner and socket in one."""
 
     def __init__(self):
@@ -52,7 +52,7 @@ def made(count, touched=None):
     publishers = []
     for number in range(count):
         template = Template(b'{"msgSerial":', b',"d":"' + b"~" * 45 + b'"}', False, RUN, number)
-        publishers.append(Publisher(tally, number, template, Connection(), touched))
+        publishers.append(Publisher(tally, number, template, FakeConnection(), touched))
     return publishers
 
 
@@ -121,7 +121,7 @@ def test_a_backlog_leaves_in_pieces_so_that_what_arrives_gets_its_turn(clock):
 
 def test_a_rate_is_one_of_messages_not_of_publishes(clock):
     template = Template(b'{"msgSerial":', b',"d":"' + b"~" * 45 + b'","e":"' + b"~" * 45 + b'"}', False, RUN, 0)
-    publisher = Publisher(Tally(RUN), 0, template, Connection(), [])
+    publisher = Publisher(Tally(RUN), 0, template, FakeConnection(), [])
     scheduled = Scheduled([publisher], Ramp(20, 20, 0), FRAME_BYTES)
     publisher.owner.ready = False
     clock.now += SECOND - 1

@@ -36,7 +36,7 @@ def closed_peers():
         PEERS.pop().socket.close()
 
 
-class Peer:
+class FarEnd:
     """A client of one plain socket, with wsproto as its codec."""
 
     def __init__(self, plane, owner, *, msgpack=False, heartbeats=False, send_buffer=None):
@@ -146,7 +146,7 @@ def read_until_told(plane, peer):
 
 
 def test_messages_come_up_in_order_with_their_kind(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.send(TextMessage("one"))
     peer.send(BytesMessage(b"\x00two"))
     peer.send(TextMessage(""))
@@ -156,7 +156,7 @@ def test_messages_come_up_in_order_with_their_kind(plane):
 def test_what_was_read_with_the_handshake_is_not_lost(plane):
     codec = Connection(ConnectionType.CLIENT)
     first, second = codec.send(TextMessage("early")), codec.send(TextMessage("late"))
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     plane.feed(peer.handle, first + second[:3])
     assert select.select([plane.fd], [], [], 1)[0]  # nothing more need arrive for the plane to be polled
     assert poll(plane) == [("me", TEXT, b"early")]
@@ -165,7 +165,7 @@ def test_what_was_read_with_the_handshake_is_not_lost(plane):
 
 
 def test_replies_leave_in_order_in_the_format_of_the_socket(plane):
-    text, binary = Peer(plane, "t"), Peer(plane, "b", msgpack=True)
+    text, binary = FarEnd(plane, "t"), FarEnd(plane, "b", msgpack=True)
     for peer in (text, binary):
         peer.handle.send(b"1" * 125)
         peer.handle.send(b"2" * 70_000)
@@ -176,7 +176,7 @@ def test_replies_leave_in_order_in_the_format_of_the_socket(plane):
 
 
 def test_a_ping_is_answered(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.send(Ping(b"are you there"))
     poll(plane, want=0)
     select.select([plane.fd], [], [], 0.2)
@@ -186,7 +186,7 @@ def test_a_ping_is_answered(plane):
 
 
 def test_the_peers_close_is_answered_and_told(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.send(CloseConnection(1001, "bye"))
     assert poll(plane) == [("me", GONE, "closed by the peer")]
     flush(plane)
@@ -200,7 +200,7 @@ def test_the_peers_close_is_answered_and_told(plane):
 
 
 def test_a_lost_connection_is_told_once(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.socket.close()
     [(owner, kind, _)] = poll(plane)
@@ -221,7 +221,7 @@ def test_a_lost_connection_is_told_once(plane):
     ],
 )
 def test_garbage_is_told_with_its_code_and_concerns_nobody_else(plane, frame, code):
-    bad, good = Peer(plane, "bad"), Peer(plane, "good")
+    bad, good = FarEnd(plane, "bad"), FarEnd(plane, "good")
     bad.socket.sendall(frame)
     assert poll(plane) == [("bad", VIOLATION, code)]
     bad.handle.send(b"your mistake")
@@ -233,7 +233,7 @@ def test_garbage_is_told_with_its_code_and_concerns_nobody_else(plane, frame, co
 
 
 def test_a_paused_socket_is_not_read_until_it_is_resumed(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.handle.pause()
     peer.send(TextMessage("later"))
     select.select([plane.fd], [], [], 0.05)
@@ -244,7 +244,7 @@ def test_a_paused_socket_is_not_read_until_it_is_resumed(plane):
 
 def test_a_peer_is_silent_for_as_long_as_we_listen_in_vain(plane):
     """What is not read is our doing: after a long pause nobody is lost for it."""
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     plane.poll(T0 + 700)
     assert peer.handle.silence_ms == 700
     peer.handle.pause()
@@ -258,7 +258,7 @@ def test_a_peer_is_silent_for_as_long_as_we_listen_in_vain(plane):
 
 def test_who_leaves_replies_unread_is_not_read_from(plane):
     """Bound: the socket's own queue grows only as far as what it has asked for already."""
-    peer = Peer(plane, "me", send_buffer=20_000)
+    peer = FarEnd(plane, "me", send_buffer=20_000)
     peer.handle.send(b"x" * (1 << 20))
     flush(plane)
     peer.send(TextMessage("one more"))
@@ -276,7 +276,7 @@ def test_who_leaves_replies_unread_is_not_read_from(plane):
 
 
 def test_drained_is_told_once_when_everything_has_left(plane):
-    peer = Peer(plane, "me", send_buffer=20_000)
+    peer = FarEnd(plane, "me", send_buffer=20_000)
     peer.handle.send(b"x" * (1 << 20))
     peer.handle.notify_drained()
     flush(plane)
@@ -311,8 +311,8 @@ class Room:
 def test_what_drained_asks_for_leaves_before_what_streams_hold(plane):
     """As a replay does: a batch, and once it has left the next one, until a stream holds the rest."""
     room = Room(plane)
-    peer = Peer(plane, "me", send_buffer=20_000)
-    other = Peer(plane, "other")
+    peer = FarEnd(plane, "me", send_buffer=20_000)
+    other = FarEnd(plane, "other")
     other.handle.subscribe(room.stream, room.stream.head)  # so the stream holds what follows
     held = [room.publish(1000) for _ in range(100)]
     got, expected = [], []
@@ -339,7 +339,7 @@ def test_what_drained_asks_for_leaves_before_what_streams_hold(plane):
 
 def test_a_reply_that_is_queued_while_a_stream_is_being_sent_cuts_no_frame(plane):
     room = Room(plane)
-    peer = Peer(plane, "me", send_buffer=20_000)
+    peer = FarEnd(plane, "me", send_buffer=20_000)
     peer.handle.subscribe(room.stream, 0)
     sent, got = [], []
     for n in range(60):
@@ -358,7 +358,7 @@ def test_a_reply_that_is_queued_while_a_stream_is_being_sent_cuts_no_frame(plane
 
 def test_all_readers_get_the_same_bytes_once(plane):
     room = Room(plane)
-    peers = [Peer(plane, i) for i in range(20)]
+    peers = [FarEnd(plane, i) for i in range(20)]
     for peer in peers:
         peer.handle.subscribe(room.stream, room.stream.head)
     sent = []
@@ -372,7 +372,7 @@ def test_all_readers_get_the_same_bytes_once(plane):
 
 def test_many_frames_leave_in_one_send(plane):
     room = Room(plane)
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.handle.subscribe(room.stream, 0)
     before = plane.sends
     peer.handle.send(b"a reply")
@@ -384,7 +384,7 @@ def test_many_frames_leave_in_one_send(plane):
 
 def test_what_comes_while_a_stream_is_being_served_reaches_those_who_have_been(sliced):
     room = Room(sliced)
-    peers = [Peer(sliced, i) for i in range(5)]
+    peers = [FarEnd(sliced, i) for i in range(5)]
     for peer in peers:
         peer.handle.subscribe(room.stream, 0)
     first = room.publish()
@@ -397,8 +397,8 @@ def test_what_comes_while_a_stream_is_being_served_reaches_those_who_have_been(s
 def test_a_stream_that_moves_on_and_on_delays_no_other(sliced):
     busy, quiet = Room(sliced), Room(sliced)
     for i in range(5):
-        Peer(sliced, i).handle.subscribe(busy.stream, 0)
-    waiting = Peer(sliced, "waiting")
+        FarEnd(sliced, i).handle.subscribe(busy.stream, 0)
+    waiting = FarEnd(sliced, "waiting")
     waiting.handle.subscribe(quiet.stream, 0)
     busy.publish()
     sent = quiet.publish()
@@ -415,7 +415,7 @@ def test_a_slice_has_at_least_one_send():
 
 def test_echo_off_and_ephemeral_entries_are_passed_over(plane):
     room = Room(plane)
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     room.publish(flags=EPHEMERAL)
     kept = [room.publish()]
     reader = peer.handle.subscribe(room.stream, 0, skip_origin=7, quiet_until=room.stream.head)
@@ -429,7 +429,7 @@ def test_echo_off_and_ephemeral_entries_are_passed_over(plane):
 
 def test_a_reader_that_falls_out_of_the_stream_is_told_with_its_cursor(plane):
     room = Room(plane, max_bytes=100_000)
-    peer = Peer(plane, "slow", send_buffer=20_000)
+    peer = FarEnd(plane, "slow", send_buffer=20_000)
     reader = peer.handle.subscribe(room.stream, 0)
     for _ in range(4000):
         room.publish(1000)
@@ -450,7 +450,7 @@ def test_of_many_frames_those_that_all_have_passed_are_let_go_and_a_slow_reader_
     """Entries stay, so whoever comes back for them is served from there."""
     gc.collect()  # frames of all streams count, those of earlier tests included
     room = Room(plane, max_bytes=256 << 20)
-    fast, slow = Peer(plane, "fast"), Peer(plane, "slow", send_buffer=20_000)
+    fast, slow = FarEnd(plane, "fast"), FarEnd(plane, "slow", send_buffer=20_000)
     fast.handle.subscribe(room.stream, 0)
     got = 0
     for _ in range(1200):
@@ -486,7 +486,7 @@ def test_of_many_frames_those_that_all_have_passed_are_let_go_and_a_slow_reader_
 
 def test_a_stopped_reader_gets_nothing_more_and_others_do(plane):
     room = Room(plane)
-    peers = [Peer(plane, i) for i in range(5)]
+    peers = [FarEnd(plane, i) for i in range(5)]
     readers = [peer.handle.subscribe(room.stream, 0) for peer in peers]
     first = room.publish()
     flush(plane)
@@ -503,9 +503,9 @@ def test_a_stopped_reader_gets_nothing_more_and_others_do(plane):
 
 def test_silence_brings_heartbeats_then_pings_then_the_end(plane):
     json, msgpack, pinged = (
-        Peer(plane, "json", heartbeats=True),
-        Peer(plane, "msgpack", msgpack=True, heartbeats=True),
-        Peer(plane, "pinged"),
+        FarEnd(plane, "json", heartbeats=True),
+        FarEnd(plane, "msgpack", msgpack=True, heartbeats=True),
+        FarEnd(plane, "pinged"),
     )
     plane.tick(T0 + 9_999)
     flush(plane)
@@ -531,7 +531,7 @@ def test_silence_brings_heartbeats_then_pings_then_the_end(plane):
 
 @pytest.mark.parametrize("count", [1, 3, 10, 23])
 def test_a_tick_in_parts_reaches_everybody_once_in_a_round_and_few_at_a_time(plane, count):
-    peers = [Peer(plane, str(n), heartbeats=True) for n in range(count)]
+    peers = [FarEnd(plane, str(n), heartbeats=True) for n in range(count)]
     rounds = []
     for _ in range(min(count, 5)):
         plane.tick(T0 + 10_000, parts=5)
@@ -542,7 +542,7 @@ def test_a_tick_in_parts_reaches_everybody_once_in_a_round_and_few_at_a_time(pla
 
 
 def test_who_comes_to_the_place_of_one_that_has_gone_has_its_tick_in_the_next_round(plane):
-    peers = [Peer(plane, str(n), heartbeats=True) for n in range(20)]
+    peers = [FarEnd(plane, str(n), heartbeats=True) for n in range(20)]
     plane.tick(T0 + 10_000, parts=5)
     flush(plane)
     for peer in peers[::3]:
@@ -555,7 +555,7 @@ def test_who_comes_to_the_place_of_one_that_has_gone_has_its_tick_in_the_next_ro
 
 
 def test_a_tick_says_whether_there_is_something_to_send_and_has_at_least_one_part(plane):
-    peer = Peer(plane, "me", heartbeats=True)
+    peer = FarEnd(plane, "me", heartbeats=True)
     assert not plane.tick(T0 + 9_999)
     assert plane.tick(T0 + 10_000)
     flush(plane)
@@ -565,7 +565,7 @@ def test_a_tick_says_whether_there_is_something_to_send_and_has_at_least_one_par
 
 
 def test_a_peer_that_does_not_close_is_cut_off_after_a_while(plane):
-    peer = Peer(plane, "me")
+    peer = FarEnd(plane, "me")
     peer.handle.close(1000)
     flush(plane)
     assert len(plane) == 1
@@ -592,7 +592,7 @@ def test_whatever_the_pace_every_reader_gets_an_unbroken_run(make, data):
     plane = make(**TIMES, sends_a_slice=data.draw(st.sampled_from([1, 2, 512])))
     try:
         rooms = [Room(plane, max_bytes=60_000) for _ in range(3)]
-        peers = [Peer(plane, i, send_buffer=data.draw(st.sampled_from([None, 20_000]))) for i in range(4)]
+        peers = [FarEnd(plane, i, send_buffer=data.draw(st.sampled_from([None, 20_000]))) for i in range(4)]
         readers = {}
         expected = {}
         got = {peer: [] for peer in peers}

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Server, history, request
+from tests.harness import Server, request
 from tests.jwts import jwt
-from tests.rawclient import Action, GoneError, RawClient, RefusedError
+from tests.rawclient import Action, GoneError, RawClient, RefusedError, Served
 from tests.restclient import Answer, RestClient
 from tests.test_protocol import ended_with
 
@@ -29,13 +28,9 @@ keys = [{ key = "app1.rev:topsecret", revocable_tokens = true }]
 """
 
 
-class Served:
-    def __init__(self, server: Server, tls: ssl.SSLContext | None) -> None:
-        self.server = server
-        self.tls = tls
-
+class WithTokens(Served):
     def connect(self, token: str, format: str = "json") -> RawClient:
-        return RawClient(self.server.address, key=None, access_token=token, format=format, tls=self.tls)
+        return self.client(format, key=None, access_token=token)
 
     def revoke(self, client_id: str) -> None:
         path, body = "/keys/app1.rev/revokeTokens", {"targets": [f"clientId:{client_id}"]}
@@ -44,10 +39,10 @@ class Served:
 
 
 @pytest.fixture(scope="module", params=["plain", "TLS"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WithTokens]:
     arguments, tls = ([], None) if request.param == "plain" else request.getfixturevalue("authority")
     with Server(tmp_path_factory.mktemp("revoked"), config=CONFIG, arguments=arguments) as server:
-        yield Served(server, tls)
+        yield WithTokens(server, tls)
     assert not server.complaints(), server.complaints()
 
 
@@ -61,7 +56,7 @@ def early_in_a_second() -> None:
     time.sleep(1.0 - time.time() % 1.0)
 
 
-def test_who_is_cut_off_is_told_when_its_next_token_is_good(served: Served, channel: str) -> None:
+def test_who_is_cut_off_is_told_when_its_next_token_is_good(served: WithTokens, channel: str) -> None:
     name = f"{channel}-{served.tls is not None}"
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(served.connect(made_now(name), format)) for format in ("json", "msgpack")]
@@ -74,7 +69,7 @@ def test_who_is_cut_off_is_told_when_its_next_token_is_good(served: Served, chan
             served.connect(made_now(name), client.format).close()
 
 
-def test_nothing_is_taken_of_it_or_given_to_it_from_the_answer_on(served: Served, channel: str) -> None:
+def test_nothing_is_taken_of_it_or_given_to_it_from_the_answer_on(served: WithTokens, channel: str) -> None:
     name = f"{channel}-{served.tls is not None}"
     with served.connect(made_now(name)) as client, served.connect(made_now(f"{name}-2")) as other:
         client.attach(name)
@@ -90,7 +85,7 @@ def test_nothing_is_taken_of_it_or_given_to_it_from_the_answer_on(served: Served
         assert client.receive()["action"] == Action.DISCONNECTED
         with pytest.raises(GoneError):
             client.receive()
-    stored = [message["data"] for message in history(served.server.address, name, tls=served.tls)]
+    stored = [message["data"] for message in served.history(name)]
     assert stored == ["before", "before, too", "after, by another"]
 
 
@@ -103,7 +98,7 @@ class Way:
     come: Callable[[], None]  # with a new one, made now
 
 
-def ways(served: Served, name: str, token: str, stack: contextlib.ExitStack) -> Iterator[Way]:
+def ways(served: WithTokens, name: str, token: str, stack: contextlib.ExitStack) -> Iterator[Way]:
     def refused(token: str) -> tuple[int, int]:
         try:
             served.connect(token).close()
@@ -132,7 +127,7 @@ def ways(served: Served, name: str, token: str, stack: contextlib.ExitStack) -> 
         yield Way(f"{what}, short={short}, after {before}", lambda token, ask=ask: ask(token).refusal, come)
 
 
-def test_who_comes_with_one_of_that_second_is_told_when_the_next_is_good(served: Served, channel: str) -> None:
+def test_who_comes_with_one_of_that_second_is_told_when_the_next_is_good(served: WithTokens, channel: str) -> None:
     """All ways at once, for each has to wait."""
     name = f"{channel}-{served.tls is not None}"
 

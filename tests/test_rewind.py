@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
-from dataclasses import dataclass
-
 import pytest
 
-from tests.harness import Server, history
-from tests.rawclient import HAS_BACKLOG, RESUMED, Action, RawClient
+from tests.harness import Server
+from tests.rawclient import HAS_BACKLOG, RESUMED, Action, Served
 
 CONFIG = """
 [limits]
@@ -18,18 +15,6 @@ durability = "memory"
 """
 MANY = 1000  # messages of one publish, the most there may be
 LATER = 40  # publishes behind it push it out of the ring
-
-
-@dataclass
-class Served:
-    server: Server
-    tls: ssl.SSLContext | None
-
-    def client(self, format: str = "json", **params: str) -> RawClient:
-        return RawClient(self.server.address, format=format, tls=self.tls, **params)
-
-    def stored(self, channel: str) -> list[dict]:
-        return history(self.server.address, channel, tls=self.tls)
 
 
 @pytest.fixture(scope="module", params=["plain", "TLS"])
@@ -75,12 +60,12 @@ def test_as_many_messages_come_as_were_asked_for_and_are_called_what_they_are(
 ):
     with served.client(format) as watcher:
         name, later = filled(served, publisher, f"{channel}-{format}", where)
-        stored = served.stored(name)
+        stored = served.history(name)
         if where == "stream":
             watcher.attach(name)
             publisher.publish(name, *[{"data": f"{n}"} for n in range(5)])
             publisher.publish(name, {"data": "and one"})
-            stored, later = served.stored(name), 1
+            stored, later = served.history(name), 1
         last = stored[-1]["data"]
         for part in (1, 2, 5 if where == "stream" else MANY - 1):
             with served.client(format) as client:
@@ -115,7 +100,7 @@ def test_a_time_cuts_no_publish_and_a_number_does(served, publisher, channel, pa
     name, _ = filled(served, publisher, channel, "ring")
     with served.client() as client:
         client.attach(name, params=params)
-        assert told(until(client, name, "later 2")) == told(served.stored(name)[-expected:])
+        assert told(until(client, name, "later 2")) == told(served.history(name)[-expected:])
 
 
 def test_a_publish_of_ones_own_is_cut_in_count_and_does_not_come(served, channel):

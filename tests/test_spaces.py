@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness import KEY, token
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient, RefusedError, Served
+from tests.rawclient import Action, RefusedError, Served
 from tests.restclient import RestClient
 
 AROUND = ["{}\n", " {}", "\t{}\r\n", "\r\n {} \n\n", "\u00a0{}"]
@@ -21,7 +21,7 @@ def encoded(text: str) -> str:
 
 
 def over_websocket(served: Served, *, key: str | None = None, authorization: str | None = None, **query: str) -> None:
-    with RawClient(served.server.address, key=key, authorization=authorization, tls=served.tls, **query) as client:
+    with served.client(key=key, authorization=authorization, **query) as client:
         assert client.connected["action"] == Action.CONNECTED
 
 
@@ -32,7 +32,7 @@ def over_rest(served: Served, path: str = "/channels/c/messages", authorization:
 
 
 def in_auth(served: Served, spaced: str) -> None:
-    with RawClient(served.server.address, tls=served.tls) as client:
+    with served.client() as client:
         client.send({"action": Action.AUTH, "auth": {"accessToken": spaced}})
         assert client.expect(Action.CONNECTED, Action.ERROR)["action"] == Action.CONNECTED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.harness import history, wait_until
+from tests.harness import wait_until
 from tests.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, message, upgrade
 from tests.rawclient import Served
 
@@ -72,7 +72,7 @@ def test_what_came_before_a_violation_is_dealt_with(served: Served, channel: str
     with served.peer() as peer:
         peer.send(upgrade(format) + message({"action": 0, "id": "a"}, format) + message(publish, format) + frame(3))
         assert peer.told() == [*HELLO, "HEARTBEAT a", *BROKEN]
-    wait_until(lambda: len(history(served.server.address, channel, tls=served.tls)) == 1, what="the message")
+    wait_until(lambda: len(served.history(channel)) == 1, what="the message")
 
 
 @pytest.mark.parametrize("when", ["with the request", "later"])
