@@ -28,6 +28,7 @@ PATIENCE = 20.0  # seconds; whoever waits longer for an answer has found a bug
 PIECE = 1 << 18  # bytes of one read
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+CLOSE_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015)}
 FORMATS = {TEXT: "json", BINARY: "msgpack"}
 NONCE, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # of RFC 6455, section 1.3
 
@@ -99,6 +100,33 @@ def framed(content: str | bytes, **options: Any) -> bytes:
 def message(value: Any, format: str = "json") -> bytes:
     """A frame with a protocol message in it."""
     return framed(msgpack.packb(value) if format == "msgpack" else json.dumps(value))
+
+
+def taken_apart(data: bytes, most: int = 1 << 30) -> tuple[list[tuple[int, bytes]], bytes]:
+    """The server's frames that are whole (opcode and payload), and what is left. It sends no fragments.
+
+    Raises: AssertionError, if one is not as RFC 6455 has it."""
+    found: list[tuple[int, bytes]] = []
+    at, end = 0, len(data)
+    while end - at >= 2 and len(found) < most:
+        opcode, size, start = data[at] - 0x80, data[at + 1], at + 2
+        assert opcode in (TEXT, BINARY, CLOSE, PING, PONG), data[at : at + 20]
+        if size > 125:
+            assert size < 128 and opcode < CLOSE, data[at : at + 20]
+            start, least = (at + 4, 126) if size == 126 else (at + 10, 65536)
+            if start > end:
+                break
+            size = int.from_bytes(data[at + 2 : start], "big")
+            assert size >= least, "a length that is longer than it must be"
+        if start + size > end:
+            break
+        at = start + size
+        found.append((opcode, data[start:at]))
+        if opcode == CLOSE and size:
+            code = int.from_bytes(data[start : start + 2], "big")
+            assert size > 1 and (code in CLOSE_CODES or 3000 <= code < 5000), data[start:at]
+            assert data[start + 2 : at].decode() is not None
+    return found, data[at:]
 
 
 class Peer:
@@ -209,24 +237,8 @@ class Peer:
     # WebSocket
 
     def frames(self, most: int = 1 << 30) -> list[tuple[int, bytes]]:
-        """Those that have come whole: opcode and payload. The server sends no fragments."""
-        found: list[tuple[int, bytes]] = []
-        data, at, end = self.unread, 0, len(self.unread)
-        while end - at >= 2 and len(found) < most:
-            opcode, size, start = data[at] - 0x80, data[at + 1], at + 2
-            assert opcode in (TEXT, BINARY, CLOSE, PING, PONG), data[at : at + 20]
-            if size > 125:
-                assert size < 128 and opcode < CLOSE, data[at : at + 20]
-                start, least = (at + 4, 126) if size == 126 else (at + 10, 65536)
-                if start > end:
-                    break
-                size = int.from_bytes(data[at + 2 : start], "big")
-                assert size >= least, "a length that is longer than it must be"
-            if start + size > end:
-                break
-            at = start + size
-            found.append((opcode, data[start:at]))
-        self.unread = data[at:]
+        """Those that have come whole: opcode and payload."""
+        found, self.unread = taken_apart(self.unread, most)
         return found
 
     def told(self, count: int | None = None) -> list[str]:
