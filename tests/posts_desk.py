@@ -72,7 +72,7 @@ class Desk:
     """Posts, what stands behind them, and the peers at their other ends."""
 
     def __init__(self, *, short=True, identity=None, most=10, key=None, good_until_ms=1 << 60, **bounds):
-        self.posts = Posts(most=most, **(SMALL | bounds))
+        self.posts = Posts(max_connections=most, **(SMALL | bounds))
         OPENED.append(self.posts)
         within = partition()
         self.sequencer = within.sequencer

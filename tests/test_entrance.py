@@ -19,8 +19,8 @@ class Door:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
-        bounds = {"most_waiting": 100, "head_bytes": 1000, "patience_ms": 10_000, "crowded_ms": 1_000}
-        bounds["most_descriptors"] = 1 << 20
+        bounds = {"max_waiting": 100, "head_bytes": 1000, "patience_ms": 10_000, "crowded_ms": 1_000}
+        bounds["max_descriptors"] = 1 << 20
         self.entrance = Entrance(self.listener.fileno(), **(bounds | options))
         self.clients = []
 
@@ -107,7 +107,7 @@ def test_who_takes_too_long_or_goes_away_is_forgotten(door):
 
 
 def test_no_more_wait_than_may_and_the_others_come_in_afterwards():
-    door = Door(most_waiting=3)
+    door = Door(max_waiting=3)
     slow = [door.knock(b"GET") for _ in range(3)]
     door.settle(3)
     late = [door.knock(HEAD) for _ in range(5)]
@@ -123,7 +123,7 @@ def test_no_more_wait_than_may_and_the_others_come_in_afterwards():
 
 
 def test_a_crowd_that_says_nothing_keeps_others_out_for_a_moment_only():
-    door = Door(most_waiting=3)
+    door = Door(max_waiting=3)
     silent = [door.knock() for _ in range(2)]
     door.settle(2)
     assert door.entrance.expire(5_000) == 0, "there is room: nobody is in a hurry"
@@ -184,7 +184,7 @@ def test_descriptors_beyond_a_number_are_left_for_others():
     filled = [os.dup(0)]  # so that the next ones follow one another
     while filled[-1] <= highest:
         filled.append(os.dup(0))
-    door = Door(most_descriptors=filled[-1] + 5)  # listener, epoll, client, and its other end
+    door = Door(max_descriptors=filled[-1] + 5)  # listener, epoll, client, and its other end
     first = door.knock(b"GET")
     door.settle(1)
     assert not door.entrance.starved
@@ -236,7 +236,7 @@ def test_once_shut_nobody_is_accepted_and_those_who_are_there_go_on(door):
 def test_other_bounds_hold_from_then_on_for_those_who_wait_too(door):
     silent, long = door.knock(), door.knock(HEAD[:9])
     door.settle(2)
-    door.entrance.limit(head_bytes=20, patience_ms=500, most_descriptors=1 << 20)
+    door.entrance.limit(head_bytes=20, patience_ms=500, max_descriptors=1 << 20)
     long.sendall(b"x" * 30)
     [(descriptor, received)] = door.poll()
     assert received == HEAD[:9] + b"x" * 30
@@ -246,7 +246,7 @@ def test_other_bounds_hold_from_then_on_for_those_who_wait_too(door):
     assert is_gone(silent)
     for head_bytes in (0, 1 << 24):
         with pytest.raises(ValueError, match="head_bytes"):
-            door.entrance.limit(head_bytes=head_bytes, patience_ms=1, most_descriptors=1)
+            door.entrance.limit(head_bytes=head_bytes, patience_ms=1, max_descriptors=1)
 
 
 @pytest.mark.parametrize("pieces", [(b"\x16\x03\x01",), (b"\x16",)])
@@ -272,7 +272,7 @@ def test_an_entrance_that_is_let_go_of_closes_what_it_holds(door):
     assert is_gone(slow)
 
 
-@pytest.mark.parametrize(("most_waiting", "head_bytes"), [(0, 1000), (100, 1 << 24)])
-def test_senseless_bounds_are_refused(most_waiting, head_bytes):
+@pytest.mark.parametrize(("max_waiting", "head_bytes"), [(0, 1000), (100, 1 << 24)])
+def test_senseless_bounds_are_refused(max_waiting, head_bytes):
     with pytest.raises(ValueError, match="reasonable"):
-        Entrance(0, most_waiting=most_waiting, head_bytes=head_bytes, patience_ms=1, crowded_ms=1, most_descriptors=1)
+        Entrance(0, max_waiting=max_waiting, head_bytes=head_bytes, patience_ms=1, crowded_ms=1, max_descriptors=1)

@@ -56,7 +56,7 @@ def half_request(size):
 
 
 def posts_with(room, **options):
-    return Posts(most=10, room=room, **(SMALL | options))
+    return Posts(max_connections=10, room=room, **(SMALL | options))
 
 
 def test_half_requests_count_until_they_are_whole_or_gone_and_who_finds_no_room_is_turned_away():

@@ -3,7 +3,7 @@
 
     listening socket -> accept4 -> what has come already -> head complete?  -> (descriptor, bytes): the caller's from here on
                                            |  no
-                                     waits, in epoll, with a buffer of its own; at most ``most_waiting`` of them, each for
+                                     waits, in epoll, with a buffer of its own; at most ``max_waiting`` of them, each for
                                      a limited time and with a limited head
 
 While as many wait as may, nobody is accepted: the rest of a storm stands in the kernel's queue, in the order of arrival.
@@ -42,48 +42,48 @@ cdef class Entrance:
     cdef int _listener
     cdef bint _armed, _paused
     cdef readonly bint starved      # the last poll found no descriptor or memory for a newcomer: pause for a moment
-    cdef int _most_descriptors
-    cdef uint32_t _most_waiting, _head_bytes, _count, _held
+    cdef int _max_descriptors
+    cdef uint32_t _max_waiting, _head_bytes, _count, _held
     cdef int64_t _patience_ms, _crowded_ms
     cdef Waiting** _waiting
     cdef uint8_t* _buffer
 
-    def __cinit__(self, int listener, *, uint32_t most_waiting, uint32_t head_bytes, int64_t patience_ms,
-                  int64_t crowded_ms, int most_descriptors):
+    def __cinit__(self, int listener, *, uint32_t max_waiting, uint32_t head_bytes, int64_t patience_ms,
+                  int64_t crowded_ms, int max_descriptors):
         """
         Args:
             listener: a listening socket that does not block; it stays the caller's.
             head_bytes: a head that is longer is handed up as it is, for the caller to refuse, as is what begins as TLS
                 does. 0: so is whatever comes first, and each counts as a newcomer until ``release``.
             patience_ms: how long a peer may take for its head; crowded_ms: and how long while others stand outside.
-            most_descriptors: of the process, before a newcomer is turned away. The kernel gives the smallest number that
+            max_descriptors: of the process, before a newcomer is turned away. The kernel gives the smallest number that
                 is free: so those from there on are left for files.
         """
-        if not 0 < most_waiting < 1 << 20 or head_bytes >= 1 << 24:
-            raise ValueError("most_waiting must be above 0, and it and head_bytes reasonable")
+        if not 0 < max_waiting < 1 << 20 or head_bytes >= 1 << 24:
+            raise ValueError("max_waiting must be above 0, and it and head_bytes reasonable")
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
         self._listener = listener
-        self._most_descriptors = most_descriptors
-        self._most_waiting = most_waiting
+        self._max_descriptors = max_descriptors
+        self._max_waiting = max_waiting
         self._head_bytes = head_bytes
         self._patience_ms = patience_ms
         self._crowded_ms = min(crowded_ms, patience_ms)
-        self._waiting = <Waiting**>malloc(most_waiting * sizeof(Waiting*))
+        self._waiting = <Waiting**>malloc(max_waiting * sizeof(Waiting*))
         self._buffer = <uint8_t*>malloc(RECEIVE_BYTES)
         if self._waiting is NULL or self._buffer is NULL:
             raise MemoryError("no memory for those who wait")
         self._arm(True)
 
-    def limit(self, *, uint32_t head_bytes, int64_t patience_ms, int most_descriptors):
+    def limit(self, *, uint32_t head_bytes, int64_t patience_ms, int max_descriptors):
         """From now on these hold; whether anything but the head comes in clear (``head_bytes`` 0) stays as it was."""
         if head_bytes >= 1 << 24 or (head_bytes == 0) != (self._head_bytes == 0):
             raise ValueError("head_bytes must be reasonable, and 0 only where it was")
         self._head_bytes = head_bytes
         self._patience_ms = patience_ms
         self._crowded_ms = min(self._crowded_ms, patience_ms)
-        self._most_descriptors = most_descriptors
+        self._max_descriptors = max_descriptors
 
     def __len__(self):
         """How many wait here."""
@@ -153,7 +153,7 @@ cdef class Entrance:
             self._drop(self._waiting[self._count - 1], True)
 
     cdef bint _full(self):
-        return self._count + self._held >= self._most_waiting
+        return self._count + self._held >= self._max_waiting
 
     cdef void _welcome(self):
         """Accept others, if there is room for them."""
@@ -185,7 +185,7 @@ cdef class Entrance:
                 elif errno != EAGAIN:
                     raise OSError(errno, "accept4: " + strerror(errno).decode())
                 return 0
-            if fd >= self._most_descriptors:
+            if fd >= self._max_descriptors:
                 c_close(fd)
                 self.starved = True
                 return 0

@@ -19,7 +19,7 @@ from ext.net.kernel cimport c_close
 from ext.net.permit cimport Permit, Place
 
 cdef enum:
-    MOST_AHEAD = 64 * 1024      # of room for more than has come
+    MAX_AHEAD = 64 * 1024       # of room for more than has come
 
 
 @cython.final
@@ -76,7 +76,7 @@ cdef class Caller:
         if size == 0:
             return True
         if self._room - self._used < size:
-            room = max(self._room * 2 if self._room < MOST_AHEAD else self._room + MOST_AHEAD, self._used + size)
+            room = max(self._room * 2 if self._room < MAX_AHEAD else self._room + MAX_AHEAD, self._used + size)
             if not self._all.take(self._room, room - self._room):
                 if not must:
                     return False

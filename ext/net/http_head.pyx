@@ -18,15 +18,15 @@ from libc.string cimport memchr, memcmp, memset
 from ext.text.utf8 cimport Text
 
 cdef enum:
-    MOST_HEADERS = 64           # the library reads more of them, if it likes
-    MOST_DIGITS = 7
+    MAX_HEADERS = 64            # the library reads more of them, if it likes
+    MAX_DIGITS = 7
 
 cdef uint8_t[256] KIND         # 1: of a token (RFC 9110, section 5.6.2); 2: of a value; 4: of a target
 cdef int _byte
 for _byte in range(256):
     KIND[_byte] = ((1 if chr(_byte).isalnum() and _byte < 128 or chr(_byte) in "!#$%&'*+-.^_`|~" else 0)
-                   | (2 if 32 <= _byte <= 126 or _byte == 9 else 0)
-                   | (4 if 33 <= _byte <= 126 and _byte != 63 else 0))
+                   | (2 if 32 <= _byte <= 126 or _byte == c'\t' else 0)
+                   | (4 if 33 <= _byte <= 126 and _byte != c'?' else 0))
 
 cdef tuple NAMES = ("authorization", "x-ably-clientid", "x-ably-version", "accept", "content-type", "origin", "host",
                     "content-length", "connection")
@@ -80,7 +80,7 @@ cdef bint _read_target(const uint8_t* data, size_t size, Head* head) noexcept no
         at += 1
     if at < 19 or memcmp(data, b"/channels/", 10) != 0 or memcmp(data + at - 9, b"/messages", 9) != 0:
         return False
-    if memchr(data + 10, 47, at - 19) is not NULL:
+    if memchr(data + 10, c'/', at - 19) is not NULL:
         return False
     head.target.data = data
     head.target.size = at
@@ -101,27 +101,27 @@ cdef bint read_head(const uint8_t* data, size_t size, Head* head) noexcept nogil
     while True:
         if size - at < 2:
             return False
-        if data[at] == 13:
-            if data[at + 1] != 10 or at + 2 != size:
+        if data[at] == c'\r':
+            if data[at + 1] != c'\n' or at + 2 != size:
                 return False
             return _fits(head)
         start = at
         while at < size and KIND[data[at]] & 1:
             at += 1
-        if at == start or at == size or data[at] != 58 or count == MOST_HEADERS:
+        if at == start or at == size or data[at] != c':' or count == MAX_HEADERS:
             return False
         count += 1
         header = _header(data + start, at - start)
         at += 1
-        while at < size and (data[at] == 32 or data[at] == 9):
+        while at < size and (data[at] == c' ' or data[at] == c'\t'):
             at += 1
         start = at
         while at < size and KIND[data[at]] & 2:
             at += 1
-        if size - at < 2 or data[at] != 13 or data[at + 1] != 10:
+        if size - at < 2 or data[at] != c'\r' or data[at + 1] != c'\n':
             return False
         end = at
-        while end > start and (data[end - 1] == 32 or data[end - 1] == 9):
+        while end > start and (data[end - 1] == c' ' or data[end - 1] == c'\t'):
             end -= 1
         at += 2
         if header == H_OTHER:
@@ -141,12 +141,12 @@ cdef bint _fits(Head* head) noexcept nogil:
     if value.data is not NULL and not (value.size == 10 and _is(value.data, b"keep-alive", 10)):
         return False
     value = &head.value[H_CONTENT_LENGTH]
-    if value.data is NULL or not 0 < value.size <= MOST_DIGITS:
+    if value.data is NULL or not 0 < value.size <= MAX_DIGITS:
         return False
     for i in range(value.size):
-        if not 48 <= value.data[i] <= 57:
+        if not c'0' <= value.data[i] <= c'9':
             return False
-        head.length = head.length * 10 + (value.data[i] - 48)
+        head.length = head.length * 10 + (value.data[i] - c'0')
     return True
 
 

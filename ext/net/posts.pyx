@@ -39,7 +39,7 @@ cdef enum:
     READY_EVENTS = 256
     RECEIVE_BYTES = 128 * 1024
     BEHIND_BYTES = 64 * 1024    # that are read beyond a request which is under way; the rest waits in the kernel
-    MOST_PERMITS = 1000         # then they are asked for anew
+    MAX_PERMITS = 1000          # then they are asked for anew
     OUT_ROOM = 4096
     OUT_KEPT = 64 * 1024
     LINGER_MS = 2_000           # that one is read from which has been refused: closing at once would take the answer along
@@ -59,18 +59,18 @@ cdef class Posts:
     cdef dict _permits
     cdef uint8_t* _buffer
     cdef Out _out, _key
-    cdef uint32_t _most
+    cdef uint32_t _max_connections
     cdef size_t _head_bytes, _body_bytes
     cdef int64_t _idle_ms, _patience_ms, _response_ms, _now, _wall
     cdef bint _draining, _answers_late
     cdef readonly uint64_t taken, served, asked     # connections; requests without Python, and with it
 
-    def __cinit__(self, *, uint32_t most, size_t head_bytes, size_t body_bytes, int64_t idle_ms, int64_t patience_ms,
-                  int64_t response_ms, Room room=None, bint answers_late=False):
+    def __cinit__(self, *, uint32_t max_connections, size_t head_bytes, size_t body_bytes, int64_t idle_ms,
+                  int64_t patience_ms, int64_t response_ms, Room room=None, bint answers_late=False):
         """
         Args:
             room: for what has come in part, which others may share.
-            most: connections; who comes with one more is not taken.
+            max_connections: who comes with one more is not taken.
             body_bytes: a request with a larger body leaves.
             idle_ms: for the next request to begin; patience_ms: for it to be whole, then it leaves, or is refused here if
                 this room ``answers_late``; response_ms: for the peer to take an answer.
@@ -79,7 +79,7 @@ cdef class Posts:
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
-        self._most = most
+        self._max_connections = max_connections
         self._idle_ms = idle_ms
         self._patience_ms = patience_ms
         self._response_ms = response_ms
@@ -130,7 +130,7 @@ cdef class Posts:
         cdef Caller caller
         cdef int one = 1
         cdef epoll_event event
-        if self._draining or <uint32_t>len(self._callers) >= self._most:
+        if self._draining or <uint32_t>len(self._callers) >= self._max_connections:
             return False
         caller = Caller.__new__(Caller)
         caller._told = self._told
@@ -200,7 +200,7 @@ cdef class Posts:
 
     def grant(self, bytes key not None, Permit permit not None):
         """Requests with this key may be served by this permit."""
-        if len(self._permits) >= MOST_PERMITS:
+        if len(self._permits) >= MAX_PERMITS:
             self._permits = {}
         self._permits[key] = permit
 
@@ -258,10 +258,10 @@ cdef class Posts:
         leaving, self._leaving = self._leaving, []
         return leaving
 
-    def take_turned_away(self, Py_ssize_t most):
+    def take_turned_away(self, Py_ssize_t max_count):
         """Some of those that are to be refused: (caller, the beginning of what it has sent, is it late?); else there is
         no room for it."""
-        found, self._turned_away = self._turned_away[:most], self._turned_away[most:]
+        found, self._turned_away = self._turned_away[:max_count], self._turned_away[max_count:]
         return found
 
     def refuse(self, Caller caller not None, bytes response not None):
@@ -489,12 +489,12 @@ cdef class Posts:
         how long that takes says nothing about how much of a secret was right.)"""
         cdef int i
         self._key.size = 0
-        put_byte(&self._key, 49 if caller.trusted else 48)
+        put_byte(&self._key, c'1' if caller.trusted else c'0')
         for i in range(H_DECIDING):
             if head.value[i].data is not NULL:
-                put_byte(&self._key, 43)
+                put_byte(&self._key, c'+')
                 put(&self._key, head.value[i].data, head.value[i].size)
-            put_byte(&self._key, 10)
+            put_byte(&self._key, c'\n')
         if self._key.failed:
             PyMem_Free(self._key.data)
             out_init(&self._key, OUT_ROOM)

@@ -2,7 +2,7 @@
 """How many bytes of what is incomplete the server holds for all connections together: bodies, heads, frames.
 
     |############ held ############|                |= spare =|
-    0                                                       most
+    0                                                         max_bytes
 
 Anything fits while the spare part is left. Of that, one takes so little that others of its size fit, too: a crowd that has
 filled the room with large ones, or with many, leaves some for whoever comes with a small one."""
@@ -16,14 +16,14 @@ cdef enum:
 
 @cython.final
 cdef class Room:
-    """``most``: bytes."""
+    """See above."""
 
-    def __init__(self, uint64_t most):
-        self.most = most
+    def __init__(self, uint64_t max_bytes):
+        self.max_bytes = max_bytes
 
-    def limit(self, uint64_t most):
+    def limit(self, uint64_t max_bytes):
         """From now on so many bytes; what is held beyond them stays until it is released."""
-        self.most = most
+        self.max_bytes = max_bytes
 
     def grow(self, uint64_t size, uint64_t more):
         """One that holds ``size`` bytes gets more; False: it can't, there is no room."""
@@ -40,12 +40,12 @@ cdef class Room:
     @property
     def short(self):
         """Is nothing left but the spare part?"""
-        return self.held > self.most - self.most // SPARE_PART
+        return self.held > self.max_bytes - self.max_bytes // SPARE_PART
 
     cdef bint take(self, uint64_t size, uint64_t more) noexcept:
         cdef uint64_t after = self.held + more
-        if after > self.most - self.most // SPARE_PART and (
-                after >= self.most or size + more > (self.most - after) // OTHERS):
+        if after > self.max_bytes - self.max_bytes // SPARE_PART and (
+                after >= self.max_bytes or size + more > (self.max_bytes - after) // OTHERS):
             self.refused += 1
             return False
         self.held = after

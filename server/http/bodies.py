@@ -28,7 +28,7 @@ class Bodies:
 
     def full(self) -> LimitExceeded:
         """The error for a client that finds no memory left: 50004."""
-        told = f"the server holds {self.room.most} bytes {self._what}, the maximum; try again"
+        told = f"the server holds {self.room.max_bytes} bytes {self._what}, the maximum; try again"
         return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
 
     def grow(self, size: int, more: int) -> None:

@@ -64,7 +64,7 @@ class Vitals:
             "ringBytes": budget.held,
             "ringBytesMost": budget.most,
             "partBytes": self._bodies.held,
-            "partBytesMost": room.most,
+            "partBytesMost": room.max_bytes,
             "partRefusals": room.refused,
         }
         if self._turn.desk is not None:

@@ -86,7 +86,7 @@ class PostDesk:
             on_leaving: takes over a descriptor with its received bytes, the first request being so many seconds old.
         """
         self.posts = Posts(
-            most=limits.POST_CONNECTIONS,
+            max_connections=limits.POST_CONNECTIONS,
             head_bytes=http.head_bytes,
             body_bytes=min(http.body_bytes, APART_BYTES),
             idle_ms=int(http.idle_seconds * 1000),

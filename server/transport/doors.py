@@ -45,11 +45,11 @@ class Doors:
         """
         entrance = Entrance(
             listener.socket.fileno(),
-            most_waiting=descriptors.max_newcomers(),
+            max_waiting=descriptors.max_newcomers(),
             head_bytes=self._head_bytes,
             patience_ms=self._bounds.handshake_seconds * 1000,
             crowded_ms=limits.CROWDED_MS,
-            most_descriptors=descriptors.max_for_connections(),
+            max_descriptors=descriptors.max_for_connections(),
         )
         newcomers = Newcomers(entrance, limits.CROWDED_MS / 1000)
         self._open.append((entrance, newcomers))
@@ -77,7 +77,7 @@ class Doors:
             entrance.limit(
                 head_bytes=self._head_bytes,
                 patience_ms=bounds.handshake_seconds * 1000,
-                most_descriptors=descriptors.max_for_connections(),
+                max_descriptors=descriptors.max_for_connections(),
             )
 
     async def last_call(self) -> None:

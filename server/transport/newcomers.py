@@ -1,7 +1,7 @@
 """Who has been let in and has not said what he wants: those of them who have tasks (TLS), beside the entrance's own.
 
 entrance --first bytes--> Newcomer: handshake, head of the first request --> served, and no newcomer any more
-both together are at most ``most_waiting``; while they are, who keeps us waiting for long is sent away"""
+both together are at most ``max_waiting``; while they are, who keeps us waiting for long is sent away"""
 
 from __future__ import annotations
 
