@@ -120,7 +120,7 @@ class Desk:
             return
         refuse = partial(refused, HttpRequest("POST", request.path, {}, request.headers, b"", False, "peer"))
         packed = request.headers["content-type"] == MSGPACK
-        permit = self.posts.permit(key) or Permit(
+        permit = self.posts.permits.find(key) or Permit(
             self.sequencer.common,
             self.identity.author(),
             self.terms,
@@ -135,7 +135,7 @@ class Desk:
         place = Place(self.channel, opening)
         caller.expect(permit, place, ready.message_id)
         if self.short:
-            self.posts.grant(key, permit)
+            self.posts.permits.grant(key, permit)
             permit.grant(request.path, place)
 
     def log(self):

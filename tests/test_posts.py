@@ -433,7 +433,7 @@ def test_what_was_permitted_is_asked_about_again_once_it_is_revoked_or_over():
     desk = Desk()
     peer = desk.connect(post({"data": "0"}))
     desk.turn()
-    desk.posts.revoke_all()
+    desk.posts.permits.revoke_all()
     peer.sendall(post({"data": "1"}))
     desk.turn()
     assert len(desk.asked) == 2

@@ -1,46 +1,87 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from ext.net.answer cimport Answer
+from ext.net.http_head cimport Head
+from ext.net.http_request cimport Found, Progress
+from ext.net.inbox cimport Inbox
+from ext.net.outbox cimport Outbox
 from ext.net.permit cimport Permit, Place
 from ext.net.room cimport Room
+from ext.text.output cimport Out
 
-cdef enum:
+cdef enum State:            # see the table in ext/net/caller.pyx
     READING = 0
-    ASKED = 1
-    SENDING = 2
-    CLOSED = 3
-    ENDING = 4      # it has been refused: what still comes is thrown away
+    QUEUED = 1
+    ASKED = 2
+    KNOWN = 3
+    SENDING = 4
+    ENDING = 5
+    CLOSED = 6
+
+cdef enum Move:             # what whoever holds one is to do with it
+    STAYS = 0
+    GOES_ON = 1             # it is QUEUED now
+    LEAVES = 2
+    ENDS = 3
+
+cdef enum:                  # of ``receive``, where no bytes have come
+    AT_END = 0              # nor will any come
+    NOTHING = -1
+    BROKEN = -2
 
 
 cdef class Caller:
-    cdef list _told                 # of all that have something to say
-    cdef int _fd
-    cdef uint8_t _state
-    cdef readonly bint trusted      # a key may come over it
-    cdef bint _ended                # the peer will send no more
-    cdef bint _touched, _queued     # it is in the list above; in that of those that have more to be read
-    cdef uint32_t _at, _mask
     cdef readonly str peer
-    cdef int64_t _since_ms          # of what it is doing: being idle, sending a request, taking an answer
-    cdef uint8_t* _held
-    cdef size_t _used, _room
-    cdef Room _all                  # in which ``_room`` counts
-    cdef size_t _searched           # bytes of ``held`` in which no head ends
-    cdef size_t _wanted             # bytes of the request, once its head is there
-    cdef size_t _taken              # bytes of the request that Python has been asked about
-    # what to answer
-    cdef Permit _permit
-    cdef Place _place
-    cdef bytes _message_id, _reply
-    cdef bint _named                # the message had that id before it came; else the messages' begin with it
-    cdef object _error
-    cdef uint64_t _serial
-    cdef str _series
-    cdef uint32_t _first, _count
-    cdef size_t _sent               # of ``reply``, while SENDING
+    cdef readonly bint trusted      # a key may come over it
+    cdef State state
+    cdef int64_t since_ms           # of what it is doing: being idle, sending a request, taking an answer
+    cdef list _told                 # of all that have something to say
+    cdef int _epoll, _fd
+    cdef uint32_t _mask             # what epoll looks out for
+    cdef bint _ended                # the peer will send no more
+    cdef Room _room                 # in which ``inbox`` counts
+    cdef Inbox _inbox
+    cdef Progress _progress         # of the request at its beginning
+    cdef size_t _taken              # bytes of it, once Python has been asked about the request
+    cdef Answer _answer
+    cdef Outbox _outbox             # the rest of the answer
     cdef size_t _thrown_away        # bytes, while ENDING
 
-    cdef bint append(self, const uint8_t* data, size_t size, bint must) except -1
+    cdef bint is_empty(self) noexcept
+    cdef bint is_reading(self) noexcept
+    cdef bytes held(self, size_t max_bytes)
+    cdef bint enter(self, int epoll, int fd) noexcept
+    cdef int leave(self) noexcept
+    cdef void close(self) noexcept
+    # what it sends
+    cdef ssize_t receive(self, uint8_t* buffer, size_t room) noexcept
+    cdef void begin(self, int64_t now_ms) noexcept
+    cdef Found read(self, const uint8_t* data, size_t size, size_t max_head, size_t max_body, Head* head) noexcept
+    cdef Found read_held(self, size_t max_head, size_t max_body, Head* head) noexcept
+    cdef bint hold(self, const uint8_t* data, size_t size, bint leaving) except -1
     cdef void drop(self, size_t size) noexcept
-    cdef object whole_error(self)
-    cdef int _touch(self) except -1
+    cdef Move await_more(self, bint answers_late) noexcept
+    cdef Move meet_end(self, bint broken, bint answers_late) noexcept
+    cdef void pause_if_ahead(self)
+    # what it is told
+    cdef void ask(self, size_t taken) noexcept
+    cdef void staged(self, Permit permit, Place place, bytes message_id, bint named) noexcept
+    cdef Permit write_answer(self, Out* out, bytes date, bint last)
+    cdef Move send(self, const uint8_t* data, size_t size, bint last, int64_t now_ms) except? ENDS
+    cdef Move send_more(self, bint last, int64_t now_ms) noexcept
+    # how it ends
+    cdef void turn_away(self, int64_t now_ms) noexcept
+    cdef Move refuse(self, bytes response) except? ENDS
+    cdef Move linger(self, uint32_t events, uint8_t* buffer, size_t room) noexcept
+    # what follows is its own
+    cdef int _know(self) except -1
+    cdef bint _is_cut(self, bint answers_late) noexcept
+    cdef ssize_t _send_waiting(self) noexcept
+    cdef Move _send_last(self) noexcept
+    cdef Move _next_request(self, bint last, int64_t now_ms) noexcept
+    cdef void _arm(self, uint32_t wanted) noexcept
+    cdef void _finish(self) noexcept
+
+
+cdef Caller new_caller(list told, Room room, str peer, bint trusted, int64_t now_ms)

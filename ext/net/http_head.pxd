@@ -23,7 +23,9 @@ cdef enum:
 cdef struct Head:
     Text target
     Text value[H_KNOWN]         # data NULL: it was not sent
+    size_t size                 # with its empty line; the body begins behind it
     size_t length               # of the body
+    const uint8_t* body
 
 
 cdef bint read_head(const uint8_t* data, size_t size, Head* head) noexcept nogil

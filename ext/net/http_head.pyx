@@ -104,6 +104,8 @@ cdef bint read_head(const uint8_t* data, size_t size, Head* head) noexcept nogil
         if data[at] == c'\r':
             if data[at + 1] != c'\n' or at + 2 != size:
                 return False
+            head.size = size
+            head.body = data + size
             return _fits(head)
         start = at
         while at < size and KIND[data[at]] & 1:

@@ -138,7 +138,7 @@ class PostDesk:
         versions = self._now_versions()
         if versions != self._versions:
             self._versions = versions
-            self.posts.revoke_all()
+            self.posts.permits.revoke_all()
         wall_ms = self._hub.common.now_ms
         self._asked.extend(self.posts.poll(self._now.turn_ms(), wall_ms))
         leave = time.perf_counter() + STAY_SECONDS
@@ -166,7 +166,7 @@ class PostDesk:
         now_ms = self._now.steady_ms()
         if now_ms - self._renewed_ms >= RENEW_MS:
             self._renewed_ms = now_ms
-            self.posts.revoke_all()
+            self.posts.permits.revoke_all()
         self.posts.tick(now_ms)
         self._see_off()
 
@@ -231,7 +231,7 @@ class PostDesk:
     def _permit(self, key: bytes, request: HttpRequest, identity: Identity, terms: Terms) -> Permit:
         """The data for requests with this key, shared by all of them."""
         now_ms = self._now.wall_ms()
-        permit = self.posts.permit(key)
+        permit = self.posts.permits.find(key)
         if permit is not None and now_ms < permit.good_until_ms:
             return permit
         accepted = respond(request, Reply(201, {}))
@@ -247,7 +247,7 @@ class PostDesk:
             msgpack_out=response_format(request) == MSGPACK,
             good_until_ms=good_until(identity, self._revocations),
         )
-        self.posts.grant(key, permit)
+        self.posts.permits.grant(key, permit)
         return permit
 
     def _refused(self, request: HttpRequest, error: object) -> bytes:

@@ -1,0 +1,49 @@
+"""A request that comes in pieces: is it whole, and is it of the usual kind?
+
+    |############ head ############|######## body ########|
+    0        searched              head.size              wanted
+
+What has been looked through is not looked through again, however small the pieces are."""
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+from libc.string cimport memcmp
+
+from ext.net.http_head cimport Head, read_head
+from ext.net.kernel cimport memmem
+
+cdef enum Found:
+    PART = 0                # more of it is to come
+    WHOLE = 1
+    UNUSUAL = 2             # it is not for those who use this
+
+
+cdef struct Progress:
+    size_t searched         # bytes in which no head ends
+    size_t wanted           # bytes of the request, once its head is there; else 0
+
+
+cdef inline Found read_request(Progress* progress, const uint8_t* data, size_t size, size_t max_head, size_t max_body,
+                               Head* head) noexcept nogil:
+    """Look at all that has come of it. If it is WHOLE, ``head`` says what it is, and the next one begins behind it.
+
+    Args:
+        max_head, max_body: bytes; a request with more is UNUSUAL."""
+    cdef const uint8_t* found
+    cdef size_t start = progress.searched - 3 if progress.searched > 3 else 0, end
+    if size < progress.wanted:
+        return PART
+    if memcmp(data, b"POST ", size if size < 5 else 5) != 0:
+        return UNUSUAL
+    found = <const uint8_t*>memmem(data + start, size - start, b"\r\n\r\n", 4)
+    if found is NULL:
+        progress.searched = size
+        return UNUSUAL if size > max_head else PART
+    end = <size_t>(found - data) + 4
+    if end > max_head or not read_head(data, end, head) or head.length > max_body:
+        return UNUSUAL
+    if size - end < head.length:
+        progress.searched = end - 4
+        progress.wanted = end + head.length
+        return PART
+    progress.searched = progress.wanted = 0
+    return WHOLE

@@ -1,0 +1,9 @@
+from typing import final
+
+from ext.net.permit import Permit
+
+@final
+class Permits:
+    def find(self, key: bytes) -> Permit | None: ...
+    def grant(self, key: bytes, permit: Permit) -> None: ...
+    def revoke_all(self) -> None: ...
