@@ -17,8 +17,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, strerror
 
+from ext.net.head_fields cimport head_end
 from ext.net.kernel cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK,
-                         accept4, c_close, c_recv, epoll_create1, epoll_ctl, epoll_event, epoll_wait, memmem)
+                         accept4, c_close, c_recv, epoll_create1, epoll_ctl, epoll_event, epoll_wait)
 
 cdef enum:
     READY_EVENTS = 256
@@ -190,8 +191,7 @@ cdef class Entrance:
                 self.starved = True
                 return 0
             size = c_recv(fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
-            if size > 0 and (size > self._head_bytes or self._buffer[0] == TLS_HANDSHAKE
-                             or memmem(self._buffer, <size_t>size, b"\r\n\r\n", 4) is not NULL):
+            if size > 0 and self._has_come(self._buffer, <size_t>size, 0):
                 arrived.append((fd, (<char*>self._buffer)[:size]))
                 self._held += self._head_bytes == 0
             elif size == 0 or (size < 0 and errno != EAGAIN and errno != EINTR):
@@ -199,6 +199,10 @@ cdef class Entrance:
             else:
                 self._keep(fd, now_ms, size if size > 0 else 0)
         return 0
+
+    cdef bint _has_come(self, const uint8_t* head, size_t size, size_t searched) noexcept:
+        """Is that all that is waited for? In its first bytes, ``searched``, no head has ended."""
+        return size > self._head_bytes or head[0] == TLS_HANDSHAKE or head_end(head, size, searched) != 0
 
     cdef int _keep(self, int fd, int64_t now_ms, ssize_t size) except -1:
         """Wait for the rest of its head; ``size`` bytes of it are in the buffer."""
@@ -235,16 +239,12 @@ cdef class Entrance:
 
     cdef int _read(self, Waiting* one, list arrived) except -1:
         cdef ssize_t size = c_recv(one.fd, self._buffer, RECEIVE_BYTES, MSG_DONTWAIT)
-        cdef uint32_t searched
         if size < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
         if size <= 0 or not self._append(one, size):
             self._drop(one, True)
             return 0
-        searched = one.used - <uint32_t>size
-        searched = searched - 3 if searched > 3 else 0
-        if (one.used > self._head_bytes or one.head[0] == TLS_HANDSHAKE
-                or memmem(one.head + searched, one.used - searched, b"\r\n\r\n", 4) is not NULL):
+        if self._has_come(one.head, one.used, one.used - <size_t>size):
             arrived.append((one.fd, (<char*>one.head)[:one.used]))
             self._held += self._head_bytes == 0
             self._drop(one, False)

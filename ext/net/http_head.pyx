@@ -10,23 +10,16 @@
 
 So this room refuses nothing, and what it takes the library for HTTP would take too, with the same meaning. Headers that a
 publish does not look at are passed over, as they are there."""
-from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memset
 
+from ext.net.head_fields cimport FIELD, LAST, Field, Step, ascii_of, next_field, request_line
 from ext.text.utf8 cimport Text
 
 cdef enum:
     MAX_HEADERS = 64            # the library reads more of them, if it likes
     MAX_DIGITS = 7
-
-cdef uint8_t[256] KIND         # 1: of a token (RFC 9110, section 5.6.2); 2: of a value; 4: of a target
-cdef int _byte
-for _byte in range(256):
-    KIND[_byte] = ((1 if chr(_byte).isalnum() and _byte < 128 or chr(_byte) in "!#$%&'*+-.^_`|~" else 0)
-                   | (2 if 32 <= _byte <= 126 or _byte == c'\t' else 0)
-                   | (4 if 33 <= _byte <= 126 and _byte != c'?' else 0))
 
 cdef tuple NAMES = ("authorization", "x-ably-clientid", "x-ably-version", "accept", "content-type", "origin", "host",
                     "content-length", "connection")
@@ -73,65 +66,41 @@ cdef int _header(const uint8_t* name, size_t size) noexcept nogil:
     return H_OTHER
 
 
-cdef bint _read_target(const uint8_t* data, size_t size, Head* head) noexcept nogil:
+cdef bint _publishes(const Text* target) noexcept nogil:
     """``/channels/<channel>/messages``: then nothing but a publish can be meant by it."""
-    cdef size_t at = 0
-    while at < size and KIND[data[at]] & 4:
-        at += 1
-    if at < 19 or memcmp(data, b"/channels/", 10) != 0 or memcmp(data + at - 9, b"/messages", 9) != 0:
+    if target.size < 19 or memcmp(target.data, b"/channels/", 10) != 0:
         return False
-    if memchr(data + 10, c'/', at - 19) is not NULL:
+    if memcmp(target.data + target.size - 9, b"/messages", 9) != 0:
         return False
-    head.target.data = data
-    head.target.size = at
-    return True
+    return (memchr(target.data + 10, c'/', target.size - 19) is NULL
+            and memchr(target.data + 10, c'?', target.size - 19) is NULL)
 
 
 cdef bint read_head(const uint8_t* data, size_t size, Head* head) noexcept nogil:
     """Is it such a head, from its first byte to the last one of its empty line? What it says points into ``data``."""
-    cdef size_t at = 5, start, end
+    cdef size_t at
     cdef int header, count = 0
+    cdef Field field
+    cdef Step step
     memset(head, 0, sizeof(Head))
-    if size < 5 or memcmp(data, b"POST ", 5) != 0 or not _read_target(data + 5, size - 5, head):
+    at = request_line(data, size, b"POST ", 5, &head.target)
+    if at == 0 or not _publishes(&head.target):
         return False
-    at += head.target.size
-    if size - at < 11 or memcmp(data + at, b" HTTP/1.1\r\n", 11) != 0:
-        return False
-    at += 11
     while True:
-        if size - at < 2:
-            return False
-        if data[at] == c'\r':
-            if data[at + 1] != c'\n' or at + 2 != size:
-                return False
+        step = next_field(data, size, &at, &field)
+        if step == LAST:
             head.size = size
             head.body = data + size
             return _fits(head)
-        start = at
-        while at < size and KIND[data[at]] & 1:
-            at += 1
-        if at == start or at == size or data[at] != c':' or count == MAX_HEADERS:
+        if step != FIELD or count == MAX_HEADERS:
             return False
         count += 1
-        header = _header(data + start, at - start)
-        at += 1
-        while at < size and (data[at] == c' ' or data[at] == c'\t'):
-            at += 1
-        start = at
-        while at < size and KIND[data[at]] & 2:
-            at += 1
-        if size - at < 2 or data[at] != c'\r' or data[at + 1] != c'\n':
-            return False
-        end = at
-        while end > start and (data[end - 1] == c' ' or data[end - 1] == c'\t'):
-            end -= 1
-        at += 2
+        header = _header(field.name.data, field.name.size)
         if header == H_OTHER:
             continue
         if header == H_UNUSUAL or head.value[header].data is not NULL:
             return False
-        head.value[header].data = data + start
-        head.value[header].size = end - start
+        head.value[header] = field.value
 
 
 cdef bint _fits(Head* head) noexcept nogil:
@@ -158,7 +127,7 @@ cdef dict headers_of(Head* head):
     cdef int i
     for i in range(H_KNOWN):
         if head.value[i].data is not NULL:
-            headers[NAMES[i]] = PyUnicode_DecodeASCII(<const char*>head.value[i].data, <Py_ssize_t>head.value[i].size, NULL)
+            headers[NAMES[i]] = ascii_of(&head.value[i])
     return headers
 
 
@@ -167,5 +136,4 @@ def parse_post(bytes head not None):
     cdef Head found
     if not read_head(<const uint8_t*><const char*>head, <size_t>len(head), &found):
         return None
-    target = PyUnicode_DecodeASCII(<const char*>found.target.data, <Py_ssize_t>found.target.size, NULL)
-    return target, headers_of(&found), found.length
+    return ascii_of(&found.target), headers_of(&found), found.length

@@ -8,8 +8,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
+from ext.net.head_fields cimport head_end
 from ext.net.http_head cimport Head, read_head
-from ext.net.kernel cimport memmem
 
 cdef enum Found:
     PART = 0                # more of it is to come
@@ -28,17 +28,15 @@ cdef inline Found read_request(Progress* progress, const uint8_t* data, size_t s
 
     Args:
         max_head, max_body: bytes; a request with more is UNUSUAL."""
-    cdef const uint8_t* found
-    cdef size_t start = progress.searched - 3 if progress.searched > 3 else 0, end
+    cdef size_t end
     if size < progress.wanted:
         return PART
     if memcmp(data, b"POST ", size if size < 5 else 5) != 0:
         return UNUSUAL
-    found = <const uint8_t*>memmem(data + start, size - start, b"\r\n\r\n", 4)
-    if found is NULL:
+    end = head_end(data, size, progress.searched)
+    if end == 0:
         progress.searched = size
         return UNUSUAL if size > max_head else PART
-    end = <size_t>(found - data) + 4
     if end > max_head or not read_head(data, end, head) or head.length > max_body:
         return UNUSUAL
     if size - end < head.length:

@@ -15,23 +15,18 @@ from binascii import Error, a2b_base64, b2a_base64
 from hashlib import sha1
 
 cimport cython
-from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
+
+from ext.net.head_fields cimport FIELD, MALFORMED, Field, Step, ascii_of, next_field, request_line
+from ext.text.utf8 cimport Text
 
 cdef bytes GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 cdef frozenset UNUSUAL = frozenset(
     ["content-length", "transfer-encoding", "expect", "trailer", "te", "sec-websocket-protocol", "http2-settings"])
 
 cdef enum:
-    MOST_HEADERS = 100          # a library reads more of them, if it likes
-
-
-cdef inline bint _is_token(uint8_t c) noexcept nogil:
-    """RFC 9110, section 5.6.2."""
-    return (48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122
-            or c == 33 or 35 <= c <= 39 or c == 42 or c == 43 or c == 45 or c == 46 or c == 94 or c == 95 or c == 96
-            or c == 124 or c == 126)
+    MAX_HEADERS = 100           # a library reads more of them, if it likes
 
 
 @cython.final
@@ -46,51 +41,33 @@ cdef class Request:
 def parse_upgrade(bytes head not None):
     """The request that these bytes are, up to and with its empty line; None: it is not of the usual kind."""
     cdef const uint8_t* data = <const uint8_t*><const char*>head
-    cdef size_t size = <size_t>len(head), at = 4, start, end
+    cdef size_t size = <size_t>len(head), at
     cdef dict headers = {}
-    cdef str name, value
+    cdef str name
+    cdef Text target
+    cdef Field field
+    cdef Step step
     cdef Request request
-    if size < 18 or head[:4] != b"GET ":
+    at = request_line(data, size, b"GET ", 4, &target)
+    if at == 0 or target.data[0] != c'/' or (target.size > 1 and target.data[1] != c'?'):
         return None
-    while at < size and 33 <= data[at] <= 126:
-        at += 1
-    if at == 4 or data[4] != 47 or (at > 5 and data[5] != 63) or head[at:at + 11] != b" HTTP/1.1\r\n":
-        return None
-    target = PyUnicode_DecodeASCII(<const char*>data + 4, <Py_ssize_t>(at - 4), NULL)
-    at += 11
     while True:
-        if size - at < 2:
-            return None
-        if data[at] == 13:
-            if data[at + 1] != 10 or at + 2 != size:
-                return None
+        step = next_field(data, size, &at, &field)
+        if step != FIELD:
             break
-        start = at
-        while at < size and _is_token(data[at]):
-            at += 1
-        if at == start or at == size or data[at] != 58 or len(headers) == MOST_HEADERS:
+        if len(headers) == MAX_HEADERS:
             return None
-        name = PyUnicode_DecodeASCII(<const char*>data + start, <Py_ssize_t>(at - start), NULL).lower()
-        at += 1
-        while at < size and (data[at] == 32 or data[at] == 9):
-            at += 1
-        start = at
-        while at < size and (32 <= data[at] <= 126 or data[at] == 9):
-            at += 1
-        if size - at < 2 or data[at] != 13 or data[at + 1] != 10:
-            return None
-        end = at
-        while end > start and (data[end - 1] == 32 or data[end - 1] == 9):
-            end -= 1
+        name = ascii_of(&field.name).lower()
         if name in headers or name in UNUSUAL:
             return None
-        headers[name] = PyUnicode_DecodeASCII(<const char*>data + start, <Py_ssize_t>(end - start), NULL)
-        at += 2
+        headers[name] = ascii_of(&field.value)
+    if step == MALFORMED:
+        return None
     answer = _answer(headers)
     if answer is None:
         return None
     request = Request.__new__(Request)
-    request.target = target
+    request.target = ascii_of(&target)
     request.headers = headers
     request.answer = answer
     return request
