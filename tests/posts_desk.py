@@ -71,7 +71,19 @@ def pair():
 class Desk:
     """Posts, what stands behind them, and the peers at their other ends."""
 
-    def __init__(self, *, short=True, identity=None, most=10, key=None, good_until_ms=1 << 60, **bounds):
+    def __init__(
+        self,
+        *,
+        short=True,
+        identity=None,
+        most=10,
+        key=None,
+        good_until_ms=1 << 60,
+        max_messages=5,
+        channel="one",
+        **bounds,
+    ):
+        """``channel``: as it is called in answers."""
         self.posts = Posts(max_connections=most, **(SMALL | bounds))
         OPENED.append(self.posts)
         within = partition()
@@ -79,9 +91,10 @@ class Desk:
         self.sequencer.common.now_ms = self.sequencer.common.steady_ms = T0
         self.channel = awake("one", within=within)
         self.identity = identity or Identity("app1", "app1.key1", None, True, Capability.parse('{"*":["*"]}'))
-        self.terms = Terms(None, key or Rate(0, 0), Rate(0, 0), max_bytes=200, max_messages=5)
+        self.terms = Terms(None, key or Rate(0, 0), Rate(0, 0), max_bytes=200, max_messages=max_messages)
         self.good_until_ms = good_until_ms
         self.short = short
+        self.name = channel
         self.now_ms = 0
         self.told = 0
         self.left = []
@@ -131,8 +144,7 @@ class Desk:
             msgpack_out=packed,
             good_until_ms=self.good_until_ms,
         )
-        opening = b"\x83\xa7channel\xa3one\xa9messageId" if packed else b'{"channel":"one","messageId":'
-        place = Place(self.channel, opening)
+        place = Place(self.channel, self.name, msgpack=packed)
         caller.expect(permit, place, ready.message_id)
         if self.short:
             self.posts.permits.grant(key, permit)

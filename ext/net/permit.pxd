@@ -12,7 +12,7 @@ from ext.wire.publish cimport Parser
 
 cdef class Place:
     cdef Home home
-    cdef bytes opening              # of the answer's body, up to the message id
+    cdef bytes opening              # of the answer's body: see ext/net/published.pyx
 
 
 cdef class Permit:

@@ -8,7 +8,7 @@ from ext.log.terms import Terms
 
 @final
 class Place:
-    def __init__(self, home: Home, opening: bytes) -> None: ...
+    def __init__(self, home: Home, channel: str, *, msgpack: bool) -> None: ...
 
 @final
 class Permit:

@@ -7,8 +7,9 @@
                         |                    |              |
                         +------------ no ----+--------------+     None; nothing has changed
 
-As in ext/net/ingest.pyx, whatever is not usual is left to the long way, which asks the same Author, Terms and Sequence. A permit ends with what it was
-given for: whoever gives them out takes them back when keys or revocations change, and ``good_until_ms`` is the rest."""
+As in ext/net/ingest.pyx, whatever is not usual is left to the long way, which asks the same Author, Terms and Sequence. A
+permit ends with what it was given for: whoever gives them out takes them back when keys or revocations change, and
+``good_until_ms`` is the rest."""
 from os import urandom
 
 cimport cython
@@ -26,8 +27,8 @@ from ext.log.home cimport Home
 from ext.log.sequence cimport Sequence
 from ext.log.staging cimport LONGEST_INDEX, Names, names_after, new_record
 from ext.log.terms cimport Terms
-from ext.text.output cimport Out, out_init, put, put_array_header, put_byte, put_decimal, put_json_text, put_str, put_str_header
-from ext.text.serial cimport SERIAL_LENGTH, SERIES_LENGTH, write_serial
+from ext.net.published cimport opening_of, put_published
+from ext.text.output cimport Out, out_init, put, put_decimal
 from ext.text.utf8 cimport Text
 from ext.wire.publish cimport Parser
 
@@ -37,7 +38,6 @@ cdef enum:
     BASE_LENGTH = 12
     BASES = 128                 # made at once: the kernel takes as long for many as for one
     LONGEST_BASE = 256          # an id of somebody's own that is longer goes the long way
-    MESSAGE_SERIAL = 34         # characters
     BODY_ROOM = 4096
     KEPT_ROOM = 256 * 1024
 
@@ -72,11 +72,15 @@ cdef int _new_base(uint8_t* to) except -1:
 
 @cython.final
 cdef class Place:
-    """A channel's log, and the beginning of an answer's body that names it (up to where the message id stands)."""
+    """A channel's log, and the beginning of an answer's body that names it as the request does."""
 
-    def __init__(self, Home home not None, bytes opening not None):
+    def __init__(self, Home home not None, str channel not None, *, bint msgpack):
+        """Raises: UnicodeEncodeError, if that is no text.
+
+        Args:
+            msgpack: the format of the answer."""
         self.home = home
-        self.opening = opening
+        self.opening = opening_of(channel, msgpack)
 
 
 @cython.final
@@ -172,7 +176,7 @@ cdef class Permit:
                           uint32_t count, bytes date, bint last) except -1:
         """The whole response with 201; ``last``: the connection ends with it."""
         _body.size = 0
-        _put_body(&_body, self._msgpack_out, place.opening, message_id, serial, series, first, count)
+        put_published(&_body, self._msgpack_out, place.opening, message_id, serial, series, first, count)
         put(out, <const char*>self._head, <size_t>len(self._head))
         put_decimal(out, _body.size)
         put(out, b"\r\nDate: ", 8)
@@ -189,43 +193,3 @@ cdef class Permit:
             raise MemoryError("no memory for an answer")
         self.answered += 1
         return 0
-
-
-cdef int _put_body(Out* out, bint msgpack, bytes opening, bytes message_id, uint64_t serial, str series, uint32_t first,
-                   uint32_t count) except -1:
-    """{"channel": ..., "messageId": ..., "serials": [...]}, of which the opening is there."""
-    cdef uint8_t text[MESSAGE_SERIAL]
-    cdef Py_ssize_t size = 0
-    cdef const char* name = PyUnicode_AsUTF8AndSize(series, &size)
-    cdef const uint8_t* id = <const uint8_t*><const char*>message_id
-    cdef uint32_t n
-    if size != SERIES_LENGTH:
-        raise ValueError(f"{series!r} is no series")
-    write_serial(<char*>text, serial)
-    text[SERIAL_LENGTH] = c'@'
-    memcpy(text + SERIAL_LENGTH + 1, name, SERIES_LENGTH)
-    text[SERIAL_LENGTH + 1 + SERIES_LENGTH] = c':'
-    put(out, <const char*>opening, <size_t>len(opening))
-    if msgpack:
-        put_str(out, id, <size_t>len(message_id))
-        put(out, b"\xa7serials", 8)
-        put_array_header(out, count)
-    else:
-        put_json_text(out, id, <size_t>len(message_id))
-        put(out, b',"serials":[', 12)
-    for n in range(first, first + count):
-        text[31] = <uint8_t>(c'0' + n // 100)
-        text[32] = <uint8_t>(c'0' + n // 10 % 10)
-        text[33] = <uint8_t>(c'0' + n % 10)
-        if msgpack:
-            put_str_header(out, MESSAGE_SERIAL)
-        elif n > first:
-            put(out, b',"', 2)
-        else:
-            put_byte(out, c'"')
-        put(out, text, MESSAGE_SERIAL)
-        if not msgpack:
-            put_byte(out, c'"')
-    if not msgpack:
-        put(out, b"]}", 2)
-    return 0

@@ -62,7 +62,7 @@ from server.rest.history import (
     parse_query,
 )
 from server.rest.openapi import document
-from server.rest.publishing import RestPublish, body_wire, check_request, read_plain, read_publish
+from server.rest.publishing import RestPublish, body_wire, check_request, published, read_plain, read_publish
 from server.rest.stats import StatsQuery, parse_fixtures, parse_stats, stats_page
 from server.rest.turns import Turns
 
@@ -276,7 +276,7 @@ class Rest:
             serials = await self._backend.publish(identity, ready)
         except OutcomeUnknown as unknown:
             raise unknown.about(ready.first_id) from None
-        return {"channel": ready.channel.full, "messageId": ready.message_id, "serials": serials}
+        return published(ready.channel.full, ready.message_id, serials)
 
     async def _publish_batch(self, request: HttpRequest, variables: Variables) -> Reply:
         identity = self.authenticate(request)

@@ -15,9 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import msgpack
-import orjson
-
 from engine import limits
 from engine.allowance import Allowances
 from engine.auth.keys import Keyring
@@ -217,13 +214,12 @@ class PostDesk:
             identity = self._rest.authenticate(request)
             ready = self._rest.checked_publish(request, identity, path_segments(request.path)[1:-1][0])
             permit = self._permit(key, request, identity, ready.terms)
-            opening = _opening(ready.channel.full, response_format(request))
             log = self._backend.stage(identity, ready, caller)
         except TokenRevoked:
             raise
         except PubSubError as error:
             return self._rest.finish(request, refusal(error))
-        place = Place(log, opening)
+        place = Place(log, ready.channel.full, msgpack=response_format(request) == MSGPACK)
         permit.grant(request.path, place)
         caller.expect(permit, place, ready.message_id, ready.named)
         return None
@@ -286,11 +282,3 @@ def _head(response: Response) -> bytes:
     whole = whole_response(response, last=False)
     mark = b"\r\nContent-Length: "
     return whole[: whole.index(mark) + len(mark)]
-
-
-def _opening(channel: str, wire: int) -> bytes:
-    """The body of an answer, up to its message id."""
-    if wire == MSGPACK:
-        packed: bytes = msgpack.packb(channel)
-        return b"\x83\xa7channel" + packed + b"\xa9messageId"
-    return b'{"channel":' + orjson.dumps(channel) + b',"messageId":'
