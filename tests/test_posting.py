@@ -149,6 +149,7 @@ TARGETS = st.sampled_from(
 
 
 @settings(max_examples=150, deadline=None)
+@example(target="%ff", body=b"{}", changed=[("Authorization", "Bearer nobody")], twice=False)
 @given(target=TARGETS, body=BODIES, changed=st.lists(FIELDS, max_size=3), twice=st.booleans())
 def test_the_same_request_has_the_same_answer_both_ways(server, target, body, changed, twice):
     fields = {"Host": "x", "Authorization": BASIC, "Content-Type": "application/json"}

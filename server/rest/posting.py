@@ -211,8 +211,9 @@ class PostDesk:
             return respond(request, refusal(error))
         try:
             protocol_version(request)
+            _, channel, _ = path_segments(request.path)
             identity = self._rest.authenticate(request)
-            ready = self._rest.checked_publish(request, identity, path_segments(request.path)[1:-1][0])
+            ready = self._rest.checked_publish(request, identity, channel)
             permit = self._permit(key, request, identity, ready.terms)
             log = self._backend.stage(identity, ready, caller)
         except TokenRevoked:
