@@ -13,7 +13,7 @@ from engine.auth.capability import Capability
 from engine.auth.tokens import Identity
 from engine.errors import JournalUnavailable, PubSubError
 from engine.message import messages_from
-from engine.publishing import Messages
+from engine.publish_rules import Messages
 from engine.sequencer import Asked
 from ext.log.rate import Rate
 from ext.log.terms import Terms

@@ -1,6 +1,6 @@
 """What one client publishes over its connection: accepted and staged, or refused. An AckQueue has the answers.
 
-    accept       may it? what is wrong with it? (engine/publishing.py) -> hub.publish, with a receipt
+    accept       may it? what is wrong with it? (engine/publish_rules.py) -> hub.publish, with a receipt
     on_message   the same for one that is not plain
     _grant       once yes has been said to a channel, plain publishes to it take the short way (ext/net/ingest.pyx)
     revoke       when that may have changed: AUTH, ATTACH, DETACH
@@ -17,7 +17,7 @@ from engine.auth.rates import WHOLE, Pace
 from engine.channel import Channel
 from engine.errors import AuthError, PubSubError
 from engine.names import ChannelName, parse_channel
-from engine.publishing import Messages, check_publish
+from engine.publish_rules import Messages, check_publish
 from ext.log.author import Author
 from ext.log.rate import Rate
 from ext.net.ingest import Ingest

@@ -24,7 +24,7 @@ from engine.channel import Channel
 from engine.errors import OutcomeUnknown, PubSubError, StartupFailed
 from engine.limits import FIXTURE_VALUES, INPUT_VALUES, LARGE_INPUT_BYTES, PAGES_AT_ONCE
 from engine.names import ChannelName, parse_channel
-from engine.publishing import Messages
+from engine.publish_rules import Messages
 from engine.statistics import Entries, Interval
 from ext.log.terms import Terms
 from server.http.reply import (

@@ -5,7 +5,7 @@
       enveloped=false                      come in headers or in the query
 
 Checks come in the order in which the protocol names errors: body (40001), channel (40010), capability (40160), then
-those of engine/publishing.py."""
+those of engine/publish_rules.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.auth.tokens import Identity
 from engine.limits import INPUT_VALUES
 from engine.message import check_client_ids
 from engine.names import ChannelName, parse_channel
-from engine.publishing import Messages, check_publish
+from engine.publish_rules import Messages, check_publish
 from ext.log.author import Author
 from ext.log.terms import Terms
 from ext.text.values import is_json
