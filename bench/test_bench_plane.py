@@ -15,7 +15,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.baselines_plane import PlainPlane
-from ext.log.ring import Ring, Stream
+from ext.log.ring import Ring
+from ext.log.stream import Stream
 from ext.net.plane import TEXT, Plane
 from ext.wire.frame import TEXT as FRAME_TEXT
 from ext.wire.frame import encode_frame

@@ -1,4 +1,4 @@
-"""ext.log.ring beside plain lists and bisection: entries taken in by a full ring, and read by a cursor."""
+"""ext.log.ring and .stream beside plain lists and bisection: entries taken in by a full ring, and read by a cursor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.baselines_ring import PlainRing, PlainStream
-from ext.log.ring import Ring, Stream
+from ext.log.ring import Ring
+from ext.log.stream import Stream
 
 ENTRIES = 4096  # what a ring holds here: it is full, so that each entry lets go of another one
 BATCH = 64

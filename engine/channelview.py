@@ -16,7 +16,7 @@ from engine.errors import PubSubError
 from engine.names import ChannelName
 from engine.policy import Policy
 from engine.shares import CountByApp
-from ext.log.ring import Stream
+from ext.log.stream import Stream
 from ext.log.view import View
 from ext.wire.encoder import EntryEncoder
 

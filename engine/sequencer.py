@@ -24,8 +24,9 @@ from ext.log.author import Author
 from ext.log.decision import Decision
 from ext.log.dedup import DedupWindow
 from ext.log.entry import Entry
-from ext.log.ring import EPHEMERAL, Stream
+from ext.log.ring import EPHEMERAL
 from ext.log.sequence import Sequence
+from ext.log.stream import Stream
 from ext.wire.encoder import encode_record, record_ids
 from ext.wire.publish import Publish
 

@@ -25,7 +25,8 @@ from engine.hub import Hub
 from engine.journal.entries import after
 from engine.sequencer import Sequencer
 from ext.log.entry import Entry
-from ext.log.ring import EPHEMERAL, Ring, Stream
+from ext.log.ring import EPHEMERAL, Ring
+from ext.log.stream import Stream
 from ext.wire.encoder import record_origin
 from server.node.turn import Turn
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext.log.budget import Budget
-from ext.log.ring import Evicted, Ring, Stream
+from ext.log.ring import Evicted, Ring
+from ext.log.stream import Stream
 from tests.models.ring import ModelRing
 from tests.test_ring import ENTRY, append, taken
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
-from ext.log.ring import EPHEMERAL, Ring, Stream
+from ext.log.ring import EPHEMERAL, Ring
+from ext.log.stream import Stream
 from ext.net.plane import BEHIND, BINARY, DRAINED, GONE, TEXT, VIOLATION, Plane
 from ext.net.socket import Socket
 from ext.wire.frame import encode_frame

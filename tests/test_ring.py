@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext.log.ring import EPHEMERAL, Evicted, Ring, Stream
+from ext.log.ring import EPHEMERAL, Evicted, Ring
+from ext.log.stream import Stream
 from tests.models.ring import ModelRing, Taken
 
 ENTRY = st.tuples(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ext.log.rate import Rate
-from ext.log.ring import Ring, Stream
+from ext.log.ring import Ring
+from ext.log.stream import Stream
 from ext.net.shaper import Shaper
 from ext.wire.encoder import JSON, EntryEncoder, encode_record
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from engine.journal.port import Block
 from ext.log.common import Common
 from ext.log.home import Home
-from ext.log.ring import EPHEMERAL, Evicted, Ring, Stream
+from ext.log.ring import EPHEMERAL, Evicted, Ring
 from ext.log.sequence import Sequence
+from ext.log.stream import Stream
 from ext.log.view import View
 from ext.text.serial import SerialClock
 from ext.wire.encoder import JSON, MSGPACK, EntryEncoder, encode_record

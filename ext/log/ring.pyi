@@ -1,9 +1,7 @@
 from typing import Final, Protocol, Self, final
 
-from typing_extensions import disjoint_base
-
 from ext.log.budget import Budget, Holder, Share
-from ext.net.shaper import Shaper
+from ext.log.stream import Stream
 
 EPHEMERAL: int
 
@@ -12,11 +10,10 @@ class Evicted(LookupError):
     evicted: int
     def __init__(self, cursor: int, evicted: int) -> None: ...
 
-class _Encoder(Protocol):
-    def frame(self, serial: int, series: str, record: bytes) -> bytes: ...
-
 class _Lives(Protocol):
     def series_of(self, serial: int) -> str: ...
+
+class Column(Holder): ...
 
 @final
 class Ring(Holder):
@@ -44,26 +41,3 @@ class Ring(Holder):
     def trim(self, cursor: int) -> None: ...
     def read_after(self, cursor: int, *, budget: int, skip_origin: int = 0) -> tuple[int, list[object]]: ...
     def read_before(self, cursor: int, *, limit: int) -> list[object]: ...
-
-@disjoint_base
-class Reader: ...
-
-@final
-class Stream(Holder):
-    ring: Final[Ring]
-    encoder: Final[object]
-    shaper: Shaper | None
-    first: Final[int]
-    head: Final[int]
-    tail: Final[int]
-    allocated: Final[int]
-    def __new__(cls, ring: Ring, encoder: object) -> Self: ...
-    def close(self) -> None: ...
-    @property
-    def readers_now(self) -> int: ...
-    def append(self, frame: bytes) -> None: ...
-    def place_after(self, cursor: int) -> int | None: ...
-    def cursor_at(self, place: int) -> int | None: ...
-    def read(
-        self, place: int, *, budget: int, skip_origin: int = 0, quiet_until: int = 0
-    ) -> tuple[int, list[bytes]] | None: ...

@@ -6,7 +6,7 @@ from typing_extensions import disjoint_base
 from ext.log.common import Common
 from ext.log.entry import Entry
 from ext.log.home import Home
-from ext.log.ring import Stream
+from ext.log.stream import Stream
 from ext.text.serial import SerialClock
 
 _Block = TypeVar("_Block", bound=tuple[Any, ...])

@@ -5,7 +5,8 @@ from typing_extensions import disjoint_base
 from ext.log.budget import Share
 from ext.log.counters import Meter
 from ext.log.entry import Entry
-from ext.log.ring import Ring, Stream
+from ext.log.ring import Ring
+from ext.log.stream import Stream
 from ext.net.shaper import Shaper
 from ext.wire.encoder import EntryEncoder
 

@@ -11,7 +11,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from ext.log.entry cimport Entry
 from ext.text.output cimport Out, bytes_of, out_init
-from ext.log.ring cimport Ring, Stream
+from ext.log.ring cimport Ring
+from ext.log.stream cimport Stream
 from ext.wire.encoder cimport EntryEncoder
 
 cdef enum:

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any, Final, Self, final
 
-from ext.log.ring import Stream
+from ext.log.stream import Stream
 from ext.net.room import Room
 from ext.net.sink import Sink
 from ext.net.socket import Socket, Sockets

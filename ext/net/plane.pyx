@@ -25,7 +25,7 @@ from ext.net.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, IPPROTO_TCP,
 from ext.net.outbox cimport waiting
 from ext.text.output cimport Out, out_init
 from ext.net.send cimport pump
-from ext.log.ring cimport Stream
+from ext.log.stream cimport Stream
 from ext.net.room cimport Room
 from ext.net.sink cimport Sink
 from ext.net.socket cimport (CLOSED, CODE_NO_ROOM, KIND_BEHIND, KIND_BINARY, KIND_DRAINED, KIND_FAILED, KIND_GONE, KIND_TEXT,

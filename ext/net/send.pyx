@@ -12,7 +12,8 @@ from libc.string cimport memset, strerror
 
 from ext.net.kernel cimport MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, c_send, c_sendmsg, c_shutdown, iovec, msghdr, wall_clock_ms
 from ext.net.outbox cimport take_bytes, waiting
-from ext.log.ring cimport Ring, Segment, Stream
+from ext.log.ring cimport Ring
+from ext.log.stream cimport Segment, Stream
 from ext.net.shaper cimport Shaper
 from ext.net.socket cimport CLOSING, KIND_BEHIND, KIND_DRAINED, SHUT, Sockets
 

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from ext.log.rate cimport Rate
-from ext.log.ring cimport Stream
+from ext.log.stream cimport Stream
 
 
 cdef class Shaper:

@@ -1,7 +1,7 @@
 from typing import final
 
 from ext.log.rate import Rate
-from ext.log.ring import Stream
+from ext.log.stream import Stream
 
 @final
 class Shaper:

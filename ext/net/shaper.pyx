@@ -13,7 +13,8 @@ from ext.net.kernel cimport wall_clock_ms
 from ext.text.msgpack_input cimport In
 from ext.log.rate cimport Rate
 from ext.wire.record cimport Head, open_record
-from ext.log.ring cimport Ring, Stream
+from ext.log.ring cimport Ring
+from ext.log.stream cimport Stream
 
 
 @cython.final

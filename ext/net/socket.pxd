@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from ext.net.carrier cimport Carrier
 from ext.wire.frame cimport Decoder
 from ext.net.outbox cimport Outbox
-from ext.log.ring cimport Reader, Stream
+from ext.log.stream cimport Reader, Stream
 from ext.net.room cimport Room
 from ext.net.shaper cimport Shaper
 from ext.net.sink cimport Sink

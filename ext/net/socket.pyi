@@ -2,7 +2,7 @@ from typing import Any, Final, final
 
 from typing_extensions import disjoint_base
 
-from ext.log.ring import Reader, Stream
+from ext.log.stream import Reader, Stream
 from ext.net.carrier import Carrier
 from ext.net.shaper import Shaper
 from ext.net.sink import Sink

@@ -32,7 +32,7 @@ from engine.errors import JournalUnavailable, OutcomeUnknown, PubSubError
 from engine.journal.port import NONE_REFUSED, Refused
 from engine.partition import Partition
 from engine.sequencer import Batch
-from ext.log.ring import Stream
+from ext.log.stream import Stream
 from server.logs import facts
 from server.node.appender import Appender
 
