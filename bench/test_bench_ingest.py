@@ -15,6 +15,7 @@ from engine.logclock import LogClock
 from engine.partition import Partition
 from engine.policy import Policy
 from engine.timeline import Timeline
+from engine.variant import Variant
 from ext.log.author import Author
 from ext.log.common import Common
 from ext.log.dedup import DedupWindow
@@ -36,7 +37,7 @@ def channel() -> Channel:
     made = Channel("app", "room", Policy("synced", "w", 120_000, "series00"), partition)
     bounds = (1 << 12, 1 << 20)
     made.wake(DedupWindow(bytes(16)), [], last_stored=0, evicted=0, position=0, bounds=bounds)
-    made.stream(0, "room")
+    made.stream(Variant(0, "room"))
     return made
 
 
@@ -101,4 +102,4 @@ def test_bench_ingest(benchmark, path, binary):
     last = json.loads(answers[-1])
     assert last["count"] == COUNT
     assert len(tested.channel.ring) == min(next(numbers), 4096)
-    assert tested.channel.stream(0, "room").head > 0
+    assert tested.channel.stream(Variant(0, "room")).head > 0

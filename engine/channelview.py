@@ -1,7 +1,7 @@
 """A channel as its readers know it, wherever its home is: who is attached, and the streams of frames that they read.
 
     attach    a place in the log: its text, whether the ring still has what comes after it
-    live      a stream for each format and name, which readers follow
+    live      a stream for each variant, which readers follow
     counted   attachments, by their modes
 
 ``engine.channel.Channel`` is one, and the home as well. docs/decisions/0019."""
@@ -16,9 +16,9 @@ from engine.errors import PubSubError
 from engine.names import ChannelName
 from engine.policy import Policy
 from engine.shares import CountByApp
+from engine.variant import Variant
 from ext.log.stream import Stream
 from ext.log.view import View
-from ext.wire.encoder import EntryEncoder
 
 if TYPE_CHECKING:
     from engine.partition import Partition
@@ -52,7 +52,7 @@ class ChannelView(View):
     tally: CountByApp | None  # where they are counted, too
     modes: dict[int, int] | None  # how many of them have just these modes, as the protocol's flags
     _plain_name: ChannelName | None
-    _streams: dict[tuple[int, str], Stream] | None  # from the first reader on
+    _streams: dict[Variant, Stream] | None  # from the first reader on
 
     def begin_view(self, app_id: str, name: str, policy: Policy, partition: Partition) -> None:
         """Nobody is attached yet."""
@@ -89,20 +89,20 @@ class ChannelView(View):
             self._plain_name = name
         return self._plain_name
 
-    def stream(self, wire: int, name: str) -> Stream:
-        """The stream of frames in this format, in which the channel is called ``name`` (as the client wrote it)."""
+    def stream(self, variant: Variant) -> Stream:
+        """The stream of such frames."""
         if self._streams is None:
             self._streams = {}
-        stream = self._streams.get((wire, name))
+        stream = self._streams.get(variant)
         if stream is None:
-            stream = self._streams[wire, name] = Stream(self.ring, EntryEncoder(wire, name))
+            stream = self._streams[variant] = Stream(self.ring, variant.encoder())
             stream.shaper = self.outgoing
         return stream
 
-    def has_stream_for(self, wire: int, name: str) -> bool:
+    def has_stream_for(self, variant: Variant) -> bool:
         """Is there one, or room for one more? For the channel's own name there always is."""
         streams = self._streams or {}
-        if len(streams) >= limits.STREAMS_PER_CHANNEL and name != self.name and (wire, name) not in streams:
+        if len(streams) >= limits.STREAMS_PER_CHANNEL and variant.name != self.name and variant not in streams:
             self.close_unread_streams()
             return len(self._streams or {}) < limits.STREAMS_PER_CHANNEL
         return True

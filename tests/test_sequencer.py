@@ -15,6 +15,7 @@ from engine.partition import Partition
 from engine.policy import Policy
 from engine.sequencer import Asked
 from engine.timeline import Timeline
+from engine.variant import Variant
 from ext.log.author import Author
 from ext.log.common import Common
 from ext.log.dedup import DedupWindow
@@ -172,7 +173,7 @@ def test_an_ephemeral_entry_is_delivered_and_not_stored():
     stage(sequencer, channel, publish(count=1), base="AAAAAAAAAB:0")
     told = stage(sequencer, channel, publish(count=1, ephemeral=True), base="AAAAAAAAAB:1")
     stage(sequencer, channel, publish(count=1), base="AAAAAAAAAB:2")
-    stream = channel.stream(0, "room")
+    stream = channel.stream(Variant(0, "room"))
     batch = sequencer.take()
     [block] = batch.blocks
     assert [previous for _, previous, _ in block.entries] == [0, block.entries[0][0]]

@@ -100,7 +100,7 @@ class Replay:
 
     def _play(self, attaching: Attaching, attachment: Attachment) -> None:
         channel, cursor = attachment.channel, attachment.cursor
-        encoder = channel.stream(attaching.session.wire, attachment.name.full).encoder
+        encoder = channel.stream(attachment.variant(attaching.session.wire)).encoder
         skip_origin = attaching.skipped_by(attachment)
         budget = limits.SHAPED_BYTES if shapers(attaching.session.transport, channel) else limits.REPLAY_BYTES
         omit = attachment.omitted_after(cursor)

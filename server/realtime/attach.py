@@ -245,7 +245,7 @@ class Attaching:
     ) -> None:
         """Say ATTACHED, then deliver from the cursor on; one indivisible step."""
         channel, text = attachment.channel, attachment.name.full
-        if attachment.modes & Flag.SUBSCRIBE and not channel.has_stream_for(self.session.wire, text):
+        if attachment.modes & Flag.SUBSCRIBE and not channel.has_stream_for(attachment.variant(self.session.wire)):
             most = limits.STREAMS_PER_CHANNEL
             error = LimitExceeded(f"the channel is followed under {most} names and formats, the maximum")
             self._refuse(text, error)
@@ -283,7 +283,8 @@ class Attaching:
             attachment.happens(Event.SILENCED)
             return
         budget = limits.SHAPED_BYTES if shapers(session.transport, attachment.channel) else limits.REPLAY_BYTES
-        if attachment.read_from(cursor, session.transport, session.wire, self.skipped_by(attachment), budget):
+        variant = attachment.variant(session.wire)
+        if attachment.read_from(cursor, session.transport, variant, self.skipped_by(attachment), budget):
             return
         catching_up = self.behind is not None
         if self.behind is None:

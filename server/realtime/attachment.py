@@ -20,6 +20,7 @@ from enum import Enum
 
 from engine.channelview import ChannelView
 from engine.names import ChannelName
+from engine.variant import Variant
 from ext.net.shaper import Shaper
 from server.realtime.modes import DEFAULT_MODES
 from server.realtime.params import NO_PARAMS
@@ -139,6 +140,10 @@ class Attachment:
         # A reader knows entries only: of a quiet channel, it may not know where the client was told that it begins.
         return self.cursor if self.reader is None else max(self.cursor, self.reader.cursor)
 
+    def variant(self, wire: int) -> Variant:
+        """What it reads, in the format of its connection."""
+        return Variant(wire, self.name.full)
+
     def omitted_after(self, cursor: int) -> int:
         """So many messages of the entry right after the cursor are not for it, because its rewind began behind them."""
         return self.begun[1] if self.begun is not None and self.begun[0] == cursor else 0
@@ -174,13 +179,13 @@ class Attachment:
             self.cursor = self.position
             self.reader = None
 
-    def read_from(self, cursor: int, transport: Transport, wire: int, skip_origin: int, budget: int) -> bool:
+    def read_from(self, cursor: int, transport: Transport, variant: Variant, skip_origin: int, budget: int) -> bool:
         """Hand everything after ``cursor`` to the transport, and follow the channel from there.
 
         False: it is too much for one step, or not in memory; ``self.cursor`` says how far it went.
         """
         assert self.reader is None  # a second one would deliver everything twice
-        channel, stream = self.channel, self.channel.stream(wire, self.name.full)
+        channel, stream = self.channel, self.channel.stream(variant)
         self.cursor = cursor
         omit = self.omitted_after(cursor)
         shared = stream.place_after(cursor)

@@ -8,7 +8,7 @@ from ext.net.ingest import Ingest
 from ext.net.shaper import Shaper
 
 if TYPE_CHECKING:
-    from ext.log.ring import Stream
+    from ext.log.stream import Stream
 
 
 class StreamReader(Protocol):
