@@ -2,12 +2,13 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ext.log.id_runs cimport Runs
+from ext.log.robin_hood cimport Keyed
 from ext.text.siphash cimport Hash
 
 
 cdef struct Slot:
-    Hash hash                       # with the index in the lowest bits of its second half
-    uint64_t serial                 # 0: it is empty
+    Keyed keyed                     # by the low half of its hash
+    uint64_t high                   # the other half, with the index in the lowest bits
 
 
 cdef struct Table:

@@ -9,10 +9,8 @@
 
     bucket       runs, for ids that connections count by themselves (ext/log/id_runs.pxd); for all others
                  one table; when that is big, 64 of them by the lowest bits of low, each growing on its own
-    table        open addressing, Robin Hood order
-        slot   [ hash, low 64 bits ][ hash, 54 bits | index, 10 bits ][ serial ]          24 bytes
-        serial 0: the slot is empty
-        home   low's upper 32 bits * capacity >> 32: capacity need not be a power of two, and tables grow in hash order
+    table        by the low half of the hash (ext/log/robin_hood.pxd)
+        slot   [ hash, low 64 bits ][ serial ][ hash, 54 bits | index, 10 bits ]          24 bytes
 
 A counted id that has no place in the runs of its bucket is a stray in its tables: while there are none, tables need not be
 asked for counted ids. Any other id is kept as 118 bits of its SipHash-2-4 under a secret key: compared in full, so that a
@@ -29,6 +27,7 @@ from libc.string cimport memcpy, memset
 
 from ext.log.id_runs cimport (Run, Use, add_counted, bytes_of_runs, find_counted, free_runs, is_counted, names_connection,
                        remove_counted, run_of)
+from ext.log.robin_hood cimport Keyed, Slots, grown, has_room, home_of, put, search, take_out
 from ext.text.siphash cimport Hash, siphash
 from ext.text.words cimport le64toh
 
@@ -44,12 +43,10 @@ cdef enum:
     MOST_WIDTH = 1000               # an entry has at most so many messages
     LONGEST_COUNTED = 40            # characters of a counted id: 10 + 1 + 18 + 1 + 3, and some
     LARGEST_BUCKETS = 64            # every find looks into each live one
-    FIRST_CAPACITY = 2              # a quiet channel pays 48 bytes for its slots
-    DOUBLING_CAPACITY = 64          # below, tables double; from here they grow by half: 27 to 41 bytes per id
     # One table of 1,000,000 ids held up everybody for 40 ms when it grew; its 64th part takes below 1 ms.
     SPLIT_CAPACITY = 8192
     PARTS = 64
-    LARGEST_CAPACITY = 1 << 30      # keeps capacity * 3 / 2 and hash * capacity within their types
+    LARGEST_CAPACITY = 1 << 30      # keeps capacity * 3 / 2 within its type
 
 cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1
 cdef uint64_t LARGEST_WINDOW_MS = (<uint64_t>1 << 36) - 1      # two years; keeps the sums of times within their types
@@ -73,102 +70,71 @@ def siphash128(bytes key not None, bytes data not None):
     return (<const char*>&hash)[:sizeof(Hash)]
 
 
-# ---- one table. At least one slot in eight is empty, which ends every search.
+# ---- one table
 
-cdef inline uint32_t _home(uint64_t low, uint32_t capacity) noexcept nogil:
-    return <uint32_t>((low >> 32) * capacity >> 32)
-
-
-cdef inline uint32_t _distance(const Slot* slots, uint32_t capacity, uint32_t at) noexcept nogil:
-    """How far the id in slot ``at`` lies behind its home, around the end of the table."""
-    cdef uint32_t home = _home(slots[at].hash.low, capacity)
-    return at - home if at >= home else at + (capacity - home)
+cdef inline Slots _slots_of(const Table* table) noexcept nogil:
+    cdef Slots slots
+    slots.data = <uint8_t*>table.slots
+    slots.size = sizeof(Slot)
+    slots.capacity = table.capacity
+    return slots
 
 
-cdef inline uint32_t _next(uint32_t at, uint32_t capacity) noexcept nogil:
-    return at + 1 if at + 1 < capacity else 0
+cdef inline Slot _slot_of(Hash hash, uint32_t index, uint64_t serial) noexcept nogil:
+    cdef Slot slot
+    slot.keyed.key = hash.low
+    slot.keyed.serial = serial
+    slot.high = (hash.high & ~<uint64_t>INDEX_MASK) | index
+    return slot
 
 
 cdef Slot* _search(const Table* table, Hash hash) noexcept nogil:
     """The slot of an id, or NULL."""
-    cdef Slot* slots = table.slots
-    cdef uint32_t capacity = table.capacity
-    if capacity == 0:
-        return NULL
-    cdef uint32_t at = _home(hash.low, capacity), distance = 0
-    while slots[at].serial != 0:
-        if slots[at].hash.low == hash.low and slots[at].hash.high >> INDEX_BITS == hash.high >> INDEX_BITS:
-            return &slots[at]
-        if _distance(slots, capacity, at) < distance:           # ours would have taken this slot from it
-            return NULL
-        at = _next(at, capacity)
-        distance += 1
-    return NULL
+    cdef Slot* slot = <Slot*>search(_slots_of(table), hash.low, NULL)
+    while slot is not NULL and slot.high >> INDEX_BITS != hash.high >> INDEX_BITS:
+        slot = <Slot*>search(_slots_of(table), hash.low, &slot.keyed)
+    return slot
 
 
-cdef void _place(Slot* slots, uint32_t capacity, Slot item) noexcept nogil:
-    """Put in an id that is not there; whoever is nearer to its home moves on. There is an empty slot."""
-    cdef uint32_t at = _home(item.hash.low, capacity), distance = 0, other
-    cdef Slot displaced
-    while slots[at].serial != 0:
-        other = _distance(slots, capacity, at)
-        if other < distance:
-            displaced = slots[at]
-            slots[at] = item
-            item = displaced
-            distance = other
-        at = _next(at, capacity)
-        distance += 1
-    slots[at] = item
+cdef void _place(Table* table, Slot item) noexcept nogil:
+    """Put in an id that is not there; there is room."""
+    put(_slots_of(table), &item.keyed)
+    table.used += 1
 
 
 cdef void _take_out(Table* table, Slot* slot) noexcept nogil:
-    """Empty a slot and move those behind it one nearer to their homes: as if the id had never been there."""
-    cdef Slot* slots = table.slots
-    cdef uint32_t capacity = table.capacity
-    cdef uint32_t hole = <uint32_t>(slot - slots), at = _next(hole, capacity)
-    while slots[at].serial != 0 and _distance(slots, capacity, at) > 0:
-        slots[hole] = slots[at]
-        hole = at
-        at = _next(at, capacity)
-    slots[hole].serial = 0
+    take_out(_slots_of(table), &slot.keyed)
     table.used -= 1
 
 
 cdef bint _resize(Table* table, uint32_t capacity) noexcept nogil:
     """Move to a larger array of slots. False: no memory, and nothing has changed."""
-    cdef Slot* slots = <Slot*>calloc(capacity, sizeof(Slot))
+    cdef Table larger
     cdef uint32_t at
-    if slots is NULL:
+    larger.slots = <Slot*>calloc(capacity, sizeof(Slot))
+    larger.capacity = capacity
+    larger.used = 0
+    if larger.slots is NULL:
         return False
     for at in range(table.capacity):            # both are in hash order: this reads and writes straight on
-        if table.slots[at].serial != 0:
-            _place(slots, capacity, table.slots[at])
+        if table.slots[at].keyed.serial != 0:
+            _place(&larger, table.slots[at])
     free(table.slots)
-    table.slots = slots
-    table.capacity = capacity
+    table[0] = larger
     return True
 
 
 cdef bint _make_room(Table* table) noexcept nogil:
-    """Room for one more id at a load of at most 7/8; False: no memory, and nothing has changed."""
-    cdef uint32_t capacity = table.capacity
-    if <uint64_t>(table.used + 1) * 8 <= <uint64_t>capacity * 7:
-        return True
-    if capacity == 0:
-        capacity = FIRST_CAPACITY
-    elif capacity < DOUBLING_CAPACITY:
-        capacity *= 2
-    else:
-        capacity += capacity >> 1
-    return capacity <= LARGEST_CAPACITY and _resize(table, capacity)
+    """Room for one more id; False: no memory, and nothing has changed."""
+    cdef uint32_t capacity = grown(table.capacity)
+    return has_room(table.used, table.capacity) or (capacity <= LARGEST_CAPACITY and _resize(table, capacity))
 
 
 # ---- one bucket
 
-cdef inline Table* _table(Bucket* bucket, Hash hash) noexcept nogil:
-    """The only table that an id may be in. (Its home there is told by other bits of the hash.)"""
-    return &bucket.whole if bucket.parts is NULL else &bucket.parts[hash.low & (PARTS - 1)]
+cdef inline Table* _table(Bucket* bucket, uint64_t low) noexcept nogil:
+    """The only table that an id with this low half of its hash may be in. (Its home there is told by other bits.)"""
+    return &bucket.whole if bucket.parts is NULL else &bucket.parts[low & (PARTS - 1)]
 
 
 cdef void _free_parts(Table* parts) noexcept nogil:
@@ -200,13 +166,12 @@ cdef bint _split(Bucket* bucket) noexcept nogil:
             _free_parts(parts)
             return False
     for at in range(whole.capacity):
-        if whole.slots[at].serial != 0:
-            part = &parts[whole.slots[at].hash.low & (PARTS - 1)]
+        if whole.slots[at].keyed.serial != 0:
+            part = &parts[whole.slots[at].keyed.key & (PARTS - 1)]
             if not _make_room(part):
                 _free_parts(parts)
                 return False
-            _place(part.slots, part.capacity, whole.slots[at])
-            part.used += 1
+            _place(part, whole.slots[at])
     free(whole.slots)
     memset(whole, 0, sizeof(Table))
     bucket.parts = parts
@@ -218,11 +183,10 @@ cdef bint _insert(Bucket* bucket, Slot item) noexcept nogil:
     cdef Table* table
     if bucket.parts is NULL and bucket.whole.capacity >= SPLIT_CAPACITY and not _split(bucket):
         return False
-    table = _table(bucket, item.hash)
+    table = _table(bucket, item.keyed.key)
     if not _make_room(table):
         return False
-    _place(table.slots, table.capacity, item)
-    table.used += 1
+    _place(table, item)
     return True
 
 
@@ -380,9 +344,9 @@ cdef class DedupWindow:
         self._hash(id)
         for i in range(self._bucket_count):
             if self._buckets[i].used != 0:
-                table = _table(&self._buckets[i], id.hash)
+                table = _table(&self._buckets[i], id.hash.low)
                 if table.capacity:
-                    __builtin_prefetch(&table.slots[_home(id.hash.low, table.capacity)])
+                    __builtin_prefetch(&table.slots[home_of(id.hash.low, table.capacity)])
 
     cdef bint holds(self, Id* id) noexcept nogil:
         cdef Found found
@@ -442,10 +406,10 @@ cdef class DedupWindow:
                 if bucket.strays == 0:
                     continue
             self._hash(id)
-            found.slot = _search(_table(bucket, id.hash), id.hash)
+            found.slot = _search(_table(bucket, id.hash.low), id.hash)
             if found.slot is not NULL:
-                found.serial = found.slot.serial
-                found.index = <uint32_t>(found.slot.hash.high & INDEX_MASK)
+                found.serial = found.slot.keyed.serial
+                found.index = <uint32_t>(found.slot.high & INDEX_MASK)
                 found.width = 1
                 return True
         return False
@@ -517,7 +481,6 @@ cdef class DedupWindow:
         has changed."""
         cdef uint64_t number = at_ms // self._width_ms
         cdef Bucket* bucket
-        cdef Slot item
         cdef int taken = 0
         self._advance(at_ms)
         if number < self._oldest():
@@ -530,10 +493,7 @@ cdef class DedupWindow:
             taken = add_counted(&bucket.runs, id.origin, id.number, width, serial)
         if taken == 0 and width == 1:
             self._hash(id)
-            item.hash = id.hash
-            item.hash.high = (item.hash.high & ~<uint64_t>INDEX_MASK) | index
-            item.serial = serial
-            if _insert(bucket, item):
+            if _insert(bucket, _slot_of(id.hash, index, serial)):
                 bucket.strays += id.is_counted
                 taken = 1
         elif taken == 0:
@@ -547,23 +507,19 @@ cdef class DedupWindow:
     cdef int _put_strays(self, Bucket* bucket, Id* id, uint32_t width, uint64_t serial) noexcept nogil:
         """Each of a counted publish into the tables. 1, or -1: no memory, and nothing has changed."""
         cdef uint8_t text[LONGEST_COUNTED]
-        cdef Slot item
         cdef Id other
         cdef uint32_t index
         cdef Slot* slot
         for index in range(width):
             other = _at_index(id, index, text)
             self._hash(&other)
-            item.hash = other.hash
-            item.hash.high = (item.hash.high & ~<uint64_t>INDEX_MASK) | index
-            item.serial = serial
-            if not _insert(bucket, item):
+            if not _insert(bucket, _slot_of(other.hash, index, serial)):
                 while index:
                     index -= 1
                     other = _at_index(id, index, text)
                     self._hash(&other)
-                    slot = _search(_table(bucket, other.hash), other.hash)
-                    _take_out(_table(bucket, other.hash), slot)
+                    slot = _search(_table(bucket, other.hash.low), other.hash)
+                    _take_out(_table(bucket, other.hash.low), slot)
                 return -1
         bucket.strays += width
         return 1
@@ -587,7 +543,7 @@ cdef class DedupWindow:
         if found.slot is NULL:
             remove_counted(&bucket.runs, id.origin, id.number)
         else:
-            _take_out(_table(bucket, id.hash), found.slot)
+            _take_out(_table(bucket, id.hash.low), found.slot)
             bucket.strays -= id.is_counted
         bucket.used -= found.width
         self._count -= found.width

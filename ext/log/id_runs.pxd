@@ -1,6 +1,6 @@
 """Message ids that connections count by themselves, <connection id>:<msgSerial>:<index>, as runs of numbers.
 
-    table   [ Run ][ Run ][     ][ Run ]    open addressing, Robin Hood order, by the number that a connection's id is
+    table   [ Run ][ Run ][     ][ Run ]    by the number that a connection's id is (ext/log/robin_hood.pxd)
     Run     origin | the newest publish: its number, serial, width | block
                                                                        |
             Block  <-  Block  <-  Block     all of them, ascending, the newest too; with only one there is no block
@@ -20,6 +20,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
+from ext.log.robin_hood cimport Keyed, Slots, grown, has_room, put, search, take_out
 from ext.text.serial cimport counter_of, ms_of, serial_of
 
 cdef enum:
@@ -27,7 +28,6 @@ cdef enum:
     NUMBER_DIGITS = 18          # at most
     INDEX_DIGITS = 3
     NO_DIGIT = 0xFF
-    FIRST_RUNS = 1              # most channels have few who publish
     MOST_RUNS = 8192            # a larger table would take long to grow, and to let go of
     FIRST_STEPS = 16            # bytes
     MOST_STEPS = 976            # with the head and what the C library adds, 1 KiB
@@ -50,9 +50,8 @@ cdef struct Block:
 
 
 cdef struct Run:
-    uint64_t origin
+    Keyed keyed                 # by its origin; the serial is the newest one's
     uint64_t number             # of the newest
-    uint64_t serial             # 0: the place is free
     Block* block
     uint16_t width
 
@@ -160,12 +159,12 @@ cdef inline uint64_t _take_varint(const uint8_t* data, size_t* at) noexcept nogi
 cdef inline size_t _put_step(uint8_t* to, uint64_t number, uint64_t serial, uint32_t width,
                              const Run* before) noexcept nogil:
     """How many bytes the step to this one from the run's newest has."""
-    cdef uint64_t ms = ms_of(serial) - ms_of(before.serial)
+    cdef uint64_t ms = ms_of(serial) - ms_of(before.keyed.serial)
     cdef uint64_t counter = counter_of(serial)
     cdef uint64_t gap = number - before.number - 1
     cdef size_t size
     if ms == 0:
-        counter -= counter_of(before.serial)
+        counter -= counter_of(before.keyed.serial)
     size = _put_varint(to, ms << FLAG_BITS | (WIDE if width != 1 else 0) | (GAP if gap else 0))
     size += _put_varint(to + size, counter)
     if gap:
@@ -206,34 +205,22 @@ cdef inline Use _first_of(const Block* block) noexcept nogil:
 
 # ---- the table
 
-cdef inline uint32_t _home_of(uint64_t origin, uint32_t capacity) noexcept nogil:
-    """Connection ids are random already, and only their connections' ids come here."""
-    return <uint32_t>(((origin * <uint64_t>0x9E3779B97F4A7C15u) >> 32) * capacity >> 32)
+cdef inline uint64_t _key_of(uint64_t origin) noexcept nogil:
+    """Different for each, and spread evenly. (Connection ids are random already, and only their own ids come here.)"""
+    return origin * <uint64_t>0x9E3779B97F4A7C15u
 
 
-cdef inline uint32_t _from_home(const Runs* runs, uint32_t at) noexcept nogil:
-    cdef uint32_t home = _home_of(runs.slots[at].origin, runs.capacity)
-    return at - home if at >= home else at + (runs.capacity - home)
-
-
-cdef inline uint32_t _after(const Runs* runs, uint32_t at) noexcept nogil:
-    return at + 1 if at + 1 < runs.capacity else 0
+cdef inline Slots _slots_of(Runs* runs) noexcept nogil:
+    cdef Slots slots
+    slots.data = <uint8_t*>runs.slots
+    slots.size = sizeof(Run)
+    slots.capacity = runs.capacity
+    return slots
 
 
 cdef inline Run* run_of(Runs* runs, uint64_t origin) noexcept nogil:
     """NULL: there is none."""
-    cdef uint32_t at, distance = 0
-    if runs is NULL:
-        return NULL
-    at = _home_of(origin, runs.capacity)
-    while distance < runs.capacity and runs.slots[at].serial != 0:
-        if runs.slots[at].origin == origin:
-            return &runs.slots[at]
-        if _from_home(runs, at) < distance:         # ours would have taken this place from it
-            return NULL
-        at = _after(runs, at)
-        distance += 1
-    return NULL
+    return <Run*>search(_slots_of(runs), _key_of(origin), NULL) if runs is not NULL else NULL
 
 
 cdef inline Block* _block_of(const Run* run, uint64_t number) noexcept nogil:
@@ -252,7 +239,7 @@ cdef inline bint find_counted(const Run* run, uint64_t number, Use* use) noexcep
     cdef size_t at = 0
     if number >= run.number:
         use.number = number
-        use.serial = run.serial
+        use.serial = run.keyed.serial
         use.width = run.width
         return number == run.number
     block = _block_of(run, number)
@@ -264,41 +251,25 @@ cdef inline bint find_counted(const Run* run, uint64_t number, Use* use) noexcep
     return use.number == number and use.width != 0
 
 
-cdef inline void _put_run(Runs* runs, Run item) noexcept nogil:
-    """Of one that is not there; there is a free place."""
-    cdef uint32_t at = _home_of(item.origin, runs.capacity), distance = 0, other
-    cdef Run displaced
-    while runs.slots[at].serial != 0:
-        other = _from_home(runs, at)
-        if other < distance:
-            displaced = runs.slots[at]
-            runs.slots[at] = item
-            item = displaced
-            distance = other
-        at = _after(runs, at)
-        distance += 1
-    runs.slots[at] = item
-    runs.used += 1
-
-
 cdef inline bint _room_for_run(Runs** place) noexcept nogil:
-    """Small tables may be full, large ones to seven eighths. False: no memory, and nothing has changed."""
+    """False: no memory, and nothing has changed."""
     cdef Runs* runs = place[0]
-    cdef Runs* grown
+    cdef Runs* larger
     cdef uint32_t capacity = runs.capacity if runs is not NULL else 0, at
-    if runs is not NULL and (runs.used < capacity if capacity < 8 else <uint64_t>(runs.used + 1) * 8 <= <uint64_t>capacity * 7):
+    if runs is not NULL and has_room(runs.used, capacity):
         return True
-    capacity = FIRST_RUNS if capacity == 0 else capacity * 2 if capacity < 64 else capacity + (capacity >> 1)
-    grown = <Runs*>calloc(1, sizeof(Runs) + <size_t>capacity * sizeof(Run))
-    if grown is NULL:
+    capacity = grown(capacity)
+    larger = <Runs*>calloc(1, sizeof(Runs) + <size_t>capacity * sizeof(Run))
+    if larger is NULL:
         return False
-    grown.capacity = capacity
+    larger.capacity = capacity
     if runs is not NULL:
+        larger.used = runs.used
         for at in range(runs.capacity):
-            if runs.slots[at].serial != 0:
-                _put_run(grown, runs.slots[at])
+            if runs.slots[at].keyed.serial != 0:
+                put(_slots_of(larger), &runs.slots[at].keyed)
         free(runs)
-    place[0] = grown
+    place[0] = larger
     return True
 
 
@@ -343,7 +314,7 @@ cdef inline bint _append(Run* run, uint64_t number, uint64_t serial, uint32_t wi
     cdef size_t size = _put_step(step, number, serial, width, run), room
     cdef Block* block = run.block
     if block is NULL:
-        if not _begin_block(run, run.number, run.serial, run.width):
+        if not _begin_block(run, run.number, run.keyed.serial, run.width):
             return False
         block = run.block
     if block.used + size > block.room:
@@ -370,33 +341,22 @@ cdef inline int add_counted(Runs** place, uint64_t origin, uint64_t number, uint
             return 0
         if not _room_for_run(place):
             return -1
-        item.origin = origin
+        item.keyed.key = _key_of(origin)
+        item.keyed.serial = serial
         item.number = number
-        item.serial = serial
         item.width = <uint16_t>width
         item.block = NULL
-        _put_run(place[0], item)
+        put(_slots_of(place[0]), &item.keyed)
+        place[0].used += 1
         return 1
-    if number <= run.number or serial <= run.serial:
+    if number <= run.number or serial <= run.keyed.serial:
         return 0
     if not _append(run, number, serial, width):
         return -1
     run.number = number
-    run.serial = serial
+    run.keyed.serial = serial
     run.width = <uint16_t>width
     return 1
-
-
-cdef inline void _take_out_run(Runs* runs, Run* run) noexcept nogil:
-    """Free its place, and move those behind it one nearer to their homes."""
-    cdef uint32_t hole = <uint32_t>(run - runs.slots), at = _after(runs, hole), moved = 1
-    while moved < runs.capacity and runs.slots[at].serial != 0 and _from_home(runs, at) > 0:
-        runs.slots[hole] = runs.slots[at]
-        hole = at
-        at = _after(runs, at)
-        moved += 1
-    runs.slots[hole].serial = 0
-    runs.used -= 1
 
 
 cdef inline void _strike_out(Block* block, uint64_t number) noexcept nogil:
@@ -425,7 +385,7 @@ cdef inline bint _newest_left(Run* run) noexcept nogil:
         while True:
             if use.width != 0:
                 run.number = use.number
-                run.serial = use.serial
+                run.keyed.serial = use.serial
                 run.width = <uint16_t>use.width
                 end = at
             if at == block.used:
@@ -446,7 +406,8 @@ cdef inline void remove_counted(Runs** place, uint64_t origin, uint64_t number) 
     if run.block is not NULL:
         _strike_out(_block_of(run, number), number)
     if newest and not _newest_left(run):            # else it stays, and those behind it are told from it
-        _take_out_run(place[0], run)
+        take_out(_slots_of(place[0]), &run.keyed)
+        place[0].used -= 1
         if place[0].used == 0:
             free(place[0])
             place[0] = NULL
@@ -466,7 +427,7 @@ cdef inline void free_runs(Runs** place) noexcept nogil:
     if runs is NULL:
         return
     for at in range(runs.capacity):
-        if runs.slots[at].serial != 0:
+        if runs.slots[at].keyed.serial != 0:
             _free_blocks(runs.slots[at].block)
     free(runs)
     place[0] = NULL
@@ -481,7 +442,7 @@ cdef inline size_t bytes_of_runs(const Runs* runs) noexcept nogil:
         return 0
     total = sizeof(Runs) + <size_t>runs.capacity * sizeof(Run)
     for at in range(runs.capacity):
-        if runs.slots[at].serial != 0:
+        if runs.slots[at].keyed.serial != 0:
             block = runs.slots[at].block
             while block is not NULL:
                 total += sizeof(Block) + block.room
