@@ -1,6 +1,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from ext.log.bag cimport Bag
 from ext.log.budget cimport Piece
 from ext.log.ring cimport Column, Ring
 
@@ -31,8 +32,7 @@ cdef class Stream(Column):
     cdef uint64_t _made_room
     cdef Segment* _segments             # oldest
     cdef Segment* _last
-    cdef void** readers                 # Readers, which are the plane's subscriptions; dense, borrowed references
-    cdef uint32_t reader_count, reader_room
+    cdef Bag readers                    # Readers, which are the plane's subscriptions
     cdef bint moved                     # the plane has it in its list of streams to flush
 
     cdef int take(self, const uint8_t* frame, size_t length) except -1

@@ -51,11 +51,11 @@ cdef class Stream(Column):
         self.share.release(self._room * sizeof(uint64_t))
         free(self._offsets)
         free(self._made)
-        free(self.readers)
+        free(self.readers.items)
 
     def close(self):
         """Take it out of its ring; nobody may read it any more."""
-        if self.reader_count:
+        if self.readers.count:
             raise ValueError("the stream still has readers")
         self.ring.streams.remove(self)
         while self._segments is not NULL:
@@ -64,7 +64,7 @@ cdef class Stream(Column):
     @property
     def readers_now(self):
         """How many read it."""
-        return self.reader_count
+        return self.readers.count
 
     def append(self, bytes frame not None):
         """Take the frame of the ring's newest entry."""
@@ -272,8 +272,8 @@ cdef class Stream(Column):
         cdef uint32_t i
         if self._segments is NULL or self._segments is self._last:
             return
-        for i in range(self.reader_count):
-            passed = min(passed, (<Reader>self.readers[i]).place)
+        for i in range(self.readers.count):
+            passed = min(passed, (<Reader>self.readers.items[i]).place)
         while self._segments is not self._last and self._segments.start + self._segments.used <= passed:
             self._drop_first()
         if self._segments.start > self.tail:

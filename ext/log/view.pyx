@@ -91,7 +91,7 @@ cdef class View:
             self.show(entry.serial, entry.record, entry.origin, entry.flags)
         for stream in self.ring.streams:
             moved.append(stream)
-            readers += stream.reader_count
+            readers += stream.readers.count
         return readers
 
     cdef int show(self, uint64_t serial, bytes record, uint64_t origin, uint32_t flags) except -1:

@@ -17,6 +17,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, strerror
 
+from ext.log.bag cimport Bag, make_room, put, take_out
 from ext.net.head_fields cimport head_end
 from ext.net.kernel cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK,
                          accept4, c_close, c_recv, epoll_create1, epoll_ctl, epoll_event, epoll_wait)
@@ -30,7 +31,7 @@ cdef enum:
 
 cdef struct Waiting:
     int fd
-    uint32_t used, at           # bytes of the head so far; its place among all that wait
+    uint32_t used, at           # bytes of the head so far; where it stands among all that wait
     int64_t since_ms
     uint8_t* head
 
@@ -44,9 +45,9 @@ cdef class Entrance:
     cdef bint _armed, _paused
     cdef readonly bint starved      # the last poll found no descriptor or memory for a newcomer: pause for a moment
     cdef int _max_descriptors
-    cdef uint32_t _max_waiting, _head_bytes, _count, _held
+    cdef uint32_t _max_waiting, _head_bytes, _held
     cdef int64_t _patience_ms, _crowded_ms
-    cdef Waiting** _waiting
+    cdef Bag _waiting               # each of them is ours
     cdef uint8_t* _buffer
 
     def __cinit__(self, int listener, *, uint32_t max_waiting, uint32_t head_bytes, int64_t patience_ms,
@@ -71,9 +72,8 @@ cdef class Entrance:
         self._head_bytes = head_bytes
         self._patience_ms = patience_ms
         self._crowded_ms = min(crowded_ms, patience_ms)
-        self._waiting = <Waiting**>malloc(max_waiting * sizeof(Waiting*))
         self._buffer = <uint8_t*>malloc(RECEIVE_BYTES)
-        if self._waiting is NULL or self._buffer is NULL:
+        if self._buffer is NULL:
             raise MemoryError("no memory for those who wait")
         self._arm(True)
 
@@ -88,7 +88,7 @@ cdef class Entrance:
 
     def __len__(self):
         """How many wait here."""
-        return self._count
+        return self._waiting.count
 
     @property
     def crowded(self):
@@ -123,12 +123,14 @@ cdef class Entrance:
 
     def expire(self, int64_t now_ms):
         """Drop those who take too long; how many these were."""
-        cdef uint32_t i = self._count, dropped = 0
+        cdef uint32_t i = self._waiting.count, dropped = 0
+        cdef Waiting* one
         cdef int64_t patience = self._crowded_ms if self._full() else self._patience_ms
         while i:
             i -= 1                              # from behind: _drop fills a place with the last one
-            if now_ms - self._waiting[i].since_ms >= patience:
-                self._drop(self._waiting[i], True)
+            one = <Waiting*>self._waiting.items[i]
+            if now_ms - one.since_ms >= patience:
+                self._drop(one, True)
                 dropped += 1
         self._welcome()
         return dropped
@@ -150,11 +152,10 @@ cdef class Entrance:
     def stop(self):
         """Accept nobody any more, and send those away who wait."""
         self.shut()
-        while self._count:
-            self._drop(self._waiting[self._count - 1], True)
+        self._drop_all()
 
     cdef bint _full(self):
-        return self._count + self._held >= self._max_waiting
+        return self._waiting.count + self._held >= self._max_waiting
 
     cdef void _welcome(self):
         """Accept others, if there is room for them."""
@@ -208,14 +209,18 @@ cdef class Entrance:
         """Wait for the rest of its head; ``size`` bytes of it are in the buffer."""
         cdef epoll_event event
         cdef Waiting* one = <Waiting*>malloc(sizeof(Waiting))
-        if one is NULL:
+        try:
+            make_room(&self._waiting)
+            if one is NULL:
+                raise MemoryError("no memory for one who waits")
+        except MemoryError:
+            free(one)
             c_close(fd)
-            raise MemoryError("no memory for one who waits")
+            raise
         one.fd = fd
         one.used = 0
         one.head = NULL
         one.since_ms = now_ms
-        one.at = self._count
         event.events = EPOLLIN
         event.data.ptr = one
         if (size and not self._append(one, size)) or epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
@@ -224,8 +229,7 @@ cdef class Entrance:
             free(one)
             self.starved = True
             return 0
-        self._waiting[self._count] = one
-        self._count += 1
+        one.at = put(&self._waiting, one)
         return 0
 
     cdef bint _append(self, Waiting* one, ssize_t size):
@@ -252,23 +256,24 @@ cdef class Entrance:
 
     cdef void _drop(self, Waiting* one, bint close):
         cdef epoll_event event
-        cdef Waiting* last
+        cdef Waiting* other
         if close:
             c_close(one.fd)                     # epoll forgets it with that
         else:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, one.fd, &event)
-        self._count -= 1
-        last = self._waiting[self._count]
-        self._waiting[one.at] = last
-        last.at = one.at
+        other = <Waiting*>take_out(&self._waiting, one.at)
+        if other is not NULL:
+            other.at = one.at
         free(one.head)
         free(one)
 
+    cdef void _drop_all(self):
+        while self._waiting.count:
+            self._drop(<Waiting*>self._waiting.items[self._waiting.count - 1], True)
+
     def __dealloc__(self):
-        if self._waiting is not NULL:
-            while self._count:
-                self._drop(self._waiting[self._count - 1], True)
-        free(self._waiting)
+        self._drop_all()
+        free(self._waiting.items)
         free(self._buffer)
         if self.fd >= 0:
             c_close(self.fd)

@@ -294,7 +294,7 @@ cdef class Plane(Sockets):
                 # Who has had his turn in the round under way would wait for the next frame: there is another round.
                 if self._reader_at > 0 and stream is self._moved[0]:
                     self._moved_again = True
-            elif stream.reader_count:
+            elif stream.readers.count:
                 stream.moved = True
                 self._moved.append(stream)
 
@@ -318,16 +318,16 @@ cdef class Plane(Sockets):
                 s.touch()
         while self._moved and budget > 0:
             stream = self._moved[0]
-            while self._reader_at < stream.reader_count and budget > 0:
-                reader = <Subscription>stream.readers[self._reader_at]
+            while self._reader_at < stream.readers.count and budget > 0:
+                reader = <Subscription>stream.readers.items[self._reader_at]
                 self._reader_at += 1
                 s = reader.socket
                 if s.blocked or s.is_held or reader.place == stream.head:
                     continue
                 budget -= 1
-                if pump(s, reader if s.count > FEW_STREAMS else None):
+                if pump(s, reader if s.subscriptions.count > FEW_STREAMS else None):
                     s.touch()
-            if self._reader_at >= stream.reader_count:
+            if self._reader_at >= stream.readers.count:
                 self._reader_at = 0
                 del self._moved[0]
                 if self._moved_again:
@@ -356,24 +356,25 @@ cdef class Plane(Sockets):
         """Heartbeats, pings, and the end of those who do not answer. Call it about once a second; or ``parts`` times
         as often, for a part of the sockets each time: ten thousand heartbeats at once would hold up everybody else.
         True: there is something to send."""
-        cdef uint32_t i = self._tick_at if 0 < self._tick_at < self.count else self.count
+        cdef uint32_t i = self._tick_at if 0 < self._tick_at < self.members.count else self.members.count
         cdef uint32_t least
         cdef bytes heartbeat
         cdef Socket s
         if parts == 0:
             raise ValueError("parts must be at least 1")
-        least = self.count // parts + 1
+        least = self.members.count // parts + 1
         least = i - least if i > least else 0
         self.now = now_ms
         while i > least:
             i -= 1                      # from behind: _remove fills a place with the last one
             self._tick_at = i
-            s = <Socket>self.members[i]
+            s = <Socket>self.members.items[i]
             if s.state != OPEN:
                 if now_ms - s.last_out >= self._linger_ms:
                     s.remove()
                 continue
-            if self.waiting > self.most_waiting and s.blocked and waiting(&s.outbox) > self.most_waiting // self.count:
+            if (self.waiting > self.most_waiting and s.blocked
+                    and waiting(&s.outbox) > self.most_waiting // self.members.count):
                 s.lose("it leaves unread what others need the memory for")      # it may resume, and read on then
                 continue
             # Who does not read does not see our pings. It costs nothing but its place, and TCP's own probes find out

@@ -47,10 +47,10 @@ cdef bint pump(Socket s, Subscription only) except *:
             readers[0] = NULL
             count = 1
         i = 0
-        used = s.count if only is None else 1
+        used = s.subscriptions.count if only is None else 1
         most = SEND_BYTES
         while i < used and count < MOST_RUNS and total < most:
-            reader = <Subscription>s.subscriptions[i] if only is None else only
+            reader = <Subscription>s.subscriptions.items[i] if only is None else only
             i += 1
             start = reader.place
             if start == reader.stream.head or not reader.active:
@@ -58,7 +58,7 @@ cdef bint pump(Socket s, Subscription only) except *:
             if start < reader.stream.tail:
                 plane.events.append((s.owner, KIND_BEHIND, reader))
                 reader.leave()
-                used = s.count if only is None else 0
+                used = s.subscriptions.count if only is None else 0
                 i -= 1 if only is None else 0       # another one has come to its place
                 continue
             if s.shaper is not None or reader.stream.shaper is not None:
@@ -123,8 +123,8 @@ cdef bint _more(Socket s, Subscription only):
         return True
     if only is not None:
         return only.active and only.place != only.stream.head
-    for i in range(s.count):
-        reader = <Subscription>s.subscriptions[i]
+    for i in range(s.subscriptions.count):
+        reader = <Subscription>s.subscriptions.items[i]
         if reader.place != reader.stream.head:
             return True
     return False

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from ext.net.carrier cimport Carrier
 from ext.wire.frame cimport Decoder
 from ext.net.outbox cimport Outbox
+from ext.log.bag cimport Bag
 from ext.log.stream cimport Reader, Stream
 from ext.net.room cimport Room
 from ext.net.shaper cimport Shaper
@@ -35,8 +36,7 @@ cdef class Sockets:
     cdef readonly int fd
     cdef readonly int kick_fd           # an eventfd: who writes to it ends a wait, from any thread
     cdef readonly uint64_t messages_in, bytes_in, sends, bytes_out, accepted
-    cdef void** members                 # dense; a reference each
-    cdef uint32_t count, room
+    cdef Bag members                    # Sockets, a reference each
     cdef list events                    # for the next poll to return
     cdef list dirty                     # sockets that have something to send, or a question about it
     cdef list held                      # those whose deliveries wait for their turn, in the order in which they began to
@@ -68,8 +68,7 @@ cdef class Socket:
     cdef uint32_t at                    # where it stands among the members
     cdef Outbox outbox
     cdef int64_t last_in, last_out      # ms
-    cdef void** subscriptions
-    cdef uint32_t count, room
+    cdef Bag subscriptions
     cdef Decoder decoder
     cdef uint32_t counted               # bytes of its decoder that count in the plane's room
 

@@ -16,29 +16,17 @@ a socket added as ``client`` masks what it sends, and follows no streams but may
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free
 from libc.string cimport strerror
 
 from os import urandom
 
+from ext.log cimport bag
 from ext.wire cimport frame as codec
 from ext.net.kernel cimport (EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT,
                          c_close, c_write, epoll_create1, epoll_ctl, epoll_event, eventfd)
 from ext.wire.mask cimport apply_mask
 from ext.net.outbox cimport put_bytes, waiting
-
-
-cdef int _grow_pointers(void*** array, uint32_t* room, uint32_t count) except -1:
-    cdef void** grown
-    cdef uint32_t wanted
-    if count == room[0]:
-        wanted = room[0] * 2 if room[0] else 1
-        grown = <void**>realloc(array[0], <size_t>wanted * sizeof(void*))
-        if grown is NULL:
-            raise MemoryError(f"no memory for {wanted} pointers")
-        array[0] = grown
-        room[0] = wanted
-    return 0
 
 
 cdef class Sockets:
@@ -62,14 +50,14 @@ cdef class Sockets:
         self.held = []
 
     def __dealloc__(self):
-        free(self.members)
+        free(self.members.items)
         if self.kick_fd >= 0:
             c_close(self.kick_fd)
         if self.fd >= 0:
             c_close(self.fd)
 
     def __len__(self):
-        return self.count
+        return self.members.count
 
     @property
     def holding(self):
@@ -91,20 +79,18 @@ cdef class Sockets:
 
     def close(self):
         """End every connection at once, without a word."""
-        while self.count:
-            (<Socket>self.members[self.count - 1]).abort()
+        while self.members.count:
+            (<Socket>self.members.items[self.members.count - 1]).abort()
 
     cdef int join(self, Socket s) except -1:
         """From now on it is one of ours, and epoll tells of it, or who feeds it does."""
-        _grow_pointers(&self.members, &self.room, self.count)
+        bag.make_room(&self.members)
         if s.carrier is None:
             self.watch(s)
         s.state = OPEN
-        s.at = self.count
-        self.members[self.count] = <void*>s
-        self.count += 1
+        s.at = bag.put(&self.members, <void*>s)
         self.accepted += 1
-        Py_INCREF(s)                    # the array's reference; given back by ``remove``
+        Py_INCREF(s)                    # the bag's reference; given back by ``remove``
         return 0
 
     cdef int watch(self, Socket s) except -1:
@@ -166,16 +152,12 @@ cdef class Socket:
         reader.quiet_until = quiet_until
         if self.state != OPEN:          # it has been lost, and its owner learns it with the next poll
             return reader
-        _grow_pointers(&self.subscriptions, &self.room, self.count)
-        _grow_pointers(&stream.readers, &stream.reader_room, stream.reader_count)
-        reader.at_socket = self.count
-        self.subscriptions[self.count] = <void*>reader
-        self.count += 1
-        reader.at_stream = stream.reader_count
-        stream.readers[stream.reader_count] = <void*>reader
-        stream.reader_count += 1
+        bag.make_room(&self.subscriptions)
+        bag.make_room(&stream.readers)
+        reader.at_socket = bag.put(&self.subscriptions, <void*>reader)
+        reader.at_stream = bag.put(&stream.readers, <void*>reader)
         reader.active = True
-        Py_INCREF(reader)               # the two arrays' reference; given back by ``leave``
+        Py_INCREF(reader)               # the two bags' reference; given back by ``leave``
         if place < stream.head:
             self.touch()
         return reader
@@ -295,7 +277,7 @@ cdef class Socket:
 
     cdef void remove(self):
         cdef Sockets plane = self.plane
-        cdef Socket other
+        cdef void* other
         if self.state == CLOSED:
             return
         self.state = CLOSED
@@ -308,11 +290,9 @@ cdef class Socket:
         self.outbox.start = self.outbox.end = 0
         codec.decoder_free(&self.decoder)
         self.count_parts()
-        plane.count -= 1
-        if self.at != plane.count:
-            other = <Socket>plane.members[plane.count]
-            plane.members[self.at] = <void*>other
-            other.at = self.at
+        other = bag.take_out(&plane.members, self.at)
+        if other is not NULL:
+            (<Socket>other).at = self.at
         if self.carrier is not None:
             self.carrier.end()
         Py_DECREF(self)
@@ -331,13 +311,13 @@ cdef class Socket:
         return True
 
     cdef void _leave_streams(self):
-        while self.count:
-            (<Subscription>self.subscriptions[self.count - 1]).leave()
+        while self.subscriptions.count:
+            (<Subscription>self.subscriptions.items[self.subscriptions.count - 1]).leave()
 
     def __dealloc__(self):
         codec.decoder_free(&self.decoder)
         free(self.outbox.data)
-        free(self.subscriptions)
+        free(self.subscriptions.items)
         if self.fd >= 0:
             c_close(self.fd)
 
@@ -358,20 +338,14 @@ cdef class Subscription(Reader):
             self.leave()
 
     cdef void leave(self):
-        cdef Stream stream = self.stream
-        cdef Socket s = self.socket
-        cdef Subscription other
+        cdef void* other
         self.active = False
-        stream.reader_count -= 1
-        if self.at_stream != stream.reader_count:
-            other = <Subscription>stream.readers[stream.reader_count]
-            stream.readers[self.at_stream] = <void*>other
-            other.at_stream = self.at_stream
-            if stream.moved:
-                other.socket.touch()    # it may have come from the part not yet served into the part that is
-        s.count -= 1
-        if self.at_socket != s.count:
-            other = <Subscription>s.subscriptions[s.count]
-            s.subscriptions[self.at_socket] = <void*>other
-            other.at_socket = self.at_socket
+        other = bag.take_out(&self.stream.readers, self.at_stream)
+        if other is not NULL:
+            (<Subscription>other).at_stream = self.at_stream
+            if self.stream.moved:
+                (<Subscription>other).socket.touch()    # it may have come from the part not yet served into the part that is
+        other = bag.take_out(&self.socket.subscriptions, self.at_socket)
+        if other is not NULL:
+            (<Subscription>other).at_socket = self.at_socket
         Py_DECREF(self)
