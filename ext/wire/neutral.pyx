@@ -21,7 +21,7 @@ from ext.text.utf8 cimport Text
 
 cdef enum:
     ROOM = 512
-    UNCOUNTED_BYTES = 1024      # of id and of encoding, as in ext/wire/publish.pyx
+    UNCOUNTED_BYTES = 1024      # of id and of encoding, as in ext/wire/plain.pyx
 
 
 @cython.final

@@ -1,5 +1,7 @@
 from typing import Any, Final, final
 
+from ext.wire.plain import Builder
+
 @final
 class Publish:
     channel: Final[str]
@@ -28,7 +30,7 @@ class Publish:
     ) -> None: ...
 
 @final
-class Parser: ...
+class Parser(Builder): ...
 
 def parse_publish(payload: bytes, format: int) -> Publish | None: ...
 def parse_messages(body: bytes, format: int) -> Publish | None: ...
