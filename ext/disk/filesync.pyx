@@ -101,10 +101,10 @@ cdef bint _number_of(const char* name, uint64_t* number) noexcept nogil:
     """Is it <digits>.log, and which?"""
     cdef int i = 0
     number[0] = 0
-    while 48 <= name[i] <= 57 and i < 19:
-        number[0] = number[0] * 10 + <uint64_t>(name[i] - 48)
+    while c'0' <= name[i] <= c'9' and i < 19:
+        number[0] = number[0] * 10 + <uint64_t>(name[i] - c'0')
         i += 1
-    return i > 0 and name[i] == 46 and name[i + 1] == 108 and name[i + 2] == 111 and name[i + 3] == 103 and name[i + 4] == 0
+    return i > 0 and name[i] == c'.' and name[i + 1] == c'l' and name[i + 2] == c'o' and name[i + 3] == c'g' and name[i + 4] == 0
 
 
 cdef int _datasync(int fd) noexcept nogil:

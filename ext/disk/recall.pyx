@@ -120,7 +120,7 @@ cdef class Recall:
         count = item.size
         if not _begins_with_id(&source, &item):     # then none has one of its own
             memcpy(base, text, length)
-            base[length] = 58
+            base[length] = c':'
             length += 1
             id = self.window.id_of(base, length + decimal(base + length, 0))
             if id.is_counted and not self.window.holds_some(&id, <uint32_t>count):

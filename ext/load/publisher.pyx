@@ -110,14 +110,14 @@ cdef class Template:
         else:
             digits = _digits(number)
             for i in range(digits - 1, -1, -1):
-                to[i] = <uint8_t>(48 + number % 10)
+                to[i] = <uint8_t>(c'0' + number % 10)
                 number //= 10
             to += digits
         memcpy(to, PyBytes_AS_STRING(self._after), <size_t>len(self._after))
         for n in range(self.count):
             mark = to + self._places[n]
             memcpy(mark + 1, PyBytes_AS_STRING(self._run), RUN_BYTES)
-            mark[9] = mark[16] = mark[27] = 46
+            mark[9] = mark[16] = mark[27] = c'.'
             _put_hex(mark + PUBLISHER_AT, self._publisher, PUBLISHER_DIGITS)
             _put_hex(mark + SEQUENCE_AT, sequence + n, SEQUENCE_DIGITS)
             _put_hex(mark + DUE_AT, <uint64_t>due_ns, DUE_DIGITS)

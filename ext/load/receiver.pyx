@@ -34,10 +34,10 @@ cdef bint _take_hex(const uint8_t* at, int digits, uint64_t* value) noexcept nog
     value[0] = 0
     for i in range(digits):
         c = at[i]
-        if 48 <= c <= 57:
-            value[0] = value[0] << 4 | <uint64_t>(c - 48)
-        elif 97 <= c <= 102:
-            value[0] = value[0] << 4 | <uint64_t>(c - 87)
+        if c'0' <= c <= c'9':
+            value[0] = value[0] << 4 | <uint64_t>(c - c'0')
+        elif c'a' <= c <= c'f':
+            value[0] = value[0] << 4 | <uint64_t>(c - c'a' + 10)
         else:
             return False
     return True
@@ -46,13 +46,13 @@ cdef bint _take_hex(const uint8_t* at, int digits, uint64_t* value) noexcept nog
 cdef inline const uint8_t* _find_mark(const uint8_t* data, size_t size, const uint8_t* beginning) noexcept nogil:
     """The first mark of this run, or what has been left of it; NULL: none. (memmem takes five times as long.)"""
     cdef const uint8_t* end = data + size
-    cdef const uint8_t* at = <const uint8_t*>memchr(data, 126, size)
+    cdef const uint8_t* at = <const uint8_t*>memchr(data, c'~', size)
     while at is not NULL:
         if end - at < RUN_BYTES + 2:
             return NULL
         if memcmp(at, beginning, RUN_BYTES + 2) == 0:
             return at
-        at = <const uint8_t*>memchr(at + 1, 126, <size_t>(end - at - 1))
+        at = <const uint8_t*>memchr(at + 1, c'~', <size_t>(end - at - 1))
     return NULL
 
 

@@ -567,12 +567,12 @@ cdef inline Id _at_index(const Id* id, uint32_t index, uint8_t* text) noexcept n
     cdef size_t size = id.size - 1
     memcpy(text, id.data, size)
     if index >= 100:
-        text[size] = <uint8_t>(48 + index // 100)
+        text[size] = <uint8_t>(c'0' + index // 100)
         size += 1
     if index >= 10:
-        text[size] = <uint8_t>(48 + index // 10 % 10)
+        text[size] = <uint8_t>(c'0' + index // 10 % 10)
         size += 1
-    text[size] = <uint8_t>(48 + index % 10)
+    text[size] = <uint8_t>(c'0' + index % 10)
     other.data = text
     other.size = size + 1
     other.index = index

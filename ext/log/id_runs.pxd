@@ -69,25 +69,25 @@ cdef struct Use:                # of a number: by which publish
 
 cdef inline uint8_t _value_of(uint8_t c) noexcept nogil:
     """As a digit of base64url."""
-    if 65 <= c <= 90:
-        return <uint8_t>(c - 65)
-    if 97 <= c <= 122:
-        return <uint8_t>(c - 71)
-    if 48 <= c <= 57:
-        return <uint8_t>(c + 4)
-    return 62 if c == 45 else 63 if c == 95 else NO_DIGIT
+    if c'A' <= c <= c'Z':
+        return <uint8_t>(c - c'A')
+    if c'a' <= c <= c'z':
+        return <uint8_t>(c - c'a' + 26)
+    if c'0' <= c <= c'9':
+        return <uint8_t>(c - c'0' + 52)
+    return 62 if c == c'-' else 63 if c == c'_' else NO_DIGIT
 
 
 cdef inline bint _whole(const uint8_t* text, size_t size, size_t most, uint64_t* value) noexcept nogil:
     """A number in the one way to write it?"""
     cdef size_t at
-    if size == 0 or size > most or (text[0] == 48 and size > 1):
+    if size == 0 or size > most or (text[0] == c'0' and size > 1):
         return False
     value[0] = 0
     for at in range(size):
-        if not 48 <= text[at] <= 57:
+        if not c'0' <= text[at] <= c'9':
             return False
-        value[0] = value[0] * 10 + (text[at] - 48)
+        value[0] = value[0] * 10 + (text[at] - c'0')
     return True
 
 
@@ -95,17 +95,17 @@ cdef inline bint names_connection(const uint8_t* text, size_t size) noexcept nog
     """Does this look like an id that a connection counts: its own id, then two numbers, however written?"""
     cdef size_t at
     cdef int colons = 0
-    if size < WHO_CHARS + 4 or text[WHO_CHARS] != 58 or text[size - 1] == 58:
+    if size < WHO_CHARS + 4 or text[WHO_CHARS] != c':' or text[size - 1] == c':':
         return False
     for at in range(<size_t>WHO_CHARS):
         if _value_of(text[at]) == NO_DIGIT:
             return False
     for at in range(<size_t>WHO_CHARS, size):
-        if text[at] == 58:
-            if at > WHO_CHARS and text[at - 1] == 58:
+        if text[at] == c':':
+            if at > WHO_CHARS and text[at - 1] == c':':
                 return False
             colons += 1
-        elif not 48 <= text[at] <= 57:
+        elif not c'0' <= text[at] <= c'9':
             return False
     return colons == 2
 
@@ -116,9 +116,9 @@ cdef inline bint is_counted(const uint8_t* text, size_t size, uint64_t* origin, 
     cdef uint64_t who = 0
     cdef uint8_t digit
     cdef size_t at, colon = size - 2
-    if size < WHO_CHARS + 4 or text[WHO_CHARS] != 58:
+    if size < WHO_CHARS + 4 or text[WHO_CHARS] != c':':
         return False
-    while text[colon] != 58:                        # there is one at WHO_CHARS
+    while text[colon] != c':':                        # there is one at WHO_CHARS
         colon -= 1
     if colon == WHO_CHARS:
         return False

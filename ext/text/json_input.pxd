@@ -29,7 +29,7 @@ cdef inline void skip_blank(In* source) noexcept nogil:
     cdef uint8_t byte
     while source.at < source.size:
         byte = source.data[source.at]
-        if byte != 32 and byte != 10 and byte != 13 and byte != 9:
+        if byte != c' ' and byte != c'\n' and byte != c'\r' and byte != c'\t':
             return
         source.at += 1
 
@@ -57,15 +57,15 @@ cdef inline bint take_whole(In* source, uint64_t* value) noexcept nogil:
     cdef uint64_t total = 0
     skip_blank(source)
     start = source.at
-    while source.at < source.size and 48 <= source.data[source.at] <= 57:
+    while source.at < source.size and c'0' <= source.data[source.at] <= c'9':
         if source.at - start == 18:
             return False
-        total = total * 10 + (source.data[source.at] - 48)
+        total = total * 10 + (source.data[source.at] - c'0')
         source.at += 1
-    if source.at == start or (source.data[start] == 48 and source.at - start > 1):
+    if source.at == start or (source.data[start] == c'0' and source.at - start > 1):
         return False
     value[0] = total
-    return source.at >= source.size or source.data[source.at] not in (46, 69, 101)
+    return source.at >= source.size or source.data[source.at] not in (c'.', c'E', c'e')
 
 
 cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexcept nogil:
@@ -78,7 +78,7 @@ cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexce
         at += 8
         while size - at >= 32 and plain_block(data + at):
             at += 32
-    while at < size and data[at] >= 32 and data[at] != 34 and data[at] != 92:
+    while at < size and data[at] >= c' ' and data[at] != c'"' and data[at] != c'\\':
         at += 1
     return at
 
@@ -89,15 +89,15 @@ cdef inline bint take_string(In* source, Text* text, Out* scratch, bint mend) no
     There is no UTF-8 for half a surrogate pair, as it is left where a text was cut in the middle of a character. With
     ``mend`` U+FFFD takes its place, as encoders of UTF-8 have it; else it is no string."""
     cdef size_t start, at
-    if not take(source, 34):
+    if not take(source, c'"'):
         return False
     start = source.at
     at = plain_run(source.data, start, source.size)
     if at >= source.size:
         return False
-    if source.data[at] == 92:
+    if source.data[at] == c'\\':
         return _take_escaped(source, text, scratch, at, mend)
-    if source.data[at] != 34:
+    if source.data[at] != c'"':
         return False
     text.data = source.data + start
     text.size = at - start
@@ -122,11 +122,11 @@ cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at, 
         to += run
         if at >= source.size:
             return False
-        if source.data[at] == 34:
+        if source.data[at] == c'"':
             break
-        if source.data[at] != 92:
+        if source.data[at] != c'\\':
             return False
-        while at < source.size and source.data[at] == 92:       # often there are several
+        while at < source.size and source.data[at] == c'\\':       # often there are several
             if source.size - at > 1 and UNESCAPED[source.data[at + 1]]:
                 to[0] = UNESCAPED[source.data[at + 1]]
                 to += 1
@@ -145,7 +145,7 @@ cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to, bint mend
     """One escape of a character by its number, of which the backslash is at ``place``."""
     cdef size_t at = place[0] + 1
     cdef int code, low
-    if source.size - at < 5 or source.data[at] != 117:      # u
+    if source.size - at < 5 or source.data[at] != c'u':
         return False
     code = _hex4(source.data + at + 1)
     at += 5
@@ -153,7 +153,7 @@ cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to, bint mend
         return False
     if 0xD800 <= code <= 0xDFFF:
         low = -1
-        if code <= 0xDBFF and source.size - at >= 6 and source.data[at] == 92 and source.data[at + 1] == 117:
+        if code <= 0xDBFF and source.size - at >= 6 and source.data[at] == c'\\' and source.data[at + 1] == c'u':
             low = _hex4(source.data + at + 2)
         if 0xDC00 <= low <= 0xDFFF:
             at += 6

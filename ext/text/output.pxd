@@ -132,7 +132,7 @@ cdef inline void put_decimal(Out* out, uint64_t value) noexcept:
     cdef int at = 20
     while True:
         at -= 1
-        digits[at] = <uint8_t>(48 + value % 10)
+        digits[at] = <uint8_t>(c'0' + value % 10)
         value //= 10
         if value == 0:
             break
@@ -141,23 +141,23 @@ cdef inline void put_decimal(Out* out, uint64_t value) noexcept:
 
 cdef inline uint8_t escape_of(uint8_t byte) noexcept nogil:
     """0: as it is; otherwise the letter after the backslash, "u" for \\u00XX (RFC 8259, section 7)."""
-    if byte >= 32:
-        return byte if byte == 34 or byte == 92 else 0
-    if byte == 8:
-        return 98
-    if byte == 9:
-        return 116
-    if byte == 10:
-        return 110
-    if byte == 12:
-        return 102
-    if byte == 13:
-        return 114
-    return 117
+    if byte >= c' ':
+        return byte if byte == c'"' or byte == c'\\' else 0
+    if byte == c'\b':
+        return c'b'
+    if byte == c'\t':
+        return c't'
+    if byte == c'\n':
+        return c'n'
+    if byte == c'\f':
+        return c'f'
+    if byte == c'\r':
+        return c'r'
+    return c'u'
 
 
 cdef inline uint8_t hex_digit(uint8_t value) noexcept nogil:
-    return 48 + value if value < 10 else 87 + value
+    return c'0' + value if value < 10 else c'a' - 10 + value
 
 
 cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexcept:
@@ -167,7 +167,7 @@ cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexc
     cdef uint8_t escape
     if not reserve(out, size + 2):
         return
-    put_byte(out, 34)
+    put_byte(out, c'"')
     while size - i >= 32 and plain_block(text + i):
         i += 32
     while i < size:
@@ -182,37 +182,37 @@ cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexc
         escape = escape_of(text[i])
         if escape:
             put(out, text + start, i - start)
-            put_byte(out, 92)
+            put_byte(out, c'\\')
             put_byte(out, escape)
-            if escape == 117:
+            if escape == c'u':
                 put(out, b"00", 2)
                 put_byte(out, hex_digit(text[i] >> 4))
                 put_byte(out, hex_digit(text[i] & 15))
             start = i + 1
         i += 1
     put(out, text + start, size - start)
-    put_byte(out, 34)
+    put_byte(out, c'"')
 
 
 cdef inline uint8_t base64_digit(uint32_t value) noexcept nogil:
     if value < 26:
-        return <uint8_t>(65 + value)
+        return <uint8_t>(c'A' + value)
     if value < 52:
-        return <uint8_t>(71 + value)
+        return <uint8_t>(c'a' - 26 + value)
     if value < 62:
-        return <uint8_t>(value - 4)
-    return 43 if value == 62 else 47
+        return <uint8_t>(c'0' - 52 + value)
+    return c'+' if value == 62 else c'/'
 
 
 cdef inline uint32_t base64_value(uint8_t digit) noexcept nogil:
     """Of a digit of base64; above 63: it is none."""
-    if 65 <= digit <= 90:
-        return digit - 65
-    if 97 <= digit <= 122:
-        return digit - 71
-    if 48 <= digit <= 57:
-        return digit + 4
-    return 62 if digit == 43 else 63 if digit == 47 else 255
+    if c'A' <= digit <= c'Z':
+        return digit - c'A'
+    if c'a' <= digit <= c'z':
+        return digit - c'a' + 26
+    if c'0' <= digit <= c'9':
+        return digit - c'0' + 52
+    return 62 if digit == c'+' else 63 if digit == c'/' else 255
 
 
 cdef inline void put_base64(Out* out, const uint8_t* data, size_t size) noexcept:
@@ -223,7 +223,7 @@ cdef inline void put_base64(Out* out, const uint8_t* data, size_t size) noexcept
     if not reserve(out, 2 + (size + 2) // 3 * 4):
         return
     to = out.data + out.size
-    to[0] = 34
+    to[0] = c'"'
     at = 1
     while size - i >= 3:
         group = <uint32_t>data[i] << 16 | <uint32_t>data[i + 1] << 8 | data[i + 2]
@@ -237,14 +237,14 @@ cdef inline void put_base64(Out* out, const uint8_t* data, size_t size) noexcept
         group = <uint32_t>data[i] << 16
         to[at] = base64_digit(group >> 18)
         to[at + 1] = base64_digit(group >> 12 & 63)
-        to[at + 2] = to[at + 3] = 61
+        to[at + 2] = to[at + 3] = c'='
         at += 4
     elif size - i == 2:
         group = <uint32_t>data[i] << 16 | <uint32_t>data[i + 1] << 8
         to[at] = base64_digit(group >> 18)
         to[at + 1] = base64_digit(group >> 12 & 63)
         to[at + 2] = base64_digit(group >> 6 & 63)
-        to[at + 3] = 61
+        to[at + 3] = c'='
         at += 4
-    to[at] = 34
+    to[at] = c'"'
     out.size += at + 1

@@ -6,10 +6,10 @@ from libc.stdint cimport uint8_t
 
 
 cdef inline int _hex(uint8_t digit) noexcept nogil:
-    if 48 <= digit <= 57:
-        return digit - 48
-    digit |= 32
-    return digit - 87 if 97 <= digit <= 102 else -1
+    if c'0' <= digit <= c'9':
+        return digit - c'0'
+    digit |= 32                 # a letter in lower case
+    return digit - c'a' + 10 if c'a' <= digit <= c'f' else -1
 
 
 def unquote(bytes text not None, *, bint plus=False):
@@ -20,7 +20,7 @@ def unquote(bytes text not None, *, bint plus=False):
     cdef uint8_t* out = <uint8_t*><char*>plain
     cdef int high, low
     while at < size:
-        if source[at] == 37 and size - at > 2:
+        if source[at] == c'%' and size - at > 2:
             high = _hex(source[at + 1])
             low = _hex(source[at + 2])
             if high >= 0 and low >= 0:
@@ -28,7 +28,7 @@ def unquote(bytes text not None, *, bint plus=False):
                 to += 1
                 at += 3
                 continue
-        out[to] = 32 if plus and source[at] == 43 else source[at]
+        out[to] = c' ' if plus and source[at] == c'+' else source[at]
         to += 1
         at += 1
     return plain if to == size else plain[:<Py_ssize_t>to]

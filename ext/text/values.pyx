@@ -81,7 +81,7 @@ cdef class _Reader:
     """Reads one input."""
     cdef In source
     cdef Out scratch            # one string that had escapes
-    cdef uint8_t* open          # what _skip_json is in: 123 or 91 for each of the maps and arrays in one another
+    cdef uint8_t* open          # what _skip_json is in: { or [ for each of the maps and arrays in one another
     cdef bint msgpack
     cdef bint odd               # there was something that only this format can say
     cdef bint own               # what is read is a protocol message's own, not a part of its messages
@@ -139,19 +139,19 @@ cdef class _Reader:
             if source.at >= source.size:
                 return False
             byte = source.data[source.at]
-            if byte == 123 or byte == 91:
+            if byte == c'{' or byte == c'[':
                 source.at += 1
                 self.open[depth] = byte
                 depth += 1
                 if not take(source, byte + 2):          # the closing one is two behind in ASCII
-                    if byte == 123 and not self._skip_key(items):
+                    if byte == c'{' and not self._skip_key(items):
                         return False
                     continue
                 depth -= 1
-            elif byte == 34:
+            elif byte == c'"':
                 if not self._skip_text():
                     return False
-            elif 48 <= byte <= 57 or (byte == 45 and self._begins_number()):
+            elif c'0' <= byte <= c'9' or (byte == c'-' and self._begins_number()):
                 if not take_number(source, &number):
                     return False
                 if not is_quick(&number):
@@ -162,7 +162,7 @@ cdef class _Reader:
                 depth -= 1
             if depth == 0:
                 return True
-            if not take(source, 44) or (self.open[depth - 1] == 123 and not self._skip_key(items)):
+            if not take(source, c',') or (self.open[depth - 1] == c'{' and not self._skip_key(items)):
                 return False
 
     cdef bint _leap(self, size_t depth) noexcept:
@@ -173,23 +173,23 @@ cdef class _Reader:
         while at < source.size and depth:
             byte = source.data[at]
             at += 1
-            if byte == 34:
+            if byte == c'"':
                 while at < source.size:
                     at = plain_run(source.data, at, source.size)
-                    if at < source.size and source.data[at] == 34:
+                    if at < source.size and source.data[at] == c'"':
                         break
-                    at += 1 + (at < source.size and source.data[at] == 92)
+                    at += 1 + (at < source.size and source.data[at] == c'\\')
                 at += 1
-            elif byte == 123 or byte == 91:
+            elif byte == c'{' or byte == c'[':
                 depth += 1
-            elif byte == 125 or byte == 93:
+            elif byte == c'}' or byte == c']':
                 depth -= 1
         source.at = min(at, source.size)
         return depth == 0
 
     cdef bint _skip_key(self, uint64_t* items) noexcept:
         items[0] += 1
-        return self._skip_text() and take(&self.source, 58)
+        return self._skip_text() and take(&self.source, c':')
 
     cdef bint _skip_text(self) noexcept:
         cdef Text text
@@ -199,7 +199,7 @@ cdef class _Reader:
     cdef bint _begins_number(self) noexcept:
         """A digit; or a minus, unless it is infinity's."""
         cdef const uint8_t* at = self.source.data + self.source.at
-        return 48 <= at[0] <= 57 or (at[0] == 45 and (self.source.size - self.source.at < 2 or at[1] != 73))
+        return c'0' <= at[0] <= c'9' or (at[0] == c'-' and (self.source.size - self.source.at < 2 or at[1] != c'I'))
 
     cdef int _word(self) noexcept:
         """Past a literal: 0 for null and for what is no number, 1 false, 2 true; -1: there is none."""
@@ -228,15 +228,15 @@ cdef class _Reader:
         if source.at >= source.size:
             self.fail()
         byte = source.data[source.at]
-        if byte == 34:
+        if byte == c'"':
             return self._json_text()
-        if byte == 123 or byte == 91:
+        if byte == c'{' or byte == c'[':
             if depth >= ODD_DEPTH:
                 self.odd = True
                 if depth >= DEEPEST_VALUES:
                     return self._too_deep()
             source.at += 1
-            return self._json_map(depth + 1) if byte == 123 else self._json_array(depth + 1)
+            return self._json_map(depth + 1) if byte == c'{' else self._json_array(depth + 1)
         if self._begins_number():
             return self._json_number()
         word = self._word()
@@ -258,29 +258,29 @@ cdef class _Reader:
     cdef dict _json_map(self, int depth):
         cdef dict members = {}
         cdef str key
-        if take(&self.source, 125):
+        if take(&self.source, c'}'):
             return members
         while True:
             skip_blank(&self.source)
             key = self._json_text()
-            if not take(&self.source, 58):
+            if not take(&self.source, c':'):
                 self.fail()
             members[key] = self._json(depth)
-            if take(&self.source, 44):
+            if take(&self.source, c','):
                 continue
-            if not take(&self.source, 125):
+            if not take(&self.source, c'}'):
                 self.fail()
             return members
 
     cdef list _json_array(self, int depth):
         cdef list items = []
-        if take(&self.source, 93):
+        if take(&self.source, c']'):
             return items
         while True:
             items.append(self._json(depth))
-            if take(&self.source, 44):
+            if take(&self.source, c','):
                 continue
-            if not take(&self.source, 93):
+            if not take(&self.source, c']'):
                 self.fail()
             return items
 
@@ -405,9 +405,9 @@ cdef class _Reader:
             if read_item(source, &item) != I_MAP:
                 self.fail()
             left = item.size
-        elif not take(source, 123):
+        elif not take(source, c'{'):
             self.fail()
-        elif take(source, 125):
+        elif take(source, c'}'):
             return members
         while seen < MEMBERS and (left or not self.msgpack):
             seen += 1
@@ -417,7 +417,7 @@ cdef class _Reader:
             else:
                 skip_blank(source)
                 key = self._json_text()
-                if not take(source, 58):
+                if not take(source, c':'):
                     self.fail()
             start = source.at
             items = 0
@@ -429,7 +429,7 @@ cdef class _Reader:
                 members[key] = self.value(1)
             else:
                 members[key] = _TOO_MANY
-            if not self.msgpack and not take(source, 44):
+            if not self.msgpack and not take(source, c','):
                 break
         return members
 
@@ -440,7 +440,7 @@ cdef inline bint is_quick(const Number* number) noexcept nogil:
 
 
 cdef inline size_t past_digits(const uint8_t* data, size_t at, size_t size) noexcept nogil:
-    while at < size and 48 <= data[at] <= 57:
+    while at < size and c'0' <= data[at] <= c'9':
         at += 1
     return at
 
@@ -454,12 +454,12 @@ cdef inline bint take_number(In* source, Number* number) noexcept nogil:
     cdef int64_t exponent = 0
     cdef bint down = False
     number.is_exact = number.is_whole = True
-    number.negative = data[at] == 45
+    number.negative = data[at] == c'-'
     number.exponent = 0
     at += number.negative
     start = at
     while at < size:
-        digit = data[at] - 48
+        digit = data[at] - c'0'
         if digit > 9:
             break
         if digits >= 1844674407370955161u and (digits > 1844674407370955161u or digit > 5):
@@ -468,15 +468,15 @@ cdef inline bint take_number(In* source, Number* number) noexcept nogil:
             break
         digits = digits * 10 + digit
         at += 1
-    if at == start or (data[start] == 48 and at - start > 1):
+    if at == start or (data[start] == c'0' and at - start > 1):
         source.at = start
         return False
-    if at < size and data[at] == 46:
+    if at < size and data[at] == c'.':
         number.is_whole = False
         at += 1
         start = at
         while at < size:
-            digit = data[at] - 48
+            digit = data[at] - c'0'
             if digit > 9:
                 break
             if digits >= 1844674407370955161u:
@@ -489,15 +489,15 @@ cdef inline bint take_number(In* source, Number* number) noexcept nogil:
         if at == start:
             source.at = at
             return False
-    if at < size and data[at] | 32 == 101:
+    if at < size and data[at] | 32 == c'e':
         number.is_whole = False
         at += 1
-        if at < size and (data[at] == 43 or data[at] == 45):
-            down = data[at] == 45
+        if at < size and (data[at] == c'+' or data[at] == c'-'):
+            down = data[at] == c'-'
             at += 1
         start = at
         while at < size:
-            digit = data[at] - 48
+            digit = data[at] - c'0'
             if digit > 9:
                 break
             if at - start < 9:
@@ -567,7 +567,7 @@ cdef bint _begins_map(_Reader reader) noexcept:
     cdef uint8_t byte = reader.source.data[reader.source.at]
     if reader.msgpack:
         return 0x80 <= byte < 0x90 or 0xde <= byte <= 0xdf
-    return byte == 123
+    return byte == c'{'
 
 
 def is_json(bytes text not None, *, uint64_t most):

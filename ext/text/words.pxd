@@ -20,8 +20,8 @@ cdef inline uint64_t unplain(uint64_t word) noexcept nogil:
     """0, if JSON text may hold all of these eight bytes as they are (no control, quote, backslash; ASCII or not). Else the
     lowest bit that is set is the highest of the first byte that it may not: ``ctz`` of it, by 8, is that byte's place."""
     cdef uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u
-    cdef uint64_t quote = word ^ (ones * 34), slash = word ^ (ones * 92)
-    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & high
+    cdef uint64_t quote = word ^ (ones * c'"'), slash = word ^ (ones * c'\\')
+    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * c' ') & ~word)) & high
 
 
 cdef inline bint is_ascii(uint64_t word) noexcept nogil:
@@ -33,7 +33,7 @@ cdef inline bint plain_block(const uint8_t* at) noexcept nogil:
     cdef uint8_t found = 0
     cdef int i
     for i in range(32):
-        found |= <uint8_t>((at[i] < 32) | (at[i] == 34) | (at[i] == 92))
+        found |= <uint8_t>((at[i] < c' ') | (at[i] == c'"') | (at[i] == c'\\'))
     return found == 0
 
 

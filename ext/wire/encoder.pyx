@@ -53,7 +53,7 @@ cdef int _put_json_value(Out* out, In* source) except -1:
     elif item.kind == I_UINT:
         put_decimal(out, item.number)
     elif item.kind == I_NEGATIVE:
-        put_byte(out, 45)
+        put_byte(out, c'-')
         put_decimal(out, 0 - item.number)
     elif item.kind == I_FLOAT:
         text = repr(item.real).encode()             # the shortest that reads as the same number
@@ -61,21 +61,21 @@ cdef int _put_json_value(Out* out, In* source) except -1:
     elif item.kind == I_BOOL:
         _literal(out, "true" if item.number else "false")
     elif item.kind == I_ARRAY:
-        put_byte(out, 91)
+        put_byte(out, c'[')
         for i in range(item.size):
             if i:
-                put_byte(out, 44)
+                put_byte(out, c',')
             _put_json_value(out, source)
-        put_byte(out, 93)
+        put_byte(out, c']')
     elif item.kind == I_MAP:
-        put_byte(out, 123)
+        put_byte(out, c'{')
         for i in range(item.size):
             if i:
-                put_byte(out, 44)
+                put_byte(out, c',')
             _put_json_value(out, source)
-            put_byte(out, 58)
+            put_byte(out, c':')
             _put_json_value(out, source)
-        put_byte(out, 125)
+        put_byte(out, c'}')
     else:
         _literal(out, "null")
     return 0
@@ -92,17 +92,17 @@ cdef int _write_position(uint8_t* to, uint64_t serial, str series) except -1:
 
 cdef inline void _join_position(uint8_t* to, uint64_t serial, const uint8_t* series) noexcept nogil:
     write_serial(<char*>to, serial)
-    to[SERIAL_LENGTH] = 64
+    to[SERIAL_LENGTH] = c'@'
     memcpy(to + SERIAL_LENGTH + 1, series, SERIES_LENGTH)
 
 
 cdef void _write_index(uint8_t* name, uint32_t index) noexcept nogil:
     """Behind the position: together they are a message's serial."""
     cdef uint8_t* to = name + SERIAL_TEXT_LENGTH
-    to[0] = 58
-    to[1] = <uint8_t>(48 + index // 100)
-    to[2] = <uint8_t>(48 + index // 10 % 10)
-    to[3] = <uint8_t>(48 + index % 10)
+    to[0] = c':'
+    to[1] = <uint8_t>(c'0' + index // 100)
+    to[2] = <uint8_t>(c'0' + index // 10 % 10)
+    to[3] = <uint8_t>(c'0' + index % 10)
 
 
 cdef int _close_frame(Out* out, size_t start, int format) except -1:
@@ -228,7 +228,7 @@ cdef class EntryEncoder:
             _write_index(name, index)
             if self.format == 0:
                 if index > first:
-                    put_byte(out, 44)
+                    put_byte(out, c',')
                 _put_json_message(out, &fields, &head, name, index)
             else:
                 _put_msgpack_message(out, &fields, &head, name, index)
@@ -267,9 +267,9 @@ cdef int _put_json_message(Out* out, Fields* fields, Head* head, const uint8_t* 
     else:
         put_json_text(out, head.id.data, head.id.size)
         _reopen(out)
-        put_byte(out, 58)
+        put_byte(out, c':')
         put_decimal(out, index)
-        put_byte(out, 34)
+        put_byte(out, c'"')
     if text[CLIENT_ID].data is not NULL:
         _literal(out, b',"clientId":')
         put_json_text(out, text[CLIENT_ID].data, text[CLIENT_ID].size)
@@ -333,7 +333,7 @@ cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8
         digits = 1 if index < 10 else 2 if index < 100 else 3
         put_str_header(out, head.id.size + 1 + digits)
         put(out, head.id.data, head.id.size)
-        put_byte(out, 58)
+        put_byte(out, c':')
         put_decimal(out, index)
     if text[CLIENT_ID].data is not NULL:
         _literal(out, b"\xa8clientId")
@@ -390,7 +390,7 @@ cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, st
         raise ValueError(f"an entry has at most {<int>MOST_MESSAGES} messages, got {first} + {count}")
     if format == 0:
         if following:
-            put_byte(out, 44)
+            put_byte(out, c',')
         _literal(out, b'{"serials":[')
     else:
         _literal(out, b"\x81\xa7serials")
@@ -399,10 +399,10 @@ cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, st
         _write_index(name, index)
         if format == 0:
             if index > first:
-                put_byte(out, 44)
-            put_byte(out, 34)
+                put_byte(out, c',')
+            put_byte(out, c'"')
             put(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
-            put_byte(out, 34)
+            put_byte(out, c'"')
         else:
             put_str(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
     if format == 0:

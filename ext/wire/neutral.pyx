@@ -194,12 +194,12 @@ cdef bint _ends_in_base64(Text* encoding) noexcept:
     if encoding.size < 6:
         return False
     before = encoding.size - 6
-    return memcmp(encoding.data + before, b"base64", 6) == 0 and (before == 0 or encoding.data[before - 1] == 47)
+    return memcmp(encoding.data + before, b"base64", 6) == 0 and (before == 0 or encoding.data[before - 1] == c'/')
 
 
 cdef size_t _padding(Text* text) noexcept:
-    return <size_t>(text.size > 0 and text.data[text.size - 1] == 61) + (
-        text.size > 0 and text.data[text.size - 2] == 61)
+    return <size_t>(text.size > 0 and text.data[text.size - 1] == c'=') + (
+        text.size > 0 and text.data[text.size - 2] == c'=')
 
 
 cdef bint _put_decoded(Out* out, Text* text) noexcept:

@@ -34,12 +34,12 @@ cdef inline bint _json_message(In* source, Builder builder) except -1:
     cdef uint64_t number
     cdef int member
     memset(&members, 0, sizeof(Members))
-    if not take(source, 123):
+    if not take(source, c'{'):
         return False
-    while not take(source, 125):
-        if members.seen and not take(source, 44):
+    while not take(source, c'}'):
+        if members.seen and not take(source, c','):
             return False
-        if not take_string(source, &key, &builder.scratch, False) or not take(source, 58):
+        if not take_string(source, &key, &builder.scratch, False) or not take(source, c':'):
             return False
         member = message_member(key.data, key.size)
         if not first_time(&members.seen, member, OTHER):
@@ -60,19 +60,19 @@ cdef inline bint _json_message(In* source, Builder builder) except -1:
 
 
 cdef inline bint _json_messages(In* source, Builder builder) except -1:
-    if not take(source, 91):
+    if not take(source, c'['):
         return False
     while True:
         if not _json_message(source, builder):
             return False
-        if not take(source, 44):
-            return take(source, 93)
+        if not take(source, c','):
+            return take(source, c']')
 
 
 cdef inline bint read_json_messages(In* source, Builder builder) except -1:
     """One message, or an array of them, and nothing behind."""
     skip_blank(source)
-    if source.at < source.size and source.data[source.at] == 91:
+    if source.at < source.size and source.data[source.at] == c'[':
         if not _json_messages(source, builder):
             return False
     elif not _json_message(source, builder):
@@ -85,12 +85,12 @@ cdef inline bint read_json(In* source, Builder builder) except -1:
     cdef Text key
     cdef uint64_t number
     cdef int member
-    if not take(source, 123):
+    if not take(source, c'{'):
         return False
-    while not take(source, 125):
-        if builder.seen and not take(source, 44):
+    while not take(source, c'}'):
+        if builder.seen and not take(source, c','):
             return False
-        if not take_string(source, &key, &builder.scratch, False) or not take(source, 58):
+        if not take_string(source, &key, &builder.scratch, False) or not take(source, c':'):
             return False
         member = protocol_member(key.data, key.size)
         if not first_time(&builder.seen, member, P_OTHER):
