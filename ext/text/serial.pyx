@@ -19,7 +19,6 @@ cdef extern from "Python.h":
     void* PyUnicode_1BYTE_DATA(object text)
 
 cdef enum:
-    MESSAGE_TEXT_LENGTH = 34        # serial text, ":", 3 digits
     LARGEST_INDEX = 999             # an entry has at most 1,000 messages
     NO_DIGIT = 0xFF
 
@@ -182,9 +181,7 @@ cdef int _write_text(char* out, uint64_t serial, str series) except -1:
     cdef const char* characters = _ascii(series, SERIES_LENGTH, "a series")
     if not _is_series(characters):
         raise ValueError(f"a series is letters and digits, got {series!r}")
-    write_serial(out, serial)
-    out[SERIAL_LENGTH] = c"@"
-    memcpy(out + SERIAL_LENGTH + 1, characters, SERIES_LENGTH)
+    write_serial_text(<uint8_t*>out, serial, <const uint8_t*>characters)
     return SERIAL_TEXT_LENGTH
 
 
@@ -224,9 +221,7 @@ def message_serial_text(serial, str series not None, index):
     text = PyUnicode_New(MESSAGE_TEXT_LENGTH, 127)
     cdef char* out = <char*>PyUnicode_1BYTE_DATA(text)
     _write_text(out, number, series)
-    out[SERIAL_TEXT_LENGTH] = c":"
-    out[SERIAL_TEXT_LENGTH + 1] = <char>(c"0" + place // 100)
-    _write_pair(out + SERIAL_TEXT_LENGTH + 2, place % 100)
+    write_index(<uint8_t*>out, place)
     return text
 
 

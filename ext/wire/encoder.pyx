@@ -22,7 +22,8 @@ from ext.text.output cimport (Out, bytes_of, out_init, put, put_array_header, pu
                          put_json_text, put_map_header, put_str, put_str_header, put_uint, reserve)
 from ext.wire.record cimport (CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
                          read_message)
-from ext.text.serial cimport ID_LENGTH, SERIAL_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, ms_of, write_serial
+from ext.text.serial cimport (ID_LENGTH, MESSAGE_TEXT_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, ms_of, write_index,
+                              write_serial_text)
 from ext.text.utf8 cimport Text
 
 from ext.wire.publish import Publish, parse_publish
@@ -32,7 +33,6 @@ JSON, MSGPACK = 0, 1
 
 cdef enum:
     LONGEST_HEADER = 10     # of a frame that is not masked
-    INDEX_LENGTH = 4        # ":" and three digits
     ROOM = 512              # for what a frame has besides the record: most fit at once
 
 
@@ -86,23 +86,8 @@ cdef int _write_position(uint8_t* to, uint64_t serial, str series) except -1:
     cdef const char* text = PyUnicode_AsUTF8AndSize(series, &size)
     if size != SERIES_LENGTH:
         raise ValueError(f"a series has {<int>SERIES_LENGTH} characters, got {series!r}")
-    _join_position(to, serial, <const uint8_t*>text)
+    write_serial_text(to, serial, <const uint8_t*>text)
     return 0
-
-
-cdef inline void _join_position(uint8_t* to, uint64_t serial, const uint8_t* series) noexcept nogil:
-    write_serial(<char*>to, serial)
-    to[SERIAL_LENGTH] = c'@'
-    memcpy(to + SERIAL_LENGTH + 1, series, SERIES_LENGTH)
-
-
-cdef void _write_index(uint8_t* name, uint32_t index) noexcept nogil:
-    """Behind the position: together they are a message's serial."""
-    cdef uint8_t* to = name + SERIAL_TEXT_LENGTH
-    to[0] = c':'
-    to[1] = <uint8_t>(c'0' + index // 100)
-    to[2] = <uint8_t>(c'0' + index // 10 % 10)
-    to[3] = <uint8_t>(c'0' + index % 10)
 
 
 cdef int _close_frame(Out* out, size_t start, int format) except -1:
@@ -183,7 +168,7 @@ cdef class EntryEncoder:
         Returns how many messages the frame has; 0: there is none.
         Raises: ValueError, if the record is malformed.
         """
-        cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+        cdef uint8_t name[MESSAGE_TEXT_LENGTH]
         cdef In source
         cdef Head head
         cdef size_t start = out.size
@@ -192,7 +177,7 @@ cdef class EntryEncoder:
             open_record_at(&source, record, size, &head)
             if head.connection_id.size == ID_LENGTH and memcmp(head.connection_id.data, skip, ID_LENGTH) == 0:
                 return 0
-        _join_position(name, serial, series)
+        write_serial_text(name, serial, series)
         if reserve(out, LONGEST_HEADER):
             out.size += LONGEST_HEADER
         count = self._write_record(out, serial, name, record, size, first)
@@ -200,7 +185,7 @@ cdef class EntryEncoder:
         return count
 
     cdef int _write(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1:
-        cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+        cdef uint8_t name[MESSAGE_TEXT_LENGTH]
         _write_position(name, serial, series)
         return self._write_record(out, serial, name, <const uint8_t*><const char*>record, <size_t>len(record), first)
 
@@ -225,7 +210,7 @@ cdef class EntryEncoder:
                 continue
             if fields.text[CLIENT_ID].data is NULL:
                 fields.text[CLIENT_ID] = head.client_id
-            _write_index(name, index)
+            write_index(name, index)
             if self.format == 0:
                 if index > first:
                     put_byte(out, c',')
@@ -297,7 +282,7 @@ cdef int _put_json_message(Out* out, Fields* fields, Head* head, const uint8_t* 
         _literal(out, b',"extras":')
         _put_json_value(out, &fields.extras)
     _literal(out, b',"action":0,"serial":"')
-    put(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+    put(out, name, MESSAGE_TEXT_LENGTH)
     put(out, b'"}', 2)
     return 0
 
@@ -357,7 +342,7 @@ cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8
     _literal(out, b"\xa6action")
     put_uint(out, 0)
     _literal(out, b"\xa6serial")
-    put_str(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+    put_str(out, name, MESSAGE_TEXT_LENGTH)
 
 
 # acknowledgements
@@ -384,7 +369,7 @@ cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, st
                        uint32_t count) except -1:
     """Where the messages of one publish are: ``count`` of them from index ``first`` on."""
     cdef uint32_t index
-    cdef uint8_t name[SERIAL_TEXT_LENGTH + INDEX_LENGTH]
+    cdef uint8_t name[MESSAGE_TEXT_LENGTH]
     _write_position(name, serial, series)
     if first >= MOST_MESSAGES or count > MOST_MESSAGES - first:
         raise ValueError(f"an entry has at most {<int>MOST_MESSAGES} messages, got {first} + {count}")
@@ -396,15 +381,15 @@ cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, st
         _literal(out, b"\x81\xa7serials")
         put_array_header(out, count)
     for index in range(first, first + count):
-        _write_index(name, index)
+        write_index(name, index)
         if format == 0:
             if index > first:
                 put_byte(out, c',')
             put_byte(out, c'"')
-            put(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+            put(out, name, MESSAGE_TEXT_LENGTH)
             put_byte(out, c'"')
         else:
-            put_str(out, name, SERIAL_TEXT_LENGTH + INDEX_LENGTH)
+            put_str(out, name, MESSAGE_TEXT_LENGTH)
     if format == 0:
         put(out, b"]}", 2)
     return 0
