@@ -2,7 +2,7 @@
 
     item   nil, bool, integer, float | str, bin, ext: with its bytes | array, map: only how many follow"""
 from libc.stddef cimport size_t
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
@@ -72,9 +72,6 @@ cdef inline int read_item(In* source, Item* item) noexcept nogil:
 
 cdef inline int _read_item(In* source, Item* item) noexcept nogil:
     cdef uint8_t byte
-    cdef int width
-    cdef uint32_t bits
-    cdef float single
     if source.at >= source.size:
         return I_BAD
     byte = source.data[source.at]
@@ -112,34 +109,33 @@ cdef inline int _read_item(In* source, Item* item) noexcept nogil:
         return _sized(source, item, I_ARRAY, 2 << (byte - 0xdc))
     if 0xde <= byte <= 0xdf:
         return _sized(source, item, I_MAP, 2 << (byte - 0xde))
-    if 0xcc <= byte <= 0xcf or 0xd0 <= byte <= 0xd3 or byte == 0xca or byte == 0xcb:
-        width = 1 << (byte & 3)
-        if byte == 0xca:
-            width = 4
-        elif byte == 0xcb:
-            width = 8
-        if source.size - source.at < <size_t>width:
-            return I_BAD
-        item.number = big_endian(source.data + source.at, width)
-        source.at += <size_t>width
-        if byte == 0xcb:
-            memcpy(&item.real, &item.number, 8)
-            return I_FLOAT
-        if byte == 0xca:
-            bits = <uint32_t>item.number
-            memcpy(&single, &bits, 4)
-            item.real = single
-            return I_FLOAT
-        if byte >= 0xd0:
-            if width == 1:
-                item.number = <uint64_t><int64_t><int8_t>item.number
-            elif width == 2:
-                item.number = <uint64_t><int64_t><int16_t>item.number
-            elif width == 4:
-                item.number = <uint64_t><int64_t><int32_t>item.number
-            return I_NEGATIVE if item.number >> 63 else I_UINT
-        return I_UINT
+    if 0xca <= byte <= 0xd3:
+        return _number(source, item, byte)
     return I_BAD
+
+
+cdef inline int _number(In* source, Item* item, uint8_t byte) noexcept nogil:
+    """Its kind and its width are in the first byte: 0xca a float of 4, 0xcb of 8; from 0xcc on an integer of 1, 2, 4 or 8
+    bytes, from 0xd0 on with a sign."""
+    cdef int width = 1 << (byte & 3), unused = 64 - 8 * width
+    cdef uint32_t bits
+    cdef float single
+    if source.size - source.at < <size_t>width:
+        return I_BAD
+    item.number = big_endian(source.data + source.at, width)
+    source.at += <size_t>width
+    if byte == 0xcb:
+        memcpy(&item.real, &item.number, 8)
+        return I_FLOAT
+    if byte == 0xca:
+        bits = <uint32_t>item.number
+        memcpy(&single, &bits, 4)
+        item.real = single
+        return I_FLOAT
+    if byte < 0xd0:
+        return I_UINT
+    item.number = <uint64_t>(<int64_t>(item.number << unused) >> unused)        # the sign goes through all of the bits
+    return I_NEGATIVE if item.number >> 63 else I_UINT
 
 
 cdef inline bint skip_item(In* source, uint64_t* items) noexcept nogil:

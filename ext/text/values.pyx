@@ -29,6 +29,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp
 
 from ext.text.json_input cimport plain_run, skip_blank, take, take_string
+from ext.text.json_number cimport Number, is_quick, take_number
 from ext.text.msgpack_input cimport (I_ARRAY, I_BAD, I_BIN, I_BOOL, I_EXT, I_FLOAT, I_MAP, I_NEGATIVE, I_NIL, I_STR, I_UINT, In,
                                 Item, read_item, skip_item)
 from ext.text.output cimport Out
@@ -49,13 +50,6 @@ DEEPEST = DEEPEST_VALUES
 cdef double[23] TENS
 TENS[:] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
            1e20, 1e21, 1e22]    # all that a double holds without an error
-
-cdef struct Number:             # (-)digits * 10 ** exponent
-    uint64_t digits
-    int64_t exponent
-    bint negative
-    bint is_whole               # it has neither fraction nor exponent
-    bint is_exact               # the two above are all of it
 
 
 @cython.final
@@ -432,86 +426,6 @@ cdef class _Reader:
             if not self.msgpack and not take(source, c','):
                 break
         return members
-
-
-cdef inline bint is_quick(const Number* number) noexcept nogil:
-    """Is it an integer, or a fraction of two numbers that a double holds without an error?"""
-    return number.is_exact and (number.is_whole or (number.digits <= <uint64_t>1 << 53 and -22 <= number.exponent <= 22))
-
-
-cdef inline size_t past_digits(const uint8_t* data, size_t at, size_t size) noexcept nogil:
-    while at < size and c'0' <= data[at] <= c'9':
-        at += 1
-    return at
-
-
-cdef inline bint take_number(In* source, Number* number) noexcept nogil:
-    """Past a number, as RFC 8259 draws it."""
-    cdef const uint8_t* data = source.data
-    cdef size_t at = source.at, size = source.size, start
-    cdef uint64_t digits = 0
-    cdef uint8_t digit
-    cdef int64_t exponent = 0
-    cdef bint down = False
-    number.is_exact = number.is_whole = True
-    number.negative = data[at] == c'-'
-    number.exponent = 0
-    at += number.negative
-    start = at
-    while at < size:
-        digit = data[at] - c'0'
-        if digit > 9:
-            break
-        if digits >= 1844674407370955161u and (digits > 1844674407370955161u or digit > 5):
-            number.is_exact = False
-            at = past_digits(data, at, size)
-            break
-        digits = digits * 10 + digit
-        at += 1
-    if at == start or (data[start] == c'0' and at - start > 1):
-        source.at = start
-        return False
-    if at < size and data[at] == c'.':
-        number.is_whole = False
-        at += 1
-        start = at
-        while at < size:
-            digit = data[at] - c'0'
-            if digit > 9:
-                break
-            if digits >= 1844674407370955161u:
-                number.is_exact = False
-                at = past_digits(data, at, size)
-                break
-            digits = digits * 10 + digit
-            at += 1
-        number.exponent = -<int64_t>(at - start)
-        if at == start:
-            source.at = at
-            return False
-    if at < size and data[at] | 32 == c'e':
-        number.is_whole = False
-        at += 1
-        if at < size and (data[at] == c'+' or data[at] == c'-'):
-            down = data[at] == c'-'
-            at += 1
-        start = at
-        while at < size:
-            digit = data[at] - c'0'
-            if digit > 9:
-                break
-            if at - start < 9:
-                exponent = exponent * 10 + digit
-            else:
-                number.is_exact = False
-            at += 1
-        number.exponent += -exponent if down else exponent
-        if at == start:
-            source.at = at
-            return False
-    number.digits = digits
-    source.at = at
-    return True
 
 
 cdef object _text_or_bytes(Item* item):
