@@ -7,7 +7,7 @@
 A hole is what a subscription leaves out: frames of its own publisher, or ephemeral ones while it is replayed to. What a rate
 forbids just now (a shaper of the socket or of the stream) stays where it is, and the socket is held until its turn comes."""
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
 from ext.net.kernel cimport MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, c_send, c_sendmsg, c_shutdown, iovec, msghdr, wall_clock_ms
@@ -15,86 +15,35 @@ from ext.net.outbox cimport take_bytes, waiting
 from ext.log.ring cimport Ring
 from ext.log.stream cimport Segment, Stream
 from ext.net.shaper cimport Shaper
-from ext.net.socket cimport CLOSING, KIND_BEHIND, KIND_DRAINED, SHUT, Sockets
+from ext.net.socket cimport CLOSING, KIND_BEHIND, KIND_DRAINED, SHUT
 
 cdef enum:
-    MOST_RUNS = 64          # pieces in one send
+    MAX_PIECES = 64         # in one send
     SEND_BYTES = 256 * 1024 # of one send: what a socket buffer takes at most, usually
     SHAPED_BYTES = 16 * 1024    # the same under a rate: what passes beyond it makes the next wait for longer
     ROUNDS = 4              # sends to one socket in one pump, so that others get a turn
 
 
+cdef struct Batch:          # what one send is given
+    iovec pieces[MAX_PIECES]
+    void* readers[MAX_PIECES]       # Subscriptions, whose each is; NULL: it is the outbox
+    uint64_t places[MAX_PIECES]     # where it begins in the reader's stream
+    uint32_t count
+    uint64_t total, limit           # bytes; nothing is put behind the limit
+
+
 cdef bint pump(Socket s, Subscription only) except *:
     """Send the outbox, then what the streams hold for this socket (or one of them). True: it takes more, in another turn."""
-    cdef Sockets plane = s.plane
-    cdef iovec pieces[MOST_RUNS]
-    cdef void* readers[MOST_RUNS]
-    cdef uint64_t places[MOST_RUNS]
-    cdef msghdr message
-    cdef uint64_t total, start, size, most
-    cdef uint32_t i, count, used
+    cdef Batch batch
     cdef int rounds
     cdef ssize_t sent
-    cdef Subscription reader
-    cdef Segment* segment
     for rounds in range(ROUNDS):
-        count = 0
-        total = 0
-        if waiting(&s.outbox):
-            total = waiting(&s.outbox)
-            pieces[0].iov_base = s.outbox.data + s.outbox.start
-            pieces[0].iov_len = total
-            readers[0] = NULL
-            count = 1
-        i = 0
-        used = s.subscriptions.count if only is None else 1
-        most = SEND_BYTES
-        while i < used and count < MOST_RUNS and total < most:
-            reader = <Subscription>s.subscriptions.items[i] if only is None else only
-            i += 1
-            start = reader.place
-            if start == reader.stream.head or not reader.active:
-                continue
-            if start < reader.stream.tail:
-                plane.events.append((s.owner, KIND_BEHIND, reader))
-                reader.leave()
-                used = s.subscriptions.count if only is None else 0
-                i -= 1 if only is None else 0       # another one has come to its place
-                continue
-            if s.shaper is not None or reader.stream.shaper is not None:
-                if not _is_open(s, reader.stream):
-                    s.hold()
-                    continue
-                most = SHAPED_BYTES
-            while count < MOST_RUNS and total < most:
-                size = reader.stream.run(start, most - total, reader.skip_origin, reader.quiet_until, &start)
-                if size == 0:
-                    if count == 0 or readers[count - 1] != <void*>reader:
-                        _hand_over(reader, reader.stream.head)
-                    break
-                segment = reader.stream.segment_at(start)
-                pieces[count].iov_base = &segment.data[start - segment.start]
-                pieces[count].iov_len = size
-                readers[count] = <void*>reader
-                places[count] = start
-                count += 1
-                total += size
-                start += size
-                if start == reader.stream.head:
-                    break
-        if count == 0:
+        _gather(s, only, &batch)
+        if batch.count == 0:
             _after_sending(s)
             return False
-        if s.carrier is not None:
-            sent = s.carrier.put(pieces, count)
-        elif count == 1:
-            sent = c_send(s.fd, pieces[0].iov_base, pieces[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
-        else:
-            memset(&message, 0, sizeof(message))
-            message.msg_iov = pieces
-            message.msg_iovlen = count
-            sent = c_sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
-        plane.sends += 1
+        sent = _send(s, &batch)
+        s.plane.sends += 1
         if sent < 0:
             if errno == EINTR:
                 continue
@@ -102,11 +51,11 @@ cdef bint pump(Socket s, Subscription only) except *:
                 s.lose(strerror(errno).decode())
                 return False
             sent = 0
-        plane.bytes_out += sent
+        s.plane.bytes_out += sent
         if sent:
-            s.last_out = plane.now
-        _account(s, pieces, readers, places, count, <uint64_t>sent)
-        if <uint64_t>sent < total:
+            s.last_out = s.plane.now
+        _account(s, &batch, <uint64_t>sent)
+        if <uint64_t>sent < batch.total:
             s.blocked = True
             s.arm()
             return False
@@ -114,6 +63,87 @@ cdef bint pump(Socket s, Subscription only) except *:
             _after_sending(s)
             return False
     return True
+
+
+cdef inline int _gather(Socket s, Subscription only, Batch* batch) except -1:
+    """What is to go next."""
+    cdef Subscription reader
+    cdef uint32_t i = 0
+    batch.count = 0
+    batch.total = 0
+    batch.limit = SEND_BYTES
+    if waiting(&s.outbox):
+        _put(batch, s.outbox.data + s.outbox.start, waiting(&s.outbox), NULL, 0)
+    if only is not None:
+        if not _is_full(batch):
+            _add(s, only, batch)
+        return 0
+    while i < s.subscriptions.count and not _is_full(batch):
+        reader = <Subscription>s.subscriptions.items[i]
+        if _add(s, reader, batch):
+            i += 1                          # else another one has come to its place
+    return 0
+
+
+cdef inline bint _is_full(const Batch* batch) noexcept nogil:
+    return batch.count == MAX_PIECES or batch.total >= batch.limit
+
+
+cdef inline void _put(Batch* batch, uint8_t* data, uint64_t size, void* reader, uint64_t place) noexcept nogil:
+    batch.pieces[batch.count].iov_base = data
+    batch.pieces[batch.count].iov_len = size
+    batch.readers[batch.count] = reader
+    batch.places[batch.count] = place
+    batch.count += 1
+    batch.total += size
+
+
+cdef inline int _add(Socket s, Subscription reader, Batch* batch) except -1:
+    """What its stream holds for this reader, if it may be sent now. 0: it had fallen behind, and has left the stream."""
+    cdef Stream stream = reader.stream
+    if reader.place == stream.head or not reader.active:
+        return 1
+    if reader.place < stream.tail:
+        s.plane.events.append((s.owner, KIND_BEHIND, reader))
+        reader.leave()
+        return 0
+    if s.shaper is not None or stream.shaper is not None:
+        if not _is_open(s, stream):
+            s.hold()
+            return 1
+        batch.limit = SHAPED_BYTES
+    _add_runs(reader, stream, batch)
+    return 1
+
+
+cdef inline int _add_runs(Subscription reader, Stream stream, Batch* batch) except -1:
+    cdef uint64_t start = reader.place, size
+    cdef Segment* segment
+    while not _is_full(batch):
+        size = stream.run(start, batch.limit - batch.total, reader.skip_origin, reader.quiet_until, &start)
+        if size == 0:                       # nothing more is for it
+            if batch.count == 0 or batch.readers[batch.count - 1] != <void*>reader:
+                _hand_over(reader, stream.head)
+            return 0
+        segment = stream.segment_at(start)
+        _put(batch, &segment.data[start - segment.start], size, <void*>reader, start)
+        start += size
+        if start == stream.head:
+            return 0
+    return 0
+
+
+cdef inline ssize_t _send(Socket s, Batch* batch) except? -2:
+    """How many bytes have gone; -1: see errno."""
+    cdef msghdr message
+    if s.carrier is not None:
+        return s.carrier.put(batch.pieces, batch.count)
+    if batch.count == 1:
+        return c_send(s.fd, batch.pieces[0].iov_base, batch.pieces[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = batch.pieces
+    message.msg_iovlen = batch.count
+    return c_sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
 
 
 cdef bint _more(Socket s, Subscription only):
@@ -130,22 +160,22 @@ cdef bint _more(Socket s, Subscription only):
     return False
 
 
-cdef void _account(Socket s, iovec* pieces, void** readers, uint64_t* places, uint32_t count, uint64_t sent) except *:
+cdef void _account(Socket s, Batch* batch, uint64_t sent) except *:
     """Move the outbox and the places on by what was sent."""
     cdef uint32_t i
     cdef uint64_t taken, place, end, n
     cdef Subscription reader
     cdef Segment* segment
-    for i in range(count):
-        taken = sent if sent < pieces[i].iov_len else pieces[i].iov_len
+    for i in range(batch.count):
+        taken = sent if sent < batch.pieces[i].iov_len else batch.pieces[i].iov_len
         sent -= taken
-        if readers[i] is NULL:
+        if batch.readers[i] is NULL:
             take_bytes(&s.outbox, <uint32_t>taken)
             s.plane.waiting -= taken
         elif taken:
-            reader = <Subscription>readers[i]
-            place = places[i] + taken
-            if taken < pieces[i].iov_len:
+            reader = <Subscription>batch.readers[i]
+            place = batch.places[i] + taken
+            if taken < batch.pieces[i].iov_len:
                 n = reader.stream.entry_at(place)
                 if reader.stream.start_of(n) != place:      # cut within a frame: its rest becomes the socket's own
                     end = reader.stream.start_of(n + 1)
@@ -155,7 +185,7 @@ cdef void _account(Socket s, iovec* pieces, void** readers, uint64_t* places, ui
             if s.shaper is not None or reader.stream.shaper is not None:
                 _charge(s, reader, place)
             _hand_over(reader, place)
-        if taken < pieces[i].iov_len:
+        if taken < batch.pieces[i].iov_len:
             return
 
 
