@@ -627,7 +627,7 @@ def test_whatever_the_pace_every_reader_gets_an_unbroken_run(make, data):
             for peer in peers:
                 got[peer] += peer.texts()
             queued = any(peer.handle.queued for peer in peers)
-            # A socket may be blocked between two frames: then nothing is queued, and its readers are not at the head yet.
+            # A socket may be blocked between two frames: nothing is queued then, and its readers are not at the head.
             read_on = all(
                 reader.cursor == room.count or not reader.active for (room, _), (reader, _) in readers.items()
             )
