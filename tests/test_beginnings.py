@@ -17,7 +17,7 @@ from engine.journal.memory import MemoryJournal
 from engine.journal.port import Block
 from engine.journal.rocks import RocksJournal
 from engine.policy import Policy
-from ext.disk.countback import Countback, cursor_before, most_messages
+from ext.disk.countback import Countback, cursor_before, max_messages
 from ext.log.dedup import DedupWindow
 from ext.log.entry import Entry
 from ext.log.ring import EPHEMERAL, Ring
@@ -423,11 +423,11 @@ def test_what_is_no_record_is_refused():
 
 def test_a_ring_is_asked_by_bisection_where_all_of_it_is_wanted():
     ring = Ring(8, 1 << 20, 0, SERIES)
-    assert (cursor_before(ring, 0), most_messages(ring)) == (None, 0)
+    assert (cursor_before(ring, 0), max_messages(ring)) == (None, 0)
     for n in range(1, 11):
         ring.append(n * 10, record(), 100, 0, EPHEMERAL if n in (5, 10) else 0)
     assert [cursor_before(ring, floor) for floor in (0, 35, 40, 90, 99, 100)] == [29, 39, 59, None, None, None]
-    assert most_messages(ring) == 8000
+    assert max_messages(ring) == 8000
 
 
 def test_a_journal_that_holds_nothing_has_nothing_to_count():

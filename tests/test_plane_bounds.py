@@ -21,7 +21,7 @@ def room():
 @pytest.fixture
 def connect(room):
     """(plane, a function that adds a socket to it and returns that, and its peer); in the end nothing is counted."""
-    plane, peers = Plane(**TIMES, parts=room, most_waiting=MOST), []
+    plane, peers = Plane(**TIMES, parts=room, max_waiting=MOST), []
 
     def add(owner):
         ours, theirs = socket.socketpair()

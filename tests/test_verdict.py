@@ -106,13 +106,13 @@ def test_a_refused_message_that_comes_late_is_one_that_was_delivered_all_the_sam
 
 
 def test_beyond_the_bound_of_gaps_it_says_that_it_can_not_tell():
-    lossy = Run(most_ranges=10)
+    lossy = Run(max_ranges=10)
     for number in range(0, 60, 2):
         lossy.publisher.frames([0, 0])
         lossy.publisher.acknowledge(number, 2)
         lossy.deliver(number)
     assert lossy.judge().lost == 30
-    refusing = Run(most_ranges=10)
+    refusing = Run(max_ranges=10)
     for number in range(0, 60, 2):
         refusing.publisher.frames([0, 0])
         refusing.publisher.acknowledge(number, 1)

@@ -16,7 +16,7 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from ext.disk.block cimport OpenBlock, Place, open_block, place_before
 from ext.text.msgpack_input cimport In
 from ext.log.entry cimport EPHEMERAL_FLAG
-from ext.wire.record cimport MOST_MESSAGES, Head, open_record_at
+from ext.wire.record cimport MAX_MESSAGES, Head, open_record_at
 from ext.log.ring cimport Ring
 
 cdef enum:
@@ -105,6 +105,6 @@ def cursor_before(Ring ring not None, uint64_t floor):
     return None
 
 
-def most_messages(Ring ring not None):
+def max_messages(Ring ring not None):
     """More than that the ring's entries cannot have."""
-    return (ring.newest + 1 - ring.oldest) * MOST_MESSAGES
+    return (ring.newest + 1 - ring.oldest) * MAX_MESSAGES

@@ -16,7 +16,7 @@ from libc.string cimport memcmp, memcpy
 from ext.disk.block cimport OpenBlock, open_block
 from ext.log.dedup cimport DedupWindow, Id
 from ext.text.msgpack_input cimport I_ARRAY, I_BAD, I_MAP, I_NIL, I_STR, I_UINT, In, Item, big_endian, read_item
-from ext.wire.record cimport MOST_MESSAGES
+from ext.wire.record cimport MAX_MESSAGES
 from ext.log.staging cimport LONGEST_INDEX, decimal
 
 cdef enum:
@@ -115,7 +115,7 @@ cdef class Recall:
                 return MALFORMED
         if read_item(&source, &item) != I_UINT:
             return MALFORMED
-        if read_item(&source, &item) != I_ARRAY or not 0 < item.size <= MOST_MESSAGES:
+        if read_item(&source, &item) != I_ARRAY or not 0 < item.size <= MAX_MESSAGES:
             return MALFORMED
         count = item.size
         if not _begins_with_id(&source, &item):     # then none has one of its own

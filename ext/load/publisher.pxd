@@ -35,7 +35,7 @@ cdef class Tally:
     cdef readonly list examples             # the first oddities, as text
     cdef readonly dict publishers           # by number
     cdef bytes mark                         # the beginning of all marks of this run
-    cdef Py_ssize_t ranges, most_ranges     # gaps that are kept, of all receivers, and may be
+    cdef Py_ssize_t ranges, max_ranges     # gaps that are kept, of all receivers, and may be
 
 
 cdef class Publisher:

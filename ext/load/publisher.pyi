@@ -4,8 +4,8 @@ from ext.load.histogram import Histogram
 from ext.load.ranges import Ranges
 
 MARK_BYTES: int
-MOST_EXAMPLES: int
-MOST_RANGES: int
+MAX_EXAMPLES: int
+MAX_RANGES: int
 
 def now_ns() -> int: ...
 
@@ -30,7 +30,7 @@ class Tally:
     refused_deliveries: Final[int]
     examples: Final[list[str]]
     publishers: Final[dict[int, Publisher]]
-    def __init__(self, run: bytes, *, most_ranges: int = 4_000_000) -> None: ...
+    def __init__(self, run: bytes, *, max_ranges: int = 4_000_000) -> None: ...
     def measure(self, from_ns: int, to_ns: int) -> None: ...
 
 @final

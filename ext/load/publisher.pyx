@@ -24,8 +24,8 @@ from ext.wire.mask cimport apply_mask
 from ext.load.ranges cimport Ranges
 
 MARK_BYTES = 45
-MOST_RANGES = 4_000_000     # gaps that are kept apart, of all receivers: 64 MiB; more are only counted
-MOST_EXAMPLES = 10
+MAX_RANGES = 4_000_000     # gaps that are kept apart, of all receivers: 64 MiB; more are only counted
+MAX_EXAMPLES = 10
 
 def now_ns():
     """The clock of marks: monotonic, the same for all processes of this machine."""
@@ -127,9 +127,9 @@ cdef class Template:
 cdef class Tally:
     """What all connections of one run have seen. ``latency`` and ``ack_latency`` are in microseconds.
 
-    ``most_ranges``: so many gaps are remembered; what is passed over beyond that is only counted (``unlocated``)."""
+    ``max_ranges``: so many gaps are remembered; what is passed over beyond that is only counted (``unlocated``)."""
 
-    def __init__(self, bytes run not None, *, Py_ssize_t most_ranges=MOST_RANGES):
+    def __init__(self, bytes run not None, *, Py_ssize_t max_ranges=MAX_RANGES):
         if len(run) != RUN_BYTES:
             raise ValueError("a run has 8 bytes")
         self.mark = b"~" + run + b"."
@@ -137,7 +137,7 @@ cdef class Tally:
         self.ack_latency = Histogram()
         self.examples = []
         self.publishers = {}
-        self.most_ranges = most_ranges
+        self.max_ranges = max_ranges
 
     def measure(self, int64_t from_ns, int64_t to_ns):
         """Record the times of messages that are due from then to before then, whenever they arrive or are answered."""
@@ -231,7 +231,7 @@ cdef class Publisher:
         cdef uint64_t n
         if first != self.answered or count > self.sent - first:
             tally.stray_acks += 1
-            if len(tally.examples) < MOST_EXAMPLES:
+            if len(tally.examples) < MAX_EXAMPLES:
                 tally.examples.append(f"publisher {self.number}: an answer to {count} publishes from {first} on, expected "
                                       f"one to {self.answered}; {self.sent} were sent")
             return False

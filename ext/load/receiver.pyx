@@ -20,12 +20,12 @@ from ext.text.msgpack_input cimport I_STR, I_UINT, In, Item, read_item
 from ext.load.ranges cimport Ranges
 from ext.net.sink cimport Sink
 
-from ext.load.publisher import MOST_EXAMPLES as _MOST_EXAMPLES
+from ext.load.publisher import MAX_EXAMPLES as _MAX_EXAMPLES
 
 cdef enum:
     LONGEST_SERIAL = 128
 
-cdef Py_ssize_t MOST_EXAMPLES = _MOST_EXAMPLES
+cdef Py_ssize_t MAX_EXAMPLES = _MAX_EXAMPLES
 
 
 cdef bint _take_hex(const uint8_t* at, int digits, uint64_t* value) noexcept nogil:
@@ -169,7 +169,7 @@ cdef class Receiver(Sink):
                 or not _take_hex(mark + SEQUENCE_AT, SEQUENCE_DIGITS, &sequence)
                 or not _take_hex(mark + DUE_AT, DUE_DIGITS, &due)):
             self._tally.misplaced += 1
-            if len(self._tally.examples) < MOST_EXAMPLES:
+            if len(self._tally.examples) < MAX_EXAMPLES:
                 self._tally.examples.append(f"subscriber {self.number}: a damaged message")
             return 0
         slot = publisher // self.channels
@@ -192,7 +192,7 @@ cdef class Receiver(Sink):
         cdef Ranges gaps = self._gaps.get(slot)
         cdef Publisher sender
         if sequence > expected:
-            if tally.ranges < tally.most_ranges:
+            if tally.ranges < tally.max_ranges:
                 if gaps is None:
                     gaps = self._gaps[slot] = Ranges()
                 tally.ranges -= len(gaps)
@@ -219,7 +219,7 @@ cdef class Receiver(Sink):
         return self._example(publisher, sequence, "came twice")
 
     cdef int _example(self, uint64_t publisher, uint64_t sequence, str what) except -1:
-        if len(self._tally.examples) < MOST_EXAMPLES:
+        if len(self._tally.examples) < MAX_EXAMPLES:
             self._tally.examples.append(f"subscriber {self.number}: {sequence} of publisher {publisher} {what}")
         return 0
 

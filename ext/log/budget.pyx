@@ -15,7 +15,7 @@ from libc.stdint cimport UINT64_MAX, uint64_t
 cdef enum:
     KEPT_FRAMES = 32 * 1024 * 1024  # of one share: those who are at the head need the newest, whoever fills rings
     FRAMES_PART = 4                 # ... but no more than such a part of the budget
-    MOST_PIECES = 256               # in one go: some 100 us; what is too much then goes with the next message
+    MAX_PIECES = 256               # in one go: some 100 us; what is too much then goes with the next message
 
 
 cdef void enqueue(Queue* queue, Piece* piece) noexcept nogil:
@@ -80,7 +80,7 @@ cdef class Budget:
             self.make_room()
 
     cdef void make_room(self) noexcept:
-        cdef int pieces = MOST_PIECES
+        cdef int pieces = MAX_PIECES
         cdef Piece* piece
         while self.held > self.most and pieces:
             pieces -= 1

@@ -40,7 +40,7 @@ cdef extern from * nogil:
 cdef enum:
     INDEX_BITS = 10
     INDEX_MASK = (1 << 10) - 1
-    MOST_WIDTH = 1000               # an entry has at most so many messages
+    MAX_WIDTH = 1000               # an entry has at most so many messages
     LONGEST_COUNTED = 40            # characters of a counted id: 10 + 1 + 18 + 1 + 3, and some
     LARGEST_BUCKETS = 64            # every find looks into each live one
     # One table of 1,000,000 ids held up everybody for 40 ms when it grew; its 64th part takes below 1 ms.
@@ -442,8 +442,8 @@ cdef class DedupWindow:
 
     cdef int take(self, Id* id, uint64_t serial, uint32_t index, uint64_t at_ms) except -1:
         """Remember an id that is not held."""
-        if index >= MOST_WIDTH:
-            raise ValueError(f"index must be 0 to {MOST_WIDTH - 1}, got {index}")
+        if index >= MAX_WIDTH:
+            raise ValueError(f"index must be 0 to {MAX_WIDTH - 1}, got {index}")
         if serial == 0 or at_ms > LARGEST_MS:
             raise ValueError(f"serial must not be 0, and at_ms at most {LARGEST_MS}; got {serial}, {at_ms}")
         if self.put(id, 1, serial, index, at_ms) < 0:
@@ -457,8 +457,8 @@ cdef class DedupWindow:
         cdef Found found
         cdef uint32_t index
         cdef str base
-        if width == 0 or width > MOST_WIDTH:
-            raise ValueError(f"a publish has 1 to {MOST_WIDTH} messages, got {width}")
+        if width == 0 or width > MAX_WIDTH:
+            raise ValueError(f"a publish has 1 to {MAX_WIDTH} messages, got {width}")
         if id.is_counted or width == 1:
             if serial == 0 or at_ms > LARGEST_MS:
                 raise ValueError(f"serial must not be 0, and at_ms at most {LARGEST_MS}; got {serial}, {at_ms}")

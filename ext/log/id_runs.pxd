@@ -12,9 +12,9 @@
 
 A publish takes <number>:0 to <number>:<width - 1>, under one serial. What follows the newest one of its connection, in
 number and in serial, is put behind it: two or three bytes, no search, no hash. To find a number is to find its block, by
-``jump``, and to walk through at most MOST_STEPS bytes.
+``jump``, and to walk through at most MAX_STEPS bytes.
 
-Whatever does not follow (and whoever comes when there are MOST_RUNS) has no place here; the caller has others."""
+Whatever does not follow (and whoever comes when there are MAX_RUNS) has no place here; the caller has others."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
@@ -28,9 +28,9 @@ cdef enum:
     NUMBER_DIGITS = 18          # at most
     INDEX_DIGITS = 3
     NO_DIGIT = 0xFF
-    MOST_RUNS = 8192            # a larger table would take long to grow, and to let go of
+    MAX_RUNS = 8192            # a larger table would take long to grow, and to let go of
     FIRST_STEPS = 16            # bytes
-    MOST_STEPS = 976            # with the head and what the C library adds, 1 KiB
+    MAX_STEPS = 976            # with the head and what the C library adds, 1 KiB
     LONGEST_STEP = 24
     GAP = 1
     WIDE = 2
@@ -318,10 +318,10 @@ cdef inline bint _append(Run* run, uint64_t number, uint64_t serial, uint32_t wi
             return False
         block = run.block
     if block.used + size > block.room:
-        if block.used + size > MOST_STEPS:
+        if block.used + size > MAX_STEPS:
             return _begin_block(run, number, serial, width)
         room = block.room + (block.room >> 1) + LONGEST_STEP
-        block = _resized(block, room if room < MOST_STEPS else MOST_STEPS)
+        block = _resized(block, room if room < MAX_STEPS else MAX_STEPS)
         if block is NULL:
             return False
         run.block = block
@@ -337,7 +337,7 @@ cdef inline int add_counted(Runs** place, uint64_t origin, uint64_t number, uint
     cdef Run* run = run_of(place[0], origin)
     cdef Run item
     if run is NULL:
-        if place[0] is not NULL and place[0].used >= MOST_RUNS:
+        if place[0] is not NULL and place[0].used >= MAX_RUNS:
             return 0
         if not _room_for_run(place):
             return -1

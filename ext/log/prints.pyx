@@ -1,7 +1,7 @@
 # cython: language_level=3
 """Fingerprints of entries that no journal keeps, by serial: what a repeat is compared with when the ring has let go.
 
-    chunk -> chunk -> chunk     oldest first; a chunk has the prints of up to MOST_PRINTS entries, of 8 bytes each
+    chunk -> chunk -> chunk     oldest first; a chunk has the prints of up to MAX_PRINTS entries, of 8 bytes each
     print    serial - the chunk's | sum         serials grow, so a print is found by bisection
 
 The sum is 32 bits of a keyed hash of what was published: of four thousand million pairs that differ, one is taken for
@@ -28,7 +28,7 @@ cdef extern from *:
 
 cdef enum:
     FIRST_PRINTS = 2
-    MOST_PRINTS = 4096          # what is moved at once when a chunk grows, and let go of at once when it is past
+    MAX_PRINTS = 4096          # what is moved at once when a chunk grows, and let go of at once when it is past
 
 cdef uint64_t[4] _key           # of this process: no print outlives it
 
@@ -124,7 +124,7 @@ cdef class Prints:
         cdef uint32_t room
         if serial <= self._last and self._last:
             raise ValueError(f"serial {serial} does not come after {self._last}")
-        if chunk is NULL or chunk.count == MOST_PRINTS or serial - chunk.serial > 0xFFFFFFFFu:
+        if chunk is NULL or chunk.count == MAX_PRINTS or serial - chunk.serial > 0xFFFFFFFFu:
             chunk = self._resized(NULL, FIRST_PRINTS)
             chunk.younger = NULL
             chunk.serial = serial
@@ -136,7 +136,7 @@ cdef class Prints:
             self._before_newest = self._newest
             self._newest = chunk
         elif chunk.count == chunk.room:
-            chunk = self._resized(chunk, min(chunk.room * 2, <uint32_t>MOST_PRINTS))
+            chunk = self._resized(chunk, min(chunk.room * 2, <uint32_t>MAX_PRINTS))
             if self._before_newest is NULL:
                 self._oldest = chunk
             else:

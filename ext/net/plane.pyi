@@ -30,7 +30,7 @@ class Plane(Sockets):
         linger_ms: int,
         sends_a_slice: int = 512,
         parts: Room | None = None,
-        most_waiting: int = ...,
+        max_waiting: int = ...,
     ) -> Self: ...
     def limit(self, max_message: int) -> None: ...
     def add(

@@ -39,7 +39,7 @@ cdef enum:
     READY_EVENTS = 512      # of one poll: some 512 small frames are 1 ms of work above
     RECEIVE_BYTES = 256 * 1024
     CROWDED_BYTES = 16 * 1024   # read of one socket at a time, while events of others wait to be looked at
-    MOST_EVENTS = 256           # of one poll, beyond those of the socket that is being read
+    MAX_EVENTS = 256           # of one poll, beyond those of the socket that is being read
     SENDS_A_SLICE = 512     # then others get a turn: some 2 ms
     HOLD_MS = 5             # between looks at those who wait for their turn
     FEW_STREAMS = 16        # up to so many streams of one socket are looked through at each of its sends
@@ -72,10 +72,10 @@ cdef class Plane(Sockets):
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
                   int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE, Room parts=None,
-                  uint64_t most_waiting=UINT64_MAX):
+                  uint64_t max_waiting=UINT64_MAX):
         """
         Args:
-            most_waiting: bytes of replies that peers have not taken yet, of all sockets together.
+            max_waiting: bytes of replies that peers have not taken yet, of all sockets together.
             parts: the room for messages that have come in part, which others may share; None: they are not counted.
         """
         if sends_a_slice < 1:
@@ -92,7 +92,7 @@ cdef class Plane(Sockets):
         out_init(&self._ack, ACK_ROOM)
         self._moved = []
         self.parts = parts
-        self.most_waiting = most_waiting
+        self.max_waiting = max_waiting
 
     def __dealloc__(self):
         PyMem_Free(self._buffer)
@@ -239,7 +239,7 @@ cdef class Plane(Sockets):
                     s.arm()
                     s.touch()
                 if s.state != CLOSED and ready[k].events & (EPOLLIN | EPOLLHUP | EPOLLERR):
-                    if len(self.events) < MOST_EVENTS:
+                    if len(self.events) < MAX_EVENTS:
                         if s.stalled:               # it has ended; what it has left comes behind what waits
                             s.told_in = self.polls
                         receive(s, ready[k].events, self._buffer, room)
@@ -373,8 +373,8 @@ cdef class Plane(Sockets):
                 if now_ms - s.last_out >= self._linger_ms:
                     s.remove()
                 continue
-            if (self.waiting > self.most_waiting and s.blocked
-                    and waiting(&s.outbox) > self.most_waiting // self.members.count):
+            if (self.waiting > self.max_waiting and s.blocked
+                    and waiting(&s.outbox) > self.max_waiting // self.members.count):
                 s.lose("it leaves unread what others need the memory for")      # it may resume, and read on then
                 continue
             # Who does not read does not see our pings. It costs nothing but its place, and TCP's own probes find out

@@ -45,7 +45,7 @@ cdef class Sockets:
     cdef uint64_t polls                 # how many there have been
     cdef uint64_t mask_state
     cdef readonly uint64_t waiting      # bytes in all outboxes
-    cdef uint64_t most_waiting          # of them; then those go who leave the most unread
+    cdef uint64_t max_waiting          # of them; then those go who leave the most unread
     cdef Room parts                     # for messages that have come in part; None: for any
 
     cdef int join(self, Socket s) except -1

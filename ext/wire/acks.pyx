@@ -20,7 +20,7 @@ from ext.wire.encoder cimport put_ack_end, put_ack_head, put_ack_place
 cdef enum:
     ACK_ROOM = 256              # of an ACK; most fit at once
     # Serials in one ACK: some 50 bytes each. A queue of 20,000 in one frame is more than many clients take (1 MiB).
-    MOST_SERIALS = 1000
+    MAX_SERIALS = 1000
     RECEIPT_BYTES = 256         # what a publish costs us until it is answered, however little is in it
 
 
@@ -132,7 +132,7 @@ cdef class AckQueue:
         expected = receipt.msg_serial
         while receipt is not None and receipt._series is not None and receipt.msg_serial == expected:
             serials += receipt._count
-            if serials > MOST_SERIALS and count:
+            if serials > MAX_SERIALS and count:
                 break
             count += 1
             expected += 1

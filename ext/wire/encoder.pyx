@@ -20,7 +20,7 @@ from ext.text.msgpack_input cimport (I_ARRAY, I_BIN, I_BOOL, I_FLOAT, I_MAP, I_N
                                 skip_item)
 from ext.text.output cimport (Out, bytes_of, out_init, put, put_array_header, put_base64, put_bin_header, put_byte, put_decimal,
                          put_json_text, put_map_header, put_str, put_str_header, put_uint, reserve)
-from ext.wire.record cimport (CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
+from ext.wire.record cimport (CLIENT_ID, DATA, ENCODING, ID, MAX_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
                          read_message)
 from ext.text.serial cimport (ID_LENGTH, MESSAGE_TEXT_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, ms_of, write_index,
                               write_serial_text)
@@ -371,8 +371,8 @@ cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, st
     cdef uint32_t index
     cdef uint8_t name[MESSAGE_TEXT_LENGTH]
     _write_position(name, serial, series)
-    if first >= MOST_MESSAGES or count > MOST_MESSAGES - first:
-        raise ValueError(f"an entry has at most {<int>MOST_MESSAGES} messages, got {first} + {count}")
+    if first >= MAX_MESSAGES or count > MAX_MESSAGES - first:
+        raise ValueError(f"an entry has at most {<int>MAX_MESSAGES} messages, got {first} + {count}")
     if format == 0:
         if following:
             put_byte(out, c',')

@@ -14,7 +14,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from ext.text.msgpack_input cimport In
 from ext.text.output cimport out_init, put, put_bin_header, put_byte, put_map_header, put_str
 from ext.text.utf8 cimport Text
-from ext.wire.record cimport CLIENT_ID, DATA, ENCODING, ID, MOST_MESSAGES, NAME
+from ext.wire.record cimport CLIENT_ID, DATA, ENCODING, ID, MAX_MESSAGES, NAME
 
 cdef enum:
     KEPT_ROOM = 256 * 1024      # buffers up to this are kept from one publish to the next
@@ -65,7 +65,7 @@ cdef class Builder:
         for i in range(KEPT):
             present += text[i].data is not NULL
         put_map_header(&self.out, present)
-        if not self._add_names(text) or self.count == MOST_MESSAGES or text[ENCODING].size > UNCOUNTED_BYTES:
+        if not self._add_names(text) or self.count == MAX_MESSAGES or text[ENCODING].size > UNCOUNTED_BYTES:
             return False
         if text[NAME].data is not NULL:
             put(&self.out, b"\xa4name", 5)

@@ -17,7 +17,7 @@ from ext.text.msgpack_input cimport (I_ARRAY, I_BAD, I_BIN, I_EXT, I_FLOAT, I_MA
 from ext.text.utf8 cimport Text, is_utf8
 
 cdef enum:
-    MOST_MESSAGES = 1000        # of one entry: an index has three digits
+    MAX_MESSAGES = 1000        # of one entry: an index has three digits
     VERSION_AT = 8              # of flags
     DEEPEST_EXTRAS = 64         # maps and arrays in one another; whoever walks extras may recurse
 
@@ -71,7 +71,7 @@ cdef inline int open_record_at(In* source, const uint8_t* record, size_t size, H
     if head.flags >> VERSION_AT:
         raise ValueError(f"the record has version {head.flags >> VERSION_AT}, and this server reads version 0: "
                          "a newer one has written it")
-    if read_item(source, &item) != I_ARRAY or not 0 < item.size <= MOST_MESSAGES:
+    if read_item(source, &item) != I_ARRAY or not 0 < item.size <= MAX_MESSAGES:
         malformed()
     head.count = <uint32_t>item.size
     return 0

@@ -28,7 +28,7 @@ from engine.errors import JournalCorrupted, JournalUnavailable, PubSubError
 from engine.journal import entries
 from engine.journal.port import Stored
 from engine.partition import Partition
-from ext.disk.countback import Countback, cursor_before, most_messages
+from ext.disk.countback import Countback, cursor_before, max_messages
 from ext.text.serial import last_serial_before
 from server.node.readers import Readers, Work
 from server.realtime.attachment import Attachment
@@ -244,7 +244,7 @@ class Beginnings:
         cut = window_ms > retained_ms
         messages = ALL if rewind.messages is None else rewind.messages
         whole = not channel.partition.kept or channel.in_ring(floor)  # all that counts is in memory
-        if whole and messages >= most_messages(channel.ring):
+        if whole and messages >= max_messages(channel.ring):
             begins = cursor_before(channel.ring, floor)
             found(channel.head if begins is None else min(begins, channel.head), 0, cut)
             return

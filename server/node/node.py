@@ -188,7 +188,7 @@ def _plane(bounds: limits.Limits, bodies: Bodies) -> Plane:
         lost_ms=bounds.lost_ms,
         linger_ms=limits.LINGER_MS,
         parts=bodies.room,
-        most_waiting=limits.REPLIES_BYTES,
+        max_waiting=limits.REPLIES_BYTES,
     )
 
 
