@@ -1,7 +1,7 @@
 """Parses messages of clients into records, and records back into messages: the slow, complete path.
 
     in    a decoded list of maps --publish_from--> Publish      every rule, every error with its field
-    out   record --messages_from--> complete wire messages      for history
+    out   record --messages_from--> complete messages, as bytes     for history
 
 Payloads are kept as text or bytes, with the encoding less a trailing base64; so either format can be served from them.
 Source: Ably's protocol, messages, encodings and idempotent publishing."""
@@ -12,18 +12,17 @@ import base64
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import msgpack
 import orjson
 
 from engine import absent
 from engine.errors import BadRequest, LimitExceeded
 from engine.limits import UNCOUNTED_BYTES
 from ext.log.author import Author
-from ext.text.serial import message_serial_text, serial_ms
 from ext.text.values import Unread
 from ext.wire.neutral import Packer, is_finite
 from ext.wire.publish import Publish
-from ext.wire.record import DEEPEST, record_ids
+from ext.wire.record import DEEPEST
+from ext.wire.stored import StoredMessages
 
 JSON = 0
 MAX_MESSAGES = 1000  # their index has three digits
@@ -274,45 +273,12 @@ def _check_ids(ids: list[str], count: int) -> None:
 
 def messages_from(
     record: bytes, serial: int, series: str, wire: int, indexes: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
-    """The complete messages of an entry, with data and encoding as this format writes them.
+) -> list[bytes]:
+    """The complete messages of an entry, each in this format.
 
     Args:
         indexes: of those that are wanted, in the order in which they are wanted; None: all, oldest first.
     Raises: ValueError, if the record is malformed.
     """
-    ids = record_ids(record)
-    _, connection_id, default_client_id, _, kept = msgpack.unpackb(record, raw=False)
-    return [
-        _complete(kept[index], ids[index], connection_id, default_client_id, serial, series, index, wire)
-        for index in (range(len(kept)) if indexes is None else indexes)
-    ]
-
-
-def _complete(
-    message: dict[str, Any],
-    message_id: str,
-    connection_id: str | None,
-    default_client_id: str | None,
-    serial: int,
-    series: str,
-    index: int,
-    wire: int,
-) -> dict[str, Any]:
-    name, timestamp = message_serial_text(serial, series, index), serial_ms(serial)
-    complete: dict[str, Any] = {"id": message_id}
-    if connection_id is not None:
-        complete["connectionId"] = connection_id
-    client_id = message.get("clientId", default_client_id)
-    if client_id is not None:
-        complete["clientId"] = client_id
-    complete["timestamp"] = timestamp
-    complete |= {key: message[key] for key in ("name", "data", "encoding", "extras") if key in message}
-    if wire == JSON:
-        data = complete.get("data")
-        if isinstance(data, bytes):
-            complete["data"] = base64.b64encode(data).decode()
-            complete["encoding"] = f"{message['encoding']}/base64" if message.get("encoding") else "base64"
-        if "extras" in complete:
-            complete["extras"] = orjson.loads(_json(complete["extras"]))
-    return complete | {"action": 0, "serial": name, "version": {"serial": name, "timestamp": timestamp}}
+    stored = StoredMessages(record, serial, series, wire)
+    return [stored.message(index) for index in (range(len(stored)) if indexes is None else indexes)]

@@ -152,7 +152,10 @@ class Desk:
 
     def log(self):
         _, entries = self.channel.ring.read_after(0, budget=1 << 30)
-        return [messages_from(record, serial, series, 1) for serial, series, record in entries]
+        return [
+            [msgpack.unpackb(message) for message in messages_from(record, serial, series, 1)]
+            for serial, series, record in entries
+        ]
 
 
 def whole(response):

@@ -16,7 +16,7 @@ from ext.disk.block import MAX_BYTES, MAX_ENTRIES
 from ext.text.serial import message_serial_text
 from ext.wire.encoder import encode_record
 from server.rest.history import PAGE_BYTES, STEP_BYTES
-from tests.test_history import NOW, SERIES, History, MessagePage, ids, link, parse_query, run
+from tests.test_history import NOW, SERIES, History, MessagePage, ids, items, link, parse_query, run
 
 ENTRIES = 60_000
 
@@ -116,7 +116,7 @@ def test_a_page_of_large_messages_reads_no_more_than_it_may_hold(
 ) -> None:
     archive = JournalArchive(journal, monkeypatch)
     found = page(archive, "large", {"limit": "1000", "direction": direction})
-    assert PAGE_BYTES <= sum(len(message["data"]) for message in found.items) <= PAGE_BYTES + 60_000
+    assert PAGE_BYTES <= sum(len(message["data"]) for message in items(found)) <= PAGE_BYTES + 60_000
     assert link(found, "next") is not None
     steps = PAGE_BYTES // STEP_BYTES + 3  # each may decode a block that it takes one entry of
     assert archive.bytes_read <= steps * 2 * MAX_BYTES

@@ -177,7 +177,7 @@ def test_payloads_have_the_forms_of_the_protocol_in_both_formats(sent: dict[str,
     record = encode_record("b", None, None, 0, publish_from("c", 0, [sent], JSON).messages)
     for wire_format, wanted in (JSON, sent), (MSGPACK, neutral):
         live = decoded(EntryEncoder(wire_format, "c").payload(SERIAL, SERIES, record), wire_format)["messages"][0]
-        past = messages_from(record, SERIAL, SERIES, wire_format)[0]
+        past = decoded(messages_from(record, SERIAL, SERIES, wire_format)[0], wire_format)
         for found in (live, past):
             assert {key: found[key] for key in ("data", "encoding") if key in found} == wanted
 
@@ -238,7 +238,7 @@ def test_extras_come_out_as_they_came_in(extras: dict[str, Any]) -> None:
     assert publish.size == 1 + (len(orjson.dumps(model.jsonable(neutral))) if neutral else 0)
     for wire_format in (JSON, MSGPACK):
         live = decoded(EntryEncoder(wire_format, "c").payload(SERIAL, SERIES, record), wire_format)["messages"][0]
-        past = messages_from(record, SERIAL, SERIES, wire_format)[0]
+        past = decoded(messages_from(record, SERIAL, SERIES, wire_format)[0], wire_format)
         wanted = model.jsonable(neutral) if wire_format == JSON else neutral
         assert live.get("extras", {}) == past.get("extras", {}) == wanted
         assert "delta" not in wanted
@@ -250,7 +250,8 @@ def test_the_deepest_extras_that_are_accepted_can_be_delivered() -> None:
     for wire_format in (JSON, MSGPACK):
         live = decoded(EntryEncoder(wire_format, "c").payload(SERIAL, SERIES, record), wire_format)
         assert live["messages"][0]["extras"] == nested(64)
-        assert messages_from(record, SERIAL, SERIES, wire_format)[0]["extras"] == nested(64)
+        past = decoded(messages_from(record, SERIAL, SERIES, wire_format)[0], wire_format)
+        assert past["extras"] == nested(64)
 
 
 # history
@@ -259,11 +260,21 @@ def test_the_deepest_extras_that_are_accepted_can_be_delivered() -> None:
 @given(records, st.sampled_from([JSON, MSGPACK]))
 def test_history_gives_complete_messages_that_agree_with_the_live_ones(record: bytes, wire_format: int) -> None:
     live = model.delivery(wire_format, "c", SERIAL, SERIES, record)
-    for found, message in zip(messages_from(record, SERIAL, SERIES, wire_format), live["messages"], strict=True):
+    past = [decoded(message, wire_format) for message in messages_from(record, SERIAL, SERIES, wire_format)]
+    for found, message in zip(past, live["messages"], strict=True):
         assert found.pop("version") == {"serial": message["serial"], "timestamp": live["timestamp"]}
         assert found.pop("timestamp") == live["timestamp"]
         assert found.pop("connectionId", None) == live.get("connectionId")
         assert found == message
+
+
+@pytest.mark.parametrize("wire_format", [JSON, MSGPACK])
+def test_history_gives_the_messages_that_are_wanted_in_their_order(wire_format: int) -> None:
+    record = encode_record("b", None, None, 0, msgpack.packb([{"data": str(n)} for n in range(3)]))
+    made = messages_from(record, SERIAL, SERIES, wire_format, range(2, -1, -2))
+    assert [decoded(message, wire_format)["id"] for message in made] == ["b:2", "b:0"]
+    with pytest.raises(IndexError, match="has none at 3"):
+        messages_from(record, SERIAL, SERIES, wire_format, [3])
 
 
 def test_history_of_a_damaged_record_is_an_error() -> None:

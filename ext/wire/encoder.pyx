@@ -3,28 +3,24 @@
 
 A record holds text as UTF-8 and binary as it is, whatever the format it came in, so one record serves every reader:
 
-    {"action":15,"channel":c,"channelSerial":s,"id":i,"connectionId":n,"timestamp":t,"messages":[
-        {"id":..,"clientId":..,"name":..,"data":..,"encoding":..,"extras":..,"action":0,"serial":"s:000"}]}
+    {"action":15,"channel":c,"channelSerial":s,"id":i,"connectionId":n,"timestamp":t,"messages":[..]}
 
-``version`` is left out: libraries make it from serial and timestamp. This is also the public face of the rooms next door:
+A message: ext/wire/message.pyx. This is also the public face of the rooms next door:
 publish (what comes in) and record (what is kept)."""
 cimport cython
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memmove, strlen
+from libc.string cimport memcmp, memcpy, memmove
 
 from ext.wire.frame cimport OP_BINARY, OP_TEXT, write_header
-from ext.text.msgpack_input cimport (I_ARRAY, I_BIN, I_BOOL, I_FLOAT, I_MAP, I_NEGATIVE, I_STR, I_UINT, In, Item, read_item,
-                                skip_item)
-from ext.text.output cimport (Out, bytes_of, out_init, put, put_array_header, put_base64, put_bin_header, put_byte, put_decimal,
-                         put_json_text, put_map_header, put_str, put_str_header, put_uint, reserve)
-from ext.wire.record cimport (CLIENT_ID, DATA, ENCODING, ID, MAX_MESSAGES, NAME, Fields, Head, end_record, open_record_at,
-                         read_message)
-from ext.text.serial cimport (ID_LENGTH, MESSAGE_TEXT_LENGTH, SERIAL_TEXT_LENGTH, SERIES_LENGTH, ms_of, write_index,
-                              write_serial_text)
-from ext.text.utf8 cimport Text
+from ext.text.msgpack_input cimport In, skip_item
+from ext.text.output cimport (Out, bytes_of, out_init, put, put_array_header, put_byte, put_decimal, put_json_text, put_map_header,
+                              put_str, put_uint, reserve)
+from ext.wire.message cimport put_json_message, put_literal, put_msgpack_message, write_position
+from ext.wire.record cimport CLIENT_ID, MAX_MESSAGES, Fields, Head, end_record, open_record_at, read_message
+from ext.text.serial cimport ID_LENGTH, MESSAGE_TEXT_LENGTH, SERIAL_TEXT_LENGTH, ms_of, write_index, write_serial_text
 
 from ext.wire.publish import Publish, parse_publish
 from ext.wire.record import encode_record, record_ids, record_messages, record_origin
@@ -34,60 +30,6 @@ JSON, MSGPACK = 0, 1
 cdef enum:
     LONGEST_HEADER = 10     # of a frame that is not masked
     ROOM = 512              # for what a frame has besides the record: most fit at once
-
-
-cdef inline void _literal(Out* out, const char* text) noexcept:
-    put(out, text, strlen(text))
-
-
-cdef int _put_json_value(Out* out, In* source) except -1:
-    """A value of extras, which were looked through when they were read: of bounded depth, and nothing odd in them."""
-    cdef Item item
-    cdef size_t i
-    cdef bytes text
-    read_item(source, &item)
-    if item.kind == I_STR:
-        put_json_text(out, item.data, item.size)
-    elif item.kind == I_BIN:
-        put_base64(out, item.data, item.size)
-    elif item.kind == I_UINT:
-        put_decimal(out, item.number)
-    elif item.kind == I_NEGATIVE:
-        put_byte(out, c'-')
-        put_decimal(out, 0 - item.number)
-    elif item.kind == I_FLOAT:
-        text = repr(item.real).encode()             # the shortest that reads as the same number
-        put(out, <const char*>text, <size_t>len(text))
-    elif item.kind == I_BOOL:
-        _literal(out, "true" if item.number else "false")
-    elif item.kind == I_ARRAY:
-        put_byte(out, c'[')
-        for i in range(item.size):
-            if i:
-                put_byte(out, c',')
-            _put_json_value(out, source)
-        put_byte(out, c']')
-    elif item.kind == I_MAP:
-        put_byte(out, c'{')
-        for i in range(item.size):
-            if i:
-                put_byte(out, c',')
-            _put_json_value(out, source)
-            put_byte(out, c':')
-            _put_json_value(out, source)
-        put_byte(out, c'}')
-    else:
-        _literal(out, "null")
-    return 0
-
-
-cdef int _write_position(uint8_t* to, uint64_t serial, str series) except -1:
-    cdef Py_ssize_t size
-    cdef const char* text = PyUnicode_AsUTF8AndSize(series, &size)
-    if size != SERIES_LENGTH:
-        raise ValueError(f"a series has {<int>SERIES_LENGTH} characters, got {series!r}")
-    write_serial_text(to, serial, <const uint8_t*>text)
-    return 0
 
 
 cdef int _close_frame(Out* out, size_t start, int format) except -1:
@@ -118,13 +60,13 @@ cdef class EntryEncoder:
         out_init(&out, ROOM)
         try:
             if format == 0:
-                _literal(&out, b'{"action":15,"channel":')
+                put_literal(&out, b'{"action":15,"channel":')
                 put_json_text(&out, <const uint8_t*>text, <size_t>size)
-                _literal(&out, b',"channelSerial":"')
+                put_literal(&out, b',"channelSerial":"')
             else:
-                _literal(&out, b"\xa6action\x0f\xa7channel")
+                put_literal(&out, b"\xa6action\x0f\xa7channel")
                 put_str(&out, text, <size_t>size)
-                _literal(&out, b"\xadchannelSerial\xbe")       # a str of 30 bytes follows
+                put_literal(&out, b"\xadchannelSerial\xbe")       # a str of 30 bytes follows
             self._prefix = bytes_of(&out, "a frame")
         finally:
             PyMem_Free(out.data)
@@ -186,7 +128,7 @@ cdef class EntryEncoder:
 
     cdef int _write(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1:
         cdef uint8_t name[MESSAGE_TEXT_LENGTH]
-        _write_position(name, serial, series)
+        write_position(name, serial, series)
         return self._write_record(out, serial, name, <const uint8_t*><const char*>record, <size_t>len(record), first)
 
     cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size,
@@ -214,9 +156,9 @@ cdef class EntryEncoder:
             if self.format == 0:
                 if index > first:
                     put_byte(out, c',')
-                _put_json_message(out, &fields, &head, name, index)
+                put_json_message(out, &fields, &head, name, index)
             else:
-                _put_msgpack_message(out, &fields, &head, name, index)
+                put_msgpack_message(out, &fields, &head, name, index, 0)
         end_record(&source)
         if self.format == 0:
             put(out, b"]}", 2)
@@ -228,63 +170,14 @@ cdef class EntryEncoder:
 cdef void _put_json_head(Out* out, bytes prefix, uint64_t serial, const uint8_t* position, Head* head) noexcept:
     put(out, <const char*>prefix, <size_t>len(prefix))
     put(out, position, SERIAL_TEXT_LENGTH)
-    _literal(out, b'","id":')
+    put_literal(out, b'","id":')
     put_json_text(out, head.id.data, head.id.size)
     if head.connection_id.data is not NULL:
-        _literal(out, b',"connectionId":')
+        put_literal(out, b',"connectionId":')
         put_json_text(out, head.connection_id.data, head.connection_id.size)
-    _literal(out, b',"timestamp":')
+    put_literal(out, b',"timestamp":')
     put_decimal(out, ms_of(serial))
-    _literal(out, b',"messages":[')
-
-
-cdef inline void _reopen(Out* out) noexcept nogil:
-    """Take back the closing quote of the JSON string that was written last: there is more to it."""
-    if not out.failed:
-        out.size -= 1
-
-
-cdef int _put_json_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index) except -1:
-    cdef Text* text = fields.text
-    _literal(out, b'{"id":')
-    if text[ID].data is not NULL:
-        put_json_text(out, text[ID].data, text[ID].size)
-    else:
-        put_json_text(out, head.id.data, head.id.size)
-        _reopen(out)
-        put_byte(out, c':')
-        put_decimal(out, index)
-        put_byte(out, c'"')
-    if text[CLIENT_ID].data is not NULL:
-        _literal(out, b',"clientId":')
-        put_json_text(out, text[CLIENT_ID].data, text[CLIENT_ID].size)
-    if text[NAME].data is not NULL:
-        _literal(out, b',"name":')
-        put_json_text(out, text[NAME].data, text[NAME].size)
-    if text[DATA].data is not NULL:
-        _literal(out, b',"data":')
-        if fields.binary:
-            put_base64(out, text[DATA].data, text[DATA].size)
-        else:
-            put_json_text(out, text[DATA].data, text[DATA].size)
-    if fields.binary:
-        _literal(out, b',"encoding":')
-        if text[ENCODING].size:
-            put_json_text(out, text[ENCODING].data, text[ENCODING].size)
-            _reopen(out)
-            _literal(out, b'/base64"')
-        else:
-            _literal(out, b'"base64"')
-    elif text[ENCODING].data is not NULL:
-        _literal(out, b',"encoding":')
-        put_json_text(out, text[ENCODING].data, text[ENCODING].size)
-    if fields.extras.data is not NULL:
-        _literal(out, b',"extras":')
-        _put_json_value(out, &fields.extras)
-    _literal(out, b',"action":0,"serial":"')
-    put(out, name, MESSAGE_TEXT_LENGTH)
-    put(out, b'"}', 2)
-    return 0
+    put_literal(out, b',"messages":[')
 
 
 # msgpack
@@ -294,55 +187,15 @@ cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8
     put_map_header(out, 6 + (head.connection_id.data is not NULL))
     put(out, <const char*>prefix, <size_t>len(prefix))
     put(out, position, SERIAL_TEXT_LENGTH)
-    _literal(out, b"\xa2id")
+    put_literal(out, b"\xa2id")
     put_str(out, head.id.data, head.id.size)
     if head.connection_id.data is not NULL:
-        _literal(out, b"\xacconnectionId")
+        put_literal(out, b"\xacconnectionId")
         put_str(out, head.connection_id.data, head.connection_id.size)
-    _literal(out, b"\xa9timestamp")
+    put_literal(out, b"\xa9timestamp")
     put_uint(out, ms_of(serial))
-    _literal(out, b"\xa8messages")
+    put_literal(out, b"\xa8messages")
     put_array_header(out, count)
-
-
-cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index) noexcept:
-    cdef Text* text = fields.text
-    cdef size_t digits
-    put_map_header(out, 3 + (text[CLIENT_ID].data is not NULL) + (text[NAME].data is not NULL)
-                   + (text[DATA].data is not NULL) + (text[ENCODING].data is not NULL)
-                   + (fields.extras.data is not NULL))
-    _literal(out, b"\xa2id")
-    if text[ID].data is not NULL:
-        put_str(out, text[ID].data, text[ID].size)
-    else:
-        digits = 1 if index < 10 else 2 if index < 100 else 3
-        put_str_header(out, head.id.size + 1 + digits)
-        put(out, head.id.data, head.id.size)
-        put_byte(out, c':')
-        put_decimal(out, index)
-    if text[CLIENT_ID].data is not NULL:
-        _literal(out, b"\xa8clientId")
-        put_str(out, text[CLIENT_ID].data, text[CLIENT_ID].size)
-    if text[NAME].data is not NULL:
-        _literal(out, b"\xa4name")
-        put_str(out, text[NAME].data, text[NAME].size)
-    if text[DATA].data is not NULL:
-        _literal(out, b"\xa4data")
-        if fields.binary:
-            put_bin_header(out, text[DATA].size)
-        else:
-            put_str_header(out, text[DATA].size)
-        put(out, text[DATA].data, text[DATA].size)
-    if text[ENCODING].data is not NULL:
-        _literal(out, b"\xa8encoding")
-        put_str(out, text[ENCODING].data, text[ENCODING].size)
-    if fields.extras.data is not NULL:
-        _literal(out, b"\xa6extras")
-        put(out, fields.extras.data, fields.extras.size)
-    _literal(out, b"\xa6action")
-    put_uint(out, 0)
-    _literal(out, b"\xa6serial")
-    put_str(out, name, MESSAGE_TEXT_LENGTH)
 
 
 # acknowledgements
@@ -350,17 +203,17 @@ cdef void _put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8
 cdef int put_ack_head(Out* out, int format, uint64_t msg_serial, uint32_t count) noexcept:
     """An ACK of ``count`` publishes from ``msg_serial`` on: so many places follow, then its end."""
     if format == 0:
-        _literal(out, b'{"action":1,"msgSerial":')
+        put_literal(out, b'{"action":1,"msgSerial":')
         put_decimal(out, msg_serial)
-        _literal(out, b',"count":')
+        put_literal(out, b',"count":')
         put_decimal(out, count)
-        _literal(out, b',"res":[')
+        put_literal(out, b',"res":[')
     else:
-        _literal(out, b"\x84\xa6action\x01\xa9msgSerial")
+        put_literal(out, b"\x84\xa6action\x01\xa9msgSerial")
         put_uint(out, msg_serial)
-        _literal(out, b"\xa5count")
+        put_literal(out, b"\xa5count")
         put_uint(out, count)
-        _literal(out, b"\xa3res")
+        put_literal(out, b"\xa3res")
         put_array_header(out, count)
     return 0
 
@@ -370,15 +223,15 @@ cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, st
     """Where the messages of one publish are: ``count`` of them from index ``first`` on."""
     cdef uint32_t index
     cdef uint8_t name[MESSAGE_TEXT_LENGTH]
-    _write_position(name, serial, series)
+    write_position(name, serial, series)
     if first >= MAX_MESSAGES or count > MAX_MESSAGES - first:
         raise ValueError(f"an entry has at most {<int>MAX_MESSAGES} messages, got {first} + {count}")
     if format == 0:
         if following:
             put_byte(out, c',')
-        _literal(out, b'{"serials":[')
+        put_literal(out, b'{"serials":[')
     else:
-        _literal(out, b"\x81\xa7serials")
+        put_literal(out, b"\x81\xa7serials")
         put_array_header(out, count)
     for index in range(first, first + count):
         write_index(name, index)

@@ -8,7 +8,7 @@ An error is a reply as well: its facts are in the body, and in headers for clien
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgpack
@@ -156,11 +156,6 @@ def encode(value: object, wire: int) -> bytes:
         pairs = [encode(name, wire) + encode(inner, wire) for name, inner in value.items()]
         return b"".join([_packer.pack_map_header(len(pairs)), *pairs])
     return orjson.dumps(value) if wire == JSON else msgpack.packb(value)
-
-
-def encode_each(values: Iterable[object], wire: int) -> list[bytes]:
-    """For ``join_encoded``. One by one: the libraries hold the interpreter until each call returns."""
-    return [encode(value, wire) for value in values]
 
 
 def join_encoded(values: Sequence[bytes], wire: int) -> Encoded:

@@ -31,7 +31,6 @@ from server.http.reply import (
     Encoded,
     Reply,
     cors_headers,
-    encode_each,
     join_encoded,
     preflight,
     refusal,
@@ -399,7 +398,7 @@ async def _made(page: MessagePage, pace: LoopPace) -> Encoded:
     for n, part in enumerate(page.parts()):
 
         def make(part: list[Shown] = part) -> list[bytes]:
-            return encode_each((each for entry in part for each in page.made(*entry)), page.wire)
+            return [each for entry in part for each in page.made(*entry)]
 
         if sum(len(stored.record) for stored, _ in part) > PART_BYTES:
             made += await trio.to_thread.run_sync(alone, make)

@@ -97,7 +97,7 @@ Shown = tuple[Stored, range]  # an entry, and the indexes of its messages that a
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """A page of messages, not made yet: as values they may take forty times as much memory as their entries."""
+    """A page of messages, not made yet: it may be large, and is made in turns."""
 
     entries: list[Shown]
     links: list[tuple[str, str]]
@@ -112,12 +112,7 @@ class MessagePage:
     def count(self) -> int:
         return sum(len(indexes) for _, indexes in self.entries)
 
-    @property
-    def items(self) -> list[dict[str, Any]]:
-        """All of them as values."""
-        return [message for stored, indexes in self.entries for message in self.made(stored, indexes)]
-
-    def made(self, stored: Stored, indexes: range) -> list[dict[str, Any]]:
+    def made(self, stored: Stored, indexes: range) -> list[bytes]:
         return messages_from(stored.record, stored.serial, stored.series, self.wire, indexes)
 
     def parts(self) -> Iterator[list[Shown]]:
