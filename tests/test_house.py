@@ -71,6 +71,12 @@ def test_a_folder_of_ext_names_none_above_it(folder):
     assert not any(found.values()), found
 
 
+@pytest.mark.parametrize("name", ["posts.pyx", "answer.pyx", "permits.pyx", "patience.pxd", "http_request.pxd"])
+def test_a_room_of_publishes_over_http_touches_its_own_fields_alone(name):
+    touched = re.findall(r"\b(\w+)\._[a-z]\w*", (ROOT / "ext" / "net" / name).read_text())
+    assert set(touched) <= {"self"}
+
+
 @pytest.mark.parametrize("path", modules("engine"), ids=lambda p: p.name)
 def test_the_engine_knows_no_sockets_no_trio_and_no_clock(path):
     waiting = {"trio", "trio_websocket", "socket", "ssl", "asyncio", "h11"}
