@@ -114,7 +114,7 @@ def test_a_mode_of_what_is_not_there_is_refused_to_who_names_it(
     goes_on(client, channel)
 
 
-def test_what_libraries_ask_for_by_default_is_not_refused_and_not_granted(client: RawClient, channel: str) -> None:
+def test_library_defaults_are_not_refused_and_not_granted(client: RawClient, channel: str) -> None:
     for fields in ({}, {"flags": 0}, {"flags": 1 << 5}):
         attached = client.attach(channel, **fields)
         assert attached["flags"] & ALL_MODES == THERE and "error" not in attached
@@ -128,7 +128,7 @@ def test_who_may_do_nothing_else_is_told_that_it_is_not_there(server: Server, ch
         assert refused(lambda: client.attach(channel))[:2] == expected
 
 
-def test_who_may_not_is_told_that_by_the_modes_that_it_is_granted(server: Server, channel: str) -> None:
+def test_missing_right_shows_in_the_granted_modes(server: Server, channel: str) -> None:
     with with_rights(server, "subscribe") as client:
         assert client.attach(channel, flags=Flag.SUBSCRIBE | Flag.PRESENCE)["flags"] == Flag.SUBSCRIBE
         assert refused(lambda: client.attach(channel, flags=Flag.PRESENCE))[:2] == (40160, 401)
@@ -170,7 +170,7 @@ def test_it_is_nacked_by_name(
     goes_on(client, channel)
 
 
-def test_who_asks_who_is_present_is_told_and_its_channel_goes_on(client: RawClient, channel: str) -> None:
+def test_presence_sync_is_refused_and_the_channel_continues(client: RawClient, channel: str) -> None:
     client.send({"action": 16, "channel": channel})  # not attached: there is nothing to tell
     client.attach(channel)
     client.publish(channel, {"data": "x"})

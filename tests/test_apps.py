@@ -23,7 +23,7 @@ def make_app(dev, spec):
     return app
 
 
-def test_an_app_is_made_with_its_keys_in_order_in_both_spellings_and_with_what_is_in_force(dev):
+def test_app_is_created_with_ordered_keys_in_both_spellings(dev):
     capability = '{ "a:*": ["publish"] }'
     app = make_app(
         dev,
@@ -63,7 +63,7 @@ def test_namespaces_that_are_none_are_refused(dev, spaces):
     assert "namespaces" in body["error"]["message"]
 
 
-def test_namespaces_of_an_app_take_effect_for_it_alone_and_across_a_restart(make_server):
+def test_namespaces_of_an_app_apply_to_it_alone_after_a_restart(make_server):
     own = make_server(arguments=["--dev"], config="[limits]\nwindow_seconds = 1\n")
     spaces = [{"id": "kept", "persisted": True}, {"id": "brief", "persisted": False}]
     app, other = make_app(own, {"namespaces": spaces}), make_app(own, {})

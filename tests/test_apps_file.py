@@ -57,7 +57,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_directory(file: AppsFile, m
     assert given == [(owner.st_uid, owner.st_gid)] * 4  # the lock and the file, the lock and its copy
 
 
-def test_those_who_change_it_take_turns_and_nobodys_change_is_lost(file: AppsFile) -> None:
+def test_concurrent_changes_take_turns_and_none_is_lost(file: AppsFile) -> None:
     def change(name: str) -> None:
         for number in range(5):
             with AppsFile(file.path.parent).changing() as apps:
@@ -71,7 +71,7 @@ def test_those_who_change_it_take_turns_and_nobodys_change_is_lost(file: AppsFil
     assert set(file.read()) == {f"{name}{number}" for name in "abcd" for number in range(5)}
 
 
-def test_a_secret_that_everybody_can_read_in_an_example_is_no_key(file: AppsFile) -> None:
+def test_secret_of_a_public_example_is_refused(file: AppsFile) -> None:
     key = Key("a", "k", "Change-Me-Please")
     with pytest.raises(StartupFailed, match="app 'a' is damaged: its secret is from a public example"):
         list(keys_of({"a": {"keys": [stored_key(key)]}}, file.path))

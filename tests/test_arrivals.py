@@ -68,7 +68,7 @@ EVENTS = st.tuples(st.integers(0, 3), st.sampled_from([TEXT, BINARY, VIOLATION, 
 
 
 @given(polls=st.lists(st.lists(EVENTS, max_size=12), max_size=6), seconds=st.sampled_from([-1.0, 0.0, 1.0]))
-def test_each_client_keeps_its_order_and_nothing_is_lost_whatever_the_time(polls, seconds):
+def test_each_client_keeps_its_order_and_loses_nothing(polls, seconds):
     log, clients = [], []
     clients = [FakeClient(log, n) for n in range(4)]
     arrivals = Arrivals()
@@ -89,7 +89,7 @@ def test_each_client_keeps_its_order_and_nothing_is_lost_whatever_the_time(polls
         assert client.transport.stalled == [True, False] * (len(client.transport.stalled) // 2)
 
 
-def test_one_large_message_is_looked_at_in_a_turn_and_small_ones_wait_for_none():
+def test_large_message_takes_a_turn_and_small_ones_do_not_wait():
     log = []
     crowd, quiet = [FakeClient(log, n) for n in range(40)], FakeClient(log, "quiet")
     arrivals = Arrivals()
@@ -102,7 +102,7 @@ def test_one_large_message_is_looked_at_in_a_turn_and_small_ones_wait_for_none()
     assert log[-1] == (39, TEXT, b"behind its own") and len(arrivals) == 0
 
 
-def test_who_has_sent_one_message_waits_for_one_of_each_of_the_others(monkeypatch):
+def test_client_with_one_message_waits_one_turn_of_each_other(monkeypatch):
     log = []
     greedy, modest = FakeClient(log, "greedy"), FakeClient(log, "modest")
     arrivals = Arrivals()
@@ -146,7 +146,7 @@ def test_a_bug_met_by_one_message_ends_that_client_alone(hurried, caplog):
     assert log == [("bad", FAILED, 50000), ("good", TEXT, b"x"), ("bad", FAILED, 50000)]
 
 
-def test_what_was_asked_for_comes_with_drained_and_the_end_is_passed_on(hurried):
+def test_drained_comes_with_the_input_and_the_end_is_passed_on(hurried):
     log = []
     client = FakeClient(log, "me")
     client.drained = lambda: log.append("drained")
@@ -167,7 +167,7 @@ def plane():
     plane.close()
 
 
-def test_whose_messages_wait_is_not_read_from_until_they_have_been_looked_at(plane):
+def test_client_with_waiting_messages_is_not_read_from(plane):
     peer, other = FarEnd(plane, "me"), FarEnd(plane, "other")
     peer.handle.stall(True)
     peer.send(TextMessage("one"))
@@ -190,7 +190,7 @@ def test_whose_messages_wait_is_not_lost_for_its_silence(plane):
     assert not peer.handle.closed
 
 
-def test_one_poll_reads_no_more_sockets_once_it_has_many_events_and_the_next_goes_on_there(plane):
+def test_poll_with_many_events_stops_and_the_next_continues(plane):
     peers = [FarEnd(plane, n) for n in range(8)]
     for peer in peers:
         peer.socket.sendall(b"".join(peer.codec.send(TextMessage("x")) for _ in range(200)))

@@ -61,7 +61,7 @@ def read(client, channel, events, count):
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 @pytest.mark.parametrize("receive_buffer", [0, 4096], ids=["fast", "slow"])
-def test_a_backlog_comes_in_order_and_a_cut_within_it_loses_nothing(way, format, receive_buffer):
+def test_backlog_comes_in_order_and_a_cut_loses_nothing(way, format, receive_buffer):
     server, options = way
     options = options | {"format": format}
     log, begin, follower = filled(server, options, "room")
@@ -85,7 +85,7 @@ def names(members):
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-def test_who_attaches_again_in_the_middle_of_a_replay_goes_on_after_what_came_before(way, format):
+def test_attach_during_a_replay_continues_after_the_delivered(way, format):
     """The second ATTACHED stands behind all that was handed over for the first, and its position says where."""
     server, options = way
     _, begin, follower = filled(server, options, "room")
@@ -110,7 +110,7 @@ def test_who_attaches_again_in_the_middle_of_a_replay_goes_on_after_what_came_be
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-def test_who_detaches_in_the_middle_of_a_replay_gets_nothing_after_detached(way, format):
+def test_detach_during_a_replay_ends_delivery(way, format):
     server, options = way
     _, begin, follower = filled(server, options, "room")
     with RawClient(server.address, receive_buffer=4096, format=format, **options) as reader:
@@ -129,7 +129,7 @@ def test_who_detaches_in_the_middle_of_a_replay_gets_nothing_after_detached(way,
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-def test_backlogs_of_many_channels_on_one_connection_each_come_in_order_with_what_is_new(way, format):
+def test_backlogs_of_many_channels_come_in_order_with_live(way, format):
     """One queue, one chain of batches, several streams; and publishes that go on meanwhile, on the same connection."""
     server, options = way
     channels = ["a", "b", "c"]

@@ -243,7 +243,7 @@ def test_one_call_stores_the_same_in_both_formats(server: Server, channel: str, 
         *((name, "msgpack") for name in ONLY_MSGPACK),
     ],
 )
-def test_what_cannot_be_kept_is_refused_with_its_field_and_nothing_else_is(
+def test_unstorable_value_is_refused_alone_with_its_field(
     server: Server, channel: str, name: str, kind: str, way: Way
 ) -> None:
     message, code, field = (REFUSED | ONLY_MSGPACK)[name]

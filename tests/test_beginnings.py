@@ -193,7 +193,7 @@ STEPS = st.one_of(
 @given(
     steps=st.lists(STEPS, max_size=40), durability=st.sampled_from(["written", "memory"]), ring=st.sampled_from([2, 8])
 )
-def test_everybody_is_told_once_and_rightly_whatever_happens_meanwhile(small, journal, steps, durability, ring):
+def test_every_asker_is_told_once_and_correctly(small, journal, steps, durability, ring):
     """Invariant: the cursor is where the model puts it, for a head of the time in which it was looked for."""
     log = Log(journal, ring=ring, durability=durability)
     beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
@@ -226,7 +226,7 @@ def test_everybody_is_told_once_and_rightly_whatever_happens_meanwhile(small, jo
     assert not beginnings._gathering
 
 
-def test_rewinds_of_one_channel_that_wait_together_are_one_search(small, journal, monkeypatch):
+def test_waiting_rewinds_of_one_channel_share_one_search(small, journal, monkeypatch):
     log = Log(journal)
     for _ in range(40):
         log.publish([1, 2, 1])
@@ -239,7 +239,7 @@ def test_rewinds_of_one_channel_that_wait_together_are_one_search(small, journal
         each.check()
 
 
-def test_who_wants_much_does_not_keep_those_who_want_little_waiting(small, journal, monkeypatch):
+def test_deep_searches_do_not_delay_a_short_one(small, journal, monkeypatch):
     """Clients take turns: the one with a hundred deep searches, and another with a short one behind them."""
     deep = [Log(journal) for _ in range(30)]
     short = Log(journal)
@@ -278,7 +278,7 @@ def test_a_search_that_nobody_waits_for_any_more_ends(small, journal):
     assert asked[0].told == asked[1].told == []
 
 
-def test_the_first_one_to_ask_may_go_and_the_others_are_told_all_the_same(small, journal):
+def test_first_asker_may_leave_and_the_others_are_told(small, journal):
     log = Log(journal)
     log.publish([1] * 100, gap=1)
     beginnings = Beginnings(lambda home, age_ms: log.now_ms - age_ms, lambda: None)
@@ -311,7 +311,7 @@ class Failing:
             raise self._error
 
 
-def test_a_journal_that_is_away_for_a_while_delays_a_rewind_and_no_more(small, journal, monkeypatch):
+def test_unavailable_journal_only_delays_a_rewind(small, journal, monkeypatch):
     log = Log(journal)
     log.publish([1] * 100, gap=1)
     monkeypatch.setattr(room, "RETRY_SECONDS", 0.0)
@@ -322,7 +322,7 @@ def test_a_journal_that_is_away_for_a_while_delays_a_rewind_and_no_more(small, j
     asked.check()
 
 
-def test_of_an_entry_that_is_gone_by_the_time_it_is_told_nothing_is_left_out_of_the_next(small, journal):
+def test_entry_gone_when_told_skips_nothing_of_the_next(small, journal):
     log, told = Log(journal, ring=2, durability="memory"), []
     log.publish([3, 3, 3], gap=1)
     attachment = Bag(channel=log.channel)
@@ -345,7 +345,7 @@ def test_damage_is_where_a_rewind_begins_and_it_is_told_so(small, journal):
 
 
 @pytest.mark.parametrize("error", [JournalCorrupted("room", "flipped"), RuntimeError("a bug")], ids=str)
-def test_a_cursor_that_cannot_be_looked_for_is_not_said_to_be_held(small, journal, error):
+def test_unsearchable_cursor_is_not_reported_as_held(small, journal, error):
     log = Log(journal)
     told, ended = [], []
     client = Bag(open=True, disconnect=ended.append)
@@ -388,7 +388,7 @@ def test_a_count_over_blocks_is_one_over_their_entries(counts, cuts, aims, budge
         assert (count.cursor, max(0, count.messages - aim)) == (cursor, omit)
 
 
-def test_a_slice_ends_with_its_budget_but_goes_over_one_block_in_any_case():
+def test_slice_ends_with_its_budget_after_at_least_one_block():
     rows = [block.encode("app:room", SERIES, [(n, n - 1, record(size=3000))], 0)[0] for n in range(1, 10)]
     count = Countback(9)
     count.aim(100, 0)

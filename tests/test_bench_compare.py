@@ -33,7 +33,7 @@ def words(old: Room, new: Room, *, same_machine: bool = True) -> str | None:
     return found.word if found else None
 
 
-def test_under_fifteen_percent_is_equal_however_quiet_the_machine():
+def test_under_fifteen_percent_counts_as_equal():
     assert words(room(1.0), room(1.14)) == "same"
     assert words(room(1.0), room(0.88)) == "same"
 
@@ -54,7 +54,7 @@ def test_when_the_baseline_moves_along_it_was_the_machine():
     assert words(room(1.0, 4.0), room(0.5, 4.1)) == "better"
 
 
-def test_a_baseline_that_moves_alone_says_nothing_about_the_room():
+def test_baseline_that_moves_alone_says_nothing():
     assert words(room(1.0, 4.0), room(1.0, 8.0)) == "same"
 
 
@@ -83,19 +83,19 @@ def test_compiled_and_baseline_of_a_case_become_one_room():
     assert [(r.name, r.ratio) for r in rooms] == [("ring: read, 10-1-channel", 3.0)]
 
 
-def test_a_library_measured_beside_them_is_no_baseline_and_a_room_may_stand_alone():
+def test_library_is_no_baseline_and_a_module_may_stand_alone():
     benchmarks = [measured("ext", 1.0), measured("wsproto", 9.0), measured("", 2.0, group="alone")]
     rooms = condense([{"benchmarks": benchmarks}])
     assert [(r.name, r.compiled.median, r.baseline) for r in rooms] == [("ring: read", 1.0, None), ("alone", 2.0, None)]
 
 
-def test_of_three_passes_the_middle_one_counts_and_their_distance_is_noise():
+def test_middle_of_three_passes_counts_and_spread_is_noise():
     passes = [{"benchmarks": [measured("ext", median, iqr=0.1)]} for median in (1.0, 9.0, 1.5)]
     (found,) = condense(passes)
     assert found.compiled == Timing(1.5, 16.0, 30)
 
 
-def test_passes_that_disagree_count_as_noise_and_nothing_is_said():
+def test_disagreeing_passes_count_as_noise():
     """What seemed worse is measured again; if it was not, the distance of the passes says so."""
     benchmarks = [{"benchmarks": [measured("ext", median)]} for median in (1.5, 1.5, 1.5, 1.0, 1.0, 1.0)]
     before = Room("ring: read", timing(1.0), None)
@@ -110,7 +110,7 @@ def test_what_is_to_be_measured_again_is_named_as_pytest_does():
     assert node_ids(passes, ["ring: read"]) == names
 
 
-def test_within_quiet_passes_the_middle_half_of_the_rounds_is_the_noise():
+def test_middle_half_of_quiet_rounds_is_the_noise():
     (found,) = condense([{"benchmarks": [measured("ext", 1.0, iqr=0.4)]}] * 3)
     assert found.compiled.noise == pytest.approx(0.2)
 
@@ -139,7 +139,7 @@ def test_what_is_written_is_read_again_to_four_digits(median, iqr, rounds, alone
     assert (read.name, read.compiled.rounds, read.baseline is None) == ("r", rounds, alone)
 
 
-def test_the_table_says_what_is_new_what_is_gone_and_what_has_changed():
+def test_table_lists_new_gone_and_changed_rows():
     before = [room(1.0, 4.0), Room("gone", timing(1.0), None)]
     lines = table([room(2.0, 4.0), Room("fresh", timing(3e-9), None)], before, same_machine=True, against="abc")
     assert "against abc" in lines[0]

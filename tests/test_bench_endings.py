@@ -84,7 +84,7 @@ def test_ctrl_c_ends_it_with_a_report_that_says_so(running, options, when, inter
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_before_there_is_anything_and_twice_gives_no_verdict(running, interrupt, capsys):
+def test_early_or_double_ctrl_c_gives_no_verdict(running, interrupt, capsys):
     interrupt(lambda load: True)
     assert bench(running.port, *LONG) == 1
     assert "before anything was measured" in capsys.readouterr().err
@@ -108,7 +108,7 @@ def test_ctrl_c_before_the_run_and_behind_it_is_told_in_a_line(running, monkeypa
     assert capsys.readouterr().err.count("interrupted\n") == 2
 
 
-def test_what_can_not_be_written_is_told_and_the_rest_is_written(running, capsys, tmp_path):
+def test_unwritable_file_is_told_and_the_rest_is_written(running, capsys, tmp_path):
     """Who asks for a file in vain learns it, and has the other figures all the same."""
     written = tmp_path / "x.csv"
     options = ("--rate", "200", "--json", "/dev/full", "--csv", str(written), *SHORT)
@@ -163,7 +163,7 @@ def test_over_tls_it_measures_the_same_and_says_what_that_costs(tmp_path, capsys
     assert "a separate thread handled TLS" in said
 
 
-def test_more_than_the_server_takes_in_one_publish_is_wrong_usage(capsys):
+def test_publish_above_the_server_limit_is_wrong_usage(capsys):
     with FaultyServer("small") as server:
         assert bench(server.port, "--size", "96") == 2
         assert "at most 100 bytes (maxMessageSize), but these have 101" in capsys.readouterr().err
@@ -176,7 +176,7 @@ def test_fields_of_the_wrong_type_are_named_as_what_they_are(capsys):
     assert "other than a protocol message" in capsys.readouterr().err
 
 
-def test_a_faulty_server_survives_those_who_reset_while_it_greets_them():
+def test_faulty_server_survives_resets_during_its_greeting():
     """As the load tester does with one of many connections that are told nonsense."""
     with FaultyServer("senseless") as server:
         for _ in range(50):
@@ -199,7 +199,7 @@ def test_a_server_that_fails_those_who_come_back_is_found(fault, named, capsys, 
 
 
 @pytest.mark.parametrize("options", [("--rate", "100"), ("--scenario", "idle")], ids=["throughput", "idle"])
-def test_a_process_that_ends_in_the_middle_has_no_figures_and_the_report_says_why(running, options, capsys):
+def test_process_that_ends_midway_has_no_figures_but_a_reason(running, options, capsys):
     """As when the server dies: what it has used can't be asked for any more."""
     watched = subprocess.Popen(["sleep", "1.5"])
     waiting = threading.Thread(target=watched.wait)  # else it would stay in the list of processes
@@ -236,7 +236,7 @@ def test_a_run_that_is_ended_says_of_whom_it_knows_nothing(capsys, interrupt):
     assert "4 connections were still being opened; it is unknown what they missed" in capsys.readouterr().out
 
 
-def test_what_a_server_owes_when_publishing_ends_is_in_the_percentiles(tmp_path, monkeypatch):
+def test_answers_owed_at_the_end_count_in_the_percentiles(tmp_path, monkeypatch):
     """It stalls until after the end: so all but four messages are late, and a median that is small would be a lie."""
     settle, found = Load.settle, tmp_path / "found.json"
     with FaultyServer("stall") as server:
@@ -252,7 +252,7 @@ def test_what_a_server_owes_when_publishing_ends_is_in_the_percentiles(tmp_path,
     assert document["latency_us"]["percentiles"]["p50"] > 100_000
 
 
-def test_a_limit_on_open_files_is_raised_or_named_before_anything_begins(running, capsys):
+def test_open_files_limit_is_raised_or_named_at_the_start(running, capsys):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))

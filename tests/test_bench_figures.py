@@ -92,7 +92,7 @@ def test_what_was_not_measured_is_no_zero(found):
     assert len(curves) == 1
 
 
-def test_a_second_without_deliveries_has_no_latency_of_acks_instead():
+def test_second_without_deliveries_shows_no_latency_of_acks():
     """A server that acknowledges, and delivers nothing for a while, would look like a fast one."""
     options = Options("127.0.0.1", 1, False, Key(*parse_key(KEY)))
     load = Load(options, SimpleNamespace(secure=False))

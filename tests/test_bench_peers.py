@@ -35,7 +35,7 @@ def raw(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_connection_is_opened_with_bytes_that_the_peer_has_answered(name):
+def test_connection_opens_with_bytes_that_the_peer_answered(name):
     """Each step's answer holds what the step waits for: the recorded peer would let us go on."""
     dialect, recorded = PEERS[name].dialect(), ANSWERS[name]
     said = {
@@ -50,7 +50,7 @@ def test_a_connection_is_opened_with_bytes_that_the_peer_has_answered(name):
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_publish_is_acknowledged_once_where_the_peer_does_that(name):
+def test_publish_is_acknowledged_once_where_the_peer_acks(name):
     dialect, recorded = PEERS[name].dialect(), ANSWERS[name]
     assert dialect.template("room000", 3, 128).message == raw(recorded["published"])
     if dialect.ack:
@@ -60,7 +60,7 @@ def test_a_publish_is_acknowledged_once_where_the_peer_does_that(name):
     assert raw(recorded["delivered"]).count(pump.MARK) == (0 if name == "redis-stream" else 1)
 
 
-def test_every_dialect_has_been_recorded_and_every_row_has_ours_and_others():
+def test_every_dialect_is_recorded_and_every_row_is_complete():
     assert {type(PEERS[name].dialect()) for name in ANSWERS} == {type(peer.dialect()) for peer in PEERS.values()}
     for row in ROWS.values():
         assert any(PEERS[name].ours for name in row.peers)
@@ -150,7 +150,7 @@ def faults(outcome: pump.Outcome) -> tuple[int, int, int]:
     return outcome.lost, outcome.repeats, outcome.inversions
 
 
-def test_a_faithful_server_is_found_faithful_and_the_load_is_closed():
+def test_faithful_server_passes_and_the_load_is_closed():
     with fake(faithful) as ends:
         outcome = pump.run(ends, QUICK, ack=b"+")
     assert faults(outcome) == (0, 0, 0)
@@ -168,7 +168,7 @@ def test_marks_are_found_however_they_are_cut(piece):
     assert (outcome.delivered, faults(outcome)) == (200, (0, 0, 0))
 
 
-def test_a_message_that_never_comes_is_counted_lost_and_the_window_stops():
+def test_missing_message_counts_as_lost_and_stops_the_window():
     with fake(lambda n, message: [] if n == 5 else [message]) as ends:
         outcome = pump.run(ends, QUICK, ack=b"+")
     assert faults(outcome) == (2, 0, 0)
@@ -229,7 +229,7 @@ def test_a_connection_that_is_cut_off_ends_the_run_and_is_said():
     assert outcome.stalled
 
 
-def test_messages_carry_the_time_when_they_were_due_also_when_they_were_late():
+def test_late_messages_carry_the_time_when_they_were_due():
     heard: list[bytes] = []
     with fake(faithful, heard=heard) as ends:
         outcome = pump.run(ends, Load(rate=3000, seconds=0.1, warmup_seconds=0, quiet_seconds=5), ack=b"+")
@@ -275,7 +275,7 @@ def test_acknowledgements_are_counted_however_they_are_cut():
     assert (outcome.acked, outcome.stalled) == (200, False)
 
 
-def test_a_peer_that_leaves_before_anything_is_measured_is_a_failed_run(monkeypatch):
+def test_peer_that_leaves_before_the_measurement_fails_the_run(monkeypatch):
     """And no division by the span that was not."""
 
     def gone(ends, load, *, ack, pids):
@@ -301,7 +301,7 @@ def test_a_peer_that_leaves_before_anything_is_measured_is_a_failed_run(monkeypa
         ([0, 1, 2, 9, 3, 4], (5, 0, 0)),  # nobody had stored it
     ],
 )
-def test_of_a_replay_losses_repeats_and_inversions_are_told_apart(replayed, expected):
+def test_replay_losses_repeats_and_inversions_are_distinguished(replayed, expected):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for number in replayed:
@@ -349,7 +349,7 @@ def installed() -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in installed() if name not in ("unbroken-ring", "unbroken-journal")])
-def test_an_installed_peer_takes_and_delivers_what_the_dialect_says(name):
+def test_installed_peer_accepts_and_delivers_its_dialect(name):
     """In small: two pairs where it delivers, then nothing lost, repeated or swapped, and memory and CPU are seen."""
     peer = PEERS[name]
     load = Load(window=4, seconds=0.15, warmup_seconds=0.05)
@@ -362,7 +362,7 @@ def test_an_installed_peer_takes_and_delivers_what_the_dialect_says(name):
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS[8].peers if name in installed()])
-def test_an_installed_peer_gives_back_what_it_has_stored_in_order(name):
+def test_installed_peer_replays_stored_messages_in_order(name):
     peer = replace(PEERS[name], replayed=2000)
     figures = scenarios.measure(ROWS[8], peer, servers.find(peer, {})[0], core=None)
     assert (figures["lost"], figures["inversions"]) == (0, 0)
@@ -372,7 +372,7 @@ def test_an_installed_peer_gives_back_what_it_has_stored_in_order(name):
 # The command
 
 
-def test_a_peer_that_is_not_here_is_named_with_its_package_and_left_out(capsys):
+def test_missing_peer_is_named_with_its_package_and_skipped(capsys):
     assert command.main(["--list", "--peers", "nats", "--program", "nats-server=/nowhere"]) == 0
     said = capsys.readouterr()
     assert "left out: NATS: there is no nats-server: apt install nats-server" in said.err
@@ -403,7 +403,7 @@ def measured(monkeypatch, tmp_path):
     return asked, ["--rows", "4,6", "--peers", "unbroken,unbroken-memory", "--results", str(tmp_path / "peers.json")]
 
 
-def test_rounds_alternate_and_a_second_call_makes_only_what_failed(measured):
+def test_rounds_alternate_and_a_second_call_repeats_failures(measured):
     asked, arguments = measured
     assert command.main([*arguments, "--rounds", "2"]) == 1
     once = [(4, "unbroken"), (4, "unbroken-memory"), (6, "unbroken"), (6, "unbroken-memory")]

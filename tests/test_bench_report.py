@@ -88,13 +88,13 @@ def test_every_aim_names_a_row_and_a_peer_of_it():
     assert sorted(entry["number"] for entry in AIMS["row"]) == list(range(1, 12))
 
 
-def test_where_all_is_reached_nothing_is_missed_and_no_reason_is_asked_for():
+def test_aims_all_reached_ask_for_no_reason():
     text = page(measured())
     assert "missed" not in text
     assert "no reason" not in text
 
 
-def test_a_missed_aim_shows_the_reason_that_a_person_gave_and_asks_for_one_where_there_is_none():
+def test_missed_aim_shows_its_reason_or_asks_for_one():
     held = measured(run(5, "unbroken", rate=30_000.0), run(4, "unbroken", rate=1000.0))
     text = page(held, {"reasons": {"5": "the interpreter"}})
     assert line(text, "| 5 |", "missed").endswith("first release: reached | the interpreter |")
@@ -118,7 +118,7 @@ def test_each_peer_says_what_it_has_done_before_it_acknowledges():
     assert "| JetStream | disk, synced within 2 min |" in text
 
 
-def test_faults_of_any_round_are_shown_and_a_load_at_its_limit_is_said():
+def test_faults_of_any_round_and_a_limiting_load_are_shown():
     lossy = [run(1, "nchan", 1, lost=3), run(1, "nchan", 2), run(1, "nchan", 3, lost=1, cut_off=2)]
     held = measured(*lossy, run(1, "redis", load_share=1.0))
     text = page(held)
@@ -148,7 +148,7 @@ def test_figures_are_told_to_three_digits(value):
         assert number == pytest.approx(value, rel=0.006, abs=0.51)
 
 
-def test_the_command_writes_page_and_pictures_and_leaves_notes_alone(tmp_path, capsys):
+def test_command_writes_page_and_pictures_but_no_notes(tmp_path, capsys):
     notes = '# by hand\n[reasons]\n4 = "a slow disk"\n'
     (tmp_path / "notes.toml").write_text(notes)
     results.save(tmp_path / "peers.json", measured(run(4, "unbroken", rate=1000.0)))

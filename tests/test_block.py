@@ -40,7 +40,7 @@ def test_blocks_are_bounded_as_the_twin_bounds_them(sizes, filler):
 
 
 @given(junk=st.binary(max_size=200), size=st.integers(0, 1 << 32), fixed=st.booleans())
-def test_junk_with_a_right_sum_is_refused_or_read_within_its_bounds(junk, size, fixed):
+def test_junk_with_a_valid_checksum_is_read_within_bounds(junk, size, fixed):
     """What a bug wrote, and not a bad disk: the sum is right, and the counts and sizes lie."""
     body = b"Aa345678" + ((1).to_bytes(4, "big") + bytes(16) + (size % (1 << 32)).to_bytes(4, "big") if fixed else b"")
     body += junk

@@ -37,7 +37,7 @@ def fill(ring, serials, size=1000):
     entries=st.sampled_from([2, 16, 64]),
     data=st.data(),
 )
-def test_readers_of_rings_that_share_a_budget_get_every_frame_once_and_in_order_or_are_told(steps, most, entries, data):
+def test_readers_under_a_shared_budget_get_all_or_are_told(steps, most, entries, data):
     """Invariant: whatever gives way, a ring has the newest of what it took, its streams the newest of their frames."""
     budget = Budget(most)
     drive(budget, steps, entries, data)
@@ -86,7 +86,7 @@ def drive(budget, steps, entries, data):
                 reader[2:] = stream.head, len(models[where].taken)
 
 
-def test_a_budget_that_is_made_smaller_lets_go_of_what_is_beyond_it():
+def test_smaller_budget_evicts_the_excess():
     budget = Budget(1 << 20)
     ring = ring_of(budget.share())
     fill(ring, [n * LONG for n in range(1, 41)])
@@ -111,7 +111,7 @@ def test_the_oldest_gives_way_first_whatever_channel_it_is_in():
     assert max(ring.evicted for ring in rings) == (60 - held) * LONG
 
 
-def test_a_channel_in_which_nothing_happens_is_emptied_before_a_busy_one():
+def test_idle_channel_is_emptied_before_a_busy_one():
     budget = Budget(200_000)
     share = budget.share()
     quiet, busy = ring_of(share), ring_of(share, 1024)
@@ -123,7 +123,7 @@ def test_a_channel_in_which_nothing_happens_is_emptied_before_a_busy_one():
 
 
 @pytest.mark.parametrize("apps", [2, 5])
-def test_who_holds_most_gives_way_and_a_small_app_is_not_pressed(apps):
+def test_largest_app_is_evicted_and_a_small_one_is_not(apps):
     budget = Budget(400_000)
     small, large = [budget.share() for _ in range(apps - 1)], budget.share()
     theirs = [ring_of(share) for share in small]
@@ -137,7 +137,7 @@ def test_who_holds_most_gives_way_and_a_small_app_is_not_pressed(apps):
     assert budget.held <= 400_000
 
 
-def test_frames_go_before_entries_and_the_newest_ones_stay_for_those_at_the_head():
+def test_frames_go_before_entries_except_the_newest():
     budget = Budget(1 << 20)
     share = budget.share()
     ring = ring_of(share, 1024, 1 << 30)
@@ -153,7 +153,7 @@ def test_frames_go_before_entries_and_the_newest_ones_stay_for_those_at_the_head
     assert streams[0].read(streams[0].cursor_at(0) or streams[0].head - 1000, budget=1 << 20) is not None
 
 
-def test_entries_of_others_do_not_push_out_the_frames_of_who_is_at_the_head():
+def test_entries_of_others_do_not_evict_frames_at_the_head():
     budget = Budget(1 << 20)
     share = budget.share()
     canary, flood = ring_of(share), ring_of(share, 1 << 14, 1 << 30)
@@ -183,7 +183,7 @@ def test_a_burst_leaves_no_tables_behind():
     assert stream.read(stream.head - 10, budget=100) == (stream.head, [b"f" * 10])
 
 
-def test_what_a_ring_and_its_streams_held_is_free_when_they_are_gone():
+def test_memory_of_a_deleted_ring_and_its_streams_is_free():
     budget = Budget(1 << 30)
     ring = ring_of(budget.share())
     stream = Stream(ring, None)

@@ -37,16 +37,14 @@ def parse(value: dict[str, list[str]]) -> Capability:
 
 @settings(max_examples=400)
 @given(written=capabilities, channel=channels)
-def test_a_channel_is_allowed_the_union_of_all_resources_that_match(
-    written: dict[str, tuple[str, ...]], channel: str
-) -> None:
+def test_channel_gets_the_union_of_all_matching_resources(written: dict[str, tuple[str, ...]], channel: str) -> None:
     allowed = parse({name: list(words) for name, words in written.items()}).operations(channel)
     assert allowed == mask(model.allowed(written, channel, EVERY))
 
 
 @settings(max_examples=400)
 @given(own=capabilities, wanted=capabilities, tried=st.lists(channels, max_size=8))
-def test_an_intersection_allows_what_both_allow_and_nothing_else(
+def test_intersection_allows_only_what_both_allow(
     own: dict[str, tuple[str, ...]], wanted: dict[str, tuple[str, ...]], tried: list[str]
 ) -> None:
     try:
@@ -99,7 +97,7 @@ def test_intersections_that_the_protocol_gives(
     assert list(found.items()) == list(expected.items())
 
 
-def test_operations_come_in_the_order_requested_also_when_several_resources_grant_them() -> None:
+def test_operations_come_in_the_requested_order() -> None:
     text = '{"canpublish:*":["publish"],"canpublish:andpresence":["presence","publish"]}'
     assert Capability.parse(text).intersect(Capability.parse(text)).text == text
 
@@ -163,7 +161,7 @@ def test_operations_on_everything_concern_the_app() -> None:
     assert capability.everywhere() == Operation.STATS | Operation.CHANNEL_METADATA
 
 
-def test_a_mask_is_a_plain_integer_and_has_a_bit_for_each_operation() -> None:
+def test_mask_is_an_integer_with_one_bit_per_operation() -> None:
     assert type(Operation.PUBLISH) is int
     assert Capability.parse(FULL_TEXT).operations("a") == ALL == (1 << len(NAMES)) - 1
     assert len(NAMES) == 17
@@ -227,7 +225,7 @@ def test_the_bounds_hold_for_texts_maps_resources_and_segments() -> None:
             Capability.parse(json.dumps(too_much, ensure_ascii=False))
 
 
-def test_an_intersection_that_would_not_fit_into_a_token_is_refused() -> None:
+def test_intersection_too_large_for_a_token_is_refused() -> None:
     many = range(limits.CAPABILITY_RESOURCES)
     with pytest.raises(BadRequest, match="too many places"):
         Capability({f"a{n}:*": ("*",) for n in many}).intersect(Capability({f"*:b{n}": ("*",) for n in many}))

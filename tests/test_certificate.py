@@ -128,9 +128,7 @@ def test_a_file_that_may_not_be_read_is_named(settings: Settings) -> None:
         load_certificate(settings)
 
 
-def test_the_command_says_so_in_one_line_and_asks_for_no_password(
-    settings: Settings, root: trustme.CA, tmp_path: Path
-) -> None:
+def test_command_reports_it_in_one_line_without_a_prompt(settings: Settings, root: trustme.CA, tmp_path: Path) -> None:
     assert settings.tls_cert is not None and settings.tls_key is not None
     encrypted_key(settings.tls_cert, settings.tls_key, root)
     command = [Server(tmp_path).executable, "serve", "--listen", "127.0.0.1:0", "--data", tmp_path / "data"]
@@ -174,7 +172,7 @@ def test_a_certificate_past_its_time_is_warned_of_and_taken(
         assert line.startswith(f"tls_cert: {settings.tls_cert}: the certificate {said}")
 
 
-def test_a_change_of_either_file_is_seen_and_none_where_there_is_none(settings: Settings) -> None:
+def test_change_of_either_file_is_seen(settings: Settings) -> None:
     assert settings.tls_cert is not None and settings.tls_key is not None
     stamps = [stamp_of(settings)]
     assert stamp_of(settings) == stamps[0] is not None

@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_named_with_what_it_must_be(value: object, said: st
     assert refusal(value).startswith(said)
 
 
-def test_what_fits_is_taken_and_what_is_not_there_is_the_default() -> None:
+def test_fitting_values_are_taken_and_missing_ones_default() -> None:
     found = checked({"one": ONE | {"more": "unlimited"}, "several": ["a", ONE]}, Outer)
     assert found == Outer(one=Inner(key="k", more="unlimited"), several=("a", Inner(key="k")))
     assert checked({"ofHours": 5, "another": 6}, Lenient).of_hours == 5

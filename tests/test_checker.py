@@ -190,7 +190,7 @@ def test_a_fault_of_storing_is_found(plant, logs, data):
 
 
 @given(logs=true_logs(), data=st.data())
-def test_a_publisher_whose_messages_are_stored_in_another_order_is_found(logs, data):
+def test_publisher_stored_out_of_order_is_found(logs, data):
     stored = {message.mark for message in logs.journal}
     able = [name for name, sent in logs.sent.items() if sum(message.mark in stored for message in sent) >= 2]
     assume(able)
@@ -240,7 +240,7 @@ def test_a_gap_across_a_resume_is_a_gap():
     assert faults_of(events) == [(Kind.GAP, "m5")]
 
 
-def test_a_loss_that_was_told_is_no_gap_where_losses_are_allowed():
+def test_reported_loss_is_no_gap_where_losses_are_allowed():
     events = [Attached(False, entry_serial(2)), delivered(3), Attached(False, entry_serial(5)), delivered(6)]
     assert faults_of(events, may_lose=True) == []
     assert [kind for kind, _ in faults_of(events)] == [Kind.DISCONTINUITY]
@@ -257,7 +257,7 @@ def test_a_message_that_comes_late_is_an_inversion_and_no_gap():
     assert faults_of(events) == [(Kind.INVERSION, "m4")]
 
 
-def test_messages_that_a_subscriber_rightly_does_not_get_are_not_missed():
+def test_messages_not_meant_for_a_subscriber_are_not_missed():
     events = [Attached(False, entry_serial(3)), delivered(4), delivered(6)]
     assert faults_of(events, skips=frozenset({"m5"})) == []
 
@@ -279,7 +279,7 @@ def test_a_part_of_an_entry_that_is_missing_is_a_gap():
     assert [(fault.kind, fault.mark) for fault in faults] == [(Kind.GAP, "part1")]
 
 
-def test_an_unanswered_message_is_a_fault_only_where_all_were_to_be_answered():
+def test_unanswered_message_is_a_fault_only_if_all_need_answers():
     sent = [Sent("m1")]
     assert check([PublisherLog("p", sent)], [], JOURNAL[:1]).faults == ()
     assert check([PublisherLog("p", sent, all_answered=True)], [], JOURNAL[:1]).kinds() == {Kind.UNANSWERED}
@@ -292,5 +292,5 @@ def test_a_report_names_who_and_what_and_stays_short():
     assert "and " in text and len(text.splitlines()) < 40
 
 
-def test_two_messages_with_one_serial_are_a_fault_of_the_journal():
+def test_two_messages_with_one_serial_are_a_journal_fault():
     assert check([], [], [Stored("a", entry_serial(1)), Stored("b", entry_serial(1))]).kinds() == {Kind.JOURNAL_ORDER}

@@ -89,7 +89,7 @@ def test_keys_of_file_command_line_and_environment_add_up(config: Path) -> None:
     assert sorted(key.name for key in settings.keys) == ["a.k", "env.k", "file.k"]
 
 
-def test_a_key_given_again_has_the_last_secret_and_full_capability(config: Path) -> None:
+def test_repeated_key_has_the_last_secret_and_full_capability(config: Path) -> None:
     (key,) = parsed("--config", str(config), "--key", "file.k:other").keys
     assert (key.secret, key.capability.text) == ("other", '{"*":["*"]}')
 
@@ -153,13 +153,13 @@ def test_a_memory_server_with_persisted_namespaces_is_refused(config: Path) -> N
         parsed("--config", str(config), "--durability", "memory")
 
 
-def test_what_kubernetes_says_of_a_service_called_unbroken_is_none_of_ours() -> None:
+def test_kubernetes_variables_of_a_service_are_ignored() -> None:
     told = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "80", "SERVICE_PORT_HTTP": "80", "PORT": "tcp://10.0.0.1:80"}
     told |= {"PORT_80_TCP": "tcp://10.0.0.1:80", "PORT_80_TCP_PROTO": "tcp", "PORT_80_TCP_ADDR": "10.0.0.1"}
     assert parsed(environment={f"UNBROKEN_{name}": value for name, value in told.items()}) == Settings()
 
 
-def test_the_log_is_as_the_command_line_says_else_the_environment_else_the_file(config: Path) -> None:
+def test_log_settings_follow_options_then_environment_then_file(config: Path) -> None:
     config.write_text('log_level = "error"\nlog_format = "json"')
     environment = {"UNBROKEN_LOG_LEVEL": "debug", "UNBROKEN_LOG_FORMAT": ""}
     levels = []
@@ -186,7 +186,7 @@ def test_the_log_is_as_the_command_line_says_else_the_environment_else_the_file(
         (["serve", "--kye", "app1.key1:topsecret"], "--kye app1.key1:*** did you mean --key?"),
     ],
 )
-def test_an_unknown_option_is_named_with_what_may_have_been_meant(
+def test_unknown_option_is_refused_with_a_suggestion(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -205,7 +205,7 @@ def test_wrong_usage_is_exit_status_2(arguments: list[str], capsys: pytest.Captu
     assert "usage: unbroken" in capsys.readouterr().err
 
 
-def test_the_server_is_started_with_the_settings_and_its_status_is_ours(started: list[Settings]) -> None:
+def test_serve_starts_with_the_settings_and_returns_the_status(started: list[Settings]) -> None:
     assert main(["serve", "--listen", "127.0.0.1:0", "--dev"]) == 0
     assert [(settings.port, settings.dev) for settings in started] == [(0, True)]
 
@@ -237,7 +237,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"unbroken {server.VERSION}\n"
 
 
-def test_wherever_all_addresses_are_shown_it_stands_beside_that_keys_need_tls() -> None:
+def test_listen_examples_mention_that_keys_need_tls() -> None:
     """Else who follows the example has 40103 from the first client on."""
     readme = Path(__file__).parent.parent / "README.md"
     for text in (readme.read_text(), cli.SERVE_EXAMPLES):
@@ -248,7 +248,7 @@ def test_wherever_all_addresses_are_shown_it_stands_beside_that_keys_need_tls() 
             assert "40103" in beside and "TLS" in beside
 
 
-def test_help_tells_every_option_its_default_and_how_to_hide_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_every_default_and_how_to_hide_a_key(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", "--help"])
     assert ended.value.code == 0

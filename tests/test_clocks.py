@@ -129,7 +129,7 @@ def test_what_is_sent_again_after_a_late_resume_is_stored_once(make, authority, 
     [(WIRES[0], 4 * DAY_MS), (WIRES[3], -4 * DAY_MS)],
     ids=["ahead, plain", "back, TLS"],
 )
-def test_a_wall_clock_that_is_wrong_for_three_seconds_costs_nobody_anything(make, authority, wire, by_ms):
+def test_wall_clock_wrong_for_three_seconds_costs_nothing(make, authority, wire, by_ms):
     server, context = make(tls=wire[1]), authority[1]
     tls = context if wire[1] else None
     publisher, reader = speak(server, context, wire), speak(server, context, wire)
@@ -193,7 +193,7 @@ def test_what_a_wrong_clock_has_outlived_is_not_forgotten(make):
     assert ask() == 401
 
 
-def test_statistics_of_a_week_survive_a_clock_that_is_wrong_for_a_while(make, authority):
+def test_statistics_of_a_week_survive_a_wrong_clock(make, authority):
     server = make()
     begun_ms = request(server.address, "GET", "/time")[1][0]
     client = speak(server, authority[1], WIRES[0])

@@ -101,7 +101,7 @@ async def started(nursery):
 
 
 @trio.testing.trio_test
-async def test_a_batch_that_fails_is_refused_and_the_next_one_is_stored():
+async def test_failed_batch_is_refused_and_the_next_is_stored():
     async with trio.open_nursery() as nursery:
         bench = await started(nursery)
         bench.journal.failing = 1
@@ -115,7 +115,7 @@ async def test_a_batch_that_fails_is_refused_and_the_next_one_is_stored():
 
 
 @trio.testing.trio_test
-async def test_a_batch_that_was_stored_in_spite_of_the_failure_is_acknowledged():
+async def test_batch_stored_despite_a_failure_is_acknowledged():
     """After a failed sync nothing is known: so the journal is asked."""
     async with trio.open_nursery() as nursery:
         bench = await started(nursery)
@@ -189,7 +189,7 @@ async def up(bench):
 
 
 @pytest.mark.parametrize("lies", [False, True])
-def test_what_is_in_doubt_is_answered_when_the_journal_can_be_asked_and_not_before(lies):
+def test_doubt_is_answered_only_once_the_journal_can_tell(lies):
     @on_a_clock_that_jumps
     async def run(bench):
         told = await down(bench, lies=lies)
@@ -206,7 +206,7 @@ def test_what_is_in_doubt_is_answered_when_the_journal_can_be_asked_and_not_befo
 
 
 @pytest.mark.parametrize("lies", [False, True])
-def test_what_is_new_is_refused_at_once_while_the_journal_stays_closed(lies):
+def test_new_publish_is_refused_at_once_while_journal_is_closed(lies):
     @on_a_clock_that_jumps
     async def run(bench):
         doubtful = await down(bench, lies=lies)
@@ -222,7 +222,7 @@ def test_what_is_new_is_refused_at_once_while_the_journal_stays_closed(lies):
 
 
 @pytest.mark.parametrize("lies", [False, True])
-def test_a_repeat_of_what_is_in_doubt_has_its_outcome_however_late_it_comes(lies):
+def test_repeat_of_a_doubtful_publish_shares_its_outcome(lies):
     """Also when the window of ids has passed meanwhile, and others publish to the channel."""
 
     @on_a_clock_that_jumps
@@ -247,7 +247,7 @@ def test_a_repeat_of_what_is_in_doubt_has_its_outcome_however_late_it_comes(lies
     run()
 
 
-def test_who_waits_too_long_is_told_that_it_is_unknown_once_and_is_forgotten():
+def test_long_waiter_is_told_unknown_once_and_forgotten():
     @on_a_clock_that_jumps
     async def run(bench):
         told = await down(bench, lies=True)
@@ -284,7 +284,7 @@ def test_what_was_in_doubt_for_too_long_is_taken_back_whole(erasing_fails):
     run()
 
 
-def test_what_was_certainly_not_written_is_refused_at_once_though_the_journal_stays_closed():
+def test_certainly_unwritten_publish_is_refused_at_once():
     @on_a_clock_that_jumps
     async def run(bench):
         bench.journal.unwritten = True
@@ -299,7 +299,7 @@ def test_what_was_certainly_not_written_is_refused_at_once_though_the_journal_st
     run()
 
 
-def test_what_needs_no_journal_goes_on_while_others_are_in_doubt_and_in_order():
+def test_publishes_without_journal_continue_in_order_in_doubt():
     @on_a_clock_that_jumps
     async def run(bench):
         told = await down(bench, lies=False)
@@ -313,7 +313,7 @@ def test_what_needs_no_journal_goes_on_while_others_are_in_doubt_and_in_order():
 
 
 @trio.testing.trio_test
-async def test_an_end_while_something_is_in_doubt_tells_that_it_is_unknown():
+async def test_end_during_doubt_reports_an_unknown_outcome():
     bench = Bench()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.committer.run)
@@ -326,7 +326,7 @@ async def test_an_end_while_something_is_in_doubt_tells_that_it_is_unknown():
 
 
 @trio.testing.trio_test
-async def test_cancelling_while_an_append_is_under_way_tells_its_outcome():
+async def test_cancelled_append_under_way_tells_its_outcome():
     bench = Bench()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.committer.run)

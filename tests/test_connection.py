@@ -124,7 +124,7 @@ def test_the_key_changes_even_within_one_millisecond() -> None:
     assert len(set(keys)) == 11
 
 
-def test_a_newer_transport_supersedes_one_that_still_looks_alive() -> None:
+def test_newer_transport_supersedes_one_that_looks_alive() -> None:
     connections = table()
     first = connect(connections, owner="old")
     second = connections.resume(first.key, ALICE, NOW)
@@ -136,7 +136,7 @@ def test_a_newer_transport_supersedes_one_that_still_looks_alive() -> None:
     assert connections.live == 1
 
 
-def test_the_key_before_stays_valid_because_connected_may_have_been_lost() -> None:
+def test_previous_key_stays_valid_in_case_connected_was_lost() -> None:
     connections = table()
     first = connect(connections)
     connections.resume(first.key, ALICE, NOW + 1)
@@ -155,7 +155,7 @@ def test_a_closed_connection_cannot_be_resumed() -> None:
     assert code(lambda: connections.resume(first.key, ALICE, NOW)) == 80005
 
 
-def test_a_connection_that_was_lost_too_long_ago_is_gone_swept_or_not() -> None:
+def test_connection_lost_too_long_ago_is_gone() -> None:
     connections = table()
     first, second = connect(connections), connect(connections)
     for opened in (first, second):
@@ -216,14 +216,14 @@ def test_a_connection_is_resumed_across_a_restart_for_the_ttl() -> None:
     assert after.live == 1
 
 
-def test_a_restart_in_the_same_millisecond_changes_the_key_all_the_same() -> None:
+def test_restart_in_the_same_millisecond_still_changes_the_key() -> None:
     first = connect(table(life=1))
     after = table(life=2, earlier={1: NOW})
     second = after.resume(first.key, ALICE, NOW)
     assert after.resume(second.key, ALICE, NOW).connection is second.connection
 
 
-def test_a_key_that_its_life_is_not_known_to_have_issued_is_none_of_it() -> None:
+def test_key_not_known_as_issued_by_its_life_is_refused() -> None:
     """The life went on from a copy: what it gave out there means nothing here, also if its clock stood still."""
     noted: list[int] = []
     before = Connections(SECRET, life=1, earlier={}, ttl_ms=TTL, limit=9, note_key=noted.append, random=counting())
@@ -245,7 +245,7 @@ def test_keys_of_a_life_that_nobody_remembers_are_too_old() -> None:
     assert code(lambda: table(life=3).resume(first.key, ALICE, NOW)) == 80005
 
 
-def test_a_connection_resumed_and_closed_after_a_restart_is_not_resumed_again_with_its_old_key() -> None:
+def test_closed_connection_is_not_resumed_with_its_old_key() -> None:
     first = connect(table(life=1))
     after = table(life=2, earlier={1: NOW})
     second = after.resume(first.key, ALICE, NOW)
@@ -255,7 +255,7 @@ def test_a_connection_resumed_and_closed_after_a_restart_is_not_resumed_again_wi
     assert code(lambda: after.resume(second.key, ALICE, NOW)) == 80005
 
 
-def test_after_a_restart_an_older_key_stays_beaten_by_the_newer_one() -> None:
+def test_older_key_stays_superseded_after_a_restart() -> None:
     before = table(life=1)
     first = connect(before)
     second = before.resume(first.key, ALICE, NOW + 1)
@@ -272,7 +272,7 @@ def test_a_crash_loop_is_survived_too() -> None:
     assert after.resume(second.key, ALICE, NOW + 30).connection.id == first.connection.id
 
 
-def test_what_guards_against_old_keys_is_bounded_and_forgotten_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guards_against_old_keys_are_bounded_and_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "TOMBSTONES", 2)
     before = table(life=1)
     keys = [connect(before).key for _ in range(4)]
@@ -304,7 +304,7 @@ def test_so_many_are_live_and_no_more() -> None:
     assert connections.get(first.connection.id) is first.connection  # it may come back later
 
 
-def test_so_many_are_kept_and_the_longest_lost_is_forgotten_first() -> None:
+def test_full_table_forgets_the_longest_lost_connection_first() -> None:
     connections = table(limit=2)
     keys = []
     for at in range(3):
@@ -316,7 +316,7 @@ def test_so_many_are_kept_and_the_longest_lost_is_forgotten_first() -> None:
     assert connections.resume(keys[1], ALICE, NOW).superseded is None
 
 
-def test_no_two_connections_have_one_id_and_none_has_that_of_no_connection() -> None:
+def test_connection_ids_are_unique_and_never_that_of_none() -> None:
     given_ = iter([bytes(8), bytes(7) + b"\x0f", b"\1" * 8, b"\1" * 8, b"\2" * 8])
     connections = Connections(SECRET, life=1, earlier={}, ttl_ms=TTL, limit=9, random=lambda size: next(given_))
     first, second = connections.open(ALICE, NOW), connections.open(ALICE, NOW)

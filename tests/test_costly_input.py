@@ -316,7 +316,7 @@ def test_a_request_of_too_many_values_is_refused(server: Server, kind: str, path
         assert rest.ask("GET", "/time").status == 200
 
 
-def test_a_thousand_messages_with_all_that_they_may_have_are_published(server: Server, channel: str) -> None:
+def test_thousand_messages_with_all_members_are_published(server: Server, channel: str) -> None:
     messages = [{name: value for name, value in message.items() if name != "id"} for message in FULL]
     for kind in ("json", "msgpack"):
         with RawClient(server.address, format=kind) as client:

@@ -170,7 +170,7 @@ def status(server: Server, token: str) -> int:
 
 
 @pytest.mark.parametrize(("name", "damage", "follow"), REFUSED)
-def test_who_follows_the_advice_has_keys_journal_and_messages_again(
+def test_following_the_advice_restores_keys_and_messages(
     server: Server, before: Before, name: str, damage: Damage, follow: Follow
 ) -> None:
     damage(found(server.data, name))
@@ -206,9 +206,7 @@ def test_a_journal_that_is_moved_elsewhere_leaves_the_keys(server: Server, befor
     assert request(server.address, "GET", "/channels/x/messages", key=before.key)[0] == 200
 
 
-def test_a_new_secret_of_a_sound_directory_ends_tokens_and_sessions_and_nothing_else(
-    server: Server, before: Before
-) -> None:
+def test_new_secret_ends_only_tokens_and_sessions(server: Server, before: Before) -> None:
     with server, RawClient(server.address) as client:
         session = client.connection_key
     after = Server(server.directory, config=CONFIG, arguments=["--new-secret"])

@@ -79,7 +79,7 @@ def test_a_flipped_bit_in_the_secret_is_reported_and_left_alone(path: Path) -> N
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "short"])
-def test_a_new_secret_is_made_when_it_is_asked_for_and_nothing_else_changes(path: Path, damage: str) -> None:
+def test_new_secret_on_request_changes_nothing_else(path: Path, damage: str) -> None:
     with DataDirectory.open(path) as directory:
         old = directory.secret
         with directory.apps.changing() as apps:
@@ -118,7 +118,7 @@ def test_a_secret_that_has_gone_missing_is_not_made_anew(path: Path, remains: st
     assert not (path / "secret").exists()
 
 
-def test_a_start_that_was_cut_off_before_the_secret_begins_again(path: Path) -> None:
+def test_start_cut_off_before_the_secret_begins_again(path: Path) -> None:
     path.mkdir(parents=True)
     (path / "lock").touch()
     (path / "secret.new").write_bytes(b"half")
@@ -126,7 +126,7 @@ def test_a_start_that_was_cut_off_before_the_secret_begins_again(path: Path) -> 
         assert len(directory.secret) == 32
 
 
-def test_a_second_server_is_refused_with_the_process_of_the_first(path: Path) -> None:
+def test_second_server_is_refused_and_names_the_first_process(path: Path) -> None:
     with DataDirectory.open(path), pytest.raises(StartupFailed, match=f"process {os.getpid()}.*--data"):
         DataDirectory.open(path)
     DataDirectory.open(path).close()
@@ -177,7 +177,7 @@ def test_a_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
 # lives
 
 
-def test_each_run_is_another_life_and_the_earlier_ones_are_known(path: Path) -> None:
+def test_each_run_is_a_new_life_and_knows_the_earlier_ones(path: Path) -> None:
     with DataDirectory.open(path) as first:
         assert first.earlier_lives == {}
         first.note_alive(NOW)
@@ -191,7 +191,7 @@ def test_each_run_is_another_life_and_the_earlier_ones_are_known(path: Path) -> 
         assert third.earlier_lives == {second.life: NOW + 2, first.life: NOW + 1}
 
 
-def test_a_run_too_short_to_be_noted_takes_the_earlier_ones_not_with_it(path: Path) -> None:
+def test_run_too_short_to_be_noted_keeps_the_earlier_lives(path: Path) -> None:
     with DataDirectory.open(path) as first:
         first.note_alive(NOW)
     DataDirectory.open(path).close()
@@ -231,7 +231,7 @@ def test_the_newest_key_of_each_life_is_known_to_the_next_ones(path: Path) -> No
         assert third.earlier_lives == {first.life: NOW, second.life: NOW + 12}
 
 
-def test_keys_that_an_older_server_did_not_note_count_for_a_while_after_it_was_last_alive(path: Path) -> None:
+def test_unnoted_keys_of_an_older_server_count_for_a_while(path: Path) -> None:
     DataDirectory.open(path).close()
     (path / "alive").write_text(f"0000000a {NOW}\n")
     with DataDirectory.open(path) as directory:

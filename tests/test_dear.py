@@ -126,7 +126,7 @@ def sung(served, meanwhile):
         return canary.stop()
 
 
-def test_a_canary_is_served_while_all_of_the_dearest_requests_are(served):
+def test_canary_is_served_during_the_most_expensive_requests(served):
     """Complete, in order, and 99 of 100 within 50 ms, beside what a busy machine takes from one that is alone."""
     found = []
     for _ in range(4):
@@ -139,7 +139,7 @@ def test_a_canary_is_served_while_all_of_the_dearest_requests_are(served):
     raise AssertionError(found)
 
 
-def test_giant_rewinds_take_no_memory_but_a_batch_for_each_reader(served):
+def test_giant_rewinds_take_only_one_batch_per_reader(served):
     """Fails where what they go over is gathered: megabytes for each of them."""
     clients = [served.client(format) for format in FORMATS * 30]
     before = rss(served.server.pid)
@@ -167,7 +167,7 @@ def numbers(client, channel, count):
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 4, 1000, 2000, 4999])
-def test_a_rewind_counts_whole_what_it_is_asked_for_in_memory_and_on_disk(served, client, wanted):
+def test_rewind_is_counted_completely_in_memory_and_on_disk(served, client, wanted):
     """Entries have three messages each, and the first one comes in part; the ring holds 512 of them."""
     last = DEEP_ENTRIES * DEEP_MESSAGES
     client.attach("kept:deep", params={"rewind": str(wanted)})
@@ -182,7 +182,7 @@ def test_one_that_asks_for_more_than_there_is_gets_all_there_is(served, client, 
     assert numbers(client, "kept:deep-1", 2000) == list(range(2000))
 
 
-def test_what_is_published_meanwhile_follows_without_a_gap_or_a_repeat(served, client, channel):
+def test_publishes_during_a_rewind_follow_without_gap_or_repeat(served, client, channel):
     channel = f"kept:{channel}-{served.tls is not None}-{client.format}"
     served.fill(channel, 1500, 1)
     stopping, count = threading.Event(), 1500
@@ -209,7 +209,7 @@ def test_what_is_published_meanwhile_follows_without_a_gap_or_a_repeat(served, c
         thread.join()
 
 
-def test_ones_own_messages_count_but_do_not_come_where_echo_is_off(served, client, channel):
+def test_own_messages_count_but_do_not_come_without_echo(served, client, channel):
     channel = f"kept:{channel}-{served.tls is not None}-{client.format}"
     served.fill(channel, 10, 1)
     for _ in range(5):
@@ -218,7 +218,7 @@ def test_ones_own_messages_count_but_do_not_come_where_echo_is_off(served, clien
     assert numbers(client, channel, 3) == [7, 8, 9]
 
 
-def test_who_detaches_while_its_rewind_is_counted_gets_no_backlog(served, client):
+def test_detach_during_a_rewind_gets_no_backlog(served, client):
     for _ in range(20):
         client.send({"action": Action.ATTACH, "channel": "kept:deep", "params": {"rewind": "5000"}})
         client.send({"action": Action.DETACH, "channel": "kept:deep"})
@@ -230,7 +230,7 @@ def test_who_detaches_while_its_rewind_is_counted_gets_no_backlog(served, client
     assert numbers(client, "kept:deep", 3) == [last - 3, last - 2, last - 1]
 
 
-def test_who_attaches_anew_while_its_rewind_is_counted_gets_the_one_that_it_asked_for_last(served):
+def test_attach_during_a_rewind_gets_the_last_requested_rewind(served):
     """Together in one send, so that the second is there before the first has been counted."""
     last = DEEP_ENTRIES * DEEP_MESSAGES
     for _ in range(10):

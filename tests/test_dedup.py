@@ -51,7 +51,7 @@ def test_the_hash_is_siphash_2_4_with_128_bits(size: int) -> None:
     assert siphash128(KEY, bytes(range(size))).hex() == SIPHASH_128[size]
 
 
-def test_the_hash_depends_on_every_bit_of_the_key_and_of_the_data() -> None:
+def test_hash_depends_on_every_bit_of_key_and_data() -> None:
     data = bytes(range(41))
     hashes = {siphash128(KEY, data)}
     for bit in range(128):
@@ -194,9 +194,7 @@ TestBesideItsModel = Machine.TestCase
 
 
 @given(st.integers(1, 200_000), st.integers(2, 64), st.integers(0, 2**47), st.integers(0, 10**6))
-def test_an_id_is_found_for_the_whole_window_and_gone_a_bucket_later(
-    window_ms: int, buckets: int, ms: int, early: int
-) -> None:
+def test_id_is_found_for_the_window_and_gone_a_bucket_later(window_ms: int, buckets: int, ms: int, early: int) -> None:
     window = DedupWindow(KEY, window_ms, buckets)
     width = -(-window_ms // (buckets - 1))
     add(window, "id", at(ms, 65_535), 999)
@@ -219,7 +217,7 @@ def test_a_bucket_goes_as_a_whole_and_no_other_goes_with_it() -> None:
     assert [window.find("last of its bucket"), window.find("first of the next")] == [None, (at(first + WIDTH), 0)]
 
 
-def test_a_clock_that_jumps_far_ahead_forgets_everything_and_one_that_steps_back_nothing() -> None:
+def test_clock_ahead_forgets_all_and_clock_back_nothing() -> None:
     window = DedupWindow(KEY)
     for n in range(100):
         add(window, f"id {n}", at(NOW + n * 1000), 0)
@@ -230,7 +228,7 @@ def test_a_clock_that_jumps_far_ahead_forgets_everything_and_one_that_steps_back
     assert window.expire(NOW) == 0
 
 
-def test_serials_that_jump_ahead_move_the_window_and_expire_counts_what_they_drove_out() -> None:
+def test_serials_ahead_move_the_window_and_expire_counts_them() -> None:
     window = DedupWindow(KEY)
     add(window, "old", at(NOW), 0)
     add(window, "new", at(NOW + 10**9), 0)
@@ -239,7 +237,7 @@ def test_serials_that_jump_ahead_move_the_window_and_expire_counts_what_they_dro
     assert window.expire(NOW) == 0
 
 
-def test_a_restore_that_begins_too_early_keeps_what_is_within_the_window() -> None:
+def test_restore_that_starts_too_early_keeps_only_the_window() -> None:
     """The journal's entries come in order, and some are older than the window."""
     window = DedupWindow(KEY)
     window.expire(NOW)
@@ -291,7 +289,7 @@ def test_taking_back_any_of_many_leaves_all_the_others() -> None:
         assert window.memory == DedupWindow(KEY).memory
 
 
-def test_adding_and_taking_back_for_ever_does_not_grow_the_table() -> None:
+def test_add_and_take_back_repeatedly_does_not_grow_the_table() -> None:
     window = DedupWindow(KEY)
     for n in range(50):
         add(window, f"kept {n}", at(NOW, n), 0)
@@ -325,9 +323,7 @@ def test_many_ids_are_all_found_at_few_bytes_each(form: str, least: int, most: i
 
 
 @pytest.mark.parametrize(("connections", "each"), [(20_000, 2), (3_000, 11), (5, 9_000)])
-def test_what_connections_count_is_found_however_many_they_are_and_whatever_they_leave_out(
-    connections: int, each: int
-) -> None:
+def test_counted_ids_are_found_whatever_their_number_and_holes(connections: int, each: int) -> None:
     """Beside a dict: ids that come in order, with holes, and late; taken back, used again, repeated."""
     window, order, held, most = DedupWindow(KEY), random.Random(connections), {}, 0
     numbers = [0] * connections
@@ -367,7 +363,7 @@ def test_no_single_add_pays_for_moving_a_whole_bucket() -> None:
     assert largest <= 128 * 1024
 
 
-def test_a_window_that_is_empty_or_has_become_so_costs_next_to_nothing() -> None:
+def test_empty_or_emptied_window_costs_almost_nothing() -> None:
     empty = DedupWindow(KEY).memory
     assert empty <= 128
     window = DedupWindow(KEY)
@@ -407,7 +403,7 @@ def test_the_longest_window_holds_the_largest_serials() -> None:
 
 
 @pytest.mark.parametrize("form", ["hZ2kQ9w1Ab:{}:0", "id {}"])
-def test_serials_that_jump_by_years_within_a_bucket_change_nothing_about_the_time_of_ids(form: str) -> None:
+def test_serials_jumping_years_within_a_bucket_keep_ids(form: str) -> None:
     """They follow the wall clock, which may be set from 1970 to today, or back; windows go by one that never jumps."""
     window, serials = DedupWindow(KEY), [1, at(NOW), at(NOW, 1), at(5), at(2**48 - 1, 65_535)]
     for n, serial in enumerate(serials):
@@ -450,7 +446,7 @@ def test_ids_differ_by_every_byte_and_by_the_key() -> None:
 
 
 @pytest.mark.parametrize("width", [2, 9, 10, 100, 1000])
-def test_a_publish_that_a_connection_counts_takes_the_same_however_many_messages_it_has(width: int) -> None:
+def test_counted_publish_takes_the_same_for_any_message_count(width: int) -> None:
     window = DedupWindow(KEY)
     for n in range(1000):
         window.add_all(f"hZ2kQ9w1Ab:{n}", width, at(NOW, n + 1), NOW)
@@ -503,7 +499,5 @@ def test_a_publish_of_which_a_part_was_used_alone_is_not_new() -> None:
         ("", None),
     ],
 )
-def test_what_looks_like_an_id_that_a_connection_counts_names_the_connection(
-    message_id: str, whose: str | None
-) -> None:
+def test_id_in_counted_form_names_its_connection(message_id: str, whose: str | None) -> None:
     assert connection_named(message_id) == whose

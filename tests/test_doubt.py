@@ -44,7 +44,7 @@ def in_doubt(server: Server, entries: int = 1) -> None:
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["readable", "closed"])
-def test_what_was_refused_is_not_stored_after_a_kill_and_no_retry_doubles_anything(
+def test_refused_publish_is_not_stored_after_a_kill(
     make_server: MakeServer, channel: str, disk: FailingDisk, closed: bool
 ) -> None:
     """Publishers in both formats, by the short and the long way, with ids and without, under load."""
@@ -75,7 +75,7 @@ def names_in(server: Server, channel: str) -> list[str]:
     return [message["name"] for message in history(server.address, channel)]
 
 
-def test_over_a_connection_nothing_is_said_of_what_is_in_doubt_until_it_is_known(
+def test_doubt_over_a_connection_is_answered_only_once_known(
     make_server: MakeServer, channel: str, disk: FailingDisk
 ) -> None:
     """In both formats, each kind of publish: by the short way, and by the long one."""
@@ -185,7 +185,7 @@ def asked(channel: str, disk: FailingDisk) -> Iterator[Callable[[Server], list[A
         asking.rest.close()
 
 
-def test_over_http_nothing_is_said_of_what_is_in_doubt_until_it_is_known(
+def test_doubt_over_http_is_answered_only_once_known(
     make_server: MakeServer, channel: str, disk: FailingDisk, asked: Callable[[Server], list[Asking]]
 ) -> None:
     server = make_server(executable=disk.executable)
@@ -208,7 +208,7 @@ def test_over_http_nothing_is_said_of_what_is_in_doubt_until_it_is_known(
 
 
 @pytest.mark.parametrize("ends", ["mended", "drained"])
-def test_who_has_waited_long_enough_is_told_that_it_is_unknown_and_by_which_id_it_is_stored_once(
+def test_long_http_waiter_is_told_unknown_and_the_stored_id(
     make_server: MakeServer, disk: FailingDisk, asked: Callable[[Server], list[Asking]], ends: str
 ) -> None:
     server = make_server(executable=disk.executable)
@@ -238,7 +238,7 @@ def test_who_has_waited_long_enough_is_told_that_it_is_unknown_and_by_which_id_i
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 @pytest.mark.parametrize("ends", ["mended", "drained"])
-def test_a_client_that_has_waited_long_enough_is_disconnected_and_finds_it_stored_once(
+def test_long_waiting_client_is_disconnected_and_stored_once(
     make_server: MakeServer, channel: str, disk: FailingDisk, format: str, ends: str
 ) -> None:
     server = make_server(executable=disk.executable)

@@ -33,7 +33,7 @@ def test_what_was_acknowledged_survives_a_killed_server(make_server, channel, du
     assert attach(server, channel, place)["flags"] & 4
 
 
-def test_memory_keeps_the_ring_and_says_after_a_restart_that_continuity_is_lost(make_server, channel):
+def test_memory_after_a_restart_reports_lost_continuity(make_server, channel):
     server = make_server(arguments=["--durability", "memory"])
     place = talk(server, channel, 50)
     assert [message["data"] for message in history(server.address, channel)] == [str(n) for n in range(50)]

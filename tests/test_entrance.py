@@ -106,7 +106,7 @@ def test_who_takes_too_long_or_goes_away_is_forgotten(door):
     assert len(door.entrance) == 0
 
 
-def test_no_more_wait_than_may_and_the_others_come_in_afterwards():
+def test_waiting_newcomers_are_bounded_and_others_follow():
     door = Door(max_waiting=3)
     slow = [door.knock(b"GET") for _ in range(3)]
     door.settle(3)
@@ -122,7 +122,7 @@ def test_no_more_wait_than_may_and_the_others_come_in_afterwards():
     door.close()
 
 
-def test_a_crowd_that_says_nothing_keeps_others_out_for_a_moment_only():
+def test_silent_crowd_delays_others_only_briefly():
     door = Door(max_waiting=3)
     silent = [door.knock() for _ in range(2)]
     door.settle(2)
@@ -203,7 +203,7 @@ def test_descriptors_beyond_a_number_are_left_for_others():
     door.close()
 
 
-def test_after_stop_nobody_comes_in_and_those_who_wait_are_sent_away(door):
+def test_after_stop_newcomers_and_waiting_ones_are_sent_away(door):
     slow = door.knock(b"GET")
     door.settle(1)
     door.entrance.stop()
@@ -215,7 +215,7 @@ def test_after_stop_nobody_comes_in_and_those_who_wait_are_sent_away(door):
     assert door.entrance.poll(0) == []
 
 
-def test_once_shut_nobody_is_accepted_and_those_who_are_there_go_on(door):
+def test_after_shut_nobody_is_accepted_and_others_continue(door):
     client = door.knock(HEAD[:9])
     door.settle(1)
     door.entrance.shut()
@@ -250,7 +250,7 @@ def test_other_bounds_hold_from_then_on_for_those_who_wait_too(door):
 
 
 @pytest.mark.parametrize("pieces", [(b"\x16\x03\x01",), (b"\x16",)])
-def test_what_begins_as_tls_is_handed_up_at_once_for_no_head_will_come(door, pieces):
+def test_tls_start_is_handed_up_at_once(door, pieces):
     client = door.knock()
     door.settle(1)
     for piece in pieces:

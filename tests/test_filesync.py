@@ -46,18 +46,18 @@ def test_every_log_from_the_newest_one_on_is_synced(tmp_path, filesync):
     assert sync(filesync) == 0
 
 
-def test_a_log_that_was_there_at_the_first_sync_is_synced_however_old_it_is(tmp_path, filesync):
+def test_log_present_at_the_first_sync_is_synced_at_any_age(tmp_path, filesync):
     unsyncable(tmp_path, "000007.log")
     assert sync(filesync) != 0
 
 
-def test_a_log_older_than_the_newest_at_the_last_sync_is_not_looked_at_again(tmp_path, filesync):
+def test_log_older_than_the_last_synced_newest_is_skipped(tmp_path, filesync):
     assert sync(filesync) == 0
     unsyncable(tmp_path, "000011.log")
     assert sync(filesync) == 0
 
 
-def test_a_log_is_old_only_after_a_sync_that_succeeded_with_a_newer_one(tmp_path, filesync):
+def test_log_is_old_only_after_a_successful_newer_sync(tmp_path, filesync):
     assert sync(filesync) == 0
     log(tmp_path, 20)
     unsyncable(tmp_path, "000019.log")
@@ -69,7 +69,7 @@ def test_a_log_is_old_only_after_a_sync_that_succeeded_with_a_newer_one(tmp_path
     assert sync(filesync) == 0
 
 
-def test_a_log_that_comes_between_two_syncs_is_synced_however_it_comes(tmp_path, filesync):
+def test_log_that_appears_between_two_syncs_is_synced(tmp_path, filesync):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     unsyncable(elsewhere, "000015.log")
@@ -89,7 +89,7 @@ def test_other_files_are_left_alone(tmp_path, filesync, name):
     assert sync(filesync) == 0
 
 
-def test_a_log_that_was_removed_is_no_error_but_a_directory_without_any_is(tmp_path, filesync):
+def test_removed_log_is_no_error_but_an_empty_directory_is(tmp_path, filesync):
     log(tmp_path, 13)
     assert sync(filesync) == 0
     (tmp_path / "000012.log").unlink()

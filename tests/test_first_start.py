@@ -56,7 +56,7 @@ def until_ready(read: object, process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
-def test_a_port_that_is_taken_is_found_out_before_anything_is_made(tmp_path: Path, host: str) -> None:
+def test_taken_port_is_detected_before_anything_is_created(tmp_path: Path, host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         said = refused(tmp_path / "data", "--listen", f"{host}:{port}")
@@ -64,7 +64,7 @@ def test_a_port_that_is_taken_is_found_out_before_anything_is_made(tmp_path: Pat
     assert not (tmp_path / "data").exists()
 
 
-def test_of_two_that_are_bound_to_one_port_the_slower_one_is_told() -> None:
+def test_slower_of_two_servers_on_one_port_is_told() -> None:
     first = ports.bind("127.0.0.1", 0)
     port = first[0].getsockname()[1]
     second = ports.bind("127.0.0.1", port)
@@ -84,7 +84,7 @@ def test_of_two_that_are_bound_to_one_port_the_slower_one_is_told() -> None:
         ("192.0.2.1", r"cannot listen on 192\.0\.2\.1:\d+: .*: this machine has no such address; 127\.0\.0\.1 accepts"),
     ],
 )
-def test_an_address_that_is_none_of_this_machine_is_named_with_what_to_do(host: str, said: str) -> None:
+def test_foreign_address_is_named_with_advice(host: str, said: str) -> None:
     with pytest.raises(StartupFailed, match=said):
         ports.bind(host, 8080)
 
@@ -109,7 +109,7 @@ def test_all_addresses_of_a_host_have_one_port(monkeypatch: pytest.MonkeyPatch) 
         ports.close(bound)
 
 
-def test_the_first_key_is_in_a_file_for_its_owner_alone_and_in_no_log(tmp_path: Path) -> None:
+def test_first_key_is_in_a_private_file_and_in_no_log(tmp_path: Path) -> None:
     data = tmp_path / "data"
     process = serve(data, "--listen", "127.0.0.1:0")
     assert process.stdout is not None
@@ -131,7 +131,7 @@ def test_who_sits_at_a_terminal_is_shown_the_first_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", *(["[::]"] if Path("/proc/net/if_inet6").exists() else [])])
-def test_development_where_others_can_reach_it_has_to_be_asked_for(tmp_path: Path, host: str) -> None:
+def test_public_development_mode_must_be_requested(tmp_path: Path, host: str) -> None:
     said = refused(tmp_path / "data", "--listen", f"{host}:0", "--dev")
     assert re.match(rf"unbroken: dev: anybody who can reach {re.escape(host)}:\d+ .* --dev-anywhere", said), said
     assert not (tmp_path / "data").exists()
@@ -141,9 +141,7 @@ def test_development_where_others_can_reach_it_has_to_be_asked_for(tmp_path: Pat
     ("host", "options"),
     [("127.0.0.1", ["--dev"]), ("localhost", ["--dev"]), ("0.0.0.0", ["--dev", "--dev-anywhere"]), ("0.0.0.0", [])],
 )
-def test_development_on_this_machine_and_anything_else_anywhere_is_as_it_was(
-    tmp_path: Path, host: str, options: list[str]
-) -> None:
+def test_local_development_and_other_addresses_are_unchanged(tmp_path: Path, host: str, options: list[str]) -> None:
     process = serve(tmp_path / "data", "--listen", f"{host}:0", "--key", "a.b:secret", *options)
     assert process.stdout is not None
     assert " ready on " in process.stdout.readline()

@@ -165,7 +165,7 @@ def test_a_client_hears_what_was_said_however_it_is_cut(said: tuple[bytes, list[
     cut_places,
     st.sampled_from([0, 10, 100, 200, LIMIT]),
 )
-def test_flipped_bits_are_judged_like_the_model_and_like_wsproto(
+def test_flipped_bits_are_judged_like_the_model_and_wsproto(
     said: tuple[bytes, list[Event]], flips: list[tuple[int, int]], cuts: list[int], limit: int
 ) -> None:
     damaged = bytearray(said[0] or frame(PING, b""))
@@ -359,7 +359,7 @@ def test_text_is_checked_exactly_as_python_does() -> None:
 # ---- bounds
 
 
-def test_a_silent_sender_is_held_by_what_it_sent_not_by_what_it_announced() -> None:
+def test_silent_sender_is_charged_for_what_it_sent() -> None:
     decoder = FrameDecoder(1 << 20)
     data = frame(BINARY, bytes(500_000))
     at, held = 0, 0
@@ -390,7 +390,7 @@ def test_the_limit_is_checked_when_the_length_is_known(head: bytes) -> None:
     assert decoder.buffered == 0
 
 
-def test_fragments_are_refused_by_their_sum_before_the_last_one_is_sent() -> None:
+def test_fragments_too_large_in_sum_are_refused_before_the_last() -> None:
     decoder = FrameDecoder(1000)
     assert receive(decoder, frame(BINARY, bytes(900), fin=False)) == []
     assert receive(decoder, frame(CONTINUATION, bytes(101))[:2]) == [Event(ERROR, b"", 1009)]
@@ -456,7 +456,7 @@ REASONS = ["", "bye", "x" * 200, "é" * 100, "€" * 60, "x" + "€" * 60, "😀
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_a_close_says_its_code_and_whole_characters_of_its_reason(reason: str) -> None:
+def test_close_has_its_code_and_whole_characters_of_its_reason(reason: str) -> None:
     (heard,) = decode(encode_close(1001, reason), client_side=True)
     assert (heard.kind, heard.code) == (CLOSE, 1001)
     assert reason.startswith(heard.payload.decode())

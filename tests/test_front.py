@@ -9,7 +9,7 @@ from tests.peer import CLOSE, Peer, all_said_to, frame, message, upgrade
 from tests.rawclient import RawClient
 
 
-def test_a_refused_client_that_talks_on_at_once_is_told_and_nobody_else_notices(server, channel):
+def test_talkative_refused_client_is_told_and_others_unaffected(server, channel):
     attach = message({"action": 10, "channel": channel})
     for talk in ([message({"action": 0})], [b"\xff\xff\xff"], [frame(CLOSE)], [attach] * 50):
         assert b"40101" in all_said_to(server.address, upgrade(key="app1.key1:wrong") + b"".join(talk))
@@ -22,7 +22,7 @@ def test_what_comes_with_the_request_is_served(server, channel):
     assert data.index(b'"action":4') < data.index(channel.encode()) < data.index(b'"action":8')
 
 
-def test_an_attach_that_comes_with_the_end_of_the_transport_leaves_the_connection_resumable(server, channel):
+def test_attach_at_the_end_of_a_transport_keeps_it_resumable(server, channel):
     with RawClient(server.address) as client:
         client.publish(channel, {"data": "so that it is awake"})
         for _ in range(20):
@@ -45,7 +45,7 @@ def test_connections_that_come_and_go_leave_nothing_behind(server):
         assert client.skip_to(0)["id"] == "x"
 
 
-def test_a_channel_is_followed_under_so_many_names_and_always_under_its_own(server, channel):
+def test_names_followed_for_a_channel_are_bounded_but_its_own(server, channel):
     with RawClient(server.address) as client:
         answers = []
         for n in range(40):
@@ -61,7 +61,7 @@ def test_a_channel_is_followed_under_so_many_names_and_always_under_its_own(serv
         assert sorted(names) == sorted([channel, *(f"[?x={n}]{channel}" for n in range(32))])
 
 
-def test_many_replays_of_one_client_that_does_not_read_share_one_bound(server, channel):
+def test_replays_of_one_unread_client_share_one_bound(server, channel):
     with RawClient(server.address, receive_buffer=1 << 16) as client, RawClient(server.address) as publisher:
         publisher.pour(channel, *["x" * 10_000 for _ in range(20)])
         publisher.acked(20)

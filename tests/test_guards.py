@@ -90,7 +90,7 @@ def test_a_name_is_judged_without_its_params(server: Server, channel: str) -> No
             client.attach(f"[?rewind=1]{channel}2")
 
 
-def test_a_mode_that_was_not_asked_for_is_not_granted_by_more_rights(server: Server, channel: str) -> None:
+def test_mode_not_requested_is_not_granted_by_more_rights(server: Server, channel: str) -> None:
     with RawClient(server.address) as other, with_rights(server, channel, "subscribe") as client:
         client.send({"action": Action.ATTACH, "channel": channel, "flags": MODES["publish"] | (1 << 18)})
         assert client.expect(Action.ATTACHED)["flags"] & EVERY_MODE == 1 << 18

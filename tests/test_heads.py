@@ -105,7 +105,7 @@ TWO_LENGTHS = {
 
 @before_it
 @pytest.mark.parametrize("sent", TWO_LENGTHS.values(), ids=TWO_LENGTHS.keys())
-def test_a_body_whose_length_two_may_read_differently_is_refused_and_nothing_behind_it_is_read(
+def test_body_of_ambiguous_length_is_refused_with_all_behind_it(
     served: Served, before: list[bytes], sent: bytes
 ) -> None:
     with served.peer() as peer:
@@ -173,7 +173,7 @@ def test_a_refused_upgrade_has_a_body_with_code_and_reason(
         assert peer.hears_end()
 
 
-def test_who_speaks_another_version_is_told_which_is_spoken_here(served: Served) -> None:
+def test_wrong_protocol_version_is_told_the_supported_one(served: Served) -> None:
     with served.peer() as peer:
         peer.send(instead("sec-websocket-version", "8"))
         status, headers, _ = peer.answer()
@@ -236,7 +236,7 @@ def test_a_path_of_another_protocol_is_refused_by_its_name(served: Served, path:
             assert path in message and f"belongs to the {protocol} protocol" in message
 
 
-def test_a_path_that_only_looks_like_one_of_another_protocol_has_no_name(served: Served) -> None:
+def test_path_that_resembles_another_protocol_is_not_named(served: Served) -> None:
     for path in ("/application", "/apps/1/settings", "/channels/app/nothing", "/socket", "/x/y/websocket"):
         with served.peer() as peer:
             peer.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -46,7 +46,7 @@ def asked_by_rewind(server: Server, channel: str) -> str:
 
 
 @pytest.mark.parametrize("ask", [asked_by_rest, asked_by_rewind])
-def test_while_reads_fail_the_server_is_not_well_also_when_nobody_asks_any_more(
+def test_failing_reads_keep_health_bad_even_if_nobody_asks(
     make_server: MakeServer, tmp_path: Path, channel: str, ask: Callable[[Server, str], str]
 ) -> None:
     disk = FailingDisk(tmp_path)
@@ -65,7 +65,7 @@ def test_while_reads_fail_the_server_is_not_well_also_when_nobody_asks_any_more(
     assert request(server.address, "GET", channel_path(channel))[0] == 200
 
 
-def test_reads_that_hang_are_answered_and_told_until_the_disk_answers_again(
+def test_hanging_reads_are_refused_until_the_disk_answers(
     make_server: MakeServer, tmp_path: Path, channel: str
 ) -> None:
     disk = FailingDisk(tmp_path)
@@ -84,7 +84,7 @@ def test_reads_that_hang_are_answered_and_told_until_the_disk_answers_again(
     assert status == 200 and [message["serial"] for message in body] == serials
 
 
-def test_a_slow_read_is_not_a_hung_one_and_others_do_not_make_it_one() -> None:
+def test_only_one_read_that_does_not_end_counts_as_hung() -> None:
     failing = Failing()
     watch = ReadWatch(failing)
 
@@ -106,9 +106,7 @@ def test_a_slow_read_is_not_a_hung_one_and_others_do_not_make_it_one() -> None:
     trio.run(main)
 
 
-def test_while_something_damaged_is_met_the_server_is_not_well_and_names_neither_channel_nor_file(
-    make_server: MakeServer, channel: str
-) -> None:
+def test_damage_makes_health_bad_without_naming_channel_or_file(make_server: MakeServer, channel: str) -> None:
     server = make_server()
     publish(server.address, channel, [{"data": "x" * 1000}] * 40)
     server.restart()  # its log becomes tables
@@ -122,7 +120,7 @@ def test_while_something_damaged_is_met_the_server_is_not_well_and_names_neither
     assert health(server) == (503, [f"stored messages cannot be read: {DAMAGED}"])
 
 
-def test_what_is_damaged_is_told_until_nobody_has_met_it_for_a_while() -> None:
+def test_damage_is_reported_until_unseen_for_a_while() -> None:
     failing = Failing()
     watch = ReadWatch(failing)
 
@@ -145,7 +143,7 @@ def test_what_is_damaged_is_told_until_nobody_has_met_it_for_a_while() -> None:
     trio.run(main)
 
 
-def test_a_read_that_fails_again_goes_on_counting_and_one_that_works_does_not() -> None:
+def test_failed_read_extends_and_good_read_does_not() -> None:
     failing = Failing()
     works: list[bool] = []
 
@@ -181,7 +179,7 @@ def test_what_a_store_says_does_not_name_the_place_of_its_files(tmp_path: Path) 
     [("IO error: x", JournalUnavailable), ("Corruption: x", JournalCorrupted)],
     ids=["disk", "damage"],
 )
-def test_whatever_a_look_among_the_silent_meets_is_told_as_the_journal_s_error(
+def test_errors_among_silent_channels_are_journal_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, told: type[Exception]
 ) -> None:
     """Anything else would end the server: nobody expects RocksDB's own errors."""
@@ -204,7 +202,7 @@ def test_whatever_a_look_among_the_silent_meets_is_told_as_the_journal_s_error(
         journal.close()
 
 
-def test_a_file_of_ours_that_can_not_be_used_is_told_to_the_log_alone(make_server: MakeServer) -> None:
+def test_unusable_own_file_is_named_only_in_the_log(make_server: MakeServer) -> None:
     server = make_server(arguments=["--dev"])
     apps = server.data / "apps.json"
     apps.write_text("{")

@@ -29,7 +29,7 @@ PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         (None, {}, PHYSICAL),
     ],
 )
-def test_the_memory_of_the_machine_is_what_the_narrowest_group_leaves_of_it(tmp_path, group, files, expected):
+def test_machine_memory_is_the_narrowest_group_limit(tmp_path, group, files, expected):
     if group is not None:
         (tmp_path / "proc/self").mkdir(parents=True)
         (tmp_path / "proc/self/cgroup").write_text(group + "\n")
@@ -50,7 +50,7 @@ def test_budgets_are_worked_out_from_it_unless_they_are_given(memory, ring, bodi
     assert given.within(memory) == given
 
 
-def test_room_for_bodies_in_which_the_largest_would_not_fit_is_refused_at_start():
+def test_bodies_budget_below_the_largest_body_is_refused():
     with pytest.raises(StartupFailed, match=r"bodies_bytes: must be at least 4 times .*, 8,388,608, got 8,388,607"):
         Settings(limits=Limits(bodies_bytes=8 * MIB - 1)).within(GIB)
     assert Settings(limits=Limits(bodies_bytes=8 * MIB)).within(GIB).limits.ring_bytes == 256 * MIB

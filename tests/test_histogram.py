@@ -16,7 +16,7 @@ VALUES = st.one_of(
 
 
 @given(values=st.lists(VALUES, min_size=1, max_size=200), percent=st.floats(0, 100), cut=st.integers(0, 200))
-def test_percentiles_are_right_to_three_digits_however_the_values_were_gathered(values, percent, cut):
+def test_percentiles_are_right_to_three_digits(values, percent, cut):
     whole, part = Histogram(), Histogram()
     for value in values[:cut]:
         whole.record(value)
@@ -35,7 +35,7 @@ def test_percentiles_are_right_to_three_digits_however_the_values_were_gathered(
     assert all(sum(value <= step for value in values) == count for step, count in steps)
 
 
-def test_what_is_beyond_the_scale_is_told_as_the_largest_value_and_never_as_less():
+def test_value_beyond_the_scale_is_reported_as_the_maximum():
     """A report's last column is the maximum: a stall of ten minutes is none of 134 seconds."""
     histogram = Histogram()
     for value in (5, 600_000_000, 700_000_000):

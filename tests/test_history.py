@@ -115,7 +115,7 @@ def refused(archive: FakeArchive, params: dict[str, str]) -> int:
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_pages_joined_are_the_channels_messages_while_others_arrive(data: st.DataObject) -> None:
+def test_joined_pages_are_the_messages_while_others_arrive(data: st.DataObject) -> None:
     archive, serial = FakeArchive(), (NOW - 50) << 16
 
     def arrive() -> None:
@@ -215,7 +215,7 @@ def test_a_start_in_the_future_is_an_empty_page_and_no_error() -> None:
         assert items(page) == [] and link(page, "next") is None
 
 
-def test_what_is_past_retention_is_not_shown_though_it_is_on_disk() -> None:
+def test_expired_messages_are_not_shown_though_on_disk() -> None:
     archive = FakeArchive()
     archive.add((NOW - 100) << 16, 2)
     archive.add((NOW - 10) << 16, 1)
@@ -292,7 +292,7 @@ def test_a_cursor_is_a_message_of_this_very_log() -> None:
             assert refused(archive, {"cursor": cursor, "direction": direction}) == 40011
 
 
-def test_a_cursor_that_expired_ends_the_pages_backwards_and_is_refused_forwards() -> None:
+def test_expired_cursor_ends_backward_and_is_refused_forward() -> None:
     archive = FakeArchive()
     archive.retained = NOW - 50
     archive.add((NOW - 10) << 16, 1)
@@ -301,7 +301,7 @@ def test_a_cursor_that_expired_ends_the_pages_backwards_and_is_refused_forwards(
     assert refused(archive, {"cursor": cursor, "direction": "forwards"}) == 40011
 
 
-def test_pages_forwards_go_on_after_a_message_that_expired_only_if_none_expired_with_it() -> None:
+def test_forward_pages_continue_unless_their_entry_expired() -> None:
     archive = FakeArchive()
     for ago in (100, 80, 60):
         archive.add((NOW - ago) << 16, 2)
@@ -315,7 +315,7 @@ def test_pages_forwards_go_on_after_a_message_that_expired_only_if_none_expired_
     assert refused(archive, following) == 40011
 
 
-def test_entries_of_an_older_series_stay_readable_and_link_by_their_own_serials() -> None:
+def test_entries_of_an_older_series_link_by_their_own_serials() -> None:
     archive = FakeArchive()
     archive.add((NOW - 10) << 16, 2, series=OLD_SERIES)
     archive.add((NOW - 5) << 16, 2)
@@ -375,7 +375,7 @@ def test_a_parameter_out_of_range_is_refused(params: dict[str, str]) -> None:
     assert refused(FakeArchive(), params) == 40003
 
 
-def test_times_beyond_the_48_bits_of_a_serial_are_as_good_as_its_end() -> None:
+def test_times_beyond_48_bits_count_as_the_last_serial() -> None:
     archive = FakeArchive()
     archive.add(NOW << 16, 1)
     for direction in ("backwards", "forwards"):
@@ -384,7 +384,7 @@ def test_times_beyond_the_48_bits_of_a_serial_are_as_good_as_its_end() -> None:
         assert items(page_of(archive, {"start": str(10**19), "direction": direction})) == []
 
 
-def test_a_page_is_made_in_parts_that_keep_nobody_waiting_and_that_joined_are_the_page() -> None:
+def test_page_in_parts_delays_nobody_and_joins_to_the_whole() -> None:
     archive = FakeArchive()
     for n in range(30):
         archive.add((NOW - n << 16) + 1 if n == 0 else (NOW << 16) + n + 1, 40 if n % 3 else 300, size=200)

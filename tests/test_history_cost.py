@@ -102,7 +102,7 @@ def test_a_page_reads_the_blocks_that_it_is_in_and_no_others(
 @pytest.mark.parametrize(
     "params", [{}, {"direction": "forwards"}, {"start": str(NOW + ENTRIES + 1000), "direction": "forwards"}]
 )
-def test_a_page_of_messages_that_came_one_by_one_reads_little_more_than_itself(
+def test_page_of_single_messages_reads_little_more_than_itself(
     journal: RocksJournal, monkeypatch: pytest.MonkeyPatch, params: dict[str, str]
 ) -> None:
     archive = JournalArchive(journal, monkeypatch)
@@ -111,7 +111,7 @@ def test_a_page_of_messages_that_came_one_by_one_reads_little_more_than_itself(
 
 
 @pytest.mark.parametrize("direction", ["forwards", "backwards"])
-def test_a_page_of_large_messages_reads_no_more_than_it_may_hold(
+def test_page_of_large_messages_reads_no_more_than_its_limit(
     journal: RocksJournal, monkeypatch: pytest.MonkeyPatch, direction: str
 ) -> None:
     archive = JournalArchive(journal, monkeypatch)

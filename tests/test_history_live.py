@@ -45,7 +45,7 @@ class Publisher:
         self._thread.join()
 
 
-def test_history_until_the_attach_and_what_is_live_are_everything_once(server: Server, channel: str) -> None:
+def test_history_until_attach_and_live_are_everything_once(server: Server, channel: str) -> None:
     with Publisher(server, channel) as publisher, RawClient(server.address) as client:
         attached = client.attach(channel)
         before: list[str] = []
@@ -57,7 +57,7 @@ def test_history_until_the_attach_and_what_is_live_are_everything_once(server: S
     assert before and live
 
 
-def test_who_attaches_to_a_quiet_channel_can_ask_for_what_was_before(make_server: Callable[..., Server]) -> None:
+def test_attach_to_a_quiet_channel_can_read_what_was_before(make_server: Callable[..., Server]) -> None:
     config = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 2\n[namespaces.memory]\ndurability = 'memory'\n"
     server = make_server(config=config)
     channels = ("room", "memory:room", "nobody:was:ever:here")
@@ -79,7 +79,7 @@ def test_who_attaches_to_a_quiet_channel_can_ask_for_what_was_before(make_server
             assert (status, answer["error"]["code"]) == (404, 90008), channel
 
 
-def test_pages_are_those_of_the_first_ones_moment_while_messages_arrive(server: Server, channel: str) -> None:
+def test_pages_show_the_moment_of_the_first_one(server: Server, channel: str) -> None:
     with Publisher(server, channel) as publisher:
         found: list[str] = []
         turning = pages(server, channel, "limit=4")
@@ -96,7 +96,7 @@ def test_pages_are_those_of_the_first_ones_moment_while_messages_arrive(server: 
     ]
 
 
-def test_what_is_in_memory_and_what_is_not_any_more_are_one_history(make_server: Callable[..., Server]) -> None:
+def test_messages_in_memory_and_evicted_ones_are_one_history(make_server: Callable[..., Server]) -> None:
     server = make_server(config="[limits]\nring_entries_per_channel = 16\n")
     for n in range(40):
         extras = {"extras": {"ephemeral": True}} if n % 5 == 4 else {}

@@ -70,7 +70,7 @@ class World:
     most=st.integers(1, 5),
     data=st.data(),
 )
-def test_each_is_answered_once_in_the_order_of_its_connection_and_as_if_nothing_had_waited(
+def test_each_is_answered_once_in_order_as_without_waiting(
     numbers: list[tuple[str, int, str]], near: int, most: int, data: st.DataObject
 ) -> None:
     world, told, first = World(), [], {}
@@ -105,7 +105,7 @@ def test_each_is_answered_once_in_the_order_of_its_connection_and_as_if_nothing_
     assert world.sequencer.common.pending_bytes == 0 and world.channel.held is None
 
 
-def test_what_is_past_the_window_is_new_and_nothing_overtakes_it() -> None:
+def test_id_past_the_window_is_new_and_nothing_overtakes_it() -> None:
     """The journal has let go of the first, the id is still there: a bucket is let go of as a whole."""
     world = World()
     world.stage(asked(world.channel, 0))
@@ -121,7 +121,7 @@ def test_what_is_past_the_window_is_new_and_nothing_overtakes_it() -> None:
     assert world.sequencer.common.remembered == len(world.channel.dedup) == 2
 
 
-def test_what_can_t_be_looked_up_is_told_and_the_next_has_its_turn() -> None:
+def test_failed_lookup_is_told_and_the_next_proceeds() -> None:
     world = World()
     first = world.stage(asked(world.channel, 0))
     world.commit()

@@ -72,7 +72,7 @@ def test_a_folder_of_ext_names_none_above_it(folder):
 
 
 @pytest.mark.parametrize("name", ["posts.pyx", "answer.pyx", "permits.pyx", "patience.pxd", "http_request.pxd"])
-def test_a_room_of_publishes_over_http_touches_its_own_fields_alone(name):
+def test_http_publish_modules_touch_only_their_own_fields(name):
     touched = re.findall(r"\b(\w+)\._[a-z]\w*", (ROOT / "ext" / "net" / name).read_text())
     assert set(touched) <= {"self"}
 
@@ -129,7 +129,7 @@ def test_only_what_puts_the_server_together_names_the_node():
     assert naming == ["assembly"]
 
 
-def test_the_server_names_only_some_rooms_of_ext_and_there_are_rooms_to_look_at():
+def test_server_imports_only_some_ext_modules():
     assert len(modules("ext")) > 10
     assert len(modules("engine")) > 15
     assert "ext" in imported(ROOT / "server" / "node" / "node.py")

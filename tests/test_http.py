@@ -131,7 +131,7 @@ def in_virtual_time(function: Callable[[], Awaitable[None]]) -> None:
     trio.run(function, clock=MockClock(autojump_threshold=0))
 
 
-def test_a_connection_is_kept_alive_and_serves_one_request_after_the_other() -> None:
+def test_connection_is_kept_alive_for_several_requests() -> None:
     async def main() -> None:
         async with connected() as stream:
             client = H11Client(stream)
@@ -148,7 +148,7 @@ def test_a_connection_is_kept_alive_and_serves_one_request_after_the_other() -> 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_pipelined_requests_are_answered_in_order_however_they_are_cut(data: st.DataObject) -> None:
+def test_pipelined_requests_in_any_pieces_are_answered_in_order(data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.sampled_from(["get", "post", "chunked"]), min_size=1, max_size=5))
     sent = b""
     for n, kind in enumerate(kinds):
@@ -179,7 +179,7 @@ def test_pipelined_requests_are_answered_in_order_however_they_are_cut(data: st.
     in_virtual_time(main)
 
 
-def test_a_head_is_answered_with_the_length_and_without_the_body() -> None:
+def test_head_request_gets_the_length_without_the_body() -> None:
     async def main() -> None:
         async with connected() as stream:
             client = H11Client(stream)
@@ -215,7 +215,7 @@ def test_a_client_that_waits_for_100_continue_is_told_to_go_on() -> None:
     in_virtual_time(main)
 
 
-def test_a_client_that_waits_with_a_body_too_large_is_refused_before_it_sends_it() -> None:
+def test_expect_with_too_large_a_body_is_refused_before_it() -> None:
     async def main() -> None:
         head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5001\r\n\r\n"
         async with connected(head) as stream:
@@ -241,7 +241,7 @@ def test_connection_close_is_obeyed() -> None:
     in_virtual_time(main)
 
 
-def test_a_peer_that_closed_its_sending_side_still_gets_its_answer() -> None:
+def test_peer_with_closed_sending_side_gets_its_answer() -> None:
     async def main() -> None:
         async with connected(b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n") as stream:
             await stream.send_eof()
@@ -280,7 +280,7 @@ def test_a_request_that_ends_too_early_gets_no_answer() -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n", 400),
     ],
 )
-def test_what_is_no_http_is_refused_and_nothing_after_it_is_read(sent: bytes, status: int) -> None:
+def test_invalid_http_is_refused_and_reading_ends(sent: bytes, status: int) -> None:
     async def main() -> None:
         async with connected(sent + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n") as stream:
             assert refusal_in(await drained(stream)) == (status, 40008 if b"Content-Length" in sent else 40000)
@@ -417,7 +417,7 @@ def test_an_idle_connection_is_let_go_without_a_word() -> None:
     in_virtual_time(main)
 
 
-def test_who_has_been_idle_for_long_is_let_go_of_when_there_is_no_room() -> None:
+def test_long_idle_connection_is_closed_when_there_is_no_room() -> None:
     async def main() -> None:
         idle = IdleConnections()
         request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -483,7 +483,7 @@ def test_a_peer_that_goes_away_is_nothing_to_talk_about(sent: bytes, caplog: pyt
     assert not caplog.records
 
 
-def test_at_drain_the_idle_go_at_once_and_the_busy_after_their_answer() -> None:
+def test_drain_closes_idle_at_once_and_busy_after_the_answer() -> None:
     async def main() -> None:
         idle = IdleConnections()
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"

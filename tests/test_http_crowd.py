@@ -27,9 +27,7 @@ def refused(one: Peer) -> bool:
     return bool(readable) and one.refusal()[1] == 50004
 
 
-def test_slow_senders_of_large_bodies_fill_their_room_and_no_more(
-    make_server: Callable[..., Server], channel: str
-) -> None:
+def test_slow_senders_of_large_bodies_stay_within_their_bound(make_server: Callable[..., Server], channel: str) -> None:
     server = make_server()
     publish(server.address, channel, {"data": "first"})
     before = rss(server.pid)

@@ -45,7 +45,7 @@ def test_a_head_that_is_refused_is_told_so_without_a_body(sent: bytes, status: i
     ],
     ids=["large", "slow", "chunk", "query", "head"],
 )
-def test_a_refusal_has_the_format_and_the_origin_that_the_request_has_named(sent: bytes) -> None:
+def test_refusal_has_the_format_and_origin_of_the_request(sent: bytes) -> None:
     async def main() -> None:
         fields = b"Accept: application/x-msgpack\r\nOrigin: https://there"
         async with connected(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + sent % fields) as stream:
@@ -73,7 +73,7 @@ def test_what_one_request_has_named_does_not_count_for_the_next() -> None:
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 
 
-def test_bodies_share_a_room_and_who_finds_it_full_is_told_to_come_back() -> None:
+def test_full_body_memory_is_refused_with_retry() -> None:
     async def main() -> None:
         bodies = Bodies(most=5000, free=100)
         async with (

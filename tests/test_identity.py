@@ -197,7 +197,7 @@ def test_new_credentials_must_be_those_of_the_same_client(
         assert found == [None if told == ANY else told] * 2
 
 
-def test_a_connection_lives_as_long_as_the_newest_token_that_it_came_with(server: Server) -> None:
+def test_connection_lives_as_long_as_its_newest_token(server: Server) -> None:
     def coming(seconds: float) -> str:
         return jwt(client_id="x", iat=time.time(), exp=time.time() + seconds)
 
@@ -224,7 +224,7 @@ def test_new_credentials_must_be_those_of_the_same_app(make_server: Any) -> None
 
 
 @pytest.mark.parametrize("kind", ["token", "jwt"])
-def test_less_rights_end_what_they_no_longer_permit_and_nothing_else(server: Server, channel: str, kind: str) -> None:
+def test_reduced_rights_end_only_what_they_forbid(server: Server, channel: str, kind: str) -> None:
     def narrowed(rights: dict[str, list[str]]) -> str:
         return jwt(capability=json.dumps(rights)) if kind == "jwt" else token(server.address, rights)
 

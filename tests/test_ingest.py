@@ -116,7 +116,7 @@ STEP = st.one_of(
 
 
 @given(steps=st.lists(STEP, max_size=30), client_id=st.sampled_from([None, "ann", "ä" * 40]))
-def test_the_short_way_and_the_long_way_end_in_the_same_log_with_the_same_answers(steps, client_id):
+def test_fast_and_slow_path_give_the_same_log_and_answers(steps, client_id):
     short, long = Publisher(True, client_id), Publisher(False, client_id)
     next_serial = 0
     for step in [*steps, True, True]:
@@ -172,7 +172,7 @@ PLAIN = protocol_message("one", 0, [{"data": "x"}], False)
         (b"", {}, "there is nothing"),
     ],
 )
-def test_what_is_not_usual_is_left_to_the_long_way_and_nothing_has_changed(payload, bounds, why):
+def test_unusual_publish_goes_to_the_slow_path_unchanged(payload, bounds, why):
     publisher = Publisher(True, **bounds)
     assert not publisher.ingest.offer(payload, False), why
     assert len(publisher.sequencer) == len(publisher.acks) == publisher.common.remembered == 0
@@ -195,7 +195,7 @@ def test_beyond_a_bound_the_long_way_decides():
     assert not full.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
 
 
-def test_what_was_granted_ends_when_it_is_revoked_or_the_channel_sleeps():
+def test_grant_ends_when_revoked_or_when_the_channel_sleeps():
     publisher = Publisher(True)
     messages = iter(protocol_message("one", n, [{"data": "x"}], False) for n in range(100))
     assert publisher.ingest.offer(next(messages), False)
@@ -213,7 +213,7 @@ def test_what_was_granted_ends_when_it_is_revoked_or_the_channel_sleeps():
     assert not publisher.ingest.offer(next(messages), False)
 
 
-def test_a_refused_publish_can_be_sent_again_as_if_for_the_first_time():
+def test_refused_publish_can_be_sent_again_as_new():
     publisher = Publisher(True)
     publisher.send(PLAIN, False)
     publisher.settle(False)
@@ -241,12 +241,12 @@ thread.join()
 """
 
 
-def test_a_long_queue_of_answers_is_freed_without_a_deep_recursion():
+def test_long_answer_queue_is_freed_without_recursion():
     """On a small stack, or it would take millions of them; in a process of its own, for it is that which would end."""
     assert subprocess.run([sys.executable, "-c", LONG_QUEUE], timeout=60).returncode == 0
 
 
-def test_a_channel_that_fell_asleep_and_was_opened_anew_takes_the_short_way_again():
+def test_reopened_channel_takes_the_fast_path_again():
     publisher = Publisher(True)
     messages = iter(protocol_message("one", n, [{"data": "x"}], False) for n in range(100))
     assert publisher.ingest.offer(next(messages), False)

@@ -137,7 +137,7 @@ def test_it_holds_what_its_plain_twin_holds(tmp_path_factory, steps, data):
         journal.close()
 
 
-def test_nothing_is_dropped_before_its_retention_and_everything_soon_after(tmp_path):
+def test_entries_are_kept_for_their_retention_and_dropped_soon(tmp_path):
     journal = journal_at(tmp_path, window_ms=WINDOW_MS)
     start = 1_000_000_000_000
     for step in range(60):
@@ -156,7 +156,7 @@ def test_nothing_is_dropped_before_its_retention_and_everything_soon_after(tmp_p
     journal.close()
 
 
-def test_a_cursor_older_than_the_floor_is_continuous_only_if_the_chain_proves_it(tmp_path):
+def test_cursor_below_the_floor_needs_proof_by_the_chain(tmp_path):
     journal = journal_at(tmp_path, window_ms=WINDOW_MS)
     old, new = 1_000_000 * MS, 2_000_000 * MS
     journal.append([block("chained", old), block("lost", old + 1, old + 2), block("idle", old + 3)], synced=True)
@@ -250,7 +250,7 @@ def test_forgetting_an_app_leaves_its_neighbours(tmp_path):
 
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("fault", ["write", "sync"])
-def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fault, halves):
+def test_failed_append_is_unseen_and_settled_by_recovery(tmp_path, fault, halves):
     stores = []
 
     def open_store(path):
@@ -282,7 +282,7 @@ def test_a_failed_append_is_refused_unseen_and_settled_by_recovery(tmp_path, fau
     journal.close()
 
 
-def test_while_it_cannot_reopen_it_says_why_and_takes_up_again_later(tmp_path):
+def test_failed_reopen_tells_the_reason_and_recovers_later(tmp_path):
     broken, stores = [], []
 
     def open_store(path):
@@ -310,7 +310,7 @@ def test_while_it_cannot_reopen_it_says_why_and_takes_up_again_later(tmp_path):
         journal.recover()
 
 
-def test_without_a_descriptor_to_look_around_with_it_says_so_and_takes_up_again_later(tmp_path, monkeypatch):
+def test_lack_of_descriptors_is_told_and_recovered_later(tmp_path, monkeypatch):
     stores = []
 
     def open_store(path):
@@ -335,7 +335,7 @@ def test_without_a_descriptor_to_look_around_with_it_says_so_and_takes_up_again_
     journal.close()
 
 
-def test_what_is_damaged_is_reported_for_its_channel_and_no_other(tmp_path):
+def test_damage_is_reported_for_its_channel_alone(tmp_path):
     journal = journal_at(tmp_path)
     journal.append([block("bad", 1), block("good", 2)], synced=True)
     family = next(iter(journal._state.table)).family
@@ -367,7 +367,7 @@ def test_a_second_opener_is_told_that_the_directory_is_in_use(tmp_path):
         (False, "", False),
     ],
 )
-def test_the_written_log_knows_no_earlier_life_when_the_machine_died(tmp_path, clean, boot, same):
+def test_written_log_forgets_earlier_lives_after_a_power_cut(tmp_path, clean, boot, same):
     journal = journal_at(tmp_path)
     series, written = journal.series, journal.series_for(False)
     assert journal.series_for(True) == series != written
@@ -385,7 +385,7 @@ def test_the_written_log_knows_no_earlier_life_when_the_machine_died(tmp_path, c
     journal.close()
 
 
-def test_a_journal_that_is_reopened_after_a_failure_goes_on_with_its_life(tmp_path):
+def test_journal_reopened_after_a_failure_keeps_its_life(tmp_path):
     journal = journal_at(tmp_path)
     journal.append([block("a", 10, series=journal.series)], synced=True)
     before = journal.series, journal.series_for(False)
@@ -396,7 +396,7 @@ def test_a_journal_that_is_reopened_after_a_failure_goes_on_with_its_life(tmp_pa
     journal.close()
 
 
-def test_the_head_is_raised_to_what_is_kept_elsewhere_and_never_lowered(tmp_path):
+def test_head_rises_to_serials_kept_elsewhere_and_never_falls(tmp_path):
     journal = journal_at(tmp_path)
     journal.append([block("a", 10)], synced=True)
     for serial in (40, 20):
@@ -422,7 +422,7 @@ def test_the_head_is_raised_to_what_is_kept_elsewhere_and_never_lowered(tmp_path
         block("a", 30, series="short"),
     ],
 )
-def test_a_block_that_cannot_be_stored_is_refused_and_the_others_are_stored(tmp_path, bad):
+def test_unstorable_block_is_refused_and_others_are_stored(tmp_path, bad):
     journal = journal_at(tmp_path)
     journal.append([block("a", 10)], synced=True)
     refused = journal.append([block("b", 40), bad], synced=True)
@@ -500,7 +500,7 @@ def test_the_memory_journal_holds_nothing_and_says_so():
     assert MemoryJournal().series_for(True) != journal.series_for(True)
 
 
-def test_an_entry_of_a_former_class_vouches_for_nothing_after_a_change(tmp_path):
+def test_entry_of_a_former_class_proves_nothing_after_a_change(tmp_path):
     journal = journal_at(tmp_path, layout="chat=p1")
     journal.append([block("a", 5 * MS, retention="p1")], synced=True)
     journal.close()
@@ -513,7 +513,7 @@ def test_an_entry_of_a_former_class_vouches_for_nothing_after_a_change(tmp_path)
     journal.close()
 
 
-def test_a_read_that_meets_a_bucket_dropped_under_it_begins_anew(tmp_path):
+def test_read_that_meets_a_dropped_bucket_begins_anew(tmp_path):
     """A page must not skip the dropped bucket and go on: that would be a hole inside of it."""
     drop_at = []
 

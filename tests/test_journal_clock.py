@@ -102,7 +102,7 @@ def server(tmp_path):
 
 @given(data=st.data())
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_is_done_to_the_clock_what_is_kept_and_dropped_goes_by_what_has_passed(data):
+def test_retention_follows_elapsed_time_whatever_the_clock(data):
     with tempfile.TemporaryDirectory() as directory:
         one = Server(Path(directory) / "journal")
         for _ in range(data.draw(st.integers(1, 20))):
@@ -130,7 +130,7 @@ def test_whatever_is_done_to_the_clock_what_is_kept_and_dropped_goes_by_what_has
         one.journal.close()
 
 
-def test_four_days_ahead_for_three_seconds_cost_nobody_his_history(server):
+def test_clock_four_days_ahead_for_three_seconds_loses_nothing(server):
     for _ in range(5):
         server.publish("kept")
         server.life.passes(60_000)
@@ -152,7 +152,7 @@ def test_four_days_ahead_for_three_seconds_cost_nobody_his_history(server):
     assert read_all(server.journal, "kept") == []
 
 
-def test_after_a_step_back_messages_expire_as_before_and_buckets_stay_few(server):
+def test_after_a_step_back_messages_expire_and_buckets_are_few(server):
     server.publish("brief")
     server.machine.wall_ms -= 10 * DAY_MS
     for _ in range(40):
@@ -167,7 +167,7 @@ def test_after_a_step_back_messages_expire_as_before_and_buckets_stay_few(server
     assert len([bucket for bucket in server.journal._state.table if bucket.retention == "p1"]) <= 3
 
 
-def test_what_a_crash_interrupts_right_after_a_step_is_known_by_its_age(server):
+def test_crash_right_after_a_clock_step_keeps_ages(server):
     """The mark is written with the first entry that needs it."""
     server.publish("brief")
     server.machine.wall_ms -= DAY_MS
@@ -195,7 +195,7 @@ class Failing(RocksStore):
         super().write(rows)
 
 
-def test_marks_of_an_append_that_failed_are_written_with_the_next(tmp_path):
+def test_marks_of_a_failed_append_are_written_with_the_next(tmp_path):
     journal = RocksJournal(tmp_path, window_ms=WINDOW_MS, open_store=Failing, boot_id="boot-0")
     life = Life(Machine(), STEP_MS, journal.timeline)
     life.machine.wall_ms += DAY_MS
@@ -212,7 +212,7 @@ def test_marks_of_an_append_that_failed_are_written_with_the_next(tmp_path):
     again.close()
 
 
-def test_a_directory_from_before_there_were_steady_times_goes_on_by_the_wall_clock(tmp_path):
+def test_directory_without_steady_time_uses_the_wall_clock(tmp_path):
     journal = RocksJournal(tmp_path, window_ms=WINDOW_MS, boot_id="boot-0")
     machine = Machine()
     journal.append([block("kept", machine.wall_ms << 16, retention="p1", series=journal.series)], synced=True)

@@ -83,7 +83,7 @@ def check_chain(journal):
 
 
 @pytest.mark.parametrize("mode", ["synced", "written"])
-def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(tmp_path, mode):
+def test_acknowledged_entries_survive_a_kill(tmp_path, mode):
     acknowledged = {"a": set(), "b": set()}
     for life in range(4):
         writer = start_writer(tmp_path / "journal", mode)
@@ -106,7 +106,7 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(tmp_path, mod
         journal.close()
 
 
-def test_a_disk_that_fills_up_refuses_and_takes_up_again_when_there_is_room(tmp_path):
+def test_full_disk_refuses_and_recovers_when_there_is_space(tmp_path):
     """The file size limit makes the log's next write fail as a full disk does."""
     writer = start_writer(tmp_path / "journal", "synced", 600, 200_000)
     lines, _ = writer.communicate(timeout=60)
@@ -177,7 +177,7 @@ def record_starts(data):
     return starts
 
 
-def test_a_flipped_byte_in_the_log_is_reported_and_nothing_wrong_is_read(crashed, tmp_path):
+def test_flipped_byte_in_the_log_is_reported(crashed, tmp_path):
     """Among the bytes are all of a record's head: lengths that RocksDB takes for a torn tail, and types
     that make it spin. Only a length of the very last record cannot be told from a tear."""
     data = newest_log(crashed).read_bytes()
@@ -194,7 +194,7 @@ def test_a_flipped_byte_in_the_log_is_reported_and_nothing_wrong_is_read(crashed
         shutil.rmtree(path)
 
 
-def test_a_flipped_byte_in_a_table_is_reported_and_nothing_wrong_is_read(tmp_path):
+def test_flipped_byte_in_a_table_is_reported(tmp_path):
     journal = RocksJournal(tmp_path / "journal")
     expected = {}
     for number in range(200):

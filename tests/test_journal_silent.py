@@ -8,7 +8,7 @@ from engine.journal.store import META, RocksStore, StoreError
 from tests.journals import MS, block, floor, journal_at, read_all, serials
 
 
-def test_a_channel_that_fell_silent_is_continuous_after_a_restart(tmp_path):
+def test_silent_channel_is_continuous_after_a_restart(tmp_path):
     """Nothing came after its last entry, so a cursor there is as good as ever; one before it is not."""
     journal = journal_at(tmp_path)
     series, day = journal.series, 24 * HOUR_MS
@@ -36,7 +36,7 @@ def test_a_channel_that_fell_silent_is_continuous_after_a_restart(tmp_path):
     journal.close()
 
 
-def test_only_what_has_no_younger_bucket_is_remembered_and_only_the_newest(tmp_path):
+def test_only_the_newest_of_silent_channels_is_remembered(tmp_path):
     journal = journal_at(tmp_path)
     previous, given = {"busy": 0, "slow": 0}, {}
     for second in range(0, 1200, 20):
@@ -67,7 +67,7 @@ def test_forgetting_an_app_forgets_who_fell_silent_in_it(tmp_path):
     journal.close()
 
 
-def test_so_many_silent_channels_are_remembered_and_the_oldest_go_first(tmp_path, monkeypatch):
+def test_silent_channels_are_bounded_and_the_oldest_go_first(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.journal.silent.CHUNK", 3)
     journal = journal_at(tmp_path, silent_channels=40, index_entries=10)
     given = {}
@@ -90,7 +90,7 @@ def test_so_many_silent_channels_are_remembered_and_the_oldest_go_first(tmp_path
     journal.close()
 
 
-def test_a_bucket_that_nobody_can_name_the_channels_of_makes_all_forgotten(tmp_path, monkeypatch):
+def test_bucket_with_unknown_channels_makes_all_forgotten(tmp_path, monkeypatch):
     journal = journal_at(tmp_path)
     journal.append([block("a", 1_000 * MS, series=journal.series)], synced=True)
     journal.maintain(200_000)
@@ -105,7 +105,7 @@ def test_a_bucket_that_nobody_can_name_the_channels_of_makes_all_forgotten(tmp_p
     journal.close()
 
 
-def test_a_block_that_cannot_be_read_when_it_is_dropped_counts_as_later_than_it_was(tmp_path):
+def test_unreadable_dropped_block_counts_as_later(tmp_path):
     journal = journal_at(tmp_path)
     blocks = [block(name, at, series=journal.series) for at, name in enumerate(("a", "bad"), 1)]
     journal.append([*blocks, block("z", 9 * MS, series=journal.series)], synced=True)
@@ -122,7 +122,7 @@ def test_a_block_that_cannot_be_read_when_it_is_dropped_counts_as_later_than_it_
 
 
 @pytest.mark.parametrize("step", range(8))
-def test_a_crash_between_any_two_steps_of_dropping_leaves_who_fell_silent_known(tmp_path, monkeypatch, step):
+def test_crash_during_a_drop_keeps_silent_channels_known(tmp_path, monkeypatch, step):
     """Each write, sync, creation and drop in turn is the last that the disk does."""
     monkeypatch.setattr("engine.journal.silent.CHUNK", 2)
     done, limit = [], []
@@ -167,7 +167,7 @@ def test_a_crash_between_any_two_steps_of_dropping_leaves_who_fell_silent_known(
     journal.close()
 
 
-def test_a_silent_channel_of_a_log_that_began_a_new_life_vouches_for_nothing(tmp_path):
+def test_silent_channel_of_a_new_life_proves_nothing(tmp_path):
     journal = journal_at(tmp_path)
     written, synced = journal.series_for(False), journal.series
     journal.append([block("w", 1, series=written), block("s", 2, series=synced), block("z", 3)], synced=False)
@@ -181,7 +181,7 @@ def test_a_silent_channel_of_a_log_that_began_a_new_life_vouches_for_nothing(tmp
     journal.close()
 
 
-def test_taking_back_what_an_older_bucket_relied_on_leaves_the_channel_remembered(tmp_path):
+def test_taken_back_entry_leaves_the_channel_remembered(tmp_path):
     """The older bucket was dropped without a word, for the younger one had the channel too."""
     journal = journal_at(tmp_path)
     old, young = 1_000 * MS, 100_000 * MS
@@ -198,7 +198,7 @@ def test_taking_back_what_an_older_bucket_relied_on_leaves_the_channel_remembere
     journal.close()
 
 
-def test_a_journal_of_before_the_silent_were_remembered_claims_nothing_about_them(tmp_path):
+def test_older_journal_claims_nothing_about_silent_channels(tmp_path):
     journal = journal_at(tmp_path)
     journal.append([block("a", 7 * MS)], synced=True)
     journal.maintain(1_000_000)
@@ -214,7 +214,7 @@ def test_a_journal_of_before_the_silent_were_remembered_claims_nothing_about_the
     journal.close()
 
 
-def test_what_was_taken_back_before_the_older_bucket_went_is_not_relied_on(tmp_path):
+def test_entry_taken_back_before_the_drop_is_not_relied_on(tmp_path):
     journal = journal_at(tmp_path)
     old, young = 1_000 * MS, 100_000 * MS
     journal.append([block("a", old, series=journal.series)], synced=True)
@@ -227,7 +227,7 @@ def test_what_was_taken_back_before_the_older_bucket_went_is_not_relied_on(tmp_p
     journal.close()
 
 
-def test_a_channel_that_changed_its_class_has_the_newest_serial_of_both(tmp_path):
+def test_channel_of_two_classes_has_the_newest_serial_of_both(tmp_path):
     journal = journal_at(tmp_path, layout="chat=p1")
     journal.append([block("a", 5_000 * MS, retention="p1", series=journal.series)], synced=True)
     journal.close()
@@ -241,7 +241,7 @@ def test_a_channel_that_changed_its_class_has_the_newest_serial_of_both(tmp_path
     journal.close()
 
 
-def test_an_entry_held_from_before_a_change_of_class_does_not_outlive_what_was_forgotten_after_it(tmp_path):
+def test_former_class_entry_does_not_outlive_forgotten_ones(tmp_path):
     journal = journal_at(tmp_path, layout="chat=p72")
     journal.append([block("a", 5_000 * MS, retention="p72", series=journal.series)], synced=True)
     journal.close()

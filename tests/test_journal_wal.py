@@ -101,7 +101,7 @@ TAILS = {
 
 @pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
 @NAMED
-def test_bytes_that_were_never_written_behind_a_tear_are_cut_off_with_it(payload: bytes, tail: bytes) -> None:
+def test_unwritten_bytes_behind_a_tear_are_cut_off(payload: bytes, tail: bytes) -> None:
     first = 1_000
     data, ends = log([batch(first, b"x" * 300), batch(first + 1, payload[:20_000] + b"tail"), batch(first + 2, b"y")])
     chance = random.Random(len(payload) + len(tail))
@@ -183,9 +183,7 @@ def crashed(path: Path, records: list[bytes]) -> Path:
 
 @pytest.mark.parametrize("tail", [b"", bytes(5_000), TAILS["noise"]], ids=["cut", "zeros", "noise"])
 @pytest.mark.parametrize("payload", list(PAYLOADS.values())[:6], ids=list(PAYLOADS)[:6])
-def test_a_journal_on_a_full_disk_opens_with_all_that_was_stored_whatever_was_published(
-    tmp_path: Path, payload: bytes, tail: bytes
-) -> None:
+def test_journal_on_a_full_disk_opens_with_everything_stored(tmp_path: Path, payload: bytes, tail: bytes) -> None:
     source = crashed(tmp_path, [b"one", b"two", payload[:60_000]])
     name = max(source.glob("*.log")).name
     data = (source / name).read_bytes()
@@ -202,7 +200,7 @@ def test_a_journal_on_a_full_disk_opens_with_all_that_was_stored_whatever_was_pu
             journal.close()
 
 
-def test_the_last_record_of_all_is_not_dropped_for_a_flipped_bit(tmp_path: Path) -> None:
+def test_last_record_is_not_dropped_for_a_flipped_bit(tmp_path: Path) -> None:
     source = crashed(tmp_path, [b"one", b"two", b"three" * 20])
     name = max(source.glob("*.log")).name
     data = (source / name).read_bytes()

@@ -158,7 +158,7 @@ def test_what_is_missing_is_missed_and_nothing_is_touched(living: Living, damage
     is_refused(path, damage(path))
 
 
-def test_a_manifest_that_lacks_any_of_its_end_or_has_a_flipped_bit_there_is_refused(living: Living) -> None:
+def test_truncated_or_damaged_manifest_is_refused(living: Living) -> None:
     """Its last edits make the families of the newest messages, which RocksDB drops in silence without them."""
     living.append(1)
     for _ in range(3):
@@ -203,7 +203,7 @@ def test_a_log_that_is_missing_between_others_is_missed(tmp_path: Path, monkeypa
     living.journal.close()
 
 
-def test_a_damaged_witness_keeps_nobody_from_starting_and_an_older_slot_still_counts(living: Living) -> None:
+def test_damaged_witness_slot_is_skipped_for_an_older_one(living: Living) -> None:
     living.append(5)
     living.maintain()
     living.append(5)
@@ -244,7 +244,7 @@ def test_a_slot_with_members_of_another_type_is_passed_over(tmp_path: Path, valu
     assert witness.Witness(tmp_path).last == (witness.Noted(**NOTED) if known else None)
 
 
-def test_in_another_run_of_the_machine_only_what_was_synced_has_to_be_there(living: Living) -> None:
+def test_after_a_reboot_only_synced_data_must_be_there(living: Living) -> None:
     living.append(3)
     living.maintain()
     seen = witness.Witness(living.path / "living")
@@ -302,9 +302,7 @@ def test_what_kill_9_leaves_is_never_taken_for_a_loss(tmp_path: Path) -> None:
     assert set(told) <= set(found), "what was killed may have been stored without being told"
 
 
-def test_a_server_does_not_start_without_its_log_and_has_everything_with_it(
-    make_server: Callable[..., Server], channel: str
-) -> None:
+def test_server_refuses_without_its_log_and_starts_with_it(make_server: Callable[..., Server], channel: str) -> None:
     server = make_server()
     for n in range(30):
         publish(server.address, channel, {"name": str(n)})

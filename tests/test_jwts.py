@@ -58,7 +58,7 @@ def sealed(key: str = "root", ttl: int = 60_000, client_id: str | None = "alice"
 # what it says
 
 
-def test_without_claims_it_is_anonymous_and_may_what_its_key_may() -> None:
+def test_without_claims_it_is_anonymous_with_its_key_rights() -> None:
     found = opened(make("rooms"))
     assert (found.app_id, found.key_name, found.client_id, found.wildcard) == ("app1", "app1.rooms", None, False)
     assert found.capability == KEYS["rooms"].capability
@@ -187,7 +187,7 @@ def test_each_fault_has_its_code(token: str, refused: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("key", "longest"), [("root", DAY), ("revocable", HOUR)])
-def test_it_lives_as_long_as_its_key_allows_and_ends_with_the_millisecond(key: str, longest: int) -> None:
+def test_it_lives_as_long_as_its_key_allows_to_the_millisecond(key: str, longest: int) -> None:
     token = make(key, ttl=longest)
     assert opened(token, NOW + longest * 1000 - 1).expires_ms == NOW + longest * 1000
     assert refusal(token, NOW + longest * 1000) == (40142, 401)
@@ -257,7 +257,7 @@ def test_rates_are_of_resources_and_not_too_many() -> None:
     assert refusal(make(**many)) == (40000, 400)
 
 
-def test_rates_of_more_channels_than_are_remembered_let_nobody_publish_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_beyond_the_remembered_channels_are_not_exceeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "REMEMBERED_NAMES", 2)
     pace = Pace()
     for channel in ("a", "b"):
@@ -283,7 +283,7 @@ def test_one_with_a_token_inside_is_whom_the_token_says(place: str) -> None:
     assert found.expires_ms == NOW + 60_000
 
 
-def test_one_with_a_token_inside_may_end_before_it_and_be_revoked_by_a_key_of_its_own() -> None:
+def test_embedded_token_may_end_early_and_be_revoked_alone() -> None:
     found = opened(make(token=sealed(), ttl=10, revocation_key="group"))
     assert (found.issued_ms, found.expires_ms, found.revocation_key) == (NOW, NOW + 10_000, "group")
     assert (found.client_id, found.token_client_id) == ("alice", "alice")
@@ -307,7 +307,7 @@ def test_what_is_around_a_token_is_checked_all_the_same() -> None:
     assert refusal(make(token=sealed(), header={"x-ably-token": sealed(client_id="bob")})) == (40144, 401)
 
 
-def test_an_encrypted_one_is_good_for_the_token_in_its_header_alone() -> None:
+def test_encrypted_jwt_is_good_only_for_the_token_in_its_header() -> None:
     def encrypted(header: dict[str, Any]) -> str:
         return segment(json.dumps(header).encode()) + ".AAAA.AAAA.AAAA.AAAA"
 

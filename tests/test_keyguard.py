@@ -67,7 +67,7 @@ def test_a_key_is_seen_wherever_it_is_also_beside_a_token(
     assert carries_key(params, authorization) is expected
 
 
-def test_a_key_in_the_clear_is_refused_unless_the_configuration_allows_it() -> None:
+def test_key_in_the_clear_is_refused_unless_allowed() -> None:
     guard = KeyGuard(anywhere=False)
     with pytest.raises(AuthError) as refused:
         guard.check({"key": KEY}, None, lambda: FAR)
@@ -112,7 +112,7 @@ def test_a_websocket_is_refused_before_its_key_is_looked_at(headers: dict[str, s
     assert isinstance(met, PubSubError) and met.code == 40103
 
 
-def test_the_other_end_of_a_socket_is_told_and_the_socket_left_alone() -> None:
+def test_peer_address_is_found_and_the_socket_untouched() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as one:
         other, _ = listener.accept()
         with other:
@@ -162,9 +162,7 @@ def outcome(server: Any, way: tuple[str, str, Any], query: str = "", **headers: 
     return 0 if status < 300 else int(answer["error"]["code"])
 
 
-def test_from_another_address_a_key_is_refused_whichever_way_it_comes_and_a_token_is_not(
-    server: Any, source: list[str]
-) -> None:
+def test_remote_key_without_tls_is_refused_and_token_accepted(server: Any, source: list[str]) -> None:
     source.append("127.0.0.1")
     assert [outcome(server, PUBLISH) for _ in range(3)] == [0, 0, 0]  # what goes the short way here does not there
     source.pop()
@@ -185,7 +183,7 @@ def test_from_another_address_a_key_is_refused_whichever_way_it_comes_and_a_toke
 
 @pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("options", [{"config": "tls_ended_by_proxy = true"}, {"arguments": ["--dev"]}], ids=str)
-def test_behind_a_proxy_that_ends_tls_and_in_development_it_is_let_in(make_server: Any, options: Any) -> None:
+def test_key_behind_a_tls_proxy_or_in_development_is_accepted(make_server: Any, options: Any) -> None:
     server = make_server(**options)
     assert [outcome(server, way) for way in WAYS] == [0, 0, 0]
     with RawClient(server.address) as client:

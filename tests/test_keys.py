@@ -79,7 +79,7 @@ def test_a_revoked_key_is_told_so_once_its_secret_is_right(keyring: Keyring) -> 
     assert (refused.value.code, refused.value.status) == (40131, 401)
 
 
-def test_secrets_are_compared_in_constant_time_for_unknown_keys_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_compared_in_constant_time_even_if_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
     def watch(one: bytes, other: bytes) -> bool:

@@ -55,7 +55,7 @@ def complaint(printed: Printed) -> str:
     return said.err
 
 
-def test_a_key_is_made_in_the_only_app_or_a_new_one_and_its_secret_shown_once(data: Path, capsys: Printed) -> None:
+def test_key_is_created_and_its_secret_shown_once(data: Path, capsys: Printed) -> None:
     first, secret = create(data, capsys)
     second, _ = create(data, capsys, "--capability", '{"a:*":["publish"]}', "--revocable-tokens")
     assert first.partition(".")[0] == second.partition(".")[0]
@@ -100,7 +100,7 @@ def test_a_revoked_key_stays_in_the_list_and_is_not_shown(data: Path, capsys: Pr
 
 
 @pytest.mark.parametrize("action", ["revoke", "show"])
-def test_a_name_that_is_none_is_refused_and_a_secret_not_repeated(data: Path, capsys: Printed, action: str) -> None:
+def test_invalid_name_is_refused_without_repeating_a_secret(data: Path, capsys: Printed, action: str) -> None:
     assert keys(data, action, "a.b") == 1
     assert "is not a directory" in complaint(capsys)
     create(data, capsys)
@@ -127,7 +127,7 @@ def test_keys_of_the_configuration_are_listed_and_left_to_it(data: Path, tmp_pat
     assert "enabled = false" in said and "topsecret" not in said
 
 
-def test_what_is_shown_points_to_the_server_and_to_a_channel_that_the_key_may_use(data: Path, capsys: Printed) -> None:
+def test_snippet_names_the_server_and_a_permitted_channel(data: Path, capsys: Printed) -> None:
     name, _ = create(data, capsys, "--capability", '{"[meta]log":["*"],"it\'s/1":["*"]}')
     shown = {}
     for sdk in ("js", "python", "curl"):
@@ -166,7 +166,7 @@ def status(server: Server, key: str) -> tuple[int, int]:
     return found, 0 if found == 200 else body["error"]["code"]
 
 
-def test_a_running_server_takes_a_new_key_and_ends_a_revoked_one_with_its_clients(make_server: Any) -> None:
+def test_running_server_accepts_new_and_ends_revoked_keys(make_server: Any) -> None:
     server = make_server(arguments=["--dev"])
     key, other = cli(server, "create", "--app", "app2"), cli(server, "create", "--app", "app2")
     name = key.partition(":")[0]
@@ -208,7 +208,7 @@ def test_a_token_in_a_jwt_of_another_key_ends_with_either_key(make_server: Any, 
     assert refusal(server.address, **credentials) == (40131, 401)
 
 
-def test_a_file_that_is_damaged_while_the_server_runs_changes_nothing(make_server: Any) -> None:
+def test_file_damaged_at_run_time_changes_nothing(make_server: Any) -> None:
     server = make_server()
     key = cli(server, "create", "--app", "app2")
     wait_until(lambda: status(server, key) == (200, 0), what="the new key")
@@ -222,7 +222,7 @@ def test_a_file_that_is_damaged_while_the_server_runs_changes_nothing(make_serve
         assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
 
 
-def test_apps_that_are_gone_while_the_server_runs_change_nothing_as_long_as_there_is_a_copy(make_server: Any) -> None:
+def test_apps_file_lost_at_run_time_changes_nothing_with_a_copy(make_server: Any) -> None:
     server = make_server()
     key = cli(server, "create", "--app", "app2")
     wait_until(lambda: status(server, key) == (200, 0), what="the new key")
@@ -232,7 +232,7 @@ def test_apps_that_are_gone_while_the_server_runs_change_nothing_as_long_as_ther
     assert "apps.json: is missing, although apps.json.copy beside it lists" in server.stderr()
 
 
-def test_a_key_that_is_taken_out_of_the_file_ends_and_one_of_the_configuration_stands_above_it(
+def test_removed_key_ends_and_a_configured_one_takes_precedence(
     make_server: Any,
 ) -> None:
     server = make_server()
@@ -253,7 +253,7 @@ def test_a_key_that_is_taken_out_of_the_file_ends_and_one_of_the_configuration_s
         server.restart()
 
 
-def test_a_key_that_gets_another_secret_ends_with_its_clients_and_goes_on_with_the_new_one(make_server: Any) -> None:
+def test_key_with_another_secret_ends_its_clients(make_server: Any) -> None:
     """As an operator does it who fears that somebody else has the old one."""
     server = make_server()
     key, other = cli(server, "create", "--app", "app2"), cli(server, "create", "--app", "app2")
@@ -276,7 +276,7 @@ def test_a_key_that_gets_another_secret_ends_with_its_clients_and_goes_on_with_t
     assert refusal(server.address, key=key) == refusal(server.address, key=None, access_token=token) == (40101, 401)
 
 
-def test_provisioning_and_the_command_do_not_lose_each_others_apps(make_server: Any) -> None:
+def test_provisioning_and_command_keep_each_others_apps(make_server: Any) -> None:
     server = make_server(arguments=["--dev"])
     made = []
     for number in range(4):

@@ -110,9 +110,7 @@ def run(scenario: Any) -> None:
         (3_600_000, [("asked", 3_570_000), (40142, 3_600_000)]),
     ],
 )
-def test_a_token_ends_in_its_millisecond_and_is_asked_for_before_if_there_is_time(
-    expires_in: int, expected: list[Any]
-) -> None:
+def test_token_ends_in_its_millisecond_after_a_request_to_renew(expires_in: int, expected: list[Any]) -> None:
     async def scenario(house: House) -> None:
         client = house.client(expires_in)
         await trio.sleep(4_000)
@@ -146,7 +144,7 @@ def test_new_credentials_count_from_when_they_come() -> None:
     run(scenario)
 
 
-def test_one_that_is_due_sooner_than_all_others_is_not_kept_waiting_for_them() -> None:
+def test_earlier_deadline_does_not_wait_for_later_ones() -> None:
     async def scenario(house: House) -> None:
         await trio.sleep(10)  # nobody is there, so nothing is awaited
         first = house.client(3_600_000)
@@ -249,7 +247,7 @@ def test_who_is_cut_off_hears_of_it_when_a_new_token_is_good(
     run(scenario)
 
 
-def test_who_comes_again_with_what_is_revoked_is_asked_once_a_second_and_not_without_end() -> None:
+def test_revoked_comer_is_asked_once_a_second_for_a_while() -> None:
     async def scenario(house: House) -> None:
         stubborn, late = house.client(3_600_000), house.client(3_600_000)
         stubborn.answer = lambda: house.lifetimes.watch(stubborn, renewed=True)
@@ -263,7 +261,7 @@ def test_who_comes_again_with_what_is_revoked_is_asked_once_a_second_and_not_wit
     run(scenario)
 
 
-def test_a_token_that_expires_before_its_revocation_applies_expires() -> None:
+def test_token_that_expires_before_its_revocation_expires() -> None:
     async def scenario(house: House) -> None:
         client = house.client(5_000)
         await house.lifetimes.revoke([house.revoke("x", 30_000)], [client])
@@ -296,7 +294,7 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize(("silence_ms", "lost_ago_ms"), [(0, 0), (40_000, 0), (41_000, 1_000), (160_000, 120_000)])
-def test_a_connection_counts_as_lost_since_its_loss_could_have_been_found(silence_ms: int, lost_ago_ms: int) -> None:
+def test_connection_is_lost_since_its_loss_was_detectable(silence_ms: int, lost_ago_ms: int) -> None:
     """Who leaves replies unread is given longer; what it sends again is known for no longer than of others."""
     lost: list[int] = []
     client: Any = SimpleNamespace(connection=None, transport=SimpleNamespace(silence_ms=silence_ms))

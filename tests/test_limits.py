@@ -79,7 +79,7 @@ def publish_rest(server: Server, channel: str, key: str, body: Any) -> Answer:
         ("app1.key1:secret", "calm:", 42913),
     ],
 )
-def test_a_publisher_that_is_too_fast_gets_a_nack_and_goes_on_when_it_was_told_to(
+def test_fast_publisher_gets_a_nack_and_continues_in_time(
     server: Server, channel: str, format: str, key: str, prefix: str, code: int
 ) -> None:
     name = prefix + channel
@@ -109,7 +109,7 @@ def _passes(do: Callable[[], object]) -> bool:
     return True
 
 
-def test_of_a_burst_what_is_within_the_limit_is_stored_in_order_and_the_rest_refused_one_by_one(
+def test_burst_is_stored_in_order_up_to_the_limit(
     make_server: Callable[..., Server],
 ) -> None:
     """All in one write, so in one turn of the server: on the short way for publishes, and on the long one."""
@@ -140,7 +140,7 @@ def test_bytes_count_as_messages_do(server: Server, channel: str) -> None:
         assert (error.code, "50 bytes" in str(error)) == (42911, True)
 
 
-def test_a_request_that_is_too_fast_gets_429_and_when_to_come_back(server: Server, channel: str) -> None:
+def test_fast_request_gets_429_and_a_time_to_retry(server: Server, channel: str) -> None:
     for _ in range(TRIES):
         response = publish_rest(server, "calm:" + channel, "app1.key1:secret", {"data": "x"})
         if response.status != 201:
@@ -198,7 +198,7 @@ def test_one_channel_of_a_batch_is_refused_and_the_other_is_not(server: Server, 
     assert "serials" in answer["results"][1]
 
 
-def test_connections_beyond_those_of_a_key_or_an_app_are_told_to_come_back(server: Server) -> None:
+def test_connections_beyond_a_quota_are_told_to_come_back(server: Server) -> None:
     with RawClient(server.address, key="app1.few:s"), RawClient(server.address, key="app1.few:s") as second:
         with RawClient(server.address, key="app1.few:s", greet=False) as third:
             error = ended_with(third, Action.DISCONNECTED)["error"]
@@ -215,7 +215,7 @@ def test_connections_beyond_those_of_a_key_or_an_app_are_told_to_come_back(serve
         one.close()
 
 
-def test_a_connection_that_is_resumed_takes_its_own_place_and_a_lost_one_takes_none(server: Server) -> None:
+def test_resumed_connection_keeps_its_place_and_a_lost_one_none(server: Server) -> None:
     mine: dict[str, Any] = {"address": server.address, "key": "app3.one:s"}
 
     def resumed() -> bool:
@@ -247,7 +247,7 @@ def _connects(server: Server, key: str) -> bool:
     return bool(_greeting(address=server.address, key=key)["action"] == Action.CONNECTED)
 
 
-def test_a_key_has_its_own_size_of_messages_and_number_of_channels(server: Server, channel: str) -> None:
+def test_key_has_its_own_message_size_and_channel_count(server: Server, channel: str) -> None:
     with RawClient(server.address, key="app1.small:s") as client:
         assert client.connected["connectionDetails"]["maxMessageSize"] == 100
         client.publish(channel, {"data": "x" * 100})
@@ -293,9 +293,7 @@ def test_a_client_is_told_the_rates_of_its_connection(server: Server) -> None:
         assert "maxInboundRate" not in client.connected["connectionDetails"]
 
 
-def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the_others(
-    server: Server, channel: str
-) -> None:
+def test_token_is_bound_by_the_limits_of_its_own_key(server: Server, channel: str) -> None:
     def token(name: str) -> str:
         return jwt(key=f"{name}:s", client_id="me")
 
@@ -312,7 +310,7 @@ def test_a_token_is_bound_by_the_limits_of_its_key_and_another_keys_token_by_the
             client.publish(channel, {"data": "x" * 101})
 
 
-def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server: Server, channel: str) -> None:
+def test_connection_takes_its_place_to_another_key_and_rates(server: Server, channel: str) -> None:
     few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
     with RawClient(server.address, key=None, access_token=few) as client, RawClient(server.address, key="app1.few:s"):
         for number in range(10):  # which opens the short way for more
@@ -325,7 +323,7 @@ def test_a_connection_takes_its_place_along_to_another_key_and_its_rates(server:
         assert refused.code == 42911
 
 
-def test_a_connection_that_comes_to_a_key_without_room_is_told_to_come_back(server: Server, channel: str) -> None:
+def test_connection_to_a_full_key_is_told_to_come_back(server: Server, channel: str) -> None:
     few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
     with RawClient(server.address, key="app1.few:s"), RawClient(server.address, key="app1.few:s") as second:
         with RawClient(server.address, key=None, access_token=slow) as client:

@@ -53,7 +53,7 @@ def test_a_cursor_is_known_exactly_where_it_was_given_out(data):
         assert all(one.lives.series_of(serial) in one.lives for serial, _ in cursors)
 
 
-def test_a_place_keeps_its_name_over_any_number_of_lives_that_store_nothing():
+def test_place_keeps_its_name_over_lives_that_store_nothing():
     lives = Lives(["first000"])
     for n in range(3 * limits.LIVES_KEPT):
         lives = lives.followed(0, f"{n:08d}")
@@ -88,7 +88,7 @@ def test_what_is_no_list_of_lives_is_refused(value):
 
 
 @pytest.mark.parametrize("older", ["knew no lives", "was here since"])
-def test_a_journal_of_an_older_server_has_one_life_before_this_one(tmp_path, older):
+def test_journal_of_an_older_server_has_one_earlier_life(tmp_path, older):
     journal = journal_at(tmp_path)
     journal.append([block("a", 10, series=journal.series)], synced=True)
     series = journal.series

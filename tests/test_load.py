@@ -62,7 +62,7 @@ class Model:
 
 
 @given(arrivals=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), max_size=60))
-def test_gaps_repeats_and_inversions_are_those_that_a_plain_twin_finds(arrivals):
+def test_gaps_repeats_and_inversions_match_a_plain_twin(arrivals):
     tally = Tally(RUN)
     receiver = Receiver(tally, 0, 0, 1, 3, None)
     models = [Model() for _ in range(3)]
@@ -78,7 +78,7 @@ def test_gaps_repeats_and_inversions_are_those_that_a_plain_twin_finds(arrivals)
     assert receiver.received == tally.delivered == len(arrivals)
 
 
-def test_several_marks_in_one_message_all_count_and_other_messages_are_left_alone():
+def test_several_marks_in_a_message_all_count():
     tally = Tally(RUN)
     receiver = Receiver(tally, 0, 0, 1, 1, None)
     made = template(count=5).make(0, 0, now_ns())
@@ -127,7 +127,7 @@ def test_a_refusal_is_an_answer_and_its_messages_are_known():
     assert (tally.acknowledged, tally.stray_acks) == (2, 1)
 
 
-def test_the_last_channel_serial_is_remembered_where_it_is_wanted():
+def test_last_channel_serial_is_remembered_on_request():
     receiver = Receiver(Tally(RUN), 0, 0, 1, 1, None, keep_serial=True)
     assert receiver.channel_serial is None
     receiver.start_from("0@start")
@@ -146,7 +146,7 @@ def test_the_last_channel_serial_is_remembered_where_it_is_wanted():
     seconds=st.sampled_from([0.0, 0.5, 3.0, 100.0]),
     number=st.integers(0, 10**6),
 )
-def test_a_message_is_counted_from_the_moment_on_at_which_it_is_due(begin, end, seconds, number):
+def test_message_counts_from_the_moment_when_it_is_due(begin, end, seconds, number):
     if seconds == 0:
         begin = end
     schedule = Schedule(Ramp(begin, end, seconds))
@@ -158,7 +158,7 @@ def test_a_message_is_counted_from_the_moment_on_at_which_it_is_due(begin, end, 
 
 
 @pytest.mark.parametrize("begin", [5e-324, 1e-311, 1e-200, 0.0])
-def test_a_ramp_from_next_to_nothing_begins_at_once_and_not_before(begin):
+def test_ramp_from_almost_zero_begins_at_once(begin):
     schedule = Schedule(Ramp(begin, 100, 2))
     assert [schedule.due(n) for n in (0, 1, 25)] == pytest.approx([0, 0.2, 1])
     assert schedule.due(0) == 0
@@ -178,7 +178,7 @@ def test_a_steady_rate_is_steady():
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_frames_are_masked_publishes_and_the_unanswered_ones_can_be_made_again(binary):
+def test_frames_are_masked_and_unanswered_ones_can_be_repeated(binary):
     publisher = Publisher(Tally(RUN), 0xABC, template(binary, publisher=0xABC, count=2), None, [])
     made = publisher.frames(list(range(100, 1300))) + publisher.frames([7])
     publisher.acknowledge(0, 1000)
@@ -201,14 +201,14 @@ def test_frames_are_masked_publishes_and_the_unanswered_ones_can_be_made_again(b
 
 
 @pytest.mark.parametrize("size", [1, 80, 126, 200, 65_400, 65_600, 200_000])
-def test_frames_of_every_length_have_the_header_that_belongs_to_it(size):
+def test_frame_of_every_length_has_the_right_header(size):
     after = b',"d":"' + MARK.encode() + b"x" * size + b'"}'
     publisher = Publisher(Tally(RUN), 0, Template(b'{"msgSerial":', after, False, RUN, 0), None, [])
     events = FrameDecoder(1 << 20).receive(publisher.frames([5, 6]))
     assert [json.loads(event.payload)["d"][45:] for event in events] == ["x" * size] * 2
 
 
-def test_a_time_counts_if_the_message_was_due_while_it_was_measured_however_late_it_comes():
+def test_message_due_in_the_measured_time_counts_however_late():
     tally = Tally(RUN)
     publisher = Publisher(tally, 0, template(), None, [])
     receiver = Receiver(tally, 0, 0, 1, 1, publisher)

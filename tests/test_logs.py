@@ -80,7 +80,7 @@ def test_json_has_the_facts_the_time_and_the_traceback() -> None:
     }  # fmt: skip
 
 
-def test_the_settings_that_are_told_are_those_that_are_no_defaults_without_secrets(tmp_path: Path) -> None:
+def test_logged_settings_are_the_changed_ones_without_secrets(tmp_path: Path) -> None:
     memory = machine_bytes() or limits.MEMORY_UNKNOWN
     assert differing(Settings().within(memory)) == {}
     file = tmp_path / "unbroken.toml"
@@ -292,9 +292,7 @@ def test_a_log_level_hides_what_is_less_and_text_is_for_people(make_server: Call
     assert f" INFO unbroken.refusals: refusals for {NAME} within a minute: 1 (40101: 1)\n" in loud.stderr()
 
 
-def test_a_journal_that_goes_down_and_comes_up_is_told_once_each(
-    make_server: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_journal_down_and_up_are_logged_once_each(make_server: Callable[..., Server], tmp_path: Path) -> None:
     disk = FailingDisk(tmp_path)
     server = make_server(config='log_format = "json"', executable=disk.executable)
     publish(server.address, "room", {"data": "one"})
@@ -309,7 +307,7 @@ def test_a_journal_that_goes_down_and_comes_up_is_told_once_each(
     assert told == ["start", "journal_down", "journal_up"]
 
 
-def test_a_disk_is_told_of_when_it_gets_low_and_when_it_has_room_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_disk_low_and_eased_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     usage = [100 << 30, 0, 50 << 30]
     watch = DiskWatch(Path("data"), lambda path: (usage[0], usage[1], usage[2]))

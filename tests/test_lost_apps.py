@@ -40,7 +40,7 @@ def keys(data: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_server_whose_apps_are_gone_says_so_and_makes_no_other_app_until_it_is_asked_to(tmp_path: Path) -> None:
+def test_server_with_lost_apps_reports_it_and_creates_none(tmp_path: Path) -> None:
     status, said = start(tmp_path)
     found = re.search(r"created app (\w+)", said)
     assert status == 0
@@ -63,7 +63,7 @@ def test_a_server_whose_apps_are_gone_says_so_and_makes_no_other_app_until_it_is
     assert start(tmp_path)[0] == 0
 
 
-def test_a_server_that_ran_with_keys_of_its_configuration_does_not_make_an_app_beside_theirs(tmp_path: Path) -> None:
+def test_server_with_configured_keys_creates_no_other_app(tmp_path: Path) -> None:
     assert start(tmp_path, "--key", "shop.key:secret")[0] == 0
     publish(tmp_path, "shop")
     assert start(tmp_path, "--key", "shop.key:secret")[0] == 0, "apps.json was never needed"
@@ -73,7 +73,7 @@ def test_a_server_that_ran_with_keys_of_its_configuration_does_not_make_an_app_b
 
 
 @pytest.mark.parametrize("lock", [False, True], ids=["new", "cut off before apps.json"])
-def test_where_nothing_was_ever_published_an_app_is_made_as_before(tmp_path: Path, lock: bool) -> None:
+def test_unused_directory_gets_an_app_as_before(tmp_path: Path, lock: bool) -> None:
     assert start(tmp_path, "--key", "shop.key:secret")[0] == 0
     if lock:
         (tmp_path / "apps.lock").touch()

@@ -62,7 +62,7 @@ def numbers(messages):
 
 
 @WAYS
-def test_rings_of_all_channels_hold_no_more_than_their_budget_and_readers_go_on_from_the_journal(serve, secure, format):
+def test_rings_stay_in_budget_and_readers_use_the_journal(serve, secure, format):
     server, options = serve(SMALL, secure)
     channels = [f"flood-{n}" for n in range(20)]
     with (
@@ -84,9 +84,7 @@ def test_rings_of_all_channels_hold_no_more_than_their_budget_and_readers_go_on_
 
 
 @WAYS
-def test_streams_that_nobody_reads_hold_no_more_than_the_budget_and_their_readers_miss_nothing(
-    serve, crowd, secure, format
-):
+def test_unread_streams_stay_in_budget_and_readers_miss_nothing(serve, crowd, secure, format):
     server, options = serve(SMALL, secure)
     names = [f"[?x={n}]stalled" for n in range(8)]
     readers = [crowd.enter_context(RawClient(server.address, format=format, **options)) for _ in names]
@@ -103,7 +101,7 @@ def test_streams_that_nobody_reads_hold_no_more_than_the_budget_and_their_reader
         assert numbers(reader.deliveries(name, 120)) == [*range(30)] * 4
 
 
-def test_one_app_that_fills_the_budget_takes_nothing_from_another(serve):
+def test_app_that_fills_the_budget_takes_nothing_from_another(serve):
     """What is kept in memory alone would be lost for good."""
     server, _ = serve("[[apps]]\nid = 'app2'\nkeys = ['app2.key1:secret']\n" + SMALL)
     key = "app2.key1:secret"
@@ -117,7 +115,7 @@ def test_one_app_that_fills_the_budget_takes_nothing_from_another(serve):
         assert numbers(other.deliveries("memory:room", 20)) == [*range(20)]
 
 
-def test_what_is_only_in_memory_and_has_given_way_is_announced_as_lost(serve):
+def test_evicted_memory_messages_are_announced_as_lost(serve):
     server, _ = serve(SMALL)
     with RawClient(server.address) as client:
         serial = client.attach("memory:room")["channelSerial"]
@@ -130,7 +128,7 @@ def test_what_is_only_in_memory_and_has_given_way_is_announced_as_lost(serve):
         assert not attached["flags"] & RESUMED
 
 
-def test_memory_that_rings_have_given_up_goes_back_to_the_system(serve):
+def test_memory_that_rings_release_returns_to_the_system(serve):
     server, _ = serve("[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_interval_ms = 4000\n")
     with RawClient(server.address) as client:
         flood(client, ["room"], 3)
@@ -165,7 +163,7 @@ def refusal_of(peer):
 
 @pytest.mark.parametrize("kind", [JSON, MSGPACK], ids=["json", "msgpack"])
 @pytest.mark.parametrize("way", ["plain", "plain, chunked", "tls", "tls, chunked"])
-def test_half_requests_hold_no_more_than_their_room_and_small_ones_are_served_all_the_while(serve, crowd, way, kind):
+def test_half_requests_stay_in_bounds_and_small_ones_are_served(serve, crowd, way, kind):
     """The canary is in time, at the third try at the latest: a busy machine alone may make it late."""
     server, options = serve(BODIES, way.startswith("tls"))
     half = half_post(kind, 50_000, 40_000, chunked="chunked" in way)
@@ -209,9 +207,7 @@ def half_frame(size, sent, *, fragments=False):
 
 @pytest.mark.parametrize("fragments", [False, True], ids=["cut", "fragments"])
 @pytest.mark.parametrize(("secure", "format"), [(False, "json"), (False, "msgpack")])
-def test_half_messages_hold_no_more_than_their_room_and_their_senders_may_come_again(
-    serve, crowd, secure, format, fragments
-):
+def test_half_messages_stay_in_bounds_and_senders_may_return(serve, crowd, secure, format, fragments):
     server, options = serve(BODIES, secure)
     with Canary(server.address, format=format, **options) as canary:
         clients = []
@@ -238,7 +234,7 @@ def test_half_messages_hold_no_more_than_their_room_and_their_senders_may_come_a
 
 
 @WAYS
-def test_what_an_attachment_is_asked_for_with_is_not_kept_whatever_its_length(serve, secure, format):
+def test_params_of_an_attachment_are_not_kept(serve, secure, format):
     server, options = serve("", secure)
     with RawClient(server.address, format=format, **options) as client:
         for param in ("modes", "rewind", "rewindLimit", "echo"):

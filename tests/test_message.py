@@ -172,7 +172,7 @@ PAYLOADS = [  # published in JSON; kept; and what an equal publish in msgpack ha
 
 
 @pytest.mark.parametrize(("sent", "neutral"), PAYLOADS)
-def test_payloads_have_the_forms_of_the_protocol_in_both_formats(sent: dict[str, Any], neutral: dict[str, Any]) -> None:
+def test_payloads_have_the_protocol_forms_in_both_formats(sent: dict[str, Any], neutral: dict[str, Any]) -> None:
     assert kept([sent], JSON) == kept([neutral], MSGPACK) == [neutral]
     record = encode_record("b", None, None, 0, publish_from("c", 0, [sent], JSON).messages)
     for wire_format, wanted in (JSON, sent), (MSGPACK, neutral):
@@ -213,7 +213,7 @@ def test_delta_is_the_servers_to_set() -> None:
     assert kept(messages) == [{"extras": {"ref": 1}}, {}]
 
 
-def test_nulls_in_extras_are_dropped_from_maps_and_stay_in_arrays() -> None:
+def test_nulls_in_extras_are_dropped_from_maps_not_arrays() -> None:
     extras = {"headers": {"a": None, "b": 1}, "ref": None, "list": [None, {"c": None}]}
     assert kept([{"extras": extras}]) == [{"extras": {"headers": {"b": 1}, "list": [None, {}]}}]
 
@@ -258,7 +258,7 @@ def test_the_deepest_extras_that_are_accepted_can_be_delivered() -> None:
 
 
 @given(records, st.sampled_from([JSON, MSGPACK]))
-def test_history_gives_complete_messages_that_agree_with_the_live_ones(record: bytes, wire_format: int) -> None:
+def test_history_has_complete_messages_equal_to_live_ones(record: bytes, wire_format: int) -> None:
     live = model.delivery(wire_format, "c", SERIAL, SERIES, record)
     past = [decoded(message, wire_format) for message in messages_from(record, SERIAL, SERIES, wire_format)]
     for found, message in zip(past, live["messages"], strict=True):
@@ -269,7 +269,7 @@ def test_history_gives_complete_messages_that_agree_with_the_live_ones(record: b
 
 
 @pytest.mark.parametrize("wire_format", [JSON, MSGPACK])
-def test_history_gives_the_messages_that_are_wanted_in_their_order(wire_format: int) -> None:
+def test_history_gives_the_wanted_messages_in_order(wire_format: int) -> None:
     record = encode_record("b", None, None, 0, msgpack.packb([{"data": str(n)} for n in range(3)]))
     made = messages_from(record, SERIAL, SERIES, wire_format, range(2, -1, -2))
     assert [decoded(message, wire_format)["id"] for message in made] == ["b:2", "b:0"]

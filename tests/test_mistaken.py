@@ -62,7 +62,7 @@ def test_a_client_library_shows_it(secure: Server) -> None:
     assert "TLS" in body["error"]["message"]
 
 
-def test_who_does_not_take_the_answer_or_goes_on_and_on_is_cut_off(secure: Server) -> None:
+def test_peer_that_ignores_the_answer_or_goes_on_is_cut_off(secure: Server) -> None:
     with Peer(secure.address) as one, contextlib.suppress(GoneError):
         for _ in range(200):  # 13 MB, and then it would still go on
             one.send(b"GET / " * 11_000)
@@ -85,7 +85,7 @@ def test_what_is_neither_gets_an_alert_of_tls_or_nothing(secure: Server, receive
     assert answer[:1] in (b"\x15", b""), answer
 
 
-def test_a_version_of_tls_that_is_not_spoken_is_refused_with_an_alert(secure: Server, authority: Any) -> None:
+def test_unsupported_tls_version_is_refused_with_an_alert(secure: Server, authority: Any) -> None:
     hello = bytearray(client_hello(ssl.create_default_context()))
     extension = hello.index(b"\x00\x2b")  # supported_versions
     length = int.from_bytes(hello[extension + 2 : extension + 4], "big")

@@ -34,9 +34,7 @@ def test_a_plain_name_is_itself(name: str) -> None:
         ("a:[b]", "a:[b]", {}),
     ],
 )
-def test_params_are_taken_out_of_the_name_and_the_full_text_is_kept(
-    text: str, name: str, params: dict[str, str]
-) -> None:
+def test_params_are_split_from_the_name_and_the_text_is_kept(text: str, name: str, params: dict[str, str]) -> None:
     found = parse_channel(text)
     assert (found.name, found.full, dict(found.params)) == (name, text, params)
 
@@ -74,7 +72,7 @@ def test_what_is_no_name_is_refused_with_the_reason(text: str, reason: str) -> N
 
 
 @given(st.text(max_size=40))
-def test_no_text_at_all_gets_through_with_what_a_name_must_not_have(text: str) -> None:
+def test_no_text_passes_with_forbidden_characters(text: str) -> None:
     try:
         found = parse_channel(text)
     except BadRequest as refused:

@@ -90,7 +90,7 @@ def test_silent_newcomers_are_bounded_and_keep_nobody_out(make_server, way, what
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-def test_handshakes_that_are_aborted_by_the_thousand_delay_nobody(make_server, format):
+def test_thousands_of_aborted_handshakes_delay_nobody(make_server, format):
     """What this machine itself delays is told by the canary of a server that nobody attacks, at the same time."""
     authority = certificates.authority()
     attacked, quiet = (make_server(arguments=authority.arguments) for _ in range(2))

@@ -25,7 +25,7 @@ def opened(directory: Path, now_ms: int = NOW) -> NonceFile:
     return NonceFile(directory, WINDOW, now_ms)
 
 
-def test_what_was_remembered_is_known_to_the_next_life_until_its_time(tmp_path: Path) -> None:
+def test_remembered_nonce_is_known_to_the_next_life(tmp_path: Path) -> None:
     file = opened(tmp_path)
     assert file.known == {}
     file.remember(mac(1), NOW + WINDOW, NOW)

@@ -84,7 +84,7 @@ def test_the_channel_counts_before_the_messages(ways_of_me: list[Way], channel_n
 
 
 @pytest.mark.parametrize("wire_format", [JSON, MSGPACK])
-def test_of_faults_in_different_messages_the_kind_decides_not_the_place(wire_format: int) -> None:
+def test_kind_of_fault_decides_not_the_place_of_its_message(wire_format: int) -> None:
     for (first, ones), (second, others) in itertools.combinations(FAULTS.items(), 2):
         if second == 40009 or first == 40012:
             continue

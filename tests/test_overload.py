@@ -32,7 +32,7 @@ def stage_until_refused(hub, channel):
     return told
 
 
-def test_publishes_beyond_the_bound_are_refused_and_those_before_it_are_stored(hub):
+def test_publishes_beyond_the_bound_are_refused_alone(hub):
     channel = awake(within=hub.kept)
     told = stage_until_refused(hub, channel)
     assert told[-1].outcomes == [("refused", 50004)]

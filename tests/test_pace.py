@@ -86,7 +86,7 @@ async def test_the_loop_is_watched_only_while_somebody_asks_for_turns(loop, monk
 
 
 @trio_test
-async def test_a_hundred_tasks_with_something_to_do_leave_others_a_turn_every_few_ms(loop):
+async def test_hundred_busy_tasks_leave_others_regular_turns(loop):
     done = []
 
     async def one(pace):
@@ -122,7 +122,7 @@ async def test_who_has_been_quiet_goes_before_those_who_have_not(loop):
 
 
 @trio_test
-async def test_whoever_is_cancelled_while_it_waits_keeps_nobody_from_going_on(loop, monkeypatch):
+async def test_cancelled_waiter_blocks_nobody(loop, monkeypatch):
     monkeypatch.setattr(room, "WOKEN_AT_ONCE", 1)
     done = []
 
@@ -144,7 +144,7 @@ async def test_whoever_is_cancelled_while_it_waits_keeps_nobody_from_going_on(lo
 
 
 @trio_test
-async def test_without_a_loop_that_tells_of_passes_everybody_goes_on_at_once():
+async def test_without_a_loop_that_reports_passes_nobody_waits():
     pace = LoopPace(lambda: None)
     for _ in range(3):
         await pace.turn(math.inf)

@@ -71,7 +71,7 @@ def test_a_window_is_filled_and_filled_again_as_answers_come(clock):
     assert [number for number, _ in publishers[0].owner.publishes] == [0, 1, 2, 3, 4]
 
 
-def test_what_a_full_socket_or_a_cut_one_does_not_take_is_sent_when_it_does(clock):
+def test_message_for_a_full_or_cut_socket_is_sent_later(clock):
     touched: list[Publisher] = []
     full, away, lost = publishers = made(3, touched)
     full.owner.queued, away.owner.ready = QUEUED_BYTES, False
@@ -83,7 +83,7 @@ def test_what_a_full_socket_or_a_cut_one_does_not_take_is_sent_when_it_does(cloc
     assert [publisher.sent for publisher in publishers] == [2, 2, 0]
 
 
-def test_publishers_take_their_turns_with_the_times_at_which_each_message_was_due(clock):
+def test_publishers_take_turns_with_the_due_times(clock):
     publishers = made(3)
     scheduled = Scheduled(publishers, Ramp(10, 10, 0), FRAME_BYTES)
     clock.now += SECOND // 2  # at 0, 100 .. 500 ms: six are due
@@ -93,7 +93,7 @@ def test_publishers_take_their_turns_with_the_times_at_which_each_message_was_du
     assert (scheduled.late_ns, scheduled.held_ns, scheduled.unsent()) == (SECOND // 2, 0, 0)
 
 
-def test_what_a_connection_holds_up_keeps_its_time_and_delays_nobody_else(clock):
+def test_blocked_connection_keeps_its_times_and_delays_no_other(clock):
     held, free = publishers = made(2)
     scheduled = Scheduled(publishers, Ramp(10, 10, 0), FRAME_BYTES)
     held.owner.ready = False
@@ -108,7 +108,7 @@ def test_what_a_connection_holds_up_keeps_its_time_and_delays_nobody_else(clock)
     assert (scheduled.late_ns, scheduled.held_ns, scheduled.unsent()) == (0, SECOND, 0)
 
 
-def test_a_backlog_leaves_in_pieces_so_that_what_arrives_gets_its_turn(clock):
+def test_backlog_leaves_in_pieces_so_that_input_gets_its_turn(clock):
     (publisher,) = made(1)
     scheduled = Scheduled([publisher], Ramp(1000, 1000, 0), FRAME_BYTES)
     clock.now += SECOND - 1

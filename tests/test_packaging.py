@@ -52,7 +52,7 @@ def run(arguments, directory, python=sys.executable):
     return done.stdout
 
 
-def test_the_source_distribution_has_the_sources_and_nothing_that_is_made_from_them(source):
+def test_source_distribution_has_only_sources(source):
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     rooms = {str(path.relative_to(ROOT)) for path in (ROOT / "ext").rglob("*.p[xy][dxi]")}

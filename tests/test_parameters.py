@@ -53,7 +53,7 @@ def test_a_version_that_is_none_is_refused(served: Served, value: str) -> None:
         "".join(f"&x{n}=" for n in range(97)),
     ],
 )
-def test_a_value_that_is_known_is_taken_and_so_is_a_name_that_is_not(served: Served, query: str) -> None:
+def test_known_value_and_unknown_name_are_accepted(served: Served, query: str) -> None:
     with served.peer() as peer:
         peer.send(upgrade(query=query) + message({"action": 7}))
         assert peer.told() == ["101", "CONNECTED", "CLOSED", "close 1000"]

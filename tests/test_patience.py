@@ -52,7 +52,7 @@ def test_who_sleeps_for_as_long_as_was_asked_has_not_stalled():
     assert patient.stalls == 0
 
 
-def test_what_was_slept_too_long_or_not_looked_at_for_long_is_a_stall(caplog):
+def test_oversleeping_and_late_looks_count_as_a_stall(caplog):
     kernel = Kernel()
     patient = PatientClock(kernel.boottime)
     begun = patient.current_time()
@@ -116,7 +116,7 @@ def test_a_stall_ages_nothing_and_a_jump_is_told_once(caplog):
     }
 
 
-def test_clocks_between_which_we_were_interrupted_are_read_again():
+def test_interrupted_clock_readings_are_repeated():
     kernel = Kernel()
     clock = clock_of(kernel)
     for interrupted in (0.9 * SECOND, 140 * SECOND):

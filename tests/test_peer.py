@@ -20,9 +20,7 @@ SAID = st.one_of(
 
 
 @given(said=st.lists(SAID, max_size=5), cuts=st.lists(st.integers(0, 400_000), max_size=5))
-def test_frames_of_a_server_are_taken_apart_wherever_they_are_cut(
-    said: list[tuple[int, Event]], cuts: list[int]
-) -> None:
+def test_server_frames_decode_wherever_they_are_cut(said: list[tuple[int, Event]], cuts: list[int]) -> None:
     server = Connection(ConnectionType.SERVER)
     sent = b"".join(server.send(event) for _, event in said) + server.send(CloseConnection(1000, "grüße"))
     found: list[tuple[int, bytes]] = []

@@ -338,7 +338,7 @@ def test_what_drained_asks_for_leaves_before_what_streams_hold(plane):
     assert got == expected
 
 
-def test_a_reply_that_is_queued_while_a_stream_is_being_sent_cuts_no_frame(plane):
+def test_reply_queued_during_a_stream_send_cuts_no_frame(plane):
     room = Room(plane)
     peer = FarEnd(plane, "me", send_buffer=20_000)
     peer.handle.subscribe(room.stream, 0)
@@ -383,7 +383,7 @@ def test_many_frames_leave_in_one_send(plane):
     assert plane.sends == before + 1
 
 
-def test_what_comes_while_a_stream_is_being_served_reaches_those_who_have_been(sliced):
+def test_entry_during_a_stream_pass_reaches_served_readers(sliced):
     room = Room(sliced)
     peers = [FarEnd(sliced, i) for i in range(5)]
     for peer in peers:
@@ -428,7 +428,7 @@ def test_echo_off_and_ephemeral_entries_are_passed_over(plane):
     assert reader.cursor == room.count  # the cursor moves past what is skipped
 
 
-def test_a_reader_that_falls_out_of_the_stream_is_told_with_its_cursor(plane):
+def test_reader_that_falls_out_of_the_stream_is_told_its_cursor(plane):
     room = Room(plane, max_bytes=100_000)
     peer = FarEnd(plane, "slow", send_buffer=20_000)
     reader = peer.handle.subscribe(room.stream, 0)
@@ -447,7 +447,7 @@ def test_a_reader_that_falls_out_of_the_stream_is_told_with_its_cursor(plane):
     assert [text.rstrip(".") for text in texts] == [str(n) for n in range(1, reader.cursor + 1)]
 
 
-def test_of_many_frames_those_that_all_have_passed_are_let_go_and_a_slow_reader_keeps_what_it_lacks(plane):
+def test_passed_frames_are_freed_and_slow_readers_keep_theirs(plane):
     """Entries stay, so whoever comes back for them is served from there."""
     gc.collect()  # frames of all streams count, those of earlier tests included
     room = Room(plane, max_bytes=256 << 20)
@@ -531,7 +531,7 @@ def test_silence_brings_heartbeats_then_pings_then_the_end(plane):
 
 
 @pytest.mark.parametrize("count", [1, 3, 10, 23])
-def test_a_tick_in_parts_reaches_everybody_once_in_a_round_and_few_at_a_time(plane, count):
+def test_tick_in_parts_reaches_everybody_once_a_round(plane, count):
     peers = [FarEnd(plane, str(n), heartbeats=True) for n in range(count)]
     rounds = []
     for _ in range(min(count, 5)):
@@ -542,7 +542,7 @@ def test_a_tick_in_parts_reaches_everybody_once_in_a_round_and_few_at_a_time(pla
     assert max(sum(told) for told in rounds) <= count // 5 + 1
 
 
-def test_who_comes_to_the_place_of_one_that_has_gone_has_its_tick_in_the_next_round(plane):
+def test_newcomer_in_a_freed_place_has_its_tick_next_round(plane):
     peers = [FarEnd(plane, str(n), heartbeats=True) for n in range(20)]
     plane.tick(T0 + 10_000, parts=5)
     flush(plane)
@@ -555,7 +555,7 @@ def test_who_comes_to_the_place_of_one_that_has_gone_has_its_tick_in_the_next_ro
     assert [peer.texts() for peer in left] == [['{"action":0}']] * len(left)
 
 
-def test_a_tick_says_whether_there_is_something_to_send_and_has_at_least_one_part(plane):
+def test_tick_reports_pending_output_and_has_at_least_one_part(plane):
     peer = FarEnd(plane, "me", heartbeats=True)
     assert not plane.tick(T0 + 9_999)
     assert plane.tick(T0 + 10_000)

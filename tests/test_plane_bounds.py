@@ -57,7 +57,7 @@ def begun(size, sent, first=b"\x81"):
 
 
 @pytest.mark.parametrize("fragments", [False, True], ids=["cut", "fragments"])
-def test_half_messages_count_until_they_are_whole_and_who_finds_no_room_is_told(connect, room, fragments):
+def test_half_messages_count_until_whole_and_excess_is_told(connect, room, fragments):
     plane, add = connect
     half = begun(100_000, 100_000, b"\x01") if fragments else begun(200_000, 100_000)
     events, peers = [], []
@@ -77,7 +77,7 @@ def test_half_messages_count_until_they_are_whole_and_who_finds_no_room_is_told(
     assert room.held <= before - 100_000, "it holds nothing any more"
 
 
-def test_small_messages_in_part_find_room_beside_a_crowd_of_large_ones(connect, room):
+def test_small_partial_messages_fit_beside_large_ones(connect, room):
     plane, add = connect
     for owner in range(8):
         send(plane, add(owner)[1], begun(900_000, 200_000))

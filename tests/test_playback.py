@@ -53,9 +53,7 @@ def played(encoder, entries, skip_origin, omit=None):
     wire=st.sampled_from([0, 1]),
     begun=st.integers(0, 2),
 )
-def test_batches_are_the_frames_of_the_entries_one_behind_the_other(
-    entries, cuts, cursor, until, budget, skip_origin, wire, begun
-):
+def test_batches_are_the_frames_of_the_entries_in_a_row(entries, cuts, cursor, until, budget, skip_origin, wire, begun):
     encoder = EntryEncoder(wire, "room")
     ends = [0, *sorted(cut for cut in cuts if cut < len(entries)), len(entries)]
     parts = [entries[a:b] for a, b in itertools.pairwise(ends) if b > a]
@@ -91,7 +89,7 @@ def test_a_batch_is_as_full_as_its_budget_allows():
         assert (batch.entries, batch.full) == (count, True)
 
 
-def test_a_readers_own_messages_are_passed_over_within_the_budget():
+def test_own_messages_of_a_reader_are_skipped_within_the_budget():
     own = record(OWN, 1000)
     rows = block.encode("app:room", SERIES, [(serial, serial - 1, own) for serial in range(1, 100)], 0)
     batch = Playback(EntryEncoder(0, "room"), 0, until=LARGEST, budget=10_000, skip_origin=OWN)
@@ -126,7 +124,7 @@ def test_a_budget_beyond_any_memory_is_refused():
 
 
 @pytest.mark.parametrize("classes", [["w"], ["w", "p1"]])
-def test_the_journal_plays_what_it_reads_across_buckets_and_classes(tmp_path, classes):
+def test_journal_plays_back_across_buckets_and_classes(tmp_path, classes):
     journal = RocksJournal(tmp_path, window_ms=120_000, boot_id="boot-1")
     previous = 0
     for step in range(40):  # a bucket of class w has 30 s, and a step 10 s

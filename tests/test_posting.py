@@ -64,7 +64,7 @@ def served(server):
     return told["plainPublishes"], told["askedPublishes"]
 
 
-def test_the_usual_publish_goes_by_no_task_and_the_first_of_its_kind_is_looked_at(server, channel):
+def test_usual_publish_needs_no_task_after_the_first(server, channel):
     plain, asked = served(server)
     with Wire(server.address) as one, Wire(server.address) as other:
         for wire in (one, other):
@@ -75,7 +75,7 @@ def test_the_usual_publish_goes_by_no_task_and_the_first_of_its_kind_is_looked_a
     assert [message["data"] for message in history(server.address, channel)] == list("01234") * 2
 
 
-def test_who_begins_with_something_else_publishes_as_fast_and_who_was_unusual_stays_where_it_is(server, channel):
+def test_unusual_client_stays_and_other_beginnings_are_as_fast(server, channel):
     before = sum(served(server))
     with Wire(server.address) as mixed, Wire(server.address, slow=True) as odd:
         mixed.send(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -192,7 +192,7 @@ def test_what_is_hardly_http_has_the_same_answer_both_ways(server, headers, muta
 
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(0, 2000), max_size=8), kinds=st.lists(st.integers(0, 3), min_size=1, max_size=6))
-def test_bytes_may_come_in_any_pieces_and_every_request_is_answered_in_its_turn(server, cuts, kinds):
+def test_bytes_in_any_pieces_are_answered_in_turn(server, cuts, kinds):
     made = [
         usual("pieces", {"id": "n", "data": "x"}),
         usual("pieces", [{"data": "x"}] * 3),
@@ -336,7 +336,7 @@ def test_a_token_is_good_until_it_expires(server, channel):
     assert codes[0] == 201 and codes[-1] == 401 and set(codes) == {201, 401}
 
 
-def test_a_permit_ends_with_the_token_or_with_its_revocation_whichever_is_first():
+def test_permit_ends_with_its_token_or_a_revocation():
     capability = Capability.parse('{"*":["*"]}')
     ann = Identity("app1", "app1.key1", "ann", False, capability, 5_000, 1_000, token_client_id="ann")
     revocations = Revocations()
@@ -377,7 +377,7 @@ def test_requests_and_messages_are_counted(make_server, channel):
     assert '"apiRequests.other.failed": 1' in text, text
 
 
-def test_at_the_end_idle_connections_are_let_go_and_the_server_ends_well(make_server, channel):
+def test_shutdown_closes_idle_connections_cleanly(make_server, channel):
     server = make_server()
     with Wire(server.address) as idle, Wire(server.address) as begun:
         for wire in (idle, begun):

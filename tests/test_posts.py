@@ -39,7 +39,7 @@ def _closed_in_the_end():
     close_all()
 
 
-def test_the_first_request_of_a_kind_is_asked_about_and_the_next_ones_are_not():
+def test_only_the_first_request_of_a_kind_is_checked():
     desk = Desk()
     peer = desk.connect(post({"data": "0"}))
     desk.turn()
@@ -85,7 +85,7 @@ def test_nothing_is_answered_before_it_is_stored():
     assert len(answers_of(peer, desk)) == 1
 
 
-def test_what_could_not_be_stored_is_refused_and_the_connection_goes_on():
+def test_unstorable_publish_is_refused_and_the_connection_lives():
     desk = Desk()
     peer = desk.connect(post({"data": "0", "id": "a"}))
     desk.turn()
@@ -167,7 +167,7 @@ def plainly(desk, answers):
     identity=st.sampled_from(WHO),
     cuts=st.lists(st.integers(0, 4000), max_size=6),
 )
-def test_the_short_way_and_the_long_way_end_in_the_same_log_with_the_same_answers(bodies, identity, cuts):
+def test_fast_and_slow_path_give_the_same_log_and_answers(bodies, identity, cuts):
     outcomes = []
     opening = [(b'{"data":"first"}', JSON), (b"\x81\xa4data\xa5first", MSGPACK)]  # so that permits are there
     requests = b"".join(post(body, kind) for body, kind in [*opening, *bodies])
@@ -192,7 +192,7 @@ def test_the_short_way_and_the_long_way_end_in_the_same_log_with_the_same_answer
         assert short == long
 
 
-def test_a_plain_array_goes_the_short_way_in_both_formats_and_with_ids():
+def test_plain_array_with_ids_takes_the_fast_path():
     desk = Desk()
     peer = desk.connect()
     for kind in (JSON, MSGPACK):
@@ -226,7 +226,7 @@ def test_what_comes_at_once_is_answered_in_order():
         b"POST /channels/one/messages HTTP/1.1\r\nX: " + b"x" * 2000,
     ],
 )
-def test_what_is_unusual_leaves_with_all_its_bytes_after_what_came_before_has_been_answered(unusual):
+def test_unusual_request_leaves_whole_after_earlier_answers(unusual):
     desk = Desk()
     peer = desk.connect(post({"data": "0"}) + unusual)
     while not desk.left:
@@ -241,7 +241,7 @@ def test_what_is_unusual_leaves_with_all_its_bytes_after_what_came_before_has_be
     assert len(desk.posts) == 0
 
 
-def test_who_asks_for_something_unusual_can_be_let_go_when_asked_about():
+def test_unusual_request_can_be_released_when_checked():
     desk = Desk()
     whole_request = post(b"plain", "text/plain") + b"POST"
     peer = desk.connect(whole_request)
@@ -309,7 +309,7 @@ def fill(desk, peer):
     return sent, pending
 
 
-def test_who_does_not_take_its_answers_is_not_read_from_any_further():
+def test_client_that_takes_no_answers_is_not_read_further():
     desk = Desk()
     peer = desk.connect()
     sent, pending = fill(desk, peer)
@@ -325,7 +325,7 @@ def test_who_does_not_take_its_answers_is_not_read_from_any_further():
     assert [status for status, _, _ in parse_answers(received)] == [201] * (sent + 1)
 
 
-def test_who_sends_faster_than_it_is_answered_waits_in_the_kernel():
+def test_fast_sender_waits_in_the_kernel():
     desk = Desk()
     peer = desk.connect()
     peer.setblocking(False)
@@ -341,7 +341,7 @@ def test_who_sends_faster_than_it_is_answered_waits_in_the_kernel():
     assert len(desk.log()) >= 100
 
 
-def test_a_request_that_is_larger_than_what_is_read_ahead_comes_in_behind_another():
+def test_request_beyond_the_read_ahead_comes_behind_another():
     desk = Desk()
     peer = desk.connect()
     large = post(b" " * 59_000 + b'{"data":"x"}', **{f"X-{n}": "x" * 100 for n in range(10)})
@@ -397,7 +397,7 @@ def test_who_will_send_no_more_gets_its_answers_and_the_end(half):
 
 
 @pytest.mark.parametrize("half", [b"", post({"data": "2"})[:-1]])
-def test_who_ends_before_anything_was_whole_leaves_with_what_there_is(half):
+def test_client_that_ends_early_leaves_with_its_bytes(half):
     desk = Desk()
     peer = desk.connect(half)
     desk.turn()
@@ -429,7 +429,7 @@ def test_only_so_many_are_taken():
     assert desk.posts.take(theirs.detach(), b"", "peer", True, 0)
 
 
-def test_what_was_permitted_is_asked_about_again_once_it_is_revoked_or_over():
+def test_revoked_or_expired_permit_is_checked_again():
     desk = Desk()
     peer = desk.connect(post({"data": "0"}))
     desk.turn()
@@ -456,7 +456,7 @@ def test_what_was_permitted_is_asked_about_again_once_it_is_revoked_or_over():
         {"Content-Type": JSON + "; charset=utf-8"},
     ],
 )
-def test_whoever_says_anything_else_than_before_is_asked_about_anew(other):
+def test_any_change_in_the_head_is_checked_anew(other):
     desk = Desk()
     peer = desk.connect(post({"data": "0"}))
     desk.turn()
@@ -482,7 +482,7 @@ def test_a_quota_that_is_used_up_sends_the_publish_the_long_way():
     assert len(desk.asked) == 1 + 2
 
 
-def test_at_drain_those_under_way_are_answered_and_told_that_it_is_the_end():
+def test_drain_answers_requests_under_way_and_says_close():
     desk = Desk()
     idle, begun, asked = desk.connect(), desk.connect(), desk.connect()
     begun.sendall(post({"data": "0"})[:-1])

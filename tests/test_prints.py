@@ -22,9 +22,7 @@ def record(
     steps=st.lists(st.tuples(st.sampled_from([1, 1, 7, 1 << 16, 1 << 33]), st.integers(0, 3)), max_size=60),
     trims=st.lists(st.integers(0, 60), max_size=3),
 )
-def test_an_entry_is_found_by_its_serial_and_compared_by_its_content(
-    steps: list[tuple[int, int]], trims: list[int]
-) -> None:
+def test_entry_is_found_by_serial_and_compared_by_content(steps: list[tuple[int, int]], trims: list[int]) -> None:
     prints, held, serial = Prints(), {}, 1
     for step, data in steps:
         serial += step

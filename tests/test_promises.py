@@ -16,7 +16,7 @@ MIB = 1 << 20
 SHORT = "[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_interval_ms = 1000\n"
 
 
-def test_many_publishers_with_the_same_ids_store_each_once_and_are_told_the_same(server, channel):
+def test_concurrent_publishes_with_equal_ids_store_each_once(server, channel):
     """Promise 3, while the first one is still being written."""
     clients = [RawClient(server.address) for _ in range(20)]
     start, told = threading.Barrier(len(clients)), []
@@ -76,7 +76,7 @@ def limited(megabytes):
     return limit
 
 
-def test_what_the_disk_does_not_take_is_refused_and_the_rest_is_there_after_a_crash(make_server, channel):
+def test_disk_refusals_are_told_and_the_rest_survives_a_crash(make_server, channel):
     """Promise 2: no log file may grow beyond 3 MB, so appends fail again and again, and the journal is reopened.
 
     What was acknowledged is stored, what was refused is not, readers see exactly the former, and nobody is thrown out.
@@ -110,7 +110,7 @@ def test_what_the_disk_does_not_take_is_refused_and_the_rest_is_there_after_a_cr
 
 
 @pytest.mark.load
-def test_a_thousand_clients_that_are_away_cost_what_their_channels_log_costs(make_server):
+def test_thousand_absent_clients_cost_only_their_channels_log(make_server):
     """Promise 7, at a tenth of a real case: 1,000 clients away, 5 messages of 10 kB a second on each shared channel.
 
     The window is shortened to 20 s, so that the logs stop growing. Clients that are away cost what clients cost that
@@ -156,7 +156,7 @@ def test_clients_that_were_away_get_exactly_what_they_missed(server, channel):
                 assert missed == [str(m) for m in range(n, 20)]
 
 
-def test_beyond_the_window_a_client_is_told_that_continuity_is_lost(make_server, channel):
+def test_beyond_the_window_a_client_is_told_of_lost_continuity(make_server, channel):
     """Promise 5: never a silent gap."""
     server = make_server(config=SHORT)
     with RawClient(server.address) as client:

@@ -40,7 +40,7 @@ def texts(client, channel, count):
     ],
 )
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-def test_modes_are_those_asked_for_by_param_else_by_flags_else_the_usual(server, channel, asked, granted, format):
+def test_modes_come_from_params_then_flags_then_defaults(server, channel, asked, granted, format):
     with RawClient(server.address, format=format) as client:
         attached = client.attach(channel, **asked)
         assert attached["flags"] == granted
@@ -57,9 +57,7 @@ def test_modes_are_those_asked_for_by_param_else_by_flags_else_the_usual(server,
         (["history"], 0, None),
     ],
 )
-def test_modes_are_cut_to_the_capability_and_none_left_is_40160_for_the_channel(
-    server, channel, operations, flags, granted
-):
+def test_modes_are_cut_to_the_capability_and_none_left_is_40160(server, channel, operations, flags, granted):
     with with_rights(server, *operations) as client:
         if granted is not None:
             assert client.attach(channel, flags=flags)["flags"] == granted
@@ -84,9 +82,7 @@ def test_modes_are_cut_to_the_capability_and_none_left_is_40160_for_the_channel(
         ),
     ],
 )
-def test_who_may_not_attach_is_told_which_capability_is_lacking_for_which_channel(
-    server, channel, operations, asked, modes, lacking
-):
+def test_refused_attach_names_the_missing_capability(server, channel, operations, asked, modes, lacking):
     with with_rights(server, *operations) as client:
         with pytest.raises(RefusedError) as refused:
             client.attach(f"[?rewind=1]{channel}", **asked)
@@ -122,7 +118,7 @@ def test_wrong_params_are_that_channels_error(server, channel, params):
         assert client.attach(channel)["flags"] == ALL
 
 
-def test_a_name_with_params_is_one_channel_with_the_plain_one_and_stays_as_written(server, channel):
+def test_name_with_params_is_the_same_channel_as_without(server, channel):
     publish(server.address, channel, [{"data": "old"}, {"data": "older"}])
     full = f"[?rewind=1&echo=false]{channel}"
     with RawClient(server.address) as plain, RawClient(server.address) as client:
@@ -142,7 +138,7 @@ def test_a_name_with_params_is_one_channel_with_the_plain_one_and_stays_as_writt
 @pytest.mark.parametrize(
     ("rewind", "expected"), [("1", ["c"]), ("2", ["b", "c"]), (3, ["a", "b", "c"]), ("1000", "abc"), ("2m", "abc")]
 )
-def test_rewind_delivers_the_newest_in_forward_order_with_backlog_told(server, channel, rewind, expected):
+def test_rewind_delivers_the_newest_forward_with_has_backlog(server, channel, rewind, expected):
     for text in "abc":
         publish(server.address, channel, {"data": text})
     with RawClient(server.address) as client:
@@ -167,7 +163,7 @@ def test_a_rewind_that_is_none_is_refused_with_40003(server, channel, rewind):
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_bad_name_is_refused_under_that_very_name_and_the_connection_lives(server, name):
+def test_bad_name_is_refused_by_that_name_and_connection_lives(server, name):
     with RawClient(server.address) as client:
         client.send({"action": Action.ATTACH, "channel": name})
         answer = client.receive()
@@ -178,7 +174,7 @@ def test_a_bad_name_is_refused_under_that_very_name_and_the_connection_lives(ser
         assert until_pong(client) == [{"action": Action.DETACHED, "channel": name}]
 
 
-def test_a_detach_is_answered_whether_attached_or_not_and_ends_delivery(server, channel):
+def test_detach_is_always_answered_and_ends_delivery(server, channel):
     with RawClient(server.address) as client:
         client.attach(channel)
         for _ in range(2):
@@ -208,7 +204,7 @@ def test_too_many_requests_for_one_channel_do_not_spoil_it(server, channel):
         assert set(answers) <= {Action.ATTACHED, Action.ERROR}
 
 
-def test_one_channel_too_many_is_refused_with_90010_and_a_detach_makes_room(make_server):
+def test_excess_channel_is_refused_with_90010_until_a_detach(make_server):
     own = make_server(config="[limits]\nchannels_per_connection = 2\n")
     with RawClient(own.address) as client:
         for name in "abab":
@@ -224,7 +220,7 @@ def test_one_channel_too_many_is_refused_with_90010_and_a_detach_makes_room(make
 # attaching again, and continuity
 
 
-def test_a_new_attach_replaces_modes_and_params_and_neither_rewinds_nor_repeats(server, channel):
+def test_new_attach_replaces_options_without_rewind_or_repeat(server, channel):
     publish(server.address, channel, {"data": "old"})
     with RawClient(server.address) as client:
         client.attach(channel, params={"rewind": "1", "echo": "false"})
@@ -250,7 +246,7 @@ def test_who_begins_to_subscribe_begins_now(server, channel):
 
 
 @pytest.mark.parametrize("flags", [0, ATTACH_RESUME])
-def test_from_a_serial_of_this_log_exactly_what_came_after_it_is_delivered(server, channel, flags):
+def test_attach_from_a_serial_delivers_exactly_what_followed(server, channel, flags):
     with RawClient(server.address) as client, RawClient(server.address) as other:
         client.attach(channel)
         for text in "abc":
@@ -269,7 +265,7 @@ def test_from_a_serial_of_this_log_exactly_what_came_after_it_is_delivered(serve
 
 
 @pytest.mark.parametrize("wrong", ["series", "ahead", "garbage", "empty", "other form"])
-def test_a_serial_that_proves_nothing_is_told_and_reading_goes_on_from_now(server, channel, wrong):
+def test_unverifiable_serial_is_told_and_reading_starts_now(server, channel, wrong):
     with RawClient(server.address) as client:
         true = client.attach(channel)["channelSerial"]
         client.publish(channel, {"data": "old"})
@@ -289,7 +285,7 @@ def test_a_serial_that_proves_nothing_is_told_and_reading_goes_on_from_now(serve
             assert texts(fresh, channel, 1) == ["new"]
 
 
-def test_a_first_attach_is_never_resumed_and_does_not_rewind_when_it_says_it_is_not_the_first(server, channel):
+def test_first_attach_is_not_resumed_and_a_later_not_rewound(server, channel):
     publish(server.address, channel, {"data": "old"})
     with RawClient(server.address) as client:
         attached = client.attach(channel, flags=ATTACH_RESUME, params={"rewind": "1"})

@@ -112,7 +112,7 @@ def driver(request, proxy, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["plain", "tls"])
-def test_every_connect_succeeds_over_connections_that_the_proxy_keeps(proxy, driver, server, channel, way):
+def test_every_connect_succeeds_over_kept_proxy_connections(proxy, driver, server, channel, way):
     tls = way == "tls"
     context = ssl.create_default_context(cafile=proxy["authority"]) if tls else None
     readers, publishers = [], []

@@ -139,7 +139,7 @@ def test_a_cut_upstream_comes_after_exactly_so_many_bytes(proxy, echo, count):
     assert len(echo.got) <= count  # the reset may overtake it, but no byte more has come
 
 
-def test_a_cut_can_be_set_for_a_connection_that_lives_and_taken_back(proxy):
+def test_cut_can_be_set_and_cleared_on_a_live_connection(proxy):
     with connected(proxy) as one:
         one.sendall(b"x")
         assert receive(one, 1) == b"x"
@@ -152,7 +152,7 @@ def test_a_cut_can_be_set_for_a_connection_that_lives_and_taken_back(proxy):
         assert receive(again, 6) == b"abcdef"
 
 
-def test_nothing_comes_through_while_it_stalls_and_all_of_it_afterwards(proxy):
+def test_nothing_passes_during_a_stall_and_everything_after(proxy):
     with connected(proxy) as one:
         one.sendall(b"x")
         assert receive(one, 1) == b"x"

@@ -66,7 +66,7 @@ def test_the_short_way_names_any_channel_as_the_libraries_do(kind, channel):
 
 @pytest.mark.parametrize("kind", [JSON, MSGPACK], ids=["JSON", "msgpack"])
 @pytest.mark.parametrize("count", [1, 2, 15, 16, MANY])
-def test_the_short_way_tells_as_many_serials_as_there_are_messages(kind, count):
+def test_short_way_tells_one_serial_per_message(kind, count):
     desk = Desk(max_messages=MANY)
     messages = [{"id": f"a:{n}", "data": ""} for n in range(count)]
     ids = ["a:0", "again a:0"] if count == 1 else ["a", "again a"]
@@ -74,7 +74,7 @@ def test_the_short_way_tells_as_many_serials_as_there_are_messages(kind, count):
 
 
 @given(channel=st.text(max_size=50), id=st.text(min_size=1, max_size=50).map(lambda text: text.replace(":", ";")))
-def test_the_short_way_tells_any_channel_and_id_as_the_libraries_do(channel, id):
+def test_short_way_encodes_channel_and_id_like_libraries(channel, id):
     for kind in ENCODERS:
         desk = Desk(channel=channel)
         assert bodies(desk, kind, [{"id": id, "data": ""}]) == expected(desk, kind, channel, [id, f"again {id}"])

@@ -87,7 +87,7 @@ def test_a_key_has_limits_and_so_has_each_of_its_connections() -> None:
         checked({"connection": 5}, OwnLimits)
 
 
-def test_the_own_entry_stands_above_the_general_one_and_unlimited_means_it() -> None:
+def test_own_entry_overrides_the_general_one_even_as_unlimited() -> None:
     general = Quota(messages_in=5, bytes_in=6, connections=7)
     assert parse_quota({"messages_in": 9, "bytes_in": "unlimited"}, "key").over(general) == Quota(
         messages_in=9, connections=7
@@ -98,7 +98,7 @@ def test_the_own_entry_stands_above_the_general_one_and_unlimited_means_it() -> 
 # in force
 
 
-def test_who_exceeds_is_told_whose_limit_it_is_and_when_to_come_back() -> None:
+def test_excess_is_refused_with_its_owner_and_a_retry_time() -> None:
     one = Quota(messages_in=1)
     for scope, code in (("connection", 42911), ("key", 42910), ("app", 42910)):
         allowed = allowances(**{scope: one})
@@ -129,7 +129,7 @@ def test_nobody_is_charged_for_what_another_limit_refuses() -> None:
         admit(mine.terms, log(), 1, 1, NOW)
 
 
-def test_connections_of_a_key_share_its_rate_and_keys_of_an_app_the_apps() -> None:
+def test_connections_share_a_key_rate_and_keys_an_app_rate() -> None:
     allowed = allowances(
         Key("app1", "k", "s", quota=Quota(messages_in=2)), app1=Quota(messages_in=3), app2=Quota(messages_in=100)
     )
@@ -142,7 +142,7 @@ def test_connections_of_a_key_share_its_rate_and_keys_of_an_app_the_apps() -> No
         admit(allowed.of("app2.k", "app2").terms, log(), 1, 1, NOW)
 
 
-def test_connections_without_rates_of_their_own_share_one_object_and_others_do_not() -> None:
+def test_connections_without_own_rates_share_one_object() -> None:
     free = allowances()
     assert free.of("app1.k", "app1") is free.of("app1.k", "app1")
     bounded = allowances(connection=Quota(bytes_in=5))
@@ -162,7 +162,7 @@ def test_a_request_is_charged_to_channel_key_and_app_only() -> None:
         admit(mine.request_terms, log(), 1, 1, NOW)
 
 
-def test_the_narrowest_size_and_number_of_channels_count_and_never_more_than_the_servers() -> None:
+def test_narrowest_size_and_channels_count_within_the_servers() -> None:
     key = Key("app1", "k", "s", quota=Quota(max_message_size=500, channels_per_connection=1 << 30))
     allowed = Allowances(
         Settings(
@@ -195,7 +195,7 @@ def test_connections_of_key_and_app_are_counted_together() -> None:
     check_connections(first)
 
 
-def test_a_connection_that_finds_no_room_at_another_key_stays_where_it_was() -> None:
+def test_connection_refused_by_a_full_key_stays_where_it_was() -> None:
     allowed = allowances(Key("app1", "k", "s", quota=Quota(connections=1)), app=Quota(connections=2))
     first, second = allowed.of("app1.k", "app1"), allowed.of("app1.x", "app1")
     allowed.opened(first)

@@ -41,7 +41,7 @@ def test_numbers_go_one_by_one_from_anywhere(steps, removed):
 
 
 @given(ours=STEPS, theirs=STEPS, removed=NUMBERS)
-def test_what_another_has_can_be_taken_out_and_more_be_added_behind(ours, theirs, removed):
+def test_ranges_of_another_can_be_removed_and_more_added(ours, theirs, removed):
     (ranges, model), (other, others) = made(ours), made(theirs)
     for number in removed:
         other.remove(number)

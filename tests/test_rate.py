@@ -31,7 +31,7 @@ def test_it_admits_what_the_model_admits(messages: int, data: int, steps: list[t
 
 
 @given(messages=st.sampled_from([1, 7, 1000]), data=st.sampled_from([0, 100, 65536]), steps=steps)
-def test_after_the_wait_that_it_names_there_is_room_and_shortly_before_there_is_none(
+def test_after_the_named_wait_it_passes_and_just_before_not(
     messages: int, data: int, steps: list[tuple[int, int, int]]
 ) -> None:
     rate, now_ms = Rate(messages, data), NOW
@@ -47,7 +47,7 @@ def test_after_the_wait_that_it_names_there_is_room_and_shortly_before_there_is_
         assert rate.room(now_ms)
 
 
-def test_a_burst_of_one_second_passes_and_then_as_much_as_the_rate_allows() -> None:
+def test_one_second_burst_passes_and_then_the_rate() -> None:
     rate, passed = Rate(10, 0), 0
     for now_ms in range(NOW, NOW + 10_000):
         while rate.room(now_ms):
@@ -56,7 +56,7 @@ def test_a_burst_of_one_second_passes_and_then_as_much_as_the_rate_allows() -> N
     assert 10 + 99 <= passed <= 10 + 100
 
 
-def test_one_publish_larger_than_the_rate_passes_and_is_paid_for() -> None:
+def test_publish_larger_than_the_rate_passes_and_is_paid_for() -> None:
     rate = Rate(0, 1000)
     assert rate.room(NOW)
     rate.take(NOW, 1, 10_000)

@@ -30,7 +30,7 @@ def readers(waker):
     readers.close()
 
 
-def test_every_result_comes_to_its_own_asker_in_the_takers_thread(readers, waker):
+def test_every_result_reaches_its_asker_in_the_taking_thread(readers, waker):
     found = []
     for n in range(20):
         readers.start(lambda n=n: (n, threading.get_ident()), lambda *outcome: found.append(outcome))
@@ -57,7 +57,7 @@ def test_what_was_raised_comes_back_and_ends_nothing(readers, waker):
     assert isinstance(by_result.pop(None), ZeroDivisionError)
 
 
-def test_an_asker_that_fails_does_not_cost_the_others_their_outcomes(readers, waker, caplog):
+def test_failing_asker_does_not_cost_others_their_outcomes(readers, waker, caplog):
     found = []
 
     def fail(result, error):

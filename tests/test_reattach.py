@@ -51,14 +51,14 @@ def served(request, tmp_path_factory):
         (None, True),
     ],
 )
-def test_only_of_libraries_that_are_known_to_is_it_expected_that_they_hand_on_what_comes(agent, discards):
+def test_only_known_libraries_are_expected_to_pass_on_messages(agent, discards):
     assert discards_while_attaching(agent) is discards
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 @pytest.mark.parametrize("told", ["in the query", "in a header", "in a header of an unusual request"])
 @pytest.mark.parametrize("agent", [HANDS_ON, DISCARDS])
-def test_what_was_on_its_way_comes_again_only_for_who_may_have_discarded_it(served, channel, format, told, agent):
+def test_messages_on_their_way_repeat_only_if_maybe_discarded(served, channel, format, told, agent):
     params = {"agent": agent} if told == "in the query" else {}
     headers = {} if params else {"Ably-Agent": agent}
     if "unusual" in told:
@@ -88,7 +88,7 @@ def test_what_was_on_its_way_comes_again_only_for_who_may_have_discarded_it(serv
 
 
 @pytest.mark.parametrize("agent", [HANDS_ON, DISCARDS])
-def test_under_load_every_message_is_handed_on_once_and_in_order(served, channel, agent):
+def test_reattach_under_load_passes_every_message_on_once(served, channel, agent):
     """A client with much on its way all the time, which either discards what comes while it attaches anew, or not."""
     stream = Stream(served.server.address, channel, tls=served.tls)
     got, between = [], 0

@@ -235,7 +235,7 @@ def watched(filled: Path) -> Iterator[Watched]:
 
 
 @trio_test
-async def test_the_first_ack_of_every_channel_waits_for_nothing_that_grows_with_the_window(watched: Watched) -> None:
+async def test_first_ack_of_every_channel_ignores_the_window_size(watched: Watched) -> None:
     node = node_with(watched)
     hub = node.hub
     async with trio.open_nursery() as nursery:
@@ -291,7 +291,7 @@ async def test_the_first_ack_of_every_channel_waits_for_nothing_that_grows_with_
 
 
 @trio_test
-async def test_what_waits_for_ids_that_can_t_be_read_is_told_and_may_be_tried_again(
+async def test_unreadable_ids_are_reported_and_may_be_tried_again(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be a repeat of what is stored: that it is not is nothing that anybody knows."""

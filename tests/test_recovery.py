@@ -51,7 +51,7 @@ def wait_for_acks(publishers: list[Publisher], more: int) -> None:
     )
 
 
-def test_after_kill_9_under_load_every_subscriber_has_what_the_journal_has_and_every_ack_is_in_it(make_server, channel):
+def test_kill_9_under_load_keeps_every_acknowledged_message(make_server, channel):
     """Promises 1, 3, 4 and 5 across three crashes: the seam between two lives of the server is invisible."""
     server = make_server()
     chance = random.Random(SEED)
@@ -67,7 +67,7 @@ def test_after_kill_9_under_load_every_subscriber_has_what_the_journal_has_and_e
     assert sum(publisher.resent for publisher in publishers) > 0, "the crashes came while publishes were in flight"
 
 
-def test_connections_cut_in_the_middle_of_frames_lose_and_repeat_nothing(make_server, make_proxy, channel):
+def test_cuts_inside_frames_lose_and_repeat_nothing(make_server, make_proxy, channel):
     """Promise 5, and 3: a PM that is sent again after a resume is stored once."""
     server = make_server()
     proxy = make_proxy(server)
@@ -92,9 +92,7 @@ def test_connections_cut_in_the_middle_of_frames_lose_and_repeat_nothing(make_se
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("crash", [False, True], ids=["cut", "kill -9"])
-def test_a_publish_whose_ack_was_lost_is_stored_once_and_its_repeat_gets_the_first_serial(
-    make_server, make_proxy, channel, format, crash
-):
+def test_repeat_after_a_lost_ack_gets_the_first_serial(make_server, make_proxy, channel, format, crash):
     """Promise 3, realtime: the same connection and msgSerial are the same message, across a restart too."""
     server = make_server()
     proxy = make_proxy(server)
@@ -120,7 +118,7 @@ def test_a_publish_whose_ack_was_lost_is_stored_once_and_its_repeat_gets_the_fir
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["same life", "kill -9 between"])
-def test_an_id_is_stored_and_delivered_once_whoever_sends_it_again(make_server, channel, crash):
+def test_id_is_stored_and_delivered_once_whoever_repeats_it(make_server, channel, crash):
     """Promise 3, ids of one's own: from another connection, or by REST, also after a restart."""
     server = make_server()
     with RawClient(server.address) as client:
@@ -138,7 +136,7 @@ def test_an_id_is_stored_and_delivered_once_whoever_sends_it_again(make_server, 
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_subscriber_that_resumes_gets_what_was_published_while_it_was_away(make_server, channel, format):
+def test_resuming_subscriber_gets_what_it_missed(make_server, channel, format):
     """Promise 5: from the ring and, after a crash, from the journal."""
     server = make_server()
     with RawClient(server.address, format=format) as client, RawClient(server.address) as publisher:
@@ -160,7 +158,7 @@ def test_a_subscriber_that_resumes_gets_what_was_published_while_it_was_away(mak
 
 
 @pytest.mark.parametrize("serial", ["nonsense", "001700000000000-00000@AbCd1234", ""])
-def test_a_cursor_of_another_log_is_a_discontinuity_that_is_told(server, channel, serial):
+def test_cursor_of_another_log_is_a_told_discontinuity(server, channel, serial):
     with RawClient(server.address) as client:
         attached = client.attach(channel, channelSerial=serial)
         assert not attached["flags"] & RESUMED
@@ -170,7 +168,7 @@ def test_a_cursor_of_another_log_is_a_discontinuity_that_is_told(server, channel
         assert [message["data"] for message in client.deliveries(channel, 1)] == ["on from here"]
 
 
-def test_a_connection_whose_key_is_garbage_begins_anew_and_says_why(server):
+def test_garbage_connection_key_begins_anew_with_a_reason(server):
     with RawClient(server.address, resume="_____!ablyjs_test_fake-key____") as client:
         assert client.connected["error"]["code"] == 80018
         assert client.connected["error"]["statusCode"] == 400
@@ -184,7 +182,7 @@ def test_a_closed_connection_cannot_be_resumed(server):
         assert again.connected["error"]["code"] == 80005
 
 
-def test_a_newer_transport_takes_over_while_the_old_one_looks_alive(server, channel):
+def test_newer_transport_takes_over_while_the_old_looks_alive(server, channel):
     with RawClient(server.address) as old, RawClient(server.address, resume=old.connection_key) as new:
         assert new.connection_id == old.connection_id
         assert "error" not in new.connected
@@ -196,7 +194,7 @@ def test_a_newer_transport_takes_over_while_the_old_one_looks_alive(server, chan
                 old.receive()
 
 
-def test_a_server_that_is_told_to_stop_says_so_and_nothing_acknowledged_is_lost(make_server, channel):
+def test_stopping_server_says_so_and_loses_nothing_acknowledged(make_server, channel):
     """Drain: DISCONNECTED with a reason, exit code 0, and the clients go on with the next life."""
     server = make_server()
     with RawClient(server.address) as watcher:
@@ -215,7 +213,7 @@ def test_a_server_that_is_told_to_stop_says_so_and_nothing_acknowledged_is_lost(
     assert report.acked == report.sent == report.stored == 4 * 600
 
 
-def test_a_reader_that_stalls_delays_nobody_and_costs_little_and_then_gets_everything(make_server, make_proxy, channel):
+def test_stalled_reader_delays_nobody_and_then_gets_everything(make_server, make_proxy, channel):
     """Promise 7: it is a cursor, not a queue."""
     server = make_server()
     proxy = make_proxy(server)
@@ -238,7 +236,7 @@ def test_a_reader_that_stalls_delays_nobody_and_costs_little_and_then_gets_every
     assert slow.connections == 1, "it was behind, not thrown out"
 
 
-def test_a_second_server_on_the_same_data_is_refused_and_leaves_the_first_one_alone(make_server, channel):
+def test_second_server_on_the_same_data_is_refused(make_server, channel):
     server = make_server()
     second = Server(server.directory)
     with pytest.raises(RuntimeError, match="did not get ready") as refusal:
@@ -249,7 +247,7 @@ def test_a_second_server_on_the_same_data_is_refused_and_leaves_the_first_one_al
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_in_order_from_the_moment_that_it_said_ready(make_server, number):
+def test_signal_right_after_ready_stops_it_in_order(make_server, number):
     server = make_server()
     assert server.process is not None
     server.process.send_signal(number)
@@ -259,7 +257,7 @@ def test_a_signal_stops_it_in_order_from_the_moment_that_it_said_ready(make_serv
 SHORT = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 1\nmax_idle_interval_ms = 1000\n"
 
 
-def test_a_cursor_older_than_what_is_held_is_told_that_continuity_is_lost(make_server, channel):
+def test_cursor_older_than_the_log_is_told_of_lost_continuity(make_server, channel):
     """Promise 5's other half: never a silent gap. What is past its time is gone from history as well."""
     server = make_server(config=SHORT)
     with RawClient(server.address) as client:
@@ -283,7 +281,7 @@ def test_a_cursor_older_than_what_is_held_is_told_that_continuity_is_lost(make_s
     wait_until(told, what="the loss of continuity")
 
 
-def test_a_connection_lost_for_longer_than_its_state_is_kept_begins_anew(make_server):
+def test_connection_lost_beyond_its_state_begins_anew(make_server):
     server = make_server(config=SHORT)
     with RawClient(server.address) as client:
         assert client.connected["connectionDetails"]["connectionStateTtl"] == 1000

@@ -24,7 +24,7 @@ PATIENT = "handshake_seconds = 600"
 BASE = f"[limits]\nwindow_seconds = 3\n{PATIENT}\n"
 
 
-def test_each_setting_that_can_be_switched_is_looked_at_below_or_in_a_test_of_its_own() -> None:
+def test_each_switched_setting_has_a_probe() -> None:
     elsewhere = {"tls_cert", "tls_key", "keys", "namespaces", "log_level"}
     assert {name for probe in PROBES for name in probe.covers} | elsewhere == SWITCHED
 
@@ -305,7 +305,7 @@ def test_whoever_is_connected_notices_nothing_of_reloads(running: Server) -> Non
     reload(running, BASE)
 
 
-def test_a_reload_that_is_asked_for_at_the_end_neither_happens_nor_hurries_it(make_server) -> None:
+def test_reload_during_shutdown_neither_happens_nor_hurries_it(make_server) -> None:
     server = make_server(config="")
     with RawClient(server.address) as client:
         client.attach("room")

@@ -62,7 +62,7 @@ def test_keys_come_and_go_with_their_clients(keyed) -> None:
         assert new.expect(Action.ERROR)["error"]["code"] == 40131
 
 
-def test_a_key_that_the_file_of_keys_has_as_well_goes_on_as_that_one(make_server) -> None:
+def test_key_also_in_the_keys_file_continues_as_that_one(make_server) -> None:
     server = make_server(config="")
     made = new_key("app2")
     with AppsFile(server.data).changing() as apps:
@@ -98,7 +98,7 @@ def test_other_capabilities_hold_for_clients_of_the_key_at_once(keyed) -> None:
 BASE = "[limits]\nwindow_seconds = 3\n"
 
 
-def test_a_namespace_is_persisted_from_then_on_also_where_its_channels_are_in_use(make_server) -> None:
+def test_namespace_is_persisted_from_then_on_even_in_use(make_server) -> None:
     server = make_server(config=BASE)
     with RawClient(server.address) as reader:
         for room in ("chat:1", "other:1"):
@@ -118,7 +118,7 @@ def test_a_namespace_is_persisted_from_then_on_also_where_its_channels_are_in_us
     wait_until(lambda: not history(server.address, "chat:1"), what="the window to pass")
 
 
-def test_the_journal_doubts_what_lies_before_a_change_of_classes_once(make_server) -> None:
+def test_journal_doubts_entries_before_a_class_change_once(make_server) -> None:
     """By floors alone, for what was dropped of a channel's old class is not in that of its new one."""
     server = make_server(config="")
     publish(server.address, "chat:1", {"name": "before"})
@@ -160,7 +160,7 @@ def test_channels_that_are_in_use_have_other_limits(make_server, more: str) -> N
             pass
 
 
-def test_a_durability_waits_for_a_restart_where_channels_are_in_use(make_server) -> None:
+def test_durability_in_use_waits_for_a_restart(make_server) -> None:
     server = make_server(config="")
     publish(server.address, "chat:1", {"name": "kept"})
     said = reload(server, "[namespaces.chat]\ndurability = 'memory'\n[namespaces.new]\ndurability = 'memory'\n")
@@ -201,7 +201,7 @@ def shown(server: Server) -> bytes:
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["SIGHUP", "files"])
-def test_new_handshakes_have_the_new_certificate_and_connections_go_on(make_server, certificates, asked: bool) -> None:
+def test_new_handshakes_use_the_new_certificate(make_server, certificates, asked: bool) -> None:
     root, cert, key = certificates
     client = trusting(root)
     first = issue(root, cert, key)

@@ -102,7 +102,7 @@ async def test_a_journal_that_cannot_note_the_change_has_it_refused(caplog: pyte
 
 
 @trio_test
-async def test_the_new_layout_is_noted_once_all_of_before_is_stored_and_until_then_a_mark(
+async def test_new_layout_is_noted_after_all_earlier_entries(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -18,12 +18,12 @@ NAMES = [name for name in Settings.__struct_fields__ if name != "limits"]
 NAMES += [f"limits.{name}" for name in Limits.__struct_fields__]
 
 
-def test_of_each_setting_it_is_known_whether_it_is_switched_or_stays() -> None:
+def test_each_setting_is_known_to_switch_or_to_stay() -> None:
     assert set(NAMES) == SWITCHED | set(STAYS)
     assert not SWITCHED & set(STAYS)
 
 
-def test_the_example_says_of_each_that_waits_for_a_restart_that_it_does() -> None:
+def test_example_marks_each_setting_that_needs_a_restart() -> None:
     lines = EXAMPLE.read_text().splitlines()
     marked = {line.partition(" =")[0].strip() for line in lines if "(restart)" in line and " =" in line}
     named = {as_written(name).rpartition(".")[2] for name in STAYS}
@@ -78,9 +78,7 @@ def test_whether_the_port_speaks_tls_stays(cert: Path | None, key: Path | None) 
     ("durability", "keeps", "used", "taken"),
     [("memory", True, False, True), ("memory", True, True, False), ("written", False, False, False)],
 )
-def test_a_namespace_has_another_durability_when_none_of_its_channels_is_in_memory(
-    durability: str, keeps: bool, used: bool, taken: bool
-) -> None:
+def test_durability_of_a_namespace_switches_if_unused(durability: str, keeps: bool, used: bool, taken: bool) -> None:
     before = replace(Settings(), namespaces={"old": Namespace("old", 0, durability), "same": Namespace("same")})
     wanted = replace(before, namespaces={"new": Namespace("new", 0, durability), "same": Namespace("same", 5)})
     found = merged(before, wanted, in_use=lambda space: used, keeps=keeps)

@@ -111,7 +111,7 @@ def test_ids_that_only_look_alike_are_anybody_s(
 
 
 @TLS
-def test_a_connection_may_name_its_own_ids_and_so_may_who_has_its_key(
+def test_own_ids_are_accepted_with_the_connection_or_its_key(
     both: list[tuple[Server, ssl.SSLContext | None]], secured: bool
 ) -> None:
     server, tls = both[secured]
@@ -241,7 +241,7 @@ def test_ephemeral_messages_have_ids_like_all_others(
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 @pytest.mark.parametrize("gone", [False, True], ids=["in the ring", "beyond the ring"])
 @pytest.mark.parametrize("namespace", ["kept", "memory"])
-def test_who_counts_anew_after_a_recover_is_told_and_who_sends_again_is_acknowledged(
+def test_restarted_count_is_refused_and_a_repeat_acknowledged(
     both: list[tuple[Server, ssl.SSLContext | None]], secured: bool, format: str, gone: bool, namespace: str
 ) -> None:
     """Two clients with one key, or one that forgot how far it had counted: their messages are others."""
@@ -283,7 +283,7 @@ def test_who_counts_anew_after_a_recover_is_told_and_who_sends_again_is_acknowle
         assert [data for data in held if "filler" not in data] == ["a", "b", "c", "d", "resume", "recover"]
 
 
-def test_publishes_behind_one_that_is_looked_up_keep_their_order(
+def test_publishes_behind_a_lookup_keep_their_order(
     both: list[tuple[Server, ssl.SSLContext | None]],
 ) -> None:
     """The journal is asked for the first of a repeat; whatever comes behind is answered, and stored, in its order."""
@@ -411,7 +411,7 @@ class Thief(threading.Thread):
                             self.taken += 1
 
 
-def test_under_load_with_cuts_and_crashes_nobody_s_ids_are_taken_and_all_is_stored_once(
+def test_cuts_and_crashes_under_load_store_every_id_once(
     make_server: MakeServer, make_proxy: Callable[[Server], ChaosProxy], channel: str
 ) -> None:
     """Promises 1, 3, 4 and 5, held against the journal by the checker; with rings that are of no help."""

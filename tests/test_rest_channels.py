@@ -66,7 +66,7 @@ def test_pages_joined_are_the_apps_channels_in_order(names: set[str], limit: int
     assert found == sorted(name for name in names if name.startswith(prefix))
 
 
-def test_a_channel_that_comes_or_goes_between_two_pages_moves_no_other() -> None:
+def test_channel_change_between_two_pages_moves_no_other() -> None:
     names, listed = [f"c{n:02}" for n in range(10)], ChannelNames()
     for name in names:
         listed.add(f"a:{name}")

@@ -31,9 +31,7 @@ def bodies(kind: str, channel: str, number: int) -> tuple[str, Any, list[str]]:
     return "/messages", {"channels": [channel], "messages": messages}, marks
 
 
-def test_what_is_answered_with_2xx_is_stored_and_nothing_else_is(
-    make_server: Callable[..., Server], channel: str
-) -> None:
+def test_only_2xx_answers_are_stored(make_server: Callable[..., Server], channel: str) -> None:
     server = make_server(before_exec=limited)
     accepted: list[str] = []
     refused = 0
@@ -68,9 +66,7 @@ def test_what_was_answered_is_there_after_a_kill_at_once(
         assert [message["name"] for message in history(server.address, channel)] == marks * (life + 1)
 
 
-def test_what_was_published_before_a_kill_is_known_when_it_is_sent_again(
-    make_server: Callable[..., Server], channel: str
-) -> None:
+def test_publish_before_a_kill_is_known_when_repeated(make_server: Callable[..., Server], channel: str) -> None:
     server = make_server()
     array, single = [{"id": f"b:{n}", "data": str(n)} for n in range(2)], {"id": "one", "data": "2"}
     with RestClient(server.address) as rest:

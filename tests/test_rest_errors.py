@@ -151,7 +151,7 @@ FORMS: list[tuple[str | None, str, str, bool]] = [
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_whatever_is_wrong_is_told_in_the_form_that_was_asked_for(dev: Server, weak: str, name: str) -> None:
+def test_every_error_is_told_in_the_requested_format(dev: Server, weak: str, name: str) -> None:
     fault = FAULTS[name]
     routes = [route for route in ROUTES if fault.where(*route)]
     assert routes, "a fault that no route has"
@@ -239,7 +239,7 @@ def test_after_a_refusal_the_connection_goes_on(
             assert rest.post(channel, {"data": "x"}).status == 201
 
 
-def test_who_has_no_credentials_is_told_so_before_a_body_is_looked_at(dev: Server) -> None:
+def test_missing_credentials_are_told_before_a_body_is_read(dev: Server) -> None:
     for method, path in ROUTES:
         if method == "POST" and is_private(method, path) and "requestToken" not in path:
             with RestClient(dev.address, key=None) as rest:

@@ -107,9 +107,7 @@ def test_any_limit_gives_the_same_list(rest: RestClient, kept: str, resource: st
 
 
 @FORMATS
-def test_a_page_has_a_hundred_unless_it_is_asked_for_others_up_to_a_thousand(
-    rest: RestClient, channel: str, packed: bool
-) -> None:
+def test_page_has_a_hundred_or_a_requested_thousand_at_most(rest: RestClient, channel: str, packed: bool) -> None:
     for first in (0, 501):
         rest.publish(channel, [{"data": str(n)} for n in range(first, first + 501)])
     sizes = {"": 100, "limit=1": 1, "limit=0999": 999, "limit=1000": 1000}
@@ -212,9 +210,7 @@ def test_a_page_in_an_envelope_has_what_it_has_without_one(both: Server, rest: R
 
 @FORMATS
 @pytest.mark.parametrize("direction", ["forwards", "backwards"])
-def test_ephemeral_messages_in_between_end_no_page_of_what_is_in_memory(
-    both: Server, rest: RestClient, packed: bool, direction: str
-) -> None:
+def test_ephemeral_messages_end_no_page_in_memory(both: Server, rest: RestClient, packed: bool, direction: str) -> None:
     """More of them than are looked at in one step of reading."""
     name = f"memory:fleeting-{packed}-{direction}"
     with RawClient(both.address) as client:

@@ -36,7 +36,7 @@ def batch(rest: RestClient, channel: str, messages: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "ids", [["mine"], ["b+/=:0"], ["b:7"], ["b:0", "b:1", "b:2"], ["a:b:0", "a:b:1"], [":0", ":1"]]
 )
-def test_a_repeat_has_the_answer_of_the_first_and_is_stored_once(
+def test_repeat_has_the_first_answer_and_is_stored_once(
     server: Server, channel: str, rest: RestClient, ids: list[str]
 ) -> None:
     messages = [{"id": name, "data": name} for name in ids]
@@ -56,9 +56,7 @@ def test_a_repeat_has_the_answer_of_the_first_and_is_stored_once(
     assert stored(server, channel)[:-1] == [(name, name) for name in ids]
 
 
-def test_one_message_of_an_array_sent_again_alone_is_known_by_its_place(
-    server: Server, channel: str, rest: RestClient
-) -> None:
+def test_array_message_repeated_alone_is_known_by_its_place(server: Server, channel: str, rest: RestClient) -> None:
     first = rest.publish(channel, [{"id": f"b:{n}", "data": str(n)} for n in range(3)])
     for n in range(3):
         again = rest.publish(channel, {"id": f"b:{n}", "data": str(n)})
@@ -138,7 +136,7 @@ def test_ids_of_several_are_base_and_place_or_nothing_is_stored(
 
 
 @pytest.mark.parametrize("ids", [["b:0", "b:1", "b:2", "b:3"], ["c:0", "c:1"]])
-def test_an_array_of_which_a_part_was_published_before_is_refused_whole(
+def test_partly_published_array_is_refused_whole(
     server: Server, channel: str, rest: RestClient, ids: list[str]
 ) -> None:
     rest.publish(channel, [{"id": f"b:{n}", "data": "first"} for n in range(3)])

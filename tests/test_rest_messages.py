@@ -84,7 +84,7 @@ FILLED_BASE64 = {
     ("packed", "what"),
     [(packed, what) for packed in (False, True) for what in (*FILLED, *(FILLED_BYTES if packed else FILLED_BASE64))],
 )
-def test_what_is_as_large_as_the_limit_is_stored_and_one_byte_more_is_not(
+def test_message_at_the_size_limit_is_stored_one_byte_more_not(
     small: Server, channel: str, rest: RestClient, packed: bool, what: str
 ) -> None:
     filled = (FILLED | FILLED_BYTES | FILLED_BASE64)[what]
@@ -215,7 +215,7 @@ PAYLOADS: dict[str, Form] = {
 
 @WAYS
 @FORMATS
-def test_payloads_are_untouched_and_in_each_format_as_it_has_them(
+def test_payloads_are_untouched_in_the_form_of_each_format(
     small: Server, channel: str, rest: RestClient, packed: bool
 ) -> None:
     with RawClient(small.address) as as_json, RawClient(small.address, format="msgpack") as as_msgpack:
@@ -372,7 +372,7 @@ def test_a_key_that_is_of_no_live_connection_publishes_nothing(small: Server, ch
     request(small.address, "DELETE", f"/apps/{app['appId']}", key=app["keys"][0]["keyStr"])
 
 
-def test_a_key_works_while_its_connection_can_be_resumed_and_ends_with_it(small: Server, channel: str) -> None:
+def test_connection_key_works_while_it_can_be_resumed(small: Server, channel: str) -> None:
     with RestClient(small.address) as rest, RawClient(small.address) as client:
         key = client.connection_key
         body = {"data": "x", "connectionKey": key}

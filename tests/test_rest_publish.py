@@ -128,7 +128,7 @@ def test_the_fields_of_a_bare_payload_may_stand_in_the_query(server: Server) -> 
     assert message["connectionId"] == "conn1conn1"
 
 
-def test_the_asserted_client_id_is_that_of_messages_which_name_none(server: Server) -> None:
+def test_asserted_client_id_applies_to_messages_without_one(server: Server) -> None:
     server.publish({"data": "x"}, x_ably_clientid=b64("b\u00f6b"))
     assert server.history()[0]["clientId"] == "b\u00f6b"
     response = server.ask("POST", "/channels/room:1/messages", {"clientId": "eve"}, x_ably_clientid=b64("bob"))
@@ -151,7 +151,7 @@ def test_who_may_be_anybody_says_so_for_each_message(server: Server) -> None:
     assert code_of(refused) == (400, 40012)
 
 
-def test_publishing_on_behalf_takes_the_connections_id_and_client(server: Server) -> None:
+def test_publish_on_behalf_takes_connection_id_and_client(server: Server) -> None:
     server.publish({"data": "x", "connectionKey": "conn1!key"})
     server.publish({"data": "x", "connectionKey": "conn2!key"})
     server.publish({"data": "x", "connectionKey": None})

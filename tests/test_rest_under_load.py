@@ -152,7 +152,7 @@ class Reader(Rest):
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["cut", "kill -9"])
-def test_rest_and_realtime_share_one_log_in_which_everything_is_once(
+def test_rest_and_realtime_share_one_log_without_repeats(
     make_server: Callable[..., Server], make_proxy: Callable[[Server], ChaosProxy], channel: str, crash: bool
 ) -> None:
     server = make_server()

@@ -185,7 +185,7 @@ def story(request: pytest.FixtureRequest, lost: Lost) -> Story:
 
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_place_that_the_lost_life_gave_out_is_a_discontinuity_that_is_told(lost, format, kind):
+def test_place_of_a_lost_life_is_a_told_discontinuity(lost, format, kind):
     story = lost[format, kind]
     house, channel = story.house, story.channel
     places = [(message["channelSerial"], channel) for message in story.seen]
@@ -230,7 +230,7 @@ def test_the_checker_finds_no_gap_that_was_not_told(lost, format, kind):
 
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("format", FORMATS)
-def test_history_is_read_neither_from_an_attach_point_nor_from_a_page_of_the_lost_life(lost, format, kind):
+def test_history_from_a_lost_life_is_refused(lost, format, kind):
     story = lost[format, kind]
     path = channel_path(story.channel)
     for place in (story.point, story.seen[-1]["channelSerial"], story.seen[1]["serial"]):
@@ -269,7 +269,7 @@ def test_an_id_of_the_lost_life_is_a_new_one(story):
 
 
 @pytest.mark.parametrize("hot", [False, True], ids=["cold copy", "hot copy"])
-def test_two_servers_on_copies_of_one_directory_know_their_own_places_only(make_server, tmp_path, channel, hot):
+def test_two_servers_on_copies_know_only_their_own_places(make_server, tmp_path, channel, hot):
     first = make_server()
     with RawClient(first.address) as client:
         client.attach(channel)
@@ -312,7 +312,7 @@ def ended(request: pytest.FixtureRequest) -> Callable[[Server], None]:
     return Server.kill if request.param == "killed" else Server.stop  # type: ignore[return-value]
 
 
-def test_who_has_missed_nothing_is_told_nothing_after_any_number_of_starts(make_server, channel, ended):
+def test_unaffected_client_is_told_nothing_after_many_starts(make_server, channel, ended):
     """Places of channels in which nothing is said, given out by lives in which nothing was stored, too."""
     server = make_server(config=CONFIG)
     places: dict[str, str] = {}
@@ -346,7 +346,7 @@ def test_who_has_missed_nothing_is_told_nothing_after_any_number_of_starts(make_
     assert attach(f"{channel}-from a time") == ["n1", "n2", "n3"]
 
 
-def test_a_place_after_what_is_not_stored_is_known_to_the_next_life(make_server, channel, ended):
+def test_place_after_an_unstored_message_is_known_later(make_server, channel, ended):
     """An ephemeral message has a serial, but the journal has no entry of it: how far serials went is noted."""
     server = make_server()
     with RawClient(server.address) as client:
@@ -376,7 +376,7 @@ def _noted(server: Server) -> str:
     return f"{head >> 16:015d}-{head & 0xFFFF:05d}"
 
 
-def test_what_an_older_server_left_is_resumed_as_far_as_it_was_stored(make_server, channel):
+def test_older_server_s_places_are_resumed_as_far_as_stored(make_server, channel):
     """It knew one life of its log, and did not say how far that went; nor when it gave out its last key."""
     server = make_server()
     with RawClient(server.address) as client:

@@ -61,14 +61,14 @@ def test_a_websocket_may_begin_after_publishes(kept, channel, body):
     connects(kept)
 
 
-def test_a_websocket_may_begin_in_the_segment_of_the_request_before_it_and_speak_at_once(kept):
+def test_websocket_may_begin_in_the_segment_of_a_request(kept):
     first = HTTP_BEFORE["a request of the usual kind"][0]
     kept.send(first + upgrade() + message({"action": 0, "id": "at once"}))
     assert kept.answer()[0] == 200
     assert kept.told(3) == ["101", "CONNECTED", "HEARTBEAT at once"]
 
 
-def test_a_websocket_that_is_cut_in_pieces_may_begin_after_other_requests(kept):
+def test_websocket_in_pieces_may_follow_other_requests(kept):
     answer_to(kept, HTTP_BEFORE["a request of the usual kind"][0])
     data = upgrade()
     for at in range(0, len(data), 40):

@@ -138,7 +138,7 @@ def test_what_is_kept_says_exactly_what_was_revoked(revoked: list[Revocation], t
 
 
 @given(revoked=st.lists(entries, max_size=12), later=st.integers(0, 6))
-def test_one_is_forgotten_when_its_tokens_have_expired_and_not_before(revoked: list[Revocation], later: int) -> None:
+def test_revocation_is_forgotten_once_its_tokens_expired(revoked: list[Revocation], later: int) -> None:
     now, kept = NOW + HOUR - 3 + later, Revocations(revoked)
     before = set(kept)
     kept.expire(now)
@@ -181,7 +181,7 @@ def test_what_is_no_target_is_refused(target: str) -> None:
         b'[["k","client","v","1",1]]',
     ],
 )
-def test_a_damaged_file_is_refused_and_not_taken_for_an_empty_one(tmp_path: Path, content: bytes) -> None:
+def test_damaged_file_is_refused_not_taken_for_empty(tmp_path: Path, content: bytes) -> None:
     assert not len(read(None, NOW))
     (tmp_path / "revocations").write_bytes(content)
     key = Key("a", "k", "secret", revocable_tokens=True)
@@ -281,7 +281,7 @@ def test_who_may_revoke() -> None:
     assert Asked().refusal(body, key=Key("app1", "rev", "s")) == (40163, 401)
 
 
-def test_what_could_not_be_stored_is_not_said_to_be_but_holds_all_the_same() -> None:
+def test_unstored_revocation_fails_but_applies() -> None:
     def fail(content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
@@ -292,7 +292,7 @@ def test_what_could_not_be_stored_is_not_said_to_be_but_holds_all_the_same() -> 
     assert len(asked.revocations) == 1
 
 
-def test_a_token_of_the_same_millisecond_is_revoked_and_the_next_is_issued_after_the_answer() -> None:
+def test_token_of_the_same_millisecond_is_revoked() -> None:
     asked, begun = Asked(), time.monotonic()
     asked.ask({"targets": ["clientId:x"]})
     assert time.monotonic() - begun >= 0.001
@@ -304,9 +304,7 @@ def test_a_token_of_the_same_millisecond_is_revoked_and_the_next_is_issued_after
     ("before_in", "issued_in", "good_in"),
     [(1, 0, 1000), (1, -60_000, 1000), (1000, 0, 1000), (0, -1000, 0), (1, -1, 1), (300, 150, 300), (1001, 1000, 2000)],
 )
-def test_who_is_told_knows_from_when_a_new_token_of_its_kind_is_good(
-    before_in: int, issued_in: int, good_in: int
-) -> None:
+def test_notice_says_when_a_new_token_is_valid(before_in: int, issued_in: int, good_in: int) -> None:
     kept = Revocations([Revocation(KEY.name, "client", "x", NOW + before_in, NOW + before_in)])
     with pytest.raises(TokenRevoked) as refused:
         kept.check(holder("x", issued=NOW + issued_in), NOW + 5000)
@@ -327,7 +325,7 @@ def test_many_at_once_are_all_stored_by_few_writes() -> None:
     assert len(asked.stored) < 10
 
 
-def test_one_that_comes_while_another_is_written_is_written_too_before_it_is_answered() -> None:
+def test_revocation_during_a_write_is_written_before_its_answer() -> None:
     stored: list[bytes] = []
     answered: list[int] = []
 
@@ -415,7 +413,7 @@ def test_live_connections_and_rest_end_and_others_go_on(own: Server, kind: str) 
     assert rest_code(own, other) == rest_code(own, make()) == 200
 
 
-def test_a_token_of_anybody_ends_for_whom_it_is_revoked_and_for_nobody_else(own: Server) -> None:
+def test_token_ends_only_for_its_revocation_targets(own: Server) -> None:
     wild = token(own, clientId="*")
 
     def as_whom(client_id: str) -> RawClient:
@@ -429,7 +427,7 @@ def test_a_token_of_anybody_ends_for_whom_it_is_revoked_and_for_nobody_else(own:
     assert rest_code(own, wild) == 200
 
 
-def test_a_connection_that_came_with_its_own_token_ends_with_that_of_anybody_that_it_has_now(own: Server) -> None:
+def test_connection_ends_with_either_of_its_tokens(own: Server) -> None:
     with connect(own, token(own, clientId="heidi")) as heidi, connect(own, token(own, clientId="ivan")) as ivan:
         heidi.send({"action": Action.AUTH, "auth": {"accessToken": token(own, clientId="*")}})
         heidi.expect(Action.CONNECTED)
@@ -438,7 +436,7 @@ def test_a_connection_that_came_with_its_own_token_ends_with_that_of_anybody_tha
         ivan.publish("x", {"data": "y"})
 
 
-def test_with_a_margin_the_client_is_asked_for_another_token_and_may_go_on(own: Server) -> None:
+def test_margin_asks_the_client_for_another_token(own: Server) -> None:
     old = token(own, clientId="carol")
     with connect(own, old) as client:
         answer = revoke(own, "clientId:carol", allowReauthMargin=True)["results"][0]

@@ -69,7 +69,7 @@ def test_who_is_cut_off_is_told_when_its_next_token_is_good(served: WithTokens, 
             served.connect(made_now(name), client.format).close()
 
 
-def test_nothing_is_taken_of_it_or_given_to_it_from_the_answer_on(served: WithTokens, channel: str) -> None:
+def test_revoked_connection_is_silent_from_the_answer_on(served: WithTokens, channel: str) -> None:
     name = f"{channel}-{served.tls is not None}"
     with served.connect(made_now(name)) as client, served.connect(made_now(f"{name}-2")) as other:
         client.attach(name)
@@ -127,7 +127,7 @@ def ways(served: WithTokens, name: str, token: str, stack: contextlib.ExitStack)
         yield Way(f"{what}, short={short}, after {before}", lambda token, ask=ask: ask(token).refusal, come)
 
 
-def test_who_comes_with_one_of_that_second_is_told_when_the_next_is_good(served: WithTokens, channel: str) -> None:
+def test_comer_with_a_token_of_that_second_is_told_in_time(served: WithTokens, channel: str) -> None:
     """All ways at once, for each has to wait."""
     name = f"{channel}-{served.tls is not None}"
 

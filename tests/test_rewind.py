@@ -55,9 +55,7 @@ def told(messages):
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 @pytest.mark.parametrize("where", ["ring", "stream", "memory", "journal"])
-def test_as_many_messages_come_as_were_asked_for_and_are_called_what_they_are(
-    served, publisher, channel, where, format
-):
+def test_as_many_messages_come_as_requested_with_their_names(served, publisher, channel, where, format):
     with served.client(format) as watcher:
         name, later = filled(served, publisher, f"{channel}-{format}", where)
         stored = served.history(name)
@@ -103,7 +101,7 @@ def test_a_time_cuts_no_publish_and_a_number_does(served, publisher, channel, pa
         assert told(until(client, name, "later 2")) == told(served.history(name)[-expected:])
 
 
-def test_a_publish_of_ones_own_is_cut_in_count_and_does_not_come(served, channel):
+def test_own_publish_is_counted_in_part_and_does_not_come(served, channel):
     with served.client() as client, served.client() as other:
         name = f"{channel}-{served.tls is not None}"
         client.publish(name, *[{"data": f"own {n}"} for n in range(10)])
@@ -113,7 +111,7 @@ def test_a_publish_of_ones_own_is_cut_in_count_and_does_not_come(served, channel
         assert [message["data"] for message in until(client, name, "end")] == ["other's", "end"]
 
 
-def test_who_reads_slowly_or_attaches_anew_at_once_gets_the_part_all_the_same(served, publisher, channel):
+def test_slow_or_reattaching_reader_gets_the_part(served, publisher, channel):
     """Much more than a connection is sent in one go: what is left of the backlog waits for its client to read."""
     names = [f"{channel}-{served.tls is not None}-{n}" for n in range(40)]
     for name in names:
@@ -131,7 +129,7 @@ def test_who_reads_slowly_or_attaches_anew_at_once_gets_the_part_all_the_same(se
 
 
 @pytest.mark.parametrize(("agent", "again"), [("ably-js/2.28.0", []), ("ably-java/1.2.50", ["1", "2"])])
-def test_who_attaches_anew_from_before_the_part_is_not_given_the_rest(served, publisher, channel, agent, again):
+def test_reattach_from_before_the_part_does_not_get_the_rest(served, publisher, channel, agent, again):
     """Once more only if it may have discarded it meanwhile."""
     name = f"{channel}-{served.tls is not None}"
     publisher.publish(name, *[{"data": f"{n}"} for n in range(3)])

@@ -115,7 +115,7 @@ def nothing_more(client: RawClient) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("prefix", ["", "written:", "memory:", "[?rewind=1]", "[?echo=false]"])
-def test_who_may_no_longer_read_is_told_and_goes_on_after_its_cursor(house, channel, format, prefix):
+def test_client_with_lost_read_rights_resumes_at_its_cursor(house, channel, format, prefix):
     name, plain = prefix + channel, prefix * (prefix[:1] != "[") + channel
     with house.client(format) as client, house.client("json") as other:
         client.attach(name)
@@ -179,7 +179,7 @@ def test_the_checker_finds_no_gap_and_no_repeat(house, channel, format, count):
     assert not report.faults, str(report)
 
 
-def test_who_comes_back_too_late_is_told_that_continuity_is_lost(house, channel, format):
+def test_client_back_too_late_is_told_of_lost_continuity(house, channel, format):
     channel = f"memory:{channel}"
     with house.client(format) as client, house.client("json") as other:
         client.attach(channel)
@@ -216,7 +216,7 @@ def test_a_reader_in_the_middle_of_what_it_missed_gets_the_rest(house, channel, 
         assert nothing_more(client) == []
 
 
-def test_reading_goes_on_while_the_right_to_publish_comes_and_goes(house, channel, format):
+def test_reading_continues_while_publish_rights_change(house, channel, format):
     with house.client(format) as client, house.client("json") as other:
         client.attach(channel)
         publish(client, channel, 1, 1)  # the next would go the short way
@@ -268,7 +268,7 @@ def test_the_same_rights_anew_disturb_nothing(house, channel, format):
 
 
 @pytest.mark.parametrize("way", ["flags", "params"])
-def test_who_did_not_ask_to_read_is_neither_told_nor_given_anything(house, channel, format, way):
+def test_client_without_subscribe_mode_gets_nothing(house, channel, format, way):
     asked = {"flags": PUBLISH} if way == "flags" else {"params": {"modes": "publish"}}
     with house.client(format) as client, house.client("json") as other:
         client.attach(channel, **asked)
@@ -314,7 +314,7 @@ def test_attaching_anew_without_the_right_keeps_the_place(house, channel, format
         assert numbers(client, channel, 3) == [1, 2, 3]
 
 
-def test_a_connection_that_comes_back_with_less_rights_goes_on_when_it_has_more(house, channel, format):
+def test_connection_back_with_less_rights_continues_with_more(house, channel, format):
     """As after its token was revoked: DISCONNECTED, then a resume with another one."""
     with house.client(format) as client, house.client("json") as other:
         place = client.attach(channel)["channelSerial"]
@@ -331,7 +331,7 @@ def test_a_connection_that_comes_back_with_less_rights_goes_on_when_it_has_more(
             assert numbers(again, channel, 3) == [1, 2, 3]
 
 
-def test_an_attach_and_a_detach_that_come_with_new_rights_are_answered_in_their_order(house, channel, format):
+def test_attach_and_detach_with_new_rights_keep_their_order(house, channel, format):
     with house.client(format) as client, house.client("json") as other:
         client.attach(channel)
         publish(other, channel, 1, 2 * RING)  # so that the journal has to be asked

@@ -39,7 +39,7 @@ def append(ring: Ring, item: Taken) -> None:
     max_bytes=st.integers(0, 600),
     data=st.data(),
 )
-def test_a_cursor_reads_every_entry_once_and_in_order_or_is_told(steps, capacity, max_bytes, data):
+def test_cursor_reads_every_entry_once_in_order_or_is_told(steps, capacity, max_bytes, data):
     ring, model, serial = Ring(capacity, max_bytes), ModelRing(capacity, max_bytes), 0
     cursors = [0]
     for step in steps:
@@ -66,7 +66,7 @@ def test_a_cursor_reads_every_entry_once_and_in_order_or_is_told(steps, capacity
     assert ring.read_before(serial + 1, limit=5) == [t.entry for t in reversed(model.held) if not t.ephemeral][:5]
 
 
-def test_records_from_before_its_series_began_are_read_with_the_one_they_have():
+def test_records_before_the_series_keep_their_own_series():
     asked = []
     lives = SimpleNamespace(series_of=lambda serial: asked.append(serial) or f"life{serial}")
     ring = Ring(8, 1 << 10, 0, "now", None, 2, lives)
@@ -78,7 +78,7 @@ def test_records_from_before_its_series_began_are_read_with_the_one_they_have():
     assert asked == [1, 2, 2, 1]
 
 
-def test_records_of_the_rings_own_series_are_read_with_it_and_all_else_as_it_came():
+def test_records_of_the_ring_series_are_read_with_it():
     ring = Ring(8, 1 << 10, 0, "series")
     other = (2, "another", b"older")
     ring.append(1, b"one", 3)
@@ -98,7 +98,7 @@ def test_records_of_the_rings_own_series_are_read_with_it_and_all_else_as_it_cam
     max_bytes=st.integers(100, 3000),
     data=st.data(),
 )
-def test_a_reader_of_a_stream_gets_every_frame_once_and_in_order_or_is_told(before, after, max_bytes, data):
+def test_stream_reader_gets_every_frame_once_or_is_told(before, after, max_bytes, data):
     """Invariant: whatever the budgets, the pauses and the evictions, a reader's bytes are the frames it should get."""
     ring, model, serial = Ring(64, max_bytes), ModelRing(64, max_bytes), 0
     for step in before:
@@ -147,7 +147,7 @@ def test_a_reader_of_a_stream_gets_every_frame_once_and_in_order_or_is_told(befo
 
 
 @given(steps=st.lists(ENTRY, min_size=1, max_size=40), budget=st.integers(1, 9000))
-def test_a_small_budget_changes_how_often_one_reads_and_nothing_else(steps, budget):
+def test_small_budget_changes_only_the_number_of_reads(steps, budget):
     ring, serial, frames = Ring(64, 1 << 20), 0, []
     stream = Stream(ring, None)
     for step in steps:

@@ -16,7 +16,7 @@ SPARE = MOST // SPARE_PART
 
 
 @given(steps=st.lists(st.tuples(WHO, SIZES, st.sampled_from([False, False, True])), min_size=4, max_size=60))
-def test_what_is_held_is_what_was_given_and_never_more_than_there_is(steps):
+def test_held_bytes_equal_the_granted_and_never_exceed_it(steps):
     room, held = Room(MOST), [0] * 10
     for who, more, leaves in steps:
         if room.grow(held[who], more):
@@ -29,7 +29,7 @@ def test_what_is_held_is_what_was_given_and_never_more_than_there_is(steps):
         assert room.held == sum(held) <= MOST
 
 
-def test_a_room_that_is_made_smaller_keeps_what_is_held_and_takes_no_more():
+def test_smaller_bound_keeps_what_is_held_and_takes_no_more():
     room = Room(MOST)
     assert room.grow(0, MOST // 2)
     room.limit(MOST // 4)
@@ -42,7 +42,7 @@ def test_a_room_that_is_made_smaller_keeps_what_is_held_and_takes_no_more():
 
 
 @given(size=st.integers(1, 1 << 16))
-def test_whoever_has_filled_it_with_one_size_has_left_room_for_others_of_it_or_smaller_ones(size):
+def test_filling_with_one_size_leaves_space_for_that_or_less(size):
     room = Room(MOST)
     while room.grow(0, size):
         pass
@@ -59,7 +59,7 @@ def posts_with(room, **options):
     return Posts(max_connections=10, room=room, **(SMALL | options))
 
 
-def test_half_requests_count_until_they_are_whole_or_gone_and_who_finds_no_room_is_turned_away():
+def test_half_requests_count_until_whole_or_gone():
     room = Room(100_000)
     posts = posts_with(room, patience_ms=60_000)
     peers = []
@@ -106,7 +106,7 @@ def test_who_comes_in_pieces_finds_room_or_not_for_each_of_them():
     close_all()
 
 
-def test_one_that_is_late_is_turned_away_where_that_is_told_here():
+def test_late_half_request_is_turned_away():
     room = Room(100_000)
     posts = posts_with(room, answers_late=True)
     _, theirs = pair()
@@ -122,7 +122,7 @@ def test_one_that_is_late_is_turned_away_where_that_is_told_here():
     close_all()
 
 
-def test_who_goes_in_the_middle_of_a_request_leaves_nothing_to_be_done():
+def test_client_that_leaves_within_a_request_leaves_no_work():
     """A crowd that has been cut off would be as many tasks."""
     room = Room(100_000)
     posts = posts_with(room, answers_late=True)

@@ -90,7 +90,7 @@ def kept(entries):
     ),
     as_kept=st.booleans(),
 )
-def test_the_rows_are_those_of_the_plain_twin_in_the_buckets_of_their_time(blocks, known, as_kept):
+def test_rows_match_the_plain_twin_in_their_buckets(blocks, known, as_kept):
     buckets = Buckets(known)
     wanted, placed = plain(blocks, buckets)
     given_blocks = blocks
@@ -106,13 +106,13 @@ def test_the_rows_are_those_of_the_plain_twin_in_the_buckets_of_their_time(block
     assert found.newest == entries[-1][0]
 
 
-def test_what_goes_where_the_one_before_it_went_asks_for_no_bucket():
+def test_same_bucket_as_the_entry_before_asks_for_none():
     buckets = Buckets({})
     Rows([Block(f"app:{n}", "w", SERIES, [(10 + n, 0, b"")]) for n in range(30)], 5, buckets.find)
     assert buckets.asked == [("w", 10)]
 
 
-def test_the_entries_of_a_log_are_read_as_tuples_by_everybody_else():
+def test_log_entries_are_read_as_tuples_elsewhere():
     entries = kept([(7, 3, b"a"), (8, 7, b"b"), (20, 8, b"c")])
     assert list(entries) == [(7, 3, b"a"), (8, 7, b"b"), (20, 8, b"c")]
     assert (len(entries), entries[0], entries[-1]) == (3, (7, 3, b"a"), (20, 8, b"c"))
@@ -138,7 +138,7 @@ def test_the_entries_of_a_log_are_read_as_tuples_by_everybody_else():
         (("app:a", "w", SERIES, [(7, 0, b""), (60, 7, b""), (61, 61, b"")]), "app:a: serial 61"),
     ],
 )
-def test_a_block_that_cannot_be_stored_has_no_rows_and_the_others_have(block, match):
+def test_unstorable_block_has_no_rows_and_others_have(block, match):
     def find(retention, serial):
         if retention != "w":
             raise ValueError(f"{retention} is no class")

@@ -66,7 +66,7 @@ def test_the_readme_s_table_is_the_one_that_the_tests_go_by() -> None:
     assert readme_table() in README.read_text(), f"the README should have\n{readme_table()}"
 
 
-def test_every_line_of_the_table_is_asked_for_by_a_library_or_by_path() -> None:
+def test_every_row_of_the_table_is_exercised() -> None:
     js, python = asks("js"), asks("python")
     assert set(js) - set(python) == NOT_IN_PYTHON and set(python) <= set(js)
     paths = [f"{method} {path}" for method, path, _ in PATHS]

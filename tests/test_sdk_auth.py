@@ -187,7 +187,7 @@ def test_a_client_whose_token_is_revoked_comes_with_another(
         assert bool(lost) is not margin
 
 
-def test_a_client_whose_jwt_is_revoked_is_let_in_at_its_first_try(driver: Driver, own: Server, channel: str) -> None:
+def test_client_with_a_revoked_jwt_is_back_at_its_first_try(driver: Driver, own: Server, channel: str) -> None:
     """Its library asks for another JWT before each try, and so for one in each round: they are counted."""
     rounds = 2
     with Issuer(own.address, key=REVOCABLE, client_id=channel) as issuer:

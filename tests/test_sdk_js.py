@@ -24,7 +24,7 @@ class TestJavaScript(SdkContract):
     def recovery(key: str, connection_key: str) -> dict[str, Any]:
         return {"recover": key}
 
-    def test_history_until_attach_and_live_messages_meet_without_gap_or_overlap(self, driver, server, channel, packed):
+    def test_history_until_attach_and_live_meet_exactly(self, driver, server, channel, packed):
         publisher = driver.connect(server.port, binary=packed)
         reader = driver.connect(server.port, binary=packed)
         publisher.flood(channel, "p", 200, pause=10, every=5)
@@ -36,7 +36,7 @@ class TestJavaScript(SdkContract):
         assert names == [f"p/{number:06d}" for number in range(200)]
 
     @pytest.mark.parametrize("way", ["realtime", "rest"])
-    def test_a_text_that_was_cut_in_an_emoji_and_undefined_are_kept_alike(self, driver, server, channel, packed, way):
+    def test_text_cut_in_an_emoji_and_undefined_are_stored_alike(self, driver, server, channel, packed, way):
         reader, client = (driver.connect(server.port, binary=each) for each in (not packed, packed))
         reader.subscribe(channel)
         client.publish(channel, {"name": "first", "data": text("plain")})  # the short way is open now
@@ -71,7 +71,7 @@ class TestJavaScript(SdkContract):
         attached = client.attach(channel, params={"rewind": "1"})
         assert attached["backlog"] and not attached["resumed"]
 
-    def test_it_understands_the_python_client_and_is_understood_by_it(self, driver, server, channel, packed, tmp_path):
+    def test_js_and_python_clients_understand_each_other(self, driver, server, channel, packed, tmp_path):
         require(python_missing())
         with Driver(PYTHON, tmp_path / "stderr.log") as other:
             js = driver.connect(server.port, binary=packed)

@@ -88,7 +88,7 @@ def test_what_clients_present_is_repeated_nowhere(make_server) -> None:
         ["bench", "--key", "app1.key1:topsecret"],
     ],
 )
-def test_a_key_on_a_command_line_is_overwritten_and_nothing_else(arguments: list[str]) -> None:
+def test_key_on_a_command_line_is_overwritten_alone(arguments: list[str]) -> None:
     shown = (
         "import server.cli, server.bench.command, server.app;"
         "look = lambda *given, **named: print(open('/proc/self/cmdline').read(), end='') or 0;"
@@ -122,7 +122,7 @@ def test_where_arguments_cannot_be_overwritten_nothing_happens(monkeypatch: pyte
         ["bench", "--rate", "app1.key1:topsecret"],
     ],
 )
-def test_a_key_in_the_wrong_place_of_a_command_line_is_not_repeated(arguments: list[str], capsys) -> None:
+def test_misplaced_key_on_a_command_line_is_not_repeated(arguments: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     said = capsys.readouterr()
@@ -131,7 +131,7 @@ def test_a_key_in_the_wrong_place_of_a_command_line_is_not_repeated(arguments: l
     assert "app1.key1:***" in said.err
 
 
-def test_a_key_of_the_environment_or_the_data_directory_is_in_no_process_list(tmp_path, monkeypatch, capsys) -> None:
+def test_key_of_environment_or_directory_is_in_no_process_list(tmp_path, monkeypatch, capsys) -> None:
     data = tmp_path / "data"
     assert main(["keys", "create", "--data", str(data)]) == 0
     secret = capsys.readouterr().out.strip().partition(":")[2]

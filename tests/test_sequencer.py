@@ -137,7 +137,7 @@ def test_nothing_is_visible_before_it_is_durable():
     assert len(channel.ring) == 1 and told.outcomes == [("accepted", T0 << 16, 0, 1)]
 
 
-def test_a_repeat_while_the_first_is_being_written_shares_its_outcome():
+def test_repeat_during_the_first_write_shares_its_outcome():
     sequencer, channel = partition(100).sequencer, awake()
     first = stage(sequencer, channel, publish("x"))
     batch = sequencer.take()
@@ -158,7 +158,7 @@ def test_a_retry_of_what_could_not_be_written_is_a_first_try():
     assert len(channel.ring) == 1
 
 
-def test_the_same_msg_serial_of_a_connection_is_a_repeat_and_another_is_not():
+def test_same_msgserial_of_a_connection_is_a_repeat():
     sequencer, channel = partition(100).sequencer, awake()
     one = stage(sequencer, channel, publish(count=2), base="AAAAAAAAAB:7")
     sequencer.commit(sequencer.take())
@@ -183,7 +183,7 @@ def test_an_ephemeral_entry_is_delivered_and_not_stored():
     assert len(channel.ring.read_after(0, budget=1 << 20)[1]) == 2
 
 
-def test_more_ids_than_may_be_remembered_are_refused_until_some_expire():
+def test_ids_beyond_the_bound_are_refused_until_some_expire():
     sequencer, channel = partition(3).sequencer, awake()
     stage(sequencer, channel, publish(count=3), base="AAAAAAAAAB:0")
     sequencer.commit(sequencer.take())
@@ -193,7 +193,7 @@ def test_more_ids_than_may_be_remembered_are_refused_until_some_expire():
 
 
 @pytest.mark.parametrize("used", ["x:0", "x:1", "x:2"])
-def test_a_publish_that_shares_only_some_of_its_ids_is_refused_whole(used):
+def test_publish_that_shares_some_ids_is_refused_whole(used):
     sequencer, channel = partition(100).sequencer, awake()
     stage(sequencer, channel, publish(used))
     sequencer.commit(sequencer.take())
@@ -210,7 +210,7 @@ def test_several_ids_without_one_base_are_never_staged(ids):
     assert not len(sequencer) and not len(channel.dedup)
 
 
-def test_every_staged_entry_is_found_by_its_serial_pending_or_under_way():
+def test_staged_entry_is_found_by_serial_until_it_is_settled():
     sequencer, channel = partition(1 << 20).sequencer, awake()
     serials = []
     for n in range(100):

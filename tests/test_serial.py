@@ -63,7 +63,7 @@ def test_serials_only_grow_whatever_the_wall_clock_does(sequence: list[tuple[str
 
 
 @given(ms=st.integers(0, 2**48 - 1), counter=st.integers(0, 65_535))
-def test_the_serials_of_a_millisecond_lie_between_its_first_and_the_last_before_the_next(ms: int, counter: int) -> None:
+def test_serials_of_a_millisecond_stay_within_it(ms: int, counter: int) -> None:
     serial = ms * 65_536 + counter
     assert room.serial_ms(serial) == ms
     assert room.first_serial(ms) <= serial <= room.last_serial_before(ms + 1) == room.first_serial(ms + 1) - 1
@@ -77,7 +77,7 @@ def test_a_serial_carries_its_milliseconds() -> None:
     assert SerialClock().next(NOW) == NOW << 16
 
 
-def test_the_first_serial_is_above_zero_even_at_the_beginning_of_time() -> None:
+def test_first_serial_is_above_zero_at_the_beginning_of_time() -> None:
     assert SerialClock().last == 0
     assert SerialClock().next(0) == 1
 
@@ -89,7 +89,7 @@ def test_a_clock_that_steps_back_or_stands_counts_on() -> None:
     assert clock.next(NOW + 1) == (NOW + 1) << 16
 
 
-def test_more_serials_than_a_millisecond_holds_carry_into_the_next() -> None:
+def test_excess_serials_carry_into_the_next_millisecond() -> None:
     clock = SerialClock()
     given_out = [clock.next(NOW) for _ in range(65_536 * 2 + 5)]
     assert given_out == list(range(NOW << 16, (NOW << 16) + 65_536 * 2 + 5))
@@ -108,7 +108,7 @@ def test_a_restored_clock_gives_out_nothing_it_had_given_out() -> None:
 
 
 @pytest.mark.parametrize("now_ms", [-1, 2**48, 2**63, 2**64, -(2**70), 1 << 20_000], ids=int.bit_length)
-def test_a_time_outside_of_48_bits_is_refused_and_changes_nothing(now_ms: int) -> None:
+def test_time_outside_48_bits_is_refused_and_changes_nothing(now_ms: int) -> None:
     clock = SerialClock(41)
     with pytest.raises(ValueError, match=r"now_ms must be 0 to 281474976710655"):
         clock.next(now_ms)
@@ -163,7 +163,7 @@ def test_texts_sort_as_they_count(a: tuple[int, int], b: tuple[int, int]) -> Non
 
 
 @given(st.data())
-def test_a_text_with_any_one_character_changed_is_read_as_its_twin_reads_it(data: st.DataObject) -> None:
+def test_text_with_one_changed_character_reads_like_its_twin(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([MESSAGE_TEXT, model.message_serial_text(LARGEST, "zzzzZZ99", 999)]))
     at = data.draw(st.integers(0, 33))
     other = data.draw(st.one_of(st.characters(), st.sampled_from(":;/@-_ \x00٣09azAZ[`{")))
@@ -218,7 +218,7 @@ def test_a_text_that_is_no_serial_is_refused_with_the_reason(text: str, reason: 
         ("x" + MESSAGE_TEXT[1:], "first 15 characters of a serial are digits"),
     ],
 )
-def test_a_text_that_is_no_message_serial_is_refused_with_the_reason(text: str, reason: str) -> None:
+def test_invalid_serial_text_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
         parse_message_serial(text)
 

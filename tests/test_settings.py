@@ -29,7 +29,7 @@ def read(file: Path, text: str) -> Settings:
     return load(file)
 
 
-def test_the_example_is_valid_and_shows_every_limit_with_its_default() -> None:
+def test_example_is_valid_and_shows_every_default() -> None:
     settings = load(EXAMPLE)
     assert settings.limits == limits.Limits()
     shown = tomllib.loads(EXAMPLE.read_text())["limits"]
@@ -47,7 +47,7 @@ def test_the_example_is_valid_and_shows_every_limit_with_its_default() -> None:
         )
 
 
-def test_what_is_commented_out_in_the_example_is_valid_but_for_its_secrets(file: Path) -> None:
+def test_commented_examples_are_valid_except_their_secrets(file: Path) -> None:
     shown = re.sub(r"^# (\[|\]|\w+ = |    \{)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     with pytest.raises(StartupFailed, match=r"apps\[0\]\.keys\[0\]\.key: its secret is from a public example"):
         read(file, shown)

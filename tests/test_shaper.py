@@ -64,7 +64,7 @@ def test_frames_are_charged_by_their_messages_and_their_bytes() -> None:
         assert used(size) == pytest.approx(max(0, places[end] - places[begin] - 1), abs=0.01)
 
 
-def test_what_a_reader_is_not_sent_because_it_is_its_own_is_not_charged() -> None:
+def test_own_messages_that_are_not_sent_are_not_charged() -> None:
     stream, places = stream_of((ONE, 7), (FOUR, 9), (ONE, 7))
     count, size = Rate(1, 0), Rate(0, 1)
     Shaper(count, size).take_frames(NOW, stream, places[0], places[3], 7)

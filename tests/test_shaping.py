@@ -55,7 +55,7 @@ def taken(client: RawClient, channel: str, count: int) -> list[str]:
     ("key", "prefix", "format"),
     [("app1.gentle:s", "", "json"), ("app1.shared:s", "", "msgpack"), ("app1.key1:secret", "calm:", "json")],
 )
-def test_a_subscriber_gets_what_its_rate_allows_and_in_the_end_everything(
+def test_subscriber_gets_its_rate_and_finally_everything(
     server: Server, channel: str, key: str, prefix: str, format: str
 ) -> None:
     name = prefix + channel
@@ -115,9 +115,7 @@ def test_bytes_count_as_messages_do(server: Server, channel: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "calm:"])
-def test_what_was_missed_comes_at_the_rate_too_and_the_client_is_heard_meanwhile(
-    server: Server, channel: str, prefix: str
-) -> None:
+def test_replay_obeys_the_rate_and_the_client_is_still_heard(server: Server, channel: str, prefix: str) -> None:
     name = prefix + channel
     with RawClient(server.address, key="app1.gentle:s") as client:
         serial = client.attach(name)["channelSerial"]

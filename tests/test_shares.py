@@ -114,7 +114,7 @@ def test_one_app_cannot_use_up_the_channels_of_all(serve, way, format):  # noqa:
 
 
 @formats
-def test_who_attaches_finds_room_beside_an_app_that_attaches_wherever_it_can(serve, format):  # noqa: F811
+def test_attach_finds_room_beside_an_app_that_attaches_to_all(serve, format):  # noqa: F811
     server, _ = serve(SHARED + APPS)
     with (
         RawClient(server.address, key=ONE, format=format) as first,
@@ -128,7 +128,7 @@ def test_who_attaches_finds_room_beside_an_app_that_attaches_wherever_it_can(ser
 
 
 @formats
-def test_one_app_cannot_use_up_the_attachments_of_all_and_what_it_gives_up_is_there_again(serve, format):  # noqa: F811
+def test_one_app_cannot_use_up_the_attachments_of_all(serve, format):  # noqa: F811
     server, _ = serve(SHARED + APPS)
     with (
         RawClient(server.address, key=ONE, format=format) as first,
@@ -206,7 +206,7 @@ def test_an_empty_message_is_charged_more_than_nothing(serve, way, format):  # n
     assert stats[0]["entries"]["messages.inbound.all.messages.count"] == 5 * taken, "what is told stays true"
 
 
-def test_a_share_leaves_something_to_whoever_comes_later_and_one_to_each():
+def test_share_leaves_something_for_later_apps():
     for most in (1, 7, 8, 100, 4096):
         own = 0
         while own < most and own + 1 <= share_of(most, own + 1):
@@ -215,7 +215,7 @@ def test_a_share_leaves_something_to_whoever_comes_later_and_one_to_each():
     assert share_of(10, 10) == share_of(10, 11) == 1
 
 
-def test_a_message_is_charged_for_what_it_holds_but_never_for_less_than_it_takes():
+def test_message_is_charged_its_size_but_at_least_the_minimum():
     assert [charge(count, size) for count, size in ((1, 0), (1, 63), (1, 65), (10, 100), (2, 1000))] == [
         *(64, 64, 65, 640, 1000)
     ]

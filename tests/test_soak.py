@@ -53,7 +53,7 @@ def samples(mb_per_hour: float, noise_mb: float) -> list[Sample]:
     ("mb_per_hour", "noise_mb", "says"),
     [(0, 0.3, "flat"), (-50, 0.3, "flat"), (60, 0.3, "IT GROWS"), (60, 40, "not clear"), (0, 40, "not clear")],
 )
-def test_the_verdict_tells_growth_from_noise_and_says_when_it_cannot(mb_per_hour, noise_mb, says):
+def test_verdict_tells_growth_from_noise_or_says_unknown(mb_per_hour, noise_mb, says):
     text, numbers = verdict(samples(mb_per_hour, noise_mb))
     assert text.endswith(says) or f": {says}" in text
     assert abs(numbers["mb_per_hour"] - mb_per_hour) <= 2 * numbers["plus_minus"]

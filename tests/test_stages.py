@@ -36,7 +36,7 @@ def test_every_stage_names_a_function_that_is_compiled():
 
 
 @needs_nm
-def test_a_stage_that_was_lost_sight_of_is_named_before_anything_is_measured(monkeypatch, capsys):
+def test_unknown_stage_is_named_before_the_measurement(monkeypatch, capsys):
     monkeypatch.setattr(stages, "STAGES", (*STAGES, Stage("decode", r"plane_5Plane__decode")))
     monkeypatch.setattr(stages, "measure", lambda *_: pytest.fail("it has measured"))
     monkeypatch.setattr(stages.shutil, "which", lambda program: program)
@@ -50,7 +50,7 @@ def test_what_is_needed_and_is_not_here_is_said(monkeypatch, capsys):
     assert "needs perf" in capsys.readouterr().err
 
 
-def test_shares_are_read_from_perf_s_report_and_a_stage_without_a_sample_says_so():
+def test_shares_come_from_perf_and_a_missing_stage_says_so():
     rows = {line.split(" | ")[0].strip("| "): line for line in stages.table("load", 10.0, stages.read_report(REPORT))}
     assert rows["decode frames, and what sinks do"].endswith("| 2.71 | 27 % |")
     assert rows["journal: write"].endswith("| 0.95 | 10 % |")
@@ -61,7 +61,7 @@ def test_shares_are_read_from_perf_s_report_and_a_stage_without_a_sample_says_so
 
 
 @needs_nm
-def test_a_load_that_can_not_be_measured_is_told_and_leaves_nothing_running(monkeypatch, capsys):
+def test_unmeasurable_load_is_told_and_leaves_nothing_running(monkeypatch, capsys):
     started, popen, run = [], stages.subprocess.Popen, stages.subprocess.run
 
     def failing(command, **options):

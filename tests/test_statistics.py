@@ -90,7 +90,7 @@ def test_what_could_not_be_kept_is_shown_and_kept_the_next_time() -> None:
     assert told(Statistics(journal, {}), "a", "minute") == {"2024-02-03:15:05": {"n": 2}}
 
 
-def test_meters_are_read_as_differences_with_the_peaks_of_each_look() -> None:
+def test_meters_are_read_as_differences_with_peaks() -> None:
     meter = Meter()
     statistics = Statistics(MemoryJournal(), {"a": meter})
     for _ in range(5):
@@ -254,7 +254,7 @@ def test_pages_joined_are_all_intervals(minutes: set[int], limit: int, backwards
     assert found == sorted(minutes, reverse=backwards)
 
 
-def test_requests_are_counted_by_their_outcome_and_the_current_interval_is_in_progress() -> None:
+def test_requests_count_by_outcome_and_the_interval_is_open() -> None:
     server = Server()
     server.ask("GET", "/channels/requestToken")
     for _ in range(2):
@@ -306,12 +306,12 @@ def test_fixtures_that_are_none_are_refused_whole(body: object) -> None:
     assert server.ask("POST", "/stats", [FIXTURE] * 1000).status == 201
 
 
-def test_statistics_need_their_operation_and_fixtures_development() -> None:
+def test_statistics_need_their_operation_and_fixtures_need_dev() -> None:
     assert code_of(Server().ask("GET", "/stats", who="reader")) == (401, 40160)
     assert code_of(Server().ask("POST", "/stats", [FIXTURE])) == (405, 40500)
 
 
-def test_a_running_server_counts_what_it_does_and_knows_it_after_a_restart(make_server: Any) -> None:
+def test_running_server_counts_and_remembers_over_a_restart(make_server: Any) -> None:
     server = make_server(arguments=["--dev"])
     app = make_app(server, {"namespaces": [{"id": "p", "persisted": True}]})
     key = app["keys"][0]["keyStr"]

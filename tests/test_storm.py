@@ -9,7 +9,7 @@ from bench.storm import PROBE_SECONDS, Found, _probe, report, storm, summary
 CLIENTS = 500
 
 
-def test_after_kill_9_all_clients_come_back_at_once_and_get_each_message_once_and_in_order(make_server):
+def test_kill_9_brings_all_clients_back_with_each_message_once(make_server):
     """Connections are resumed and cursors hold: some messages were lost with the sockets, some published meanwhile."""
     server = make_server()
     said = []
@@ -55,7 +55,7 @@ class Over:
         return self._left < 0
 
 
-def test_a_probe_that_takes_long_stands_for_all_that_were_due_meanwhile(monkeypatch):
+def test_long_probe_stands_for_all_that_were_due_meanwhile(monkeypatch):
     clock = iter([0.0, 5 * PROBE_SECONDS + 0.001, 5 * PROBE_SECONDS + 0.001])
     monkeypatch.setattr("bench.storm.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("bench.storm.time.sleep", lambda seconds: None)

@@ -96,7 +96,7 @@ def of_unix() -> socket.socket:
     ],
     ids=["unbound", "connected", "UDP", "UNIX", "file"],
 )
-def test_a_descriptor_that_is_no_listening_tcp_socket_is_refused(
+def test_descriptor_that_is_no_listening_socket_is_refused(
     tmp_path: Path, listening: socket.socket, make: Callable[[], Any], reason: str
 ) -> None:
     with make() as other:
@@ -181,7 +181,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("way", ["plain", "TLS"])
-def test_over_a_restart_nobody_meets_a_closed_port_and_nothing_is_lost_or_repeated(
+def test_restart_closes_no_port_and_loses_nothing(
     make_server: Any, listening: socket.socket, authority: Any, way: str
 ) -> None:
     arguments, tls = authority if way == "TLS" else ((), None)
@@ -306,9 +306,7 @@ class Door:
 @pytest.mark.parametrize(
     ("here", "begun", "waits"), [(0.0, 0.0, 0.0), (0.3, 0.0, 0.3), (0.0, 0.3, 0.3), (60, 0, LAST_CALL_SECONDS)]
 )
-def test_those_who_were_accepted_last_say_who_they_are_before_the_others_are_told_to_go(
-    here: float, begun: float, waits: float
-) -> None:
+def test_last_accepted_identify_before_others_are_told_to_go(here: float, begun: float, waits: float) -> None:
     async def run() -> None:
         start = trio.current_time()
         all_doors: Any = Doors.__new__(Doors)

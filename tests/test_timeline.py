@@ -45,7 +45,7 @@ def check_ages(timeline, given, now):
 
 @given(data=st.data())
 @settings(deadline=None)
-def test_whatever_is_done_to_the_wall_clock_serials_grow_and_their_age_is_known(data):
+def test_serials_grow_with_known_ages_whatever_the_clock_does(data):
     one, newest = life(), 0
     for _ in range(data.draw(st.integers(1, 25))):
         step = data.draw(st.integers(0, 6))
@@ -106,7 +106,7 @@ def test_each_log_of_a_process_knows_the_age_of_its_own_serials(steps, joins):
     check_ages(second.timeline, given, one.read())
 
 
-def test_without_a_jump_steady_time_is_the_wall_clock_and_nothing_is_noted():
+def test_without_a_jump_steady_time_is_the_wall_clock():
     one = life()
     for _ in range(100):
         one.passes(10_000)
@@ -118,7 +118,7 @@ def test_without_a_jump_steady_time_is_the_wall_clock_and_nothing_is_noted():
     assert one.clock.jumps == 0
 
 
-def test_four_days_ahead_for_three_seconds_age_nothing_by_more_than_these():
+def test_four_days_ahead_for_three_seconds_ages_by_three():
     one = life()
     early = one.give()
     one.passes(2_000)
@@ -141,7 +141,7 @@ def test_four_days_ahead_for_three_seconds_age_nothing_by_more_than_these():
     assert one.clock.ahead_ms == (one.serials.last >> 16) - one.machine.wall_ms > 3 * DAY_MS
 
 
-def test_a_small_step_right_after_a_large_one_is_no_return_to_before_it():
+def test_small_step_after_a_large_one_is_no_return():
     """The mark of the large one is above the next serial then."""
     one = life()
     one.machine.wall_ms -= 4 * DAY_MS
@@ -151,7 +151,7 @@ def test_a_small_step_right_after_a_large_one_is_no_return_to_before_it():
     assert one.timeline.all_by((serial >> 16) + 1) == one.machine.steady_ms + 1
 
 
-def test_serials_are_paced_again_when_the_wall_clock_has_caught_up():
+def test_serials_are_paced_once_the_wall_clock_has_caught_up():
     one = life()
     one.give()
     one.machine.wall_ms -= 10_000
@@ -172,7 +172,7 @@ def test_serials_are_paced_again_when_the_wall_clock_has_caught_up():
     (False, 60_000, 4 * DAY_MS, limits.ASLEEP_MS),
     (False, 60_000, -4 * DAY_MS, 0),
 ])  # fmt: skip
-def test_over_a_restart_what_has_passed_counts_as_far_as_it_is_known(same_boot, off_ms, wall_by_ms, counted_ms):
+def test_elapsed_time_over_a_restart_counts_as_far_as_known(same_boot, off_ms, wall_by_ms, counted_ms):
     one = life()
     one.give()
     before = one.read()
@@ -196,7 +196,7 @@ def test_a_stall_is_no_time_that_anything_grows_old_by():
     assert one.clock.jumps == 0
 
 
-def test_a_wall_clock_that_shows_the_end_of_time_does_not_use_up_the_serials():
+def test_clock_at_the_end_of_time_does_not_use_up_serials():
     one = life()
     one.machine.wall_ms = (1 << 60) + 5
     assert one.give() >> 16 == WALL + limits.SERIALS_AHEAD_MS
@@ -208,7 +208,7 @@ def test_a_wall_clock_that_shows_the_end_of_time_does_not_use_up_the_serials():
     assert one.timeline.all_by((serial >> 16) + 1) <= one.machine.steady_ms
 
 
-def test_marks_are_bounded_and_what_they_forget_makes_nothing_older():
+def test_marks_are_bounded_and_merging_ages_nothing():
     one = life()
     for n in range(3 * limits.CLOCK_MARKS):
         one.machine.wall_ms += 5_000 if n % 2 else -2_500
@@ -221,7 +221,7 @@ def test_marks_are_bounded_and_what_they_forget_makes_nothing_older():
         assert one.timeline.none_before(serial >> 16) <= steady + AHEAD_MS
 
 
-def test_nobody_asks_about_what_is_pruned_and_the_rest_is_as_before():
+def test_pruned_marks_are_unneeded_and_the_rest_unchanged():
     timeline = Timeline([Mark(0, 0, True), Mark(5_000, 1_000, True), Mark(9_000, 7_000, False)])
     asked = [(timeline.all_by(ms), timeline.none_before(ms)) for ms in range(5_100, 9_500, 50)]
     timeline.prune(5_100)
@@ -245,7 +245,7 @@ def test_what_was_noted_is_read_again():
         ClockNote.load(b"1 2 3")
 
 
-def test_what_has_expired_by_the_wall_clock_has_not_for_an_hour_after_that_was_set_forward():
+def test_wall_clock_expiry_waits_an_hour_after_a_step_forward():
     one = life()
     assert one.clock.cautious_ms == one.machine.wall_ms
     one.machine.wall_ms += 4 * DAY_MS
@@ -262,7 +262,7 @@ def test_what_has_expired_by_the_wall_clock_has_not_for_an_hour_after_that_was_s
     assert one.clock.cautious_ms == one.machine.wall_ms
 
 
-def test_a_clock_that_was_wrong_while_the_machine_started_is_doubted_too():
+def test_clock_wrong_since_boot_is_doubted_too():
     one = life()
     one.restart(0, same_boot=True)
     one.noted = one.clock.noted()

@@ -49,7 +49,7 @@ def numbered(first, last, size=1000):
 
 @pytest.mark.parametrize("sent", ["json", "msgpack"])
 @pytest.mark.parametrize("read", ["json", "msgpack"])
-def test_what_is_published_in_one_format_is_delivered_in_the_other(tls_server, authority, sent, read):
+def test_publish_in_one_format_is_delivered_in_the_other(tls_server, authority, sent, read):
     with (
         speak(tls_server, authority, format=read) as reader,
         speak(tls_server, authority, format=sent) as publisher,
@@ -71,7 +71,7 @@ def test_a_publish_over_https_is_stored_and_delivered(tls_server, authority):
         assert (status, [message["data"] for message in page]) == (200, ["by REST"])
 
 
-def test_https_ends_with_a_close_notify_so_that_nobody_can_cut_it_short_unseen(tls_server, authority):
+def test_https_ends_with_a_close_notify(tls_server, authority):
     with (
         socket.create_connection(tls_server.address, timeout=PATIENCE) as plain,
         authority[1].wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as secure,
@@ -84,7 +84,7 @@ def test_https_ends_with_a_close_notify_so_that_nobody_can_cut_it_short_unseen(t
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-def test_who_falls_out_of_the_ring_while_it_does_not_read_gets_everything(tls_server, authority, format):
+def test_unread_client_that_falls_out_of_the_ring_gets_all(tls_server, authority, format):
     count = 6000  # 6 MB: more than the sockets' buffers and the ring hold together
     with (
         speak(tls_server, authority, format=format, receive_buffer=4096) as slow,
@@ -169,7 +169,7 @@ def test_what_is_no_tls_harms_nobody(tls_server, authority):
 
 
 @pytest.mark.parametrize("limits", ["[limits.connection]", "[limits.channel]"])
-def test_deliveries_keep_to_their_rate_and_nothing_is_lost_by_it(make_server, authority, limits):
+def test_deliveries_keep_to_their_rate_without_loss(make_server, authority, limits):
     server = make_server(arguments=authority[0], config=f"{limits}\nmessages_out = 400\n")
     with speak(server, authority) as client:
         client.attach("room")

@@ -107,7 +107,7 @@ def test_the_mac_of_another_key_does_not_do(issuer: TokenIssuer) -> None:
     assert refusal(issuer, signed(Key("app1", "unknown", "-" * 32)), path="app1.unknown") == (40101, 401)
 
 
-def test_macs_are_compared_in_constant_time_for_unknown_keys_too(
+def test_macs_are_compared_in_constant_time_even_if_unknown(
     issuer: TokenIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared = []
@@ -199,7 +199,7 @@ def test_no_request_is_accepted_twice_at_whatever_time(ages: list[int], stamp: i
     assert accepted <= 1
 
 
-def test_what_is_remembered_is_forgotten_when_it_cannot_be_replayed_any_more(
+def test_remembered_request_is_forgotten_once_unreplayable(
     issuer: TokenIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "NONCES", 3)
@@ -315,14 +315,14 @@ def test_a_capability_is_valid_first_and_then_within_the_keys(
     assert refusal(issuer, {"capability": wanted}, key=NARROW, path="app1.narrow") == code
 
 
-def test_a_token_gets_what_is_requested_as_far_as_the_key_has_it(issuer: TokenIssuer) -> None:
+def test_token_gets_the_requested_part_of_the_key_capability(issuer: TokenIssuer) -> None:
     wanted = {"channel2": ["presence", "subscribe"], "channelx": ["presence"]}
     for form in (wanted, json.dumps(wanted)):
         details = issuer.issue("app1.narrow", {"capability": form}, NARROW, NOW)
         assert details["capability"] == '{"channel2":["subscribe"]}'
 
 
-def test_without_a_capability_the_token_has_the_keys_own_to_the_byte(issuer: TokenIssuer) -> None:
+def test_token_without_a_capability_has_the_key_s_own_exactly(issuer: TokenIssuer) -> None:
     assert issuer.issue("app1.narrow", {}, NARROW, NOW)["capability"] == NARROW.capability.text
     assert issuer.issue("app1.narrow", {"capability": None}, NARROW, NOW)["capability"] == NARROW.capability.text
 
@@ -330,7 +330,7 @@ def test_without_a_capability_the_token_has_the_keys_own_to_the_byte(issuer: Tok
 # across restarts
 
 
-def test_what_was_answered_before_is_known_and_what_is_answered_is_told() -> None:
+def test_answered_request_is_known_and_the_answer_is_told() -> None:
     told: list[tuple[str, int, int]] = []
     first = TokenIssuer(KEYS, SEAL, lambda size: b"r" * size, remember=lambda *what: told.append(what))
     first.issue("app1.key1", ALICE, None, NOW)

@@ -99,9 +99,7 @@ def test_a_token_ends_with_its_keys_secret(authenticator: Authenticator, keyring
     assert authenticator.token(sealed, NOW).key_name == KEY.name
 
 
-def test_no_token_of_a_key_with_revocable_ones_outlives_its_revocation(
-    authenticator: Authenticator, keyring: Keyring
-) -> None:
+def test_no_revocable_token_outlives_its_revocation(authenticator: Authenticator, keyring: Keyring) -> None:
     """Nor does one that was made before its key became such a key."""
     sealed = token(ttl=86_400_000)
     keyring.add(dataclasses.replace(KEY, revocable_tokens=True))
@@ -140,7 +138,7 @@ def test_a_token_fits_into_a_query_and_looks_like_no_jwt() -> None:
     assert sealed.isascii()
 
 
-def test_the_largest_token_fits_into_a_request_head_in_base64_twice(authenticator: Authenticator) -> None:
+def test_largest_token_fits_twice_into_a_request_head(authenticator: Authenticator) -> None:
     text = '{"' + "x" * (limits.CAPABILITY_BYTES - 10) + '":["*"]}'
     largest = SEAL.seal(KEY, NOW, NOW + 1, "c" * limits.CLIENT_ID_BYTES, Capability.parse(text).text, b"12345678")
     assert len(encoded(largest)) < limits.Limits().request_head_bytes - 2048
@@ -169,7 +167,7 @@ def test_a_jwt_is_refused_as_one(authenticator: Authenticator) -> None:
         ({"accessToken": token("t")}, "Basic " + encoded("app1.key1:wrong"), "token"),
     ],
 )
-def test_credentials_are_found_in_query_and_header_a_token_before_a_key(
+def test_credentials_are_found_in_query_and_header_token_first(
     authenticator: Authenticator, params: dict[str, str], authorization: str | None, expected: str
 ) -> None:
     found = authenticator.authenticate(params, authorization, NOW)
@@ -299,9 +297,7 @@ def test_an_identity_is_shared_by_all_of_a_key_and_ends_with_it(keyring: Keyring
     assert refusal(authenticator.basic, KEY.text) == (40101, 401)
 
 
-def test_more_keys_than_are_remembered_still_get_their_own_identity(
-    keyring: Keyring, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_beyond_the_cache_still_get_their_identity(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "IDENTITIES_SHARED", 2)
     authenticator = Authenticator(keyring, SEAL)
     for number in range(5):

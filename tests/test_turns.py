@@ -41,7 +41,7 @@ async def test_one_request_does_not_wait_for_all_of_anothers(autojump_clock):
 
 
 @trio_test
-async def test_who_has_left_is_not_let_in_and_its_place_goes_to_the_next(autojump_clock):
+async def test_departed_waiter_is_skipped_for_the_next(autojump_clock):
     turns, log = Turns(1), []
 
     async def gone():

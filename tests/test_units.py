@@ -104,7 +104,7 @@ def test_the_units_belong_together() -> None:
     assert unit("unbroken.socket")["Install"]["WantedBy"] == "sockets.target"
 
 
-def test_a_service_as_the_example_has_it_starts_reloads_and_restarts_behind_an_open_port(systemd: StandIn) -> None:
+def test_example_service_restarts_behind_an_open_port(systemd: StandIn) -> None:
     systemd.start()
     with RawClient(systemd.address) as client:
         client.attach("room")

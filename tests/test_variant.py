@@ -9,7 +9,7 @@ import pytest
 from engine import limits
 from engine.variant import Variant
 from ext.wire.encoder import JSON, MSGPACK
-from tests.test_plane import Peer, closed_peers, make, plane  # noqa: F401  # fixtures
+from tests.test_plane import FarEnd, closed_peers, make, plane  # noqa: F401  # fixtures
 from tests.test_sequencer import awake
 
 OWN = Variant(JSON, "room")
@@ -35,7 +35,7 @@ def test_a_variant_does_not_change():
 
 def test_streams_without_readers_make_room_for_others(plane, monkeypatch):  # noqa: F811
     monkeypatch.setattr(limits, "STREAMS_PER_CHANNEL", 2)
-    channel, peer = awake(), Peer(plane, "me")
+    channel, peer = awake(), FarEnd(plane, "me")
     followed = channel.stream(OTHERS[1])
     reader = peer.handle.subscribe(followed, followed.head)
     unread = channel.stream(Variant(JSON, "[?rewind=2]room"))

@@ -46,7 +46,7 @@ FATES = st.lists(st.tuples(st.sampled_from("ARU"), st.booleans(), st.booleans())
 
 
 @given(fates=FATES, data=st.data())
-def test_each_message_is_judged_by_its_answer_and_by_whether_it_came(fates, data):
+def test_message_is_judged_by_its_answer_and_its_arrival(fates, data):
     """Answers come in order, so what is unanswered comes last; refusals are known before or after a delivery."""
     run, unanswered = Run(), 0
     fates = sorted(fates, key=lambda fate: fate[0] == "U")
@@ -73,7 +73,7 @@ def test_each_message_is_judged_by_its_answer_and_by_whether_it_came(fates, data
     assert (verdict.repeats, verdict.inversions, verdict.damaged, verdict.unjudged) == (0, 0, 0, 0)
 
 
-def test_who_only_refuses_is_not_accused_of_loss_however_many_refusals_there_are():
+def test_server_that_only_refuses_is_not_accused_of_loss():
     run = Run(subscribers=200)
     most = 0
     for number in range(0, 2000, 2):
@@ -91,7 +91,7 @@ def test_who_only_refuses_is_not_accused_of_loss_however_many_refusals_there_are
     assert most <= 50  # they are let go as they become known, so that what is kept stays small
 
 
-def test_a_refused_message_that_comes_late_is_one_that_was_delivered_all_the_same():
+def test_refused_message_that_comes_late_counts_as_delivered():
     run = Run()
     run.publisher.frames([0, 0, 0])
     run.publisher.acknowledge(0, 1)

@@ -40,9 +40,7 @@ def record(number: int, count: int) -> bytes:
     wire=st.sampled_from([JSON, MSGPACK]),
     omit=st.integers(0, 3),
 )
-def test_frames_of_a_replay_are_those_of_the_entries_that_the_ring_would_hand_out(
-    steps, budget, skip, back, wire, omit
-):
+def test_replay_frames_equal_those_of_the_ring_s_entries(steps, budget, skip, back, wire, omit):
     """All of them, but for the first messages of the one right after the cursor, if a rewind begins inside it."""
     view, encoder, serials = View("app:room", SERIES), EntryEncoder(wire, "room"), [0]
     view.ring = Ring(16, 1 << 20, 0, SERIES)

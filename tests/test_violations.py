@@ -77,7 +77,7 @@ def test_what_came_before_a_violation_is_dealt_with(served: Served, channel: str
 
 @pytest.mark.parametrize("when", ["with the request", "later"])
 @pytest.mark.parametrize(("format", "other"), [("json", "msgpack"), ("msgpack", "json")])
-def test_a_frame_tells_its_own_format_and_the_connection_that_of_the_answers(
+def test_frame_format_is_its_own_and_answers_follow_connection(
     served: Served, when: str, format: str, other: str
 ) -> None:
     asked = message({"action": 0, "id": "a"}, other) + message({"action": 0, "id": "b"}, format)
@@ -114,7 +114,7 @@ TOGETHER = {
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 @pytest.mark.parametrize(("messages", "raw", "told"), TOGETHER.values(), ids=TOGETHER.keys())
-def test_what_comes_in_one_read_with_the_request_is_answered_after_it(
+def test_input_in_one_read_with_the_request_is_answered_later(
     served: Served, format: str, messages: list[dict[str, object]], raw: bytes, told: list[str]
 ) -> None:
     with served.peer() as peer:
@@ -126,7 +126,7 @@ def test_what_comes_in_one_read_with_the_request_is_answered_after_it(
 
 @pytest.mark.parametrize("more", ["", "X-More: 1\r\nX-More: 2\r\n"], ids=["usual", "unusual"])
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_frame_that_is_begun_in_one_read_with_the_request_is_ended_later(served: Served, more: str, cut: int) -> None:
+def test_frame_begun_with_the_request_is_completed_later(served: Served, more: str, cut: int) -> None:
     """Also where the library for WebSockets is asked about the request."""
     whole = message({"action": 0, "id": "begun with the request"}) + frame(PING, b"behind")
     with served.peer() as peer:
@@ -138,9 +138,7 @@ def test_a_frame_that_is_begun_in_one_read_with_the_request_is_ended_later(serve
 
 @pytest.mark.parametrize("before", [b"", b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
 @pytest.mark.parametrize("more", ["", "X-More: 1\r\nX-More: 2\r\n"], ids=["usual", "unusual"])
-def test_a_close_frame_behind_the_request_gets_its_101_on_every_way_in(
-    served: Served, more: str, before: bytes
-) -> None:
+def test_close_frame_behind_the_request_still_gets_its_101(served: Served, more: str, before: bytes) -> None:
     with served.peer() as peer:
         peer.send(before + upgrade(more=more) + frame(PING, b"x") + frame(CLOSE))
         if before:
@@ -148,7 +146,7 @@ def test_a_close_frame_behind_the_request_gets_its_101_on_every_way_in(
         assert peer.told() == [*HELLO, "pong x", "close 1000"]
 
 
-def test_a_refused_client_is_told_so_whatever_comes_behind_its_request(served: Served) -> None:
+def test_refused_client_is_told_whatever_follows_its_request(served: Served) -> None:
     for behind in (b"", message({"action": 0}), frame(3), frame(CLOSE), frame(PING), b"\xff"):
         with served.peer() as peer:
             peer.send(upgrade(key="app1.key1:wrong") + behind)

@@ -134,7 +134,7 @@ def written(message: dict[str, Any], wire_format: int, choice: random.Random) ->
 
 
 @given(plain_publishes(), formats, st.randoms(use_true_random=False))
-def test_a_plain_publish_takes_the_quick_way_and_gives_what_the_slow_way_gives(
+def test_plain_publish_on_the_fast_path_equals_the_slow_path(
     message: dict[str, Any], wire_format: int, choice: random.Random
 ) -> None:
     payload = written(message, wire_format, choice)
@@ -168,7 +168,7 @@ odd_publishes = st.builds(
 
 @given(odd_publishes, formats, st.randoms(use_true_random=False))
 @settings(max_examples=150)
-def test_what_the_quick_way_accepts_the_slow_way_accepts_as_the_same(
+def test_fast_path_accepts_only_what_the_slow_path_accepts(
     message: dict[str, Any], wire_format: int, choice: random.Random
 ) -> None:
     message = model.jsonable(message) if wire_format == JSON else message
@@ -183,7 +183,7 @@ def test_what_the_quick_way_accepts_the_slow_way_accepts_as_the_same(
 
 @given(plain_publishes(), formats, st.randoms(use_true_random=False), st.data())
 @settings(max_examples=150)
-def test_damaged_bytes_are_never_accepted_as_something_that_the_slow_way_does_not_see(
+def test_damaged_bytes_never_pass_only_the_fast_path(
     message: dict[str, Any], wire_format: int, choice: random.Random, data: st.DataObject
 ) -> None:
     payload = bytearray(written(message, wire_format, choice))
@@ -207,7 +207,7 @@ def test_damaged_bytes_are_never_accepted_as_something_that_the_slow_way_does_no
 
 
 @given(plain_publishes(), formats, st.randoms(use_true_random=False), st.data())
-def test_a_publish_that_is_cut_off_or_has_more_behind_it_is_not_plain(
+def test_truncated_or_extended_publish_is_not_plain(
     message: dict[str, Any], wire_format: int, choice: random.Random, data: st.DataObject
 ) -> None:
     payload = written(message, wire_format, choice)
@@ -237,7 +237,7 @@ def json_publish(messages: str, rest: str = "") -> bytes:
         '[{"timestamp":1.5}]', '[{"size":-1}]', '[{"size":01}]', '[{"size":1e3}]', '[{"action":0.0}]',
     ],
 )  # fmt: skip
-def test_messages_that_are_not_plain_json_are_left_to_the_slow_way(messages: str) -> None:
+def test_messages_in_unusual_json_go_to_the_slow_path(messages: str) -> None:
     assert parse_publish(json_publish('[{"data":"a"}]'), JSON) is not None
     assert parse_publish(json_publish(messages), JSON) is None
 
@@ -263,7 +263,7 @@ def test_messages_that_are_not_plain_json_are_left_to_the_slow_way(messages: str
         b"[]", b"", b"null", b'"', b"{", b'{"', b'{"action"', b'{"action":',
     ],
 )  # fmt: skip
-def test_protocol_messages_that_are_not_plain_json_are_left_to_the_slow_way(payload: bytes) -> None:
+def test_protocol_messages_in_unusual_json_go_to_the_slow_path(payload: bytes) -> None:
     assert parse_publish(payload, JSON) is None
 
 
@@ -274,12 +274,12 @@ def test_protocol_messages_that_are_not_plain_json_are_left_to_the_slow_way(payl
         {"extras": {}}, {"action": 1}, {"action": 0.0}, {"size": 1.5}, {b"data": "a"}, {"clientId": ""}, {"x": None},
     ],
 )  # fmt: skip
-def test_messages_that_are_not_plain_msgpack_are_left_to_the_slow_way(message: dict[Any, Any]) -> None:
+def test_messages_in_unusual_msgpack_go_to_the_slow_path(message: dict[Any, Any]) -> None:
     payload = msgpack.packb({"action": 15, "channel": "c", "msgSerial": 7, "messages": [message]})
     assert parse_publish(payload, MSGPACK) is None
 
 
-def test_text_in_msgpack_that_is_no_utf8_is_left_to_the_slow_way_which_takes_it_as_binary() -> None:
+def test_invalid_utf8_in_msgpack_is_binary_on_the_slow_path() -> None:
     payload = b"\x84\xa6action\x0f\xa7channel\xa1c\xa9msgSerial\x07\xa8messages\x91\x81\xa4data\xa2\xff\xfe"
     assert parse_publish(payload, MSGPACK) is None
     assert slow(payload, MSGPACK).messages == msgpack.packb([{"data": b"\xff\xfe"}])
@@ -335,7 +335,7 @@ def test_a_frame_says_what_the_record_says(record: bytes, wire_format: int, chan
 
 
 @given(records, formats, positions, st.data())
-def test_a_frame_may_begin_with_any_of_its_messages_and_they_are_called_the_same(
+def test_frame_may_begin_with_any_message_under_the_same_names(
     record: bytes, wire_format: int, serial: int, data: st.DataObject
 ) -> None:
     whole = model.delivery(wire_format, "room", serial, SERIES, record)
@@ -347,7 +347,7 @@ def test_a_frame_may_begin_with_any_of_its_messages_and_they_are_called_the_same
 
 
 @given(plain_publishes(), formats, formats, st.randoms(use_true_random=False))
-def test_what_was_published_in_one_format_is_delivered_in_the_other(
+def test_publish_in_one_format_is_delivered_in_the_other(
     message: dict[str, Any], wire_in: int, wire_out: int, choice: random.Random
 ) -> None:
     publish = parse_publish(written(message, wire_in, choice), wire_in)
@@ -398,7 +398,7 @@ def test_a_record_of_a_version_to_come_is_refused_by_its_number(version: int) ->
 
 
 @given(records, st.data())
-def test_a_record_that_is_cut_off_or_has_more_behind_it_is_malformed(record: bytes, data: st.DataObject) -> None:
+def test_truncated_or_extended_record_is_malformed(record: bytes, data: st.DataObject) -> None:
     for damaged in (record[: data.draw(st.integers(0, len(record) - 1))], record + b"\xc0"):
         with pytest.raises(ValueError, match="malformed"):
             EntryEncoder(JSON, "c").frame(SERIAL, SERIES, damaged)
@@ -412,7 +412,7 @@ def test_a_record_that_is_cut_off_or_has_more_behind_it_is_malformed(record: byt
         b"\x81\xc4\x04name\xa1a", b"\x81\xa4data\xa1\xff", b"\x90", b"\xc0",
     ],
 )  # fmt: skip
-def test_messages_of_a_record_have_their_members_once_in_order_and_of_their_type(message: bytes) -> None:
+def test_record_messages_have_ordered_unique_typed_members(message: bytes) -> None:
     for wire_format in (JSON, MSGPACK):
         encoder = EntryEncoder(wire_format, "c")
         encoder.frame(SERIAL, SERIES, encode_record("i", None, None, 0, b"\x91\x82\xa4name\xa1a\xa4data\xc4\x01a"))
@@ -481,7 +481,7 @@ def test_a_record_tells_its_ids_its_origin_and_its_count() -> None:
     assert record_origin(encode_record("b", None, None, 0, b"\x91\x80")) == 0
 
 
-def test_an_encoder_refuses_formats_and_series_that_do_not_exist() -> None:
+def test_encoder_refuses_unknown_formats_and_series() -> None:
     with pytest.raises(ValueError, match="format"):
         EntryEncoder(2, "c")
     with pytest.raises(ValueError, match="series"):

@@ -23,7 +23,7 @@ values = st.recursive(
 
 
 @given(values, st.binary(min_size=1, max_size=3))
-def test_a_whole_msgpack_value_is_told_from_a_part_and_from_more(value: Any, more: bytes) -> None:
+def test_whole_msgpack_value_is_distinguished_from_part_or_more(value: Any, more: bytes) -> None:
     packed = msgpack.packb(value)
     assert is_msgpack(packed)
     assert not is_msgpack(packed + more)
@@ -31,7 +31,7 @@ def test_a_whole_msgpack_value_is_told_from_a_part_and_from_more(value: Any, mor
 
 
 @given(st.dictionaries(texts, values, max_size=5), formats)
-def test_protocol_messages_come_back_without_nulls_in_their_maps(message: dict[str, Any], wire_format: int) -> None:
+def test_protocol_messages_come_back_without_nulls_in_maps(message: dict[str, Any], wire_format: int) -> None:
     def present(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: present(item) for key, item in value.items() if item is not None}
@@ -54,7 +54,7 @@ def test_protocol_messages_come_back_without_nulls_in_their_maps(message: dict[s
         (b"\x81\x90\x01", MSGPACK),
     ],
 )  # fmt: skip
-def test_a_frame_that_holds_no_protocol_message_is_a_protocol_error(payload: bytes, wire_format: int) -> None:
+def test_frame_without_a_protocol_message_is_a_protocol_error(payload: bytes, wire_format: int) -> None:
     with pytest.raises(PubSubError) as caught:
         wire.decode(payload, wire_format)
     assert (caught.value.code, caught.value.status) == (80013, 400)

@@ -100,7 +100,7 @@ class SdkContract:
 
     # messages
 
-    def test_hundreds_of_messages_come_once_and_in_order_in_both_formats(self, driver, server, channel, packed):
+    def test_hundreds_of_messages_come_once_and_in_order(self, driver, server, channel, packed):
         publisher = driver.connect(server.port, binary=packed)
         readers = [driver.connect(server.port, binary=each) for each in (False, True)]
         for reader in readers:
@@ -112,7 +112,7 @@ class SdkContract:
         assert not report.faults, str(report)
         assert report.acked == 400 and report.delivered == 800
 
-    def test_payloads_are_the_same_in_both_formats_live_and_in_history(self, driver, server, channel, packed):
+    def test_payloads_are_equal_live_and_in_history(self, driver, server, channel, packed):
         publisher = driver.connect(server.port, binary=packed)
         readers = [driver.connect(server.port, binary=each) for each in (False, True)]
         for reader in readers:
@@ -149,7 +149,7 @@ class SdkContract:
         assert served() == before + 4
         assert [message["name"] for message in history(server.address, channel)] == ["0", "1", "2", "n", "n", "n"]
 
-    def test_what_is_absent_stays_absent_and_what_is_empty_stays_empty(self, driver, server, channel, packed):
+    def test_absent_stays_absent_and_empty_stays_empty(self, driver, server, channel, packed):
         publisher = driver.connect(server.port, binary=packed)
         reader = driver.connect(server.port, binary=not packed)
         reader.subscribe(channel)
@@ -242,9 +242,7 @@ class SdkContract:
         publish(server.address, channel, {"name": "new"})
         assert [message["name"] for message in reader.messages(channel, last="new")] == [*names[-expected:], "new"]
 
-    def test_rewind_counts_messages_also_of_one_publish_and_goes_on_behind_them_after_a_cut(
-        self, driver, server, make_proxy, channel, packed
-    ):
+    def test_rewind_counts_messages_and_continues_after_a_cut(self, driver, server, make_proxy, channel, packed):
         publish(server.address, channel, [{"name": f"old{number}"} for number in range(1000)])
         proxy = make_proxy(server)
         reader = driver.connect(proxy.port, binary=packed)
@@ -288,14 +286,14 @@ class SdkContract:
         assert client.messages("open:a", last="works")
         assert client.connection()["state"] == "connected"
 
-    def test_a_bad_channel_name_fails_the_channel_and_not_the_connection(self, driver, server, channel, packed):
+    def test_bad_channel_name_fails_only_the_channel(self, driver, server, channel, packed):
         client = driver.connect(server.port, binary=packed)
         with pytest.raises(SdkError) as refusal:
             client.attach(":hell")
         assert (refusal.value.code, refusal.value.status) == (40010, 400)
         client.attach(channel)
 
-    def test_a_right_that_is_taken_and_given_back_is_told_and_costs_no_message(self, driver, server, channel, packed):
+    def test_right_taken_and_restored_costs_no_message(self, driver, server, channel, packed):
         full = {"*": ["*"]}
         with Issuer(server.address, capability=full) as issuer:
             client = driver.connect(server.port, binary=packed, authCallback=issuer.url("request"))
@@ -320,7 +318,7 @@ class SdkContract:
 
     # continuity
 
-    def test_options_that_change_under_load_cost_no_message_and_repeat_none(self, driver, server, channel, packed):
+    def test_options_that_change_under_load_lose_and_repeat_nothing(self, driver, server, channel, packed):
         """Each time that they change the channel attaches anew, with what comes all the time on its way."""
         reader = driver.connect(server.port, binary=packed)
         publisher = driver.connect(server.port, binary=not packed)
@@ -337,7 +335,7 @@ class SdkContract:
         assert len(reader.messages(channel)) == FLOOD
         assert len(reader.attachments(channel)) == 1, "it stayed attached"
 
-    def test_a_server_on_its_backup_tells_who_has_seen_more_than_that(self, make_server, driver, channel, packed):
+    def test_restored_backup_tells_clients_that_saw_more(self, make_server, driver, channel, packed):
         server = make_server()
         reader = driver.connect(server.port, binary=packed)
         reader.subscribe(channel)
@@ -363,9 +361,7 @@ class SdkContract:
         _wait_for_next_attach(reader, channel, 2)
         assert reader.attachments(channel)[-1]["resumed"], "a restart is none of that"
 
-    def test_it_resumes_after_a_cut_inside_a_frame_and_misses_nothing(
-        self, driver, server, make_proxy, channel, packed
-    ):
+    def test_cut_inside_a_frame_is_resumed_without_loss(self, driver, server, make_proxy, channel, packed):
         """Publishes from elsewhere go on all the time; the cuts come at byte counts that lie within frames."""
         proxy = make_proxy(server)
         reader = driver.connect(proxy.port, binary=packed)
@@ -387,9 +383,7 @@ class SdkContract:
         assert after["id"] == before["id"] and after["key"] != before["key"]
         assert all(attached["resumed"] for attached in reader.attachments(channel)[1:])
 
-    def test_what_it_published_around_a_cut_is_stored_once_and_in_order(
-        self, driver, server, make_proxy, channel, packed
-    ):
+    def test_publishes_around_a_cut_are_stored_once_in_order(self, driver, server, make_proxy, channel, packed):
         proxy = make_proxy(server)
         publisher = driver.connect(proxy.port, binary=packed)
         reader = driver.connect(server.port, binary=not packed)
@@ -406,9 +400,7 @@ class SdkContract:
         assert not report.faults, str(report)
         assert report.stored == report.delivered == 400
 
-    def test_a_publish_whose_ack_was_lost_is_answered_with_the_serial_that_it_has(
-        self, driver, server, make_proxy, channel, packed
-    ):
+    def test_publish_with_lost_ack_gets_its_first_serial(self, driver, server, make_proxy, channel, packed):
         proxy = make_proxy(server)
         publisher = driver.connect(proxy.port, binary=packed)
         publisher.publish(channel, {"name": "before"})
@@ -422,7 +414,7 @@ class SdkContract:
         assert [message["name"] for message in stored] == ["before", sent.mark]
         assert sent.serial == stored[1]["serial"]
 
-    def test_a_new_instance_recovers_the_connection_of_one_that_died(self, driver, server, channel, packed, tmp_path):
+    def test_new_instance_recovers_the_connection_of_a_dead_one(self, driver, server, channel, packed, tmp_path):
         doomed = Driver(self.command, tmp_path / "stderr.log")
         first = doomed.connect(server.port, binary=packed)
         first.subscribe(channel)
@@ -447,7 +439,7 @@ class SdkContract:
             (further,) = second.publish(channel, {"name": "further"})
         assert history(server.address, channel)[-1]["serial"] == further
 
-    def test_a_wrong_recovery_key_is_told_and_a_new_connection_works(self, driver, server, channel, packed):
+    def test_wrong_recovery_key_is_told_and_a_new_connection_works(self, driver, server, channel, packed):
         key = "_____!ablyjs_test_fake-key____"
         recovery = json.dumps({"connectionKey": key, "msgSerial": 3, "channelSerials": {}})
         client = driver.connect(server.port, binary=packed, **self.recovery(recovery, key))
