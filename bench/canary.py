@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 PERIOD_SECONDS = 0.03
 
@@ -73,7 +73,7 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-def sing(client: RawClient, channel: str, over: threading.Event, dues: list[float]) -> None:
+def sing(client: WsClient, channel: str, over: threading.Event, dues: list[float]) -> None:
     """Publish until it is over; ``dues`` gets the time for each."""
     due = time.monotonic()
     while not over.is_set():
@@ -84,7 +84,7 @@ def sing(client: RawClient, channel: str, over: threading.Event, dues: list[floa
     client.pour(channel, "the end")
 
 
-def listen(client: RawClient, dues: list[float]) -> list[float]:
+def listen(client: WsClient, dues: list[float]) -> list[float]:
     """The delays, in seconds. Raises: AssertionError, when one is missing, repeated or out of order."""
     delays: list[float] = []
     while True:
@@ -118,7 +118,7 @@ def main() -> None:
         over.set()
 
     address, tls = (arguments.host, arguments.port), unverified() if arguments.tls else None
-    with RawClient(address, tls=tls) as subscriber, RawClient(address, tls=tls) as client:
+    with WsClient(address, tls=tls) as subscriber, WsClient(address, tls=tls) as client:
         channel, dues = f"canary-{time.monotonic_ns()}", list[float]()
         subscriber.attach(channel)
         client.publish(channel, {"data": "first"})

@@ -24,7 +24,7 @@ import orjson
 from bench.canary import Canary, Delays, unverified
 from tests.certificates import authority
 from tests.harness import KEY, Server, rss
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 AUTHORIZATION = "Basic " + base64.b64encode(KEY.encode()).decode()
 LIMITS = "ring_entries_per_channel = 4096\nchannels_per_connection = 100000"
@@ -74,8 +74,8 @@ class Bench:
     def count(self, number: int) -> int:
         return max(1, round(number * self.scale))
 
-    def client(self) -> RawClient:
-        return RawClient(self.server.address, tls=self.context, patience=PATIENCE)
+    def client(self) -> WsClient:
+        return WsClient(self.server.address, tls=self.context, patience=PATIENCE)
 
     def fill(self, channel: str, publishes: int, *, messages: int = 1, size: int = 100) -> None:
         """So many publishes of so many messages each."""
@@ -135,7 +135,7 @@ class Bench:
             connection.close()
 
     @contextmanager
-    def connected(self, count: int) -> Iterator[list[RawClient]]:
+    def connected(self, count: int) -> Iterator[list[WsClient]]:
         with ExitStack() as stack:
             yield [stack.enter_context(self.client()) for _ in range(count)]
 
@@ -183,7 +183,7 @@ def at_once(works: list[Callable[[], object]]) -> None:
         raise failures[0]
 
 
-def attach(client: RawClient, names: list[str], **fields: object) -> None:
+def attach(client: WsClient, names: list[str], **fields: object) -> None:
     """All of them with one send; until each is answered.
 
     Over TLS in pieces: a TLS socket of Python is not for two threads; now and then its ``recv`` says that it has ended.
@@ -200,7 +200,7 @@ def attach(client: RawClient, names: list[str], **fields: object) -> None:
     burst.join()
 
 
-def _answered(client: RawClient, count: int) -> None:
+def _answered(client: WsClient, count: int) -> None:
     for _ in range(count):
         answer = client.skip_to(11, 9)
         assert answer["action"] == 11, answer

@@ -24,7 +24,7 @@ from pathlib import Path
 from bench.drawing import plotting
 from tests.harness import Server, rss
 from tests.peer import PING, frame
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 RESULTS = Path(__file__).parent / "results"
 WINDOW_SECONDS = 20
@@ -53,7 +53,7 @@ def settled(server: Server) -> int:
         before = now
 
 
-def publish(client: RawClient, channels: list[str]) -> None:
+def publish(client: WsClient, channels: list[str]) -> None:
     """One message of 128 bytes to each."""
     for at in range(0, len(channels), BATCH):
         some = channels[at : at + BATCH]
@@ -71,7 +71,7 @@ def publish(client: RawClient, channels: list[str]) -> None:
             missing -= answer["count"]
 
 
-def attach(client: RawClient, names: list[str]) -> None:
+def attach(client: WsClient, names: list[str]) -> None:
     for at in range(0, len(names), BATCH):
         client.send(*({"action": 10, "channel": name} for name in names[at : at + BATCH]))
         for _ in names[at : at + BATCH]:
@@ -83,7 +83,7 @@ def per_connection(count: int) -> float:
 
         def connect(more: int) -> None:
             for _ in range(more):
-                attach(stack.enter_context(RawClient(server.address)), ["room"])
+                attach(stack.enter_context(WsClient(server.address)), ["room"])
 
         connect(200)
         before = settled(server)
@@ -94,7 +94,7 @@ def per_connection(count: int) -> float:
 def per_attachment(connections: int, channels: int) -> float:
     names = [f"room-{n}" for n in range(channels)]
     with served() as server, ExitStack() as stack:
-        clients = [stack.enter_context(RawClient(server.address)) for _ in range(connections + 1)]
+        clients = [stack.enter_context(WsClient(server.address)) for _ in range(connections + 1)]
         attach(clients[0], names)
         before = settled(server)
         for client in clients[1:]:
@@ -106,7 +106,7 @@ def per_message(count: int) -> tuple[float, float]:
     """In the ring with its id; the id alone, which outlives it there."""
     grown = []
     for ring in ("ring_bytes_per_channel = 1073741824", "ring_bytes_per_channel = 4096"):
-        with served(ring, "ring_entries_per_channel = 1048576") as server, RawClient(server.address) as client:
+        with served(ring, "ring_entries_per_channel = 1048576") as server, WsClient(server.address) as client:
             publish(client, ["room"] * 10_000)
             before = rss(server.pid)  # at once: what is held is held for a window only
             publish(client, ["room"] * count)
@@ -116,7 +116,7 @@ def per_message(count: int) -> tuple[float, float]:
 
 def channels_come_and_go(count: int, durability: str) -> dict[str, object]:
     """Bytes for each channel while all are awake, and when all have gone; the total over time."""
-    with served(durability=durability) as server, RawClient(server.address) as client:
+    with served(durability=durability) as server, WsClient(server.address) as client:
         publish(client, [f"warm-{n}" for n in range(1000)])
         start, begin = settled(server), time.monotonic()
         course = [(0.0, start)]

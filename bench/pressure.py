@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tests.harness import Address, Server, rss
 from tests.peer import TEXT, GoneError, Peer, frame
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 RESULTS = Path(__file__).parent / "results" / "pressure.json"
 RATE = 50  # messages of the canary in a second
@@ -38,7 +38,7 @@ class Canary(threading.Thread):
 
     def __init__(self, address: Address) -> None:
         super().__init__(daemon=True)
-        self._client = RawClient(address)
+        self._client = WsClient(address)
         self._client.attach("canary")
         self.delays: list[float] = []
         self._ended = False
@@ -84,7 +84,7 @@ def highest(pid: int) -> Iterator[list[int]]:
 
 
 def rings(address: Address, stack: ExitStack, size: int = 60_000, total: int = 2_000_000_000) -> None:
-    client, channels, sent = stack.enter_context(RawClient(address)), [f"flood-{n}" for n in range(240)], 0
+    client, channels, sent = stack.enter_context(WsClient(address)), [f"flood-{n}" for n in range(240)], 0
     payload, batch = "x" * size, max(1, 1_500_000 // size)
     number = 0
     while sent < total:
@@ -105,11 +105,11 @@ def small_rings(address: Address, stack: ExitStack) -> None:
 
 def streams(address: Address, stack: ExitStack) -> None:
     for name in range(32):
-        reader = stack.enter_context(RawClient(address, receive_buffer=8192))
+        reader = stack.enter_context(WsClient(address, receive_buffer=8192))
         for channel in range(8):
             reader.send({"action": 10, "channel": f"[?x={name}]stalled-{channel}"})
     time.sleep(1)
-    publisher = stack.enter_context(RawClient(address))
+    publisher = stack.enter_context(WsClient(address))
     for number in range(1200):
         publisher.pour(f"stalled-{number % 8}", "x" * 60_000)
         if number % 20 == 19:
@@ -132,7 +132,7 @@ def bodies(address: Address, stack: ExitStack) -> None:
 
 def frames(address: Address, stack: ExitStack) -> None:
     for _ in range(2_000):
-        client = stack.enter_context(RawClient(address))
+        client = stack.enter_context(WsClient(address))
         with suppress(GoneError):
             client.write(frame(TEXT, b" " * 510_000)[:-10_000])
 

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness import Server
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 RESULTS = Path(__file__).parent / "results" / "replay.json"
 MARK = b'"action":15,'  # once in every delivery, and in nothing else
@@ -51,7 +51,7 @@ def served(config: str) -> Iterator[Server]:
 
 def fill(server: Server, channel: str, count: int) -> str:
     """Publish so many; the channelSerial of the first."""
-    with RawClient(server.address) as publisher:
+    with WsClient(server.address) as publisher:
         sent = acked = 0
         first = ""
         while acked < count:
@@ -73,7 +73,7 @@ def cpu_seconds(pid: int) -> float:
 
 def replay(server: Server, channel: str, cursor: str, count: int, readers: int = 1) -> None:
     """Read everything after the cursor, so many readers at once."""
-    clients = [RawClient(server.address) for _ in range(readers)]
+    clients = [WsClient(server.address) for _ in range(readers)]
     missing = dict.fromkeys(clients, count)
     tails = dict.fromkeys(clients, b"")
     buffer = bytearray(1 << 20)
@@ -118,7 +118,7 @@ def measured(
 def delays(server: Server, count: int) -> dict[str, float]:
     """Publish to delivery in a channel of its own, in ms."""
     found = []
-    with RawClient(server.address) as publisher, RawClient(server.address) as subscriber:
+    with WsClient(server.address) as publisher, WsClient(server.address) as subscriber:
         subscriber.attach("another")
         for _ in range(count):
             begin = time.perf_counter()
@@ -146,7 +146,7 @@ def run(count: int, rounds: int) -> dict[str, dict[str, float]]:
     with served(LARGE_RING) as server:
         cursor = fill(server, "room", count)  # a reader's stream begins at the head: what lies before it has no frames
         note("ring", measured(server, "room", cursor, count - 1, rounds=rounds))
-        with RawClient(server.address) as follower:
+        with WsClient(server.address) as follower:
             follower.attach("kept")
             follower.send({"action": 12, "channel": "kept"})
             cursor = fill(server, "kept", count)

@@ -28,7 +28,7 @@ from ext.log.dedup import DedupWindow
 from ext.text.serial import connection_id
 from ext.wire.encoder import encode_record
 from tests.harness import Server, rss
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 RESULTS = Path(__file__).parent / "results"
 CHANNELS = 64
@@ -77,7 +77,7 @@ def bytes_per_id(path: Path) -> float:
     return memory / held if held else 0.0
 
 
-def answered(client: RawClient, began: float, **fields: object) -> float:
+def answered(client: WsClient, began: float, **fields: object) -> float:
     """Seconds until a publish to each channel is answered."""
     for n in range(CHANNELS):
         client.pour(f"room{n}", DATA, **fields)
@@ -99,7 +99,7 @@ def measure(count: int) -> dict[str, float]:
         began = time.perf_counter()
         server.start()
         ready = time.perf_counter()
-        with RawClient(server.address) as client:
+        with WsClient(server.address) as client:
             first = answered(client, ready)
             before = rss(server.pid)
             repeat = answered(client, ready, id="whose own")

@@ -35,8 +35,8 @@ from bench.drawing import plotting
 from tests.certificates import authority
 from tests.harness import Address, Server, history, rss
 from tests.peer import message
-from tests.rawclient import RawClient
 from tests.upheaval import upheaval
+from tests.wsclient import WsClient
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = "[limits]\nwindow_seconds = 20\nconnection_state_seconds = 20\n"
@@ -70,10 +70,10 @@ class Churn:
         self._born = 0
         self._cursors: list[tuple[str, str]] = []  # channels, and where somebody once was in them
         self._open = ExitStack()
-        self._publisher = self._open.enter_context(RawClient(address))
-        self._subscriber = self._open.enter_context(RawClient(address))
+        self._publisher = self._open.enter_context(WsClient(address))
+        self._subscriber = self._open.enter_context(WsClient(address))
         self._subscriber.attach("steady")
-        self._slow: list[RawClient] = []
+        self._slow: list[WsClient] = []
 
     def __enter__(self) -> Churn:
         return self
@@ -95,15 +95,15 @@ class Churn:
             self._leave(client)
         self._measure()
 
-    def _come(self, *, receive_buffer: int = 0) -> RawClient:
+    def _come(self, *, receive_buffer: int = 0) -> WsClient:
         self.connections += 1
-        return RawClient(self._address, receive_buffer=receive_buffer)
+        return WsClient(self._address, receive_buffer=receive_buffer)
 
     def _name(self) -> str:
         self._born += 1
         return f"churn-{self._born if self._channels is None else self._born % self._channels}"
 
-    def _use(self, client: RawClient) -> None:
+    def _use(self, client: WsClient) -> None:
         names = [self._name() for _ in range(self._random.randint(1, 4))]
         for name in names:
             self._cursors.append((name, client.attach(name)["channelSerial"]))
@@ -150,7 +150,7 @@ class Churn:
         with suppress(http.client.HTTPException, OSError):
             history(self._address, name, limit=50)
 
-    def _leave(self, client: RawClient) -> None:
+    def _leave(self, client: WsClient) -> None:
         way = self._random.randrange(4)
         if way == 0:
             client.send({"action": 7})
@@ -167,7 +167,7 @@ class Churn:
             self._reset(client)
 
     @staticmethod
-    def _reset(client: RawClient) -> None:
+    def _reset(client: WsClient) -> None:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.socket.close()
 

@@ -27,7 +27,7 @@ from server.bench.scenarios import run
 from server.bench.target import Target
 from server.bench.verdict import judge
 from tests.harness import KEY, Server, rss
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 RESULTS = Path(__file__).parent / "results" / "stalled.json"
 SIZE = 2_000  # bytes of a message
@@ -79,7 +79,7 @@ def measured(server: Server, *, stalled: int, readers: int, seconds: float) -> F
         stack.callback(load.close)
         asleep = []
         for _ in range(stalled):
-            client = stack.enter_context(RawClient(server.address, receive_buffer=RECEIVE_BUFFER))
+            client = stack.enter_context(WsClient(server.address, receive_buffer=RECEIVE_BUFFER))
             client.attach(load.channel_name(0))
             asleep.append(client)
         memory, pages = rss(server.pid), socket_pages()

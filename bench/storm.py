@@ -36,7 +36,7 @@ from server.bench.options import Options
 from server.bench.target import Target, Unreachable
 from server.bench.verdict import Verdict, judge
 from tests.harness import KEY, Address, Server
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 RESULTS = Path(__file__).parent / "results" / "storm.json"
 PROBE_SECONDS = 0.02
@@ -98,7 +98,7 @@ def _probe_until_told(address: Address, pipe: multiprocessing.connection.Connect
         os.nice(-10)  # it shares a core with the storm, whose work is not the server's delay
     over = threading.Event()
     request = http.client.HTTPConnection(*address, timeout=60)
-    with RawClient(address) as client:
+    with WsClient(address) as client:
         client.attach("others")
 
         def get_time() -> None:

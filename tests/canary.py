@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.harness import Address
-from tests.rawclient import Action, RawClient, unique
+from tests.wsclient import Action, WsClient, unique
 
 MOST_SECONDS = 0.05  # for 99 of 100
 WAITS = 2  # for the machine, to one of an echo: the server's turn, its writing thread, its turn again, and ours
@@ -25,7 +25,7 @@ ECHO = "import os\nwhile data := os.read(0, 64): os.write(1, data)"
 
 
 class Canary:
-    """``options`` are those of RawClient. Leaving it raises what has gone wrong, be it that something was lost."""
+    """``options`` are those of WsClient. Leaving it raises what has gone wrong, be it that something was lost."""
 
     def __init__(self, address: Address, channel: str = "", *, pace_seconds: float = 0.02, **options: Any) -> None:
         self.delays: list[float] = []
@@ -33,7 +33,7 @@ class Canary:
         self._pace = pace_seconds
         self._failure: BaseException | None = None
         self._done = threading.Event()
-        self._client = RawClient(address, **options)
+        self._client = WsClient(address, **options)
         self._channel = channel or unique("canary")
         self._client.attach(self._channel)
         self._echo = subprocess.Popen(

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import settings
 
 # Before anybody imports them: their assertions should say what was compared, as those of tests do.
-SHARED = ("tests.harness", "tests.peer", "tests.rawclient", "tests.sdk.contract", "tests.sdk.driving")
+SHARED = ("tests.harness", "tests.peer", "tests.wsclient", "tests.sdk.contract", "tests.sdk.driving")
 pytest.register_assert_rewrite(*SHARED)
 
 from tests import certificates  # noqa: E402
 from tests.harness import Server  # noqa: E402
 from tests.proxy import ChaosProxy  # noqa: E402
-from tests.rawclient import Served  # noqa: E402
+from tests.wsclient import Served  # noqa: E402
 
 _numbers = itertools.count(1)
 # For tests/sanitize.sh: what is checked so closely takes its time.

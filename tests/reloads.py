@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.harness import Server, wait_until
-from tests.rawclient import RefusedError
+from tests.wsclient import RefusedError
 
 OUTCOMES = ("reloaded: ", "nothing has changed: ")
 

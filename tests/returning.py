@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.checker import Attached, Delivered, Outcome, PublisherLog, Report, Sent, Stored, SubscriberLog, check
 from tests.harness import Address, history, wait_until
-from tests.rawclient import ATTACH_RESUME, RESUMED, Action, GoneError, RawClient, RefusedError
+from tests.wsclient import ATTACH_RESUME, RESUMED, Action, GoneError, RefusedError, WsClient
 
 PAUSE_SECONDS = 0.02  # between attempts to connect
 RETURN_SECONDS = 30.0  # until a client that can't come back gives up
@@ -53,12 +53,12 @@ class Returning(threading.Thread):
         except BaseException as error:
             self.failure = error
 
-    def _connect(self) -> RawClient | None:
+    def _connect(self) -> WsClient | None:
         deadline = time.monotonic() + RETURN_SECONDS
         while not self._leaving.is_set():
             params = self._params if self._key is None else {**self._params, "resume": self._key}
             try:
-                client = RawClient(self.address, **params)
+                client = WsClient(self.address, **params)
             except GoneError:
                 if time.monotonic() > deadline:
                     raise
@@ -82,7 +82,7 @@ class Returning(threading.Thread):
     def finished(self) -> bool:
         return self._leaving.is_set()
 
-    def use(self, client: RawClient) -> None:
+    def use(self, client: WsClient) -> None:
         raise NotImplementedError
 
 
@@ -125,7 +125,7 @@ class Publisher(Returning):
     def finished(self) -> bool:
         return self._leaving.is_set() or (self._sent == self._count and not self._pending)
 
-    def use(self, client: RawClient) -> None:
+    def use(self, client: WsClient) -> None:
         """Send again what is unanswered, then go on; an answer of a kind is due for each."""
         if not self.kept_identity:
             if not (self.lossy or self.ids):
@@ -152,7 +152,7 @@ class Publisher(Returning):
                     time.sleep(self._pace)
             self._settle(client.expect(Action.ACK, Action.NACK))
 
-    def _send(self, client: RawClient, marks: list[str], number: int) -> None:
+    def _send(self, client: WsClient, marks: list[str], number: int) -> None:
         messages: list[dict[str, Any]] = [{"name": mark, "data": mark + self._padding} for mark in marks]
         if self.ids:
             base = marks[0].rpartition("/")[0]
@@ -194,7 +194,7 @@ class Subscriber(Returning):
     def received(self) -> int:
         return sum(isinstance(event, Delivered) for event in list(self.events))
 
-    def use(self, client: RawClient) -> None:
+    def use(self, client: WsClient) -> None:
         fields = {} if self._position is None else {"channelSerial": self._position, "flags": ATTACH_RESUME}
         client.send({"action": Action.ATTACH, "channel": self.channel, **fields})
         while not self._leaving.is_set():

@@ -15,11 +15,11 @@ from server.realtime.modes import ALL_MODES
 from tests.certificates import authority
 from tests.harness import Server, channel_path, history
 from tests.jwts import jwt
-from tests.rawclient import RESUMED, Action, RawClient, RefusedError
 from tests.restclient import FORMATS, RestClient
 from tests.test_protocol import auth, until_pong
 from tests.test_protocol_channels import with_rights
 from tests.ways import refusal, ways
+from tests.wsclient import RESUMED, Action, RefusedError, WsClient
 
 THERE = Flag.PUBLISH | Flag.SUBSCRIBE
 SAYS = "not available on this server"
@@ -50,11 +50,11 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(params=["plain JSON", "plain msgpack", "TLS JSON", "TLS msgpack"])
-def client(request: pytest.FixtureRequest, server: Server) -> Iterator[RawClient]:
+def client(request: pytest.FixtureRequest, server: Server) -> Iterator[WsClient]:
     transport, _, format = request.param.lower().partition(" ")
     tls = authority().client if transport == "tls" else None
     address = (request.getfixturevalue("secure") if tls else server).address
-    with RawClient(address, format=format, tls=tls, clientId="me") as made:
+    with WsClient(address, format=format, tls=tls, clientId="me") as made:
         yield made
 
 
@@ -65,7 +65,7 @@ def refused(attempt: Callable[[], object]) -> tuple[int, int, str]:
     return error.value.code, error.value.status, str(error.value)
 
 
-def goes_on(client: RawClient, channel: str) -> None:
+def goes_on(client: WsClient, channel: str) -> None:
     """The connection does, and so does the channel, for whoever asks for what is there."""
     assert client.attach(channel)["flags"] == THERE
     client.publish(channel, {"data": "x"})
@@ -79,7 +79,7 @@ def goes_on(client: RawClient, channel: str) -> None:
 @pytest.mark.parametrize(("name", "value"), PARAMS)
 @pytest.mark.parametrize("where", ["params", "name", "both"])
 def test_a_param_of_what_is_not_there_is_the_channels_error(
-    client: RawClient, channel: str, name: str, value: Any, where: str
+    client: WsClient, channel: str, name: str, value: Any, where: str
 ) -> None:
     text = f"[?rewind=1&{name}={value}]{channel}" if where != "params" else channel
     given = {"rewind": "1", name: value} if where != "name" else None
@@ -89,7 +89,7 @@ def test_a_param_of_what_is_not_there_is_the_channels_error(
     goes_on(client, channel)
 
 
-def test_a_param_that_is_null_or_that_nobody_knows_is_none(client: RawClient, channel: str) -> None:
+def test_a_param_that_is_null_or_that_nobody_knows_is_none(client: WsClient, channel: str) -> None:
     attached = client.attach(channel, params={"delta": None, "occupancy": None, "agent": "x/1", "Delta": "vcdiff"})
     assert attached.get("params", {}) == {} and "error" not in attached
 
@@ -98,7 +98,7 @@ def test_a_param_that_is_null_or_that_nobody_knows_is_none(client: RawClient, ch
 @pytest.mark.parametrize("beside", ["", "publish,subscribe"])
 @pytest.mark.parametrize("where", ["flags", "params", "name"])
 def test_a_mode_of_what_is_not_there_is_refused_to_who_names_it(
-    client: RawClient, channel: str, mode: str, beside: str, where: str
+    client: WsClient, channel: str, mode: str, beside: str, where: str
 ) -> None:
     text, given = channel, {}
     names = f"{beside},{mode}" if beside else mode
@@ -114,7 +114,7 @@ def test_a_mode_of_what_is_not_there_is_refused_to_who_names_it(
     goes_on(client, channel)
 
 
-def test_library_defaults_are_not_refused_and_not_granted(client: RawClient, channel: str) -> None:
+def test_library_defaults_are_not_refused_and_not_granted(client: WsClient, channel: str) -> None:
     for fields in ({}, {"flags": 0}, {"flags": 1 << 5}):
         attached = client.attach(channel, **fields)
         assert attached["flags"] & ALL_MODES == THERE and "error" not in attached
@@ -135,7 +135,7 @@ def test_missing_right_shows_in_the_granted_modes(server: Server, channel: str) 
 
 
 def test_new_credentials_grant_nothing_that_is_not_there(server: Server, channel: str) -> None:
-    with RawClient(server.address, key=None, access_token=jwt(capability={"*": ["subscribe"]})) as client:
+    with WsClient(server.address, key=None, access_token=jwt(capability={"*": ["subscribe"]})) as client:
         client.attach(channel, flags=ALL_MODES & ~Flag.PRESENCE_SUBSCRIBE)
         auth(client, jwt(capability={"*": ["*"]}))
         assert client.expect(Action.ATTACHED)["flags"] & ALL_MODES == THERE
@@ -157,7 +157,7 @@ def test_new_credentials_grant_nothing_that_is_not_there(server: Server, channel
 )
 @pytest.mark.parametrize("attached", [True, False])
 def test_it_is_nacked_by_name(
-    client: RawClient, channel: str, action: int, fields: dict[str, Any], feature: str, attached: bool
+    client: WsClient, channel: str, action: int, fields: dict[str, Any], feature: str, attached: bool
 ) -> None:
     if attached:
         client.attach(channel)
@@ -170,7 +170,7 @@ def test_it_is_nacked_by_name(
     goes_on(client, channel)
 
 
-def test_presence_sync_is_refused_and_the_channel_continues(client: RawClient, channel: str) -> None:
+def test_presence_sync_is_refused_and_the_channel_continues(client: WsClient, channel: str) -> None:
     client.send({"action": 16, "channel": channel})  # not attached: there is nothing to tell
     client.attach(channel)
     client.publish(channel, {"data": "x"})
@@ -257,7 +257,7 @@ def test_a_path_of_nothing_at_all_is_no_route(server: Server, path: str) -> None
 
 
 def test_nobody_is_counted_for_what_is_not_there(server: Server, channel: str) -> None:
-    with RawClient(server.address) as client, RestClient(server.address) as rest:
+    with WsClient(server.address) as client, RestClient(server.address) as rest:
         client.attach(channel)
         metrics = rest.ask("GET", f"/channels/{channel}").value["status"]["occupancy"]["metrics"]
     assert {name: count for name, count in metrics.items() if count} == {

@@ -5,8 +5,8 @@ import base64
 import pytest
 
 from tests.harness import Server, request
-from tests.rawclient import Action, RawClient
 from tests.test_protocol import ended_with, refusal, short_token, until_pong
+from tests.wsclient import Action, WsClient
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_app_is_created_with_ordered_keys_in_both_spellings(dev):
 def test_a_deleted_app_is_gone_with_its_clients(dev):
     app = make_app(dev, {})
     key = app["keys"][0]["keyStr"]
-    with RawClient(dev.address, key=key) as client, RawClient(dev.address) as bystander:
+    with WsClient(dev.address, key=key) as client, WsClient(dev.address) as bystander:
         client.publish("x", {"data": "1"})
         assert request(dev.address, "DELETE", f"/apps/{app['appId']}", key=key)[0] == 204
         assert ended_with(client, Action.ERROR)["error"]["statusCode"] == 401
@@ -70,7 +70,7 @@ def test_namespaces_of_an_app_apply_to_it_alone_after_a_restart(make_server):
     keys = [one["keys"][0]["keyStr"] for one in (app, other)]
     names = [(keys[0], "kept:room"), (keys[0], "brief:room"), (keys[1], "kept:room")]
     for key, name in names:
-        with RawClient(own.address, key=key) as client:
+        with WsClient(own.address, key=key) as client:
             client.publish(name, {"data": name})
 
     def kept():
@@ -82,12 +82,12 @@ def test_namespaces_of_an_app_apply_to_it_alone_after_a_restart(make_server):
             found.append([message["data"] for message in page])
         return found
 
-    with RawClient(own.address, key=None, access_token=short_token(own.address, 1500)) as clock:
+    with WsClient(own.address, key=None, access_token=short_token(own.address, 1500)) as clock:
         clock.expect(Action.DISCONNECTED)  # 1.5 s have gone by, and the window with them
     assert kept() == [["kept:room"], [], []]
     own.restart()
     assert kept() == [["kept:room"], [], []]
-    with RawClient(own.address, key=keys[0]) as client:
+    with WsClient(own.address, key=keys[0]) as client:
         client.publish("kept:room", {"data": "after"})
         client.attach("kept:room", params={"rewind": "10"})
         assert [message["data"] for message in client.deliveries("kept:room", 2)] == ["kept:room", "after"]
@@ -97,13 +97,13 @@ def test_a_server_in_memory_does_not_say_that_it_persists(make_server):
     own = make_server(arguments=["--dev", "--durability", "memory"])
     app = make_app(own, {"namespaces": [{"id": "kept", "persisted": True}]})
     assert app["namespaces"] == [{"id": "kept", "persisted": False}]
-    with RawClient(own.address, key=app["keys"][0]["keyStr"]) as client:
+    with WsClient(own.address, key=app["keys"][0]["keyStr"]) as client:
         assert client.publish("kept:room", {"data": "x"})
 
 
 def test_apps_never_see_each_other(dev):
     keys = [make_app(dev, {})["keys"][0]["keyStr"] for _ in range(2)]
-    with RawClient(dev.address, key=keys[0]) as one, RawClient(dev.address, key=keys[1]) as two:
+    with WsClient(dev.address, key=keys[0]) as one, WsClient(dev.address, key=keys[1]) as two:
         for client in (one, two):
             client.attach("room")
         one.publish("room", {"data": "one"})
@@ -111,7 +111,7 @@ def test_apps_never_see_each_other(dev):
         for client, data in ((one, "one"), (two, "two")):
             assert [message["data"] for message in client.deliveries("room", 1)] == [data]
             assert until_pong(client) == []
-        with RawClient(dev.address, key=keys[1], resume=one.connection_key) as thief:
+        with WsClient(dev.address, key=keys[1], resume=one.connection_key) as thief:
             assert thief.connected["error"]["code"] == 80011
             assert thief.connection_id != one.connection_id
         assert until_pong(one) == []

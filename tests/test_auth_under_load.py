@@ -15,9 +15,9 @@ import pytest
 from tests.checker import Outcome, PublisherLog, Sent, check
 from tests.harness import Server, history, wait_until
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient
 from tests.returning import Subscriber, marks_of
 from tests.test_protocol import auth
+from tests.wsclient import Action, WsClient
 
 SEED, CHANGES, MOST = 20261121, 60, 40
 
@@ -34,7 +34,7 @@ def test_each_message_is_judged_by_the_rights_in_force(
     assert subscriber.attached.wait(20)
     expected: list[tuple[str, bool]] = []
     sent: list[Sent] = []
-    with RawClient(server.address, key=None, access_token=tokens[True], format=format, echo="false") as client:
+    with WsClient(server.address, key=None, access_token=tokens[True], format=format, echo="false") as client:
         if attached:
             client.attach(channel)
         may = True

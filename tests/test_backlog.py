@@ -11,8 +11,8 @@ import pytest
 from tests.certificates import authority
 from tests.checker import Attached, Delivered, Outcome, PublisherLog, Sent, SubscriberLog, check
 from tests.harness import history
-from tests.rawclient import ATTACH_RESUME, RESUMED, Action, RawClient
 from tests.returning import marks_of
+from tests.wsclient import ATTACH_RESUME, RESUMED, Action, WsClient
 
 COUNT, FIRST_READ = 1200, 400  # of 1 kB: twice a batch before anybody follows the stream, four of them behind
 
@@ -27,9 +27,9 @@ def way(request, make_server):
 
 def filled(server, options, channel):
     """The publisher's log, the position before all of it, and a client who follows the stream from FIRST_READ on."""
-    publisher = RawClient(server.address, **options)
+    publisher = WsClient(server.address, **options)
     begin = publisher.attach(channel, params={"modes": "publish"})["channelSerial"]
-    follower = RawClient(server.address, **options)
+    follower = WsClient(server.address, **options)
     sent = publish(publisher, channel, range(FIRST_READ))
     follower.attach(channel)
     sent += publish(publisher, channel, range(FIRST_READ, COUNT))
@@ -67,7 +67,7 @@ def test_backlog_comes_in_order_and_a_cut_loses_nothing(way, format, receive_buf
     log, begin, follower = filled(server, options, "room")
     events, position = [], begin
     for cut_after in (100, 87, 187, 1, COUNT):  # a cut is where the reader stops reading: more is on its way
-        reader = RawClient(server.address, receive_buffer=receive_buffer, **options)
+        reader = WsClient(server.address, receive_buffer=receive_buffer, **options)
         attached = reader.attach("room", channelSerial=position)
         assert attached["flags"] & RESUMED
         events.append(Attached(True, attached["channelSerial"]))
@@ -89,7 +89,7 @@ def test_attach_during_a_replay_continues_after_the_delivered(way, format):
     """The second ATTACHED stands behind all that was handed over for the first, and its position says where."""
     server, options = way
     _, begin, follower = filled(server, options, "room")
-    with RawClient(server.address, receive_buffer=4096, format=format, **options) as reader:
+    with WsClient(server.address, receive_buffer=4096, format=format, **options) as reader:
         reader.attach("room", channelSerial=begin)
         got = names(reader.deliveries("room", 50))
         for _ in range(3):
@@ -113,14 +113,14 @@ def test_attach_during_a_replay_continues_after_the_delivered(way, format):
 def test_detach_during_a_replay_ends_delivery(way, format):
     server, options = way
     _, begin, follower = filled(server, options, "room")
-    with RawClient(server.address, receive_buffer=4096, format=format, **options) as reader:
+    with WsClient(server.address, receive_buffer=4096, format=format, **options) as reader:
         reader.attach("room", channelSerial=begin)
         got = names(reader.deliveries("room", 50))
         reader.send({"action": Action.DETACH, "channel": "room"})
         while (message := reader.receive())["action"] != Action.DETACHED:
             got += names(reader.members(message))
         assert got == list(range(len(got)))
-        publisher = RawClient(server.address, **options)
+        publisher = WsClient(server.address, **options)
         publish(publisher, "room", range(COUNT, COUNT + 10))
         reader.send({"action": Action.HEARTBEAT, "id": "last"})
         assert reader.receive() == {"action": Action.HEARTBEAT, "id": "last"}
@@ -138,8 +138,8 @@ def test_backlogs_of_many_channels_come_in_order_with_live(way, format):
         _, begins[channel], follower = filled(server, options, channel)
         followers.append(follower)
     with (
-        RawClient(server.address, **options) as publisher,
-        RawClient(server.address, receive_buffer=4096, format=format, **options) as reader,
+        WsClient(server.address, **options) as publisher,
+        WsClient(server.address, receive_buffer=4096, format=format, **options) as reader,
     ):
         for channel in channels:
             reader.send({"action": Action.ATTACH, "channel": channel, "channelSerial": begins[channel]})

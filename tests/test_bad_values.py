@@ -11,9 +11,9 @@ import msgpack
 import pytest
 
 from tests.harness import Server, channel_path
-from tests.rawclient import Action, RawClient, RefusedError
 from tests.restclient import JSON, MSGPACK, RestClient
 from tests.test_protocol import until_pong
+from tests.wsclient import Action, RefusedError, WsClient
 
 UNDEFINED = msgpack.ExtType(0, b"\0")  # as ably-js writes it
 HIGH, LOW = "\ud83d", "\ude00"
@@ -170,7 +170,7 @@ def over_rest(server: Server, kind: str, channel: str, body: Any, *, batch: bool
     return None if error is None else (error["code"], error["message"])
 
 
-def over_websocket(client: RawClient, kind: str, channel: str, body: Any) -> tuple[int, str] | None:
+def over_websocket(client: WsClient, kind: str, channel: str, body: Any) -> tuple[int, str] | None:
     msg_serial = client.next_serial
     client.next_serial += 1
     client.send_raw(packed(frame(channel, msg_serial, body if isinstance(body, list) else [body]), kind))
@@ -185,7 +185,7 @@ Way = Callable[[Server, str, str, Any], tuple[int, str] | None]
 
 def fresh(server: Server, kind: str, channel: str, body: Any) -> tuple[int, str] | None:
     """Over a connection that has not published there yet."""
-    with RawClient(server.address, format=kind) as client:
+    with WsClient(server.address, format=kind) as client:
         told = over_websocket(client, kind, channel, body)
         client.publish(f"{channel}:after", {"data": "still here"})
     return told
@@ -193,7 +193,7 @@ def fresh(server: Server, kind: str, channel: str, body: Any) -> tuple[int, str]
 
 def granted(server: Server, kind: str, channel: str, body: Any) -> tuple[int, str] | None:
     """Over one for which the short way is open, to which it is closed again afterwards by nothing."""
-    with RawClient(server.address, format=kind) as client:
+    with WsClient(server.address, format=kind) as client:
         client.publish(f"{channel}:before", {"data": "first"})
         for _ in range(2):
             client.publish(channel, {"data": "plain", "name": "plain"})
@@ -274,7 +274,7 @@ def bent_key(way: Way) -> Way:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_over_tls_it_is_the_same(secure: tuple[Server, Any], channel: str, kind: str) -> None:
     server, context = secure
-    with RawClient(server.address, format=kind, tls=context) as client:
+    with WsClient(server.address, format=kind, tls=context) as client:
         client.publish(f"{channel}:first", {"data": "x"})
         number = 1
         for name, (in_json, in_msgpack, _) in SAME.items():
@@ -305,7 +305,7 @@ def test_over_tls_it_is_the_same(secure: tuple[Server, Any], channel: str, kind:
     ],
 )
 def test_an_odd_value_where_nothing_is_read_is_ignored(server: Server, channel: str, kind: str, odd: Any) -> None:
-    with RawClient(server.address, format=kind) as client:
+    with WsClient(server.address, format=kind) as client:
         for action in (99, 3, 18):
             client.send_raw(packed({"action": action, "new": odd}, kind))
         client.send_raw(packed({"action": 10, "channel": channel, "new": odd, "auth": odd}, kind))
@@ -319,7 +319,7 @@ def test_an_odd_value_where_nothing_is_read_is_ignored(server: Server, channel: 
 
 @pytest.mark.parametrize(("kind", "half"), [("json", HIGH), ("msgpack", "\ufffd")])
 def test_half_an_emoji_in_a_channels_name_is_a_name(server: Server, channel: str, kind: str, half: str) -> None:
-    with RawClient(server.address, format="json") as reader, RawClient(server.address, format=kind) as client:
+    with WsClient(server.address, format="json") as reader, WsClient(server.address, format=kind) as client:
         reader.attach(f"{channel}\ufffd")
         client.send_raw(packed({"action": 10, "channel": channel + half}, kind))
         assert client.expect(Action.ATTACHED)["channel"] == f"{channel}\ufffd"
@@ -329,7 +329,7 @@ def test_half_an_emoji_in_a_channels_name_is_a_name(server: Server, channel: str
 
 
 def test_half_an_emoji_in_an_id_is_one_and_the_same_id(server: Server, channel: str) -> None:
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         first = client.publish(channel, {"id": f"id{HIGH}", "data": "x"})
         assert client.publish(channel, {"id": f"id{HIGH}", "data": "x"}) == first
         assert client.publish(channel, {"id": "id\ufffd", "data": "x"}) == first
@@ -340,7 +340,7 @@ def test_half_an_emoji_in_an_id_is_one_and_the_same_id(server: Server, channel: 
     "params", [{"rewind": deep(400)}, deep(400), {"rewind": "x" * 5000}, {"modes": "publish," * 900}]
 )
 def test_a_bad_param_of_an_attach_is_its_channels_error(server: Server, channel: str, kind: str, params: Any) -> None:
-    with RawClient(server.address, format=kind) as client:
+    with WsClient(server.address, format=kind) as client:
         with pytest.raises(RefusedError) as refused:
             client.attach(channel, params=params)
         assert refused.value.status == 400
@@ -363,7 +363,7 @@ def test_a_bad_param_of_an_attach_is_its_channels_error(server: Server, channel:
     ],
 )
 def test_what_is_no_frame_ends_its_connection(server: Server, payload: str | bytes) -> None:
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send_raw(payload)
         assert client.expect(Action.ERROR)["error"]["code"] == 80013
 
@@ -373,7 +373,7 @@ def test_what_is_no_frame_ends_its_connection(server: Server, payload: str | byt
 
 @pytest.mark.parametrize("text", ["0.0", "0e0", "0E5", "-0", "-0.0", "0.000"])
 def test_a_msg_serial_may_be_written_in_other_ways(server: Server, channel: str, text: str) -> None:
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send_raw(f'{{"action":1.5e1,"channel":"{channel}","msgSerial":{text},"messages":[{{"data":"x"}}]}}')
         assert client.expect(Action.ACK)["msgSerial"] == 0
         client.send_raw(

@@ -14,8 +14,8 @@ import pytest
 
 from engine.auth.requests import sign
 from tests.harness import KEY, channel_path, publish, request, wait_until
-from tests.rawclient import RawClient
 from tests.skewed import SkewedServer
+from tests.wsclient import WsClient
 
 DAY_MS = 86_400_000
 WIRES = [("json", False), ("msgpack", False), ("json", True), ("msgpack", True)]
@@ -50,10 +50,10 @@ def make(tmp_path: Path, authority: tuple[tuple[str, ...], ssl.SSLContext]) -> I
     assert not any(one.complaints() for one in made), [one.complaints() for one in made]
 
 
-def speak(server: SkewedServer, context: ssl.SSLContext, wire: tuple[str, bool], **params: str) -> RawClient:
+def speak(server: SkewedServer, context: ssl.SSLContext, wire: tuple[str, bool], **params: str) -> WsClient:
     """Plain or with TLS, in either format. While it isn't read from, nothing is said either, not even pongs."""
     format, tls = wire
-    return RawClient(server.address, format=format, tls=context if tls else None, **params)
+    return WsClient(server.address, format=format, tls=context if tls else None, **params)
 
 
 def stored(server: SkewedServer, context: ssl.SSLContext, channel: str, query: str = "") -> list[dict[str, Any]]:

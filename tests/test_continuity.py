@@ -11,7 +11,7 @@ import pytest
 from tests.checker import Outcome, PublisherLog, Sent, Stored, check, subscriber_log
 from tests.harness import history, rss, unsent
 from tests.peer import message
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 ROUNDS = 10_000
 RESUMED = 4
@@ -22,7 +22,7 @@ class Stream(threading.Thread):
 
     def __init__(self, address, channel, *, pace=0.0005, size=0, tls=None):
         super().__init__()
-        self.client = RawClient(address, tls=tls)
+        self.client = WsClient(address, tls=tls)
         self.channel, self.pace, self.size = channel, pace, size
         self.stopping = threading.Event()
         self.count = 0
@@ -57,7 +57,7 @@ def test_ten_thousand_attaches_under_load_see_no_gap_or_repeat(server, channel):
     serials = {}  # number: channelSerial, by whichever attachment
     begun = []  # (channelSerial of a fresh ATTACHED, the first number after it)
     try:
-        with RawClient(server.address) as client:
+        with WsClient(server.address) as client:
             for turn in range(ROUNDS):
                 fresh = turn % 2 == 0
                 attach = {"action": 10, "channel": channel}
@@ -104,7 +104,7 @@ def test_rewind_joins_live_without_a_gap_or_a_repeat(server, channel):
     stream = Stream(server.address, channel)
     stream.start()
     try:
-        with RawClient(server.address) as client:
+        with WsClient(server.address) as client:
             for turn in range(300):
                 client.attach(channel, params={"rewind": "20"})
                 got = []
@@ -125,7 +125,7 @@ def passed_by(server, channel, *, seconds, stalled):
 
     Returns: by how much the server's memory has grown, and the longest that the fast one waited after an ACK.
     """
-    with RawClient(server.address) as fast, RawClient(server.address) as publisher:
+    with WsClient(server.address) as fast, WsClient(server.address) as publisher:
         fast.attach(channel)
         begun, before = time.monotonic(), rss(server.pid)
         worst, seen = 0.0, 0
@@ -155,7 +155,7 @@ def test_reader_stopped_for_30_s_costs_nothing_and_gets_all(make_server, channel
     """Promise 7: it takes no memory (measured against one without it), and nobody waits for it."""
     usual, _ = passed_by(make_server(), channel, seconds=0, stalled=None)
     server = make_server()
-    with RawClient(server.address, receive_buffer=1 << 18) as slow:
+    with WsClient(server.address, receive_buffer=1 << 18) as slow:
         slow.attach(channel)
         grown, worst = passed_by(server, channel, seconds=30, stalled=slow)
     # A queue would hold 50 MB. What differs otherwise is in how many memtables the journal has its part of them.
@@ -165,7 +165,7 @@ def test_reader_stopped_for_30_s_costs_nothing_and_gets_all(make_server, channel
 
 def test_the_kernel_keeps_little_for_who_does_not_read(server, channel):
     """Promise 7: it would copy megabytes for each, while others wait. What it does not take stays in the log."""
-    with RawClient(server.address, receive_buffer=20_000) as slow, RawClient(server.address) as publisher:
+    with WsClient(server.address, receive_buffer=20_000) as slow, WsClient(server.address) as publisher:
         slow.attach(channel)
         for _ in range(20):
             publisher.pour(channel, *["x" * SIZE] * STEP)
@@ -176,8 +176,8 @@ def test_the_kernel_keeps_little_for_who_does_not_read(server, channel):
 
 def test_thousand_publishers_and_readers_agree_on_one_order(server, channel):
     """Promise 4, with 1,000 publishers: each keeps its own order, and all readers see the same."""
-    publishers = [RawClient(server.address) for _ in range(1000)]
-    readers = [RawClient(server.address, receive_buffer=buffer) for buffer in (0, 0, 1 << 17, 1 << 17)]
+    publishers = [WsClient(server.address) for _ in range(1000)]
+    readers = [WsClient(server.address, receive_buffer=buffer) for buffer in (0, 0, 1 << 17, 1 << 17)]
     try:
         heard = []
         for reader in readers:
@@ -207,13 +207,13 @@ def test_thousand_publishers_and_readers_agree_on_one_order(server, channel):
 
 def test_client_that_never_reads_replies_is_not_read_for_ever(server, channel):
     """Bound: it can make the server hold what its socket cannot take, up to a limit, and then its own sends wait."""
-    with RawClient(server.address, receive_buffer=4096) as rude:
+    with WsClient(server.address, receive_buffer=4096) as rude:
         rude.socket.settimeout(0.5)
         request = b"".join(message({"action": 0, "id": str(n)}) for n in range(20_000))
         with pytest.raises(socket.timeout):
             for _ in range(200):
                 rude.socket.sendall(request)
         before = rss(server.pid)
-        with RawClient(server.address) as other:
+        with WsClient(server.address) as other:
             other.publish(channel, {"data": "still served"})
         assert rss(server.pid) - before < 8 << 20

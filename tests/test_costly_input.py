@@ -30,9 +30,9 @@ from tests.canary import MOST_SECONDS, Canary
 from tests.cost import cost
 from tests.harness import KEY, Address, Server
 from tests.peer import Peer, framed, upgrade
-from tests.rawclient import Action, RawClient, RefusedError
 from tests.restclient import JSON, MSGPACK, RestClient
 from tests.test_protocol import until_pong
+from tests.wsclient import Action, RefusedError, WsClient
 
 TRIES = 3
 MOST = 7.0  # yardsticks, of about 1 ms
@@ -275,7 +275,7 @@ def test_so_many_values_are_made_and_one_more_is_not() -> None:
 @pytest.mark.parametrize("kind", ["json", "msgpack"])
 def test_who_publishes_too_many_values_is_told_and_goes_on(server: Server, channel: str, kind: str) -> None:
     much = [{"extras": {"a": [[]] * INPUT_VALUES}}]
-    with RawClient(server.address, format=kind) as client:
+    with WsClient(server.address, format=kind) as client:
         client.attach(channel)
         with pytest.raises(RefusedError) as refused:
             client.publish(channel, *much)
@@ -319,7 +319,7 @@ def test_a_request_of_too_many_values_is_refused(server: Server, kind: str, path
 def test_thousand_messages_with_all_members_are_published(server: Server, channel: str) -> None:
     messages = [{name: value for name, value in message.items() if name != "id"} for message in FULL]
     for kind in ("json", "msgpack"):
-        with RawClient(server.address, format=kind) as client:
+        with WsClient(server.address, format=kind) as client:
             assert len(client.publish(channel, *messages)) == 1000
     with RestClient(server.address) as rest:
         for number in range(2):
@@ -335,7 +335,7 @@ def test_what_comes_behind_a_large_one_stays_behind_it(
 ) -> None:
     """It waits for its turn, while small ones could take the short way past it."""
     at, context = (server, None) if transport == "plain" else secure
-    publisher = RawClient(at.address, tls=context)
+    publisher = WsClient(at.address, tls=context)
     publisher.attach(channel)
     publisher.publish(channel, {"data": "opened"})
     large = {"headers": {"a": "x" * 5_000}}

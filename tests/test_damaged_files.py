@@ -17,7 +17,7 @@ import pytest
 
 from tests.harness import Server, history, publish, request
 from tests.jwts import jwt
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 MESSAGES = ["one", "two", "three"]
 CHANNEL = "kept:room"
@@ -50,7 +50,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Before]:
         assert code == 200, details
         targets = {"targets": ["clientId:gone"]}
         assert request(server.address, "POST", f"/keys/{name}/revokeTokens", targets, key=key)[0] == 201
-        with RawClient(server.address):  # its connection key is noted
+        with WsClient(server.address):  # its connection key is noted
             pass
     yield Before(server.data, key, details["token"], jwt(key=key, ttl=3600))
 
@@ -207,13 +207,13 @@ def test_a_journal_that_is_moved_elsewhere_leaves_the_keys(server: Server, befor
 
 
 def test_new_secret_ends_only_tokens_and_sessions(server: Server, before: Before) -> None:
-    with server, RawClient(server.address) as client:
+    with server, WsClient(server.address) as client:
         session = client.connection_key
     after = Server(server.directory, config=CONFIG, arguments=["--new-secret"])
     with after:
         assert_all_is_there(after, before)
         assert {status(after, token) for token in (before.token, before.jwt)} == {401}
-        with RawClient(after.address, resume=session) as client:
+        with WsClient(after.address, resume=session) as client:
             assert client.connection_key != session
             assert client.connected["error"]["code"] == 80018
 

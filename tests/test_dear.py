@@ -12,7 +12,7 @@ import pytest
 from bench.canary import Canary, unverified
 from bench.dear import at_once
 from tests.harness import Server, channel_path, history, request, rss
-from tests.rawclient import HAS_BACKLOG, Action, RawClient, Served
+from tests.wsclient import HAS_BACKLOG, Action, Served, WsClient
 
 P99_MS = 50
 DEEP_ENTRIES, DEEP_MESSAGES = 6000, 3  # of one channel, far beyond its ring
@@ -266,7 +266,7 @@ def test_what_waits_for_a_channel_that_wakes_keeps_its_order(make_server):
     server = make_server()
     names = [f"sleeper-{n}" for n in range(4)]
     for _ in range(2):
-        with RawClient(server.address, format="msgpack") as client:
+        with WsClient(server.address, format="msgpack") as client:
             for n in range(2000):
                 for name in names:
                     client.send_messages(name, [{"data": str(n)}])

@@ -18,10 +18,10 @@ import pytest
 from tests.checker import Outcome, PublisherLog, Sent, check
 from tests.failing_disk import FailingDisk
 from tests.harness import Server, history, request, wait_until
-from tests.rawclient import Action, GoneError, RawClient
 from tests.restclient import RestClient
 from tests.returning import marks_of, settle_and_check
 from tests.test_recovery import started, wait_for_acks
+from tests.wsclient import Action, GoneError, WsClient
 
 MakeServer = Callable[..., Server]
 KINDS = ["plain", "own id", "several", "several with ids", "batch"]
@@ -81,8 +81,8 @@ def test_doubt_over_a_connection_is_answered_only_once_known(
     """In both formats, each kind of publish: by the short way, and by the long one."""
     server = make_server(executable=disk.executable)
     cases = {f"{channel}-{format}-{kind}": (format, kind) for format in ("json", "msgpack") for kind in KINDS[:-1]}
-    clients = {name: RawClient(server.address, format=format) for name, (format, _) in cases.items()}
-    first = RawClient(server.address)
+    clients = {name: WsClient(server.address, format=format) for name, (format, _) in cases.items()}
+    first = WsClient(server.address)
     first.publish(channel, {"name": "awake"})
     for name, client in clients.items():
         client.publish(name, {"name": "before"})
@@ -109,7 +109,7 @@ def test_doubt_over_a_connection_is_answered_only_once_known(
     for name, client in clients.items():
         format, kind = cases[name]
         messages = messages_of(kind)
-        with client, RawClient(server.address, format=format, resume=client.connection_key) as again:
+        with client, WsClient(server.address, format=format, resume=client.connection_key) as again:
             again.send_messages(name, messages, msg_serial=1)
             again.send_messages(name, [{"name": "later"}], msg_serial=2)
             answered = 0
@@ -165,7 +165,7 @@ def asked(channel: str, disk: FailingDisk) -> Iterator[Callable[[Server], list[A
         for kind in KINDS:
             for packed in (False, True):
                 made.extend(Asking(server, channel, kind, packed=packed, short=short) for short in (True, False))
-        with RawClient(server.address) as first:
+        with WsClient(server.address) as first:
             first.publish(channel, {"name": "awake"})
             disk.hold()
             first.send_messages(channel, [{"name": "holds the others up"}])
@@ -243,7 +243,7 @@ def test_long_waiting_client_is_disconnected_and_stored_once(
 ) -> None:
     server = make_server(executable=disk.executable)
     sent = [Sent("before")]
-    with RawClient(server.address, format=format) as client, RawClient(server.address) as other:
+    with WsClient(server.address, format=format) as client, WsClient(server.address) as other:
         assert other.attach(channel)
         client.publish(channel, {"name": "before"})
         disk.fail()
@@ -267,7 +267,7 @@ def test_long_waiting_client_is_disconnected_and_stored_once(
     if ends == "drained":
         server.start()
     wait_until(lambda: request(server.address, "GET", "/health")[0] == 200, what="an open journal")
-    with RawClient(server.address, format=format, resume=key) as client:
+    with WsClient(server.address, format=format, resume=key) as client:
         assert "error" not in client.connected
         for again in range(2):
             client.send_messages(channel, [{"name": str(again)}], msg_serial=number + again)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.harness import history
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 
 def talk(server, channel, count):
     """Publish so many, and see them arrive; returns the place of the last one."""
-    with RawClient(server.address) as reader, RawClient(server.address) as publisher:
+    with WsClient(server.address) as reader, WsClient(server.address) as publisher:
         reader.attach(channel)
         publisher.pour(channel, *map(str, range(count)))
         publisher.acked(count)
@@ -20,7 +20,7 @@ def talk(server, channel, count):
 
 
 def attach(server, channel, place):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         return client.attach(channel, channelSerial=place)
 
 

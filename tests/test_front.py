@@ -6,14 +6,14 @@ import time
 
 from tests.harness import rss
 from tests.peer import CLOSE, Peer, all_said_to, frame, message, upgrade
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 
 def test_talkative_refused_client_is_told_and_others_unaffected(server, channel):
     attach = message({"action": 10, "channel": channel})
     for talk in ([message({"action": 0})], [b"\xff\xff\xff"], [frame(CLOSE)], [attach] * 50):
         assert b"40101" in all_said_to(server.address, upgrade(key="app1.key1:wrong") + b"".join(talk))
-        with RawClient(server.address) as client:
+        with WsClient(server.address) as client:
             client.publish(channel, {"data": "still here"})
 
 
@@ -23,13 +23,13 @@ def test_what_comes_with_the_request_is_served(server, channel):
 
 
 def test_attach_at_the_end_of_a_transport_keeps_it_resumable(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.publish(channel, {"data": "so that it is awake"})
         for _ in range(20):
             client.write(message({"action": 10, "channel": channel}) + frame(CLOSE))
             client.drop()
             time.sleep(0.01)
-            again = RawClient(server.address, resume=client.connection_key)
+            again = WsClient(server.address, resume=client.connection_key)
             assert again.connection_id == client.connection_id
             assert "error" not in again.connected
             client = again
@@ -40,13 +40,13 @@ def test_connections_that_come_and_go_leave_nothing_behind(server):
     for _ in range(200):
         with Peer(server.address) as peer:
             peer.send(upgrade()[:50])
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send({"action": 0, "id": "x"})
         assert client.skip_to(0)["id"] == "x"
 
 
 def test_names_followed_for_a_channel_are_bounded_but_its_own(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         answers = []
         for n in range(40):
             client.send({"action": 10, "channel": f"[?x={n}]{channel}"})
@@ -62,7 +62,7 @@ def test_names_followed_for_a_channel_are_bounded_but_its_own(server, channel):
 
 
 def test_replays_of_one_unread_client_share_one_bound(server, channel):
-    with RawClient(server.address, receive_buffer=1 << 16) as client, RawClient(server.address) as publisher:
+    with WsClient(server.address, receive_buffer=1 << 16) as client, WsClient(server.address) as publisher:
         publisher.pour(channel, *["x" * 10_000 for _ in range(20)])
         publisher.acked(20)
         before = rss(server.pid)

@@ -10,8 +10,8 @@ import pytest
 from engine.auth.capability import NAMES
 from tests.harness import Server, channel_path, request
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import auth, until_pong
+from tests.wsclient import Action, RefusedError, WsClient
 
 MODES = {  # flags of ATTACHED that an operation yields, if they were asked for
     "publish": 1 << 17,
@@ -28,8 +28,8 @@ EVERY_MODE = sum(MODES.values())
 DENIED = (40160, 401)
 
 
-def with_rights(server: Server, channel: str, *operations: str) -> RawClient:
-    return RawClient(server.address, key=None, access_token=jwt(capability={channel: list(operations)}))
+def with_rights(server: Server, channel: str, *operations: str) -> WsClient:
+    return WsClient(server.address, key=None, access_token=jwt(capability={channel: list(operations)}))
 
 
 def rest(server: Server, method: str, path: str, token: str, body: Any = None) -> tuple[int, int] | None:
@@ -91,7 +91,7 @@ def test_a_name_is_judged_without_its_params(server: Server, channel: str) -> No
 
 
 def test_mode_not_requested_is_not_granted_by_more_rights(server: Server, channel: str) -> None:
-    with RawClient(server.address) as other, with_rights(server, channel, "subscribe") as client:
+    with WsClient(server.address) as other, with_rights(server, channel, "subscribe") as client:
         client.send({"action": Action.ATTACH, "channel": channel, "flags": MODES["publish"] | (1 << 18)})
         assert client.expect(Action.ATTACHED)["flags"] & EVERY_MODE == 1 << 18
         # What is said while it may not read comes when it may again.

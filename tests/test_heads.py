@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness import KEY
 from tests.peer import CLOSE, Peer, frame, upgrade
-from tests.rawclient import Served
+from tests.wsclient import Served
 
 BASIC = base64.b64encode(KEY.encode()).decode()
 TIME = b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -16,7 +16,7 @@ from engine.journal.store import RocksStore, StoreError
 from server.node.readwatch import DAMAGE_TOLD_MS, HUNG_MS, ReadWatch
 from tests.failing_disk import FailingDisk
 from tests.harness import Server, channel_path, publish, request, wait_until
-from tests.rawclient import Action, RawClient
+from tests.wsclient import Action, WsClient
 
 MakeServer = Callable[..., Server]
 
@@ -40,7 +40,7 @@ def asked_by_rest(server: Server, channel: str) -> str:
 
 
 def asked_by_rewind(server: Server, channel: str) -> str:
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send({"action": Action.ATTACH, "channel": channel, "params": {"rewind": "10"}})
         return str(client.receive())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 from tests.harness import PAGE, Server, history, publish, request, wait_until
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 
 def pages(server: Server, channel: str, query: str) -> Iterator[list[str]]:
@@ -46,7 +46,7 @@ class Publisher:
 
 
 def test_history_until_attach_and_live_are_everything_once(server: Server, channel: str) -> None:
-    with Publisher(server, channel) as publisher, RawClient(server.address) as client:
+    with Publisher(server, channel) as publisher, WsClient(server.address) as client:
         attached = client.attach(channel)
         before: list[str] = []
         for page in pages(server, channel, f"limit=2&from_serial={quote(attached['channelSerial'])}"):
@@ -61,7 +61,7 @@ def test_attach_to_a_quiet_channel_can_read_what_was_before(make_server: Callabl
     config = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 2\n[namespaces.memory]\ndurability = 'memory'\n"
     server = make_server(config=config)
     channels = ("room", "memory:room", "nobody:was:ever:here")
-    with RawClient(server.address) as early, RawClient(server.address) as late:
+    with WsClient(server.address) as early, WsClient(server.address) as late:
         for channel in channels[:2]:
             early.attach(channel)
             publish(server.address, channel, [{"data": "old"}])

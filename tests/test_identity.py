@@ -11,8 +11,8 @@ import pytest
 
 from tests.harness import KEY, Server, channel_path, history, request, token
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import auth, ended_with, refusal
+from tests.wsclient import Action, RefusedError, WsClient
 
 FULL = {"*": ["*"]}
 ANY, NOBODY = "*", None
@@ -55,7 +55,7 @@ def credentials(server: Server, kind: str, client_id: str | None) -> str | None:
 
 
 def by_websocket(server: Server, kind: str, of_token: str | None, asserted: str | None) -> dict[str, Any]:
-    """The options of a RawClient."""
+    """The options of a WsClient."""
     given = credentials(server, kind, of_token)
     options: dict[str, Any] = {} if given is None else {"key": None, "access_token": given}
     return options if asserted is None else {**options, "clientId": asserted}
@@ -80,10 +80,10 @@ def test_an_upgrade_may_carry_credentials_in_its_header(server: Server) -> None:
         if isinstance(expected, int):
             assert refusal(server.address, **options)[0] == expected
         else:
-            with RawClient(server.address, **options) as client:
+            with WsClient(server.address, **options) as client:
                 assert client.connected["connectionDetails"].get("clientId") == expected
     assert refusal(server.address, key=None, authorization="Bearer nonsense") == (40101, 401)
-    with RawClient(server.address, key=None, authorization="Basic nonsense", access_token=jwt(client_id="x")) as client:
+    with WsClient(server.address, key=None, authorization="Basic nonsense", access_token=jwt(client_id="x")) as client:
         assert client.connected["connectionDetails"]["clientId"] == "x", "the query comes before the header"
 
 
@@ -100,7 +100,7 @@ def test_who_a_connection_is(
     if isinstance(expected, int):
         assert refusal(server.address, **options)[0] == expected
         return
-    with RawClient(server.address, **options) as client:
+    with WsClient(server.address, **options) as client:
         assert client.connected["connectionDetails"].get("clientId") == expected
         client.attach(channel)
         client.publish(channel, {"data": "d"})
@@ -132,7 +132,7 @@ def test_as_whom_it_may_publish(
     claims = (None, None if who == ANY else who) if kind == "key" else (who, None)
     fields = {} if message is None else {"clientId": message}
     headers = by_rest(server, kind, *claims)
-    with RawClient(server.address, **by_websocket(server, kind, *claims)) as client:
+    with WsClient(server.address, **by_websocket(server, kind, *claims)) as client:
         if isinstance(expected, int):
             for messages in ([fields], [{}, fields, {}]):
                 with pytest.raises(RefusedError) as refused:
@@ -181,7 +181,7 @@ def test_new_credentials_must_be_those_of_the_same_client(
     server: Server, channel: str, kind: str, before: str | None, asserted: str | None, after: str | None, told: Any
 ) -> None:
     renewed = credentials(server, kind, after)
-    with RawClient(server.address, **by_websocket(server, kind, before, asserted)) as client:
+    with WsClient(server.address, **by_websocket(server, kind, before, asserted)) as client:
         client.attach(channel)
         client.publish(channel, {"data": "before"})
         auth(client, renewed)
@@ -202,8 +202,8 @@ def test_connection_lives_as_long_as_its_newest_token(server: Server) -> None:
         return jwt(client_id="x", iat=time.time(), exp=time.time() + seconds)
 
     with (
-        RawClient(server.address, key=None, access_token=coming(60)) as shorter,
-        RawClient(server.address, key=None, access_token=coming(1)) as longer,
+        WsClient(server.address, key=None, access_token=coming(60)) as shorter,
+        WsClient(server.address, key=None, access_token=coming(1)) as longer,
     ):
         begun = time.monotonic()
         auth(shorter, coming(1))
@@ -217,7 +217,7 @@ def test_connection_lives_as_long_as_its_newest_token(server: Server) -> None:
 
 def test_new_credentials_must_be_those_of_the_same_app(make_server: Any) -> None:
     server = make_server(config='[[apps]]\nid = "app2"\nkeys = ["app2.key1:topsecret"]\n')
-    with RawClient(server.address, key=None, access_token=jwt(client_id="x")) as client:
+    with WsClient(server.address, key=None, access_token=jwt(client_id="x")) as client:
         auth(client, jwt(key="app2.key1:topsecret", client_id="x"))
         error = ended_with(client, Action.ERROR)["error"]
         assert (error["code"], error["statusCode"]) == (40102, 401)
@@ -229,7 +229,7 @@ def test_reduced_rights_end_only_what_they_forbid(server: Server, channel: str, 
         return jwt(capability=json.dumps(rights)) if kind == "jwt" else token(server.address, rights)
 
     kept, lost, mute = (f"{channel}:{name}" for name in ("kept", "lost", "mute"))
-    with RawClient(server.address) as other, RawClient(server.address, key=None, access_token=narrowed(FULL)) as client:
+    with WsClient(server.address) as other, WsClient(server.address, key=None, access_token=narrowed(FULL)) as client:
         for name in (kept, lost, mute):
             client.attach(name)
             client.publish(name, {"data": "granted"})  # so that the next would go the short way

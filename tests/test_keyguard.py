@@ -19,9 +19,9 @@ from server.transport.opening import Opening, read_query
 from tests import harness
 from tests.harness import request
 from tests.jwts import jwt
-from tests.rawclient import RawClient, RefusedError
 from tests.rest_server import code_of
 from tests.restclient import RestClient
+from tests.wsclient import RefusedError, WsClient
 
 KEY = "app1.key1:secret"
 BASIC = "Basic " + base64.b64encode(KEY.encode()).decode()
@@ -129,7 +129,7 @@ def test_peer_address_is_found_and_the_socket_untouched() -> None:
 
 def test_on_this_machine_a_key_works_over_plain_connections(server: Any) -> None:
     assert request(server.address, "GET", "/channels/x/messages")[0] == 200
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         assert client.connection_id
 
 
@@ -170,10 +170,10 @@ def test_remote_key_without_tls_is_refused_and_token_accepted(server: Any, sourc
         assert outcome(server, way) == 40103
         assert outcome(server, way, f"?key={harness.KEY}", Authorization="") == 40103
     with pytest.raises(RefusedError, match="40103"):
-        RawClient(server.address)
+        WsClient(server.address)
     token = "Bearer " + jwt()
     assert [outcome(server, way, Authorization=token) for way in WAYS[:2]] == [0, 0]
-    with RawClient(server.address, key=None, access_token=jwt()) as client:
+    with WsClient(server.address, key=None, access_token=jwt()) as client:
         client.publish("x", {"data": "y"})
     basic = "Basic " + base64.b64encode(harness.KEY.encode()).decode()
     with RestClient(server.address) as rest:
@@ -186,5 +186,5 @@ def test_remote_key_without_tls_is_refused_and_token_accepted(server: Any, sourc
 def test_key_behind_a_tls_proxy_or_in_development_is_accepted(make_server: Any, options: Any) -> None:
     server = make_server(**options)
     assert [outcome(server, way) for way in WAYS] == [0, 0, 0]
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.publish("x", {"data": "y"})

@@ -16,8 +16,8 @@ from server.cli import main
 from tests import harness
 from tests.harness import Server, request, wait_until
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient
 from tests.test_protocol import ended_with, refusal
+from tests.wsclient import Action, WsClient
 
 KEY = re.compile(r"([0-9a-z]+\.[0-9a-f]{6}):([0-9a-f]{32})\n")
 
@@ -175,10 +175,10 @@ def test_running_server_accepts_new_and_ends_revoked_keys(make_server: Any) -> N
     assert code == 200, details
     token, signed = details["token"], jwt(key=key)
     with (
-        RawClient(server.address, key=key) as by_key,
-        RawClient(server.address, key=None, access_token=token) as by_token,
-        RawClient(server.address, key=None, access_token=signed) as by_jwt,
-        RawClient(server.address, key=other) as bystander,
+        WsClient(server.address, key=key) as by_key,
+        WsClient(server.address, key=None, access_token=token) as by_token,
+        WsClient(server.address, key=None, access_token=signed) as by_jwt,
+        WsClient(server.address, key=other) as bystander,
     ):
         cli(server, "revoke", name)
         for client in (by_key, by_token, by_jwt):
@@ -202,7 +202,7 @@ def test_a_token_in_a_jwt_of_another_key_ends_with_either_key(make_server: Any, 
     name = keys["inner"].partition(":")[0]
     inner = request(server.address, "POST", f"/keys/{name}/requestToken", {}, key=keys["inner"])[1]["token"]
     credentials: dict[str, Any] = {"key": None, "access_token": jwt(key=keys["outer"], token=inner)}
-    with RawClient(server.address, **credentials) as client:
+    with WsClient(server.address, **credentials) as client:
         cli(server, "revoke", keys[which].partition(":")[0])
         assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
     assert refusal(server.address, **credentials) == (40131, 401)
@@ -217,7 +217,7 @@ def test_file_damaged_at_run_time_changes_nothing(make_server: Any) -> None:
     file.write_bytes(b'{"app2": {"keys": [')
     wait_until(lambda: "the keys were not reloaded" in server.stderr(), what="a complaint in the log")
     assert status(server, key) == (200, 0)
-    with RawClient(server.address, key=key) as client:
+    with WsClient(server.address, key=key) as client:
         file.write_bytes(whole.replace(b'"enabled": true', b'"enabled": false'))
         assert ended_with(client, Action.ERROR)["error"]["code"] == 40131
 
@@ -240,7 +240,7 @@ def test_removed_key_ends_and_a_configured_one_takes_precedence(
     wait_until(lambda: status(server, gone) == (200, 0), what="the new keys")
     app_id, _, key_id = harness.KEY.partition(":")[0].partition(".")
     taken, name = f"{app_id}.{key_id}:another", gone.partition(":")[0]
-    with RawClient(server.address, key=gone) as client, RawClient(server.address) as bystander:
+    with WsClient(server.address, key=gone) as client, WsClient(server.address) as bystander:
         with AppsFile(server.data).changing() as apps:
             keys = apps["app2"]["keys"]
             keys[:] = [key for key in keys if f"app2.{key['id']}" != name]
@@ -261,17 +261,17 @@ def test_key_with_another_secret_ends_its_clients(make_server: Any) -> None:
     token = request(server.address, "POST", f"/keys/{key.partition(':')[0]}/requestToken", {}, key=key)[1]["token"]
     file, (name, _, secret) = server.data / "apps.json", key.partition(":")
     with (
-        RawClient(server.address, key=key) as by_key,
-        RawClient(server.address, key=None, access_token=token) as by_token,
-        RawClient(server.address, key=None, access_token=jwt(key=key)) as by_jwt,
-        RawClient(server.address, key=other) as bystander,
+        WsClient(server.address, key=key) as by_key,
+        WsClient(server.address, key=None, access_token=token) as by_token,
+        WsClient(server.address, key=None, access_token=jwt(key=key)) as by_jwt,
+        WsClient(server.address, key=other) as bystander,
     ):
         file.write_bytes(file.read_bytes().replace(secret.encode(), b"another"))
         for client in (by_key, by_token, by_jwt):
             error = ended_with(client, Action.ERROR)["error"]
             assert (error["code"], error["statusCode"]) == (40101, 401)
         bystander.publish("x", {"data": "y"})
-        with RawClient(server.address, key=f"{name}:another") as anew:
+        with WsClient(server.address, key=f"{name}:another") as anew:
             anew.publish("x", {"data": "y"})
     assert refusal(server.address, key=key) == refusal(server.address, key=None, access_token=token) == (40101, 401)
 

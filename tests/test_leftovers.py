@@ -18,7 +18,7 @@ from bench.newcomers import client_hello
 from tests import certificates
 from tests.harness import KEY, Server, rss, wait_until
 from tests.peer import NONCE, Peer
-from tests.rawclient import GoneError, RawClient, RefusedError, Served
+from tests.wsclient import GoneError, RefusedError, Served, WsClient
 
 TIMES = 20  # of each kind; a few objects of the newest may still be alive when they are counted
 BASIC = b"Authorization: Basic " + base64.b64encode(KEY.encode()) + b"\r\n"
@@ -39,7 +39,7 @@ def says(data: bytes, *, answered: bool = True, end=Peer.close):
     return do
 
 
-def speaks(*messages: dict, raw: bytes = b"", end=RawClient.close, **params: str):
+def speaks(*messages: dict, raw: bytes = b"", end=WsClient.close, **params: str):
     """A WebSocket that says this, hears something, and goes."""
 
     def do(side: Served) -> None:
@@ -103,7 +103,7 @@ ENDINGS = {
     "an upgrade that is none": says(b"GET / HTTP/1.1\r\n" + UPGRADE + b"\r\n"),
     "an unusual upgrade, refused": says(b"GET /?key=a.b:c HTTP/1.1\r\n" + UPGRADE + USUAL + b"X: \xe9\r\n\r\n"),
     "a websocket, closed": speaks({"action": 10, "channel": "room"}),
-    "a websocket, cut": speaks({"action": 10, "channel": "room"}, end=RawClient.drop),
+    "a websocket, cut": speaks({"action": 10, "channel": "room"}, end=WsClient.drop),
     "a websocket, refused": refused,
     "a websocket, superseded": superseded,
     "a resume that fails": speaks(resume="nonsense"),
@@ -115,8 +115,8 @@ ENDINGS = {
         {"action": 10, "channel": "x", "channelSerial": "000000000000001-00000@x"}
     ),
     "a rewind": speaks({"action": 10, "channel": "x", "params": {"rewind": "10"}}),
-    "no frame": speaks(raw=b"\xff\x80\0\0\0\0", end=RawClient.drop),
-    "no message": speaks(raw=b"\x81\x83\0\0\0\0{x}", end=RawClient.drop),
+    "no frame": speaks(raw=b"\xff\x80\0\0\0\0", end=WsClient.drop),
+    "no message": speaks(raw=b"\x81\x83\0\0\0\0{x}", end=WsClient.drop),
 }
 HELLO = client_hello(certificates.authority().client)
 OF_TLS = {

@@ -11,9 +11,9 @@ import pytest
 from server.cli import main
 from tests.harness import Server, channel_path, publish, request, wait_until
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient, RefusedError
 from tests.restclient import Answer, RestClient
 from tests.test_protocol import ended_with
+from tests.wsclient import Action, RefusedError, WsClient
 
 CONFIG = """
 [limits.key]
@@ -83,7 +83,7 @@ def test_fast_publisher_gets_a_nack_and_continues_in_time(
     server: Server, channel: str, format: str, key: str, prefix: str, code: int
 ) -> None:
     name = prefix + channel
-    with RawClient(server.address, format=format, key=key) as client:
+    with WsClient(server.address, format=format, key=key) as client:
         client.attach(name)
         taken: list[str] = []
 
@@ -114,7 +114,7 @@ def test_burst_is_stored_in_order_up_to_the_limit(
 ) -> None:
     """All in one write, so in one turn of the server: on the short way for publishes, and on the long one."""
     server = make_server(config="[limits.connection]\nmessages_in = 100\n")
-    with RawClient(server.address) as client, RawClient(server.address) as reader:
+    with WsClient(server.address) as client, WsClient(server.address) as reader:
         reader.attach("burst")
         client.pour("burst", *(f"m{n}" for n in range(300)))
         answers: dict[int, int] = {}
@@ -134,7 +134,7 @@ def test_burst_is_stored_in_order_up_to_the_limit(
 
 
 def test_bytes_count_as_messages_do(server: Server, channel: str) -> None:
-    with RawClient(server.address, key="app1.bytes:s") as client:
+    with WsClient(server.address, key="app1.bytes:s") as client:
         client.publish(channel, {"data": "x" * 60})
         _, error = until_refused(lambda _: client.publish(channel, {"data": "x" * 60}))
         assert (error.code, "50 bytes" in str(error)) == (42911, True)
@@ -165,7 +165,7 @@ def test_who_is_refused_opens_no_channels(make_server: Any, channel: str) -> Non
         data = "x" * 11 if number % 2 else "x"
         status, _, _ = request(server.address, "POST", channel_path(name), {"data": data})
         refused += status in (400, 429)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         for number in range(30):
             try:
                 client.publish(f"{channel}-{number}", {"data": "x"})
@@ -199,16 +199,16 @@ def test_one_channel_of_a_batch_is_refused_and_the_other_is_not(server: Server, 
 
 
 def test_connections_beyond_a_quota_are_told_to_come_back(server: Server) -> None:
-    with RawClient(server.address, key="app1.few:s"), RawClient(server.address, key="app1.few:s") as second:
-        with RawClient(server.address, key="app1.few:s", greet=False) as third:
+    with WsClient(server.address, key="app1.few:s"), WsClient(server.address, key="app1.few:s") as second:
+        with WsClient(server.address, key="app1.few:s", greet=False) as third:
             error = ended_with(third, Action.DISCONNECTED)["error"]
             assert (error["code"], error["statusCode"]) == (40150, 401)
             assert "this key has reached its maximum of 2 open connections" in error["message"]
         second.close()
         wait_until(lambda: _connects(server, "app1.few:s"), what="its place")
     with (
-        RawClient(server.address, key="app3.one:s") as one,
-        RawClient(server.address, key="app3.two:s", greet=False) as two,
+        WsClient(server.address, key="app3.one:s") as one,
+        WsClient(server.address, key="app3.two:s", greet=False) as two,
     ):
         reason = ended_with(two, Action.DISCONNECTED)["error"]["message"]
         assert "this app has reached its maximum of 1 open connections" in reason
@@ -224,19 +224,19 @@ def test_resumed_connection_keeps_its_place_and_a_lost_one_none(server: Server) 
             assert greeting["connectionId"] == first.connection_id, "what was refused for want of room can be resumed"
         return bool(greeting["action"] == Action.CONNECTED)
 
-    with RawClient(**mine) as first, RawClient(**mine, resume=first.connection_key) as second:
+    with WsClient(**mine) as first, WsClient(**mine, resume=first.connection_key) as second:
         assert second.connection_id == first.connection_id
         second.drop()
         wait_until(lambda: _connects(server, "app3.one:s"), what="the place of the lost one")
         handle = second.connection_key
-        other = RawClient(server.address, key="app3.two:s")
-        with other, RawClient(**mine, greet=False, resume=handle) as late:
+        other = WsClient(server.address, key="app3.two:s")
+        with other, WsClient(**mine, greet=False, resume=handle) as late:
             assert ended_with(late, Action.DISCONNECTED)["error"]["code"] == 40150
         wait_until(resumed, what="its place")
 
 
 def _greeting(**options: Any) -> dict[str, Any]:
-    with RawClient(greet=False, **options) as client:
+    with WsClient(greet=False, **options) as client:
         greeting = client.receive()
         if greeting["action"] == Action.CONNECTED:
             client.close()  # its place is free when this returns
@@ -248,7 +248,7 @@ def _connects(server: Server, key: str) -> bool:
 
 
 def test_key_has_its_own_message_size_and_channel_count(server: Server, channel: str) -> None:
-    with RawClient(server.address, key="app1.small:s") as client:
+    with WsClient(server.address, key="app1.small:s") as client:
         assert client.connected["connectionDetails"]["maxMessageSize"] == 100
         client.publish(channel, {"data": "x" * 100})
         with pytest.raises(RefusedError) as refused:
@@ -266,7 +266,7 @@ def test_key_has_its_own_message_size_and_channel_count(server: Server, channel:
 
 
 def test_a_namespace_has_its_own_size_of_messages(server: Server, channel: str) -> None:
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         wait_until(lambda: _passes(lambda: client.publish(f"calm:{channel}", {"data": "x" * 50})))
         with pytest.raises(RefusedError) as refused:
             client.publish(f"calm:{channel}", {"data": "x" * 51})
@@ -274,10 +274,10 @@ def test_a_namespace_has_its_own_size_of_messages(server: Server, channel: str) 
 
 
 def test_unlimited_stands_above_the_general_limit(server: Server, channel: str) -> None:
-    with RawClient(server.address, key="app1.open:s") as client:
+    with WsClient(server.address, key="app1.open:s") as client:
         for number in range(30):
             client.attach(f"{channel}-{number}")
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         for number in range(20):
             client.attach(f"{channel}-{number}")
         with pytest.raises(RefusedError) as refused:
@@ -286,10 +286,10 @@ def test_unlimited_stands_above_the_general_limit(server: Server, channel: str) 
 
 
 def test_a_client_is_told_the_rates_of_its_connection(server: Server) -> None:
-    with RawClient(server.address, key="app1.each:s") as client:
+    with WsClient(server.address, key="app1.each:s") as client:
         details = client.connected["connectionDetails"]
         assert (details["maxInboundRate"], details["maxOutboundRate"]) == (5, 70000)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         assert "maxInboundRate" not in client.connected["connectionDetails"]
 
 
@@ -297,7 +297,7 @@ def test_token_is_bound_by_the_limits_of_its_own_key(server: Server, channel: st
     def token(name: str) -> str:
         return jwt(key=f"{name}:s", client_id="me")
 
-    with RawClient(server.address, key=None, access_token=token("app1.small")) as client:
+    with WsClient(server.address, key=None, access_token=token("app1.small")) as client:
         assert client.connected["connectionDetails"]["maxMessageSize"] == 100
         client.publish(channel, {"data": "x"})
         client.send({"action": Action.AUTH, "auth": {"accessToken": token("app1.open")}})
@@ -312,7 +312,7 @@ def test_token_is_bound_by_the_limits_of_its_own_key(server: Server, channel: st
 
 def test_connection_takes_its_place_to_another_key_and_rates(server: Server, channel: str) -> None:
     few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
-    with RawClient(server.address, key=None, access_token=few) as client, RawClient(server.address, key="app1.few:s"):
+    with WsClient(server.address, key=None, access_token=few) as client, WsClient(server.address, key="app1.few:s"):
         for number in range(10):  # which opens the short way for more
             client.publish(channel, {"name": f"m{number}"})
         for token, free in ((slow, True), (few, False), (few, False), (slow, True)):
@@ -325,18 +325,18 @@ def test_connection_takes_its_place_to_another_key_and_rates(server: Server, cha
 
 def test_connection_to_a_full_key_is_told_to_come_back(server: Server, channel: str) -> None:
     few, slow = (jwt(key=f"app1.{name}:s") for name in ("few", "each"))
-    with RawClient(server.address, key="app1.few:s"), RawClient(server.address, key="app1.few:s") as second:
-        with RawClient(server.address, key=None, access_token=slow) as client:
+    with WsClient(server.address, key="app1.few:s"), WsClient(server.address, key="app1.few:s") as second:
+        with WsClient(server.address, key=None, access_token=slow) as client:
             client.send({"action": Action.AUTH, "auth": {"accessToken": few}})
             error = ended_with(client, Action.DISCONNECTED)["error"]
             assert (error["code"], error["statusCode"]) == (40150, 401)
         second.drop()
         wait_until(lambda: _connects(server, "app1.few:s"), what="its place")
-        with RawClient(server.address, key=None, access_token=few, resume=client.connection_key) as again:
+        with WsClient(server.address, key=None, access_token=few, resume=client.connection_key) as again:
             assert again.connection_id == client.connection_id
             assert not _connects(server, "app1.few:s"), "it counts as often as it is there"
     own = jwt(key="app3.one:s")
-    with RawClient(server.address, key=None, access_token=own) as only:
+    with WsClient(server.address, key=None, access_token=own) as only:
         only.send({"action": Action.AUTH, "auth": {"accessToken": jwt(key="app3.two:s")}})
         assert only.expect(Action.CONNECTED), "the one place of the app is its own"
 
@@ -347,12 +347,12 @@ def test_a_jwt_has_its_holder_publish_no_faster_than_it_says(server: Server, cha
         claim = "ably.limits.publish.perAttachment.maxRate."
         return jwt(**{f"{claim}{channel}:{name}": rate for name, rate in rates.items()})
 
-    def refused_at(client: RawClient, name: str) -> int:
+    def refused_at(client: WsClient, name: str) -> int:
         many, error = until_refused(lambda _: client.publish(f"{channel}:{name}", {"data": "x"}))
         assert (error.code, error.status) == (42911, 429)
         return many
 
-    with RawClient(server.address, key=None, access_token=token(slow=0.1, fast=8), format=format) as client:
+    with WsClient(server.address, key=None, access_token=token(slow=0.1, fast=8), format=format) as client:
         assert refused_at(client, "slow") == 1
         for number in range(TRIES):
             client.publish(f"{channel}:other", {"name": f"m{number}"})
@@ -377,7 +377,7 @@ def test_limits_of_a_new_key_are_in_force_at_once_and_stay(
     key = capsys.readouterr().out.strip()
 
     def in_force() -> bool:
-        with RawClient(server.address, key=key, greet=False) as client:
+        with WsClient(server.address, key=key, greet=False) as client:
             if (greeting := client.receive())["action"] != Action.CONNECTED:
                 return False  # the server has not seen the key yet
             assert greeting["connectionDetails"]["maxInboundRate"] == 5

@@ -30,7 +30,7 @@ from server.node.heap import machine_bytes
 from tests.failing_disk import FailingDisk
 from tests.harness import KEY, Server, publish, request, wait_until
 from tests.jwts import jwt
-from tests.rawclient import RawClient, RefusedError
+from tests.wsclient import RefusedError, WsClient
 
 NAME = KEY.partition(":")[0]
 
@@ -232,9 +232,9 @@ def test_refusals_are_counted_on_every_way_in(
     assert set(statuses) == {201, 429}
     for key in (f"{NAME}:{secret}", f"app1.{secret}:{secret}"):
         with pytest.raises(RefusedError):
-            RawClient(server.address, key=key, tls=context)
+            WsClient(server.address, key=key, tls=context)
     with pytest.raises(RefusedError):
-        RawClient(server.address, key=None, access_token=jwt(ttl=-5), tls=context)
+        WsClient(server.address, key=None, access_token=jwt(ttl=-5), tls=context)
     server.stop()
     found = {line["key"]: line["codes"] for line in of_kind(server, "refusals")}
     assert found.pop("slow.k") == {"42910": late}
@@ -262,7 +262,7 @@ def test_start_keys_and_drain_are_told_once_each(make_server: Callable[..., Serv
     assert request(server.address, "DELETE", f"/apps/{app['appId']}", key=app["keys"][0]["keyStr"])[0] == 204
     last = keys(server, "create", "--app", "last").partition(":")[0]  # once it is known, so is what came before
     wait_until(lambda: any(line["key"] == last for line in of_kind(server, "key_made")), what="the last key")
-    with RawClient(server.address):
+    with WsClient(server.address):
         server.stop()
     told = [(line["event"], line.get("key")) for line in events(server)]
     assert told == [
@@ -297,7 +297,7 @@ def test_journal_down_and_up_are_logged_once_each(make_server: Callable[..., Ser
     server = make_server(config='log_format = "json"', executable=disk.executable)
     publish(server.address, "room", {"data": "one"})
     disk.fail()
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send_messages("room", [{"data": "two"}])
         wait_until(lambda: request(server.address, "GET", "/health")[0] == 503, what="a journal that is down")
         wait_until(lambda: bool(of_kind(server, "journal_down")), what="a line about it")

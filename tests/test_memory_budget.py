@@ -13,7 +13,7 @@ import pytest
 from tests.canary import Canary
 from tests.harness import request, rss, wait_until
 from tests.peer import Peer
-from tests.rawclient import RESUMED, Action, GoneError, RawClient, RefusedError
+from tests.wsclient import RESUMED, Action, GoneError, RefusedError, WsClient
 
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = f"[limits]\nring_bytes = {2 * MIB}\nwindow_seconds = 60\n[namespaces.memory]\ndurability = 'memory'\n"
@@ -67,7 +67,7 @@ def test_rings_stay_in_budget_and_readers_use_the_journal(serve, secure, format)
     channels = [f"flood-{n}" for n in range(20)]
     with (
         Canary(server.address, format=format, **options) as canary,
-        RawClient(server.address, format=format, **options) as client,
+        WsClient(server.address, format=format, **options) as client,
     ):
         position = {channel: client.attach(channel)["channelSerial"] for channel in channels[:3]}
         for channel in channels[:3]:
@@ -87,10 +87,10 @@ def test_rings_stay_in_budget_and_readers_use_the_journal(serve, secure, format)
 def test_unread_streams_stay_in_budget_and_readers_miss_nothing(serve, crowd, secure, format):
     server, options = serve(SMALL, secure)
     names = [f"[?x={n}]stalled" for n in range(8)]
-    readers = [crowd.enter_context(RawClient(server.address, format=format, **options)) for _ in names]
+    readers = [crowd.enter_context(WsClient(server.address, format=format, **options)) for _ in names]
     for reader, name in zip(readers, names, strict=True):
         reader.attach(name)
-    with Canary(server.address, format=format, **options) as canary, RawClient(server.address, **options) as client:
+    with Canary(server.address, format=format, **options) as canary, WsClient(server.address, **options) as client:
         highest = 0
         for _ in range(4):
             flood(client, ["stalled"], 30)
@@ -105,19 +105,19 @@ def test_app_that_fills_the_budget_takes_nothing_from_another(serve):
     """What is kept in memory alone would be lost for good."""
     server, _ = serve("[[apps]]\nid = 'app2'\nkeys = ['app2.key1:secret']\n" + SMALL)
     key = "app2.key1:secret"
-    with RawClient(server.address, key=key) as other, RawClient(server.address) as client:
+    with WsClient(server.address, key=key) as other, WsClient(server.address) as client:
         serial = other.attach("memory:room")["channelSerial"]
         for number in range(20):
             other.publish("memory:room", {"data": f"{number}."})
         flood(client, [f"memory:{n}" for n in range(20)], 20)
-    with RawClient(server.address, key=key) as other:
+    with WsClient(server.address, key=key) as other:
         assert other.attach("memory:room", channelSerial=serial)["flags"] & RESUMED
         assert numbers(other.deliveries("memory:room", 20)) == [*range(20)]
 
 
 def test_evicted_memory_messages_are_announced_as_lost(serve):
     server, _ = serve(SMALL)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         serial = client.attach("memory:room")["channelSerial"]
         client.send({"action": Action.DETACH, "channel": "memory:room"})
         client.publish("memory:room", {"data": "0."})
@@ -130,7 +130,7 @@ def test_evicted_memory_messages_are_announced_as_lost(serve):
 
 def test_memory_that_rings_release_returns_to_the_system(serve):
     server, _ = serve("[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_interval_ms = 4000\n")
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         flood(client, ["room"], 3)
         before = rss(server.pid)
         channels = [f"memory:{n}" for n in range(20)]
@@ -212,7 +212,7 @@ def test_half_messages_stay_in_bounds_and_senders_may_return(serve, crowd, secur
     with Canary(server.address, format=format, **options) as canary:
         clients = []
         for _ in range(15):
-            client = crowd.enter_context(RawClient(server.address, format=format, **options))
+            client = crowd.enter_context(WsClient(server.address, format=format, **options))
             with suppress(GoneError):
                 client.write(half_frame(400_000, 300_000, fragments=fragments))
             clients.append(client)
@@ -225,7 +225,7 @@ def test_half_messages_stay_in_bounds_and_senders_may_return(serve, crowd, secur
                 assert (told["error"]["code"], told["error"]["statusCode"]) == (50004, 503)
                 refused += 1
         assert 8 <= refused <= 12
-        with RawClient(server.address, format=format, **options) as small:
+        with WsClient(server.address, format=format, **options) as small:
             small.publish("room", {"data": "x" * 20_000})
         for client in clients:
             client.drop()
@@ -236,7 +236,7 @@ def test_half_messages_stay_in_bounds_and_senders_may_return(serve, crowd, secur
 @WAYS
 def test_params_of_an_attachment_are_not_kept(serve, secure, format):
     server, options = serve("", secure)
-    with RawClient(server.address, format=format, **options) as client:
+    with WsClient(server.address, format=format, **options) as client:
         for param in ("modes", "rewind", "rewindLimit", "echo"):
             with pytest.raises(RefusedError) as refused:
                 client.attach("room", params={param: "subscribe," * 1000})

@@ -14,7 +14,7 @@ from bench.newcomers import client_hello
 from server.transport.mistaken import is_plain_http, is_tls
 from tests.harness import Server, request
 from tests.peer import TEXT, GoneError, Peer, all_said_to, frame, upgrade
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 POST = b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
 
@@ -52,7 +52,7 @@ def refusal_of(answer: bytes) -> dict[str, Any]:
 )
 def test_plain_http_to_a_port_with_tls_is_told_so(secure: Server, authority: Any, pieces: tuple[bytes, ...]) -> None:
     assert "https:// and wss://" in refusal_of(all_said_to(secure.address, *pieces))["message"]
-    with RawClient(secure.address, tls=authority[1]) as client:
+    with WsClient(secure.address, tls=authority[1]) as client:
         client.publish("room", {"data": "x"})
 
 

@@ -15,8 +15,8 @@ from engine.message import publish_from
 from ext.text.values import Unread
 from ext.wire.encoder import JSON, MSGPACK
 from tests.harness import token
-from tests.rawclient import Served
 from tests.ways import Way, refusal, ways
+from tests.wsclient import Served
 
 SIZE = 65_536
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.peer import message, upgrade
-from tests.rawclient import Action, RefusedError, Served
+from tests.wsclient import Action, RefusedError, Served
 
 REFUSED = {
     "echo": ["maybe", "", "1", "False", "%00", "fals%c3%a9"],

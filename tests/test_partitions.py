@@ -9,7 +9,7 @@ import pytest
 
 from tests.failing_disk import FailingDisk
 from tests.harness import Server, request, wait_until
-from tests.rawclient import Action, RawClient, RefusedError
+from tests.wsclient import Action, RefusedError, WsClient
 
 CONFIG = """
 [namespaces.quick]
@@ -17,9 +17,9 @@ durability = "memory"
 """
 
 
-def held_up(server: Server, channel: str, disk: FailingDisk, state: str) -> RawClient:
+def held_up(server: Server, channel: str, disk: FailingDisk, state: str) -> WsClient:
     """A client whose publish is written, and whose sync does not end, or fails."""
-    client = RawClient(server.address)
+    client = WsClient(server.address)
     client.publish(channel, {"name": "before"})
     (disk.hold if state == "slow" else disk.fail)()
     client.send_messages(channel, [{"name": "waits"}])
@@ -35,7 +35,7 @@ def test_a_channel_in_memory_does_not_wait_for_the_disk(
 ) -> None:
     disk, quick = FailingDisk(tmp_path), f"quick:{channel}"
     server = make_server(executable=disk.executable, config=CONFIG)
-    with held_up(server, channel, disk, state) as waiting, RawClient(server.address, format=format) as client:
+    with held_up(server, channel, disk, state) as waiting, WsClient(server.address, format=format) as client:
         if state == "failed":
             wait_until(lambda: request(server.address, "GET", "/health")[0] == 503, what="the journal's failure")
         client.attach(quick)

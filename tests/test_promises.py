@@ -10,7 +10,7 @@ import pytest
 
 from tests.checker import Outcome, PublisherLog, Sent, Stored, check, subscriber_log
 from tests.harness import history, request, rss, wait_until
-from tests.rawclient import RawClient
+from tests.wsclient import WsClient
 
 MIB = 1 << 20
 SHORT = "[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_interval_ms = 1000\n"
@@ -18,7 +18,7 @@ SHORT = "[limits]\nwindow_seconds = 1\nconnection_state_seconds = 1\nmax_idle_in
 
 def test_concurrent_publishes_with_equal_ids_store_each_once(server, channel):
     """Promise 3, while the first one is still being written."""
-    clients = [RawClient(server.address) for _ in range(20)]
+    clients = [WsClient(server.address) for _ in range(20)]
     start, told = threading.Barrier(len(clients)), []
 
     def publish(client):
@@ -43,12 +43,12 @@ def test_concurrent_publishes_with_equal_ids_store_each_once(server, channel):
 
 def test_an_id_stays_used_across_a_crash(make_server, channel):
     server = make_server()
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.pour(channel, "first", id="only-once")
         [serial] = client.acked(1)
     server.kill()
     server.start()
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.pour(channel, "first", id="only-once")
         assert client.acked(1) == [serial]
     assert [message["data"] for message in history(server.address, channel)] == ["first"]
@@ -56,7 +56,7 @@ def test_an_id_stays_used_across_a_crash(make_server, channel):
 
 def test_the_window_of_ids_ends(make_server, channel):
     server = make_server(config=SHORT)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.pour(channel, "first", id="x")
         first = client.acked(1)
 
@@ -83,7 +83,7 @@ def test_disk_refusals_are_told_and_the_rest_survives_a_crash(make_server, chann
     """
     server = make_server(before_exec=limited(3))
     sent = []
-    with RawClient(server.address) as publisher, RawClient(server.address) as reader:
+    with WsClient(server.address) as publisher, WsClient(server.address) as reader:
         heard = [reader.attach(channel)]
         for n in range(400):
             mark = str(n).ljust(30_000, ".")
@@ -105,7 +105,7 @@ def test_disk_refusals_are_told_and_the_rest_survives_a_crash(make_server, chann
     report = check([PublisherLog("publisher", sent, all_answered=True)], [subscriber_log("reader", heard)], stored)
     assert not report.faults, str(report)
     assert report.stored == report.acked
-    with RawClient(server.address) as publisher:
+    with WsClient(server.address) as publisher:
         publisher.publish(channel, {"data": "again"})
 
 
@@ -121,11 +121,11 @@ def test_thousand_absent_clients_cost_only_their_channels_log(make_server):
 
     def grown(*, away):
         server = make_server(config=config)
-        with RawClient(server.address) as publisher:
+        with WsClient(server.address) as publisher:
             publisher.publish("warm", {"data": "up"})
             before = rss(server.pid)
             for n in range(clients):
-                with RawClient(server.address) as client:
+                with WsClient(server.address) as client:
                     client.attach(f"shared-{n % channels}")
                     if not away:
                         client.send({"action": 7})
@@ -143,14 +143,14 @@ def test_thousand_absent_clients_cost_only_their_channels_log(make_server):
 
 
 def test_clients_that_were_away_get_exactly_what_they_missed(server, channel):
-    with RawClient(server.address) as publisher:
+    with WsClient(server.address) as publisher:
         places = []
         for n in range(20):
-            with RawClient(server.address) as client:
+            with WsClient(server.address) as client:
                 places.append(client.attach(channel)["channelSerial"])
             publisher.publish(channel, {"data": str(n)})
         for n, place in enumerate(places):
-            with RawClient(server.address) as client:
+            with WsClient(server.address) as client:
                 assert client.attach(channel, channelSerial=place)["flags"] & 4
                 missed = [client.skip_to(15)["messages"][0]["data"] for _ in range(20 - n)]
                 assert missed == [str(m) for m in range(n, 20)]
@@ -159,13 +159,13 @@ def test_clients_that_were_away_get_exactly_what_they_missed(server, channel):
 def test_beyond_the_window_a_client_is_told_of_lost_continuity(make_server, channel):
     """Promise 5: never a silent gap."""
     server = make_server(config=SHORT)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         place = client.attach(channel)["channelSerial"]
-    with RawClient(server.address) as publisher:
+    with WsClient(server.address) as publisher:
         publisher.publish(channel, {"data": "missed"})
 
         def told():
-            with RawClient(server.address) as client:
+            with WsClient(server.address) as client:
                 attached = client.attach(channel, channelSerial=place)
                 if attached["flags"] & 4:
                     assert client.skip_to(15)["messages"][0]["data"] == "missed"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.harness import request
 from tests.harness import token as make_token
-from tests.rawclient import Action, GoneError, RawClient, RefusedError, unique
+from tests.wsclient import Action, GoneError, RefusedError, WsClient, unique
 
 CAPABLE = {"*": ["*"]}
 
@@ -32,7 +32,7 @@ def ended_with(client, action):
 
 
 def refusal(address, **options):
-    with RawClient(address, greet=False, **options) as client:
+    with WsClient(address, greet=False, **options) as client:
         error = ended_with(client, Action.ERROR)["error"]
         assert isinstance(error["message"], str)
         return error["code"], error["statusCode"]
@@ -50,7 +50,7 @@ def short_token(address, ttl, **fields):
 
 @pytest.mark.parametrize("v", ["1.0", "1.1", "1.2", "2", "3", "4", "5", "6", "7", "99"])
 def test_any_version_is_greeted_with_all_that_libraries_need(server, v):
-    with RawClient(server.address, v=v) as client:
+    with WsClient(server.address, v=v) as client:
         details = client.connected["connectionDetails"]
         assert details == {
             "clientId": "*",
@@ -71,7 +71,7 @@ def test_what_is_no_version_is_refused(server, v):
 
 @pytest.mark.parametrize("params", [{"rnd": "1", "lib": "x", "timestamp": "1", "whatever": ""}, {"clientId": "*"}])
 def test_unknown_params_are_ignored_and_wildcard_claims_nobody(server, params):
-    with RawClient(server.address, **params) as client:
+    with WsClient(server.address, **params) as client:
         assert client.connected["connectionDetails"]["clientId"] == "*"
 
 
@@ -117,7 +117,7 @@ def test_who_the_client_is_follows_from_token_and_claim(server, of_token, assert
     if isinstance(told, int):
         assert refusal(server.address, key=None, **params) == (told, 401)
         return
-    with RawClient(server.address, key=None, **params) as client:
+    with WsClient(server.address, key=None, **params) as client:
         assert client.connected["connectionDetails"].get("clientId") == told
         assert told is not None or "clientId" not in client.connected["connectionDetails"]
 
@@ -127,7 +127,7 @@ def test_who_the_client_is_follows_from_token_and_claim(server, of_token, assert
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_ping_is_answered_with_its_id(server, format):
-    with RawClient(server.address, format=format) as client:
+    with WsClient(server.address, format=format) as client:
         client.send({"action": Action.HEARTBEAT, "id": "p1"})
         client.send({"action": Action.HEARTBEAT})
         client.send({"action": Action.HEARTBEAT, "id": None})
@@ -136,20 +136,20 @@ def test_ping_is_answered_with_its_id(server, format):
 
 def test_idle_client_hears_from_the_server_in_time(make_server):
     own = make_server(config="[limits]\nmax_idle_interval_ms = 4000\n")
-    with RawClient(own.address) as client:
+    with WsClient(own.address) as client:
         assert client.connected["connectionDetails"]["maxIdleInterval"] == 4000
         assert client.receive(4) == {"action": 0}
 
 
 def test_incoming_frames_are_read_by_their_own_format(server):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send_raw(b"\x82\xa6action\x00\xa2id\xa2p1")
         assert client.receive() == {"action": 0, "id": "p1"}
 
 
 @pytest.mark.parametrize("action", [3, 18, 20, 22, 99, 254, 255, 256, 1000, 100_000])
 def test_unknown_actions_and_fields_are_ignored(server, action):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send({"action": action, "channel": "x", "msgSerial": 0, "new": {"a": [None]}})
         client.send({"action": 0, "id": "p1", "new": [1], "auth": None})
         assert client.receive() == {"action": 0, "id": "p1"}
@@ -190,14 +190,14 @@ GARBAGE = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_ends_its_connection_with_80013_and_no_other(server, name):
-    with RawClient(server.address) as bystander, RawClient(server.address) as client:
+    with WsClient(server.address) as bystander, WsClient(server.address) as client:
         client.send_raw(GARBAGE[name])
         assert ended_with(client, Action.ERROR)["error"]["code"] == 80013
         assert until_pong(bystander) == []
 
 
 def test_a_frame_over_the_limit_ends_its_connection_with_40009(server):
-    with RawClient(server.address) as bystander, RawClient(server.address) as client:
+    with WsClient(server.address) as bystander, WsClient(server.address) as client:
         client.send_raw(json.dumps({"action": 0, "id": "x" * 524288}))
         assert ended_with(client, Action.ERROR)["error"]["code"] == 40009
         assert until_pong(bystander) == []
@@ -205,7 +205,7 @@ def test_a_frame_over_the_limit_ends_its_connection_with_40009(server):
 
 @pytest.mark.parametrize("value", [DEEP, '{"a":' * 900 + "1" + "}" * 900, "[]", "{}"])
 def test_a_param_of_a_wrong_type_is_its_channels_error_only(server, channel, value):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send_raw(f'{{"action":10,"channel":"{channel}","params":{{"rewind":{value}}}}}')
         answer = client.expect(Action.ERROR)
         assert (answer["channel"], answer["error"]["statusCode"]) == (channel, 400)
@@ -216,25 +216,25 @@ def test_a_param_of_a_wrong_type_is_its_channels_error_only(server, channel, val
 
 
 def test_close_is_confirmed_last_and_ends_the_connection(server, channel):
-    with RawClient(server.address) as reader, RawClient(server.address) as client:
+    with WsClient(server.address) as reader, WsClient(server.address) as client:
         reader.attach(channel)
         client.send_messages(channel, [{"data": "last"}])
         client.send({"action": Action.CLOSE})
         assert ended_with(client, Action.CLOSED) == {"action": Action.CLOSED}
         assert reader.deliveries(channel, 1)[0]["data"] == "last"
-        with RawClient(server.address, resume=client.connection_key) as late:
+        with WsClient(server.address, resume=client.connection_key) as late:
             assert late.connected["error"]["code"] == 80005
             assert late.connection_id != client.connection_id
 
 
 @pytest.mark.parametrize("how", ["disconnect", "drop"])
 def test_disconnect_or_loss_keeps_the_connection_for_a_resume(server, how):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         if how == "disconnect":
             client.send({"action": Action.DISCONNECT})
             assert ended_with(client, Action.DISCONNECTED)["error"]["code"] == 80003
         client.drop()
-        with RawClient(server.address, resume=client.connection_key) as again:
+        with WsClient(server.address, resume=client.connection_key) as again:
             assert again.connection_id == client.connection_id
 
 
@@ -243,10 +243,10 @@ def test_disconnect_or_loss_keeps_the_connection_for_a_resume(server, how):
 
 @pytest.mark.parametrize("word", ["resume", "recover"])
 def test_resume_keeps_the_id_and_changes_the_key(server, channel, word):
-    with RawClient(server.address) as older, RawClient(server.address) as other:
+    with WsClient(server.address) as older, WsClient(server.address) as other:
         older.attach(channel)
         stored = older.publish(channel, {"data": "a"})
-        with RawClient(server.address, **{word: older.connection_key}) as newer:
+        with WsClient(server.address, **{word: older.connection_key}) as newer:
             assert newer.connection_id == older.connection_id
             assert newer.connection_key != older.connection_key
             assert "error" not in newer.connected
@@ -257,7 +257,7 @@ def test_resume_keeps_the_id_and_changes_the_key(server, channel, word):
             assert until_pong(newer) == []  # attachments are the client's to renew
             newer.send_messages(channel, [{"data": "a"}], msg_serial=0)
             assert newer.expect(Action.ACK)["res"] == [{"serials": stored}]
-            with RawClient(server.address, resume=newer.connection_key) as third:
+            with WsClient(server.address, resume=newer.connection_key) as third:
                 assert third.connection_id == older.connection_id
 
 
@@ -265,20 +265,20 @@ def test_resume_keeps_the_id_and_changes_the_key(server, channel, word):
     "handle", ["_____!ablyjs_test_fake-key____", "ably-python-fake-key", "ablygo_test_fake-key____", "x", "a" * 60]
 )
 def test_unknown_key_gets_a_fresh_connection_and_80018(server, handle):
-    with RawClient(server.address, resume=handle) as client:
+    with WsClient(server.address, resume=handle) as client:
         error = client.connected["error"]
         assert (error["code"], error["statusCode"]) == (80018, 400)
         assert client.publish("x", {"data": "works"})
 
 
 def test_a_connection_is_not_resumed_as_somebody_else(server):
-    with RawClient(server.address, clientId="x") as client, RawClient(server.address, clientId="y") as thief:
-        with RawClient(server.address, clientId="y", resume=client.connection_key) as other:
+    with WsClient(server.address, clientId="x") as client, WsClient(server.address, clientId="y") as thief:
+        with WsClient(server.address, clientId="y", resume=client.connection_key) as other:
             assert other.connected["error"]["code"] == 40102
             assert other.connection_id not in (client.connection_id, thief.connection_id)
         assert until_pong(client) == []
         renewed = make_token(server.address, CAPABLE, client_id="x")
-        with RawClient(server.address, key=None, access_token=renewed, resume=client.connection_key) as again:
+        with WsClient(server.address, key=None, access_token=renewed, resume=client.connection_key) as again:
             assert again.connection_id == client.connection_id
 
 
@@ -290,7 +290,7 @@ def auth(client, token):
 
 
 def with_token(address, capability, client_id=None):
-    return RawClient(address, key=None, access_token=make_token(address, capability, client_id=client_id))
+    return WsClient(address, key=None, access_token=make_token(address, capability, client_id=client_id))
 
 
 def test_more_rights_take_effect_at_once_and_id_and_key_stay(server, channel):
@@ -305,7 +305,7 @@ def test_more_rights_take_effect_at_once_and_id_and_key_stay(server, channel):
 
 
 def test_less_rights_take_effect_at_once(server, channel):
-    with RawClient(server.address) as other, with_token(server.address, CAPABLE) as client:
+    with WsClient(server.address) as other, with_token(server.address, CAPABLE) as client:
         client.attach(channel)
         auth(client, make_token(server.address, {"*": ["publish"]}))
         client.expect(Action.CONNECTED)
@@ -331,7 +331,7 @@ def test_less_rights_take_effect_at_once(server, channel):
 
 
 def test_rights_gained_during_an_attach_deliver_each_once(server, channel):
-    with RawClient(server.address) as other, with_token(server.address, {"*": ["publish"]}) as client:
+    with WsClient(server.address) as other, with_token(server.address, {"*": ["publish"]}) as client:
         renewed = make_token(server.address, CAPABLE)
         client.send({"action": Action.ATTACH, "channel": channel})
         auth(client, renewed)
@@ -365,9 +365,9 @@ def test_token_of_another_client_ends_the_connection(server, client_id, code):
 def test_token_end_is_announced_30_s_before_and_can_be_renewed(server):
     tokens = [short_token(server.address, ttl) for ttl in (1000, 31_000, 1000)]
     with (
-        RawClient(server.address, key=None, access_token=tokens[0]) as renewed,
-        RawClient(server.address, key=None, access_token=tokens[1]) as hinted,
-        RawClient(server.address, key=None, access_token=tokens[2]) as brief,  # after its end renewed's would be past
+        WsClient(server.address, key=None, access_token=tokens[0]) as renewed,
+        WsClient(server.address, key=None, access_token=tokens[1]) as hinted,
+        WsClient(server.address, key=None, access_token=tokens[2]) as brief,  # after its end renewed's would be past
     ):
         auth(renewed, make_token(server.address, CAPABLE))
         renewed.expect(Action.CONNECTED)
@@ -377,5 +377,5 @@ def test_token_end_is_announced_30_s_before_and_can_be_renewed(server):
         assert until_pong(renewed) == []
         assert refusal(server.address, key=None, access_token=tokens[0]) == (40142, 401)
         fresh = make_token(server.address, CAPABLE)
-        with RawClient(server.address, key=None, access_token=fresh, resume=brief.connection_key) as again:
+        with WsClient(server.address, key=None, access_token=fresh, resume=brief.connection_key) as again:
             assert again.connection_id == brief.connection_id

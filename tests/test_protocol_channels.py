@@ -4,8 +4,8 @@ import pytest
 
 from tests.harness import publish
 from tests.harness import token as make_token
-from tests.rawclient import ATTACH_RESUME, HAS_BACKLOG, RESUMED, Action, RawClient, RefusedError
 from tests.test_protocol import until_pong
+from tests.wsclient import ATTACH_RESUME, HAS_BACKLOG, RESUMED, Action, RefusedError, WsClient
 
 PUBLISH, SUBSCRIBE = 1 << 17, 1 << 18
 ALL = PUBLISH | SUBSCRIBE  # that there are
@@ -14,7 +14,7 @@ BAD_NAMES = ["", ":hell", "::", "[", "[x]y", "[?rewind=1]", "[?a=b][?c=d]e", "a\
 
 def with_rights(server, *operations, client_id=None, **params):
     token = make_token(server.address, {"*": list(operations)}, client_id=client_id)
-    return RawClient(server.address, key=None, access_token=token, **params)
+    return WsClient(server.address, key=None, access_token=token, **params)
 
 
 def texts(client, channel, count):
@@ -41,7 +41,7 @@ def texts(client, channel, count):
 )
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_modes_come_from_params_then_flags_then_defaults(server, channel, asked, granted, format):
-    with RawClient(server.address, format=format) as client:
+    with WsClient(server.address, format=format) as client:
         attached = client.attach(channel, **asked)
         assert attached["flags"] == granted
         assert isinstance(attached["channelSerial"], str)
@@ -105,13 +105,13 @@ def test_refused_attach_names_the_missing_capability(server, channel, operations
 )
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_exactly_the_params_in_force_are_told_as_text(server, channel, params, echoed, format):
-    with RawClient(server.address, format=format) as client:
+    with WsClient(server.address, format=format) as client:
         assert client.attach(channel, params=params).get("params", {}) == echoed
 
 
 @pytest.mark.parametrize("params", [5, "x", [], {"modes": "subscribe,fly"}, {"modes": ""}])
 def test_wrong_params_are_that_channels_error(server, channel, params):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         with pytest.raises(RefusedError) as refused:
             client.attach(channel, params=params)
         assert refused.value.status == 400
@@ -121,7 +121,7 @@ def test_wrong_params_are_that_channels_error(server, channel, params):
 def test_name_with_params_is_the_same_channel_as_without(server, channel):
     publish(server.address, channel, [{"data": "old"}, {"data": "older"}])
     full = f"[?rewind=1&echo=false]{channel}"
-    with RawClient(server.address) as plain, RawClient(server.address) as client:
+    with WsClient(server.address) as plain, WsClient(server.address) as client:
         plain.attach(channel)
         attached = client.attach(full)
         assert attached["params"] == {"rewind": "1", "echo": "false"}
@@ -141,7 +141,7 @@ def test_name_with_params_is_the_same_channel_as_without(server, channel):
 def test_rewind_delivers_the_newest_forward_with_has_backlog(server, channel, rewind, expected):
     for text in "abc":
         publish(server.address, channel, {"data": text})
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         attached = client.attach(channel, params={"rewind": rewind})
         assert attached["flags"] == ALL | HAS_BACKLOG
         assert texts(client, channel, len(expected)) == list(expected)
@@ -150,13 +150,13 @@ def test_rewind_delivers_the_newest_forward_with_has_backlog(server, channel, re
 
 
 def test_without_anything_to_rewind_no_backlog_is_told(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         assert client.attach(channel, params={"rewind": "10"})["flags"] == ALL
 
 
 @pytest.mark.parametrize("rewind", ["abc", "-1", "0x", "", "1h", "1.5", " 1", "1 ", True, 1.5, "١"])
 def test_a_rewind_that_is_none_is_refused_with_40003(server, channel, rewind):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         with pytest.raises(RefusedError) as refused:
             client.attach(channel, params={"rewind": rewind})
         assert (refused.value.code, refused.value.status) == (40003, 400)
@@ -164,7 +164,7 @@ def test_a_rewind_that_is_none_is_refused_with_40003(server, channel, rewind):
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_bad_name_is_refused_by_that_name_and_connection_lives(server, name):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.send({"action": Action.ATTACH, "channel": name})
         answer = client.receive()
         assert (answer["action"], answer["channel"], answer["error"]["code"]) == (Action.ERROR, name, 40010)
@@ -175,7 +175,7 @@ def test_bad_name_is_refused_by_that_name_and_connection_lives(server, name):
 
 
 def test_detach_is_always_answered_and_ends_delivery(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         for _ in range(2):
             client.send({"action": Action.DETACH, "channel": channel})
@@ -185,7 +185,7 @@ def test_detach_is_always_answered_and_ends_delivery(server, channel):
 
 
 def test_attach_and_detach_that_cross_are_answered_in_order(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         actions = [Action.ATTACH, Action.DETACH, Action.ATTACH, Action.ATTACH, Action.DETACH]
         for action in actions:
             client.send({"action": action, "channel": channel})
@@ -194,7 +194,7 @@ def test_attach_and_detach_that_cross_are_answered_in_order(server, channel):
 
 
 def test_too_many_requests_for_one_channel_do_not_spoil_it(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         attach = {"action": Action.ATTACH, "channel": channel}
         for _ in range(300):
             client.send(attach)
@@ -206,7 +206,7 @@ def test_too_many_requests_for_one_channel_do_not_spoil_it(server, channel):
 
 def test_excess_channel_is_refused_with_90010_until_a_detach(make_server):
     own = make_server(config="[limits]\nchannels_per_connection = 2\n")
-    with RawClient(own.address) as client:
+    with WsClient(own.address) as client:
         for name in "abab":
             client.attach(name)
         with pytest.raises(RefusedError) as refused:
@@ -222,7 +222,7 @@ def test_excess_channel_is_refused_with_90010_until_a_detach(make_server):
 
 def test_new_attach_replaces_options_without_rewind_or_repeat(server, channel):
     publish(server.address, channel, {"data": "old"})
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel, params={"rewind": "1", "echo": "false"})
         assert texts(client, channel, 1) == ["old"]
         again = client.attach(channel, params={"rewind": "1"})
@@ -237,7 +237,7 @@ def test_new_attach_replaces_options_without_rewind_or_repeat(server, channel):
 
 
 def test_who_begins_to_subscribe_begins_now(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel, flags=PUBLISH)
         client.publish(channel, {"data": "unseen"})
         assert client.attach(channel, flags=PUBLISH | SUBSCRIBE)["flags"] == PUBLISH | SUBSCRIBE
@@ -247,13 +247,13 @@ def test_who_begins_to_subscribe_begins_now(server, channel):
 
 @pytest.mark.parametrize("flags", [0, ATTACH_RESUME])
 def test_attach_from_a_serial_delivers_exactly_what_followed(server, channel, flags):
-    with RawClient(server.address) as client, RawClient(server.address) as other:
+    with WsClient(server.address) as client, WsClient(server.address) as other:
         client.attach(channel)
         for text in "abc":
             other.publish(channel, {"data": text})
         cursors = [message["channelSerial"] for message in client.deliveries(channel, 3)]
         for at, missed in enumerate(["bc", "c", ""]):
-            with RawClient(server.address) as fresh:
+            with WsClient(server.address) as fresh:
                 attached = fresh.attach(channel, channelSerial=cursors[at], flags=flags, params={"rewind": "3"})
                 assert attached["flags"] & ~HAS_BACKLOG == ALL | RESUMED
                 assert "error" not in attached
@@ -266,7 +266,7 @@ def test_attach_from_a_serial_delivers_exactly_what_followed(server, channel, fl
 
 @pytest.mark.parametrize("wrong", ["series", "ahead", "garbage", "empty", "other form"])
 def test_unverifiable_serial_is_told_and_reading_starts_now(server, channel, wrong):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         true = client.attach(channel)["channelSerial"]
         client.publish(channel, {"data": "old"})
         number, _, series = true.partition("@")
@@ -277,7 +277,7 @@ def test_unverifiable_serial_is_told_and_reading_starts_now(server, channel, wro
             "empty": "",
             "other form": f"{true}:000",
         }[wrong]
-        with RawClient(server.address) as fresh:
+        with WsClient(server.address) as fresh:
             attached = fresh.attach(channel, channelSerial=false, params={"rewind": "1"})
             assert attached["flags"] == ALL
             assert (attached["error"]["code"], attached["error"]["statusCode"]) == (90003, 404)
@@ -287,7 +287,7 @@ def test_unverifiable_serial_is_told_and_reading_starts_now(server, channel, wro
 
 def test_first_attach_is_not_resumed_and_a_later_not_rewound(server, channel):
     publish(server.address, channel, {"data": "old"})
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         attached = client.attach(channel, flags=ATTACH_RESUME, params={"rewind": "1"})
         assert attached["flags"] == ALL
         again = client.attach(channel, flags=ATTACH_RESUME)

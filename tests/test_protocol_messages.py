@@ -3,9 +3,9 @@
 import pytest
 
 from tests.harness import history, publish
-from tests.rawclient import Action, RawClient, RefusedError
 from tests.test_protocol import until_pong
 from tests.test_protocol_channels import SUBSCRIBE, texts, with_rights
+from tests.wsclient import Action, RefusedError, WsClient
 
 
 def text_of(count):
@@ -39,7 +39,7 @@ def text_of(count):
 )
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_faulty_publish_is_refused_by_code_and_not_stored(server, channel, messages, params, answer, format):
-    with RawClient(server.address, clientId="me", format=format) as client:
+    with WsClient(server.address, clientId="me", format=format) as client:
         client.attach(channel)
         pm = {"action": Action.MESSAGE, "channel": channel, "msgSerial": 0, "messages": messages, "params": params}
         client.send(pm)
@@ -58,7 +58,7 @@ def test_who_may_not_publish_is_told_that_first(server, channel, messages):
         client.attach(channel)
         client.send(pm)
         assert client.expect(Action.NACK)["error"]["code"] == 40160
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel, flags=SUBSCRIBE)
         client.send(pm)
         assert client.expect(Action.NACK)["error"]["code"] == 40165
@@ -66,7 +66,7 @@ def test_who_may_not_publish_is_told_that_first(server, channel, messages):
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_every_publish_has_one_answer_in_order(server, channel, format):
-    with RawClient(server.address, format=format) as client:
+    with WsClient(server.address, format=format) as client:
         names = {serial: ":bad" if serial % 5 == 3 else f"{channel}-{serial % 3}" for serial in range(40)}
         for serial, name in names.items():
             client.send_messages(name, [{"data": "x"}], msg_serial=serial)
@@ -82,7 +82,7 @@ def test_every_publish_has_one_answer_in_order(server, channel, format):
 
 def test_an_ack_spans_only_serials_that_follow_each_other(server, channel):
     serials = [0, 1, 3, 3, 9, 4, 5]
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         pm = {"action": 15, "channel": channel, "messages": [{"data": "x"}]}
         client.send(*({**pm, "msgSerial": serial} for serial in serials))  # at once, so that they are stored at once
         answered = []
@@ -94,7 +94,7 @@ def test_an_ack_spans_only_serials_that_follow_each_other(server, channel):
 
 
 def test_repeated_msgserial_is_answered_again_delivered_once(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         first = client.publish(channel, {"data": "a"}, {"data": "b"})
         client.send_messages(channel, [{"data": "a"}, {"data": "b"}], msg_serial=0)
@@ -110,7 +110,7 @@ def test_repeated_msgserial_is_answered_again_delivered_once(server, channel):
 def test_a_delivery_has_everything_and_no_nulls(server, channel, format):
     sent = {"name": None, "data": "x", "encoding": None, "clientId": None, "extras": None, "id": None}
     extra = {"size": 5, "connectionId": "forged", "timestamp": 1, "annotations": {}, "action": 0}
-    with RawClient(server.address, format=format) as client:
+    with WsClient(server.address, format=format) as client:
         client.attach(channel)
         serials = client.publish(channel, {**sent, **extra}, {"name": "", "data": ""})
         pm = client.expect(Action.MESSAGE)
@@ -130,7 +130,7 @@ def test_a_delivery_has_everything_and_no_nulls(server, channel, format):
 
 
 def test_a_message_without_any_content_is_delivered_without_any(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         client.publish(channel, {})
         assert set(client.deliveries(channel, 1)[0]) & {"name", "data", "encoding", "clientId", "extras"} == set()
@@ -141,7 +141,7 @@ def test_a_message_without_any_content_is_delivered_without_any(server, channel)
     [({"clientId": "x"}, None, "x"), ({"clientId": "x"}, "x", "x"), ({}, None, None), ({}, "any", "any")],
 )
 def test_the_clientid_is_filled_in_from_the_connection(server, channel, connection, message, delivered):
-    with RawClient(server.address, **connection) as client:
+    with WsClient(server.address, **connection) as client:
         client.attach(channel)
         client.publish(channel, {"data": "x", **({"clientId": message} if message else {})})
         assert client.deliveries(channel, 1)[0].get("clientId") == delivered
@@ -173,7 +173,7 @@ PAYLOADS = [  # in the publisher's format, as JSON, as msgpack
 
 @pytest.mark.parametrize(("format", "sent", "as_json", "as_msgpack"), PAYLOADS)
 def test_a_payload_arrives_in_every_format_as_the_same_value(server, channel, format, sent, as_json, as_msgpack):
-    with RawClient(server.address) as text, RawClient(server.address, format="msgpack") as packed:
+    with WsClient(server.address) as text, WsClient(server.address, format="msgpack") as packed:
         for client in (text, packed):
             client.attach(channel)
         {"json": text, "msgpack": packed}[format].publish(channel, sent)
@@ -185,7 +185,7 @@ def test_a_payload_arrives_in_every_format_as_the_same_value(server, channel, fo
 @pytest.mark.parametrize("where", ["connection", "channel"])
 def test_without_echo_only_the_own_messages_are_withheld(server, channel, where):
     query, params = ({"echo": "false"}, {}) if where == "connection" else ({}, {"echo": "false"})
-    with RawClient(server.address, **query) as client, RawClient(server.address) as other:
+    with WsClient(server.address, **query) as client, WsClient(server.address) as other:
         client.attach(channel, params=params)
         other.attach(channel)
         for text in "ab":
@@ -196,26 +196,26 @@ def test_without_echo_only_the_own_messages_are_withheld(server, channel, where)
 
 
 def test_an_ephemeral_message_is_live_only(server, channel):
-    with RawClient(server.address) as live, RawClient(server.address) as client:
+    with WsClient(server.address) as live, WsClient(server.address) as client:
         cursor = live.attach(channel)["channelSerial"]
         client.publish(channel, {"data": "kept"})
         client.publish(channel, {"data": "gone", "extras": {"ephemeral": True}})
         assert texts(live, channel, 2) == ["kept", "gone"]
         assert [message["data"] for message in history(server.address, channel)] == ["kept"]
         client.attach(channel, params={"rewind": "1"})
-        with RawClient(server.address) as resumed:
+        with WsClient(server.address) as resumed:
             resumed.attach(channel, channelSerial=cursor)
             client.publish(channel, {"data": "next"})
             assert texts(client, channel, 2) == texts(resumed, channel, 2) == ["kept", "next"]
 
 
 def test_rest_publish_has_no_connection_and_keeps_its_ids(server, channel):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         answer = publish(server.address, channel, [{"id": "a+/=:0", "data": "x"}, {"id": "a+/=:1", "data": "y"}])
         pm = client.expect(Action.MESSAGE)
         assert "connectionId" not in pm
-        assert [message["id"] for message in RawClient.members(pm)] == ["a+/=:0", "a+/=:1"]
+        assert [message["id"] for message in WsClient.members(pm)] == ["a+/=:0", "a+/=:1"]
         assert answer["messageId"] == pm["id"] == "a+/="
         client.publish(channel, {"id": "a+/=:0", "data": "x"})  # acknowledged, and not delivered again
         assert until_pong(client) == []

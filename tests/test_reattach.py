@@ -11,8 +11,8 @@ import pytest
 
 from server.realtime.libraries import discards_while_attaching
 from tests.harness import Server
-from tests.rawclient import HAS_BACKLOG, RESUMED, Served
 from tests.test_continuity import Stream, number
+from tests.wsclient import HAS_BACKLOG, RESUMED, Served
 
 ATTACHED, MESSAGE = 11, 15
 HANDS_ON = "ably-js/2.28.0 nodejs/22.4.1"

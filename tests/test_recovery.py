@@ -15,8 +15,8 @@ import pytest
 
 from tests.harness import Address, Server, history, request, rss, wait_until
 from tests.proxy import ChaosProxy
-from tests.rawclient import RESUMED, Action, GoneError, RawClient
 from tests.returning import Publisher, Subscriber, settle_and_check
+from tests.wsclient import RESUMED, Action, GoneError, WsClient
 
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[[Server], ChaosProxy]
@@ -96,7 +96,7 @@ def test_repeat_after_a_lost_ack_gets_the_first_serial(make_server, make_proxy, 
     """Promise 3, realtime: the same connection and msgSerial are the same message, across a restart too."""
     server = make_server()
     proxy = make_proxy(server)
-    with RawClient(proxy.address, format=format) as client:
+    with WsClient(proxy.address, format=format) as client:
         proxy.cut_after(downstream=1)  # the ACK will not come through
         number = client.send_messages(channel, [{"data": "once"}])
         with pytest.raises(GoneError):
@@ -105,7 +105,7 @@ def test_repeat_after_a_lost_ack_gets_the_first_serial(make_server, make_proxy, 
     assert [message["data"] for message in stored] == ["once"]
     if crash:
         server.restart()
-    with RawClient(server.address, format=format, resume=client.connection_key) as again:
+    with WsClient(server.address, format=format, resume=client.connection_key) as again:
         assert again.connection_id == client.connection_id
         assert again.connection_key != client.connection_key
         again.send_messages(channel, [{"data": "once"}], msg_serial=number)
@@ -121,11 +121,11 @@ def test_repeat_after_a_lost_ack_gets_the_first_serial(make_server, make_proxy, 
 def test_id_is_stored_and_delivered_once_whoever_repeats_it(make_server, channel, crash):
     """Promise 3, ids of one's own: from another connection, or by REST, also after a restart."""
     server = make_server()
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         first = client.publish(channel, {"id": "mine", "data": "1"})
     if crash:
         server.restart()
-    with RawClient(server.address, format="msgpack") as reader, RawClient(server.address) as other:
+    with WsClient(server.address, format="msgpack") as reader, WsClient(server.address) as other:
         reader.attach(channel)
         assert other.publish(channel, {"id": "mine", "data": "1"}) == first
         status, body, _ = request(server.address, "POST", f"/channels/{channel}/messages", {"id": "mine", "data": "1"})
@@ -139,27 +139,27 @@ def test_id_is_stored_and_delivered_once_whoever_repeats_it(make_server, channel
 def test_resuming_subscriber_gets_what_it_missed(make_server, channel, format):
     """Promise 5: from the ring and, after a crash, from the journal."""
     server = make_server()
-    with RawClient(server.address, format=format) as client, RawClient(server.address) as publisher:
+    with WsClient(server.address, format=format) as client, WsClient(server.address) as publisher:
         assert not client.attach(channel)["flags"] & RESUMED
         publisher.publish(channel, {"data": "seen"})
         (seen,) = client.deliveries(channel, 1)
-    with RawClient(server.address) as publisher:
+    with WsClient(server.address) as publisher:
         for number in range(50):
             publisher.publish(channel, {"data": str(number)})
     server.restart()
-    with RawClient(server.address, format=format, resume=client.connection_key) as again:
+    with WsClient(server.address, format=format, resume=client.connection_key) as again:
         attached = again.attach(channel, channelSerial=seen["channelSerial"])
         assert attached["flags"] & RESUMED
         assert "error" not in attached
         assert [message["data"] for message in again.deliveries(channel, 50)] == [str(number) for number in range(50)]
-        with RawClient(server.address) as publisher:
+        with WsClient(server.address) as publisher:
             publisher.publish(channel, {"data": "live"})
         assert [message["data"] for message in again.deliveries(channel, 1)] == ["live"]
 
 
 @pytest.mark.parametrize("serial", ["nonsense", "001700000000000-00000@AbCd1234", ""])
 def test_cursor_of_another_log_is_a_told_discontinuity(server, channel, serial):
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         attached = client.attach(channel, channelSerial=serial)
         assert not attached["flags"] & RESUMED
         if serial:
@@ -169,21 +169,21 @@ def test_cursor_of_another_log_is_a_told_discontinuity(server, channel, serial):
 
 
 def test_garbage_connection_key_begins_anew_with_a_reason(server):
-    with RawClient(server.address, resume="_____!ablyjs_test_fake-key____") as client:
+    with WsClient(server.address, resume="_____!ablyjs_test_fake-key____") as client:
         assert client.connected["error"]["code"] == 80018
         assert client.connected["error"]["statusCode"] == 400
 
 
 def test_a_closed_connection_cannot_be_resumed(server):
-    client = RawClient(server.address)
+    client = WsClient(server.address)
     client.close()
-    with RawClient(server.address, resume=client.connection_key) as again:
+    with WsClient(server.address, resume=client.connection_key) as again:
         assert again.connection_id != client.connection_id
         assert again.connected["error"]["code"] == 80005
 
 
 def test_newer_transport_takes_over_while_the_old_looks_alive(server, channel):
-    with RawClient(server.address) as old, RawClient(server.address, resume=old.connection_key) as new:
+    with WsClient(server.address) as old, WsClient(server.address, resume=old.connection_key) as new:
         assert new.connection_id == old.connection_id
         assert "error" not in new.connected
         new.attach(channel)
@@ -197,7 +197,7 @@ def test_newer_transport_takes_over_while_the_old_looks_alive(server, channel):
 def test_stopping_server_says_so_and_loses_nothing_acknowledged(make_server, channel):
     """Drain: DISCONNECTED with a reason, exit code 0, and the clients go on with the next life."""
     server = make_server()
-    with RawClient(server.address) as watcher:
+    with WsClient(server.address) as watcher:
         publishers, subscribers = started(channel, server.address, count=600, pace_seconds=0.001)
         wait_for_acks(publishers, 200)
         server.terminate()
@@ -242,7 +242,7 @@ def test_second_server_on_the_same_data_is_refused(make_server, channel):
     with pytest.raises(RuntimeError, match="did not get ready") as refusal:
         second.start()
     assert "Traceback" not in str(refusal.value)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.publish(channel, {"data": "still here"})
 
 
@@ -260,7 +260,7 @@ SHORT = "[limits]\nwindow_seconds = 2\nconnection_state_seconds = 1\nmax_idle_in
 def test_cursor_older_than_the_log_is_told_of_lost_continuity(make_server, channel):
     """Promise 5's other half: never a silent gap. What is past its time is gone from history as well."""
     server = make_server(config=SHORT)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         client.publish(channel, {"data": "seen"})
         (seen,) = client.deliveries(channel, 1)
@@ -268,7 +268,7 @@ def test_cursor_older_than_the_log_is_told_of_lost_continuity(make_server, chann
     wait_until(lambda: not history(server.address, channel), what="the end of retention")
 
     def told() -> bool:
-        with RawClient(server.address) as late:
+        with WsClient(server.address) as late:
             attached = late.attach(channel, channelSerial=seen["channelSerial"])
             if attached["flags"] & RESUMED:  # longer than promised is no fault, but then nothing may be missing
                 assert [message["data"] for message in late.deliveries(channel, 1)] == ["missed"]
@@ -283,10 +283,10 @@ def test_cursor_older_than_the_log_is_told_of_lost_continuity(make_server, chann
 
 def test_connection_lost_beyond_its_state_begins_anew(make_server):
     server = make_server(config=SHORT)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         assert client.connected["connectionDetails"]["connectionStateTtl"] == 1000
     time.sleep(1.5)
-    with RawClient(server.address, resume=client.connection_key) as again:
+    with WsClient(server.address, resume=client.connection_key) as again:
         assert again.connection_id != client.connection_id
         assert again.connected["error"]["code"] == 80005
         assert again.connected["error"]["statusCode"] == 400

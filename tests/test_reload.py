@@ -14,10 +14,10 @@ import pytest
 from engine.reloading import SWITCHED
 from tests.harness import KEY, Server, channel_path, request
 from tests.peer import Peer
-from tests.rawclient import Action, RawClient, unique
 from tests.reloads import OUTCOMES, config_of, refused, reload
 from tests.restclient import RestClient
 from tests.ways import refusal, ways
+from tests.wsclient import Action, WsClient, unique
 
 GRANTED = "granted"
 PATIENT = "handshake_seconds = 600"
@@ -38,9 +38,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def live(running: Server) -> Iterator[RawClient]:
+def live(running: Server) -> Iterator[WsClient]:
     """A client that was there before, and has published to GRANTED: by the short way from then on."""
-    with RawClient(running.address) as client:
+    with WsClient(running.address) as client:
         client.publish(GRANTED, {"data": "x"})
         yield client
 
@@ -52,7 +52,7 @@ def rest_publish(server: Server, messages: object, channel: str | None = None) -
     return request(server.address, "POST", channel_path(channel or unique("room")), messages)
 
 
-def small_messages(server: Server, live: RawClient) -> None:
+def small_messages(server: Server, live: WsClient) -> None:
     told = live.expect(Action.CONNECTED)["connectionDetails"]
     assert told["maxMessageSize"] == 100, "who is there is told of it"
     with ways(server) as each:
@@ -62,14 +62,14 @@ def small_messages(server: Server, live: RawClient) -> None:
     assert refused(lambda: live.publish(GRANTED, {"data": "x" * 200})) == 40009
 
 
-def small_frames(server: Server, live: RawClient) -> None:
-    with RawClient(server.address) as client:
+def small_frames(server: Server, live: WsClient) -> None:
+    with WsClient(server.address) as client:
         assert client.connected["connectionDetails"]["maxFrameSize"] == 2048
         client.send_raw("x" * 3000)
         assert client.expect(Action.ERROR)["error"]["code"] == 40009
 
 
-def few_together(server: Server, live: RawClient) -> None:
+def few_together(server: Server, live: WsClient) -> None:
     many = [{"data": "x"}] * 3
     with ways(server) as each:
         for way in each:
@@ -78,38 +78,38 @@ def few_together(server: Server, live: RawClient) -> None:
     assert refused(lambda: live.publish(GRANTED, *many)) == 40034
 
 
-def one_channel_each(server: Server, live: RawClient) -> None:
-    with RawClient(server.address) as client:
+def one_channel_each(server: Server, live: WsClient) -> None:
+    with WsClient(server.address) as client:
         for each in (client, live):
             each.attach(unique("first"))
             assert refused(lambda each=each: each.attach(unique("second"))) == 90010  # type: ignore[misc]
 
 
-def one_attachment(server: Server, live: RawClient) -> None:
+def one_attachment(server: Server, live: WsClient) -> None:
     live.attach(unique("first"))
     assert refused(lambda: live.attach(unique("second"))) == 50004
 
 
 def newcomer(server: Server) -> int:
     """The code with which one more is turned away."""
-    with RawClient(server.address, greet=False) as client:
+    with WsClient(server.address, greet=False) as client:
         return int(client.receive()["error"]["code"])
 
 
-def one_connection(server: Server, live: RawClient) -> None:
+def one_connection(server: Server, live: WsClient) -> None:
     assert newcomer(server) == 50004
 
 
-def one_open_channel(server: Server, live: RawClient) -> None:
+def one_open_channel(server: Server, live: WsClient) -> None:
     assert refused(lambda: live.attach(unique("another"))) == 50004
 
 
-def health(server: Server, live: RawClient) -> None:
+def health(server: Server, live: WsClient) -> None:
     _, told, _ = request(server.address, "GET", "/health")
     assert (told["ringBytesMost"], told["partBytesMost"]) == (1 << 21, 9 << 20)
 
 
-def little_on_its_way(server: Server, live: RawClient) -> None:
+def little_on_its_way(server: Server, live: WsClient) -> None:
     """Where one waits for its channel to be read back, others find too much on its way already."""
     spec = {"channels": [unique("room") for _ in range(50)], "messages": {"data": "x"}}
     _, answer, _ = request(server.address, "POST", "/messages", spec)
@@ -117,30 +117,30 @@ def little_on_its_way(server: Server, live: RawClient) -> None:
     assert set(codes) == {0, 42910}, codes
 
 
-def few_ids(server: Server, live: RawClient) -> None:
+def few_ids(server: Server, live: WsClient) -> None:
     assert refused(lambda: rest_publish(server, [{"data": "x"}] * 5)) == 42910
     assert refused(lambda: live.publish(GRANTED, *[{"data": "x"}] * 5)) == 42910
 
 
-def small_bodies(server: Server, live: RawClient) -> None:
+def small_bodies(server: Server, live: WsClient) -> None:
     for short in (True, False):
         with RestClient(server.address, short=short) as rest:
             answer = rest.post(unique("room"), {"data": "x", "extras": {"headers": {"x": "y" * 3000}}})
             assert answer.refusal == (413, 40009)
 
 
-def small_heads(server: Server, live: RawClient) -> None:
+def small_heads(server: Server, live: WsClient) -> None:
     assert request(server.address, "GET", "/time", headers={"X-Padding": "x" * 3000})[0] == 431
 
 
-def little_patience(server: Server, live: RawClient) -> None:
+def little_patience(server: Server, live: WsClient) -> None:
     with Peer(server.address) as silent:
         assert silent.hears_end(), "it would have had ten minutes"
 
 
-def slow_connections(server: Server, live: RawClient) -> None:
+def slow_connections(server: Server, live: WsClient) -> None:
     """A message a second, by the general quota, for who was there, too: a minute's worth at once, and then no more."""
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         assert client.connected["connectionDetails"]["maxInboundRate"] == 1
         client.publish(GRANTED, *[{"data": "x"}] * 60)
         assert refused(lambda: client.publish(GRANTED, {"data": "x"})) == 42911
@@ -148,11 +148,11 @@ def slow_connections(server: Server, live: RawClient) -> None:
     assert refused(lambda: live.publish(GRANTED, {"data": "x"})) == 42911
 
 
-def one_connection_of_the_app(server: Server, live: RawClient) -> None:
+def one_connection_of_the_app(server: Server, live: WsClient) -> None:
     assert newcomer(server) == 40150
 
 
-def a_key_from_anywhere(server: Server, live: RawClient) -> None:
+def a_key_from_anywhere(server: Server, live: WsClient) -> None:
     """As from another machine: over an address of this one that is not loopback's."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -171,7 +171,7 @@ class Probe:
     """What is written in place of a line of BASE, before or behind all of them; and what is found then."""
 
     covers: tuple[str, ...]
-    look: Callable[[Server, RawClient], None]
+    look: Callable[[Server, WsClient], None]
     limits: str = PATIENT
     more: str = ""
     before: str = ""
@@ -202,7 +202,7 @@ PROBES = [
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=[probe.covers[0] for probe in PROBES])
-def test_what_is_switched_holds_from_then_on(running: Server, live: RawClient, probe: Probe) -> None:
+def test_what_is_switched_holds_from_then_on(running: Server, live: WsClient, probe: Probe) -> None:
     try:
         said = reload(running, probe.config)
         assert "reloaded: " in said and "until a restart" not in said, said
@@ -210,7 +210,7 @@ def test_what_is_switched_holds_from_then_on(running: Server, live: RawClient, p
     finally:
         said = reload(running, BASE)
         assert "reloaded: " in said and "until a restart" not in said, said
-    with RawClient(running.address) as client:
+    with WsClient(running.address) as client:
         client.publish(unique("after"), {"data": "x" * 300})
 
 
@@ -254,7 +254,7 @@ def test_what_waits_for_a_restart_is_named_in_the_log_and_left(make_server) -> N
     _, health, _ = request(server.address, "GET", "/health")
     assert health["durability"] == "synced"
     assert request(server.address, "POST", "/apps", {})[0] in (403, 404, 405)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         details = client.connected["connectionDetails"]
         assert (details["connectionStateTtl"], details["maxIdleInterval"]) == (120_000, 15_000)
     assert refused(lambda: rest_publish(server, [{"data": "x"}] * 3)) == 40034, "what can be switched has been"
@@ -276,7 +276,7 @@ def test_what_waits_for_a_restart_is_named_in_the_log_and_left(make_server) -> N
     ],
 )
 def test_a_configuration_with_anything_wrong_changes_nothing(
-    running: Server, live: RawClient, config: str | None, said: str
+    running: Server, live: WsClient, config: str | None, said: str
 ) -> None:
     try:
         if config is None:
@@ -293,7 +293,7 @@ def test_a_configuration_with_anything_wrong_changes_nothing(
 
 def test_whoever_is_connected_notices_nothing_of_reloads(running: Server) -> None:
     room = unique("room")
-    with RawClient(running.address) as reader, RawClient(running.address, format="msgpack") as publisher:
+    with WsClient(running.address) as reader, WsClient(running.address, format="msgpack") as publisher:
         reader.attach(room)
         for n in range(0, 300, 3):
             for i in range(3):
@@ -307,7 +307,7 @@ def test_whoever_is_connected_notices_nothing_of_reloads(running: Server) -> Non
 
 def test_reload_during_shutdown_neither_happens_nor_hurries_it(make_server) -> None:
     server = make_server(config="")
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach("room")
         with Peer(server.address) as half:
             half.send(b"POST /channels/x/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")

@@ -15,9 +15,9 @@ from engine.limits import Limits
 from server.apps import AppsFile, new_key, stored_key
 from tests.harness import Server, history, publish, wait_until
 from tests.journals import floor
-from tests.rawclient import Action, RawClient
 from tests.reloads import config_of, refused, reload, said_since
 from tests.restclient import RestClient
+from tests.wsclient import Action, WsClient
 
 # keys
 
@@ -40,10 +40,10 @@ def keyed(request, make_server, authority) -> tuple[Server, dict[str, Any]]:
 
 def test_keys_come_and_go_with_their_clients(keyed) -> None:
     server, tls = keyed
-    assert refused(lambda: RawClient(server.address, key=TWO, **tls)) == 40101
+    assert refused(lambda: WsClient(server.address, key=TWO, **tls)) == 40101
     with (
-        RawClient(server.address, key=ONE, **tls) as gone,
-        RawClient(server.address, **tls) as other,
+        WsClient(server.address, key=ONE, **tls) as gone,
+        WsClient(server.address, **tls) as other,
         RestClient(server.address, key=ONE, **tls) as rest,
     ):
         gone.publish("room", {"data": "x"})
@@ -52,12 +52,12 @@ def test_keys_come_and_go_with_their_clients(keyed) -> None:
         assert gone.expect(Action.ERROR)["error"]["code"] == 40131
         assert rest.post("room", {"data": "x"}).refusal == (401, 40101)
         other.publish("room", {"data": "x"})
-    assert refused(lambda: RawClient(server.address, key=ONE, **tls)) == 40101
-    with RawClient(server.address, key=TWO, **tls) as new:
+    assert refused(lambda: WsClient(server.address, key=ONE, **tls)) == 40101
+    with WsClient(server.address, key=TWO, **tls) as new:
         new.publish("room", {"data": "x"})
         reload(server, APPS % FULL % "app2.two:another")
         assert new.expect(Action.ERROR)["error"]["code"] == 40101
-    with RawClient(server.address, key="app2.two:another", **tls) as new:
+    with WsClient(server.address, key="app2.two:another", **tls) as new:
         reload(server, APPS % "{ key = 'app2.two:another', enabled = false }")
         assert new.expect(Action.ERROR)["error"]["code"] == 40131
 
@@ -68,15 +68,15 @@ def test_key_also_in_the_keys_file_continues_as_that_one(make_server) -> None:
     with AppsFile(server.data).changing() as apps:
         apps["app2"] = {"keys": [stored_key(made)]}
     reload(server, APPS % FULL % made.text)
-    with RawClient(server.address, key=made.text) as client:
+    with WsClient(server.address, key=made.text) as client:
         reload(server, "")
         client.publish("room", {"data": "x"})
-        assert refused(lambda: RawClient(server.address, key=made.text).close()) == 0
+        assert refused(lambda: WsClient(server.address, key=made.text).close()) == 0
 
 
 def test_other_capabilities_hold_for_clients_of_the_key_at_once(keyed) -> None:
     server, tls = keyed
-    with RawClient(server.address, key=ONE, **tls) as client, RestClient(server.address, key=ONE, **tls) as rest:
+    with WsClient(server.address, key=ONE, **tls) as client, RestClient(server.address, key=ONE, **tls) as rest:
         client.attach("room")
         client.publish("room", {"data": "x"})
         rest.publish("room", {"data": "x"})
@@ -100,7 +100,7 @@ BASE = "[limits]\nwindow_seconds = 3\n"
 
 def test_namespace_is_persisted_from_then_on_even_in_use(make_server) -> None:
     server = make_server(config=BASE)
-    with RawClient(server.address) as reader:
+    with WsClient(server.address) as reader:
         for room in ("chat:1", "other:1"):
             reader.attach(room)
             publish(server.address, room, {"name": "before"})
@@ -136,7 +136,7 @@ def test_journal_doubts_entries_before_a_class_change_once(make_server) -> None:
 def test_channels_that_are_in_use_have_other_limits(make_server, more: str) -> None:
     server = make_server(config="")
     room, other_room = "chat:room", "other:room"
-    with RawClient(server.address) as reader, RawClient(server.address) as live:
+    with WsClient(server.address) as reader, WsClient(server.address) as live:
         reader.attach(room)
         for each in (room, other_room):
             live.publish(each, {"data": "x" * 50})
@@ -207,13 +207,13 @@ def test_new_handshakes_use_the_new_certificate(make_server, certificates, asked
     first = issue(root, cert, key)
     server = make_server(arguments=["--tls-cert", str(cert), "--tls-key", str(key)], config="")
     assert shown(server) == first
-    with RawClient(server.address, tls=client) as before:
+    with WsClient(server.address, tls=client) as before:
         before.attach("room")
         second = issue(root, cert, key)
         if asked:
             reload(server)
         wait_until(lambda: shown(server) == second, what="the new certificate")
-        with RawClient(server.address, tls=client) as after:
+        with WsClient(server.address, tls=client) as after:
             after.publish("room", {"data": "x"})
         assert before.deliveries("room", 1)
 
@@ -228,7 +228,7 @@ def test_a_certificate_that_cannot_be_used_changes_nothing(make_server, certific
     if asked:
         config_of(server).write_text("[limits]\nmessages_per_publish = 2\n")
         assert "nothing has changed: tls_key: " in reload(server)
-        with RawClient(server.address, tls=trusting(root)) as client:
+        with WsClient(server.address, tls=trusting(root)) as client:
             client.publish("room", *[{"data": "x"}] * 3)
     said = said_since(server, before, "was not reloaded: tls_key: ")
     assert "is not the key of the certificate" in said

@@ -14,10 +14,10 @@ import pytest
 
 from tests.harness import Server, request, token
 from tests.proxy import ChaosProxy
-from tests.rawclient import Action, GoneError, RawClient, RefusedError, unique
 from tests.returning import settle_and_check
 from tests.test_recovery import started, wait_for_acks
 from tests.ways import Way, refusal, ways
+from tests.wsclient import Action, GoneError, RefusedError, WsClient, unique
 
 MakeServer = Callable[..., Server]
 TLS = pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
@@ -69,7 +69,7 @@ def test_nobody_takes_the_ids_of_somebody_else_s_connection(
     with ways(server, tls) as each:
         for number, way in enumerate(each):
             channel = unique(f"victim{number}")
-            with RawClient(server.address, tls=tls) as victim:
+            with WsClient(server.address, tls=tls) as victim:
                 victim.publish(channel, {"data": "0"})
                 own = victim.connection_id
                 for base in (f"{own}:1", f"{own}:007", f"{own}:{10**18}", f"{own}:{10**30}"):
@@ -91,7 +91,7 @@ def test_ids_that_only_look_alike_are_anybody_s(
     both: list[tuple[Server, ssl.SSLContext | None]], secured: bool
 ) -> None:
     server, tls = both[secured]
-    with ways(server, tls) as each, RawClient(server.address, tls=tls) as other:
+    with ways(server, tls) as each, WsClient(server.address, tls=tls) as other:
         own = other.connection_id
         for way in each:
             channel = unique("alike")
@@ -118,7 +118,7 @@ def test_own_ids_are_accepted_with_the_connection_or_its_key(
     with ways(server, tls) as each:
         for way in each:
             channel = unique("own")
-            with RawClient(server.address, tls=tls) as other:
+            with WsClient(server.address, tls=tls) as other:
                 client = way.client or other
                 key = {} if way.client is not None else {"connectionKey": client.connection_key}
                 first = client.publish(channel, {"data": "mine"})
@@ -222,7 +222,7 @@ def test_ephemeral_messages_have_ids_like_all_others(
         for way in each:
             channel = f"{namespace}:{unique('ephemeral')}"
             message = {"id": "e", "data": "once", "extras": {"ephemeral": True}}
-            with RawClient(server.address, tls=tls) as reader:
+            with WsClient(server.address, tls=tls) as reader:
                 reader.attach(channel)
                 first = way.publish(channel, message)
                 assert way.publish(channel, message) == first
@@ -247,7 +247,7 @@ def test_restarted_count_is_refused_and_a_repeat_acknowledged(
     """Two clients with one key, or one that forgot how far it had counted: their messages are others."""
     server, tls = both[secured]
     channel = f"{namespace}:{unique('recover')}"
-    with RawClient(server.address, format=format, tls=tls) as client:
+    with WsClient(server.address, format=format, tls=tls) as client:
         sent = [
             [{"data": "a"}],
             [{"data": "b"}, {"data": "c"}],
@@ -260,7 +260,7 @@ def test_restarted_count_is_refused_and_a_repeat_acknowledged(
         last = client.next_serial
         key = client.connection_key
     for parameter in ("resume", "recover"):
-        with RawClient(server.address, format=format, tls=tls, **{parameter: key}) as again:
+        with WsClient(server.address, format=format, tls=tls, **{parameter: key}) as again:
             assert again.connection_id == client.connection_id
             key = again.connection_key
             again.next_serial = 0
@@ -289,10 +289,10 @@ def test_publishes_behind_a_lookup_keep_their_order(
     """The journal is asked for the first of a repeat; whatever comes behind is answered, and stored, in its order."""
     server, _ = both[0]
     channel = unique("kept:order")
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         first = [client.publish(channel, {"data": str(n)})[0] for n in range(40)]
         key = client.connection_key
-    with RawClient(server.address, resume=key) as again:
+    with WsClient(server.address, resume=key) as again:
         numbers = [number for n in range(40) for number in (n, 40 + n)]
         for number in numbers:
             again.send_messages(channel, [{"data": str(number)}], msg_serial=number)
@@ -315,9 +315,9 @@ def test_who_a_message_is_from_is_a_part_of_it(
     other = token(server.address, {"*": ["*"]}, client_id="bob")
     named = {} if client_id is None else {"clientId": client_id}
     with (
-        RawClient(server.address, key=None, accessToken=mine) as ann,
-        RawClient(server.address, key=None, accessToken=other) as bob,
-        RawClient(server.address) as anybody,
+        WsClient(server.address, key=None, accessToken=mine) as ann,
+        WsClient(server.address, key=None, accessToken=other) as bob,
+        WsClient(server.address) as anybody,
     ):
         first = ann.publish(channel, {"id": "x", "data": "hi", **named})
         assert (
@@ -345,13 +345,13 @@ def test_after_a_crash_a_repeat_is_known_by_its_content_too(
     server = make_server(config=SMALL, arguments=arguments if secured else [])
     channel = unique("crash")
     sent = [[{"data": str(n)}] if n % 3 else [{"data": str(n)}, {"data": "b"}] for n in range(30)]
-    with RawClient(server.address, format=format, tls=tls) as client:
+    with WsClient(server.address, format=format, tls=tls) as client:
         first = [client.publish(channel, *messages) for messages in sent]
         own = client.publish(channel, {"id": "own", "data": "x"})
     server.restart()
     with (
-        RawClient(server.address, format=format, tls=tls) as fresh,
-        RawClient(server.address, format=format, tls=tls, resume=client.connection_key) as again,
+        WsClient(server.address, format=format, tls=tls) as fresh,
+        WsClient(server.address, format=format, tls=tls, resume=client.connection_key) as again,
     ):
         assert again.connection_id == client.connection_id
         new = fresh.publish(channel, {"data": "fresh"})

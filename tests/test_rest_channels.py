@@ -19,9 +19,9 @@ from server.realtime.attachment import Attachment
 from server.rest.channels import metrics
 from tests import harness
 from tests.harness import request
-from tests.rawclient import Action, RawClient
 from tests.rest_server import Server, code_of, value_of
 from tests.test_sequencer import partition
+from tests.wsclient import Action, WsClient
 
 POLICY = Policy("synced", "w", 120_000, "abcd1234")
 
@@ -154,7 +154,7 @@ def shown_metrics(server: harness.Server, channel: str) -> dict[str, int]:
 
 
 def test_status_follows_who_attaches_and_who_leaves(server: harness.Server, channel: str) -> None:
-    with RawClient(server.address) as both, RawClient(server.address) as reader:
+    with WsClient(server.address) as both, WsClient(server.address) as reader:
         both.attach(channel)
         reader.attach(channel, flags=int(Flag.SUBSCRIBE))
         found = shown_metrics(server, channel)
@@ -172,7 +172,7 @@ def test_status_follows_who_attaches_and_who_leaves(server: harness.Server, chan
 
 def test_a_batch_is_stored_and_delivered_on_each_channel(server: harness.Server, channel: str) -> None:
     names = [f"{channel}:{n}" for n in range(20)]
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(names[7])
         body = [{"channels": names, "messages": [{"data": "x"}, {"data": "y"}]}, {"channels": names[7], "messages": {}}]
         status, told, _ = request(server.address, "POST", "/messages", body)

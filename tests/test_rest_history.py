@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.harness import Server, wait_until
-from tests.rawclient import RawClient
 from tests.restclient import FORMATS, Answer, RestClient
+from tests.wsclient import WsClient
 
 ENTRIES = 5
 LINK = re.compile(r'<\./(messages|history)\?([^,;>]*)>; rel="(\w+)"')
@@ -175,7 +175,7 @@ def test_up_to_an_attach_point(both: Server, rest: RestClient, kept: str) -> Non
         for name in ("from_serial", "fromSerial"):
             assert read(rest, channel, f"{name}={quote(entry)}&limit=2") == whole[place - place % 2 :]
         assert read(rest, channel, f"from_serial={quote(serial)}&limit=3") == whole[place:]
-    with RawClient(both.address) as client:
+    with WsClient(both.address) as client:
         attached = quote(client.attach(channel)["channelSerial"])
         assert read(rest, channel, f"from_serial={attached}") == whole
         assert read(rest, channel, f"from_serial={attached}&end={whole[-1]['timestamp']}") == whole[-2:]
@@ -213,7 +213,7 @@ def test_a_page_in_an_envelope_has_what_it_has_without_one(both: Server, rest: R
 def test_ephemeral_messages_end_no_page_in_memory(both: Server, rest: RestClient, packed: bool, direction: str) -> None:
     """More of them than are looked at in one step of reading."""
     name = f"memory:fleeting-{packed}-{direction}"
-    with RawClient(both.address) as client:
+    with WsClient(both.address) as client:
         client.publish(name, {"data": "first"})
         for _ in range(40):
             client.publish(name, {"data": "x" * 4000, "extras": {"ephemeral": True}})

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.harness import Server, history
-from tests.rawclient import RawClient, RefusedError, unique
 from tests.restclient import FORMATS, WAYS, RestClient
+from tests.wsclient import RefusedError, WsClient, unique
 
 pytestmark = [WAYS, FORMATS]
 
@@ -41,7 +41,7 @@ def test_repeat_has_the_first_answer_and_is_stored_once(
 ) -> None:
     messages = [{"id": name, "data": name} for name in ids]
     body = messages if len(ids) > 1 else messages[0]
-    with RawClient(server.address) as reader:
+    with WsClient(server.address) as reader:
         reader.attach(channel)
         first = rest.publish(channel, body)
         assert len(first["serials"]) == len(ids)
@@ -73,7 +73,7 @@ def test_an_id_is_the_same_over_http_and_on_a_connection(
     def messages(base: str) -> list[dict[str, str]]:
         return [{"id": f"{base}:{n}", "data": base} for n in range(size)]
 
-    with RawClient(server.address, format="msgpack" if rest.packed else "json") as client:
+    with WsClient(server.address, format="msgpack" if rest.packed else "json") as client:
         client.attach(channel)
         there, here = rest.publish(channel, messages("http")), client.publish(channel, *messages("socket"))
         assert client.publish(channel, *messages("http")) == there["serials"]
@@ -95,7 +95,7 @@ def rest_id(size: int) -> str:
 def test_an_id_that_the_server_made_is_one_like_any_other(server: Server, channel: str, rest: RestClient) -> None:
     first = rest.publish(channel, {"data": "x"})
     assert rest.publish(channel, {"id": f"{first['messageId']}:0", "data": "x"})["serials"] == first["serials"]
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         own = client.publish(channel, {"data": "z"})
         again = {"id": f"{client.connection_id}:0:0", "data": "z", "connectionKey": client.connection_key}
         assert rest.publish(channel, again)["serials"] == own
@@ -129,7 +129,7 @@ def test_ids_of_several_are_base_and_place_or_nothing_is_stored(
     assert rest.post(channel, messages).refusal == (400, 40031)
     answer = rest.ask("POST", "/messages", {"channels": [channel], "messages": messages})
     assert (answer.status, answer.value["results"][0]["error"]["code"]) == (201, 40031)
-    with RawClient(server.address) as client, pytest.raises(RefusedError) as refused:
+    with WsClient(server.address) as client, pytest.raises(RefusedError) as refused:
         client.publish(channel, *messages)
     assert refused.value.code == 40031
     assert stored(server, channel) == []

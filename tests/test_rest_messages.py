@@ -12,9 +12,9 @@ import pytest
 
 from engine.limits import UNCOUNTED_BYTES
 from tests.harness import Server, history, request
-from tests.rawclient import RawClient, RefusedError
 from tests.restclient import FORMATS, JSON, MSGPACK, WAYS, RestClient
 from tests.test_apps import make_app
+from tests.wsclient import RefusedError, WsClient
 
 SIZE = 1000  # maxMessageSize of this server: what is beyond it is still small enough for the short way
 AES = "utf-8/cipher+aes-256-cbc"
@@ -91,7 +91,7 @@ def test_message_at_the_size_limit_is_stored_one_byte_more_not(
     assert rest.post(channel, filled(SIZE + 1)).refusal == (400, 40009)
     batch = rest.ask("POST", "/messages", {"channels": [channel], "messages": filled(SIZE + 1)})
     assert batch.value["results"][0]["error"]["code"] == 40009
-    with RawClient(small.address, format="msgpack" if packed else "json") as client:  # it counts as HTTP does
+    with WsClient(small.address, format="msgpack" if packed else "json") as client:  # it counts as HTTP does
         over, fits = filled(SIZE + 1), filled(SIZE)
         with pytest.raises(RefusedError) as refused:
             client.publish(channel, *(over if isinstance(over, list) else [over]))
@@ -118,7 +118,7 @@ def test_what_does_not_count_has_a_bound_of_its_own(
     small: Server, channel: str, rest: RestClient, packed: bool, field: str, code: int
 ) -> None:
     fits = "é" * (UNCOUNTED_BYTES // 2)
-    with RawClient(small.address, format="msgpack" if packed else "json") as client:
+    with WsClient(small.address, format="msgpack" if packed else "json") as client:
         for over in (fits + "x", "x" * 100_000):
             assert rest.post(channel, {"data": "x", field: over}).refusal == (400, code)
             with pytest.raises(RefusedError) as refused:
@@ -158,7 +158,7 @@ def test_of_an_array_with_one_bad_message_nothing_is_stored(
     small: Server, channel: str, rest: RestClient, what: str
 ) -> None:
     wrong, status, code = WRONG[what]
-    with RawClient(small.address) as reader:
+    with WsClient(small.address) as reader:
         reader.attach(channel)
         for place in range(3):
             messages: list[dict[str, Any]] = [{"data": "x"} for _ in range(3)]
@@ -218,7 +218,7 @@ PAYLOADS: dict[str, Form] = {
 def test_payloads_are_untouched_in_the_form_of_each_format(
     small: Server, channel: str, rest: RestClient, packed: bool
 ) -> None:
-    with RawClient(small.address) as as_json, RawClient(small.address, format="msgpack") as as_msgpack:
+    with WsClient(small.address) as as_json, WsClient(small.address, format="msgpack") as as_msgpack:
         for reader in (as_json, as_msgpack):
             reader.attach(channel)
         for name, forms in PAYLOADS.items():
@@ -252,7 +252,7 @@ def test_objects_and_arrays_become_json_text(small: Server, channel: str, rest: 
 def test_a_message_may_be_empty_and_null_is_nothing(small: Server, channel: str, rest: RestClient) -> None:
     fields = ("id", "name", "data", "encoding", "clientId", "extras", "connectionKey", "action")
     empty: list[Any] = [{}, {"data": None}, dict.fromkeys(fields), [{}, {"data": None}, {"extras": {}}]]
-    with RawClient(small.address) as reader:
+    with WsClient(small.address) as reader:
         reader.attach(channel)
         for body in empty:
             rest.publish(channel, body)
@@ -328,9 +328,9 @@ def test_a_compressed_body_is_refused_and_not_stored_as_it_is(
 @FORMATS
 def test_a_publish_for_a_connection_is_that_connections(small: Server, channel: str, rest: RestClient) -> None:
     with (
-        RawClient(small.address, clientId="alice", echo="false") as alice,
-        RawClient(small.address) as nobody,
-        RawClient(small.address) as other,
+        WsClient(small.address, clientId="alice", echo="false") as alice,
+        WsClient(small.address) as nobody,
+        WsClient(small.address) as other,
     ):
         for client in (alice, nobody, other):
             client.attach(channel)
@@ -356,11 +356,11 @@ def test_a_key_that_is_of_no_live_connection_publishes_nothing(small: Server, ch
     def refused(key: str) -> bool:
         return rest.post(channel, {"data": "x", "connectionKey": key}).refusal == (400, 40006)
 
-    with RawClient(small.address) as live:
-        closed = RawClient(small.address)
+    with WsClient(small.address) as live:
+        closed = WsClient(small.address)
         closed.close()
         app = make_app(small, {})
-        with RawClient(small.address, key=app["keys"][0]["keyStr"]) as foreign:
+        with WsClient(small.address, key=app["keys"][0]["keyStr"]) as foreign:
             assert refused(foreign.connection_key)
         right = live.connection_key
         for key in (closed.connection_key, live.connection_id, right[:-1], right + "x", right.swapcase(), "", "a!b"):
@@ -373,13 +373,13 @@ def test_a_key_that_is_of_no_live_connection_publishes_nothing(small: Server, ch
 
 
 def test_connection_key_works_while_it_can_be_resumed(small: Server, channel: str) -> None:
-    with RestClient(small.address) as rest, RawClient(small.address) as client:
+    with RestClient(small.address) as rest, WsClient(small.address) as client:
         key = client.connection_key
         body = {"data": "x", "connectionKey": key}
         rest.publish(channel, body)
         client.drop()
         rest.publish(channel, body)
-        with RawClient(small.address, resume=key) as again:
+        with WsClient(small.address, resume=key) as again:
             rest.publish(channel, {"data": "x", "connectionKey": again.connection_key})
             rest.publish(channel, body)  # of a client that has not seen its new one yet
             again.close()

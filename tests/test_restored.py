@@ -21,7 +21,7 @@ import pytest
 from engine.journal.store import META, RocksStore
 from tests.checker import Attached, Delivered, Outcome, PublisherLog, Sent, Stored, SubscriberLog, check
 from tests.harness import Server, channel_path, request, wait_until
-from tests.rawclient import RESUMED, RawClient
+from tests.wsclient import RESUMED, WsClient
 
 FORMATS = ("json", "msgpack")
 CLASSES = ("", "kept:", "written:")  # the ways in which messages are stored
@@ -43,8 +43,8 @@ class House:
     tls: ssl.SSLContext | None = None
     format: str = "json"
 
-    def client(self, **params: Any) -> RawClient:
-        return RawClient(self.server.address, format=self.format, tls=self.tls, **params)
+    def client(self, **params: Any) -> WsClient:
+        return WsClient(self.server.address, format=self.format, tls=self.tls, **params)
 
     def get(self, path: str, **query: str) -> tuple[int, Any, list[str]]:
         parameters = f"?{urllib.parse.urlencode(query)}" if query else ""
@@ -91,9 +91,9 @@ class Story:
     quiet: str = ""  # and to a channel in which nothing was said
     page_before: str = ""  # the next page of a history that began then
     page: str = ""
-    early: RawClient | None = None
-    moved: RawClient | None = None  # opened before, resumed in the lost life
-    late: RawClient | None = None
+    early: WsClient | None = None
+    moved: WsClient | None = None  # opened before, resumed in the lost life
+    late: WsClient | None = None
     follower: Follower | None = None
     sent: list[Sent] = field(default_factory=list)
 
@@ -271,7 +271,7 @@ def test_an_id_of_the_lost_life_is_a_new_one(story):
 @pytest.mark.parametrize("hot", [False, True], ids=["cold copy", "hot copy"])
 def test_two_servers_on_copies_know_only_their_own_places(make_server, tmp_path, channel, hot):
     first = make_server()
-    with RawClient(first.address) as client:
+    with WsClient(first.address) as client:
         client.attach(channel)
         client.publish(channel, {"data": "n1"})
         common = client.deliveries(channel, 1)[0]["channelSerial"]
@@ -285,19 +285,19 @@ def test_two_servers_on_copies_know_only_their_own_places(make_server, tmp_path,
     with second:
         given = {}
         for server in (first, second):
-            with RawClient(server.address) as client:
+            with WsClient(server.address) as client:
                 assert client.attach(channel, channelSerial=common)["flags"] & RESUMED
                 client.publish(channel, {"data": "n2"}, {"data": "n3"})
                 client.publish(channel, {"data": "n4"})
                 given[server] = client.deliveries(channel, 3)[0]["channelSerial"], client.connection_key
         for server, other in ((first, second), (second, first)):
             place, key = given[other]
-            with RawClient(server.address, resume=key) as client:
+            with WsClient(server.address, resume=key) as client:
                 assert client.connected["error"]["code"] == 80005
                 told = client.attach(channel, channelSerial=place)
                 assert (bool(told["flags"] & RESUMED), told["error"]["code"]) == (False, 90003)
             place, key = given[server]
-            with RawClient(server.address, resume=key) as client:
+            with WsClient(server.address, resume=key) as client:
                 assert "error" not in client.connected
                 assert client.attach(channel, channelSerial=place)["flags"] & RESUMED
                 assert [message["data"] for message in client.deliveries(channel, 1)] == ["n4"]
@@ -318,7 +318,7 @@ def test_unaffected_client_is_told_nothing_after_many_starts(make_server, channe
     places: dict[str, str] = {}
 
     def attach(name: str, **fields: Any) -> list[str]:
-        with RawClient(server.address) as client:
+        with WsClient(server.address) as client:
             given = {"channelSerial": places[name]} if name in places else fields
             told = client.attach(name, **given)
             assert bool(told["flags"] & RESUMED) == ("channelSerial" in given), name
@@ -349,7 +349,7 @@ def test_unaffected_client_is_told_nothing_after_many_starts(make_server, channe
 def test_place_after_an_unstored_message_is_known_later(make_server, channel, ended):
     """An ephemeral message has a serial, but the journal has no entry of it: how far serials went is noted."""
     server = make_server()
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         client.publish(channel, {"data": "stored"})
         client.publish(channel, {"data": "fleeting", "extras": {"ephemeral": True}})
@@ -358,7 +358,7 @@ def test_place_after_an_unstored_message_is_known_later(make_server, channel, en
         wait_until(lambda: _noted(server) >= place.partition("@")[0], what="the note", seconds=20)
     ended(server)
     server.start()
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         told = client.attach(channel, channelSerial=place)
         assert told["flags"] & RESUMED and "error" not in told
 
@@ -379,21 +379,21 @@ def _noted(server: Server) -> str:
 def test_older_server_s_places_are_resumed_as_far_as_stored(make_server, channel):
     """It knew one life of its log, and did not say how far that went; nor when it gave out its last key."""
     server = make_server()
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         House(server).publish(channel, 1, 3)
         first, _, last = client.deliveries(channel, 3)
     server.stop()
     _as_left_by_an_older_one(server.data)
     server.start()
-    with RawClient(server.address, resume=client.connection_key) as again:
+    with WsClient(server.address, resume=client.connection_key) as again:
         assert again.connection_id == client.connection_id
         told = again.attach(channel, channelSerial=first["channelSerial"])
         assert told["flags"] & RESUMED
         assert [message["data"] for message in again.deliveries(channel, 2)] == ["n2", "n3"]
     number, _, series = last["channelSerial"].partition("@")
     beyond = f"{int(number[:15]) + 1:015d}{number[15:]}@{series}"
-    with RawClient(server.address) as again:
+    with WsClient(server.address) as again:
         assert again.attach(channel, channelSerial=beyond)["error"]["code"] == 90003
 
 

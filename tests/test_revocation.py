@@ -25,8 +25,8 @@ from server.datadir import DataDirectory
 from server.rest.revoking import Revoker, begin, dump, read
 from tests.harness import Server, request
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient
 from tests.test_protocol import ended_with, refusal, until_pong
+from tests.wsclient import Action, WsClient
 
 NOW = 1_700_000_000_000
 HOUR = 3_600_000
@@ -389,8 +389,8 @@ def rest_code(server: Server, token: str) -> int:
     return 200 if status == 200 else int(body["error"]["code"])
 
 
-def connect(server: Server, token: str) -> RawClient:
-    return RawClient(server.address, key=None, access_token=token)
+def connect(server: Server, token: str) -> WsClient:
+    return WsClient(server.address, key=None, access_token=token)
 
 
 @pytest.mark.parametrize("kind", ["client", "key", "channel"])
@@ -416,8 +416,8 @@ def test_live_connections_and_rest_end_and_others_go_on(own: Server, kind: str) 
 def test_token_ends_only_for_its_revocation_targets(own: Server) -> None:
     wild = token(own, clientId="*")
 
-    def as_whom(client_id: str) -> RawClient:
-        return RawClient(own.address, key=None, access_token=wild, clientId=client_id)
+    def as_whom(client_id: str) -> WsClient:
+        return WsClient(own.address, key=None, access_token=wild, clientId=client_id)
 
     with as_whom("frank") as frank, as_whom("grace") as grace:
         revoke(own, "clientId:frank")

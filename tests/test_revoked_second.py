@@ -16,9 +16,9 @@ import pytest
 
 from tests.harness import Server, request
 from tests.jwts import jwt
-from tests.rawclient import Action, GoneError, RawClient, RefusedError, Served
 from tests.restclient import Answer, RestClient
 from tests.test_protocol import ended_with
+from tests.wsclient import Action, GoneError, RefusedError, Served, WsClient
 
 REVOCABLE = "app1.rev:topsecret"
 CONFIG = """
@@ -29,7 +29,7 @@ keys = [{ key = "app1.rev:topsecret", revocable_tokens = true }]
 
 
 class WithTokens(Served):
-    def connect(self, token: str, format: str = "json") -> RawClient:
+    def connect(self, token: str, format: str = "json") -> WsClient:
         return self.client(format, key=None, access_token=token)
 
     def revoke(self, client_id: str) -> None:

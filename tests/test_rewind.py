@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.harness import Server
-from tests.rawclient import HAS_BACKLOG, RESUMED, Action, Served
+from tests.wsclient import HAS_BACKLOG, RESUMED, Action, Served
 
 CONFIG = """
 [limits]

@@ -18,7 +18,7 @@ import pytest
 
 from tests.checker import Attached, Delivered, Outcome, PublisherLog, Sent, Stored, SubscriberLog, check
 from tests.harness import KEY, Server, request
-from tests.rawclient import HAS_BACKLOG, RESUMED, Action, RawClient
+from tests.wsclient import HAS_BACKLOG, RESUMED, Action, WsClient
 
 PUBLISH, SUBSCRIBE = 1 << 17, 1 << 18
 FULL, MUTE, DEAF = ["*"], ["subscribe"], ["publish"]
@@ -53,9 +53,9 @@ class House:
         self.server, self.tls = server, tls
         self._tokens: dict[str, str] = {}
 
-    def client(self, format: str, operations: list[str] = FULL, **params: Any) -> RawClient:
+    def client(self, format: str, operations: list[str] = FULL, **params: Any) -> WsClient:
         given = {"key": None, "access_token": self.token(operations), **params}
-        return RawClient(self.server.address, format=format, tls=self.tls, **given)
+        return WsClient(self.server.address, format=format, tls=self.tls, **given)
 
     def token(self, operations: list[str]) -> str:
         """One that permits this on every channel, in every qualifier."""
@@ -81,12 +81,12 @@ class House:
             path = f"/channels/{channel}/{rest[0]}" if rest else None
         return found
 
-    def auth(self, client: RawClient, operations: list[str]) -> None:
+    def auth(self, client: WsClient, operations: list[str]) -> None:
         client.send({"action": Action.AUTH, "auth": {"accessToken": self.token(operations)}})
         assert client.expect(Action.CONNECTED)["connectionId"] == client.connection_id
 
 
-def publish(client: RawClient, channel: str, first: int, last: int, **fields: Any) -> None:
+def publish(client: WsClient, channel: str, first: int, last: int, **fields: Any) -> None:
     """Each a publish of its own, many at once."""
     for n in range(first, last + 1):
         client.send_messages(channel, [{"data": f"{n}", **fields}])
@@ -96,7 +96,7 @@ def publish(client: RawClient, channel: str, first: int, last: int, **fields: An
         count -= answer["count"]
 
 
-def numbers(client: RawClient, channel: str, count: int) -> list[int]:
+def numbers(client: WsClient, channel: str, count: int) -> list[int]:
     return [int(message["data"]) for message in client.deliveries(channel, count)]
 
 
@@ -106,7 +106,7 @@ def taken(told: dict[str, Any]) -> set[str]:
     return set(told["error"]["message"].partition(" permit ")[2].rpartition(" on ")[0].split(", "))
 
 
-def nothing_more(client: RawClient) -> list[dict[str, Any]]:
+def nothing_more(client: WsClient) -> list[dict[str, Any]]:
     """What comes before the answer to a ping."""
     client.send({"action": Action.HEARTBEAT, "id": "ping"})
     client.expect(Action.HEARTBEAT)

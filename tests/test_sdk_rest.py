@@ -11,9 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.harness import KEY, Server, history, request, token
-from tests.rawclient import RawClient
 from tests.sdk.driving import SDKS, Driver, SdkError, binary, driver_of, structure, text
 from tests.test_apps import make_app
+from tests.wsclient import WsClient
 
 pytestmark = [pytest.mark.sdk, pytest.mark.parametrize("packed", [False, True], ids=["json", "msgpack"])]
 
@@ -115,7 +115,7 @@ def test_statistics_come_in_pages(driver: Driver, dev: Server, packed: bool) -> 
 
 
 def test_a_channels_status_says_who_is_there(driver: Driver, server: Server, channel: str, packed: bool) -> None:
-    with RawClient(server.address) as both, RawClient(server.address) as reader:
+    with WsClient(server.address) as both, WsClient(server.address) as reader:
         both.attach(channel)
         reader.attach(channel, flags=1 << 18)
         told = driver.rest("status", server.port, packed, channel=channel)
@@ -186,7 +186,7 @@ def test_a_batch_tells_of_each_channel(driver: Driver, server: Server, channel: 
         {"channels": [f"{channel}:a"], "messages": [{"name": "3", "data": "x"}]},
     ]
     with contextlib.ExitStack() as readers:
-        reader = readers.enter_context(RawClient(server.address))
+        reader = readers.enter_context(WsClient(server.address))
         reader.attach(f"{channel}:a")
         if driver.speaks("rest_batch"):
             told = driver.rest("batch", server.port, packed, credentials=mine, specs=specs)

@@ -17,7 +17,7 @@ from server.conceal import hide_arguments
 from tests.harness import Server, request
 from tests.jwts import jwt
 from tests.peer import all_said_to
-from tests.rawclient import Action, GoneError, RawClient, RefusedError
+from tests.wsclient import Action, GoneError, RefusedError, WsClient
 
 
 def said_over_http(server: Server, method: str, path: str, headers: dict[str, str], body: object = None) -> str:
@@ -30,7 +30,7 @@ def said_over_http(server: Server, method: str, path: str, headers: dict[str, st
 
 def said_over_websocket(server: Server, **params: str) -> str:
     try:
-        with RawClient(server.address, greet=False, **params) as client:
+        with WsClient(server.address, greet=False, **params) as client:
             return str(client.receive())
     except (GoneError, RefusedError) as error:
         return str(error)
@@ -63,7 +63,7 @@ def test_what_clients_present_is_repeated_nowhere(make_server) -> None:
         said.append(said_over_http(server, "GET", "/channels/room?x", {"Authorization": f"Bearer {credential}"}))
         said.append(said_over_http(server, "GET", f"/channels/room?access_token={credential}&limit=x", {}))
         said.append(said_over_websocket(server, key=None, access_token=credential, format="nonsense"))
-        with RawClient(server.address, key=good) as client:
+        with WsClient(server.address, key=good) as client:
             client.send({"action": Action.AUTH, "auth": {"accessToken": credential + "x"}})
             said.append(str(client.expect(Action.ERROR, Action.CONNECTED, Action.DISCONNECTED)).replace(credential, ""))
     body = {"keyName": "app1.key1", "timestamp": 1, "nonce": "0123456789abcdef", "mac": wrong}

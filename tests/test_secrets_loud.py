@@ -24,8 +24,8 @@ import pytest
 from tests.harness import Address, request, token, wait_until
 from tests.jwts import jwt
 from tests.peer import Peer, all_said_to
-from tests.rawclient import Action, GoneError, RawClient, unique
 from tests.test_protocol import until_pong
+from tests.wsclient import Action, GoneError, WsClient, unique
 
 KEY = "app1.key1:secret"  # what the helpers of tests use
 OTHER = "app2.key2:aSecretOfTheFile17"
@@ -128,7 +128,7 @@ def by_websocket(address: Address, wrong: list[str]) -> list[str]:
     """Every error that was said."""
     heard: list[str] = []
 
-    def listen(client: RawClient) -> None:
+    def listen(client: WsClient) -> None:
         with contextlib.suppress(GoneError):
             for message in until_pong(client):
                 if "error" in message:
@@ -137,19 +137,19 @@ def by_websocket(address: Address, wrong: list[str]) -> list[str]:
     for given in wrong:
         for name in ("key", "access_token", "accessToken", "resume", "recover"):
             params: dict[str, Any] = {"key": None} if name in ("access_token", "accessToken") else {}
-            client = RawClient(address, greet=False, **{**params, name: given})
+            client = WsClient(address, greet=False, **{**params, name: given})
             heard.append(str(error) if (error := client.receive().get("error")) else "")
             client.drop()
-        with RawClient(address, key=None, access_token=jwt()) as client:
+        with WsClient(address, key=None, access_token=jwt()) as client:
             client.send({"action": Action.AUTH, "auth": {"accessToken": given}})
             listen(client)
-        with RawClient(address) as client:
+        with WsClient(address) as client:
             client.send({"action": Action.AUTH, "auth": given})
             listen(client)
-        with RawClient(address) as client:
+        with WsClient(address) as client:
             client.send_raw('{"action":17,"auth":{"accessToken":"' + given)
             listen(client)
-        with RawClient(address) as client, contextlib.suppress(GoneError):
+        with WsClient(address) as client, contextlib.suppress(GoneError):
             client.write(b"\xff\xff" + given.encode())  # no frame at all
             listen(client)
     return heard
@@ -163,7 +163,7 @@ def test_no_secret_is_ever_seen_again(loud: Loud) -> None:
         "targets": [f"clientId:{orjson.loads(base64.b64decode(revoked.split('.')[1] + '=='))['x-ably-clientId']}"]
     }
     assert request(address, "POST", "/keys/app2.key2/revokeTokens", claims, key=OTHER)[0] == 201
-    with RawClient(address) as client:
+    with WsClient(address) as client:
         connection_key = client.connection_key
     wrong = [
         f"app1.key1:{HIDDEN}",  # a right secret with a wrong name

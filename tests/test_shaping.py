@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness import Server, publish
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient
+from tests.wsclient import Action, WsClient
 
 RATE = 800
 # The ring is small, so that who has to wait for long is served from the journal in between.
@@ -47,7 +47,7 @@ def pour(server: Server, channel: str, count: int = COUNT) -> list[str]:
     return names
 
 
-def taken(client: RawClient, channel: str, count: int) -> list[str]:
+def taken(client: WsClient, channel: str, count: int) -> list[str]:
     return [str(message["name"]) for message in client.deliveries(channel, count)]
 
 
@@ -59,7 +59,7 @@ def test_subscriber_gets_its_rate_and_finally_everything(
     server: Server, channel: str, key: str, prefix: str, format: str
 ) -> None:
     name = prefix + channel
-    with RawClient(server.address, key=key, format=format) as client:
+    with WsClient(server.address, key=key, format=format) as client:
         client.attach(name)
         begin = time.monotonic()
         sent = pour(server, name)
@@ -71,7 +71,7 @@ def test_subscriber_gets_its_rate_and_finally_everything(
 
 
 def test_others_do_not_wait_for_one_who_has_to(server: Server, channel: str) -> None:
-    with RawClient(server.address, key="app1.gentle:s") as gentle, RawClient(server.address) as free:
+    with WsClient(server.address, key="app1.gentle:s") as gentle, WsClient(server.address) as free:
         gentle.attach(channel)
         free.attach(channel)
         begin = time.monotonic()
@@ -83,7 +83,7 @@ def test_others_do_not_wait_for_one_who_has_to(server: Server, channel: str) -> 
 
 
 def test_connections_of_one_key_share_its_rate(server: Server, channel: str) -> None:
-    with RawClient(server.address, key="app1.shared:s") as one, RawClient(server.address, key="app1.shared:s") as two:
+    with WsClient(server.address, key="app1.shared:s") as one, WsClient(server.address, key="app1.shared:s") as two:
         for client in (one, two):
             client.attach(channel)
         begin = time.monotonic()
@@ -94,7 +94,7 @@ def test_connections_of_one_key_share_its_rate(server: Server, channel: str) -> 
 
 
 def test_a_rate_comes_with_new_credentials(server: Server, channel: str) -> None:
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         client.send({"action": Action.AUTH, "auth": {"accessToken": jwt(key="app1.gentle:s", client_id="*")}})
         client.expect(Action.CONNECTED)
@@ -105,7 +105,7 @@ def test_a_rate_comes_with_new_credentials(server: Server, channel: str) -> None
 
 
 def test_bytes_count_as_messages_do(server: Server, channel: str) -> None:
-    with RawClient(server.address, key="app1.bytes:s") as client:
+    with WsClient(server.address, key="app1.bytes:s") as client:
         client.attach(channel)
         begin = time.monotonic()
         for number in range(12):
@@ -117,10 +117,10 @@ def test_bytes_count_as_messages_do(server: Server, channel: str) -> None:
 @pytest.mark.parametrize("prefix", ["", "calm:"])
 def test_replay_obeys_the_rate_and_the_client_is_still_heard(server: Server, channel: str, prefix: str) -> None:
     name = prefix + channel
-    with RawClient(server.address, key="app1.gentle:s") as client:
+    with WsClient(server.address, key="app1.gentle:s") as client:
         serial = client.attach(name)["channelSerial"]
     sent = pour(server, name)
-    with RawClient(server.address, key="app1.gentle:s") as client:
+    with WsClient(server.address, key="app1.gentle:s") as client:
         begin = time.monotonic()
         client.attach(name, channelSerial=serial)
         client.publish(f"{channel}-other", {"name": "x"})
@@ -133,7 +133,7 @@ def test_replay_obeys_the_rate_and_the_client_is_still_heard(server: Server, cha
 def test_a_slow_rate_does_not_silence_the_connection(make_server: Callable[..., Server], channel: str) -> None:
     """Answers and heartbeats are no deliveries, and do not wait behind them."""
     server = make_server(config="[limits]\nmax_idle_interval_ms = 3000\n[limits.connection]\nmessages_out = 1\n")
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.attach(channel)
         publish(server.address, channel, [{"name": f"m{number}"} for number in range(20)])
         publish(server.address, channel, {"name": "later"})

@@ -7,9 +7,9 @@ import pytest
 from ext.log.common import share_of
 from ext.log.rate import charge
 from tests.harness import channel_path, request, wait_until
-from tests.rawclient import RawClient, RefusedError
 from tests.restclient import RestClient
 from tests.test_memory_budget import serve  # noqa: F401 - a fixture
+from tests.wsclient import RefusedError, WsClient
 
 ONE, TWO = "app1.key1:secret", "app2.key1:secret"
 IDS, CHANNELS, CONNECTIONS = 400, 40, 24
@@ -28,7 +28,7 @@ class Socket:
     """Publishes over one WebSocket connection: the first of each channel by the long way, the next by the short one."""
 
     def __init__(self, server, key, format, options, *, plain=True):
-        self._client = RawClient(server.address, key=key, format=format, **options)
+        self._client = WsClient(server.address, key=key, format=format, **options)
         self._plain = plain
 
     def publish(self, channel, *messages):
@@ -117,8 +117,8 @@ def test_one_app_cannot_use_up_the_channels_of_all(serve, way, format):  # noqa:
 def test_attach_finds_room_beside_an_app_that_attaches_to_all(serve, format):  # noqa: F811
     server, _ = serve(SHARED + APPS)
     with (
-        RawClient(server.address, key=ONE, format=format) as first,
-        RawClient(server.address, key=TWO, format=format) as second,
+        WsClient(server.address, key=ONE, format=format) as first,
+        WsClient(server.address, key=TWO, format=format) as second,
     ):
         for number in range(CHANNELS * 7 // 8):
             first.attach(f"room-{number}")
@@ -131,9 +131,9 @@ def test_attach_finds_room_beside_an_app_that_attaches_to_all(serve, format):  #
 def test_one_app_cannot_use_up_the_attachments_of_all(serve, format):  # noqa: F811
     server, _ = serve(SHARED + APPS)
     with (
-        RawClient(server.address, key=ONE, format=format) as first,
-        RawClient(server.address, key=ONE, format=format) as again,
-        RawClient(server.address, key=TWO, format=format) as second,
+        WsClient(server.address, key=ONE, format=format) as first,
+        WsClient(server.address, key=ONE, format=format) as again,
+        WsClient(server.address, key=TWO, format=format) as second,
     ):
         for number in range(ATTACHMENTS * 7 // 8):
             (first, again)[number % 2].attach(f"room-{number // 2}")
@@ -159,11 +159,11 @@ def attaches(client, channel):
 @formats
 def test_one_app_cannot_use_up_the_connections_of_all(serve, format):  # noqa: F811
     server, _ = serve(SHARED + APPS)
-    crowd = [RawClient(server.address, key=ONE, format=format) for _ in range(CONNECTIONS * 7 // 8)]
-    with RawClient(server.address, key=ONE, format=format, greet=False) as one_more:
+    crowd = [WsClient(server.address, key=ONE, format=format) for _ in range(CONNECTIONS * 7 // 8)]
+    with WsClient(server.address, key=ONE, format=format, greet=False) as one_more:
         refused = one_more.receive()
     assert (refused["error"]["code"], "its share of" in refused["error"]["message"]) == (50004, True)
-    with RawClient(server.address, key=TWO, format=format) as second:
+    with WsClient(server.address, key=TWO, format=format) as second:
         second.publish("room", {"data": "x"})
     for one in crowd:
         one.drop()

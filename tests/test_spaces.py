@@ -10,8 +10,8 @@ import pytest
 
 from tests.harness import KEY, token
 from tests.jwts import jwt
-from tests.rawclient import Action, RefusedError, Served
 from tests.restclient import RestClient
+from tests.wsclient import Action, RefusedError, Served
 
 AROUND = ["{}\n", " {}", "\t{}\r\n", "\r\n {} \n\n", "\u00a0{}"]
 

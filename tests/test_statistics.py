@@ -17,9 +17,9 @@ from ext.log.counters import Meter
 from server.realtime.actions import Flag
 from tests.harness import request
 from tests.models.statistics import ModelStatistics
-from tests.rawclient import RawClient
 from tests.rest_server import MSGPACK, NOW, Server, code_of, value_of
 from tests.test_apps import make_app
+from tests.wsclient import WsClient
 
 BEGIN = 1_706_972_705_000  # 2024-02-03 15:05:05
 FIXTURE = {
@@ -315,7 +315,7 @@ def test_running_server_counts_and_remembers_over_a_restart(make_server: Any) ->
     server = make_server(arguments=["--dev"])
     app = make_app(server, {"namespaces": [{"id": "p", "persisted": True}]})
     key = app["keys"][0]["keyStr"]
-    with RawClient(server.address, key=key) as publisher, RawClient(server.address, key=key) as reader:
+    with WsClient(server.address, key=key) as publisher, WsClient(server.address, key=key) as reader:
         reader.attach("p:x", flags=int(Flag.SUBSCRIBE))
         publisher.publish("p:x", {"data": "a"}, {"data": "b"})
         publisher.publish("other", {"data": {"slow": "way"}})

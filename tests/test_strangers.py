@@ -11,7 +11,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.harness import KEY
 from tests.peer import PATIENCE, Action
-from tests.rawclient import Served
+from tests.wsclient import Served
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])

@@ -18,10 +18,10 @@ import pytest
 from engine.auth.capability import NAMES
 from tests.harness import Address, Server, channel_path, publish
 from tests.jwts import jwt
-from tests.rawclient import Action, RawClient, RefusedError
 from tests.restclient import RestClient
 from tests.test_guards import ABSENT_MODES, DENIED, MODES
 from tests.test_protocol import until_pong
+from tests.wsclient import Action, RefusedError, WsClient
 
 Outcome = tuple[int, int] | None  # code and status of the refusal; None: it was done
 JSON, MSGPACK = "application/json", "application/x-msgpack"
@@ -96,8 +96,8 @@ def batch(version: str) -> Any:
 # WebSocket
 
 
-def open_client(address: Address, token: str, format: str) -> RawClient:
-    return RawClient(address, key=None, access_token=token, format=format)
+def open_client(address: Address, token: str, format: str) -> WsClient:
+    return WsClient(address, key=None, access_token=token, format=format)
 
 
 def outcome(act: Callable[[], object]) -> Outcome:

@@ -22,9 +22,9 @@ from server.transport.doors import LAST_CALL_SECONDS, Doors
 from tests.checker import Outcome
 from tests.harness import Server, channel_path, history, request
 from tests.peer import Peer
-from tests.rawclient import ATTACH_RESUME, RESUMED, Action, GoneError, RawClient
 from tests.reloads import reload
 from tests.sdk.driving import JAVASCRIPT, Driver, javascript_missing, require
+from tests.wsclient import ATTACH_RESUME, RESUMED, Action, GoneError, WsClient
 
 CROWD = 50
 
@@ -46,7 +46,7 @@ def port_of(listening: socket.socket) -> int:
 def test_a_socket_that_is_handed_over_is_served(make_server: Any, listening: socket.socket) -> None:
     server = make_server(sockets=[listening])
     assert server.port == port_of(listening)
-    with RawClient(server.address) as client:
+    with WsClient(server.address) as client:
         client.publish("room", {"data": "x"})
 
 
@@ -63,7 +63,7 @@ def test_one_is_served_with_tls_where_there_is_a_certificate(
 ) -> None:
     server = make_server(sockets=[listening], arguments=authority[0])
     assert server.url == f"https://127.0.0.1:{port_of(listening)}"
-    with RawClient(server.address, tls=authority[1]) as client:
+    with WsClient(server.address, tls=authority[1]) as client:
         client.publish("room", {"data": "x"})
         reload(server)
         client.publish("room", {"data": "x"})
@@ -139,7 +139,7 @@ class Crowd:
     def __init__(self, server: Server, tls: ssl.SSLContext | None) -> None:
         self._server = server
         self._tls = tls
-        self.clients = [RawClient(server.address, tls=tls) for _ in range(CROWD)]
+        self.clients = [WsClient(server.address, tls=tls) for _ in range(CROWD)]
         for client in self.clients:
             client.attach("room")
         self.cursors = [""] * CROWD
@@ -169,7 +169,7 @@ class Crowd:
             with contextlib.suppress(GoneError):
                 before.expect(Action.DISCONNECTED)
             before.drop()
-            client = self.clients[n] = RawClient(self._server.address, tls=self._tls, resume=before.connection_key)
+            client = self.clients[n] = WsClient(self._server.address, tls=self._tls, resume=before.connection_key)
             assert client.connection_id == before.connection_id and "error" not in client.connected
             assert client.attach("room", channelSerial=self.cursors[n], flags=ATTACH_RESUME)["flags"] & RESUMED
         except BaseException as error:  # told where the test can see it

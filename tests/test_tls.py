@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import channel_path, request, wait_until
 from tests.peer import Peer
-from tests.rawclient import RESUMED, GoneError, RawClient
+from tests.wsclient import RESUMED, GoneError, WsClient
 
 PATIENCE = 20.0
 RING_BYTES = 64 * 1024
@@ -25,7 +25,7 @@ def tls_server(make_server, authority):
 
 
 def speak(server, authority, **options):
-    return RawClient(server.address, tls=authority[1], **options)
+    return WsClient(server.address, tls=authority[1], **options)
 
 
 def published(client, channel, *datas):

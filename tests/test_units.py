@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness import HAND_OVER, KEY, OUT_OF_THE_WAY, READY_SECONDS, publish, request
 from tests.peer import Peer
-from tests.rawclient import Action, RawClient
+from tests.wsclient import Action, WsClient
 
 UNITS = Path(__file__).parent.parent / "docs" / "systemd"
 COMMAND = Path(sys.executable).with_name("unbroken")
@@ -106,7 +106,7 @@ def test_the_units_belong_together() -> None:
 
 def test_example_service_restarts_behind_an_open_port(systemd: StandIn) -> None:
     systemd.start()
-    with RawClient(systemd.address) as client:
+    with WsClient(systemd.address) as client:
         client.attach("room")
         systemd.reload()
         publish(systemd.address, "room", {"name": "one"})
@@ -117,7 +117,7 @@ def test_example_service_restarts_behind_an_open_port(systemd: StandIn) -> None:
             waiting.send(b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             systemd.start()
             assert waiting.answer()[0] == 200
-        with RawClient(systemd.address, resume=client.connection_key) as again:
+        with WsClient(systemd.address, resume=client.connection_key) as again:
             assert again.connection_id == client.connection_id
             again.attach("room", channelSerial=cursor)
             publish(systemd.address, "room", {"name": "two"})

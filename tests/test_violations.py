@@ -7,7 +7,7 @@ import pytest
 
 from tests.harness import wait_until
 from tests.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, message, upgrade
-from tests.rawclient import Served
+from tests.wsclient import Served
 
 LARGE = 512 * 1024  # maxFrameSize
 HELLO = ["101", "CONNECTED"]

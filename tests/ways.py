@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.harness import KEY, Server
-from tests.rawclient import RawClient, RefusedError
 from tests.restclient import RestClient
+from tests.wsclient import RefusedError, WsClient
 
 Message = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ Message = Mapping[str, Any]
 class Way:
     name: str
     publish: Callable[..., list[str]]  # channel, messages
-    client: RawClient | None = None  # whose connection it is, if it is one
+    client: WsClient | None = None  # whose connection it is, if it is one
 
 
 def refusal(way: Way, channel: str, *messages: Message) -> int:
@@ -47,7 +47,7 @@ def ways(server: Server, tls: ssl.SSLContext | None = None, bearer: str | None =
             for short in (True, False):
                 format, who = "msgpack" if packed else "json", {} if bearer is None else {"accessToken": bearer}
                 key = KEY if bearer is None else None
-                client = stack.enter_context(RawClient(server.address, format=format, key=key, tls=tls, **who))
+                client = stack.enter_context(WsClient(server.address, format=format, key=key, tls=tls, **who))
                 made.append(Way(f"WebSocket, {named}, short={short}", over_socket(client, short), client))
                 rest = stack.enter_context(
                     RestClient(server.address, packed=packed, short=short, key=bearer or KEY, tls=tls)
@@ -57,7 +57,7 @@ def ways(server: Server, tls: ssl.SSLContext | None = None, bearer: str | None =
         yield made
 
 
-def over_socket(client: RawClient, short: bool) -> Callable[..., list[str]]:
+def over_socket(client: WsClient, short: bool) -> Callable[..., list[str]]:
     granted: set[str] = set()
 
     def publish(channel: str, *messages: Message) -> list[str]:
@@ -81,7 +81,7 @@ def over_socket(client: RawClient, short: bool) -> Callable[..., list[str]]:
     return publish
 
 
-def answered(client: RawClient) -> list[str]:
+def answered(client: WsClient) -> list[str]:
     answer = client.expect(1, 2)  # type: ignore[arg-type]  # ACK, NACK
     if answer["action"] == 2:
         raise RefusedError(answer["error"])

@@ -15,10 +15,10 @@ import pytest
 from tests.checker import Kind, PublisherLog, Sent, SubscriberLog, check
 from tests.harness import Server, history, publish, request, token, wait_until
 from tests.proxy import ChaosProxy
-from tests.rawclient import RawClient
 from tests.returning import marks_of
 from tests.sdk.driving import Client, Driver, SdkError, binary, require, structure, text
 from tests.sdk.issuing import Issuer
+from tests.wsclient import WsClient
 
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[[Server], ChaosProxy]
@@ -84,7 +84,7 @@ class SdkContract:
         assert state["id"] and state["key"] and "error" not in state
         assert client.ping() >= 0
         client.close()
-        with RawClient(server.address, resume=state["key"]) as again:
+        with WsClient(server.address, resume=state["key"]) as again:
             assert again.connection_id != state["id"], "CLOSE ends the connection's state"
 
     def test_a_wrong_key_fails_it_for_good(self, driver, server, packed):

@@ -1,6 +1,6 @@
 """A speaking client: protocol messages in JSON or msgpack, and what comes back; blocking, and fast enough for crowds.
 
-    client = RawClient(address, format="msgpack")        connects, and has read CONNECTED
+    client = WsClient(address, format="msgpack")        connects, and has read CONNECTED
     client.attach("room")                                the ATTACHED
     client.publish("room", {"data": "x"})                the serials of its ACK
     client.send_messages("room", [{"data": "x"}])        its msgSerial, at once
@@ -46,7 +46,7 @@ class RefusedError(Exception):
         self.status = error.get("statusCode")
 
 
-class RawClient:
+class WsClient:
     """One connection; blocking, for one thread.
 
     Raises (each method): GoneError, when the connection has ended; TimeoutError, when nothing comes.
@@ -288,9 +288,9 @@ class Served:
     def peer(self) -> Peer:
         return Peer(self.server.address, self.tls)
 
-    def client(self, format: str = "json", **options: Any) -> RawClient:
+    def client(self, format: str = "json", **options: Any) -> WsClient:
         """``options`` are those of the client."""
-        return RawClient(self.server.address, format=format, tls=self.tls, **options)
+        return WsClient(self.server.address, format=format, tls=self.tls, **options)
 
     def history(self, channel: str) -> list[dict[str, Any]]:
         return history(self.server.address, channel, tls=self.tls)
