@@ -105,9 +105,9 @@ def admit(terms: Terms, home: Home, count: int, size: int, now_ms: int) -> None:
 
     Raises: LimitExceeded 40009, 42911, 42913, 42910: nothing has been charged.
     """
-    decision = terms.admit(home.incoming, home.most_bytes, count, size, now_ms)
+    decision = terms.admit(home.incoming, home.max_bytes, count, size, now_ms)
     if decision:
-        raise refusal(decision, terms, home.incoming, home.most_bytes, size, now_ms)
+        raise refusal(decision, terms, home.incoming, home.max_bytes, size, now_ms)
 
 
 def check_unopened(terms: Terms, quota: Quota, size: int, now_ms: int) -> None:

@@ -62,7 +62,7 @@ class Channel(ChannelView, Home):
         self.outgoing = Shaper(Rate(quota.messages_out, quota.bytes_out)) if limited_out else None
         for stream in self._streams.values() if self._streams else ():
             stream.shaper = self.outgoing
-        self.most_bytes = quota.max_message_size or UNBOUNDED
+        self.max_bytes = quota.max_message_size or UNBOUNDED
 
     def promise(self, policy: Policy) -> None:
         """Its namespace has another retention now; the durability is the same."""

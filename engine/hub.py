@@ -93,11 +93,11 @@ class Hub:
         """Go by these from now on; quotas of channels that are open are ``Channel.limit``'s."""
         bounds = settings.limits
         self.settings = settings
-        self.common.most_remembered = bounds.dedup_ids
+        self.common.max_remembered = bounds.dedup_ids
         self._bound_pending(settings)
         self.budget.limit(bounds.within(limits.MEMORY_UNKNOWN).ring_bytes)
         for app_id, meter in self.meters.items():
-            meter.most_remembered = settings.app_quota(app_id).dedup_ids
+            meter.max_remembered = settings.app_quota(app_id).dedup_ids
 
     def _bound_pending(self, settings: Settings) -> None:
         self.common.max_staged = settings.limits.staged_bytes
@@ -166,7 +166,7 @@ class Hub:
         found = self.meters.get(app_id)
         if found is None:
             found = self.meters[app_id] = Meter()
-            found.most_remembered = self.settings.app_quota(app_id).dedup_ids
+            found.max_remembered = self.settings.app_quota(app_id).dedup_ids
         return found
 
     def share(self, app_id: str) -> Share:

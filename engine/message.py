@@ -78,7 +78,6 @@ def publish_from(
     msg_serial: int,
     messages: object,
     wire: int,
-    params: dict[str, Any] | None = None,
     *,
     max_messages: int = MAX_MESSAGES,
 ) -> Publish:
@@ -113,7 +112,6 @@ def publish_from(
         packer.messages(),
         ephemeral=bool(packer.ephemeral),
         privileged=packer.privileged,
-        params=params,
     )
 
 

@@ -207,11 +207,11 @@ class Sequencer(Sequence):
 
     def _full(self, channel: Channel, count: int) -> LimitExceeded:
         """Why no more message ids may be remembered in this channel."""
-        most, meter = self.common.most_remembered, channel.meter
+        most, meter = self.common.max_remembered, channel.meter
         if meter is None or self.common.remembered + count > most:
             told = f"the server remembers {most} message ids, the maximum"
-        elif meter.most_remembered:
-            own = meter.most_remembered
+        elif meter.max_remembered:
+            own = meter.max_remembered
             told = f"app {channel.app_id} has {meter.remembered} message ids remembered, the maximum is {own}"
         else:
             told = f"app {channel.app_id} has {meter.remembered} message ids remembered, its share of {most}"

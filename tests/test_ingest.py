@@ -34,12 +34,12 @@ class Publisher:
         short: bool,
         client_id: str | None = None,
         *,
-        most_remembered: int = 1 << 20,
+        max_remembered: int = 1 << 20,
         max_messages: int = 3,
         max_unanswered: int = 1 << 20,
         max_staged: int = 1 << 20,
     ) -> None:
-        within = partition(most_remembered)
+        within = partition(max_remembered)
         self.sequencer, self.common = within.sequencer, within.sequencer.common
         self.common.now_ms = self.common.steady_ms = T0
         self.channels = {name: awake(name, within=within) for name in ("one", "zwei ✓")}
@@ -190,7 +190,7 @@ def test_beyond_a_bound_the_long_way_decides():
     assert crowded.ingest.offer(PLAIN, False)
     assert not crowded.ingest.offer(protocol_message("zwei ✓", 1, [{"data": "x"}], False), False)
 
-    full = Publisher(True, most_remembered=1)
+    full = Publisher(True, max_remembered=1)
     assert full.ingest.offer(PLAIN, False)
     assert not full.ingest.offer(protocol_message("one", 1, [{"data": "x"}], False), False)
 

@@ -108,12 +108,11 @@ def test_a_publish_carries_what_the_server_checks_and_counts() -> None:
         {"id": "a:0", "clientId": "älice", "name": "n", "data": "€", "extras": {"headers": {"k": 1}}},
         {"id": "a:1", "data": b"123"},
     ]
-    publish = publish_from("room:1", 7, messages, MSGPACK, {"quickAck": "true"})
+    publish = publish_from("room:1", 7, messages, MSGPACK)
     assert (publish.channel, publish.msg_serial, publish.count) == ("room:1", 7, 2)
     assert publish.ids == ("a:0", "a:1")
     assert publish.client_ids == ("älice", None)
     assert publish.size == len("älice".encode()) + 1 + 3 + len(b'{"headers":{"k":1}}') + 3
-    assert publish.params == {"quickAck": "true"}
     assert not publish.ephemeral
     assert not publish.privileged
 

@@ -24,12 +24,12 @@ def parse_quota(given: dict[str, object], scope: str) -> Quota:
     return checked(given, SCOPES[scope]).quota
 
 
-def log(*, messages_in: int = 0, most_bytes: int | None = None) -> Home:
+def log(*, messages_in: int = 0, max_bytes: int | None = None) -> Home:
     made = Home("app1:room", "series01", kept=True)
     if messages_in:
         made.incoming = Rate(messages_in, 0)
-    if most_bytes is not None:
-        made.most_bytes = most_bytes
+    if max_bytes is not None:
+        made.max_bytes = max_bytes
     return made
 
 
@@ -174,8 +174,8 @@ def test_narrowest_size_and_channels_count_within_the_servers() -> None:
     assert (allowed.of("app1.k", "app1").max_message_size, allowed.of("app1.k", "app1").channels) == (500, 20)
     assert (allowed.of("app1.x", "app1").max_message_size, allowed.of("app1.x", "app1").channels) == (800, 20)
     assert refusal(allowed, log(), size=501) == (40009, 400)
-    assert refusal(allowed, log(most_bytes=100), size=101) == (40009, 400)
-    admit(allowed.of("app1.k", "app1").terms, log(most_bytes=100), 1, 100, NOW)
+    assert refusal(allowed, log(max_bytes=100), size=101) == (40009, 400)
+    admit(allowed.of("app1.k", "app1").terms, log(max_bytes=100), 1, 100, NOW)
 
 
 def test_connections_of_key_and_app_are_counted_together() -> None:

@@ -46,8 +46,8 @@ def log_clock():
     return LogClock(Timeline(), SerialClock(), step_ms=1_000)
 
 
-def partition(most_remembered=1 << 20, *, kept=True):
-    return Partition(MemoryJournal(), log_clock(), Common(most_remembered), kept=kept)
+def partition(max_remembered=1 << 20, *, kept=True):
+    return Partition(MemoryJournal(), log_clock(), Common(max_remembered), kept=kept)
 
 
 def awake(name="room", policy=POLICY, within=None):

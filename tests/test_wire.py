@@ -69,7 +69,7 @@ records = st.builds(
 def view(publish: Publish) -> tuple[Any, ...]:
     return (
         publish.channel, publish.msg_serial, publish.count, publish.size, publish.ids, publish.client_ids,
-        publish.ephemeral, publish.privileged, publish.messages, publish.params,
+        publish.ephemeral, publish.privileged, publish.messages,
     )  # fmt: skip
 
 
@@ -80,9 +80,7 @@ def slow(payload: bytes, wire_format: int) -> Publish:
     assert isinstance(message["channel"], str)
     assert message["channel"]
     assert type(message["msgSerial"]) is int
-    return publish_from(
-        message["channel"], message["msgSerial"], message.get("messages"), wire_format, message.get("params")
-    )
+    return publish_from(message["channel"], message["msgSerial"], message.get("messages"), wire_format)
 
 
 def unframed(frame: bytes) -> tuple[int, bytes, bytes]:

@@ -9,7 +9,7 @@ cdef class Common:
     cdef public uint64_t max_staged     # of them; then publishers are slowed down
     cdef public uint64_t max_pending    # of them; then publishes are refused
     cdef public uint64_t remembered
-    cdef public uint64_t most_remembered
+    cdef public uint64_t max_remembered
     cdef public bint shared         # by several apps: none may remember so much that the others find no room
 
     cdef bint may_remember(self, Meter meter, uint32_t count) noexcept

@@ -28,8 +28,8 @@ def share_of(uint64_t most, uint64_t taken):
 cdef class Common:
     """See above. ``meter``: what an app has of what is remembered; None: nobody counts."""
 
-    def __init__(self, uint64_t most_remembered):
-        self.most_remembered = most_remembered
+    def __init__(self, uint64_t max_remembered):
+        self.max_remembered = max_remembered
         self.max_staged = UINT64_MAX
         self.max_pending = UINT64_MAX
 
@@ -65,11 +65,11 @@ cdef class Common:
 
     cdef bint may_remember(self, Meter meter, uint32_t count) noexcept:
         cdef uint64_t own
-        if self.remembered + count > self.most_remembered:
+        if self.remembered + count > self.max_remembered:
             return False
         if meter is None:
             return True
         own = meter.remembered + count
-        if meter.most_remembered:
-            return own <= meter.most_remembered
-        return not self.shared or own <= 1 or own <= share(self.most_remembered, self.remembered + count)
+        if meter.max_remembered:
+            return own <= meter.max_remembered
+        return not self.shared or own <= 1 or own <= share(self.max_remembered, self.remembered + count)

@@ -15,5 +15,5 @@ class Meter:
     connections: Final[Gauge]
     channels: Final[Gauge]
     remembered: int
-    most_remembered: int
+    max_remembered: int
     def messages(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]: ...

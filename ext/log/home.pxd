@@ -14,7 +14,7 @@ cdef class Home(View):
     cdef public str retention           # the journal's class for it
     cdef public bint persisted          # beyond the continuity window
     cdef public Rate incoming           # what may be published here in a second; None: any number
-    cdef public uint64_t most_bytes     # of one publish
+    cdef public uint64_t max_bytes     # of one publish
     cdef public bint awake
     cdef public DedupWindow dedup
     cdef public DedupWindow earlier     # ids of earlier lives of the server; None: none of them counts any more

@@ -16,7 +16,7 @@ class Home(View):
     retention: str | None
     persisted: bool
     incoming: Rate | None
-    most_bytes: int
+    max_bytes: int
     awake: bool
     dedup: DedupWindow
     earlier: DedupWindow | None

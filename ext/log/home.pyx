@@ -19,7 +19,7 @@ cdef class Home(View):
 
     def __cinit__(self, *args, **kwargs):
         self.last_stored = 0
-        self.most_bytes = UINT64_MAX
+        self.max_bytes = UINT64_MAX
 
     def __init__(self, str key not None, str series not None, *, bint kept):
         self.key = key

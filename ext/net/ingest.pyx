@@ -98,7 +98,7 @@ cdef class Ingest(Sink):
         home = self._find(parser)
         if home is None or not home.awake:
             return False
-        if self._terms.room(home.incoming, home.most_bytes, parser.size, self._common.now_ms) != NEW:
+        if self._terms.room(home.incoming, home.max_bytes, parser.size, self._common.now_ms) != NEW:
             return False
         if home.held is not None and author.connection_id in home.held:
             return False                # something of its own waits there

@@ -135,7 +135,7 @@ cdef class Permit:
         if self._terms.fits(parser.count, parser.size) != NEW or not self._names_fit(parser):
             return None
         if (self._common.is_congested()
-                or self._terms.room(home.incoming, home.most_bytes, parser.size, self._common.now_ms) != NEW):
+                or self._terms.room(home.incoming, home.max_bytes, parser.size, self._common.now_ms) != NEW):
             return None
         if parser.ids is None:
             _new_base(base)

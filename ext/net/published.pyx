@@ -9,14 +9,12 @@ from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from ext.text.output cimport (Out, bytes_of, out_init, put, put_array_header, put_byte, put_json_text, put_str,
                               put_str_header)
-from ext.text.serial cimport SERIAL_LENGTH, SERIES_LENGTH, write_serial
+from ext.text.serial cimport MESSAGE_TEXT_LENGTH, SERIES_LENGTH, write_index, write_serial_text
 
 cdef enum:
-    MESSAGE_SERIAL = 34         # characters
     OPENING_ROOM = 512
 
 
@@ -43,17 +41,14 @@ cdef bytes opening_of(str channel, bint msgpack):
 cdef int put_published(Out* out, bint msgpack, bytes opening, bytes message_id, uint64_t serial, str series, uint32_t first,
                        uint32_t count) except -1:
     """The whole body, of which the opening is there; its messages have ``serial``, from ``first`` on."""
-    cdef uint8_t text[MESSAGE_SERIAL]
+    cdef uint8_t text[MESSAGE_TEXT_LENGTH]
     cdef Py_ssize_t size = 0
     cdef const char* name = PyUnicode_AsUTF8AndSize(series, &size)
     cdef const uint8_t* id = <const uint8_t*><const char*>message_id
     cdef uint32_t n
     if size != SERIES_LENGTH:
         raise ValueError(f"{series!r} is no series")
-    write_serial(<char*>text, serial)
-    text[SERIAL_LENGTH] = c'@'
-    memcpy(text + SERIAL_LENGTH + 1, name, SERIES_LENGTH)
-    text[SERIAL_LENGTH + 1 + SERIES_LENGTH] = c':'
+    write_serial_text(text, serial, <const uint8_t*>name)
     put(out, <const char*>opening, <size_t>len(opening))
     if msgpack:
         put_str(out, id, <size_t>len(message_id))
@@ -63,16 +58,14 @@ cdef int put_published(Out* out, bint msgpack, bytes opening, bytes message_id, 
         put_json_text(out, id, <size_t>len(message_id))
         put(out, b',"serials":[', 12)
     for n in range(first, first + count):
-        text[31] = <uint8_t>(c'0' + n // 100)
-        text[32] = <uint8_t>(c'0' + n // 10 % 10)
-        text[33] = <uint8_t>(c'0' + n % 10)
+        write_index(text, n)
         if msgpack:
-            put_str_header(out, MESSAGE_SERIAL)
+            put_str_header(out, MESSAGE_TEXT_LENGTH)
         elif n > first:
             put(out, b',"', 2)
         else:
             put_byte(out, c'"')
-        put(out, text, MESSAGE_SERIAL)
+        put(out, text, MESSAGE_TEXT_LENGTH)
         if not msgpack:
             put_byte(out, c'"')
     if not msgpack:

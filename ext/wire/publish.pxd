@@ -12,7 +12,6 @@ cdef class Publish:
     cdef readonly tuple ids, client_ids
     cdef readonly bint ephemeral, privileged
     cdef readonly bytes messages
-    cdef readonly dict params
 
 
 cdef class Parser(Builder):

@@ -1,4 +1,4 @@
-from typing import Any, Final, final
+from typing import Final, final
 
 from ext.wire.plain import Builder
 
@@ -13,7 +13,6 @@ class Publish:
     ephemeral: Final[bool]
     privileged: Final[bool]
     messages: Final[bytes]
-    params: Final[dict[str, Any] | None]
     def __init__(
         self,
         channel: str,
@@ -26,7 +25,6 @@ class Publish:
         *,
         ephemeral: bool = False,
         privileged: bool = False,
-        params: dict[str, Any] | None = None,
     ) -> None: ...
 
 @final

@@ -25,13 +25,12 @@ cdef class Publish:
     """One inbound publish: its form is right; what its sender may do is not looked at.
 
     ``messages`` is the msgpack array for a record; ``size`` is what counts against maxMessageSize; ``ids`` and
-    ``client_ids`` are those that the messages name (None: none does). ``params``, ``ephemeral`` and ``privileged`` come
-    from the cold path only.
+    ``client_ids`` are those that the messages name (None: none does). ``ephemeral`` and ``privileged`` come from the cold
+    path only.
     """
 
     def __init__(self, str channel not None, uint64_t msg_serial, uint32_t count, uint64_t size, tuple ids,
-                 tuple client_ids, bytes messages not None, *, bint ephemeral=False, bint privileged=False,
-                 dict params=None):
+                 tuple client_ids, bytes messages not None, *, bint ephemeral=False, bint privileged=False):
         self.channel = channel
         self.msg_serial = msg_serial
         self.count = count
@@ -41,7 +40,6 @@ cdef class Publish:
         self.messages = messages
         self.ephemeral = ephemeral
         self.privileged = privileged
-        self.params = params
 
 
 @cython.final
@@ -90,17 +88,37 @@ cdef class Parser(Builder):
             PyMem_Free(whole.data)
 
 
+cdef Parser _spare = Parser.__new__(Parser)     # to make one for each call costs more than to read a small publish
+
+
+cdef Parser _take_spare():
+    """It, or another one, while somebody else has it: a second thread."""
+    global _spare
+    cdef Parser parser = _spare
+    _spare = None
+    return parser if parser is not None else Parser.__new__(Parser)
+
+
+cdef void _give_back(Parser parser) noexcept:
+    global _spare
+    _spare = parser
+
+
 def parse_publish(bytes payload not None, int format):
     """The publish that these bytes are, or None: it takes the cold path."""
-    cdef Parser parser = Parser.__new__(Parser)
-    if not parser.parse(<const uint8_t*><const char*>payload, <size_t>len(payload), format == 1):
-        return None
-    return parser.publish()
+    cdef Parser parser = _take_spare()
+    cdef Publish publish = None
+    if parser.parse(<const uint8_t*><const char*>payload, <size_t>len(payload), format == 1):
+        publish = parser.publish()
+    _give_back(parser)
+    return publish
 
 
 def parse_messages(bytes body not None, int format):
     """The publish that a message, or an array of them, is by itself (its channel is empty); or None, as above."""
-    cdef Parser parser = Parser.__new__(Parser)
-    if not parser.parse_messages(<const uint8_t*><const char*>body, <size_t>len(body), format == 1):
-        return None
-    return parser.publish()
+    cdef Parser parser = _take_spare()
+    cdef Publish publish = None
+    if parser.parse_messages(<const uint8_t*><const char*>body, <size_t>len(body), format == 1):
+        publish = parser.publish()
+    _give_back(parser)
+    return publish
