@@ -169,7 +169,7 @@ def received(payload: bytes, kind: int) -> None:
         message = wire.decode(payload, kind)
         if message.get("action") == Action.MESSAGE:
             channel = parse_channel(message["channel"])
-            publish_from(channel.name, message["msgSerial"], message["messages"], kind, None)
+            publish_from(channel.name, message["msgSerial"], message["messages"], kind)
         elif message.get("action") == Action.ATTACH:
             channel_params(parse_channel(message["channel"]), message.get("params"))
     except (PubSubError, KeyError):

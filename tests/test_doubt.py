@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +39,8 @@ def in_doubt(server: Server, entries: int = 1) -> None:
 
     def told() -> bool:
         reasons = request(server.address, "GET", "/health")[1]["reasons"]
-        return any(reason.startswith("of ") and int(reason.split()[1]) >= entries for reason in reasons)
+        matches = [re.fullmatch(r"the outcome of (\d+) publishes is unknown", reason) for reason in reasons]
+        return any(each is not None and int(each[1]) >= entries for each in matches)
 
     wait_until(told, what="a doubt")
 
