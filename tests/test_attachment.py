@@ -75,7 +75,7 @@ class Channel:
     def recount(self, before: int, after: int) -> None:
         self.granted += bool(after) - bool(before)
 
-    def stream(self, wire: int, name: str) -> Any:
+    def stream(self, variant: object) -> Any:
         return SimpleNamespace(place_after=lambda cursor: cursor if self.held else None, head=self.head)
 
     def in_ring(self, cursor: int) -> bool:

@@ -14,7 +14,7 @@ SERVER_FLOORS = ("realtime", "http", "node", "rest", "transport")  # rooms of th
 EXT_FLOORS = ("text", "wire", "log", "disk", "net", "load")  # folders of ext: each may name those before it
 CLIENT_PARTS = (  # of one client's state machine: each may name those before it, also for types
     ("actions", "fields", "libraries", "wire", "transport"),
-    ("modes", "params"),
+    ("modes", "params", "shaping"),
     ("attachment",),
     ("session",),
     ("accepting",),
@@ -139,3 +139,28 @@ def test_server_imports_only_some_ext_modules():
 def test_every_compiled_room_has_a_typed_face(path):
     if path.suffix == ".pyx":
         assert path.with_suffix(".pyi").exists()
+
+
+def test_every_module_stands_in_the_architecture():
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    listed = set(re.findall(r"\w+", text.partition("```\next/")[2].partition("```")[0]))
+    missing = [
+        str(path.relative_to(ROOT))
+        for package in ("ext", "engine", "server")
+        for path in modules(package)
+        if path.stem != "__init__" and path.stem not in listed
+    ]
+    assert listed and not missing
+
+
+def test_every_place_that_the_architecture_names_exists():
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    places = {
+        path.relative_to(ROOT).with_suffix("").as_posix()
+        for package in ("ext", "engine", "server")
+        for path in modules(package)
+    }
+    named = set(re.findall(r"`((?:\w+/)+\w+)(?:\.\w+)?`", text))
+    named = {name for name in named if not name.startswith(("docs/", "tests/"))}
+    assert named
+    assert not [name for name in named if not any(place == name or place.endswith("/" + name) for place in places)]

@@ -23,8 +23,9 @@ from engine.partition import Partition
 from ext.disk.playback import Playback
 from server.node.beginnings import Beginnings, Found, failure
 from server.node.readers import Readers
+from server.realtime import shaping
 from server.realtime.attach import Attaching
-from server.realtime.attachment import Attachment, State, shapers
+from server.realtime.attachment import Attachment, State
 from server.realtime.params import Rewind
 from server.realtime.session import Session
 
@@ -75,10 +76,10 @@ class Replay:
             if attachment.state is not State.BEHIND:
                 continue
             channel = attachment.channel
-            waits_ms = [shaper.wait_ms(self._now_ms()) for shaper in shapers(attaching.session.transport, channel)]
-            if any(waits_ms):
+            waits_ms = shaping.wait_ms(attaching.session.transport, channel, self._now_ms())
+            if waits_ms:
                 attaching.behind.appendleft(attachment)
-                self._nursery.start_soon(self._next_later, attaching, min(max(waits_ms) / 1000, TURN_SECONDS))
+                self._nursery.start_soon(self._next_later, attaching, min(waits_ms / 1000, TURN_SECONDS))
                 return
             if channel.in_ring(attachment.cursor):
                 attaching.deliver(attachment, attachment.cursor)
@@ -102,7 +103,7 @@ class Replay:
         channel, cursor = attachment.channel, attachment.cursor
         encoder = channel.stream(attachment.variant(attaching.session.wire)).encoder
         skip_origin = attaching.skipped_by(attachment)
-        budget = limits.SHAPED_BYTES if shapers(attaching.session.transport, channel) else limits.REPLAY_BYTES
+        budget = shaping.batch_bytes(attaching.session.transport, channel)
         omit = attachment.omitted_after(cursor)
         journal = channel.partition.journal
         until = channel.head  # what is beyond it, no reader of the stream has seen either
@@ -153,10 +154,7 @@ class Replay:
             elif played.previous > cursor:
                 attaching.discontinued(attachment, Discontinuity(channel.name, cursor, played.previous))
             else:
-                frames = played.frames()
-                attaching.session.transport.send_frames(frames)
-                for shaper in shapers(attaching.session.transport, channel):
-                    shaper.take_now(played.messages, len(frames))
+                shaping.hand_over(attaching.session.transport, channel, played.frames(), played.messages)
                 attaching.deliver(attachment, played.cursor)
         self._when_drained(attaching)
 

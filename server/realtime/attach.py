@@ -18,9 +18,9 @@ from engine.channelview import ChannelView
 from engine.errors import AuthError, Discontinuity, LimitExceeded, PubSubError
 from engine.names import ChannelName, parse_channel
 from ext.text.serial import connection_origin, parse_serial
-from server.realtime import accepting, fields
+from server.realtime import accepting, fields, shaping
 from server.realtime.actions import Action, Flag
-from server.realtime.attachment import Attachment, Event, State, shapers
+from server.realtime.attachment import Attachment, Event, State
 from server.realtime.modes import (
     ABSENT_MODES,
     DEFAULT_MODES,
@@ -282,7 +282,7 @@ class Attaching:
         if not attachment.modes & Flag.SUBSCRIBE:
             attachment.happens(Event.SILENCED)
             return
-        budget = limits.SHAPED_BYTES if shapers(session.transport, attachment.channel) else limits.REPLAY_BYTES
+        budget = shaping.batch_bytes(session.transport, attachment.channel)
         variant = attachment.variant(session.wire)
         if attachment.read_from(cursor, session.transport, variant, self.skipped_by(attachment), budget):
             return

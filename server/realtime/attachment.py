@@ -21,7 +21,7 @@ from enum import Enum
 from engine.channelview import ChannelView
 from engine.names import ChannelName
 from engine.variant import Variant
-from ext.net.shaper import Shaper
+from server.realtime import shaping
 from server.realtime.modes import DEFAULT_MODES
 from server.realtime.params import NO_PARAMS
 from server.realtime.transport import StreamReader, Transport
@@ -199,9 +199,7 @@ class Attachment:
                 omit=omit,
             )
             if frames:
-                transport.send_frames(frames)
-                for shaper in shapers(transport, channel):
-                    shaper.take_now(messages, len(frames))
+                shaping.hand_over(transport, channel, frames, messages)
             place = stream.place_after(self.cursor)
         if place is None:
             self.happens(Event.LAGS)
@@ -210,8 +208,3 @@ class Attachment:
         self.happens(Event.FOLLOWS)
         self.reader = reader
         return True
-
-
-def shapers(transport: Transport, channel: ChannelView) -> list[Shaper]:
-    """Those that have a say in what is delivered from the channel over this transport: mostly none."""
-    return [shaper for shaper in (transport.shaper, channel.outgoing) if shaper is not None]
