@@ -241,7 +241,7 @@ NOTED = {"boot": "b", "manifest": 1, "manifest_bytes": 2, "logs": {"000004.log":
 def test_a_slot_with_members_of_another_type_is_passed_over(tmp_path: Path, value: object, known: bool) -> None:
     text = json.dumps(value).encode()
     (tmp_path / witness.NAME).write_bytes(b"%08x%s" % (zlib.crc32(text), text))
-    assert witness.Witness(tmp_path).last == (witness.Noted(**NOTED) if known else None)
+    assert witness.Witness(tmp_path).last == (witness.FilesNote(**NOTED) if known else None)
 
 
 def test_after_a_reboot_only_synced_data_must_be_there(living: Living) -> None:

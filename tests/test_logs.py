@@ -287,7 +287,7 @@ def test_a_log_level_hides_what_is_less_and_text_is_for_people(make_server: Call
         server.stop()
     assert quiet.stderr() == ""
     assert " INFO unbroken: unbroken 0.1.0 started on http://127.0.0.1:" in loud.stderr()
-    assert "settings that are not the defaults: log_level = " in loud.stderr()
+    assert "settings that differ from the defaults: log_level = " in loud.stderr()
     assert ", data = " in loud.stderr()
     assert f" INFO unbroken.refusals: refusals for {NAME} within a minute: 1 (40101: 1)\n" in loud.stderr()
 
