@@ -1,1 +1,1 @@
-"""One client of the realtime protocol, sans-IO: what it may say, and what it is told."""
+"""One client of the realtime protocol, sans-IO: the messages it may send and the messages it receives."""

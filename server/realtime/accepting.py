@@ -1,11 +1,11 @@
-"""What one client publishes over its connection: accepted and staged, or refused. An AckQueue has the answers.
+"""Publishes of one client: accepted and staged, or refused. An AckQueue holds the answers.
 
-    accept       may it? what is wrong with it? (engine/publish_rules.py) -> hub.publish, with a receipt
-    on_message   the same for one that is not plain
-    _grant       once yes has been said to a channel, plain publishes to it take the short way (ext/net/ingest.pyx)
-    revoke       when that may have changed: AUTH, ATTACH, DETACH
+    accept       check permission and content (engine/publish_rules.py) -> hub.publish, with a receipt
+    on_message   the same for a publish that is not plain
+    _grant       after the first accepted publish to a channel, plain publishes take the fast path (ext/net/ingest.pyx)
+    revoke       when permission may have changed: AUTH, ATTACH, DETACH
 
-All of it is a part of the client's state machine (server/realtime/protocol.py): synchronous, sans-IO."""
+Part of the client's state machine (server/realtime/protocol.py): synchronous, sans-IO."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def on_message(session: Session, message: dict[str, Any], wire_format: int) -> N
     msg_serial = fields.integer(message, "msgSerial", limit=1 << 63)
     try:
         text = fields.text(message, "channel")
-        name, operations = _may_publish(session, text)  # before anything else that may be wrong
+        name, operations = _may_publish(session, text)  # before any other check
         values, params = message.get("messages"), fields.mapping(message, "params")
         messages = Messages(wire_format, values, params, session.allowance.terms.max_messages)
         publish = check_publish(messages, author_of(session), session.allowance.terms, name.name, operations)
@@ -55,7 +55,7 @@ def on_object(session: Session, message: dict[str, Any], wire_format: int) -> No
 
 
 def _decline(session: Session, message: dict[str, Any], operation: int, named: str, feature: str) -> None:
-    """NACK what this server does not have; who may not even do it is told that."""
+    """NACK a feature that this server lacks; without permission for it, the NACK says that instead."""
     refusal: PubSubError = absent.refusal(named, feature)
     receipt = _receipt(session, fields.integer(message, "msgSerial", limit=1 << 63), 0)
     try:
@@ -80,7 +80,7 @@ def accept(session: Session, publish: Publish) -> None:
 
 
 def _stage(session: Session, text: str, name: ChannelName, msg_serial: int, publish: Publish) -> None:
-    """Have it decided on, and the answer in the queue. Nothing is wrong with it by itself."""
+    """Pass a valid publish to the hub, and its answer to the queue."""
     receipt = _receipt(session, msg_serial, len(publish.messages))
     connection, app_id, now_ms = session.connection, session.identity.app_id, session.services.now_ms()
     base_id = f"{connection.id}:{msg_serial}"
@@ -94,12 +94,12 @@ def _stage(session: Session, text: str, name: ChannelName, msg_serial: int, publ
         return
     if own is None:
         _grant(session, text, channel)
-    else:  # the short way does not know of it
+    else:  # the fast path does not apply this rate
         own.take(now_ms, 0, publish.count * WHOLE)
 
 
 def _receipt(session: Session, msg_serial: int, size: int) -> Receipt:
-    """Of a publish that has come. With too many, what the connection sends next waits in the kernel for a while."""
+    """The receipt of an incoming publish. With too many unanswered, reading from the connection pauses."""
     acks = _answers(session)
     receipt = acks.expect(msg_serial, size)
     if not acks.paused and (acks.full or session.services.hub.common.congested):
@@ -109,7 +109,7 @@ def _receipt(session: Session, msg_serial: int, size: int) -> Receipt:
 
 
 def _own_rate(session: Session, channel: str, now_ms: int) -> Rate | None:
-    """The one that its token has for this channel, if any, with room for a publish. Raises: LimitExceeded 42911."""
+    """The token's own rate for this channel, if any, with room for a publish. Raises: LimitExceeded 42911."""
     rates = session.identity.rates
     thousandths = rates.of(channel) if rates is not None else None
     if thousandths is None:
@@ -120,7 +120,7 @@ def _own_rate(session: Session, channel: str, now_ms: int) -> Rate | None:
 
 
 def _grant(session: Session, text: str, channel: Channel) -> None:
-    """What is published to this channel from now on need not come here, if it is plain."""
+    """Let later plain publishes to this channel bypass this module."""
     if session.ingest is None:
         acks = _answers(session)
         session.ingest = Ingest(session.services.hub.common, acks, author_of(session), session.allowance.terms)
@@ -130,7 +130,7 @@ def _grant(session: Session, text: str, channel: Channel) -> None:
 
 
 def author_of(session: Session) -> Author:
-    """In whose name it publishes, with its present credentials."""
+    """The author of its publishes, by its current credentials."""
     if session.author is None:
         connection = session.connection
         session.author = session.identity.author(connection.id, inherited=connection.inherited)
@@ -144,13 +144,13 @@ def renew(session: Session) -> None:
 
 
 def revoke(session: Session, text: str) -> None:
-    """What may be done on the channel is to be looked at anew."""
+    """Check permission on this channel again at the next publish."""
     if session.ingest is not None:
         session.ingest.revoke(text)
 
 
 def _may_publish(session: Session, text: str) -> tuple[ChannelName, int]:
-    """The channel's name, and what this identity may do there. Raises: PubSubError, if it is not publishing."""
+    """The channel's name, and the operations this identity has there. Raises: PubSubError, if publishing is not one."""
     name, operations = _context(session, text)
     if not operations & Operation.PUBLISH:
         raise not_permitted("publish", repr(name.name))
@@ -161,7 +161,7 @@ def _may_publish(session: Session, text: str) -> tuple[ChannelName, int]:
 
 
 def _context(session: Session, text: str) -> tuple[ChannelName, int]:
-    """The channel's name, and what this identity may do there; remembered, as each publish may ask for it."""
+    """The channel's name, and the operations this identity has there. Cached, because each publish may need it."""
     contexts = session.contexts
     if contexts is None:
         contexts = session.contexts = {}

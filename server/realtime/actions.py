@@ -32,7 +32,7 @@ class Action(IntEnum):
 
 
 class Flag:
-    """Bits of ``flags``. Plain integers: ``&`` with an enum's member takes 0.7 us, and an ATTACH has many."""
+    """Bits of ``flags``. Plain integers: ``&`` with an enum member takes 0.7 us, and an ATTACH does it many times."""
 
     HAS_PRESENCE: Final = 1 << 0
     HAS_BACKLOG: Final = 1 << 1

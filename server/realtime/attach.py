@@ -1,11 +1,11 @@
-"""The channels of one client: it comes to them and leaves them, by ATTACH, DETACH, SYNC; and from where it reads.
+"""The channels of one client: ATTACH, DETACH, SYNC, and the position where reading starts.
 
-    on_attach -> attach: may it, and how? -> channel awake -> place: where does it begin? -> attached: ATTACHED, deliver
+    on_attach -> attach: check, modes -> channel awake -> place: find the cursor -> attached: ATTACHED, deliver
                                                                                               |  in one step, no await
-    what else is asked of the channel meanwhile waits, in its own order (``busy``)            v
-                                                             live, or read on for it, ``behind`` (server/node/replay.py)
+    further requests for the channel wait meanwhile, in their order (``busy``)                v
+                                                             live, or catching up, ``behind`` (server/node/replay.py)
 
-A part of the client's state machine (server/realtime/protocol.py): synchronous, sans-IO."""
+Part of the client's state machine (server/realtime/protocol.py): synchronous, sans-IO."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from server.realtime.session import Session
 
 
 class Reading(Protocol):
-    """What takes a while, and is done by the server around it."""
+    """Work that takes time, done by the surrounding server."""
 
     def locate(self, session: Session, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
-        """Tell whether everything after ``cursor`` is still held, by the journal."""
+        """Report whether the journal still holds everything after ``cursor``."""
 
     def rewound(
         self, session: Session, attachment: Attachment, rewind: Rewind, found: Callable[[int, int, bool], None]
     ) -> None:
-        """Tell the cursor from which a rewind begins, how many messages of the entry after it are left out, and whether
-        less is held than was asked for."""
+        """Report the cursor where a rewind begins, how many messages of the next entry to leave out, and whether less
+        is held than the client asked for."""
 
     def hurry(self, attachment: Attachment) -> None:
-        """If that is still being found out: tell the head instead, at once."""
+        """If the search is still running, report the head at once instead."""
 
     def catch_up(self, attaching: Attaching) -> None:
-        """Read on, from ring and journal, for those of its attachments that are ``behind``, until all are live.
+        """Read on, from ring and journal, for the attachments that are ``behind``, until all are live.
 
-        One batch; the next one, once the transport has taken that (``all_taken``).
+        One batch per call; the next follows when the transport has taken it (``all_taken``).
         """
 
 
@@ -60,24 +60,25 @@ Step = Callable[["Attaching", str, dict[str, Any]], None]
 
 
 class Attaching:
-    """Everything that is asked of a client's channels, and done for them."""
+    """The requests for a client's channels, and their execution."""
 
     __slots__ = ("_busy", "_echo", "_reading", "behind", "discards", "session")
 
     def __init__(self, session: Session, reading: Reading, *, echo: bool, discards: bool) -> None:
         """
         Args:
-            echo: what the client publishes comes back to it, too.
-            discards: so may what is on its way when it attaches anew; a library may be known not to.
+            echo: the client also receives its own publishes.
+            discards: the client may discard messages in transit when it attaches again; some libraries are known not
+                to.
         """
         self.session = session
         self._reading = reading
         self._echo = echo
         self.discards = discards
-        self._busy: dict[str, deque[tuple[Step, dict[str, Any]]]] | None = None  # channels whose ATTACH is not answered
-        self.behind: deque[Attachment] | None = None  # those that catch up, next first: the server's; None: none does
+        self._busy: dict[str, deque[tuple[Step, dict[str, Any]]]] | None = None  # channels with an unanswered ATTACH
+        self.behind: deque[Attachment] | None = None  # catching up, next first; owned by the server; None if empty
 
-    # what the client asks for
+    # requests of the client
 
     def on_attach(self, message: dict[str, Any]) -> None:
         text = fields.text(message, "channel")
@@ -88,15 +89,15 @@ class Attaching:
         self._in_turn(text, Attaching._detach, message)
 
     def on_sync(self, message: dict[str, Any]) -> None:
-        """Asked for who is present. An ERROR would end what is there, so it is told by an ATTACHED that changes
-        nothing."""
+        """Refuse a request for the presence set. An ERROR would end the attachment, so an ATTACHED that changes nothing
+        carries the refusal."""
         attachment = self.session.attachments.get(fields.text(message, "channel"))
         if attachment is not None and attachment.state is not State.STARTING:
             error = absent.refusal("SYNC", absent.PRESENCE)
             self._say_attached(attachment, attachment.position, resumed=True, error=error)
 
     def _in_turn(self, text: str, step: Step, message: dict[str, Any]) -> None:
-        """Do it now, or after the ATTACH of this channel that is still being worked on."""
+        """Do it now, or after the pending ATTACH of this channel."""
         waiting = self._busy.get(text) if self._busy is not None else None
         if waiting is None:
             step(self, text, message)
@@ -104,7 +105,7 @@ class Attaching:
             waiting.append((step, message))
             attachment = self.session.attachments.get(text)
             if attachment is not None:
-                self._reading.hurry(attachment)  # nobody wants to wait for the rewind any more
+                self._reading.hurry(attachment)  # the client no longer waits for the rewind
         else:
             error = LimitExceeded("too many requests wait for this channel", code=42910, status=429)
             self._refuse(text, error)
@@ -115,7 +116,7 @@ class Attaching:
         self._busy[text] = deque()
 
     def _finish(self, text: str) -> None:
-        """The ATTACH has been answered: go on with what waited for it."""
+        """The ATTACH has been answered: run the requests that waited for it."""
         if self._busy is None:
             return
         waiting = self._busy.pop(text, None)
@@ -126,7 +127,7 @@ class Attaching:
                 self._busy[text].extend(waiting)
                 return
         if not self._busy:
-            self._busy = None  # most connections attach once, and then sit still
+            self._busy = None  # most connections attach once and then stay idle
 
     def _detach(self, text: str, message: dict[str, Any]) -> None:
         self._leave(text)
@@ -157,9 +158,9 @@ class Attaching:
         name = channel.shared_name(name)
         text = name.full
         attachment = Attachment(name, channel)
-        if earlier is not None:  # it ends, so that what is being read for it is not handed out beside the new one's
+        if earlier is not None:  # end it, so that its pending reads are not delivered alongside those of the new one
             self._leave(text)
-            if earlier.requested & Flag.SUBSCRIBE:  # also if it may not read just now
+            if earlier.requested & Flag.SUBSCRIBE:  # even if it has no read permission now
                 attachment.cursor = earlier.cursor
                 attachment.begun = earlier.begun
         accepting.revoke(session, text)
@@ -172,18 +173,18 @@ class Attaching:
         hub.when_awake(channel, lambda: self._place(attachment, serial, rewind if fresh else None, again))
 
     def _check_room(self) -> None:
-        """May it attach to one more? Raises: LimitExceeded 90010, or as all of its app share it."""
+        """Check the limits before one more attachment. Raises: LimitExceeded 90010, or the error of the app's limit."""
         session, most = self.session, self.session.allowance.channels
         if len(session.attachments) >= most:
             raise LimitExceeded(f"the connection is attached to {most} channels, the maximum", code=90010, status=400)
         session.services.hub.check_attachments(session.identity.app_id)
 
     def _permitted(self, text: str) -> tuple[ChannelName, int]:
-        """The channel's name, and what may be done there. Raises: BadRequest."""
+        """The channel's name, and the permitted operations there. Raises: BadRequest."""
         name = parse_channel(text)
         return name, self.session.identity.capability.operations(name.name)
 
-    # where it begins
+    # where reading begins
 
     def _place(self, attachment: Attachment, serial: str | None, rewind: Rewind | None, again: bool) -> None:
         """The channel is awake: find where the attachment begins to read."""
@@ -198,7 +199,8 @@ class Attaching:
             if cursor is None:
                 self._lost(attachment)
             elif not self.discards and cursor <= attachment.cursor:
-                # What lies between the two was on its way when it asked, and is handed on: docs/decisions/0024.
+                # The messages between the two were in transit when it sent the ATTACH, and are passed on:
+                # docs/decisions/0024.
                 self._attached(attachment, attachment.cursor, resumed=True)
             else:
                 self._resume(attachment, cursor)
@@ -213,7 +215,7 @@ class Attaching:
                     self._attached(attachment, cursor, resumed=False, error=error)
 
             self._reading.rewound(self.session, attachment, rewind, rewound)
-        elif attachment.cursor >= 0:  # attached already: it reads on from where it was
+        elif attachment.cursor >= 0:  # already attached: it continues from its cursor
             self._attached(attachment, attachment.cursor, resumed=again)
         else:
             self._attached(attachment, channel.head, resumed=False)
@@ -221,7 +223,7 @@ class Attaching:
     def _resume(
         self, attachment: Attachment, cursor: int, error: Callable[[], PubSubError | None] = lambda: None
     ) -> None:
-        """Go on after the cursor, or tell that it can't be done; ``error`` is what else there is to tell."""
+        """Continue after the cursor, or report that continuity is lost; ``error`` gives a further error to report."""
 
         def located(held: bool) -> None:
             if attachment.active:
@@ -236,14 +238,14 @@ class Attaching:
             self._reading.locate(self.session, attachment, cursor, located)
 
     def _lost(self, attachment: Attachment) -> None:
-        """Continuity is lost, and the client is told so; it goes on from now."""
+        """Continuity is lost: tell the client, and continue from the head."""
         error = PubSubError("messages after the channelSerial have expired", code=90003, status=404)
         self._attached(attachment, attachment.channel.head, resumed=False, error=error)
 
     def _attached(
         self, attachment: Attachment, cursor: int, *, resumed: bool, error: PubSubError | None = None
     ) -> None:
-        """Say ATTACHED, then deliver from the cursor on; one indivisible step."""
+        """Send ATTACHED, then deliver from the cursor on; one indivisible step."""
         channel, text = attachment.channel, attachment.name.full
         if attachment.modes & Flag.SUBSCRIBE and not channel.has_stream_for(attachment.variant(self.session.wire)):
             most = limits.STREAMS_PER_CHANNEL
@@ -273,10 +275,10 @@ class Attaching:
             message["error"] = error.info()
         self.session.send(message)
 
-    # reading on
+    # delivery
 
     def deliver(self, attachment: Attachment, cursor: int) -> None:
-        """Go live if everything after the cursor is at hand, else have it read on behind the scenes."""
+        """Go live if everything after the cursor is in memory, else catch up in the background."""
         session = self.session
         attachment.cursor = cursor
         if not attachment.modes & Flag.SUBSCRIBE:
@@ -295,16 +297,16 @@ class Attaching:
             self._reading.catch_up(self)
 
     def skipped_by(self, attachment: Attachment) -> int:
-        """The origin whose entries are not for it: its own client, if that wants no echo; 0: none."""
+        """The origin whose entries it must not receive: its own client's, if that wants no echo; 0: none."""
         return 0 if self._echo and attachment.echo else connection_origin(self.session.connection.id)
 
     def all_taken(self) -> None:
-        """The transport has taken what it was given to catch up: go on."""
+        """The transport has taken the last catch-up batch: continue."""
         if self.behind is not None:
             self._reading.catch_up(self)
 
     def fell_behind(self, reader: object) -> None:
-        """A reader was so slow that the stream no longer holds what comes next for it."""
+        """A reader was so slow that the stream no longer holds its next entries."""
         for attachment in self.session.attachments.values():
             if attachment.reader is reader:
                 attachment.fall_behind()
@@ -312,7 +314,7 @@ class Attaching:
                 return
 
     def discontinued(self, attachment: Attachment, lag: Discontinuity) -> None:
-        """What comes next for it is held nowhere any more: tell, and go on from now."""
+        """Its next entries are no longer held anywhere: tell the client, and continue from the head."""
         if attachment.active:
             error = PubSubError(str(lag), code=90003, status=404)
             self._attached(attachment, attachment.channel.head, resumed=False, error=error)
@@ -325,7 +327,7 @@ class Attaching:
         attachment = self.session.attachments.pop(text, None)
         if attachment is not None:
             attachment.end()
-            if self.behind and attachment in self.behind:  # else one that comes and goes would fill it
+            if self.behind and attachment in self.behind:  # otherwise repeated attaching and detaching would fill it
                 self.behind.remove(attachment)
 
     def _refuse(self, text: str, error: PubSubError) -> None:
@@ -334,19 +336,19 @@ class Attaching:
         self._finish(text)
 
     def _unattachable(self, attachment: Attachment, error: PubSubError) -> None:
-        """Its log cannot be read just now; the client tries again by itself."""
+        """The channel's log cannot be read at the moment; the client retries by itself."""
         text = attachment.name.full
         self._leave(text)
         self.session.send({"action": Action.DETACHED, "channel": text, "error": error.info()})
         self._finish(text)
 
-    # other credentials
+    # new credentials
 
     def regrant(self) -> None:
-        """What it may do on the channels that it is attached to, and is told if that differs.
+        """Update the modes of all attachments to the new credentials, and tell the client of each change.
 
-        Who may no longer read keeps its cursor, and goes on after it when it may again. Reading itself is not touched
-        by what else is given or taken.
+        An attachment that loses read permission keeps its cursor, and continues after it when it regains the
+        permission. Other changes do not affect reading.
         """
         for text, attachment in list(self.session.attachments.items()):
             name, operations = self._permitted(text)
@@ -356,32 +358,32 @@ class Attaching:
                 self._refuse(text, denied(name.name, attachment.requested, "the new"))
             elif modes != had:
                 attachment.modes = modes
-                if attachment.state is not State.STARTING:  # else the ATTACHED that is to come says so
+                if attachment.state is not State.STARTING:  # otherwise the coming ATTACHED says so
                     if taken & Flag.SUBSCRIBE:
                         attachment.fall_silent()
                     self._tell_change(attachment, had)
 
     def _tell_change(self, attachment: Attachment, had: int) -> None:
-        """It has other modes than it had."""
+        """Tell the client that the modes have changed."""
 
-        def why() -> PubSubError | None:  # asked again when it can be told: more may have changed by then
+        def why() -> PubSubError | None:  # evaluated when it is sent: more may have changed by then
             taken = had & ~attachment.modes
             reason = f"the new credentials do not permit {mode_names(taken)} on {attachment.name.name!r}"
             return AuthError(reason, code=40160) if taken else None
 
         if attachment.modes & ~had & Flag.SUBSCRIBE:
-            attachment.happens(Event.RESTARTS)  # what was being read for it comes too early
+            attachment.happens(Event.RESTARTS)  # a read in progress would come too early
             self._begin(attachment.name.full)
             self._resume(attachment, attachment.cursor, why)
         else:
-            # Libraries tell an application of an ATTACHED without RESUMED only: it has to know that nothing comes any
-            # more.
+            # Libraries report only an ATTACHED without RESUMED to the application, and it has to know that no more
+            # messages come.
             resumed = not had & ~attachment.modes & Flag.SUBSCRIBE
             self._say_attached(attachment, attachment.position, resumed=resumed, error=why())
 
 
 def _cursor_of(channel: ChannelView, text: str) -> int | None:
-    """The cursor, if it is one of this very log, given out by a life of it that this server knows, and not ahead."""
+    """The cursor, if the serial belongs to this log, to one of its lives that this server knows, and is not ahead."""
     try:
         serial, series = parse_serial(text)
     except ValueError:

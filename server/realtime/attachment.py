@@ -1,4 +1,4 @@
-"""One client's attachment to one channel: its place in the channel, and how it reads on from there.
+"""One client's attachment to one channel: its position, and how it reads on from there.
 
                 +--FOLLOWS----> LIVE      a reader of one of the channel's streams
                 |               |  ^
@@ -6,12 +6,12 @@
        ^        |               v  |
        |        +--LAGS-------> BEHIND    reads ring and journal, a batch at a time
        |        |
-       |        +--SILENCED---> SILENT    it may not read; LIVE and BEHIND come here by SILENCED, too
+       |        +--SILENCED---> SILENT    no read permission; also reached from LIVE and BEHIND by SILENCED
        |                          |
-       +------RESTARTS------------+       from everywhere: LEAVES, and it has ENDED
+       +------RESTARTS------------+       from any state: LEAVES, to ENDED
 
-STARTING lasts until its ATTACHED is said: the channel wakes, or it is looked for where to begin. The ATTACHED goes out
-before anything else of the channel, because both are queued on one socket, in this order."""
+STARTING lasts until ATTACHED is sent: the channel wakes, or the starting position is searched for. ATTACHED precedes
+all other output of the channel, because both are queued on one socket, in order."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     },
     State.BEHIND: {
         Event.FOLLOWS: State.LIVE,
-        Event.LAGS: State.BEHIND,  # one more batch, and still not all
+        Event.LAGS: State.BEHIND,  # one more batch, and still behind
         Event.SILENCED: State.SILENT,
         Event.LEAVES: State.ENDED,
     },
@@ -86,7 +86,7 @@ IMPOSSIBLE: Mapping[tuple[State, Event], str] = {
 
 
 class Attachment:
-    """What a client has attached to."""
+    """A client's attachment to a channel."""
 
     __slots__ = (
         "_modes",
@@ -106,11 +106,11 @@ class Attachment:
         self.channel = channel
         self.state = State.STARTING
         self.requested = DEFAULT_MODES
-        self._modes = 0  # until it has been granted some
+        self._modes = 0  # until modes are granted
         self.params = NO_PARAMS
-        self.hurried = False  # its rewind was not counted to the end, for its client wanted something else meanwhile
-        self.reader: StreamReader | None = None  # while it is LIVE
-        # If its rewind begins inside an entry: the cursor before that, and how many of its messages are left out.
+        self.hurried = False  # the count for its rewind was cut short by another request
+        self.reader: StreamReader | None = None  # while LIVE
+        # If its rewind begins inside an entry: the cursor before that entry, and how many of its messages to leave out.
         self.begun: tuple[int, int] | None = None
         self.cursor = -1  # serial of the last entry handed to the transport, until it went live; -1: not placed yet
         channel.count_attachment(1)
@@ -131,42 +131,42 @@ class Attachment:
 
     @property
     def echo(self) -> bool:
-        """Is what its own client publishes for it, as far as its params say?"""
+        """Does the client receive its own publishes, according to the params?"""
         return self.params.get("echo") != "false"
 
     @property
     def position(self) -> int:
         """Serial of the last entry handed to the transport."""
-        # A reader knows entries only: of a quiet channel, it may not know where the client was told that it begins.
+        # A reader knows only entries: on a quiet channel it may not know the start position that the client was told.
         return self.cursor if self.reader is None else max(self.cursor, self.reader.cursor)
 
     def variant(self, wire: int) -> Variant:
-        """What it reads, in the format of its connection."""
+        """The stream variant it reads, in the format of its connection."""
         return Variant(wire, self.name.full)
 
     def omitted_after(self, cursor: int) -> int:
-        """So many messages of the entry right after the cursor are not for it, because its rewind began behind them."""
+        """How many messages of the entry right after the cursor to leave out, because the rewind began behind them."""
         return self.begun[1] if self.begun is not None and self.begun[0] == cursor else 0
 
     def happens(self, event: Event) -> None:
-        """Go on to the next state."""
+        """Go to the next state."""
         following = TRANSITIONS[self.state].get(event)
         assert following is not None, f"{event.name} while {self.state.name}: {IMPOSSIBLE[self.state, event]}"
         self.state = following
         assert self.reader is None or following is State.LIVE
 
     def fall_behind(self) -> None:
-        """The stream has let go of what comes next for it."""
+        """The stream no longer holds its next entries."""
         self._keep_place()
         self.happens(Event.LAGS)
 
     def fall_silent(self) -> None:
-        """It may not read: it keeps its place, and takes nothing more from there."""
+        """Read permission is gone: keep the position, and stop reading."""
         self._keep_place()
         self.happens(Event.SILENCED)
 
     def end(self) -> None:
-        """Leave the channel. Calling it again does nothing."""
+        """Leave the channel. Idempotent."""
         if self.active:
             self.channel.count_attachment(-1)
             self.channel.recount(self._modes, 0)
@@ -182,14 +182,14 @@ class Attachment:
     def read_from(self, cursor: int, transport: Transport, variant: Variant, skip_origin: int, budget: int) -> bool:
         """Hand everything after ``cursor`` to the transport, and follow the channel from there.
 
-        False: it is too much for one step, or not in memory; ``self.cursor`` says how far it went.
+        False: too much for one step, or not in memory; ``self.cursor`` says how far it got.
         """
-        assert self.reader is None  # a second one would deliver everything twice
+        assert self.reader is None  # a second reader would deliver everything twice
         channel, stream = self.channel, self.channel.stream(variant)
         self.cursor = cursor
         omit = self.omitted_after(cursor)
         shared = stream.place_after(cursor)
-        place = None if omit else shared  # the frame of a part of an entry is no other reader's
+        place = None if omit else shared  # no other reader can share the frame of a partial entry
         if place is None and channel.in_ring(cursor) and transport.queued < budget:
             self.cursor, frames, messages = channel.frames_after(
                 cursor,

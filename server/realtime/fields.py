@@ -1,6 +1,6 @@
-"""Members of a decoded protocol message, by type. A member that is null is an absent one.
+"""Typed access to members of a decoded protocol message. A null member counts as absent.
 
-Raises: BadRequest 80013, naming the field, when it is missing or of another type."""
+Raises: BadRequest 80013, naming the field, when it is missing or has the wrong type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _wrong(field: str, wanted: str, value: object) -> BadRequest:
 
 
 def integer(message: dict[str, Any], field: str, *, limit: int, default: int | None = None) -> int:
-    """A whole number from 0 to ``limit`` - 1; floats without a fraction are accepted, as some encoders write them."""
+    """A whole number from 0 to ``limit`` - 1. Accepts floats without a fraction, because some encoders write them."""
     value = message.get(field)
     if value is None and default is not None:
         return default

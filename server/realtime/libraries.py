@@ -1,25 +1,25 @@
-"""What is known of client libraries, and cannot be told from the protocol. They say who they are when they connect.
+"""Known behaviour of client libraries that the protocol does not reveal. A library identifies itself when it connects.
 
     agent    "ably-js/2.28.0 nodejs/22.1.0 ..."      of the query, or of the header Ably-Agent: name/version, several
 
-Who is not known here is served as the protocol allows any client to be."""
+An unknown library gets the behaviour that the protocol allows for any client."""
 
 from __future__ import annotations
 
 import re
 
-AGENT_CHARACTERS = 256  # of what a client says of itself: more is not looked at
+AGENT_CHARACTERS = 256  # of a client's agent string; the rest is ignored
 
-# Libraries that hand on what comes for a channel between an ATTACH of theirs and its ATTACHED, if they were attached to
-# it before; and up to which version they have been looked at. ably-js stays attached meanwhile, on purpose (RTL16a of
-# the libraries' specification); ably-python does not look at its state at all. Others go to attaching, and discard what
-# comes then (RTL17); so may newer versions of these. docs/decisions/0024.
+# Libraries that pass on messages received between their ATTACH and its ATTACHED, if they were already attached; with
+# the major versions that were examined. ably-js stays attached meanwhile, by design (RTL16a of the libraries'
+# specification); ably-python does not check its state at all. Others enter attaching and discard these messages
+# (RTL17); newer versions of these two may as well. docs/decisions/0024.
 _HAND_ON = {"ably-js": (2,), "ably-python": (3, 1)}
 _TOLD = re.compile(r"(?:^| )(ably-[a-z]+)/([0-9]{1,6})\.([0-9]{1,6})")
 
 
 def discards_while_attaching(agent: str | None) -> bool:
-    """May it have discarded what was on its way when it sent an ATTACH for a channel that it was attached to?"""
+    """May the client discard messages that were in transit when it sent an ATTACH for an attached channel?"""
     found = _TOLD.search((agent or "")[:AGENT_CHARACTERS])
     if found is None or found[1] not in _HAND_ON:
         return True

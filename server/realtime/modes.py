@@ -1,4 +1,4 @@
-"""What an attachment may do, as bits: asked for by flags or by name, granted by a capability, available here."""
+"""The modes of an attachment, as bits: requested by flags or names, granted by a capability, available here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ABSENT_MODES = sum(mode for name, mode in _MODE_NAMES.items() if name in absent.
 
 
 def requested_modes(flags: int, params: Mapping[str, str]) -> int:
-    """The modes that the client asks for: by param, else by flags; 0: by neither."""
+    """The modes that the client requests: by param, else by flags; 0 if by neither."""
     if "modes" in params:
         modes = 0
         for word in params["modes"].split(","):
@@ -49,13 +49,13 @@ def requested_modes(flags: int, params: Mapping[str, str]) -> int:
 
 
 def mode_names(modes: int) -> str:
-    """As they are written in ``params.modes``."""
+    """The names as in ``params.modes``."""
     return ", ".join(name for name, mode in _MODE_NAMES.items() if modes & mode)
 
 
-@lru_cache(maxsize=256)  # few are in use; so their numbers, too, are shared by all attachments
+@lru_cache(maxsize=256)  # few combinations occur; caching also shares the integers among all attachments
 def granted_modes(requested: int, operations: int) -> int:
-    """What remains of them with this capability."""
+    """The requested modes that the capability permits."""
     allowed = 0
     for operation, modes in _GRANTS:
         if operations & operation:
@@ -64,9 +64,9 @@ def granted_modes(requested: int, operations: int) -> int:
 
 
 def available_modes(permitted: int, *, named: bool) -> int:
-    """Those of them that this server has. Libraries that name none are not refused for what they ask for by default.
+    """The permitted modes that this server supports. A library that names none is not refused for its defaults.
 
-    Raises: BadRequest, if one was asked for by name and is not there, or none is left.
+    Raises: BadRequest, if a mode requested by name is not available, or none is left.
     """
     missing = permitted & ABSENT_MODES
     if missing and (named or missing == permitted):
@@ -76,7 +76,7 @@ def available_modes(permitted: int, *, named: bool) -> int:
 
 
 def denied(name: str, requested: int, whose: str) -> AuthError:
-    """None of these modes is granted; by ``whose`` credentials."""
+    """The error when none of these modes is granted; ``whose`` says by which credentials."""
     needed = [word for word, bit in NAMES.items() if any(bit == op and modes & requested for op, modes in _GRANTS)]
     return AuthError(
         f"{whose} credentials do not permit attaching to {name!r} with the modes {mode_names(requested)}: "

@@ -1,4 +1,4 @@
-"""Channel params, as they are given in a channel's name and with an ATTACH."""
+"""Channel params, given in a channel's name and with an ATTACH."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class Rewind:
 
 
 def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
-    """The params in force, as text: those in the name, overridden by those of the ATTACH; only recognised ones.
+    """The params in force, as text: those in the name, overridden by those of the ATTACH. Unrecognised ones are
+    dropped.
 
-    Raises: BadRequest, if ``given`` is no map, one of them neither text nor a number, or of what is not available here;
-        40003, for another echo.
+    Raises: BadRequest, if ``given`` is no map, a value is neither text nor a number, or a feature is not available
+        here; 40003, for an unknown value of echo.
     """
     if given is None and not name.params:
         return NO_PARAMS
@@ -52,7 +53,7 @@ def channel_params(name: ChannelName, given: object) -> Mapping[str, str]:
 def _text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():  # as some encoders write whole numbers
+    if isinstance(value, float) and value.is_integer():  # some encoders write whole numbers as floats
         value = int(value)
     if not isinstance(value, str | int | float):
         raise BadRequest(f"params.{key}: must be a string, got {type(value).__name__}", code=40000)

@@ -4,11 +4,11 @@
                               |                            |
                               +-----anything else----> the table of actions
                                                            |
-            Session: who it is, what it is told <----------+---------> Attaching: its channels
-            ``accepting`` and ``Attaching`` work on it                 which has accepting look at rights anew
+            Session: identity, outgoing messages <---------+---------> Attaching: its channels
+            shared by ``accepting`` and ``Attaching``                  tells accepting to recheck permissions
 
-What has to wait (a channel that wakes, the journal) is asked of the server and comes back by a method call. Every
-method is one indivisible step. Source for what is answered to what: Ably's realtime protocol, versions 1.2 to 6."""
+Operations that have to wait (waking a channel, reading the journal) go to the server, which answers by a method call.
+Every method is one indivisible step. Source for the replies: Ably's realtime protocol, versions 1.2 to 6."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from server.realtime.session import Session
 
 
 class ClientProtocol:
-    """What a transport's events are for: hands them to the parts of one client's state machine."""
+    """Dispatches a transport's events to the parts of one client's state machine."""
 
     __slots__ = ("attaching", "session")
 
@@ -36,7 +36,7 @@ class ClientProtocol:
         self.attaching = attaching
 
     def receive(self, payload: bytes, wire_format: int) -> None:
-        """One WebSocket message: text is JSON, binary is msgpack."""
+        """Handle one WebSocket message: text is JSON, binary is msgpack."""
         if not self.session.open:
             return
         publish = parse_publish(payload, wire_format)
@@ -46,13 +46,13 @@ class ClientProtocol:
         try:
             message = wire.decode(payload, wire_format)
             handle = _ACTIONS.get(fields.integer(message, "action", limit=1 << 32))
-            if handle is not None:  # actions that nobody has heard of are for newer servers
+            if handle is not None:  # unknown actions belong to newer protocol versions
                 handle(self, message, wire_format)
         except PubSubError as error:
             self.session.fail(error)
 
     def violated(self, close_code: int) -> None:
-        """The peer sent what is no frame of ours, or a part for which there is no room: nothing more can be read."""
+        """The peer sent an invalid frame, or a fragment with no memory left for it: nothing more can be read."""
         if close_code == NO_ROOM:
             told = "the server has reached its limit for partly received messages; try again"
             self.session.disconnect(LimitExceeded(told, code=50004, status=503))
@@ -63,7 +63,7 @@ class ClientProtocol:
             self.session.fail(BadRequest("the client violated the WebSocket protocol", code=80013), close_code)
 
     def go_by(self, identity: Identity) -> None:
-        """Its credentials are others now, or mean something else."""
+        """Its credentials have changed, or their meaning has."""
         session = self.session
         session.identity = identity
         session.contexts = session.author = None
@@ -71,7 +71,7 @@ class ClientProtocol:
         self.attaching.regrant()
 
     def renew(self, allowance: Allowance) -> None:
-        """What it may take of the server is another now, perhaps; its client is told of what it had been told."""
+        """Its allowance may have changed; if a value that the client was told differs, tell it again."""
         session = self.session
         before, session.allowance = session.allowance, allowance
         session.transport.shape(allowance.shaper())
@@ -79,7 +79,7 @@ class ClientProtocol:
         if allowance.max_message_size != before.max_message_size:
             session.connected()
 
-    # actions that are about the connection itself
+    # actions about the connection itself
 
     def _on_heartbeat(self, message: dict[str, Any], wire_format: int) -> None:
         self.session.send({"action": Action.HEARTBEAT, "id": fields.optional_text(message, "id")})
@@ -94,7 +94,7 @@ class ClientProtocol:
         session, auth = self.session, fields.mapping(message, "auth") or {}
         try:
             identity = session.services.reauthenticate(session, fields.text(auth, "accessToken"))
-        except LimitExceeded as error:  # as who comes with such a token is told: a retry may help
+        except LimitExceeded as error:  # same answer as at connect: a retry may help
             session.disconnect(error)
             return
         self.go_by(identity)

@@ -1,10 +1,10 @@
-"""One client's open connection: its identity, the messages to it, and its end.
+"""One client's open connection: its identity, its outgoing messages, and its end.
 
     out    transport.send, in order; acknowledgements when the server calls ``answer``
-    end    goodbye (ERROR, DISCONNECTED, CLOSED), or without a word; then it is not open, and everything of it is let go
+    end    goodbye (ERROR, DISCONNECTED, CLOSED), or silently; then it is no longer open, and all its state is released
 
-What the parts of the client's state machine share is here, and none of them is known here: server/realtime/protocol.py
-puts them together."""
+Holds the state that the parts of the client's state machine share, and imports none of them:
+server/realtime/protocol.py puts them together."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from server.realtime.transport import Transport
 
 
 class Services(Protocol):
-    """What a session asks of the server around it."""
+    """The services that a session needs from the surrounding server."""
 
     hub: Hub
     touched: list[AckQueue]
-    """Those that have answers to give: to be sent before the next flush, by their owners' ``answer`` if in doubt."""
+    """Queues with answers to send before the next flush; an owner's ``answer`` sends those in doubt."""
 
     def now_ms(self) -> int: ...
     def reauthenticate(self, session: Session, token: str) -> Identity:
-        """Check a token that came over the connection. Raises: AuthError; LimitExceeded, if its key has no room."""
+        """Check a token sent over the connection. Raises: AuthError; LimitExceeded, if its key has no room."""
 
     def ended(self, session: Session, *, closed: bool) -> None:
         """The client has said goodbye (closed), or lost its transport."""
@@ -82,12 +82,12 @@ class Session:
         self.wire = wire_format
         self.open = True
         self.attachments: dict[str, Attachment] = {}
-        # Of publishing:
-        self.acks: AckQueue | None = None  # from its first publish on: most only listen
-        self.author: Author | None = None  # from its first publish on; of its present credentials
+        # For publishing:
+        self.acks: AckQueue | None = None  # from its first publish on: most clients only listen
+        self.author: Author | None = None  # from its first publish on; by its current credentials
         self.ingest: Ingest | None = None  # from its first publish on
-        self.pace: Pace | None = None  # from its first publish on, if its token says how often it may
-        self.contexts: dict[str, tuple[ChannelName, int]] | None = None  # names that it published to unattached
+        self.pace: Pace | None = None  # from its first publish on, if its token limits the rate
+        self.contexts: dict[str, tuple[ChannelName, int]] | None = None  # channel names checked for publishing
 
     # out
 
@@ -95,9 +95,9 @@ class Session:
         self.transport.send(wire.encode(message, self.wire))
 
     def connected(self, key: str | None = None, error: PubSubError | None = None) -> None:
-        """Say CONNECTED: first of all on a new transport, and again when the credentials have changed.
+        """Send CONNECTED: the first message on a new transport, and again when the credentials have changed.
 
-        ``key``: that of the connection, if it is at hand. It is long, and can be sealed anew: so nobody keeps it.
+        ``key``: the connection's, if at hand. It is long and can be sealed again, so it is not stored.
         """
         key = key or self.services.connection_key(self)
         message: dict[str, Any] = {
@@ -116,7 +116,7 @@ class Session:
             self.send({"action": Action.AUTH})
 
     def answer(self) -> None:
-        """Send the acknowledgements whose turn has come."""
+        """Send the acknowledgements that are due."""
         acks = self.acks
         if acks is None:
             return
@@ -125,7 +125,7 @@ class Session:
                 self.transport.send(answer)
             else:
                 number, error = answer
-                if isinstance(error, OutcomeUnknown):  # no answer is true: it comes back, and sends what has none again
+                if isinstance(error, OutcomeUnknown):  # neither ACK nor NACK is true: the client reconnects and resends
                     self.disconnect(error)
                     return
                 self.send({"action": Action.NACK, "msgSerial": number, "count": 1, "error": error.info()})
@@ -136,7 +136,7 @@ class Session:
     # the end
 
     def fail(self, error: PubSubError, close_code: int = 1000) -> None:
-        """End the connection with an error from which no retry helps."""
+        """End the connection with an error that no retry can fix."""
         self._say_goodbye({"action": Action.ERROR, "error": error.info()}, close_code, closed=True)
 
     def disconnect(self, error: PubSubError) -> None:
@@ -144,7 +144,7 @@ class Session:
         self._say_goodbye({"action": Action.DISCONNECTED, "error": error.info()}, 1000, closed=False)
 
     def close(self) -> None:
-        """The client has asked for it."""
+        """Close the connection at the client's request."""
         self._say_goodbye({"action": Action.CLOSED}, 1000, closed=True)
 
     def gone(self) -> None:
@@ -154,7 +154,7 @@ class Session:
             self.services.ended(self, closed=False)
 
     def cut_off(self) -> None:
-        """Take nothing more of the client, and give it nothing more; the next that it hears is ``part``."""
+        """Stop receiving from the client and delivering to it; its next message comes from ``part``."""
         if self.open:
             self.answer()
         if self.open:
@@ -164,12 +164,12 @@ class Session:
             self.services.ended(self, closed=False)
 
     def part(self, error: PubSubError) -> None:
-        """Drop the transport of one that has been cut off; the client may resume at once."""
+        """Drop the transport of a client that was cut off; it may resume at once."""
         self.send({"action": Action.DISCONNECTED, "error": error.info()})
         self.transport.close(1000)
 
     def supersede(self) -> None:
-        """A newer transport has resumed this connection: this one ends, and the connection goes on there."""
+        """A newer transport has resumed this connection: end this session; the connection goes on there."""
         if self.open:
             self._end()
             gone = PubSubError("a newer transport has taken over this connection", code=80016, status=400)

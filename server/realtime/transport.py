@@ -1,4 +1,4 @@
-"""The transport of a client's bytes, as its state machine sees it: a socket of the plane, plain or TLS."""
+"""The transport as the client's state machine sees it: a socket of the plane, plain or TLS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class StreamReader(Protocol):
-    """What reads a stream for us: the plane's subscription."""
+    """A reader of a stream: the plane's subscription."""
 
     @property
     def active(self) -> bool: ...
@@ -26,22 +26,22 @@ class Transport(Protocol):
 
     @property
     def queued(self) -> int:
-        """Bytes that wait in its own queue."""
+        """Bytes waiting in its own queue."""
 
     @property
     def silence_ms(self) -> int:
-        """For so long nothing has been heard of the peer; 0 while we do not listen."""
+        """Time since the peer was last heard; 0 while reading is paused."""
 
     @property
     def shaper(self) -> Shaper | None:
-        """When deliveries may be sent, and what is told of them; None: at any time."""
+        """Decides when deliveries may be sent, and is charged for them; None: no limit."""
 
     def shape(self, shaper: Shaper | None) -> None: ...
     def send(self, payload: bytes) -> None: ...
     def send_frames(self, frames: bytes) -> None: ...
     def notify_drained(self) -> None: ...
     def deliver_to(self, sink: Ingest | None) -> None:
-        """Plain publishes are for the sink; what it does not take is for the owner."""
+        """Route plain publishes to the sink; the owner gets those that it does not take."""
 
     def subscribe(self, stream: Stream, place: int, *, skip_origin: int = 0, quiet_until: int = 0) -> StreamReader: ...
     def pause(self) -> None: ...

@@ -1,7 +1,7 @@
 """Any protocol message to bytes and back.
 
-The hot two, MESSAGE and ACK, have rooms of their own in ext (publish, wire); this one takes everything else, and what
-is unusual. ext/text/values.pyx reads what comes in, within bounds; orjson and msgpack write what goes out."""
+The two hot ones, MESSAGE and ACK, have modules of their own in ext (publish, wire); this one handles all others and
+unusual forms. ext/text/values.pyx reads input, within bounds; orjson and msgpack write output."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ JSON, MSGPACK = 0, 1
 
 
 def decode_value(payload: bytes, wire: int, most: int = INPUT_VALUES) -> Any:
-    """The value that the bytes are. A msgpack str that is no UTF-8 comes as bytes: old packers write binary so.
+    """Decode bytes to a value. A msgpack str that is not UTF-8 becomes bytes: old packers write binary that way.
 
-    Raises: ValueError, saying what is wrong; OverflowError, when it has more than ``most`` values in it.
+    Raises: ValueError, saying what is wrong; OverflowError, when it contains more than ``most`` values.
     """
     return values.decode(payload, wire, most=most)
 
 
 def decode(payload: bytes, wire: int) -> dict[str, Any]:
-    """A protocol message; a member that has too many values in it is an Unread.
+    """Decode a protocol message; a member with too many values becomes an Unread.
 
-    Raises: BadRequest 80013, when the bytes are none.
+    Raises: BadRequest 80013, when the bytes are not a protocol message.
     """
     try:
         message, odd = values.decode_message(payload, wire, most=INPUT_VALUES)
@@ -39,13 +39,13 @@ def decode(payload: bytes, wire: int) -> dict[str, Any]:
     if not isinstance(message, dict):
         found = message.why if isinstance(message, Unread) else f"got {type(message).__name__}"
         raise BadRequest(f"a frame must contain one map, {found}", code=80013)
-    if odd and "action" not in message:  # nothing shows that it is meant for this protocol at all
+    if odd and "action" not in message:  # nothing suggests that it is meant for this protocol
         raise BadRequest("action: missing; must be a whole number", code=80013)
     return message
 
 
 def encode(message: Any, wire: int) -> bytes:
-    """Bytes of a protocol message or a body. Members that are None are left out, at every level: never a null."""
+    """Encode a protocol message or a body. Members that are None are left out, at every level: never a null."""
     present = _present(message)
     if wire == JSON:
         return orjson.dumps(present)
