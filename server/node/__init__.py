@@ -1,1 +1,1 @@
-"""The engine of one process, connected to time, threads and the loop."""
+"""The engine of one process, connected to clocks, threads and the event loop."""

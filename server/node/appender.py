@@ -1,8 +1,8 @@
-"""The journal's appends, one at a time, without waiting for the disk.
+"""Journal appends, one at a time, without blocking the loop on the disk.
 
-start(blocks) -> journal.begin: written, and being synced by a thread that needs no interpreter
-              -> or, while maintenance has the journal: journal.append, in a thread of ours
-done <---- whoever turns is woken (wake_fd, an eventfd) ----+            take() -> the outcome"""
+start(blocks) -> journal.begin: written, and being synced by a thread that does not need the interpreter
+              -> or, while maintenance holds the journal: journal.append, in a thread of its own
+done <---- the loop is woken (wake_fd, an eventfd) ---------+            take() -> the outcome"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from engine.journal.port import NONE_REFUSED, Block, Journal, Refused
 
 
 class Appender:
-    """Every method but ``close`` is for one thread, that of the loop."""
+    """Call every method but ``close`` from one thread, that of the loop."""
 
     def __init__(self, journal: Journal, wake_fd: int) -> None:
-        """``wake_fd``: an eventfd, written to when an append has ended that was not done at once."""
+        """``wake_fd``: an eventfd, written when an append that was not finished at once has ended."""
         self._journal = journal
         self._wake_fd = wake_fd
         self._jobs: SimpleQueue[tuple[Sequence[Block], bool] | None] = SimpleQueue()
@@ -29,14 +29,14 @@ class Appender:
 
     @property
     def done(self) -> bool:
-        """The append that was started last has ended, and its outcome has not been taken."""
+        """The latest append has ended, and its outcome has not been taken."""
         return self._done or (self._begun and self._journal.ended)
 
     def start(self, blocks: Sequence[Block], *, synced: bool) -> None:
-        """Begin an append. One at a time: the outcome of the one before has been taken."""
+        """Begin an append. One at a time: take the previous outcome first."""
         try:
             self._begun = self._journal.begin(blocks, synced=synced, wake_fd=self._wake_fd)
-        except BaseException as error:  # told to whoever takes the outcome, and knows what to do
+        except BaseException as error:  # raised by take(), whose caller handles it
             self._outcome, self._done = error, True
             return
         if not self._begun:
@@ -46,7 +46,7 @@ class Appender:
             self._jobs.put((blocks, synced))
 
     def take(self) -> Refused:
-        """The outcome of what is done. Raises: what the journal has raised."""
+        """The outcome of the finished append. Raises: the journal's exception."""
         if self._begun:
             self._begun = False
             return self._journal.end()
@@ -58,7 +58,7 @@ class Appender:
         return outcome
 
     def close(self) -> None:
-        """Wait for what has begun; nothing can be started afterwards. Blocks."""
+        """Wait for the append under way; nothing can be started afterwards. Blocks."""
         if self._begun:
             self._journal.wait()
         if self._thread is not None:
@@ -72,6 +72,6 @@ class Appender:
                 self._outcome = self._journal.append(blocks, synced=synced)
             except BaseException as error:
                 self._outcome = error
-            del job, blocks  # or they would live until the next batch
+            del job, blocks  # otherwise they would live until the next batch
             self._done = True
             os.eventfd_write(self._wake_fd, 1)

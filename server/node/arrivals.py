@@ -1,16 +1,16 @@
-"""What clients have sent and nobody has looked at yet: each client's in its order, the clients in turn.
+"""Client messages waiting to be processed: in order for each client, round-robin across clients.
 
-    events of a poll --small, time left--> looked at, one after the other
+    events of a poll --small, time left--> processed, one after the other
            | else
            v
-    client a: o o o o o o o        one of a, one of b, one of c, one of a ...     until the time of this turn is over
+    client a: o o o o o o o        one of a, one of b, one of c, one of a ...     until this turn's time is used up
     client b: o
     client c: o o
-    client d: O o                  and one that is large, for it takes as long as all the others together
+    client d: O o                  and one large message, because it takes as long as all the others together
 
-A burst of one client (10,000 ATTACHes are a megabyte) holds up nobody else: who has sent one message waits for one of
-each of those before it, and for none that is large. Whoever has something waiting is not read from: no more waits than
-was read in one go."""
+A burst of one client (10,000 ATTACHes are a megabyte) delays no other client much: a single message waits for one
+message of each client before it, and for no large one. Reading from a client pauses while it has messages waiting, so
+at most one read's worth waits."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from server.realtime.protocol import ClientProtocol
 
 LOGGER = logging.getLogger("unbroken.plane")
 
-LOOK_SECONDS = 0.002  # of one turn; what is begun is finished
+LOOK_SECONDS = 0.002  # per turn; a message under way is finished
 
 Event = tuple[Any, int, Any]  # client, kind, data: see ext/net/socket.pxd
 
 
 class Arrivals:
-    """Of one plane."""
+    """The arrivals of one plane."""
 
     def __init__(self) -> None:
-        # By whether what comes next of a client is large; whose turn is next comes first.
+        # Clients by whether their next message is large; each dict is in order of turns.
         self._small: dict[ClientProtocol, deque[tuple[int, Any]]] = {}
         self._large: dict[ClientProtocol, deque[tuple[int, Any]]] = {}
 
     def __len__(self) -> int:
-        """Clients that wait."""
+        """The number of waiting clients."""
         return len(self._small) + len(self._large)
 
     def look(self, events: Iterable[Event]) -> None:
-        """Pass them on, and what waits from before, as far as there is time."""
+        """Pass these events on, and the waiting ones, as far as time allows."""
         late = time.perf_counter() + LOOK_SECONDS
         wait = bool(self._small)
         for client, kind, data in events:
             if client is None:
-                continue  # it was refused, and has nothing to say
+                continue  # a refused client; ignore it
             if wait or client in self._large or _is_large(kind, data):
                 self._wait(client, kind, data)
             else:
@@ -70,7 +70,7 @@ class Arrivals:
             waiting.append((kind, data))
 
     def _stand(self, client: ClientProtocol, waiting: deque[tuple[int, Any]]) -> None:
-        """Behind all others."""
+        """Put it at the end of the line."""
         (self._large if _is_large(*waiting[0]) else self._small)[client] = waiting
 
     def _next(self, clients: dict[ClientProtocol, deque[tuple[int, Any]]]) -> None:
@@ -103,7 +103,7 @@ def _pass_on(client: ClientProtocol, kind: int, data: Any) -> None:
             raise data
         elif kind == DRAINED:
             client.attaching.all_taken()
-    except Exception:  # a bug met by one client's message: it is told, nobody else notices
+    except Exception:  # a bug hit by one client's message: end that connection, others are unaffected
         LOGGER.exception("a connection failed")
         _give_up(client)
 

@@ -1,17 +1,17 @@
-"""Where those who attach begin to read: is their cursor still held? how far back does their rewind reach?
+"""Where new attachments begin to read: whether their cursor is still held, and how far back their rewind reaches.
 
     locate, rewound --known from memory--> found(...), in the same step
           | else
           v
-    a search, in its client's queue; the clients have turns, a slice each      ring: on the loop, so many entries
-          |                                                                    journal: in a thread, so many bytes
+    a search, in its client's queue; clients take turns, a slice each          ring: on the loop, a limit of entries
+          |                                                                    journal: in a thread, a limit of bytes
           v
     found(...), a few in each turn
 
-A count carries a cursor and a number, and no entry (ext/disk/countback.pyx). Where the last messages of an entry are
-enough, the number of the others goes to whoever makes its frame. All rewinds of a channel that wait are one search: it
-goes back once, and stops wherever one of them begins. Whoever goes away meanwhile is passed over, and a search that
-nobody waits for any more ends with its slice."""
+A count carries a cursor and a number, but no entry (ext/disk/countback.pyx). If a rewind needs only the last messages
+of an entry, the encoder of its frame gets the number to leave out. All waiting rewinds of a channel share one search:
+it goes back once, and stops wherever one of them begins. It skips clients that have left, and a search without waiting
+clients ends with its slice."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from server.realtime.session import Session
 
 LOGGER = logging.getLogger("unbroken.replay")
 
-ALL = (1 << 64) - 1  # messages: as many as there are
-LOOP_SECONDS = 0.001  # of one turn: for what rings are gone over, and for those who are told where they begin
-RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried again
+ALL = (1 << 64) - 1  # messages: no limit
+LOOP_SECONDS = 0.001  # per turn: for scanning rings, and for reporting results
+RETRY_SECONDS = 1.0  # between attempts to read an unavailable journal
 
 Found = Callable[[int, int, bool], None]
-"""Told the cursor from which a rewind begins; how many messages of the entry right after that are left out, for those
-behind them are as many as are wanted; and whether less is held than it asks for."""
+"""Called with the cursor where a rewind begins; the number of messages to leave out of the entry right after it,
+because the rewind begins behind them; and whether the channel holds less than the rewind asks for."""
 
 OlderThan = Callable[[Partition, int], int]
-"""The milliseconds of a partition's serials below which everything is older than so many ms."""
+"""The milliseconds of a partition's serials below which everything is older than the given age in ms."""
 
 
 class PendingRewind:
-    """One rewind: it begins where so many messages lie behind it, be it inside an entry, or after ``floor``."""
+    """One rewind: it begins ``messages`` messages back, possibly inside an entry, but not before ``floor``."""
 
     __slots__ = ("attachment", "client", "cut", "dropped", "floor", "found", "messages")
 
@@ -63,14 +63,14 @@ class PendingRewind:
         self.floor = floor
         self.cut = cut  # its channel does not hold all that it asks for
         self.found = found
-        self.dropped = False  # it has been told already
+        self.dropped = False  # already reported
 
     @property
     def waits(self) -> bool:
         return self.client.open and self.attachment.active and not self.dropped
 
     def tell(self, cursor: int, omit: int, older_than: OlderThan) -> None:
-        """It begins there; or at the first cursor from which everything is still held, for a count takes its time."""
+        """Report the cursor; or, because counting takes time, the first cursor from which everything is still held."""
         channel = self.attachment.channel
         if not channel.partition.kept:
             held = channel.ring.evicted
@@ -80,28 +80,28 @@ class PendingRewind:
 
 
 class Search(Protocol):
-    """What is looked for."""
+    """A search for a start position."""
 
     def owner(self) -> Session | None:
-        """In whose queue it stands; None: nobody waits for it any more."""
+        """The client in whose queue it stands; None when no client waits for it any more."""
 
     def look(self) -> Work | None:
-        """Go on in memory. None: there is more to do there; else the next slice of it, for a thread."""
+        """Continue in memory. None: there is more to do in memory; otherwise the next slice, for a thread."""
 
     def looked(self, result: Any) -> bool:
-        """What the slice has found. True: it goes on."""
+        """Take the result of a slice. True: the search continues."""
 
     def failed(self, error: BaseException) -> None:
-        """It can't go on."""
+        """The search cannot continue."""
 
 
 class Question:
-    """One that the journal answers at once."""
+    """A question that the journal answers in one step."""
 
     def __init__(
         self, client: Session, attachment: Attachment, work: Work, found: Callable[[Any], None], otherwise: Any
     ) -> None:
-        """``otherwise``: what is found where the journal is damaged."""
+        """``otherwise``: the result if the journal is damaged."""
         self._client = client
         self._attachment = attachment
         self._work = work
@@ -128,7 +128,7 @@ class Question:
 
 
 class Count:
-    """How far back do these rewinds of a channel reach?"""
+    """Counts how far back these rewinds of a channel reach."""
 
     def __init__(
         self,
@@ -138,12 +138,12 @@ class Count:
     ) -> None:
         """
         Args:
-            waiting: all askers; those that have gone are taken out.
-            told: an asker begins at this cursor, without so many messages of the entry after it.
+            waiting: all pending rewinds; those of clients that have left are removed.
+            told: called with a rewind, its cursor, and the number of messages to leave out of the entry after it.
         """
         self.channel = channel
         self.askers: list[PendingRewind] = []
-        self._countback: Countback | None = None  # once it has begun
+        self._countback: Countback | None = None  # once the count has begun
         self._waiting = waiting
         self._told = told
 
@@ -179,7 +179,7 @@ class Count:
         return bool(self.askers)
 
     def failed(self, error: BaseException) -> None:
-        """What has been gone over is intact: they begin there, and are told that they asked for more."""
+        """The scanned part is intact: the rewinds begin there, and report that they asked for more."""
         LOGGER.error("a rewind of %r is truncated: %s", self.channel.name, error, exc_info=_unexpected(error))
         assert self._countback is not None
         for asker in self.askers:
@@ -187,11 +187,11 @@ class Count:
         self._ended(self._countback)
 
     def _aim(self, count: Countback) -> None:
-        """For the first place at which one of them begins."""
+        """Stop at the first place where one of them begins."""
         count.aim(min(asker.messages for asker in self.askers), max(asker.floor for asker in self.askers))
 
     def _arrived(self, count: Countback) -> None:
-        """Those begin here whose messages have been counted, or for whom what comes next is too old."""
+        """Finish the rewinds whose messages have been counted, and those for which the next entry is too old."""
         waiting = self.askers
         self.askers = []
         for asker in waiting:
@@ -201,33 +201,33 @@ class Count:
                 self.askers.append(asker)
 
     def _ended(self, count: Countback) -> None:
-        """There is nothing before."""
+        """There are no earlier entries."""
         for asker in self.askers:
             self._told(asker, count.cursor, 0)
         self.askers = []
 
 
 class Beginnings:
-    """Every method is for the loop; only slices of searches in the journal are done elsewhere."""
+    """Call every method on the loop; only journal searches run in threads, slice by slice."""
 
     def __init__(self, older_than: OlderThan, kick: Callable[[], None]) -> None:
-        """``kick`` may be called in any thread: it has ``turn`` called soon."""
+        """``kick``: schedules a call of ``turn`` soon; callable from any thread."""
         self._older_than = older_than
         self._kick = kick
         self._threads = Readers(limits.COUNTS_AT_ONCE, kick)
         self._under_way = 0
-        self._queues: dict[Session, deque[Search]] = {}  # whose turn is next comes first
-        self._gathering: dict[ChannelView, Count] = {}  # not begun yet: others may join
-        self._askers: dict[Attachment, PendingRewind] = {}  # who have not been told
-        self._told: deque[tuple[PendingRewind, int, int]] = deque()  # what they are to be told
+        self._queues: dict[Session, deque[Search]] = {}  # in order of turns
+        self._gathering: dict[ChannelView, Count] = {}  # not begun yet: further rewinds may join
+        self._askers: dict[Attachment, PendingRewind] = {}  # not reported yet
+        self._told: deque[tuple[PendingRewind, int, int]] = deque()  # results to report
         self._resting: deque[tuple[float, Search]] = deque()  # until the journal can be read again
 
     def __len__(self) -> int:
-        """Searches that wait for a turn."""
+        """The number of searches waiting for a turn."""
         return sum(map(len, self._queues.values())) + len(self._resting)
 
     def locate(self, client: Session, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
-        """Is everything after ``cursor`` still held? The ring has been asked."""
+        """Find out whether everything after ``cursor`` is still held. The ring has been checked already."""
         channel = attachment.channel
         if not channel.partition.kept:
             found(False)
@@ -236,14 +236,14 @@ class Beginnings:
         self._enqueue(client, Question(client, attachment, work, found, False))
 
     def rewound(self, client: Session, attachment: Attachment, rewind: Rewind, found: Found) -> None:
-        """Where does it begin?"""
+        """Find where the rewind begins."""
         channel = attachment.channel
         retained_ms = channel.policy.retained_ms
         window_ms = retained_ms if rewind.window_ms is None else rewind.window_ms
         floor = last_serial_before(self._older_than(channel.partition, min(window_ms, retained_ms)))
         cut = window_ms > retained_ms
         messages = ALL if rewind.messages is None else rewind.messages
-        whole = not channel.partition.kept or channel.in_ring(floor)  # all that counts is in memory
+        whole = not channel.partition.kept or channel.in_ring(floor)  # everything that counts is in memory
         if whole and messages >= max_messages(channel.ring):
             begins = cursor_before(channel.ring, floor)
             found(channel.head if begins is None else min(begins, channel.head), 0, cut)
@@ -265,7 +265,7 @@ class Beginnings:
         search.askers.append(asker)
 
     def hurry(self, attachment: Attachment) -> None:
-        """Its client wants something else of it now: if its rewind is still being counted, it begins at the head."""
+        """The client has made another request: if its rewind is still being counted, begin at the head."""
         asker = self._askers.pop(attachment, None)
         if asker is not None and asker.waits:
             asker.dropped = True
@@ -273,7 +273,7 @@ class Beginnings:
             asker.found(attachment.channel.head, 0, False)
 
     def turn(self) -> None:
-        """Go on where a thread has found something, tell a few where they begin, and hand over what is next."""
+        """Continue searches after their threads' results, report a few positions, and start the next slices."""
         self._threads.take()
         if self._resting and self._resting[0][0] <= time.monotonic():
             self._rise()
@@ -293,11 +293,11 @@ class Beginnings:
         self._kick()
 
     def close(self) -> None:
-        """Finish what has begun. Blocks."""
+        """Finish the searches under way. Blocks."""
         self._threads.close()
 
     def _since(self, client: Session, attachment: Attachment, floor: int, cut: bool, found: Found) -> None:
-        """It begins with the first entry after ``floor``, whatever the number of those that follow."""
+        """Begin with the first entry after ``floor``, regardless of the number of messages."""
         channel = attachment.channel
 
         def first(page: list[Stored]) -> None:
@@ -310,14 +310,14 @@ class Beginnings:
         self._queues.setdefault(client, deque()).append(search)
 
     def _next(self) -> None:
-        """One slice, for the client whose turn it is."""
+        """Run one slice, for the next client in turn."""
         client = next(iter(self._queues))
         queue = self._queues.pop(client)
         search = queue.popleft()
         if queue:
-            self._queues[client] = queue  # behind all others
+            self._queues[client] = queue  # at the end of the line
         owner = search.owner()
-        if owner is not None and owner is not client:  # who asked first has gone; others wait on
+        if owner is not None and owner is not client:  # the first client has left; others still wait
             self._enqueue(owner, search)
             return
         if isinstance(search, Count) and self._gathering.get(search.channel) is search:
@@ -342,7 +342,7 @@ class Beginnings:
     def _looked(self, client: Session, search: Search, result: Any, error: BaseException | None) -> None:
         if search.owner() is None:
             return
-        if isinstance(error, JournalUnavailable):  # it is being reopened; who waits here costs nothing
+        if isinstance(error, JournalUnavailable):  # it is being reopened; waiting here costs nothing
             self._resting.append((time.monotonic() + RETRY_SECONDS, search))
         elif error is not None:
             search.failed(error)
@@ -350,7 +350,7 @@ class Beginnings:
             self._again(client, search)
 
     def _again(self, client: Session, search: Search) -> None:
-        """It goes on with the client's next turn."""
+        """Continue the search at the client's next turn."""
         self._queues.setdefault(client, deque()).appendleft(search)
 
     def _rise(self) -> None:
@@ -362,12 +362,12 @@ class Beginnings:
 
 
 def _unexpected(error: BaseException) -> BaseException | None:
-    """What is worth a traceback."""
+    """The error, if it deserves a traceback."""
     return None if isinstance(error, PubSubError) else error
 
 
 def failure(error: BaseException | None) -> PubSubError:
-    """What the client is told."""
+    """The error for the client."""
     if isinstance(error, PubSubError):
         return error
     return PubSubError("internal error while replaying", code=50000, status=500)

@@ -1,4 +1,4 @@
-"""The clients that are connected: they come in with credentials, take up a connection, and leave it.
+"""The connected clients: they authenticate, take up a connection, and leave.
 
 admit --> authenticate --> take_up: a connection, fresh or resumed --> joined --> ended, superseded
                                                                          |  AUTH: reauthenticate
@@ -29,7 +29,7 @@ SERVER_ID = "unbroken"
 
 
 class Clients:
-    """Of one server: what a session asks of it (server.realtime.session.Services), too."""
+    """The clients of one server; implements server.realtime.session.Services."""
 
     def __init__(
         self,
@@ -54,30 +54,30 @@ class Clients:
         self._lifetimes = lifetimes
         self._bounds = bounds
         self._live: dict[Session, ClientProtocol] = {}
-        self._present: set[Connection] = set()  # those that the meters count
+        self._present: set[Connection] = set()  # the connections counted by the meters
         self.draining = False
 
     def __len__(self) -> int:
         return len(self._live)
 
     def limit(self, bounds: Limits) -> None:
-        """Go by these from now on."""
+        """Apply these limits from now on."""
         self._bounds = bounds
         self._connections.limit = bounds.connections
 
     @property
     def sessions(self) -> list[Session]:
-        """Of those that are here now; some may leave while it is gone through."""
+        """A snapshot of the current sessions; some may end while the caller iterates."""
         return list(self._live)
 
     @property
     def here(self) -> list[ClientProtocol]:
         return list(self._live.values())
 
-    # they come
+    # arrival
 
     def admit(self) -> None:
-        """Raises: PubSubError, when nobody may come in just now."""
+        """Raises: PubSubError, while the server accepts no new clients."""
         if self.draining:
             raise PubSubError("the server is shutting down", code=80003, status=503)
 
@@ -88,8 +88,8 @@ class Clients:
         return identity
 
     def take_up(self, identity: Identity, key: str | None) -> tuple[Opened, Allowance, PubSubError | None]:
-        """The connection whose ``key`` it names, if it can be resumed, else a fresh one and why that could not be; and
-        what it goes by. Raises: LimitExceeded, when there is no room for it."""
+        """The connection with this ``key``, if it can be resumed, otherwise a fresh one and the reason; with its
+        allowance. Raises: LimitExceeded, when there is no room for it."""
         now_ms = self._now.steady_ms()
         allowance = self._allowances.of(identity.key_name, identity.app_id)
         problem: PubSubError | None = None
@@ -98,7 +98,7 @@ class Clients:
             try:
                 opened = self._connections.resume(key, identity, now_ms)
             except PubSubError as error:
-                problem = error.with_traceback(None)  # which knows this frame, that keeps it: a cycle
+                problem = error.with_traceback(None)  # the traceback holds this frame, and it the error: a cycle
             else:
                 if isinstance(opened.superseded, Session):
                     opened.superseded.supersede()
@@ -113,8 +113,8 @@ class Clients:
         return opened or self._connections.open(identity, now_ms), allowance, problem
 
     def _check_share(self, app_id: str, allowance: Allowance) -> None:
-        """May its app have one connection more, though others will want some? Raises: LimitExceeded 50004."""
-        if not allowance.app.quota.connections:  # else that has been asked for already
+        """Check the app's share of connections, which others may want, too. Raises: LimitExceeded 50004."""
+        if not allowance.app.quota.connections:  # otherwise the quota check has covered it
             check_share(
                 "connections",
                 app_id,
@@ -125,9 +125,9 @@ class Clients:
             )
 
     def joined(self, client: ClientProtocol) -> None:
-        """It has its transport, and has been told CONNECTED."""
+        """The client has its transport, and has been sent CONNECTED."""
         session = client.session
-        if session.connection not in self._present:  # else it takes over from another transport
+        if session.connection not in self._present:  # otherwise it takes over from another transport
             self._present.add(session.connection)
             self.hub.meter(session.identity.app_id).connections.add()
         session.connection.owner = session
@@ -136,10 +136,10 @@ class Clients:
         self._lifetimes.watch(session)
 
     def lost_before(self, session: Session) -> None:
-        """Its transport was lost before it has joined."""
+        """Its transport was lost before the client joined."""
         self._connections.lost(session.connection, None, self._now.steady_ms())
 
-    # they are here
+    # while connected
 
     def reauthenticate(self, session: Session, token: str) -> Identity:
         now_ms = self._now.wall_ms()
@@ -147,7 +147,7 @@ class Clients:
         before = session.identity
         if identity.app_id != before.app_id:
             raise AuthError("auth: the token belongs to another app", code=40102)
-        if identity.wildcard:  # good for whoever the connection is
+        if identity.wildcard:  # valid for any clientId
             identity = replace(identity, client_id=before.client_id, wildcard=before.wildcard)
         if identity.client_id != before.client_id or identity.wildcard != before.wildcard:
             raise AuthError("auth: the token has another clientId than the connection", code=40102)
@@ -162,18 +162,19 @@ class Clients:
         return identity
 
     def keys_changed(self) -> None:
-        """Their limits, or everybody's, may be others: those hold for live connections, too."""
+        """Limits of keys or general limits may have changed: apply them to live connections, too."""
         self._allowances.refresh()
         for session, client in self._live.items():
             identity = session.identity
             client.renew(self._allowances.renewed(session.allowance, identity.key_name, identity.app_id))
 
     async def revoke(self, entries: Iterable[Revocation]) -> None:
-        """End those whose token one of these is about, when it applies. If cancelled, some are not looked at yet."""
+        """End the clients whose tokens are revoked, when the revocation applies. If cancelled, some are left
+        unchecked."""
         await self._lifetimes.revoke(entries, self._live)
 
     def end_app(self, app_id: str) -> None:
-        """There is no such app any more."""
+        """The app no longer exists."""
         for session in self.sessions:
             if session.identity.app_id == app_id:
                 session.fail(PubSubError("the app has been deleted", code=40120, status=401))
@@ -198,7 +199,7 @@ class Clients:
             details["maxOutboundRate"] = own.messages_out
         return details
 
-    # they leave
+    # departure
 
     def ended(self, session: Session, *, closed: bool) -> None:
         self._left(session)
@@ -208,13 +209,13 @@ class Clients:
         if closed:
             self._connections.closed(session.connection, session)
         else:
-            # What it was silent for beyond the time in which that is found out, its connection has been lost already:
-            # one that left replies unread is given longer, but what it sends again is not known for longer.
+            # Silence beyond the usual detection time counts as time in which the connection was already lost: a client
+            # with unread replies gets longer, but message ids for its retries are not kept longer.
             now_ms, unheard_ms = self._now.steady_ms(), session.transport.silence_ms - self._bounds.lost_ms
             self._connections.lost(session.connection, session, now_ms - max(0, unheard_ms))
 
     def _left(self, session: Session) -> None:
-        """Its transport is gone, or another one has its connection now."""
-        self._lifetimes.forget(session)  # else it would be kept until its token ends
+        """Its transport is gone, or another one has taken over its connection."""
+        self._lifetimes.forget(session)  # otherwise it would be kept until its token ends
         if self._live.pop(session, None) is not None:
             self._allowances.closed(session.allowance)

@@ -1,11 +1,11 @@
-"""What time it is: of the wall for people, steady for whatever grows old, and patient for whoever is waited for.
+"""The clocks: the wall clock for people, steady time for ages, and patient time for timeouts.
 
-    boottime    the kernel's: runs on while the machine sleeps, nobody sets it
-    patient     boottime without the time in which this process did not run (stopped, its machine asleep or stolen):
-                trio's deadlines go by it, so nobody is cut off for not having reached us then
-    steady      patient time, counted on across restarts (engine/steady.py); equal to the wall clock until that is set
+    boottime    the kernel's: continues while the machine sleeps, and cannot be set
+    patient     boottime without the periods in which this process did not run (stopped, machine asleep, CPU stolen):
+                trio's deadlines use it, so no client is cut off for silence during such a period
+    steady      patient time, continued across restarts (engine/steady.py); equal to the wall clock until that is set
 
-A stall is found by what did not happen: we slept for longer than we had asked for, or worked without ever looking."""
+A stall shows in a missing look at the clock: the process slept longer than requested, or ran without ever looking."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from server.logs import facts
 
 LOGGER = logging.getLogger("unbroken.clock")
 
-STALL_NS = 1_000_000_000  # without a look at the clock; while the server works, somebody looks five times a second
-TEAR_NS = 2_000_000  # two clocks are read one after the other; when more than this passes in between, both anew
+STALL_NS = 1_000_000_000  # without a look at the clock; a working server looks five times a second
+TEAR_NS = 2_000_000  # two clocks are read one after the other; if more than this passes in between, read both again
 TEARS = 3
 
 
@@ -36,18 +36,18 @@ def boottime_ns() -> int:
 
 
 class PatientClock(trio.abc.Clock):
-    """Of one trio run. Only its thread looks at it."""
+    """The clock of one trio run. Only its thread reads it."""
 
     def __init__(self, boottime: Callable[[], int] | None = None) -> None:
-        """``boottime``: in ns; what a test replaces."""
+        """``boottime``: in ns; replaced in tests."""
         self._boottime_ns = boottime if boottime is not None else boottime_ns
         self._seen_ns = self._boottime_ns()
-        self._asleep_ns = 0  # what we were about to sleep, since then
+        self._asleep_ns = 0  # the sleep requested since then
         self.stalled_ns = 0
         self.stalls = 0
 
     def look(self) -> int:
-        """Boottime in ns, after a look whether there was a stall."""
+        """Boottime in ns, after a check for a stall."""
         now_ns = self._boottime_ns()
         late_ns = now_ns - self._seen_ns - self._asleep_ns
         if late_ns > STALL_NS:
@@ -70,7 +70,7 @@ class PatientClock(trio.abc.Clock):
 
 
 class Clock:
-    """Of one server."""
+    """The clock of one server."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class Clock:
     ) -> None:
         """
         Args:
-            log, noted: as the journal has left them.
-            patient, wall_ms, boot_id: what a test replaces; and ``patient`` is to be the one that trio goes by.
+            log, noted: as restored from the journal.
+            patient, wall_ms, boot_id: replaced in tests; ``patient`` must be the clock that trio uses.
         Raises: ValueError, when ``noted`` is damaged.
         """
         self.log = log
@@ -103,14 +103,14 @@ class Clock:
         self._tell()
 
     def read(self) -> SteadyClock:
-        """What time it is now. Whoever asks often keeps the answer for a millisecond (server/node/now.py)."""
+        """The current time. Frequent callers keep the answer for a millisecond (server/node/now.py)."""
         self.steady.read(*self._look())
         if self.steady.jumps != self._told:
             self._tell()
         return self.steady
 
     def noted(self) -> bytes:
-        """The last reading, for the next life."""
+        """The last reading, to be stored for the next life."""
         return self.steady.noted().dump()
 
     def statistics(self) -> dict[str, object]:

@@ -1,23 +1,23 @@
-"""The one place where batches go to the journal, and their outcomes come back.
+"""Moves batches to the journal, and handles their outcomes. Nothing else does.
 
-    pending -> take -> append (synced behind the scenes) -> commit -> answers, deliveries
+    pending -> take -> append (synced in the background) -> commit -> answers, deliveries
                  ^                                             |
                  +----------- the next batch has gathered -----+
 
-``turn`` does what can be done without waiting; it is called at the end of every turn of work, and an eventfd sees to it
-that there is one when a sync has ended. So nothing here is a task, as long as the journal does what it is asked.
+``turn`` does all work that needs no waiting. It runs at the end of every turn of work, and an eventfd triggers a turn
+when a sync has ended. So no task is needed while the journal works.
 
-A failed append leaves it unknown what is on the disk. So the batch is in doubt until the journal has been reopened and
-asked: it is committed if it is there after all, and undone if it is not. No sooner: whoever is told "refused" and then
-finds it stored, because we died in between, was told a lie.
+After a failed append, the state of the disk is unknown. So the batch is in doubt until the journal has been reopened
+and asked: it is committed if the journal has it, and undone if not. An earlier refusal could be false: the server might
+die, and the publish might turn out to be stored.
 
     under way --failed--> in doubt --asked--> committed, or undone
-                             |  every DOUBT_SECONDS: who waits is told that it is unknown, and waits no longer
+                             |  every DOUBT_SECONDS: waiting publishers get "outcome unknown", and wait no longer
                              |  the same ids again: they wait for the same outcome
                              +-- asked after DOUBT_KEPT_SECONDS: taken back in any case
 
-What is new is refused at once while the journal can't be reopened, for it was never written; readers of the ring go on,
-and the server says so in its health."""
+While the journal cannot be reopened, new publishes are refused at once, because they were never written. Readers of the
+ring are unaffected, and the server's health reports it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RETRY_SECONDS = 1.0  # between attempts to reopen a journal; a full disk rarely 
 
 
 class Committer:
-    """Moves what is staged in a partition to where it is safe. What no journal keeps is revealed in the same turn."""
+    """Stores the staged entries of a partition. Entries that no journal keeps are revealed in the same turn."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class Committer:
     ) -> None:
         """
         Args:
-            on_commit: told which streams have grown. Answers may be due, too.
-            wake_fd: an eventfd; when it is written to, ``turn`` is to be called soon.
-            doubt_kept_seconds: what has been in doubt for longer is not stored.
+            on_commit: called with the streams that have grown. Answers may be due, too.
+            wake_fd: an eventfd; when it is written, call ``turn`` soon.
+            doubt_kept_seconds: entries in doubt for longer are not stored.
         """
-        self.failure: PubSubError | None = None  # why nothing can be stored just now
+        self.failure: PubSubError | None = None  # why nothing can be stored at the moment
         self.batches = 0
         self.failures = 0
         self._journal = partition.journal
@@ -67,12 +67,12 @@ class Committer:
         self._appender = Appender(partition.journal, wake_fd)
         self._wake_fd = wake_fd
         self._under_way: Batch | None = None
-        self._failed: JournalUnavailable | None = None  # of the batch under way, until it is known what became of it
+        self._failed: JournalUnavailable | None = None  # of the batch under way, until its outcome is known
         self._failing = trio.Event()
         self._doubt_kept_seconds = doubt_kept_seconds
-        self._stored_until: float | None = None  # then what is in doubt has been so for too long
-        self._taking_back = False  # some of it may be gone already: then all of it has to go
-        self._idle: trio.Event | None = None  # somebody waits for it
+        self._stored_until: float | None = None  # from then on, entries in doubt are taken back
+        self._taking_back = False  # some may be gone already, so all must go
+        self._idle: trio.Event | None = None  # set while a caller waits for idleness
         self._closed = False
 
     @property
@@ -82,16 +82,16 @@ class Committer:
 
     @property
     def in_doubt(self) -> int:
-        """Entries of which nobody knows whether they are stored."""
+        """The number of entries with an unknown outcome."""
         if self.failure is None or self._under_way is None:
             return 0
         return sum(len(entries) for _, entries in self._under_way.groups)
 
     def turn(self) -> bool:
-        """Take in an outcome that has come, or hand over what is pending.
+        """Process a finished append, or hand over the pending entries.
 
-        True: there is something to hand over, but first let those go on who have just been answered. What they send
-        next can be in the same batch, and a sync costs the same for many as for few. Then call it again.
+        True: there are entries to hand over, but the publishers just answered should run first. Their next messages can
+        join the same batch, and a sync costs the same for many as for few. Then call it again.
         """
         while True:
             if self._under_way is not None:
@@ -107,7 +107,7 @@ class Committer:
                 except JournalUnavailable as error:
                     self._failed = error.with_traceback(
                         None
-                    )  # which knows this frame, and it us: it is kept for a while
+                    )  # the traceback would keep this frame, and with it us, for a while
                     self._failing.set()
                     return False
                 for channel, reason in refused.items():
@@ -128,21 +128,21 @@ class Committer:
                 self._appender.start(following.blocks, synced=following.synced)
 
     async def settled(self) -> None:
-        """Wait until nothing is pending or under way, but for what is in doubt; at drain."""
+        """Wait until nothing is pending or under way, except entries in doubt; used at drain."""
         while len(self._sequencer) or (self._under_way is not None and self.failure is None):
             self._idle = trio.Event()
             if not self.turn():
                 await self._idle.wait()
 
     async def run(self) -> None:
-        """Sees to appends that fail, until cancelled. One that has begun is finished first, and its outcome told."""
+        """Handle failed appends, until cancelled. Then finish the append under way, and report its outcome."""
         try:
             while True:
                 await self._failing.wait()
                 self._failing = trio.Event()
                 await self._settle_failed()
         finally:
-            with trio.CancelScope(shield=True):  # bounded: reopening ends, or fails, by itself
+            with trio.CancelScope(shield=True):  # bounded: reopening ends or fails by itself
                 self._closed = True
                 await trio.to_thread.run_sync(self._appender.close)
                 self.turn()
@@ -152,7 +152,7 @@ class Committer:
                     self.leave_open()
 
     def leave_open(self) -> None:
-        """Tell those who wait for what is in doubt that its outcome is unknown: they may send it again."""
+        """Tell publishers that wait for entries in doubt that the outcome is unknown: they may send them again."""
         if self._under_way is not None and self._failed is not None:
             unknown = OutcomeUnknown(self._failed.reason)
             if self._sequencer.leave_open(self._under_way.groups, unknown):
@@ -167,12 +167,12 @@ class Committer:
             self._idle.set()
 
     def _pass_by(self) -> None:
-        """What is pending, while nothing can be written."""
+        """Refuse pending entries while nothing can be written."""
         if self.failure is not None and len(self._sequencer):
             self._on_commit(self._sequencer.pass_by(self.failure))
 
     async def _settle_failed(self) -> None:
-        """Ask until the journal takes something again. If cancelled, something may still be in doubt."""
+        """Retry until the journal accepts appends again. If cancelled, some entries may still be in doubt."""
         assert self._under_way is not None
         self.failures += 1
         LOGGER.error("append failed for %d channels: %s", len(self._under_way.blocks), self._failed)
@@ -190,7 +190,7 @@ class Committer:
             self._stored_until = trio.current_time() + self._doubt_kept_seconds
 
     async def _settle(self) -> bool:
-        """Reopen the journal, and do with the batch in doubt as it says; False: it could not be done."""
+        """Reopen the journal, and commit or undo the batch in doubt accordingly; False: the journal is unavailable."""
         try:
             with trio.CancelScope(shield=True):
                 held = await self._ask()
@@ -214,7 +214,7 @@ class Committer:
         return True
 
     async def _ask(self) -> set[str]:
-        """The channels whose block the journal has, once reopened. Raises: PubSubError, when that can't be known."""
+        """The channels whose block the reopened journal has. Raises: PubSubError, when that cannot be determined."""
         await trio.to_thread.run_sync(self._journal.recover)
         if self._under_way is None:
             return set()
@@ -233,7 +233,7 @@ class Committer:
         return await trio.to_thread.run_sync(held)
 
     def _end_doubt(self, held: set[str]) -> None:
-        """Of the batch, the blocks of these channels are stored, and the others never will be."""
+        """The blocks of these channels are stored; the others of the batch never will be."""
         batch, error = self._under_way, self._failed
         self._under_way = self._failed = self._stored_until = None
         self._taking_back = False
@@ -248,5 +248,5 @@ class Committer:
 
 
 def failure_of(committers: Iterable[Committer]) -> PubSubError | None:
-    """Why nothing can be stored just now; None: it can."""
+    """Why nothing can be stored at the moment; None when storing works."""
     return next((committer.failure for committer in committers if committer.failure is not None), None)

@@ -1,4 +1,4 @@
-"""The statistics of all apps. Whoever has them touch the journal takes turns; counting waits for nobody."""
+"""The statistics of all apps. Operations that use the journal take turns; counting never waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.node.readers import alone
 
 
 class Counting:
-    """Of one server."""
+    """The statistics of one server."""
 
     def __init__(self, statistics: Statistics, now: Now) -> None:
         self._statistics = statistics
@@ -20,7 +20,7 @@ class Counting:
         self._turn = trio.Lock()
 
     def look(self) -> None:
-        """Add what has been counted since the last look to its minute."""
+        """Add the counts since the last call to their minute."""
         self._statistics.look(self._now.wall_ms())
 
     def count(self, app_id: str, name: str, amount: int = 1) -> None:
@@ -35,7 +35,7 @@ class Counting:
             return await trio.to_thread.run_sync(alone, partial(page, app_id, unit, first_ms, last_ms))
 
     async def put(self, app_id: str, minutes: list[tuple[int, Entries]]) -> None:
-        """Fixtures of a test suite."""
+        """Add fixtures of a test suite."""
         async with self._turn:
             await trio.to_thread.run_sync(self._statistics.put, app_id, minutes, self._now.cautious_ms())
 
@@ -44,13 +44,13 @@ class Counting:
             await trio.to_thread.run_sync(self._statistics.forget, app_id)
 
     async def keep(self) -> None:
-        """Write down what has been added. Raises: PubSubError."""
+        """Write new counts to the journal. Raises: PubSubError."""
         async with self._turn:
             self._statistics.take()
             await trio.to_thread.run_sync(self._statistics.keep, self._now.cautious_ms())
 
     def keep_all(self) -> None:
-        """At the end, when nothing else runs. Raises: JournalUnavailable."""
+        """Write everything at the end, when nothing else runs. Raises: JournalUnavailable."""
         self.look()
         self._statistics.take()
         self._statistics.keep(self._now.cautious_ms())

@@ -1,4 +1,5 @@
-"""Whether the disk of the data directory fills up: told before it is full, and when there is room again."""
+"""Watches the free space of the data directory's disk: warns before it is full, and reports when there is room
+again."""
 
 from __future__ import annotations
 
@@ -11,22 +12,22 @@ from server.logs import facts
 
 LOGGER = logging.getLogger("unbroken")
 
-LOW_BYTES = 1 << 30  # free, or
-LOW_SHARE = 20  # one in so many of all bytes, if that is less: then it is low
-EASED = 1.5  # so many times as much free: then it is low no more, and not in between, or each bucket would be told
+LOW_BYTES = 1 << 30  # free bytes
+LOW_SHARE = 20  # one in this many of all bytes; the smaller of the two limits counts as low
+EASED = 1.5  # this many times the limit must be free to end the warning; without the gap, each bucket would toggle it
 
 
 class DiskWatch:
-    """Of one directory."""
+    """Watches one directory."""
 
     def __init__(self, path: Path, usage: Callable[[Path], tuple[int, int, int]] = shutil.disk_usage) -> None:
-        """``usage``: total, used and free bytes of the disk; what a test replaces."""
+        """``usage``: total, used and free bytes of the disk; replaced in tests."""
         self._path = path
         self._usage = usage
         self.low = False
 
     def look(self) -> None:
-        """May take long where a disk hangs: for a thread. Raises: OSError."""
+        """May take long if a disk hangs: run it in a thread. Raises: OSError."""
         total, _, free = self._usage(self._path)
         least = min(LOW_BYTES, total // LOW_SHARE)
         if not self.low and free < least:

@@ -1,9 +1,9 @@
-"""Memory that is free: kept for what comes next, or given back to the system.
+"""Free memory: kept for reuse, or returned to the system.
 
-keep_some      under load, blocks of some 100 KiB come and go: they are the same pages each time
-give_back      a channel's parts lie between those of others: when all have gone, glibc keeps the pages below the
-               top. They are used again in any case; this is for the machine's other processes, after a crowd
-machine_bytes  how much there is for us at all: what budgets are worked out from"""
+keep_some      under load, blocks of about 100 KiB come and go: reuse the same pages each time
+give_back      the parts of a channel lie between those of others: when all are freed, glibc keeps the pages below the
+               top. They are reused in any case; returning them after a crowd helps the machine's other processes
+machine_bytes  the memory available to this process: the basis of budgets"""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _LIBC = ctypes.CDLL(None)
 _malloc_trim = getattr(_LIBC, "malloc_trim", None)  # other C libraries have none, or need none
 _mallopt = getattr(_LIBC, "mallopt", None)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-# A batch of writes, a segment of frames, a batch of a replay: some 100 to 600 KiB, again and again. glibc would map
-# new pages for each, which the kernel has to clear: some 1 us for each 4 KiB.
+# A batch of writes, a segment of frames, a batch of a replay: about 100 to 600 KiB, again and again. glibc would map
+# new pages for each, which the kernel has to clear: about 1 us for each 4 KiB.
 KEPT_BLOCK_BYTES = 768 << 10
 KEPT_FREE_BYTES = 16 << 20
 
 
 def keep_some() -> None:
-    """From now on keep so much of what is freed for what will be wanted next. Before there are threads."""
+    """From now on keep a part of the freed memory for reuse. Call it before threads start."""
     if _mallopt is not None:
         _mallopt(_M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES)
         _mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
 
 
 def give_back() -> None:
-    """Takes some milliseconds for each 100 MB, without the interpreter; who allocates meanwhile may wait for it."""
+    """Takes a few milliseconds per 100 MB, without the interpreter lock; concurrent allocations may wait for it."""
     if _malloc_trim is not None:
         _malloc_trim(0)
 
 
 class Falling:
-    """Notices when something has become less by so many bytes since it was highest, or since this was noticed last."""
+    """Detects a drop by ``size`` bytes, from the highest value since the last drop."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -52,7 +52,7 @@ class Falling:
 
 
 def machine_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that this process may use: the machine's, or what its control groups leave of it; None: nobody tells.
+    """Memory that this process may use: the machine's, or the limit of its control groups; None if unknown.
 
     Source: cgroups(7); the kernel's documentation, cgroup-v2 (memory.max) and cgroup-v1/memory (memory.limit_in_bytes).
     """
@@ -63,7 +63,7 @@ def machine_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _group_bytes(root: Path) -> Iterator[int]:
-    """The limits of our groups and of those around them. (In a container we may see our own alone, as the root.)"""
+    """The limits of our groups and their ancestors. (A container may show only its own group, as the root.)"""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if not controllers:
@@ -75,7 +75,7 @@ def _group_bytes(root: Path) -> Iterator[int]:
         parts = [part for part in path.split("/") if part and part != ".."]
         for depth in range(len(parts) + 1):
             limit = _text(top.joinpath(*parts[:depth], name)).strip()
-            if limit.isdecimal():  # "max": there is none
+            if limit.isdecimal():  # "max" means no limit
                 yield int(limit)
 
 

@@ -1,14 +1,14 @@
-"""Live connections and the ends of their tokens: by time, or because they were revoked.
+"""Ends live connections when their tokens end: by expiry, or by revocation.
 
-    joined, AUTH --> hint ----> end        due next, by client; a heap says which is first
+    joined, AUTH --> hint ----> end        next due time, by client; a heap gives the first
                      AUTH       DISCONNECTED 40142 (expired), 40141 (revoked)
 
-A client is asked for new credentials before its token ends, if there is time for that. One task sleeps until the first
-is due, so an end comes with the millisecond. A second look at most a second later follows a clock that was set.
+A client is asked for new credentials before its token ends, if time allows. One task sleeps until the first due time,
+so tokens end to the millisecond. It looks again after a second at most, to notice a clock that was set.
 
-Whose token is revoked is cut off at once: nothing more is taken of it or given to it. But it is told when a new token
-like its old one is good, in the next full second for a JWT: it will ask for one at once, and come with it. So is who
-comes with one that is revoked. docs/decisions/0025."""
+A client with a revoked token is cut off at once: nothing more is received from it or sent to it. The error is sent only
+when a new token like the old one would be valid, in the next full second for a JWT, because the client requests a token
+at once, and uses it. A client that connects with a revoked token is answered at the same time. docs/decisions/0025."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from engine.auth.tokens import Identity
 from engine.errors import AuthError, PubSubError
 from server.realtime.session import Session
 
-HINT_MS = 30_000  # before a token expires its client is asked for a new one, as the SDKs expect
-AGAIN_MS = 1_000  # after it has come with one that is revoked, too: a JWT's second is over then
+HINT_MS = 30_000  # time before expiry at which a client is asked for a new token, as the SDKs expect
+AGAIN_MS = 1_000  # delay when the new token is revoked, too: a JWT's second is over then
 LOOK_SECONDS = 1.0
-SLICE = 5_000  # clients looked at in one go when something is revoked: some ms
-SPARE = 1_000  # outdated places in the heap, beside as many as there are clients, before it is made anew
+SLICE = 5_000  # clients checked in one slice after a revocation: a few ms
+SPARE = 1_000  # outdated heap entries, beyond twice the number of clients, before the heap is rebuilt
 
 
 class Lifetimes:
-    """Who is served with a token, and when to look at it next."""
+    """The clients with expiring tokens, and when each is due."""
 
     def __init__(self, revocations: Revocations, now_ms: Callable[[], int], end_of_turn: Callable[[], object]) -> None:
         self._revocations = revocations
@@ -40,16 +40,16 @@ class Lifetimes:
         self._end_of_turn = end_of_turn
         self._due: dict[Session, int] = {}
         self._heap: list[tuple[int, int, Session]] = []
-        self._later: list[tuple[float, int, Callable[[], object]]] = []  # what is to be said, by trio's clock; a heap
+        self._later: list[tuple[float, int, Callable[[], object]]] = []  # errors to send later, by trio's clock; a heap
         self._numbers = itertools.count()
         self._sooner = trio.Event()
-        self._awaited: float = 0  # until then the task sleeps, if nothing is sooner
+        self._awaited: float = 0  # the task sleeps until then, unless woken
 
     def __len__(self) -> int:
         return len(self._due)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             self._sooner = trio.Event()
             self._awaited = self._heap[0][0] if self._heap else float("inf")
@@ -62,9 +62,10 @@ class Lifetimes:
                 self._end_of_turn()
 
     def watch(self, client: Session, *, renewed: bool = False) -> None:
-        """It has come, or has new credentials (``renewed``).
+        """The client has connected, or has new credentials (``renewed``).
 
-        Who is asked for others and comes with the same is asked again after a while: at once, it would go on for ever.
+        If a client answers the request with the same token, it is asked again after a delay: asking at once would loop
+        for ever.
         """
         identity, now_ms = client.identity, self._now_ms()
         if identity.expires_ms is None:
@@ -80,15 +81,15 @@ class Lifetimes:
             self._plan(client, hint_ms if hint_ms > now_ms else identity.expires_ms)
 
     def forget(self, client: Session) -> None:
-        """It has gone. Nothing, if it was not watched."""
+        """The client has left. Does nothing if it was not watched."""
         self._due.pop(client, None)
 
     def look(self, now_ms: int) -> bool:
-        """Do what is due; was there anything?"""
+        """Do all due work; returns whether there was any."""
         worked = False
         while self._heap and self._heap[0][0] <= now_ms:
             due_ms, _, client = heapq.heappop(self._heap)
-            if self._due.get(client) == due_ms:  # else it has been planned anew since
+            if self._due.get(client) == due_ms:  # otherwise it has been rescheduled
                 worked = True
                 self._end_or_hint(client, now_ms)
         while self._later and self._later[0][0] <= trio.current_time():
@@ -97,26 +98,26 @@ class Lifetimes:
         return worked
 
     def say(self, error: PubSubError, tell: Callable[[], object]) -> bool:
-        """Have somebody told of this error, at once or when that is of use to whoever is told. True: it was at once."""
+        """Call ``tell`` for this error, at once or when a new token would be valid. True: it was at once."""
         early_ms = error.again_ms - self._now_ms() if isinstance(error, TokenRevoked) else 0
         if early_ms <= 0:
             tell()
             return True
-        # By trio's clock: one that is set back meanwhile would have it wait for as long again.
+        # By trio's clock: if the wall clock is set back, the wait must not get longer.
         heapq.heappush(self._later, (trio.current_time() + (early_ms + 1) / 1000, next(self._numbers), tell))
         self._sooner.set()
         return False
 
     async def until_of_use(self, error: PubSubError) -> None:
-        """Wait until ``say`` would say it."""
+        """Wait until ``say`` would send the error."""
         said = trio.Event()
         if not self.say(error, said.set):
             await said.wait()
 
     async def revoke(self, entries: Iterable[Revocation], clients: Iterable[Session]) -> None:
-        """Look at all clients whose token one of these is about; the others are refused when they come.
+        """Check all clients whose token is among these; others are refused when they connect.
 
-        If cancelled, some have not been looked at.
+        If cancelled, some are left unchecked.
         """
         new = Revocations(entries)
         for number, client in enumerate(list(clients)):
@@ -150,8 +151,8 @@ class Lifetimes:
             client.ask_for_credentials()
 
     def _end(self, identity: Identity, now_ms: int) -> tuple[int, PubSubError]:
-        """When its token ends, and what is said then."""
-        assert identity.expires_ms is not None  # else it is not watched
+        """When its token ends, and the error to send then."""
+        assert identity.expires_ms is not None  # otherwise it is not watched
         applies_at = self._revocations.applies_at(identity)
         if applies_at is not None and applies_at < identity.expires_ms:
             return applies_at, self._revocations.revoked(identity, max(now_ms, applies_at))

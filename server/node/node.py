@@ -1,10 +1,10 @@
-"""One running server: the engine's parts put together with what connects them to time, threads and sockets.
+"""One running server: the engine's parts, connected to clocks, threads and sockets.
 
     listener --websocket--> opening --> plane ---> ClientProtocol --> hub, sequencer
              --http-------> Rest ----------------------^                 |
                                                                     committer --> journal
 
-Here they are made, started and stopped. Whoever needs one of them is given that one."""
+The parts are made, started and stopped here. Each part is passed to the parts that need it."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ from server.pace import LoopPace
 
 
 class Node:
-    """Everything of one server process; ``run`` in a nursery keeps it going.
+    """All parts of one server process; ``run`` in a nursery keeps it going.
 
-    Made with the namespaces that apps were made with, by app and then by their id.
+    ``namespaces``: those that apps were made with, by app and then by their id.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Node:
             turn.touched,
             bounds,
         )
-        # Fixtures of development lie years back.
+        # Fixtures in development mode lie years back.
         self.counting = Counting(Statistics(journal, self.hub.meters, prune=not settings.dev), self.now)
         self.reads = ReadWatch(journal.failing)
         self._upkeep = Upkeep(
@@ -115,7 +115,7 @@ class Node:
         self.vitals = Vitals(self.hub, self.reads, self._committers, self.clients, self.bodies, turn, self.now)
 
     def limit(self, settings: Settings) -> None:
-        """Have all parts go by these from now on, in one step."""
+        """Apply these settings to all parts, in one step."""
         bounds = settings.limits
         self.allowances.settings = settings
         self.policies.limit(settings)
@@ -126,7 +126,7 @@ class Node:
         self.keyguard.anywhere = _keys_anywhere(settings)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
+        """Runs until cancelled. Cancelling leaves nothing half done: an append under way is finished first."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.replay.run)
             for committer in self._committers:
@@ -145,38 +145,38 @@ class Node:
 
     @property
     def drain_seconds(self) -> float:
-        """How long all that ends may take."""
+        """The time limit for the shutdown."""
         return self.hub.settings.limits.drain_seconds
 
     async def drain(self) -> None:
-        """Ask the clients to go elsewhere, and finish what is pending. The caller bounds how long it may take."""
+        """Ask the clients to go elsewhere, and finish pending work. The caller limits the time."""
         self.clients.draining = True
         reason = PubSubError("the server is shutting down", code=80003, status=503)
         for session in self.clients.sessions:
-            session.transport.pause()  # what they have sent so far is what is pending
+            session.transport.pause()  # messages received so far count as pending
         with trio.move_on_after(self.drain_seconds / 2):
             for committer in self._committers:
                 await committer.settled()
         for session in self.clients.sessions:
             session.disconnect(reason)
         for committer in self._committers:
-            committer.leave_open()  # whoever waits over HTTP
+            committer.leave_open()  # publishers waiting over HTTP
         self.turn.end()
-        while len(self.plane):  # noqa: ASYNC110 - it is the peers that we wait for, and they tell nobody
+        while len(self.plane):  # noqa: ASYNC110 - we wait for the peers, which give no notice
             await trio.sleep(0.02)
 
     @property
     def left(self) -> int:
-        """Connections that there are, of those that have been asked to go."""
+        """The number of connections still open during the drain."""
         return len(self.plane)
 
     def close(self) -> None:
-        """Nobody is served any more."""
+        """Stop serving."""
         self.refusals.tell()
         self.plane.close()
 
     def end(self) -> None:
-        """Note what there is to note, when nothing else runs any more. Raises: JournalUnavailable."""
+        """Write final notes, when nothing else runs any more. Raises: JournalUnavailable."""
         self._upkeep.end()
 
 
@@ -193,7 +193,7 @@ def _plane(bounds: limits.Limits, bodies: Bodies) -> Plane:
 
 
 def _committers(hub: Hub, plane: Plane, bounds: limits.Limits) -> list[Committer]:
-    """One for each partition."""
+    """One committer for each partition."""
     kept_seconds = min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2)
     return [
         Committer(partition, plane.moved, plane.kick_fd, doubt_kept_seconds=kept_seconds)
@@ -202,5 +202,5 @@ def _committers(hub: Hub, plane: Plane, bounds: limits.Limits) -> list[Committer
 
 
 def _keys_anywhere(settings: Settings) -> bool:
-    """May keys come in the clear from other machines?"""
+    """May keys arrive in the clear from other machines?"""
     return settings.dev or settings.tls_ended_by_proxy

@@ -1,8 +1,8 @@
-"""The time of a turn: the clock is read once in a millisecond at most.
+"""The time of a turn: the clock is read at most once per millisecond.
 
-wall      what is told to people, and agreed on with others
-steady    for spans of time: who is silent is not lost because somebody sets the clock
-cautious  the wall clock's, for what must not be over too soon because somebody has set that forward"""
+wall      shown to people, and agreed on with other machines
+steady    for spans of time: setting the clock must not make a silent client look lost
+cautious  the wall clock's, for periods that must not end early because the clock was set forward"""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from server.node.clock import Clock
 
 
 class Now:
-    """Of one server; ``common`` is told of each reading."""
+    """The time of one server; ``common`` receives each reading."""
 
     def __init__(self, clock: Clock, common: Common) -> None:
         self.clock = clock
         self._common = common
-        self._read_in_ms = -1  # by the kernel's monotonic clock, which is read ten times as fast
+        self._read_in_ms = -1  # by the kernel's monotonic clock, which is ten times as fast to read
         self.read()
         self.started_ms = clock.steady.steady_ms
 
     def read(self) -> None:
-        """What is published from now on is of now: of this very millisecond."""
+        """Read the clock: publishes from now on get this millisecond."""
         read_in_ms = time.monotonic_ns() // 1_000_000
         if read_in_ms != self._read_in_ms:
             self._read_in_ms = read_in_ms
@@ -44,13 +44,13 @@ class Now:
         return self.clock.steady.cautious_ms
 
     def turn_ms(self) -> int:
-        """Steady, as of the beginning of this turn."""
+        """Steady time at the beginning of this turn."""
         return self._common.steady_ms
 
     def turn_wall_ms(self) -> int:
-        """The wall clock's, as of the beginning of this turn."""
+        """Wall-clock time at the beginning of this turn."""
         return self._common.now_ms
 
     def older_than(self, partition: Partition, age_ms: int) -> int:
-        """The milliseconds of a partition's serials below which everything is older than this."""
+        """The milliseconds of a partition's serials below which everything is older than ``age_ms``."""
         return partition.older_than(self.steady_ms() - age_ms)

@@ -13,18 +13,19 @@ from ext.net.plane import Plane
 from server.node.arrivals import Arrivals
 from server.node.turn import Turn
 
-# A pass through trio costs some 50 us, a poll 1 us. So once there is work we stay, and wait for more in the poll
-# itself: so long in all before everybody else has a turn,
+# A pass through trio costs about 50 us, a poll 1 us. So once there is work, we stay and wait for more in the poll
+# itself: up to this long in all before other tasks have a turn,
 STAY_SECONDS = 0.001
-# and so long for the next to come (an answer to ours from another core takes some 50), or for the writing thread.
+# and up to this long for the next event (a reply to ours from another core takes about 50 us), or for the writing
+# thread.
 WAIT_US = 100
 WAIT_BUSY_US = 500
 TICK_SECONDS = 1.0  # heartbeats and timeouts are in tens of seconds
-TICK_PARTS = 5  # of the sockets, one after the other in that time: 10,000 heartbeats at once take some 50 ms
+TICK_PARTS = 5  # groups of sockets, spread over that time: 10,000 heartbeats at once take about 50 ms
 
 
 async def run_plane(plane: Plane, turn: Turn, clock_ms: Callable[[], int]) -> None:
-    """Until cancelled."""
+    """Runs until cancelled."""
     arrivals = Arrivals()
     while True:
         await trio.lowlevel.wait_readable(plane.fd)
@@ -38,16 +39,16 @@ async def run_plane(plane: Plane, turn: Turn, clock_ms: Callable[[], int]) -> No
             nothing = plane.woken <= 0
             more = turn.end()
             if plane.crowded:
-                plane.kick()  # the next turn begins as soon as all others have had theirs
+                plane.kick()  # the next turn begins after all other tasks have had theirs
                 break
             if (nothing and not more) or time.perf_counter() >= leave:
                 break
-            busy = turn.busy and not more  # then what arrives has to wait in any case, for the writing thread
+            busy = turn.busy and not more  # then new arrivals wait for the writing thread in any case
             wait_us = 0 if more else WAIT_BUSY_US if busy else WAIT_US
 
 
 async def run_flush(plane: Plane, turn: Turn) -> None:
-    """Send on what one slice has left over, giving others a turn between two slices. Until cancelled."""
+    """Send the rest after a slice, with a turn for other tasks between slices. Runs until cancelled."""
     while True:
         await turn.more_to_send.wait()
         while plane.flush():
@@ -55,7 +56,7 @@ async def run_flush(plane: Plane, turn: Turn) -> None:
 
 
 async def run_tick(plane: Plane, turn: Turn, clock_ms: Callable[[], int], others: Callable[[], None]) -> None:
-    """Once a second, whatever is due by time: for each socket, and then ``others``. Until cancelled."""
+    """Do time-based work once a second: for each socket, then ``others``. Runs until cancelled."""
     while True:
         for _ in range(TICK_PARTS):
             await trio.sleep(TICK_SECONDS / TICK_PARTS)

@@ -1,4 +1,4 @@
-"""The promises of channels: those of their app's namespace, else the configured ones.
+"""The policies of channels: from their app's namespace, or else from the configuration.
 
 app, name --namespace--> the app's own options, if it has any  --> Policy: durability, retention, series
                          else the configuration's"""
@@ -15,7 +15,7 @@ from engine.settings import Namespace, Settings
 
 
 class Policies:
-    """Of all channels of a server."""
+    """The policies of all channels of a server."""
 
     def __init__(self, settings: Settings, of_apps: Mapping[str, Mapping[str, Namespace]]) -> None:
         """``of_apps``: the namespaces that apps were made with, by app and then by their id."""
@@ -25,23 +25,23 @@ class Policies:
         self.partition_for: Callable[[str], Partition]  # by durability; set before the first channel is opened
 
     def limit(self, settings: Settings) -> None:
-        """Channels that are opened from now on go by these; for those that are open, see server/reconfigure.py."""
+        """Apply these settings to channels opened from now on; for open ones, see server/reconfigure.py."""
         self._settings = settings
 
     def of(self, app_id: str, name: str) -> Policy:
-        """What this channel promises."""
+        """The policy of this channel."""
         space = namespace(name)
         options = self._of_apps.get(app_id, {}).get(space) or self._settings.namespaces.get(space)
         policy = self._made(options)
         return self._shared.setdefault(policy, policy)
 
     def home_of(self, app_id: str, name: str) -> tuple[Policy, Partition]:
-        """What this channel promises, and where it does."""
+        """The policy of this channel, and its partition."""
         policy = self.of(app_id, name)
         return policy, self.partition_for(policy.durability)
 
     def quota_of(self, app_id: str, name: str) -> Quota:
-        """Of one channel, as its namespace or the general one says."""
+        """The quota of one channel, from its namespace or the general one."""
         return self._settings.channel_quota(name)
 
     def add_app(self, app_id: str, spaces: Mapping[str, Namespace]) -> None:
@@ -53,7 +53,7 @@ class Policies:
     def _made(self, options: Namespace | None) -> Policy:
         settings = self._settings
         durability = (options.durability if options is not None else None) or settings.durability
-        # A server that now keeps all in memory may have apps that were made to be persisted, when it did not.
+        # In memory-only operation, apps may still have namespaces from earlier that ask for persistence.
         hours = options.persisted_hours if options is not None and durability != "memory" else 0
         window_ms = settings.limits.window_seconds * 1000
         partition, synced = self.partition_for(durability), durability == "synced"

@@ -1,9 +1,9 @@
-"""The threads that read the journal for replays: work is handed over and its outcome handed back without a task.
+"""Threads that read the journal for replays: work goes in and results come back without a trio task.
 
-    start(work, then) --> a queue --> one of a few threads: work() --> outcomes, and whoever waits is woken
-    take(): then(outcome), for each that is done <-----------------------+
+    start(work, then) --> a queue --> one of a few threads: work() --> outcomes, and the loop is woken
+    take(): then(outcome), for each finished one <-----------------------+
 
-A pass through trio's own threads costs some 100 us of CPU for each batch of a replay, this one some 20."""
+A pass through trio's own threads costs about 100 us of CPU for each batch of a replay, this one about 20 us."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from typing import Any
 
 LOGGER = logging.getLogger("unbroken.replay")
 
-TAKE_SECONDS = 0.001  # of one turn; to hand on a batch of a replay takes up to 0.3 ms
+TAKE_SECONDS = 0.001  # per turn; passing on a batch of a replay takes up to 0.3 ms
 
 Work = Callable[[], Any]
 _interpreter = threading.Lock()
 
 
 def alone(work: Work) -> Any:
-    """Its result, got while no other thread reads the journal.
+    """Run ``work`` while no other thread reads the journal, and return its result.
 
-    All that the loop's own thread needs now and then is the interpreter; each of the threads that want it too keeps it
-    for half a millisecond or more. They can't use more than one core anyway: RocksDB is read with it held.
+    The loop's thread needs only the interpreter lock now and then, but each competing thread holds it for half a
+    millisecond or more. These threads cannot use more than one core anyway: RocksDB is read with the lock held.
     """
     with _interpreter:
         return work()
 
 
-Then = Callable[[Any, BaseException | None], None]  # the result, or what was raised
+Then = Callable[[Any, BaseException | None], None]  # the result, or the exception
 
 
 class Readers:
-    """Every method is for the side that hands over, in its one thread; only the work is done elsewhere."""
+    """Call every method from the one thread that submits; only the work itself runs elsewhere."""
 
     def __init__(self, threads: int, on_done: Callable[[], None]) -> None:
-        """``on_done`` is called in a thread after each work: it wakes whoever will ``take``."""
+        """``on_done`` is called in a thread after each work; it must wake the caller of ``take``."""
         self._most = threads
         self._on_done = on_done
         self._jobs: SimpleQueue[tuple[Work, Then] | None] = SimpleQueue()
@@ -49,7 +49,7 @@ class Readers:
         self._under_way = 0
 
     def start(self, work: Work, then: Then) -> None:
-        """Have it done, in its turn."""
+        """Queue the work."""
         self._under_way += 1
         if self._under_way > len(self._threads) < self._most:
             thread = threading.Thread(target=self._run, name=f"replay {len(self._threads)}", daemon=True)
@@ -58,7 +58,7 @@ class Readers:
         self._jobs.put((work, then))
 
     def take(self) -> None:
-        """Pass on outcomes that have come, a few at a time. A failure of one is not the others'."""
+        """Pass on finished outcomes, a few at a time. An exception in one does not affect the others."""
         late = time.perf_counter() + TAKE_SECONDS
         while self._outcomes:
             if time.perf_counter() > late:
@@ -72,7 +72,7 @@ class Readers:
                 LOGGER.exception("the step after a read failed")
 
     def close(self) -> None:
-        """End the threads, when what has been handed over is done. Blocks; nothing that comes later is begun."""
+        """End the threads when all submitted work is done. Blocks; later work is not begun."""
         self._most = 0
         for _ in self._threads:
             self._jobs.put(None)
@@ -84,7 +84,7 @@ class Readers:
             work, then = job
             try:
                 self._outcomes.append((then, alone(work), None))
-            except BaseException as error:  # told to whoever asked, who knows what to do
+            except BaseException as error:  # passed to the caller, who handles it
                 self._outcomes.append((then, None, error))
-            del job, work, then  # or they would live until the next one
+            del job, work, then  # otherwise they would live until the next one
             self._on_done()

@@ -1,10 +1,10 @@
-"""Sees to reads of the journal that fail or do not end, so that nobody waits for them for ever.
+"""Watches for journal reads that fail or hang, so that no request waits for ever.
 
-    failed    tried again, until it works: a server that was taken out of rotation is found well again by itself
-    damaged   told for a while: it stays so for as long as it is kept, and is one channel's
-    hung      after HUNG_MS whoever waits by ``answer`` is told, as is whoever asks after that, until reads end again
+    failed    retried until it works: a server taken out of rotation notices by itself that it is healthy again
+    damaged   reported for a while: it lasts as long as the data is kept, and concerns one channel
+    hung      after HUNG_MS, requests waiting in ``answer`` fail, and so do new ones, until reads complete again
 
-A subscriber that catches up just waits: its cursor is safe, and it goes on as soon as the disk does."""
+A subscriber that catches up simply waits: its cursor is safe, and it continues as soon as the disk does."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from engine.errors import JournalUnavailable
 from engine.journal.failing import FailedRead, Failing
 from server.node.readers import alone
 
-DAMAGE_TOLD_MS = 60_000  # since a client last met it; a monitor asks every few seconds
-HUNG_MS = 15_000  # one read takes milliseconds; on a busy disk, some hundred
+DAMAGE_TOLD_MS = 60_000  # since a client last hit it; monitors ask every few seconds
+HUNG_MS = 15_000  # one read takes milliseconds; on a busy disk, a few hundred
 
 Answer = TypeVar("Answer")
 
 
 class ReadWatch:
-    """``look`` once a second, at a steady time."""
+    """Call ``look`` once a second, with the steady time."""
 
     def __init__(self, failing: Failing) -> None:
         self._failing = failing
-        self._met: tuple[FailedRead, int] | None = None  # what was the newest, and since when it was
-        self._oldest: tuple[object, int] | None = None  # the read that began first, and since when it was that one
+        self._met: tuple[FailedRead, int] | None = None  # the newest failure, and when it became the newest
+        self._oldest: tuple[object, int] | None = None  # the oldest read under way, and when it became the oldest
         self._waiting: set[trio.CancelScope] = set()
         self.hung = False
 
@@ -39,7 +39,7 @@ class ReadWatch:
         if failed is None:
             self._met = None
         elif failed.again is not None:
-            if not self.hung:  # it would hang, too
+            if not self.hung:  # otherwise the retry would hang, too
                 with trio.move_on_after(HUNG_MS / 1000):
                     await trio.to_thread.run_sync(alone, self._failing.try_again, abandon_on_cancel=True)
         elif self._met is None or self._met[0] is not failed:
@@ -49,14 +49,15 @@ class ReadWatch:
 
     @property
     def reason(self) -> str | None:
-        """Why stored messages can't be read just now, for anybody who asks; None: they can."""
+        """Why stored messages cannot be read at the moment, for any client; None when reads work."""
         if self.hung:
             return "the disk does not answer"
         failed = self._failing.newest
         return failed.reason if failed is not None else None
 
     async def answer(self, work: Callable[[], Answer], limiter: trio.CapacityLimiter) -> Answer:
-        """What a read gives, made in a thread. Raises: JournalUnavailable, if the disk does not answer; as ``work``."""
+        """The result of a read, made in a thread. Raises: JournalUnavailable, if the disk does not answer; and as
+        ``work``."""
         if not self.hung:
             with trio.CancelScope() as scope:
                 self._waiting.add(scope)

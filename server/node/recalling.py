@@ -1,9 +1,9 @@
-"""What the journal is asked for publishes that may be repeats, in threads beside the loop (engine/holding.py).
+"""Journal reads for possible repeats, in threads beside the loop (engine/holding.py).
 
-    recalls    a channel's ids of earlier lives, a part at a time; first of those channels for which somebody waits
+    recalls    a channel's ids of earlier lives, a part at a time; channels with waiting publishers first
     lookups    the entries that publishes may be repeats of, as many at a time as have gathered
 
-What has waited is decided on in slices, so that nobody else waits for a crowd of it."""
+Waiting publishes are decided in slices, so that a crowd of them does not delay others."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ext.disk.recall import Recall
 
 LOGGER = logging.getLogger("unbroken.recalling")
 
-PAGE_ENTRIES, PAGE_BYTES = 512, 64 * limits.KIB  # read with an entry that is looked for: the next one is often there
-RETRY_SECONDS = 1.0  # until a journal that can't be read just now is asked again
+PAGE_ENTRIES, PAGE_BYTES = 512, 64 * limits.KIB  # read along with the wanted entry: the next one is often there
+RETRY_SECONDS = 1.0  # between attempts to read an unavailable journal
 
 Answer = TypeVar("Answer")
 
@@ -35,12 +35,12 @@ def _unavailable(answer: object) -> bool:
 
 
 def _told(answer: Answer) -> Answer | OutcomeUnknown:
-    """For publishers: what may be a repeat of something stored is not refused because nobody can look."""
+    """The answer for publishers: a possible repeat of a stored message is not refused because the lookup failed."""
     return OutcomeUnknown(answer.reason) if isinstance(answer, JournalUnavailable) else answer
 
 
 class Recalling:
-    """See above; ``run_recalls`` and ``run_lookups`` until cancelled."""
+    """See above; run ``run_recalls`` and ``run_lookups`` until cancelled."""
 
     def __init__(self, hub: Hub, end_of_turn: Callable[[], object], now_ms: Callable[[], int]) -> None:
         self._hub = hub
@@ -52,7 +52,7 @@ class Recalling:
         self._begun: dict[Channel, Recall] = {}
 
     def look(self) -> None:
-        """Is there something to be done? At the end of every turn."""
+        """Check for work, at the end of every turn."""
         if self._holding.recalls:
             self._recalls.set()
         if self._holding.lookups:
@@ -95,7 +95,7 @@ class Recalling:
                 await self._go_on()
 
     async def _while_open(self, ask: Callable[[], Answer], unavailable: Callable[[Answer], bool]) -> Answer:
-        """Its answer, from a thread; asked again while the journal is being reopened, as long as a publisher waits."""
+        """The answer, from a thread; retried while the journal is being reopened, as long as a publisher waits."""
         until = trio.current_time() + limits.DOUBT_SECONDS
         while True:
             answer = await trio.to_thread.run_sync(ask)
@@ -110,7 +110,7 @@ class Recalling:
         self._end_of_turn()
 
     def _recall(self, channel: Channel, recall: Recall) -> PubSubError | bool:
-        """In a thread: go on with it. True: there may be more."""
+        """Continue the recall, in a thread. True: there may be more."""
         recall.begin(limits.RECALL_BYTES)
         try:
             return channel.partition.journal.feed(channel.key, recall)
@@ -118,7 +118,7 @@ class Recalling:
             return error
 
     def _look_up(self, wanted: list[tuple[Channel, int]]) -> list[list[Stored] | PubSubError]:
-        """In a thread: the entries from these serials on, or why they can't be read."""
+        """The entries from these serials on, or why they cannot be read; in a thread."""
         found: list[list[Stored] | PubSubError] = []
         for channel, serial in wanted:
             journal = channel.partition.journal

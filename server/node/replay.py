@@ -1,4 +1,4 @@
-"""Reading on behind the head, which may have to wait for the journal. Where it begins: server/node/beginnings.py.
+"""Reads entries behind the head, which may require the journal. For start positions see server/node/beginnings.py.
 
     catch_up, one batch at a time for each client that is behind:
 
@@ -7,7 +7,8 @@
         journal.feed (thread) ---------------/
              its first entry does not follow the cursor: Discontinuity, and the client is told
 
-What the journal has is not always visible yet (durable comes first), so nothing after ``channel.head`` goes out."""
+The journal may hold entries that are not visible yet (they are durable first), so nothing after ``channel.head`` is
+sent."""
 
 from __future__ import annotations
 
@@ -31,12 +32,12 @@ from server.realtime.session import Session
 
 LOGGER = logging.getLogger("unbroken.replay")
 
-TURN_SECONDS = 1.0  # until one whose rate is used up looks again: others may share it
-RETRY_SECONDS = 1.0  # until a journal that can't be read just now is tried again
+TURN_SECONDS = 1.0  # between looks of a client whose rate is used up: others may share it
+RETRY_SECONDS = 1.0  # between attempts to read an unavailable journal
 
 
 class Replay:
-    """Serves those who are not at the head: what attaching asks for (server.realtime.attach.Reading)."""
+    """Serves attachments behind the head; implements server.realtime.attach.Reading."""
 
     def __init__(
         self,
@@ -47,8 +48,9 @@ class Replay:
     ):
         """
         Args:
-            kick: may be called in any thread: it has ``take`` called soon.
-            older_than: the milliseconds of a partition's serials below which everything is older than so many ms.
+            kick: schedules a call of ``take`` soon; callable from any thread.
+            older_than: the milliseconds of a partition's serials below which everything is older than the given age in
+                ms.
         """
         self._nursery: trio.Nursery  # while it runs
         self._now_ms = now_ms
@@ -56,7 +58,7 @@ class Replay:
         self._beginnings = Beginnings(older_than, kick)
         self._reading = Readers(limits.REPLAY_THREADS, kick)
 
-    # where it begins
+    # start positions
 
     def locate(self, session: Session, attachment: Attachment, cursor: int, found: Callable[[bool], None]) -> None:
         self._beginnings.locate(session, attachment, cursor, found)
@@ -70,7 +72,7 @@ class Replay:
     # catching up
 
     def catch_up(self, attaching: Attaching) -> None:
-        """Hand one more batch to the transport: for the first that is behind, then it stands in the queue again."""
+        """Hand one more batch to the transport, for the first attachment in the queue; then it goes to the end."""
         while attaching.behind:
             attachment = attaching.behind.popleft()
             if attachment.state is not State.BEHIND:
@@ -93,7 +95,7 @@ class Replay:
         attaching.behind = None
 
     def _when_drained(self, attaching: Attaching) -> None:
-        """Go on once the transport has taken everything: so one client never holds more than a batch."""
+        """Continue when the transport has taken everything: so one client never holds more than a batch."""
         if attaching.session.open:
             attaching.session.transport.notify_drained()
         else:
@@ -106,7 +108,7 @@ class Replay:
         budget = shaping.batch_bytes(attaching.session.transport, channel)
         omit = attachment.omitted_after(cursor)
         journal = channel.partition.journal
-        until = channel.head  # what is beyond it, no reader of the stream has seen either
+        until = channel.head  # readers of the stream have not seen anything beyond it either
 
         def read() -> tuple[Playback, bool]:
             played = Playback(
@@ -131,9 +133,9 @@ class Replay:
         found: tuple[Playback, bool] | None,
         error: BaseException | None,
     ) -> None:
-        """The batch is there, or the reason why not."""
+        """The batch has been read, or the read failed."""
         if attachment.state is not State.BEHIND or attachment.cursor != cursor:
-            self.catch_up(attaching)  # it has been placed elsewhere while we read
+            self.catch_up(attaching)  # it was placed elsewhere during the read
             return
         channel = attachment.channel
         if isinstance(error, JournalUnavailable):
@@ -148,7 +150,7 @@ class Replay:
         else:
             played, nothing = found
             if nothing:
-                attaching.deliver(attachment, max(cursor, channel.ring.evicted))  # it let go of ephemeral ones
+                attaching.deliver(attachment, max(cursor, channel.ring.evicted))  # the ring dropped ephemeral entries
             elif not played.entries:
                 attaching.discontinued(attachment, Discontinuity(channel.name, cursor, channel.ring.evicted))
             elif played.previous > cursor:
@@ -159,7 +161,7 @@ class Replay:
         self._when_drained(attaching)
 
     async def _play_later(self, attaching: Attaching, attachment: Attachment) -> None:
-        """The journal is being reopened; who waits here costs nothing."""
+        """The journal is being reopened; waiting here costs nothing."""
         await trio.sleep(RETRY_SECONDS)
         if attaching.behind is not None and attachment.state is State.BEHIND:
             attaching.behind.appendleft(attachment)
@@ -167,18 +169,18 @@ class Replay:
         self._end_of_turn()
 
     async def _next_later(self, attaching: Attaching, seconds: float) -> None:
-        """Its turn comes then; or that of others with the same key or app, and it waits for the next."""
+        """Continue after ``seconds``; if others with the same key or app are first, it waits again."""
         await trio.sleep(seconds)
         self.catch_up(attaching)
         self._end_of_turn()
 
     def take(self) -> None:
-        """Go on where the journal has answered meanwhile."""
+        """Process the journal's answers."""
         self._reading.take()
         self._beginnings.turn()
 
     async def run(self) -> None:
-        """Until cancelled; then what has begun to be read is finished first."""
+        """Runs until cancelled; then reads under way are finished first."""
         try:
             async with trio.open_nursery() as self._nursery:
                 await trio.sleep_forever()

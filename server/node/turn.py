@@ -1,11 +1,11 @@
 """A turn of work: the steps before and after the events of one poll of the plane.
 
-    begin     the clock is read: what is published in this turn is of now
-    arrivals  what has come to those that the plane listens to, and does not read itself
-    end       what the work has left to do for others: what needs no journal is committed, answers are queued, bytes
-              leave; what does not leave at once goes on by itself
+    begin     read the clock: publishes in this turn get this time
+    arrivals  input on sockets that the plane polls but does not read itself
+    end       follow-up work: commit entries that need no journal, queue answers, send bytes; unsent bytes follow
+              by themselves
 
-Whoever works outside of the plane's turns calls ``end`` afterwards."""
+Code that works outside of the plane's turns calls ``end`` afterwards."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from ext.wire.acks import AckQueue
 from server.node.committer import Committer
 from server.node.now import Now
 
-TURN_SECONDS = 0.01  # between looks at who has waited long enough for its rate
+TURN_SECONDS = 0.01  # between looks at deliveries held back by a rate
 
 
 class Desk(Protocol):
     """Serves connections beside the plane, in its turns."""
 
     def turn(self) -> None:
-        """Read what has come."""
+        """Read new input."""
 
     def flush(self) -> bool:
-        """Answer what can be answered; True: another turn is wanted soon."""
+        """Send the answers that are ready; True: another turn is wanted soon."""
 
     def tick(self) -> None:
-        """Once a second."""
+        """Called once a second."""
 
     def statistics(self) -> dict[str, int]:
-        """What it has to tell about itself."""
+        """Its own counters."""
 
 
 class Turn:
-    """Of one plane."""
+    """The turns of one plane."""
 
     def __init__(self, plane: Plane, now: Now, committers: Sequence[Committer]) -> None:
         self._plane = plane
         self._now = now
         self._committers = committers
-        self.touched: list[AckQueue] = []  # that have answers to give
-        self.looks: list[Callable[[], object]] = []  # at whether there is something to be done for one of the parts
-        self.desk: Desk | None = None  # of those that publish over HTTP
+        self.touched: list[AckQueue] = []  # queues with answers to send
+        self.looks: list[Callable[[], object]] = []  # each checks whether its part has work to do
+        self.desk: Desk | None = None  # for publishes over HTTP
         self.more_to_send = trio.Event()
         self._held_back = trio.Event()
 
     @property
     def busy(self) -> bool:
-        """Something is under way that makes the plane readable when it is done."""
+        """Work is under way that makes the plane readable when it is done."""
         return any(committer.busy for committer in self._committers)
 
     def begin(self) -> None:
-        """Before any work."""
+        """Call it before any work."""
         self._now.read()
 
     def arrivals(self) -> None:
-        """In the plane's turn."""
+        """Call it in the plane's turn."""
         if self.desk is not None:
             self.desk.turn()
 
     def end(self) -> bool:
-        """After any work. True: there is more to send; it goes on by itself."""
+        """Call it after any work. True: there is more to send; that happens by itself."""
         for look in self.looks:
             look()
         for committer in self._committers:
@@ -89,10 +89,10 @@ class Turn:
                 if queue.owner is not None:
                     queue.owner.answer()
                 else:
-                    queue.take()  # there is nobody left to tell
+                    queue.take()  # the owner is gone
 
     async def look_at_held_back(self) -> None:
-        """Have those looked at whose deliveries wait because of a rate, while there are any. Until cancelled."""
+        """Look again at deliveries held back by a rate, while there are any. Runs until cancelled."""
         while True:
             await self._held_back.wait()
             self._held_back = trio.Event()

@@ -1,8 +1,8 @@
-"""Upkeep: the work that is due by time, whether anybody comes or not.
+"""Upkeep: time-based work, independent of traffic.
 
-each second    connections expire, refusals are summed up, statistics and heartbeats of the desk
-sweep          channels forget, a few at a time; what many have left behind goes back to the system
-journal        it forgets what is past retention, and makes its next buckets; notes of being alive; statistics"""
+each second    connections expire, refusals are summarised, statistics and heartbeats of the desk
+sweep          idle channels are dropped, a few at a time; after many, memory is returned to the system
+journal        expiry of entries past retention, creation of the next buckets; notes of being alive; statistics"""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from server.node.turn import Turn
 
 LOGGER = logging.getLogger("unbroken")
 
-ALIVE_SECONDS = 2.0  # between notes of being alive; by so much the resume window of a crash may be off
-KEEP_SECONDS = 10.0  # between writes of statistics: so much of them a crash may cost
+ALIVE_SECONDS = 2.0  # between notes of being alive; after a crash, the resume window may be off by this much
+KEEP_SECONDS = 10.0  # between writes of statistics: a crash may lose this much of them
 MAINTAIN_SECONDS = 1.0  # between looks at the journal's buckets
 
 
 class Upkeep:
-    """Of one server; ``run`` in a nursery."""
+    """The upkeep of one server; ``run`` in a nursery."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class Upkeep:
         self._disk = disk
         self._reads = reads
         self._note_alive = note_alive
-        self._shared_out = -1  # the version of the keys by which that was done
+        self._shared_out = -1  # the version of the keys at the last update
         self._share_out()
 
     async def begin(self) -> None:
-        """Once, before anybody comes."""
+        """Run once, before the first client arrives."""
         await trio.to_thread.run_sync(self._maintain, self._now.steady_ms(), self._now.clock.noted())
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -90,7 +90,7 @@ class Upkeep:
         self._turn.end()
 
     def _share_out(self) -> None:
-        """What one app alone may use up is shared as soon as there are others."""
+        """Share the limits among apps as soon as there is more than one."""
         if self._keyring.version != self._shared_out:
             self._shared_out = self._keyring.version
             self._hub.common.shared = self._keyring.apps() > 1
@@ -102,13 +102,13 @@ class Upkeep:
             await trio.sleep(limits.SWEEP_SECONDS if hub.sweep_is_due(steady_ms()) else 1.0)
             now = hub.sweep(steady_ms(), limits.SWEEP_CHANNELS)
             dropped += now
-            held = hub.budget.held + self._bodies.held  # of all that has a budget
+            held = hub.budget.held + self._bodies.held  # everything with a budget
             if falling.by_enough(held) or (not now and dropped >= limits.TRIM_CHANNELS):
                 dropped = 0
                 await trio.to_thread.run_sync(give_back)
 
     async def _watch_reads(self) -> None:
-        """By itself: whatever else is done to the journal may hang with it."""
+        """In a task of its own: any other use of the journal may hang with it."""
         while True:
             await trio.sleep(1)
             await self._reads.look(self._now.steady_ms())
@@ -141,11 +141,11 @@ class Upkeep:
         return failure_of(self._committers) is None
 
     def _maintain(self, steady_ms: int, clocks: bytes) -> None:
-        """In a thread: all journals forget what is past retention, and note what the clocks say, if that is given."""
+        """Expire entries in all journals, and store the clocks' notes, if given; in a thread."""
         for partition in self._hub.partitions:
             partition.journal.maintain(steady_ms, clocks)
 
     def end(self) -> None:
-        """Note all statistics, and how far serials went, when nothing else runs. Raises: JournalUnavailable."""
+        """Write all statistics and the highest serials, when nothing else runs. Raises: JournalUnavailable."""
         self._counting.keep_all()
         self._journal.raise_head(self._hub.kept.sequencer.revealed)

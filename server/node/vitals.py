@@ -1,4 +1,4 @@
-"""Health: whether the server does its work, and how much it holds just now. For ``GET /health``."""
+"""Health: whether the server works, and how much it holds at the moment. For ``GET /health``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.node.turn import Turn
 
 
 class Vitals:
-    """Of one server."""
+    """The health of one server."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Vitals:
         return (self._now.steady_ms() - self._now.started_ms) / 1000
 
     def complaints(self) -> list[str]:
-        """Why it does not do all that it is for; none: it does."""
+        """The promises that the server cannot keep at the moment; empty when healthy."""
         told = []
         failure = failure_of(self._committers)
         if failure is not None:
@@ -54,7 +54,7 @@ class Vitals:
         return told
 
     def counts(self) -> dict[str, object]:
-        """What there is of everything that matters."""
+        """Current counts of everything that matters."""
         budget, room = self._hub.budget, self._bodies.room
         found: dict[str, object] = {
             "connections": len(self._clients),

@@ -1,8 +1,8 @@
-"""Channels that somebody wants and that are not in memory: read back, and then what has been asked of them is done.
+"""Wakes channels that are wanted but not in memory: reads them back, then runs the requests that waited for them.
 
-    hub.waking --a thread: newest entries, last serial--> hub.awaken --> what waited, in its order, in slices
+    hub.waking --a thread: newest entries, last serial--> hub.awaken --> waiting requests, in order, in slices
 
-What waits for one channel may be thousands of things, so others have their turns in between."""
+Thousands of requests may wait for one channel, so other work gets turns in between."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from server.pace import LoopPace
 
 LOGGER = logging.getLogger("unbroken")
 
-WAKE_SECONDS = 0.0005  # of what waits for channels that wake; then others have a turn
-READ_SECONDS = 0.05  # of reading channels back, before those that have been read take what waits for them
+WAKE_SECONDS = 0.0005  # for requests on woken channels; then other work has a turn
+READ_SECONDS = 0.05  # for reading channels back, before the requests on those already read are run
 
 
 class Waking:
-    """Of one hub."""
+    """Wakes the channels of one hub."""
 
     def __init__(
         self,
@@ -39,22 +39,23 @@ class Waking:
         end_of_turn: Callable[[], object],
         pace: LoopPace,
     ) -> None:
-        """``older_than``: the milliseconds of a partition's serials below which everything is older than so many ms."""
+        """``older_than``: the milliseconds of a partition's serials below which everything is older than the given age
+        in ms."""
         self._hub = hub
         self._older_than = older_than
         self._begin_turn = begin_turn
         self._end_of_turn = end_of_turn
         self._pace = pace
         self._wakes = trio.Event()
-        self._until = 0.0  # by the performance counter: the end of this turn
+        self._until = 0.0  # end of this turn, by the performance counter
 
     def look(self) -> None:
-        """Is there a channel to be woken? At the end of every turn."""
+        """Check for channels to wake, at the end of every turn."""
         if self._hub.waking:
             self._wakes.set()
 
     async def run(self) -> None:
-        """Until cancelled: read back the channels that somebody wants, as many at a time as have gathered."""
+        """Read back the wanted channels, as many at a time as have gathered, until cancelled."""
         while True:
             await self._wakes.wait()
             self._wakes = trio.Event()
@@ -68,7 +69,7 @@ class Waking:
                 if kept:
                     since = {each: self._older_than(each, self._hub.window_ms) for each in self._hub.partitions}
                     found = await trio.to_thread.run_sync(self._read_back, kept, since)
-                    self._hub.waking[:0] = kept[len(found) :]  # there was no time for them yet
+                    self._hub.waking[:0] = kept[len(found) :]  # no time was left for these
                 self._until = time.perf_counter() + WAKE_SECONDS
                 self._begin_turn()
                 for channel in wanted:
@@ -85,9 +86,9 @@ class Waking:
                 self._end_of_turn()
 
     async def _do_all(self, channel: Channel, waiting: list[Callable[[], None]]) -> None:
-        """What clients have asked of a channel while it woke; a failure of one is not the others'.
+        """Run the requests that waited for a channel; a failure of one does not affect the others.
 
-        Others have their turns in between. Then the channel sleeps on for whoever comes, who waits behind those before.
+        Other work gets turns in between. Meanwhile the channel counts as asleep, so new requests queue behind these.
         """
         awake = channel.awake
         while waiting:
@@ -115,8 +116,8 @@ class Waking:
     def _read_back(
         self, channels: list[Channel], since_ms: Mapping[Partition, int]
     ) -> dict[str, ReadBack | PubSubError]:
-        """In a worker thread: what the journals have of these channels, or why they can't tell; of as many as there is
-        time for, in their order."""
+        """What the journals have of these channels, or why they cannot be read; for as many as time allows, in order.
+        Runs in a worker thread."""
         found: dict[str, ReadBack | PubSubError] = {}
         until = time.monotonic() + READ_SECONDS
         for channel in channels:
