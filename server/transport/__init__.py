@@ -1,1 +1,1 @@
-"""The port, and who comes to it: sockets, handshakes, TLS, and who serves what has come in."""
+"""The port: sockets, handshakes, TLS, and the dispatch of connections to the parts that serve them."""

@@ -1,8 +1,8 @@
-"""Plain connections on their way in: a batch at a time, the usual WebSocket without a task.
+"""Accepts plain connections: a batch at a time, the usual WebSocket without a task.
 
 Entrance.poll -> (descriptor, head) -> parse_upgrade --Request--> on_websocket: into the plane
-                                             +------ None ------> a task: HTTP, or whatever is unusual
-              -> (descriptor, first bytes of TLS) --------------> a task, which is a newcomer until its head has come"""
+                                             +------ None ------> a task: HTTP, and anything unusual
+              -> (descriptor, first bytes of TLS) --------------> a task; a newcomer until its head has arrived"""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from server.transport.newcomers import Newcomers
 LOGGER = logging.getLogger("unbroken.entrance")
 
 END_OF_HEAD = b"\r\n\r\n"
-TOLD_SECONDS = 10.0  # between two lines in the log about that
-STARVED_SECONDS = 0.1  # without a descriptor for a newcomer: so long until some may have become free
+TOLD_SECONDS = 10.0  # between log lines about missing descriptors
+STARVED_SECONDS = 0.1  # pause after running out of descriptors, until some may be free
 
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """Who takes over what has come in.
+    """The handlers of incoming connections.
 
     Args:
-        on_websocket: the usual upgrade: the descriptor, with what came behind the head.
-        on_other: serves a connection in a task, with all that has come so far.
-        on_post: a connection that publishes over HTTP, or any one with TLS; False: it is none for it.
+        on_websocket: the usual upgrade: the descriptor, and the bytes after the head.
+        on_other: serves a connection in a task, with all bytes received so far.
+        on_post: an HTTP publisher's connection, or any connection with TLS; False: not taken.
         on_starved: called when there was no descriptor for a newcomer.
     """
 
@@ -52,12 +52,12 @@ async def run_entrance(
     end_of_turn: Callable[[], object],
     head_bytes: int,
 ) -> None:
-    """Until cancelled; then nobody is let in any more, and those who still wait at the door are sent away.
+    """Accept connections until cancelled; then close those that have not sent their head yet.
 
     Args:
-        connections: the nursery of those that are served in tasks.
+        connections: the nursery of connections served in tasks.
         end_of_turn: called after each batch.
-        head_bytes: a head that is longer is for ``on_other`` to refuse.
+        head_bytes: the limit of a head; ``on_other`` refuses longer ones.
     """
     told = -math.inf
     try:
@@ -78,7 +78,7 @@ async def run_entrance(
 
 
 def _tell_starved(told: float) -> float:
-    """When it was last told, having told it unless that was a moment ago."""
+    """Log it, unless that was done a moment ago; returns the time of the latest log line."""
     now = trio.current_time()
     if now - told < TOLD_SECONDS:
         return told
@@ -87,7 +87,7 @@ def _tell_starved(told: float) -> float:
 
 
 async def run_patience(entrance: Entrance, newcomers: Newcomers, clock_ms: Callable[[], int]) -> None:
-    """Drop those who take too long for their head. Until cancelled."""
+    """Drop connections that take too long to send their head. Runs until cancelled."""
     while True:
         await trio.sleep(1)
         newcomers.expire()
@@ -115,7 +115,7 @@ def _pass_on(
 
 
 def stream_of(descriptor: int) -> trio.SocketStream | None:
-    """The connected socket as a stream; None: its peer is gone, and it has been closed."""
+    """The connected socket as a stream; None if the peer is gone and the socket was closed."""
     try:
         return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
     except OSError as gone:  # it was reset meanwhile

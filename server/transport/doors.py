@@ -1,4 +1,4 @@
-"""The doors: where newcomers are let in, by the bounds of the day they come."""
+"""The entrances of all listeners: they let newcomers in, under the current limits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from server.node.turn import Turn
 from server.transport.accept import Handlers, run_entrance, run_patience
 from server.transport.newcomers import Newcomer, Newcomers
 
-LAST_CALL_SECONDS = 1.0  # at the end: some round trips, for those who have just been accepted
+LAST_CALL_SECONDS = 1.0  # at shutdown: a few round trips for newly accepted connections
 
 
 class Doors:
-    """Of all listeners of a server."""
+    """The entrances of a server's listeners."""
 
     def __init__(self, bounds: Limits, now: Now, turn: Turn, *, tls: bool) -> None:
         self._bounds = bounds
@@ -38,10 +38,10 @@ class Doors:
         handlers: Handlers,
         on_tls: Callable[[Newcomer, int, bytes], None],
     ) -> None:
-        """Let those in who come to this listener, until ``intake`` is cancelled; they live in ``connections``.
+        """Accept connections on this listener, until ``intake`` is cancelled; they run in ``connections``.
 
         Args:
-            on_tls: takes over one that begins with TLS, in place of what the handlers say of those that publish.
+            on_tls: takes connections that begin with TLS, instead of ``on_post``.
         """
         entrance = Entrance(
             listener.socket.fileno(),
@@ -68,10 +68,10 @@ class Doors:
 
     @property
     def _head_bytes(self) -> int:
-        return 0 if self._tls else self._bounds.request_head_bytes  # of TLS no head comes in clear
+        return 0 if self._tls else self._bounds.request_head_bytes  # with TLS, no head arrives in the clear
 
     def limit(self, bounds: Limits) -> None:
-        """Those who come go by these from now on."""
+        """Apply these limits to later newcomers."""
         self._bounds = bounds
         for entrance, _ in self._open:
             entrance.limit(
@@ -81,12 +81,12 @@ class Doors:
             )
 
     async def last_call(self) -> None:
-        """Nobody is accepted any more; those who have been say who they are. Then they can be told to go, and come back
-        at once, where one who is cut off in the middle of it believes that there is no server."""
+        """Stop accepting, and let accepted connections send their request. Then they can be told to reconnect at once;
+        a client cut off in mid-request would assume that there is no server."""
         for entrance, _ in self._open:
             entrance.shut()
         with trio.move_on_after(LAST_CALL_SECONDS):
-            while any(len(entrance) or len(newcomers) for entrance, newcomers in self._open):  # noqa: ASYNC110 - they tell nobody
+            while any(len(entrance) or len(newcomers) for entrance, newcomers in self._open):  # noqa: ASYNC110 - no event
                 await trio.sleep(0.01)
 
 

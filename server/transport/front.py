@@ -1,7 +1,7 @@
-"""What stands between the port and the node: the doors, and who serves what has come in.
+"""The layer between port and node: the entrances, and the handlers of incoming connections.
 
 doors --entrance--> the usual upgrade: the plane   | a publish over HTTP: its desk | else a task: the acceptor
-                    TLS: a task, and then the plane, carried"""
+                    TLS: a task, then the plane through a carrier"""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from server.transport.listener import Acceptor
 from server.transport.newcomers import Newcomer
 from server.transport.upgraded import Upgraded
 
-HANDSHAKES_AT_ONCE = 256  # each is a task with buffers; the rest of a storm waits in the order of its arrival
+HANDSHAKES_AT_ONCE = 256  # each is a task with buffers; further ones wait in order of arrival
 
 
 class Front:
-    """Puts them together."""
+    """Puts the parts together."""
 
     def __init__(
         self,
@@ -51,29 +51,29 @@ class Front:
         self._handlers = Handlers(upgraded.on_request, self._acceptor.handle, http_clients.at_desk, http_clients.shed)
 
     def open(self, listener: trio.SocketListener, intake: trio.Nursery, connections: trio.Nursery) -> None:
-        """Let those in who come to this listener, until ``intake`` is cancelled; they live in ``connections``."""
+        """Accept connections on this listener, until ``intake`` is cancelled; they run in ``connections``."""
         self._connections = connections
         self._doors.open(listener, intake, connections, self._handlers, self._on_tls)
 
     def limit(self, bounds: Limits) -> None:
-        """Those who come, and requests that begin, go by these from now on."""
+        """Apply these limits to later newcomers and requests."""
         self._acceptor.limit(handshake_seconds=bounds.handshake_seconds, head_bytes=bounds.request_head_bytes)
         self._doors.limit(bounds)
         self._http_clients.limit(bounds)
 
     def certify(self, tls: ssl.SSLContext) -> None:
-        """Handshakes go by this from now on."""
+        """Use this context for later handshakes."""
         self._acceptor.tls = tls
 
     def publish_at(self, desk: PostDesk) -> None:
-        """Have plain connections that begin with a publish over HTTP served there."""
+        """Let this desk serve plain connections that begin with a publish over HTTP."""
         self._http_clients.desk = self._turn.desk = desk
 
     def on_leaving(self, descriptor: int, received: bytes, waited_seconds: float) -> None:
-        """One of the desk's that has sent what is not for it: it gets a task."""
+        """A connection of the desk has sent something that the desk does not serve: start a task for it."""
         stream = stream_of(descriptor)
         if stream is not None:
-            assert self._connections is not None  # it has come through one of ours
+            assert self._connections is not None  # it came through one of our listeners
             self._connections.start_soon(self._acceptor.handle, stream, received, waited_seconds)
 
     def _on_tls(self, newcomer: Newcomer, descriptor: int, received: bytes) -> None:
@@ -81,24 +81,24 @@ class Front:
         if stream is None:
             newcomer.leave()
         else:
-            assert self._connections is not None  # it has come through one of ours
+            assert self._connections is not None  # it came through one of our listeners
             self._connections.start_soon(self._acceptor.handle_tls, stream, received, newcomer)
 
     async def last_call(self) -> None:
-        """Nobody is accepted any more; those who have been say who they are."""
+        """Stop accepting, and let accepted connections send their request."""
         await self._doors.last_call()
 
     def drain(self) -> None:
-        """Let go of those that are idle; the others end after the response under way."""
+        """Close idle connections; the others end after the response under way."""
         self._http_clients.drain()
 
     async def ended(self) -> None:
-        """Wait until all have. The caller bounds how long it may take."""
+        """Wait until all connections have ended. The caller limits the time."""
         assert self._connections is not None
         desk = self._http_clients.desk
-        while self._connections.child_tasks or desk:  # noqa: ASYNC110 - requests tell nobody when they end
+        while self._connections.child_tasks or desk:  # noqa: ASYNC110 - requests give no notice when they end
             await trio.sleep(0.02)
 
     def close(self) -> None:
-        """When the plane has been closed."""
+        """Call it when the plane has been closed."""
         self._http_clients.close()

@@ -1,10 +1,10 @@
-"""The WebSocket handshake where the request is an unusual one: trio-websocket's, over a stream that is none.
+"""The WebSocket handshake for unusual requests, by trio-websocket, over an in-memory stream.
 
-    head --HeadStream--> trio-websocket --101--> HeadStream: the answer, for whoever takes the connection over
-                                        --else-> nothing: the caller says that it is refused, with a body
+    head --HeadStream--> trio-websocket --101--> HeadStream: the answer, for the connection's new owner
+                                        --else-> nothing: the caller refuses it, with a body
 
-So the handshake is judged by a library that is nothing but that, and the frames never pass through it. What can be said
-about a request in plain words has been by then (server/http/heads.py)."""
+So a dedicated library checks the handshake, but frames never pass through it. Errors with a clear explanation have been
+reported before (server/http/heads.py)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trio_websocket import ConnectionClosed, wrap_server_stream
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """A request to become a WebSocket, granted."""
+    """An accepted WebSocket request."""
 
     target: str
     headers: dict[str, str]
 
 
 class HeadStream(trio.abc.Stream):
-    """Gives one request head to read, and keeps what is written. Closing it closes nothing."""
+    """Provides one request head for reading, and keeps the bytes written. Closing it closes nothing."""
 
     def __init__(self, head: bytes, refused: trio.CancelScope) -> None:
         self.answer = b""
@@ -33,7 +33,7 @@ class HeadStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if not self._head:
             await trio.sleep_forever()
-        await trio.lowlevel.checkpoint_if_cancelled()  # it has been waited for already
+        await trio.lowlevel.checkpoint_if_cancelled()  # nothing to wait for
         most = len(self._head) if max_bytes is None else max_bytes
         data, self._head = self._head[:most], self._head[most:]
         return data
@@ -46,13 +46,13 @@ class HeadStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """The library gives up: the request was none."""
+        """The library gives up: the request is not valid."""
         self._refused.cancel()
         await trio.lowlevel.checkpoint()
 
 
 async def shake_hands(head: bytes) -> tuple[Upgrade, bytes] | None:
-    """What was asked, and the answer to be sent, with 101; None: the library refuses it."""
+    """The request, and the answer to send, with 101; None if the library refuses it."""
     granted: tuple[Upgrade, bytes] | None = None
     try:
         async with trio.open_nursery() as nursery:

@@ -1,8 +1,8 @@
-"""Connections that ask by HTTP: publishes at their desk, everything else in a task for each connection.
+"""HTTP connections: publishes are served by the desk, everything else by a task for each connection.
 
 begins with a publish --> the desk (server/rest/posting.py), in the plane's turns
-                             |  something else comes: a task
-anything else         --> a task: h11; a publish comes, as of libraries that get a token first: the desk"""
+                             |  any other request: a task
+anything else         --> a task: h11; a publish, as from libraries that get a token first: the desk"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.rest.posting import PostDesk
 
 
 class HttpClients:
-    """Serves them."""
+    """Serves HTTP connections."""
 
     def __init__(self, rest: Handler, bodies: Bodies, pace: LoopPace, now: Now, bounds: Limits) -> None:
         self._rest = rest
@@ -34,18 +34,19 @@ class HttpClients:
         self.desk: PostDesk | None = None  # TLS connections have tasks
 
     def limit(self, bounds: Limits) -> None:
-        """Requests that begin go by these from now on."""
+        """Apply these limits to later requests."""
         self.http_limits = _http_limits(bounds)
         if self.desk is not None:
             self.desk.limit(self.http_limits)
 
     def at_desk(self, descriptor: int, received: bytes) -> bool:
-        """Have it served there, if it begins as what is for the desk; else it is still the caller's."""
+        """Pass the connection to the desk, if it begins with a publish; otherwise the caller keeps it."""
         return self.desk is not None and self.desk.take(descriptor, received)
 
     async def serve(self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None) -> bytes | None:
-        """One connection, in a task: what has come behind a request for a WebSocket, with that; None: it has ended."""
-        # Who has left the desk does not go there again: what it sends may well stay as it is, and moving has its price.
+        """Serve one connection, in a task. Returns a WebSocket request with the bytes after it, or None when the
+        connection has ended."""
+        # A connection that has left the desk does not return: it probably sends more of the same, and moving is costly.
         on_publish = partial(self._move, stream) if waited_seconds is None else (lambda received: False)
         return await serve_http(
             stream,
@@ -67,19 +68,19 @@ class HttpClients:
         return True
 
     def shed(self) -> None:
-        """There is no descriptor for newcomers: let go of connections that only wait for their next request."""
+        """No descriptors are left for newcomers: close connections that only wait for their next request."""
         self._idle.shed(limits.CROWDED_MS / 1000)
         if self.desk is not None:
             self.desk.posts.tick(self._now.steady_ms(), limits.CROWDED_MS)
 
     def drain(self) -> None:
-        """Let go of those that are idle; the others end after the response under way."""
+        """Close idle connections; the others end after the response under way."""
         self._idle.drain()
         if self.desk is not None:
             self.desk.drain()
 
     def close(self) -> None:
-        """At the end, when the plane is closed."""
+        """Call it at the end, when the plane is closed."""
         if self.desk is not None:
             self.desk.posts.close()
 

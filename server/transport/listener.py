@@ -1,11 +1,11 @@
-"""One port for everything: reads a request head, and hands the connection to whom it concerns.
+"""One port for everything: reads a request head, and passes the connection to its handler.
 
     accept -> (TLS) -> head -> the usual upgrade? ----------------> plane: by its descriptor, or carried by two tasks
                             -> else -> HTTP -> upgrade? -> handshake ^
                                         this request, or a later one: proxies keep connections
 
-HTTP says what is wrong with a request for a WebSocket, as with any other. Until a connection is handed over it has a
-deadline and a bound on what it may send."""
+The HTTP code reports errors in WebSocket requests, as in any other. Until it is passed on, a connection has a deadline
+and an input limit."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from server.transport.newcomers import Newcomer
 
 LOGGER = logging.getLogger("unbroken.listener")
 END_OF_HEAD = b"\r\n\r\n"
-CLOSE_SECONDS = 1.0  # for a peer to take the last few bytes
-# In one pass of the loop: a step is a millisecond of arithmetic, and a message of others takes some passes.
+CLOSE_SECONDS = 1.0  # for a peer to receive the last few bytes
+# In one pass of the loop: a step takes a millisecond of CPU, and other clients' messages take several passes.
 TLS_STEPS_AT_ONCE = 1
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 
 
 class Acceptor:
-    """What a new connection meets."""
+    """The first handler of a new connection."""
 
     def __init__(
         self,
@@ -47,30 +47,31 @@ class Acceptor:
         head_bytes: int,
         handshakes_at_once: int,
     ) -> None:
-        """``on_websocket`` and its like get the answer to the upgrade, which they send, and what came behind it."""
+        """``on_websocket`` and ``on_tls_websocket`` get the answer to the upgrade, which they send, and the bytes after
+        the request."""
         self._on_websocket = on_websocket
         self._on_tls_websocket = on_tls_websocket
         self._on_http = on_http
-        self.tls = tls  # for handshakes to come
+        self.tls = tls  # for later handshakes
         self._seconds = handshake_seconds
         self._head_bytes = head_bytes
         self._admitted = trio.CapacityLimiter(handshakes_at_once)
         self._tls_steps = trio.CapacityLimiter(TLS_STEPS_AT_ONCE)
 
     def limit(self, *, handshake_seconds: float, head_bytes: int) -> None:
-        """Those who come from now on have so long, and so much."""
+        """Apply these limits to later connections."""
         self._seconds, self._head_bytes = handshake_seconds, head_bytes
 
     async def handle(self, raw: trio.SocketStream, received: bytes = b"", waited_seconds: float | None = None) -> None:
-        """Serve one plain connection, which has sent ``received`` so far. Whatever it does, nobody else is concerned.
+        """Serve one plain connection, which has sent ``received`` so far. No error of it affects other connections.
 
         Args:
-            waited_seconds: it speaks HTTP, and its request has been coming in for so long; None: it has just come.
+            waited_seconds: how long its HTTP request has been arriving; None for a new connection.
         """
         await self._alone(partial(self._serve, raw, received, waited_seconds), raw, raw)
 
     async def handle_tls(self, raw: trio.SocketStream, received: bytes, newcomer: Newcomer) -> None:
-        """The same for one with TLS; ``newcomer`` leaves once it has said what it wants, or has gone."""
+        """The same with TLS; ``newcomer`` leaves when the request has arrived, or the peer has gone."""
         assert self.tls is not None
         stream = TlsStream(raw, self.tls)
         try:
@@ -81,7 +82,7 @@ class Acceptor:
     async def _alone(
         self, serve: Callable[[], Awaitable[None]], stream: trio.abc.Stream, raw: trio.SocketStream
     ) -> None:
-        """Whatever comes of it; at the end of it the stream is closed, unless somebody else has it now."""
+        """Contain its errors; at the end, close the stream, unless it has a new owner."""
         try:
             await serve()
         except GONE as gone:
@@ -94,8 +95,8 @@ class Acceptor:
         finally:
             with trio.move_on_after(CLOSE_SECONDS) as close_scope:
                 close_scope.shield = True
-                if raw.socket.fileno() >= 0:  # else it is the plane's, or closed
-                    await stream.aclose()  # with TLS its close_notify too: who reads until the end knows it for one
+                if raw.socket.fileno() >= 0:  # otherwise it is the plane's, or closed
+                    await stream.aclose()  # with TLS, close_notify first: it marks the end for the reader
 
     async def _serve(self, stream: trio.SocketStream, received: bytes, waited_seconds: float | None) -> None:
         if waited_seconds is None:
@@ -134,8 +135,8 @@ class Acceptor:
     async def _asked(
         self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None
     ) -> tuple[Upgrade, bytes, bytes] | None:
-        """A WebSocket that is asked for, the answer, and what has come behind the request, after all requests before it
-        have been served; None: there is none, and the connection has ended or is somebody else's."""
+        """A WebSocket request, the answer, and the bytes after it, once all requests before it have been served; None
+        if the connection has ended or has a new owner."""
         found = await self._on_http(stream, received, waited_seconds)
         if found is None:
             return None
@@ -151,7 +152,7 @@ class Acceptor:
         return *granted, found[end:]
 
     async def _read_head(self, stream: trio.abc.Stream, begun: bytes) -> bytes:
-        """Up to the end of the head and what came with it; more than the bound goes to HTTP, which refuses it."""
+        """Read up to the end of the head; may include bytes after it. HTTP refuses a head over the limit."""
         received = bytearray(begun)
         while len(received) <= self._head_bytes and END_OF_HEAD not in received:
             data = await stream.receive_some(self._head_bytes)
@@ -162,16 +163,17 @@ class Acceptor:
 
 
 def _usual(received: bytes, most: int) -> tuple[Upgrade, bytes, bytes] | None:
-    """The usual request for a WebSocket, the answer, and what has come behind it; None: it is for HTTP to look at."""
+    """The usual WebSocket request, the answer, and the bytes after it; None: HTTP has to look at it."""
     end = received.find(END_OF_HEAD) + len(END_OF_HEAD)
     request = parse_upgrade(received[:end]) if len(END_OF_HEAD) <= end <= most else None
     return None if request is None else (Upgrade(request.target, request.headers), request.answer, received[end:])
 
 
 def _bugs_are_told(group: BaseExceptionGroup[BaseException]) -> bool:
-    """What the peer has done is expected, a bug is logged. False: there is something else in it, the server's end.
+    """Errors of the peer are expected, a bug is logged. False: the group contains something else, the server's
+    shutdown.
 
-    In a function of its own, for the group knows the frame that has caught it, and must not be known by that.
+    A separate function, because the group refers to the frame that caught it, and a reference back would make a cycle.
     """
     expected, rest = group.split(GONE)
     if rest is not None:

@@ -1,9 +1,9 @@
-"""Who speaks plain HTTP to a port with TLS, or TLS to a plain one, is told so: in HTTP, which both can show.
+"""Answers plain HTTP on a TLS port, and TLS on a plain port: in HTTP, which both kinds of client can show.
 
     GET / ...             to a port with TLS   400: this port speaks TLS
     16 03 .. ClientHello  to a plain port      400: this port speaks plain HTTP (TLS libraries: wrong version number)
 
-Whatever else it is (another protocol, garbage) meets the parser or OpenSSL, which refuse it."""
+The parser or OpenSSL refuses all other input (another protocol, garbage)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from server.http.serving import linger, whole_response
 
 PLAIN_ON_TLS = "this port speaks TLS: use https:// and wss:// (in an SDK: tls: true)"
 TLS_ON_PLAIN = "this port speaks plain HTTP, not TLS: use http:// and ws:// (in an SDK: tls: false)"
-ANSWER_SECONDS = 5.0  # for a peer to take the answer
-_HTTP = re.compile(rb"[A-Z]{1,16}(?: |$)")  # a method; of what comes first there may be a letter alone
+ANSWER_SECONDS = 5.0  # for a peer to receive the answer
+_HTTP = re.compile(rb"[A-Z]{1,16}(?: |$)")  # a method; the first packet may hold a single letter of it
 _HELLO = 0x16  # the type of TLS's first record
 
 
 def is_plain_http(received: bytes) -> bool:
-    """Are these the first bytes of a request, and not of TLS?"""
+    """Are these the first bytes of an HTTP request, not of TLS?"""
     return _HTTP.match(received) is not None
 
 
@@ -32,7 +32,7 @@ def is_tls(received: bytes) -> bool:
 
 
 async def answer_mistaken(stream: trio.abc.Stream, told: str) -> None:
-    """Say so in the clear, and that nothing more is read. The stream is left to the caller to close."""
+    """Send the explanation in the clear, and stop reading. The caller closes the stream."""
     request = HttpRequest("GET", "", {}, {}, b"", False, "")
     with trio.move_on_after(ANSWER_SECONDS) as scope:
         await stream.send_all(whole_response(respond(request, refusal(bad_request(told))), last=True))

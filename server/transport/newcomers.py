@@ -1,7 +1,7 @@
-"""Who has been let in and has not said what he wants: those of them who have tasks (TLS), beside the entrance's own.
+"""Accepted connections with a task (TLS) whose request has not arrived yet; the entrance holds those without a task.
 
-entrance --first bytes--> Newcomer: handshake, head of the first request --> served, and no newcomer any more
-both together are at most ``max_waiting``; while they are, who keeps us waiting for long is sent away"""
+entrance --first bytes--> Newcomer: handshake, head of the first request --> served, no longer a newcomer
+both together are at most ``max_waiting``; at that limit, newcomers that keep us waiting for long are closed"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ext.net.accept import Entrance
 
 
 class Newcomers:
-    """Those of one entrance."""
+    """The newcomers of one entrance."""
 
     def __init__(self, entrance: Entrance, crowded_seconds: float) -> None:
         self._entrance = entrance
@@ -24,7 +24,7 @@ class Newcomers:
         return len(self._here)
 
     def arrived(self) -> Newcomer:
-        """The entrance has handed one up; it is a newcomer until its ``leave``."""
+        """The entrance has passed on a connection; it is a newcomer until its ``leave``."""
         newcomer = Newcomer(self)
         self._here.add(newcomer)
         return newcomer
@@ -35,7 +35,7 @@ class Newcomers:
             self._entrance.release()
 
     def expire(self) -> None:
-        """While there is a crowd: send those away for whom we have waited too long."""
+        """At the limit, close connections that have kept us waiting too long."""
         if self._entrance.crowded:
             now = trio.current_time()
             for newcomer in self._here:
@@ -44,7 +44,8 @@ class Newcomers:
 
 
 class Newcomer:
-    """One of them. ``with newcomer`` while it is the peer's move: only that counts, for we are slow in a crowd."""
+    """A newcomer. Use ``with newcomer`` while waiting for the peer: only that time counts, because we are slow in a
+    crowd."""
 
     __slots__ = ("_asked_at", "_newcomers", "_waited", "patience")
 
@@ -55,11 +56,11 @@ class Newcomer:
         self._asked_at: float | None = None
 
     def waited(self, now: float) -> float:
-        """Seconds for which it has kept us waiting, in all."""
+        """Total seconds spent waiting for the peer."""
         return self._waited + (now - self._asked_at if self._asked_at is not None else 0.0)
 
     def leave(self) -> None:
-        """It is one no more. Calling it again does nothing."""
+        """It is no longer a newcomer. Idempotent."""
         if self._newcomers is not None:
             self._newcomers.left(self)
             self._newcomers = None

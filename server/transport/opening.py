@@ -1,10 +1,10 @@
-"""A WebSocket has been accepted: who is it, which connection does it continue, and what is it told first.
+"""Opens an accepted WebSocket: the client's identity, the connection it continues, and the first message to it.
 
     query --authenticate--> Identity --resume? recover?--> connection --> CONNECTED
              |                             |
            ERROR, close                    a fresh connection, and the reason in CONNECTED
 
-Refusals are protocol messages, too: a refusal at HTTP level would make libraries report something general and retry."""
+Refusals are protocol messages, too: after a refusal at HTTP level, libraries report a generic error and retry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from server.transport.handshake import Upgrade
 
 NEWEST_VERSION = 6
 MAX_PARAMETERS = 100  # of a query; SDKs send about ten
-KNOWN_VALUES = (  # by parameter, and the code with which any other is refused
+KNOWN_VALUES = (  # by parameter, and the error code for any other value
     ("format", ("json", "msgpack"), 40000),
     ("echo", ("true", "false"), 40003),
     ("heartbeats", ("true", "false"), 40003),
@@ -39,7 +39,7 @@ SHOWN = 20  # characters of a value in an error
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What the client asks for in the query of its request."""
+    """The client's request, from its query."""
 
     params: Mapping[str, str]
     wire: int
@@ -49,7 +49,7 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """Who is let in, and what CONNECTED tells: the key, and why a resume has failed."""
+    """An accepted client, and the content of CONNECTED: the key, and the reason of a failed resume."""
 
     client: ClientProtocol
     key: str
@@ -57,7 +57,7 @@ class Met:
 
 
 def read_query(target: str) -> Greeting:
-    """Never raises: the format must be known before anything can be refused in it."""
+    """Never raises: a refusal needs the format first."""
     params = query_params(target)
     return Greeting(
         params,
@@ -68,8 +68,8 @@ def read_query(target: str) -> Greeting:
 
 
 def query_params(target: str) -> dict[str, str]:
-    """As ``parse_qsl`` reads them (the last of a name counts), in a third of its time; none, if there are too many,
-    which is refused once it is known in which format."""
+    """As ``parse_qsl`` reads them (the last of a name counts), in a third of its time. Empty if there are too many,
+    which is refused once the format is known."""
     params: dict[str, str] = {}
     parts = target.partition("#")[0].partition("?")[2].split("&")
     if len(parts) <= MAX_PARAMETERS:
@@ -85,7 +85,7 @@ def _unquoted(text: str) -> str:
 
 
 def check_version(text: str | None) -> None:
-    """Any version of the protocol up to ours, and newer ones as ours. Raises: BadRequest 40017."""
+    """Accepts any version of the protocol up to ours, and newer ones as ours. Raises: BadRequest 40017."""
     if text is None:
         return
     whole, dot, part = text.partition(".")
@@ -95,7 +95,8 @@ def check_version(text: str | None) -> None:
 
 
 def check_params(params: Mapping[str, str]) -> None:
-    """What we know has a value that we know: a guess would be wrong for some. Raises: BadRequest 40003, 40000."""
+    """Known parameters must have known values: a guess would be wrong for some clients. Raises: BadRequest 40003,
+    40000."""
     for name, known, code in KNOWN_VALUES:
         value = params.get(name)
         if value is not None and value not in known:
@@ -106,7 +107,7 @@ def check_params(params: Mapping[str, str]) -> None:
 
 
 class Opening:
-    """Meets clients, and welcomes or refuses them."""
+    """Accepts or refuses clients."""
 
     def __init__(
         self, clients: Clients, reading: Reading, keyguard: KeyGuard, refusals: Refusals, lifetimes: Lifetimes
@@ -118,9 +119,9 @@ class Opening:
         self._lifetimes = lifetimes
 
     def meet(self, upgrade: Upgrade, greeting: Greeting, peer: Callable[[], str] | None) -> Met | PubSubError:
-        """The client, or why it is refused.
+        """The accepted client, or the error that refuses it.
 
-        ``peer`` tells the address at the other end of a plain connection; None: the connection has TLS.
+        ``peer`` returns the remote address of a plain connection; None: the connection has TLS.
         """
         params, authorization = greeting.params, upgrade.headers.get("authorization")
         try:
@@ -135,26 +136,26 @@ class Opening:
             opened, allowance, problem = self._clients.take_up(identity, key)
         except PubSubError as error:
             self._refusals.note_error(params, authorization, error)
-            return error.with_traceback(None)  # which knows the frame that is given it: a cycle, for each refused
+            return error.with_traceback(None)  # the traceback would keep this frame: a cycle per refusal
         session = Session(self._clients, opened.connection, identity, greeting.wire, allowance=allowance)
         discards = discards_while_attaching(params.get("agent") or upgrade.headers.get("ably-agent"))
         attaching = Attaching(session, self._reading, echo=greeting.echo, discards=discards)
         return Met(ClientProtocol(session, attaching), opened.key, problem)
 
     def lost(self, met: Met | PubSubError) -> None:
-        """The transport is gone before anything was said."""
+        """The transport was lost before any message was sent."""
         if isinstance(met, Met):
             self._clients.lost_before(met.client.session)
 
     def greet(self, met: Met | PubSubError, greeting: Greeting, transport: Transport) -> None:
-        """The first that it is told: CONNECTED, or why it is refused; that in the moment in which it is of use."""
+        """Send the first message: CONNECTED, or a refusal; the latter when a new token would be valid."""
         if isinstance(met, Met):
             self._welcome(met, transport)
         elif not self._lifetimes.say(met, partial(refuse, met, greeting, transport)):
             transport.pause()
 
     def _welcome(self, met: Met, transport: Transport) -> None:
-        """Give it its transport, and say CONNECTED."""
+        """Assign the transport, and send CONNECTED."""
         session = met.client.session
         session.transport = transport
         shaper = session.allowance.shaper()
@@ -165,7 +166,7 @@ class Opening:
 
 
 def refuse(error: PubSubError, greeting: Greeting, transport: Transport) -> None:
-    """Say why, and close. What a retry may help against is a DISCONNECTED."""
+    """Send the error, and close. An error that a retry may fix is sent as DISCONNECTED."""
     action = Action.DISCONNECTED if error.status >= 500 or isinstance(error, LimitExceeded) else Action.ERROR
     transport.send(wire.encode({"action": action, "error": error.info()}, greeting.wire))
     transport.close(1000)

@@ -1,10 +1,10 @@
-"""The sockets that newcomers come to, a supervisor's or our own, and the addresses at which they are reached.
+"""The listening sockets, a supervisor's or our own, and the addresses where clients reach them.
 
-    127.0.0.1:8080     this machine alone             0.0.0.0:8080     every address of it, IPv4
-    localhost:8080     all addresses of the name      [::]:8080        the same of IPv6, and of IPv4 where it can
+    127.0.0.1:8080     this machine only              0.0.0.0:8080     all its addresses, IPv4
+    localhost:8080     all addresses of the name      [::]:8080        the same for IPv6, and for IPv4 if possible
 
-bind      at the very start: who can't have the port learns it before a directory, an app or a key is made
-listen    just before that first key; from then on the kernel lets clients wait for us"""
+bind      first of all: a port conflict is reported before any directory, app or key is created
+listen    just before the first key is created; from then on the kernel queues clients"""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ ADVICE = {
 }
 
 
-FAR = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}  # nobody's: to see from where one would go there
+FAR = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}  # reserved for documentation; see _outward
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 def bind(host: str, port: int) -> Bound:
-    """A supervisor's sockets, if it hands some over; else one for each address that the host stands for, all with the
-    same port.
+    """The supervisor's sockets, if it passes some; otherwise one for each address of the host, all with the same port.
 
     Raises: StartupFailed, with what to do.
     """
     bound = inherited_sockets(os.environ) or _own(host, port)
-    for each in bound:  # those who come in by it inherit this, whatever their way
+    for each in bound:  # accepted connections inherit this option
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.UNSENT_BYTES)
     return bound
 
@@ -56,17 +55,17 @@ def _own(host: str, port: int) -> Bound:
             try:
                 made = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
             except OSError as error:
-                if error.errno != errno.EAFNOSUPPORT:  # a machine without IPv6 may know names of it
+                if error.errno != errno.EAFNOSUPPORT:  # a machine without IPv6 may still resolve names to it
                     raise
                 continue
             bound.append(made)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                with contextlib.suppress(OSError):  # then it is IPv6 alone, and the addresses that are told say so
+                with contextlib.suppress(OSError):  # otherwise it is IPv6 only, and the reported addresses say so
                     both = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_unspecified
                     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
             made.bind((address[0], port or bound[0].getsockname()[1], *address[2:]))
-    except (OSError, UnicodeError) as error:  # as text a host can't be asked for that has no name's form
+    except (OSError, UnicodeError) as error:  # encoding a malformed host name raises UnicodeError
         close(bound)
         raise _refused(host, port, error) from error
     if not bound:
@@ -76,10 +75,10 @@ def _own(host: str, port: int) -> Bound:
 
 
 def listen(bound: Bound) -> None:
-    """Raises: StartupFailed: another program was bound to the same port, and has been faster."""
+    """Raises: StartupFailed: another program was bound to the same port, and listened first."""
     for each in bound:
         if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            continue  # a supervisor's: how many may wait there is for it to say
+            continue  # a supervisor's, which sets the backlog itself
         try:
             each.listen(BACKLOG)
         except OSError as error:
@@ -93,7 +92,7 @@ def close(bound: Bound) -> None:
 
 
 def check_development(bound: Bound) -> None:
-    """Raises: StartupFailed, where others than this machine can reach it: anybody could make apps."""
+    """Raises: StartupFailed, if other machines can reach it: anybody could create apps."""
     for each in bound:
         host, port = each.getsockname()[:2]
         if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
@@ -104,7 +103,7 @@ def check_development(bound: Bound) -> None:
 
 
 def reachable(bound: Bound) -> list[tuple[str, int]]:
-    """Where a client can go to: addresses, and not what stands for all of them. The nearest comes first."""
+    """The concrete addresses where clients can connect; the nearest comes first."""
     found: list[tuple[str, int]] = []
     for each_socket in bound:
         host, port = each_socket.getsockname()[:2]
@@ -114,7 +113,7 @@ def reachable(bound: Bound) -> list[tuple[str, int]]:
 
 
 def _every(listening: socket.socket) -> list[str]:
-    """Of a socket for every address: the loopback's, and from which this machine speaks to others."""
+    """For a socket on all addresses: the loopback, and this machine's address towards other machines."""
     families = [listening.family]
     if listening.family == socket.AF_INET6 and not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         families.insert(0, socket.AF_INET)
@@ -123,7 +122,7 @@ def _every(listening: socket.socket) -> list[str]:
 
 
 def _outward(family: socket.AddressFamily) -> str | None:
-    """Nothing is sent for this: UDP only chooses its way."""
+    """The local address of the outward route. Sends nothing: UDP only selects the route."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as one:
             one.connect((FAR[family], 9))

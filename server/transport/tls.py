@@ -1,10 +1,10 @@
-"""TLS connections: WebSockets of the plane like all others, whose bytes two tasks carry.
+"""TLS connections: WebSockets of the plane like all others; two tasks carry their bytes.
 
     reader task: stream.receive_some -> plane.feed -> end of turn
     writer task: carrier.take -> stream.send_all -> plane.sent -> end of turn; waits when there is nothing
 
-What is sent next, who is slow, silent or lost: the plane decides it, by the code that decides it for plain connections.
-The two tasks live and die together, with the plane's socket."""
+The plane decides what to send next, and which clients are slow, silent or lost, with the same code as for plain
+connections. The two tasks live and die together, with the plane's socket."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ext.net.plane import Plane
     from ext.net.socket import Socket
 
-READ_BYTES = 64 * 1024  # at a time
+READ_BYTES = 64 * 1024  # per read
 
 
 class Carriage:
-    """Between a stream and a socket of the plane. ``wake`` is for the socket's carrier."""
+    """Connects a stream with a socket of the plane. The socket's carrier calls ``wake``."""
 
     def __init__(
         self, stream: TlsStream, plane: Plane, begin_turn: Callable[[], object], end_of_turn: Callable[[], object]
@@ -38,14 +38,14 @@ class Carriage:
         self._life = trio.CancelScope()
 
     def wake(self) -> None:
-        """The carrier has something to take, or another flag than before."""
+        """The carrier has bytes to take, or its flags have changed."""
         news, self._news = self._news, trio.Event()
         news.set()
         if self._carrier is not None and self._carrier.ended:
-            self._life.cancel()  # also if it hangs in a send just now
+            self._life.cancel()  # even if a send hangs
 
     async def run(self, socket: Socket) -> None:
-        """Until the plane has let go of the socket; that is made sure of, whatever ends it. The stream stays open."""
+        """Run until the plane has released the socket, which is ensured however this ends. The stream stays open."""
         carrier = self._carrier = socket.carrier
         assert carrier is not None
         try:
@@ -78,6 +78,6 @@ class Carriage:
                     self._end_of_turn()
             elif carrier.finished and not said_end:
                 said_end = True
-                await self._stream.send_eof()  # then the peer closes, or the plane has waited for long enough
+                await self._stream.send_eof()  # then the peer closes, or the plane's wait times out
             else:
                 await self._news.wait()

@@ -1,7 +1,7 @@
-"""Connections that have become WebSockets: into the plane, with the first that each is told.
+"""Moves accepted WebSockets into the plane, each with its first message.
 
-the usual upgrade, by the entrance  --descriptor-->  plane.add    the answer to the upgrade leaves with CONNECTED
-one that a task has looked at       --descriptor-->
+the usual upgrade, by the entrance  --descriptor-->  plane.add    the answer to the upgrade is sent with CONNECTED
+one checked by a task               --descriptor-->
 one with TLS                                         plane.carry  its task carries its bytes until it ends"""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from server.transport.tls import Carriage
 
 
 class Upgraded:
-    """Takes them over."""
+    """Takes over accepted WebSockets."""
 
     def __init__(self, opening: Opening, plane: Plane, now: Now, turn: Turn) -> None:
         self._opening = opening
@@ -33,16 +33,16 @@ class Upgraded:
         self._turn = turn
 
     def on_request(self, request: Request, descriptor: int, received: bytes) -> None:
-        """The usual plain one."""
+        """A usual plain one."""
         self._to_plane(Upgrade(request.target, request.headers), descriptor, request.answer, received)
 
     def on_stream(self, upgrade: Upgrade, stream: trio.SocketStream, answer: bytes, received: bytes) -> None:
-        """A plain one that a task has looked at."""
+        """A plain one that a task has checked."""
         self._to_plane(upgrade, stream.socket.detach(), answer, received)
         self._turn.end()
 
     async def on_tls(self, upgrade: Upgrade, stream: TlsStream, answer: bytes, received: bytes) -> None:
-        """One with TLS, until it ends."""
+        """One with TLS; runs until it ends."""
         greeting = read_query(upgrade.target)
         met = self._opening.meet(upgrade, greeting, None)
         carriage = Carriage(stream, self._plane, self._turn.begin, self._turn.end)
@@ -80,9 +80,9 @@ class Upgraded:
     def _greet(
         self, met: Met | PubSubError, greeting: Greeting, socket: Socket, answer: bytes, received: bytes
     ) -> None:
-        """The first that it hears from us: the answer to the upgrade, and CONNECTED, or why it is refused.
+        """Send the first bytes: the answer to the upgrade, and CONNECTED or a refusal.
 
-        Only then what it has sent together with its request: the answer to a ping or a close frame leaves at once."""
+        Feed the bytes that came with the request only after that: a reply to a ping or close frame is sent at once."""
         socket.send_frames(answer)
         self._opening.greet(met, greeting, socket)
         if received:
@@ -90,5 +90,5 @@ class Upgraded:
 
 
 def _owner(met: Met | PubSubError) -> object | None:
-    """Whose the socket's events are; nobody's, if it is refused."""
+    """The owner of the socket's events; None if it is refused."""
     return met.client if isinstance(met, Met) else None
