@@ -89,7 +89,7 @@ class Clients:
 
     def take_up(self, identity: Identity, key: str | None) -> tuple[Opened, Allowance, PubSubError | None]:
         """The connection with this ``key``, if it can be resumed, otherwise a fresh one and the reason; with its
-        allowance. Raises: LimitExceeded, when there is no room for it."""
+        allowance. Raises: LimitExceeded, when a limit is reached."""
         now_ms = self._now.steady_ms()
         allowance = self._allowances.of(identity.key_name, identity.app_id)
         problem: PubSubError | None = None
@@ -107,7 +107,7 @@ class Clients:
             check_connections(allowance)
             self._check_share(identity.app_id, allowance)
         except LimitExceeded:
-            if opened is not None:  # it may be resumed when there is room
+            if opened is not None:  # it may be resumed later
                 self._connections.lost(opened.connection, opened.connection.owner, now_ms)
             raise
         return opened or self._connections.open(identity, now_ms), allowance, problem

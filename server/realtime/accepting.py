@@ -109,7 +109,7 @@ def _receipt(session: Session, msg_serial: int, size: int) -> Receipt:
 
 
 def _own_rate(session: Session, channel: str, now_ms: int) -> Rate | None:
-    """The token's own rate for this channel, if any, with room for a publish. Raises: LimitExceeded 42911."""
+    """The token's own rate for this channel, if any, checked for one publish. Raises: LimitExceeded 42911."""
     rates = session.identity.rates
     thousandths = rates.of(channel) if rates is not None else None
     if thousandths is None:

@@ -36,7 +36,7 @@ class Services(Protocol):
 
     def now_ms(self) -> int: ...
     def reauthenticate(self, session: Session, token: str) -> Identity:
-        """Check a token sent over the connection. Raises: AuthError; LimitExceeded, if its key has no room."""
+        """Check a token sent over the connection. Raises: AuthError; LimitExceeded, if its key is at a limit."""
 
     def ended(self, session: Session, *, closed: bool) -> None:
         """The client has said goodbye (closed), or lost its transport."""
