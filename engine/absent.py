@@ -1,11 +1,12 @@
-"""What the protocol has and this server has not, by where it is asked for. It is refused there, never taken in silence.
+"""Protocol features that this server lacks, by where a client asks for them. They are refused, never ignored silently.
 
     a param, or a mode by name, of ATTACH    ERROR of that channel    40000
     PRESENCE, ANNOTATION, OBJECT             NACK                     40000
     a member of extras                       NACK, or 400             40032
     a path                                   404                      40400
 
-Whoever builds one of these takes it out here. The README has the table for users; docs/decisions/0022 says why so."""
+When you implement one of these, remove it here. The README has the table for users; docs/decisions/0022 gives the
+reasons."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ MODES = {
     "object_subscribe": OBJECTS,
     "object_publish": OBJECTS,
 }
-EXTRAS = {"push": PUSH}  # each refused by ext/wire/neutral.pyx, too
+EXTRAS = {"push": PUSH}  # ext/wire/neutral.pyx refuses each of them, too
 
 _PATHS = {"push": PUSH, "presence": PRESENCE, "sse": EVENTS, "event-stream": EVENTS, "comet": COMET}  # by first segment
 _OF_CHANNELS = {  # anywhere behind a channel's name
@@ -46,12 +47,12 @@ _OF_CHANNELS = {  # anywhere behind a channel's name
 
 
 def refusal(where: str, feature: str, *, code: int = 40000, status: int | None = None) -> BadRequest:
-    """``where`` is the field or the request by which it was asked for."""
+    """``where``: the field or the request that asked for the feature."""
     return BadRequest(f"{where}: {feature} not available on this server", code=code, status=status)
 
 
 def of_path(segments: Sequence[str]) -> str | None:
-    """The feature that a path would belong to, if it is one of these."""
+    """The absent feature that a path would belong to, if any."""
     if segments[:1] != ["channels"]:
         return _PATHS.get("".join(segments[:1]))
     for segment in segments[2:]:

@@ -1,11 +1,11 @@
-"""Who has used how much of its quota: apps, keys, connections; channels have theirs in their log.
+"""Counts quota usage of apps, keys and connections; channels count theirs in their log.
 
     connection --Allowance--> its own rates, if it has any
                               Usage of its key  \\  shared by all their connections
                               Usage of its app  /
 
-    publish    its Terms (ext/log/terms.pyx): size? then room at each of connection, channel, key, app?
-    deliver    the same rates, out: who has no room is served later (the plane waits, nobody refuses)
+    publish    its Terms (ext/log/terms.pyx): check the size, then the rates of connection, channel, key, app
+    deliver    the same rates, outgoing: beyond them, delivery is delayed (the plane waits, nothing is refused)
 
 Rates are those of ext/log/rate.pyx. A key's or app's usage lives as long as the key or app is known."""
 
@@ -24,11 +24,11 @@ from ext.log.rate import Rate
 from ext.log.terms import Terms
 from ext.net.shaper import Shaper
 
-PRUNE = 10_000  # usages of keys and apps kept without being looked through
+PRUNE = 10_000  # usages of keys and apps kept before a clean-up
 
 
 class Usage:
-    """Of one key or one app."""
+    """The usage of one key or one app."""
 
     __slots__ = ("connections", "incoming", "outgoing", "quota")
 
@@ -39,16 +39,16 @@ class Usage:
         self.outgoing = Rate(quota.messages_out, quota.bytes_out)
 
     def limit(self, quota: Quota) -> None:
-        """The operator has changed it; what has been used counts."""
+        """The operator has changed the quota; past usage still counts."""
         self.quota = quota
         self.incoming.limit(quota.messages_in, quota.bytes_in)
         self.outgoing.limit(quota.messages_out, quota.bytes_out)
 
 
 class Allowance:
-    """What one connection goes by. Where connections have no rates of their own, those of a key share one.
+    """The limits of one connection. If connections have no rates of their own, those of a key share one.
 
-    ``terms``: of what it publishes over its connection; ``request_terms``: over none.
+    ``terms``: for publishes over its connection; ``request_terms``: for publishes over HTTP.
     """
 
     __slots__ = ("app", "channels", "connection", "key", "outgoing", "request_terms", "terms")
@@ -56,7 +56,8 @@ class Allowance:
     def __init__(
         self, connection: Quota, key: Usage, app: Usage, *, channels: int, max_message_size: int, max_messages: int
     ) -> None:
-        """``channels``, ``max_message_size``: the server's, if no quota is narrower. ``max_messages``: of a publish."""
+        """``channels``, ``max_message_size``: the server's, unless a quota is narrower. ``max_messages``: per
+        publish."""
         self.connection = connection
         self.key = key
         self.app = app
@@ -76,13 +77,13 @@ class Allowance:
 
     @property
     def said(self) -> tuple[object, ...]:
-        """What it is made of: connections of a key that say the same may do the same."""
+        """Its contents: connections of a key with equal contents have equal limits."""
         own, terms = self.connection, self.terms
         rates = own.messages_in, own.bytes_in, own.messages_out, own.bytes_out
         return self.key, self.app, self.channels, terms.max_bytes, terms.max_messages, rates
 
     def admit_reader(self, now_ms: int) -> None:
-        """May a page of history be read? What is in it is charged for afterwards, as deliveries are.
+        """Check whether a page of history may be read. Its contents are charged afterwards, as deliveries are.
 
         Raises: LimitExceeded 42910.
         """
@@ -95,7 +96,7 @@ class Allowance:
         self.app.outgoing.take(now_ms, count, size)
 
     def shaper(self) -> Shaper | None:
-        """What may keep its subscriber waiting; None: nothing."""
+        """The shaper that may delay deliveries to its subscriber; None if unlimited."""
         rates = [rate for rate in (self.outgoing, self.key.outgoing, self.app.outgoing) if rate is not None]
         return Shaper(*rates) if any(rate.limited for rate in rates) else None
 
@@ -111,7 +112,7 @@ def admit(terms: Terms, home: Home, count: int, size: int, now_ms: int) -> None:
 
 
 def check_unopened(terms: Terms, quota: Quota, size: int, now_ms: int) -> None:
-    """What ``admit`` would refuse in a channel of this quota that nobody uses, asked before it is opened for it.
+    """Check, before opening a channel with this quota, whether ``admit`` would refuse.
 
     Raises: LimitExceeded, as ``admit``.
     """
@@ -122,7 +123,7 @@ def check_unopened(terms: Terms, quota: Quota, size: int, now_ms: int) -> None:
 
 
 def check_size(terms: Terms, count: int, size: int) -> None:
-    """May one publish be so large? Raises: LimitExceeded 40034, 40009."""
+    """Check the size of one publish. Raises: LimitExceeded 40034, 40009."""
     decision = terms.check(count, size)
     if decision == Decision.TOO_MANY:
         raise too_many(count, terms.max_messages)
@@ -131,7 +132,7 @@ def check_size(terms: Terms, count: int, size: int) -> None:
 
 
 def refusal(decision: int, terms: Terms, channel: Rate | None, max_bytes: int, size: int, now_ms: int) -> LimitExceeded:
-    """What is told to a publisher whose publish does not fit its terms."""
+    """The error for a publish that exceeds its terms."""
     if decision == Decision.TOO_LARGE:
         return _too_large(size, min(terms.max_bytes, max_bytes))
     owner, code = _OWNERS[Decision(decision)]
@@ -153,7 +154,7 @@ _OWNERS = {
 
 
 class Allowances:
-    """All of them, made when they are first asked for."""
+    """All allowances, made on first use."""
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         self.settings = settings
@@ -161,11 +162,11 @@ class Allowances:
         self._keys: dict[str, Usage] = {}
         self._apps: dict[str, Usage] = {}
         self._shared: dict[str, Allowance] = {}
-        self._said: dict[str, tuple[object, ...]] = {}  # by those that are made now, by key
-        self.version = 0  # grows when what ``of`` has given may not hold any more
+        self._said: dict[str, tuple[object, ...]] = {}  # by key, of the allowances made now
+        self.version = 0  # grows when earlier results of ``of`` may be outdated
 
     def of(self, key_name: str, app_id: str) -> Allowance:
-        """Of a new connection; or, for what needs none, its own rates apart, of a request."""
+        """The allowance for a new connection; or for a request, apart from the connection's own rates."""
         found = self._shared.get(key_name)
         if found is None:
             key, app = (
@@ -187,7 +188,7 @@ class Allowances:
         return found
 
     def refresh(self) -> None:
-        """Keys have changed: take their quotas over, and forget who is not there any more."""
+        """Keys have changed: apply their quotas, and forget those that no longer exist."""
         self._shared.clear()
         self._said.clear()
         self.version += 1
@@ -198,24 +199,25 @@ class Allowances:
                     usage.limit(quota)
 
     def renewed(self, allowance: Allowance, key_name: str, app_id: str) -> Allowance:
-        """What a live connection goes by, once keys or limits have changed: the same, unless its own part has."""
+        """The allowance of a live connection after a change of keys or limits: the same, unless its own part has
+        changed."""
         said = self._said.get(key_name)
         if said is None:
             said = self._said[key_name] = self.of(key_name, app_id).said
         return allowance if allowance.said == said else self.of(key_name, app_id)
 
     def opened(self, allowance: Allowance) -> None:
-        """A connection has come."""
+        """A connection has opened."""
         allowance.key.connections += 1
         allowance.app.connections += 1
 
     def closed(self, allowance: Allowance) -> None:
-        """It has gone."""
+        """A connection has closed."""
         allowance.key.connections -= 1
         allowance.app.connections -= 1
 
     def moved(self, allowance: Allowance, other: Allowance) -> None:
-        """A connection goes on with another key of its app. Raises: LimitExceeded 40150; then nothing has changed."""
+        """A connection moves to another key of its app. Raises: LimitExceeded 40150; then nothing has changed."""
         self.closed(allowance)
         try:
             check_connections(other)
@@ -248,7 +250,7 @@ class Allowances:
 
 
 def check_connections(allowance: Allowance) -> None:
-    """May one more come? Raises: LimitExceeded 40150."""
+    """Check whether one more connection may open. Raises: LimitExceeded 40150."""
     for owner, usage in (("key", allowance.key), ("app", allowance.app)):
         most = usage.quota.connections
         if most and usage.connections >= most:

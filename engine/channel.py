@@ -8,8 +8,8 @@
                 |                                                |
     commit: ring, one frame per wire format  ---->  readers at the head get it with the next flush
 
-Every method is synchronous: no other task runs between its first line and its last. That is the whole argument why
-nothing is lost between replay and live."""
+Every method is synchronous: no other task runs between its first line and its last. So nothing can get lost between
+replay and live delivery."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from ext.net.shaper import Shaper
 if TYPE_CHECKING:
     from engine.partition import Partition
 
-UNBOUNDED = (1 << 64) - 1  # bytes of one publish, as far as its channel goes
+UNBOUNDED = (1 << 64) - 1  # no limit of the channel on the bytes of one publish
 
 
 class Channel(ChannelView, Home):
-    """One channel of one app, awake: what it must know to number, deduplicate and deliver is in memory.
+    """One channel of one app, awake: the state for numbering, deduplication and delivery is in memory.
 
     ``last_stored`` is the serial of the newest entry in the journal, the next one's ``previous``.
     """
@@ -48,15 +48,13 @@ class Channel(ChannelView, Home):
         self.persisted = policy.retention != "w"
         self.retention = policy.retention
         self.synced = policy.durability == "synced"
-        self.waiting: list[Callable[[], None]] | None = None  # while nothing waits: there may be a million of us
-        self.printed: deque[tuple[int, int]] | None = (
-            None  # a time, and the newest serial of which there was a print then
-        )
+        self.waiting: list[Callable[[], None]] | None = None  # None while nothing waits, to save memory
+        self.printed: deque[tuple[int, int]] | None = None  # a time, and the newest serial with a print at that time
         self.scheduled = False
         self.since = 0  # ids of earlier lives are in entries after this serial
 
     def limit(self, quota: Quota) -> None:
-        """What may be published here, and delivered from here; also when that has changed."""
+        """Set or change the limits of publishing to and delivery from this channel."""
         limited_in, limited_out = quota.messages_in or quota.bytes_in, quota.messages_out or quota.bytes_out
         self.incoming = Rate(quota.messages_in, quota.bytes_in) if limited_in else None
         self.outgoing = Shaper(Rate(quota.messages_out, quota.bytes_out)) if limited_out else None
@@ -65,7 +63,7 @@ class Channel(ChannelView, Home):
         self.max_bytes = quota.max_message_size or UNBOUNDED
 
     def promise(self, policy: Policy) -> None:
-        """Its namespace has another retention now; the durability is the same."""
+        """Its namespace has a new retention; the durability is the same."""
         assert policy.durability == self.policy.durability
         self.policy = policy
         self.persisted = policy.retention != "w"
@@ -82,16 +80,17 @@ class Channel(ChannelView, Home):
         bounds: tuple[int, int],
         earlier: DedupWindow | None = None,
     ) -> None:
-        """Begin, with what the journal still has.
+        """Start with the entries that the journal still has.
 
         Args:
-            dedup: the ids of the window, of this life of the server.
+            dedup: the ids of the window, from this life of the server.
             entries: the newest ones, oldest first: serial, series, record, origin.
-            last_stored: what the next entry will have as its ``previous``.
+            last_stored: the next entry's ``previous``.
             evicted: everything after this serial is in ``entries``.
-            position: a serial that all entries to come are after; the next life of the server will know it, too.
+            position: all future entries have greater serials; the next life of the server will know it, too.
             bounds: the ring's: entries, bytes.
-            earlier: for those of earlier lives, which are to be recalled; None: there are none that count.
+            earlier: an empty window for the ids of earlier lives, still to be recalled; None if there are none in the
+                window.
         """
         assert not self.awake
         self.dedup = dedup
@@ -108,7 +107,7 @@ class Channel(ChannelView, Home):
         self.awake = True
 
     def forget(self, steady_ms: int, oldest: int, window_ms: int) -> int:
-        """Let go of what is older than the continuity window; how many message ids that was.
+        """Drop everything older than the continuity window; returns the number of forgotten message ids.
 
         Args:
             steady_ms: the time by which ids are forgotten.
@@ -116,8 +115,8 @@ class Channel(ChannelView, Home):
         """
         self.ring.trim(oldest)
         self.close_unread_streams()
-        # What is under way may be in doubt, under a journal that has failed: its repeats must be known, however late.
-        # Time goes on with what is published next.
+        # Entries under way may be in doubt after a journal failure: their repeats must be recognised, however late. The
+        # ids' clock advances again with the next publish.
         forgotten = self.dedup.expire(0 if self.first_under_way else steady_ms)
         if self.prints is not None:
             self._forget_prints(steady_ms, window_ms)
@@ -128,7 +127,7 @@ class Channel(ChannelView, Home):
         return forgotten
 
     def _forget_prints(self, steady_ms: int, window_ms: int) -> None:
-        """An id may be held for a window and a bucket: its print, for longer than that."""
+        """An id may be held for a window and a bucket, so keep its print for longer than that."""
         assert self.prints is not None
         if self.printed is None:
             self.printed = deque()
@@ -141,7 +140,7 @@ class Channel(ChannelView, Home):
             self.prints = self.printed = None
 
     def idle(self, now_ms: int) -> bool:
-        """Can it be dropped from memory without anybody noticing? Its window has passed and nobody is attached."""
+        """Can it be dropped from memory unnoticed? Its window has passed and nothing is attached."""
         return (
             not self.attached
             and not self.staged

@@ -1,10 +1,10 @@
-"""A channel as its readers know it, wherever its home is: who is attached, and the streams of frames that they read.
+"""A channel as its readers see it, wherever its home is: its attachments, and the streams of frames that they read.
 
-    attach    a place in the log: its text, whether the ring still has what comes after it
+    attach    a position in the log: its text, and whether the ring still has the entries after it
     live      a stream for each variant, which readers follow
     counted   attachments, by their modes
 
-``engine.channel.Channel`` is one, and the home as well. docs/decisions/0019."""
+``engine.channel.Channel`` is both a view and a home. docs/decisions/0019."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class ChannelView(View):
-    """See above. ``head`` is the position of those who attach now: no entry at or before it will come any more."""
+    """See above. ``head`` is the position of new attachments: no future entry is at or before it."""
 
-    __slots__ = ()  # they stand in the classes of it, for it has to fit beside a Home
+    __slots__ = ()  # subclasses declare them, so that it can be combined with a Home
 
     SLOTS = (
         "_plain_name",
@@ -46,16 +46,16 @@ class ChannelView(View):
     policy: Policy
     partition: Partition  # that of its home
     awake: bool
-    waiting: list[Callable[[], None]] | None  # for it to be awake
-    failure: PubSubError | None  # why it can't be woken: what waits for it looks here when it is done
+    waiting: list[Callable[[], None]] | None  # calls to run when it is awake
+    failure: PubSubError | None  # why waking failed: calls from ``waiting`` check it
     attached: int  # attachments, live or catching up
-    tally: CountByApp | None  # where they are counted, too
-    modes: dict[int, int] | None  # how many of them have just these modes, as the protocol's flags
+    tally: CountByApp | None  # the app's counter of attachments
+    modes: dict[int, int] | None  # number of attachments by their modes, as the protocol's flags
     _plain_name: ChannelName | None
     _streams: dict[Variant, Stream] | None  # from the first reader on
 
     def begin_view(self, app_id: str, name: str, policy: Policy, partition: Partition) -> None:
-        """Nobody is attached yet."""
+        """Begin without attachments."""
         self.app_id = app_id
         self.name = name
         self.policy = policy
@@ -64,13 +64,13 @@ class ChannelView(View):
         self.attached = 0
 
     def count_attachment(self, change: int) -> None:
-        """There is one more, or one less."""
+        """Add or remove an attachment."""
         self.attached += change
         if self.tally is not None:
             self.tally.count(self.app_id, change)
 
     def recount(self, before: int, after: int) -> None:
-        """An attachment has other modes than before; 0: it is not there."""
+        """The modes of an attachment have changed; 0 means no attachment."""
         if before:
             assert self.modes is not None
             self.modes[before] -= 1
@@ -82,7 +82,7 @@ class ChannelView(View):
             self.modes[after] = self.modes.get(after, 0) + 1
 
     def shared_name(self, name: ChannelName) -> ChannelName:
-        """The name as a client has written it: one object for all who wrote the channel's own."""
+        """The name as the client wrote it: one shared object for all clients that wrote the channel's own name."""
         if name.full != self.name:
             return name
         if self._plain_name is None:
@@ -90,7 +90,7 @@ class ChannelView(View):
         return self._plain_name
 
     def stream(self, variant: Variant) -> Stream:
-        """The stream of such frames."""
+        """The stream with frames of this variant."""
         if self._streams is None:
             self._streams = {}
         stream = self._streams.get(variant)
@@ -100,7 +100,7 @@ class ChannelView(View):
         return stream
 
     def has_stream_for(self, variant: Variant) -> bool:
-        """Is there one, or room for one more? For the channel's own name there always is."""
+        """Is there such a stream, or capacity for one more? Always true for the channel's own name."""
         streams = self._streams or {}
         if len(streams) >= limits.STREAMS_PER_CHANNEL and variant.name != self.name and variant not in streams:
             self.close_unread_streams()
@@ -108,7 +108,7 @@ class ChannelView(View):
         return True
 
     def close_unread_streams(self) -> None:
-        """Forget the frames that nobody reads. A later reader begins a new stream, and replays what lies before it."""
+        """Drop streams without readers. A later reader starts a new stream, and replays the entries before it."""
         for stream in self._streams.values() if self._streams else ():
             if not stream.readers_now:
                 stream.close()
@@ -117,7 +117,7 @@ class ChannelView(View):
 
     @property
     def in_memory(self) -> bool:
-        """Has it been read back? Others may still be before those who would publish now."""
+        """Has it been read back? Earlier requests may still have to run before new publishes."""
         return self.ring is not None
 
     def in_ring(self, cursor: int) -> bool:

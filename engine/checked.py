@@ -1,10 +1,10 @@
-"""What comes from outside, checked against a type: msgspec looks, and what is wrong is told in our words.
+"""Checks external input against a type: msgspec validates, and errors are worded here.
 
     value, type --msgspec--> the value, of that type
-                     \\----> Wrong: where (apps[0].keys[1].enabled), what it must be, and what it is
+                     \\----> Wrong: the place (apps[0].keys[1].enabled), the expected value, and the actual one
 
-From msgspec's own text only the place is taken. It has one bound where there are two, and repeats values, which may be
-secrets: what is wanted there is told from the type, and what was found only where it is harmless."""
+Only the place is taken from msgspec's own text. That text gives one bound where there are two, and repeats values,
+which may be secrets. So the expected value is derived from the type, and the actual one is shown only if harmless."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from engine.guess import did_you_mean
 
 T = TypeVar("T")
 Secret = Annotated[str, Meta(extra={"secret": True})]
-"""It is, or holds, what no message may repeat."""
-SHOWN = 40  # characters of what was found
-FEW = 10  # members: so many are told to who has written another
+"""A secret, or a value that contains one: no message may repeat it."""
+SHOWN = 40  # characters of the actual value
+FEW = 10  # members: an error about an unknown one lists all names up to this number
 
 _PLACE = re.compile(r".* - at `\$(.*)`", re.DOTALL)
 _STEP = re.compile(r"(\w+)|\[([0-9]+)\]")
@@ -32,13 +32,14 @@ _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", str: "a 
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Members by name, and no others; ``called`` is what one of them is, a limit or "limit of a key"."""
+    """A map with a fixed set of members; ``called`` is the word for one of them: a limit, or "limit of a key"."""
 
     called: ClassVar[str] = "setting"
 
 
 class Wrong(ValueError):
-    """``where`` is a place within what was checked; none: all of it. ``unknown``: the name that nothing has there."""
+    """``where``: a place within the checked value; empty: all of it. ``unknown``: the unknown name, if that is the
+    error."""
 
     def __init__(self, where: str, reason: str, *, unknown: str = "") -> None:
         super().__init__(where, reason)
@@ -50,7 +51,7 @@ class Wrong(ValueError):
 
 @contextmanager
 def inside(place: str) -> Iterator[None]:
-    """What is wrong in the block is wrong in there."""
+    """Prefix the place of errors in the block with ``place``."""
     try:
         yield
     except Wrong as error:
@@ -59,14 +60,14 @@ def inside(place: str) -> Iterator[None]:
 
 
 def checked(value: Any, kind: type[T], *, table: str = "map") -> T:
-    """``table``: what something with members is called where it comes from. Raises: Wrong."""
+    """``table``: the word for a map in the source format. Raises: Wrong."""
     try:
         return convert(value, kind)
     except ValidationError as error:
         found = _PLACE.fullmatch(str(error))
     where, parts = "", _parts(kind)
-    _check_names(value, parts)  # first: one may look like a place
-    with suppress(LookupError):  # it does not say which member of a map it is
+    _check_names(value, parts)  # first: a name may look like a place
+    with suppress(LookupError):  # msgspec does not name the member of a map
         for name, index in _STEP.findall(found[1] if found is not None else ""):
             inner = _named(parts[Struct][0])[name].type if name else get_args(parts[tuple][0])[0]
             value, parts = value[name or int(index)], _parts(inner)
@@ -77,7 +78,7 @@ def checked(value: Any, kind: type[T], *, table: str = "map") -> T:
 
 
 def _parts(hint: Any) -> dict[Any, tuple[Any, Meta]]:
-    """What it may be: of each kind the type, and what else is said about it."""
+    """The permitted kinds: the type of each, and its annotations."""
     if get_origin(hint) in (Union, UnionType):
         return {of: part for each in get_args(hint) for of, part in _parts(each).items()}
     if get_origin(hint) is Annotated:
@@ -119,7 +120,7 @@ def _wanted(parts: dict[Any, tuple[Any, Meta]], table: str) -> str:
 
 
 def _found(parts: dict[Any, tuple[Any, Meta]], value: object, table: str) -> str:
-    """What it is, unless a secret is wanted; of texts only those that are none, nor may be one for further inside."""
+    """The actual value, unless a secret is expected. Text is shown only where a scalar is expected."""
     if isinstance(value, list | dict):
         return f", got {'an array' if isinstance(value, list) else f'a {table}'}"
     if any(meta.extra for _, meta in parts.values()):

@@ -1,22 +1,22 @@
-"""Connections and their sealed keys: who may take up a connection again whose transport was lost.
+"""Connections and their sealed keys: the basis for resuming a connection whose transport was lost.
 
     key      <connection id, 10>!<base64url, 56>
     sealed   issued ms: 6 | life: 4 | app: 8 | client: 8 | MAC: 16      42 bytes; the MAC covers the connection id too
-    life     one run of a server process; app, client: keyed hashes, so that a key tells nothing about its owner
+    life     one run of a server process; app, client: keyed hashes, so that a key reveals nothing about its owner
 
     open --> live --lost--> kept for the ttl --expire--> gone
               ^ |              |
               | closed --------|--> gone at once
-              +---resume-------+        live too: the newer transport supersedes the older one
+              +---resume-------+        also from live: the newer transport supersedes the older one
 
-Keys are not stored but checked: a record knows only when its newest key was issued, and the one with which that was
-asked for, which stays valid because CONNECTED may have been lost on the way. Keys of an earlier life are good for the
-ttl from when that life was last known: what a client missed is found by its cursors, not by its connection. What an
-earlier life knew about closed connections and older keys is gone with it.
+Keys are checked, not stored. A record holds only the issue time of its newest key and of the key used to request that
+one. The latter stays valid because CONNECTED may have been lost. Keys of an earlier life are valid for the ttl after
+that life was last known to run: cursors locate the missed messages, not the connection. Knowledge of an earlier life
+about closed connections and older keys is lost with it.
 
-No two keys of a life have the same ms: when the clock stands still or steps back, the next one is a ms later. So a key
-newer than the newest that is noted of its life is none of it: another life went on from a copy of this data directory,
-or this one is the copy.
+No two keys of a life have the same ms: when the clock stands still or steps back, the next key gets the next ms. So a
+key newer than the newest one noted for its life comes from elsewhere: another server went on from a copy of this data
+directory, or this directory is the copy.
 
 Source for the outcomes: Ably's realtime protocol, resume and recover."""
 
@@ -38,8 +38,8 @@ from engine.auth.tokens import Identity
 from engine.errors import AuthError, BadRequest, LimitExceeded
 from ext.text.serial import connection_id as id_text
 
-MAC_BYTES = 16  # 128 bits: nobody guesses one, and it can only be tried against the server
-HASH_BYTES = 8  # only ever compared under the MAC; 64 bits let no two apps of one server meet
+MAC_BYTES = 16  # 128 bits cannot be guessed, and attempts need the server
+HASH_BYTES = 8  # only ever compared under the MAC; 64 bits make collisions between apps of one server unlikely
 _PARTS = ((0, 6), (6, 10), (10, 18), (18, 26))
 SEALED_BYTES = 26 + MAC_BYTES
 ID_BITS = 60
@@ -49,13 +49,13 @@ _KEY = re.compile(r"([A-Za-z0-9_-]{10})!([A-Za-z0-9_-]{56})")
 
 
 class RandomBytes:
-    """The system's, drawn many at a time: asking for 8 costs as much as asking for hundreds."""
+    """Random bytes of the system, drawn in bulk: asking for 8 costs as much as asking for hundreds."""
 
     def __init__(self) -> None:
         self._held, self._at = b"", 0
 
     def take(self, size: int) -> bytes:
-        """None is given out twice."""
+        """Never returns the same bytes twice."""
         begin, self._at = self._at, self._at + size
         if self._at > len(self._held):
             self._held, begin, self._at = secrets.token_bytes(max(RANDOM_BYTES, size)), 0, size
@@ -71,19 +71,19 @@ class Connection:
         self.id = id
         self.client_id = client_id  # None: anonymous, or a wildcard
         self.issued_ms = issued_ms  # of the newest key
-        self.used_ms = used_ms  # of the key that it was resumed with, which stays valid; 0: never resumed
+        self.used_ms = used_ms  # of the key that resumed it, which stays valid; 0: never resumed
         self.inherited = inherited  # opened in an earlier life of the server
         self.lost_ms: int | None = None  # when its transport was lost; None: live
-        self.owner: object | None = None  # whoever serves its transport; opaque here
+        self.owner: object | None = None  # the session of its transport; opaque here
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A connection of a new transport, and the key to tell its client."""
+    """A connection with a new transport, and the key for its client."""
 
     connection: Connection
     key: str
-    superseded: object | None = None  # the owner of an older transport, which is to end without a word
+    superseded: object | None = None  # the owner of an older transport, to be ended silently
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class _Unsealed:
 
 
 class Connections:
-    """All connections of this server that are live, or lost for no longer than the ttl."""
+    """All connections of this server that are live, or were lost within the ttl."""
 
     def __init__(
         self,
@@ -110,21 +110,23 @@ class Connections:
         note_key: Callable[[int], None] | None = None,
         random: Callable[[int], bytes] | None = None,
     ) -> None:
-        """Nobody is connected.
+        """Start without connections.
 
         Args:
             secret: the server's.
             life: this run of the server, 32 random bits.
             earlier: the runs before it, each with the last time in ms at which it is known to have been alive.
             ttl_ms: how long a lost connection can be resumed.
-            limit: so many may be live, and so many lost; then newcomers are refused, and the longest lost forgotten.
-            newest: the ms of the newest key of each of these runs; one that is not named: there is no telling.
-            note_key: told the ms of each key, before it is given out; what outlives this run is ``newest`` of the next.
-            random: gives so many random bytes; None: the system's.
+            limit: the maximum of live ones, and of lost ones; beyond it newcomers are refused, and the longest lost
+                forgotten.
+            newest: the ms of the newest key of each of these runs; unknown for runs that are missing.
+            note_key: called with the ms of each key, before it is issued; the stored value is ``newest`` of the next
+                run.
+            random: returns random bytes; None: the system's.
         """
         self._mac_key = derive_key(secret, "connection key")
         self._hash_key = derive_key(secret, "connection identity")
-        self._hash = lru_cache(maxsize=limits.HASHES_KEPT)(self._hash_anew)  # most clients are of the same few
+        self._hash = lru_cache(maxsize=limits.HASHES_KEPT)(self._hash_anew)  # most clients belong to the same few
         self._life = life
         self._earlier = {run: alive_ms for run, alive_ms in earlier.items() if run != life}
         self._earlier_newest = newest or {}
@@ -145,33 +147,33 @@ class Connections:
         return len(self._records) - len(self._lost)
 
     def key_of(self, connection: Connection, identity: Identity) -> str:
-        """The key with which it can be resumed: the same as its newest transport was told."""
+        """The key for resuming it: the same as in the latest CONNECTED."""
         return self._seal(connection, identity)
 
     def get(self, connection_id: str) -> Connection | None:
         return self._records.get(connection_id)
 
-    # a transport comes
+    # a transport opens
 
     def open(self, identity: Identity, now_ms: int) -> Opened:
-        """A connection that is new.
+        """Open a new connection.
 
-        Raises: LimitExceeded 50004, when as many are live as may be.
+        Raises: LimitExceeded 50004, when the maximum of live connections is reached.
         """
         self._check_room()
         while True:
             origin = int.from_bytes(self._random(8), "big") >> (64 - ID_BITS)
-            if origin and id_text(origin) not in self._records:  # 0 says of an entry that no connection published it
+            if origin and id_text(origin) not in self._records:  # origin 0 marks entries that no connection published
                 break
         record = Connection(id_text(origin), self._issue(now_ms), 0, identity.client_id, False)
         self._records[record.id] = record
         return Opened(record, self._seal(record, identity))
 
     def resume(self, key: str, identity: Identity, now_ms: int) -> Opened:
-        """Take up a connection again: the same id, a new key; the caller ends what was ``superseded``.
+        """Resume a connection: the same id, a new key; the caller ends the ``superseded`` owner.
 
-        Raises: BadRequest 80018: no key of ours. 80011: another app's. 80005: too old by now, or closed.
-            AuthError 40102: another client's. LimitExceeded 50004.
+        Raises: BadRequest 80018: not a key of ours. 80011: another app's. 80005: expired, or closed. AuthError 40102:
+            another client's. LimitExceeded 50004.
         """
         unsealed = self._unseal(key)
         if unsealed is None:
@@ -198,12 +200,12 @@ class Connections:
         record.issued_ms = self._issue(max(now_ms, unsealed.issued_ms + 1))  # the key must change
         return Opened(record, self._seal(record, identity), superseded)
 
-    # a transport goes
+    # a transport closes
 
     def lost(self, connection: Connection, owner: object, now_ms: int) -> None:
         """The owner's transport is gone; the connection can be resumed for the ttl.
 
-        Nothing, if it has another owner by now: a superseded transport takes nothing with it.
+        Does nothing if it has another owner by now: a superseded transport must not affect the newer one.
         """
         if self._records.get(connection.id) is connection and connection.owner is owner and connection.lost_ms is None:
             connection.owner = None
@@ -213,13 +215,13 @@ class Connections:
                 self._drop(next(iter(self._lost.values())))
 
     def closed(self, connection: Connection, owner: object) -> None:
-        """The client has closed it: its keys are invalid from here on. Nothing, if it has another owner by now."""
+        """The client has closed it: its keys are invalid from here on. Does nothing if it has another owner by now."""
         if self._records.get(connection.id) is connection and connection.owner is owner:
-            connection.owner = None  # it knows us: both would live until the collector came by
+            connection.owner = None  # breaks a reference cycle, which would live until the collector runs
             self._drop(connection)
 
     def expire(self, now_ms: int) -> int:
-        """Forget the connections that were lost too long ago; how many. Costs nothing when there are none."""
+        """Forget connections lost longer ago than the ttl; returns their number. Costs nothing when there are none."""
         dropped = 0
         while self._lost:
             record = next(iter(self._lost.values()))
@@ -229,16 +231,17 @@ class Connections:
             self._drop(record)
             dropped += 1
         if self._earlier and all(now_ms - alive_ms > self._ttl_ms for alive_ms in self._earlier.values()):
-            self._earlier.clear()  # none of their keys is of use any more, and nobody need be guarded against
+            self._earlier.clear()  # none of their keys is valid any more, so no closed connection needs guarding
             self._closed.clear()
         return dropped
 
-    # beside a transport
+    # publishing on behalf of a connection
 
     def by_key(self, key: str, app_id: str) -> Connection:
-        """The connection on whose behalf somebody publishes, live or kept; ``id`` and ``client_id`` are what is wanted.
+        """The connection with this key, live or kept, for publishing on its behalf; the caller uses ``id`` and
+        ``client_id``.
 
-        One of an earlier life can be published for as soon as it has been resumed.
+        A connection of an earlier life qualifies as soon as it has been resumed.
 
         Raises: BadRequest 40006.
         """
@@ -249,15 +252,15 @@ class Connections:
                 return record
         raise BadRequest("connectionKey: unknown, or its connection has ended", code=40006)
 
-    # its parts
+    # helpers
 
     def _find(self, unsealed: _Unsealed) -> Connection | None:
-        """The record, if the key is one of its two."""
+        """The record, if the key is one of its two valid ones."""
         record = self._records.get(unsealed.connection_id)
         return record if record is not None and unsealed.issued_ms in (record.issued_ms, record.used_ms) else None
 
     def _inherits(self, unsealed: _Unsealed, now_ms: int) -> bool:
-        """Was it opened by an earlier life that ended recently, and not heard of since?"""
+        """Was it opened by an earlier life that ended recently, and not seen since?"""
         alive_ms = self._earlier.get(unsealed.life)
         return (
             alive_ms is not None
@@ -268,7 +271,7 @@ class Connections:
         )
 
     def _issue(self, now_ms: int) -> int:
-        """The ms of a new key, greater than that of any before it in this life."""
+        """The ms of a new key, greater than that of any earlier one in this life."""
         self._newest_ms = max(now_ms, self._newest_ms + 1)
         if self._note_key is not None:
             self._note_key(self._newest_ms)
@@ -302,7 +305,7 @@ class Connections:
         match = _KEY.fullmatch(key)
         if match is None:
             return None
-        sealed = base64.urlsafe_b64decode(match[2])  # 56 characters are 42 bytes, with nothing left over
+        sealed = base64.urlsafe_b64decode(match[2])  # 56 characters are exactly 42 bytes
         plain = sealed[:-MAC_BYTES]
         if not hmac.compare_digest(sealed[-MAC_BYTES:], self._mac(match[1], plain)):
             return None

@@ -1,4 +1,4 @@
-"""The names of all channels that are in memory, in order: a page of them costs what it holds, and one bisection.
+"""The sorted names of all channels in memory: a page costs one bisection, plus its own size.
 
 app1:a  app1:b  app1:c:1  app1:c:2  app2:a        keys are ``<app>:<name>``
                 ^ after(app1, prefix "c:", ...)"""
@@ -9,7 +9,7 @@ from sortedcontainers import SortedList  # type: ignore[import-untyped]
 
 
 class ChannelNames:
-    """A channel costs some 3 us when it comes, and when it goes."""
+    """Adding or removing a channel costs about 3 us."""
 
     def __init__(self) -> None:
         self._keys = SortedList()
@@ -24,7 +24,7 @@ class ChannelNames:
         self._keys.discard(key)
 
     def after(self, app_id: str, prefix: str, after: str, most: int) -> list[str]:
-        """At most so many names of the app's channels that begin with the prefix and come after that one, in order."""
+        """Names of the app's channels with the prefix, greater than ``after``, in order; at most ``most``."""
         start, skip = f"{app_id}:{prefix}", len(app_id) + 1
         found: list[str] = []
         for key in self._keys.irange(max(start, f"{app_id}:{after}")):

@@ -18,7 +18,7 @@ from typing import Any
 
 
 class PubSubError(Exception):
-    """Whatever a client may be told about.
+    """Any error that may be reported to a client.
 
     ``status`` is the HTTP-like statusCode; by default the first three digits of a five-digit code.
     """
@@ -35,7 +35,7 @@ class PubSubError(Exception):
             self.status = status
 
     def info(self) -> dict[str, Any]:
-        """The ErrorInfo of the protocol; without its ``href``, for the errors are ours, and the pages others'."""
+        """The ErrorInfo of the protocol, without ``href``: these errors are ours, but such pages belong to others."""
         return {"code": self.code, "statusCode": self.status, "message": str(self)}
 
 
@@ -53,7 +53,7 @@ class AuthError(PubSubError):
 
 
 class LimitExceeded(PubSubError):
-    """``retry_after_ms``: when it may be tried again, if that is known."""
+    """``retry_after_ms``: when a retry may succeed, if known."""
 
     code = 42910
     status = 429
@@ -80,13 +80,13 @@ class Discontinuity(PubSubError):
 
 
 class JournalUnavailable(PubSubError):
-    """The journal cannot be read or written now; ``reason`` says why and what the operator can do."""
+    """The journal cannot be read or written now; ``reason`` says why, and what the operator can do."""
 
     code = 50003
     status = 503
 
     def __init__(self, reason: str, *, unwritten: bool = False) -> None:
-        """``unwritten``: certainly nothing of the request has been written."""
+        """``unwritten``: it is certain that nothing of the request has been written."""
         super().__init__(f"the journal is unavailable: {reason}")
         self.reason = reason
         self.unwritten = unwritten
@@ -100,9 +100,9 @@ class NotStorable(PubSubError):
 
 
 class OutcomeUnknown(PubSubError):
-    """Nobody knows whether a publish is stored until the journal can be read again: neither ACK nor NACK is true.
+    """Whether a publish is stored stays unknown until the journal can be read again: neither ACK nor NACK is true.
 
-    ``message_id``: that of the first message, if it is known; sent again with it, nothing is stored twice.
+    ``message_id``: that of the first message, if known; resending with it stores nothing twice.
     """
 
     code = 50003
@@ -115,12 +115,12 @@ class OutcomeUnknown(PubSubError):
         self.message_id = message_id
 
     def about(self, message_id: str) -> OutcomeUnknown:
-        """The same, of a publish whose first message has this id."""
+        """The same error, for a publish whose first message has this id."""
         return OutcomeUnknown(self.reason, message_id)
 
 
 class JournalCorrupted(PubSubError):
-    """The stored data of ``channel`` differs from what was written."""
+    """The stored data of ``channel`` differs from the data written."""
 
     code = 50001
     status = 500

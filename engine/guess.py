@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-OTHERWISE = {  # what other servers call it
+OTHERWISE = {  # names in other servers
     "port": "listen",
     "host": "listen",
     "bind": "listen",
@@ -28,9 +28,9 @@ OTHERWISE = {  # what other servers call it
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean listen?``, with the nearest of those that there are; nothing, where none is near.
+    """``; did you mean listen?``, with the nearest known name; empty if none is near.
 
-    Case, prefixes and the kind of dash do not count: ``--log-level`` and ``UNBROKEN_LOG_LEVEL`` are near each other.
+    Ignores case, prefixes and the kind of dash: ``--log-level`` and ``UNBROKEN_LOG_LEVEL`` are near each other.
     """
     by_plain = {_plain(each): each for each in known}
     plain = _plain(name)

@@ -1,15 +1,15 @@
-"""Publishes that can't be decided at once, in the order of their publishers.
+"""Publishes that cannot be decided at once, in order for each publisher.
 
-    stage --Sequencer.decide--> told, or staged
+    stage --Sequencer.decide--> answered, or staged
               |
               +--EARLIER_IDS--> waits for the ids that earlier lives have used in this channel     recalls --> recalled
               +--a serial-----> waits for the entry that it may be a repeat of                     lookups --> found
                                                                                                                  |
-    what its connection publishes there meanwhile waits behind it  <-------------- go_on <----- ready <----------+
+    further publishes of the connection to the channel queue behind it  <-------- go_on <----- ready <-----------+
 
-Few ever wait: only what may be a repeat. ``recalls`` and ``lookups`` are served by whoever reads the journal, and
-``Home.held`` tells the short way of a connection that it is not to overtake itself. What waits counts as pending, and
-so the bounds on that hold here."""
+Waiting is rare: only possible repeats wait. The journal's readers serve ``recalls`` and ``lookups``. ``Home.held``
+keeps the fast path from overtaking waiting publishes of the same connection. Waiting publishes count as pending, so the
+limits on pending data apply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ext.log.common import Common
 
 
 class Waiting:
-    """The publishes of one publisher to one channel that wait; the others for the first."""
+    """The waiting publishes of one publisher to one channel; all wait for the first."""
 
     __slots__ = ("asked", "channel", "key", "near", "need")
 
@@ -33,32 +33,32 @@ class Waiting:
         self.key = key
         self.asked: deque[Asked] = deque()
         self.need: Need | int | None = None
-        self.near: dict[int, Stored] = {}  # what was read with the last entry that was looked up: the next may be there
+        self.near: dict[int, Stored] = {}  # read along with the last lookup: the next entry may be there
 
     @property
     def serial(self) -> int:
-        """Of the entry that is to be looked up."""
+        """The serial of the entry to look up."""
         assert isinstance(self.need, int)
         return self.need
 
 
 class Holding:
-    """See above. One for all channels."""
+    """See above. One instance for all channels."""
 
     def __init__(self, common: Common) -> None:
-        self.recalls: dict[Channel, None] = {}  # whose ids of earlier lives are to be read back
-        self.wanted: dict[Channel, None] = {}  # those of them for which somebody waits: before the others
+        self.recalls: dict[Channel, None] = {}  # channels whose ids of earlier lives are to be read back
+        self.wanted: dict[Channel, None] = {}  # those with waiting publishes: served first
         self.lookups: deque[Waiting] = deque()
-        self.ready: deque[Waiting] = deque()  # what they waited for has come
-        self.looked_up = 0  # entries that were asked of the journal
+        self.ready: deque[Waiting] = deque()  # their answers have arrived
+        self.looked_up = 0  # entries looked up in the journal
         self._common = common
 
     def recall(self, channel: Channel) -> None:
-        """Have its ids of earlier lives read back, when there is time."""
+        """Have its ids of earlier lives read back, when time allows."""
         self.recalls[channel] = None
 
     def next_recall(self) -> Channel | None:
-        """Whose turn it is to be read back, or a part of it."""
+        """The next channel to read back, or a part of it."""
         return next(iter(self.wanted or self.recalls), None)
 
     def stage(self, asked: Asked) -> None:
@@ -69,7 +69,7 @@ class Holding:
             need = channel.sequence.decide(asked)
             if need is None:
                 return
-            # Who has no connection, and wants an order, waits for an answer before the next request.
+            # A publisher without a connection that needs an order waits for each answer before its next request.
             waiting = Waiting(channel, object() if key is None else key)
             if channel.held is None:
                 channel.held = {}
@@ -79,7 +79,7 @@ class Holding:
         self._common.pending_bytes += asked.size
 
     def found(self, looked_for: Sequence[Waiting], results: Sequence[list[Stored] | PubSubError]) -> None:
-        """What the journal has from the serials on that these needed, or why it can't tell."""
+        """The journal's entries from the wanted serials on, or why they cannot be read."""
         for waiting, result in zip(looked_for, results, strict=True):
             if isinstance(result, PubSubError):
                 self._next(waiting).completion.refused(result)
@@ -90,7 +90,8 @@ class Holding:
         self.looked_up += len(looked_for)
 
     def recalled(self, channel: Channel, error: PubSubError | None = None) -> None:
-        """The ids of earlier lives are there; or why they can't be: whoever comes next has it tried again."""
+        """The ids of earlier lives have been recalled; or that failed, and the next such publish triggers another
+        attempt."""
         self.recalls.pop(channel, None)
         self.wanted.pop(channel, None)
         for waiting in (channel.held or {}).values():
@@ -101,7 +102,7 @@ class Holding:
                 self.ready.append(waiting)
 
     def go_on(self, most: int) -> bool:
-        """Decide on what has waited, on so many at most. True: there is more."""
+        """Decide on waiting publishes, ``most`` at a time. True: there is more."""
         while self.ready and most:
             waiting = self.ready.popleft()
             while waiting.asked and most:
@@ -130,12 +131,12 @@ class Holding:
             self.lookups.append(waiting)
 
     def _give(self, waiting: Waiting) -> None:
-        """Its first one learns what the journal has, or has not, under the serial that it needs."""
+        """Give the first publish the journal's entry with the wanted serial, or its absence."""
         waiting.asked[0].found = Found(waiting.serial, waiting.near.get(waiting.serial))
         waiting.need = None
 
     def _next(self, waiting: Waiting) -> Asked:
-        """The first one waits no longer."""
+        """Take the first publish out of the queue."""
         asked = waiting.asked.popleft()
         self._common.pending_bytes -= asked.size
         return asked

@@ -1,13 +1,13 @@
-"""All channels that are in memory, and their waking and falling asleep.
+"""All channels in memory; wakes them and puts them to sleep.
 
-    asleep --open--> waking --read_back (a thread), awaken--> awake --nothing for a window--> asleep
+    asleep --open--> waking --read_back (a thread), awaken--> awake --idle for a window--> asleep
                        |                                        |
-            what is asked of it meanwhile             ids of earlier lives are recalled beside it; only what may
-            waits in ``channel.waiting``, in order    be a repeat of one of those waits (engine/holding.py)
+            requests meanwhile wait in                ids of earlier lives are recalled in parallel; only a
+            ``channel.waiting``, in order             possible repeat of one of them waits (engine/holding.py)
 
-A channel asleep costs nothing: its log is in the journal. Waking reads the newest entries, for the ring, and takes no
-longer if there are many. The ids that were used before the server was started are in the journal, too: so a repeat is
-known as one after a crash."""
+A sleeping channel costs nothing: its log is in the journal. Waking reads the newest entries, for the ring; a long log
+takes no longer. Ids from before the server start are in the journal, too, so repeats are recognised even after a
+crash."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ from ext.wire.publish import Publish
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What a channel that wakes begins with."""
+    """The initial state of a waking channel."""
 
     newest: list[tuple[int, str, bytes, int]]  # serial, series, record, origin: for the ring
     evicted: int
     last_stored: int
-    since: int | None = None  # ids of earlier lives are in entries after this serial; None: in none that counts
+    since: int | None = None  # ids of earlier lives are in entries after this serial; None: none within the window
 
 
 class Hub:
-    """Where a channel is found by its name."""
+    """Finds a channel by its name."""
 
     def __init__(
         self,
@@ -76,21 +76,21 @@ class Hub:
         self.names = ChannelNames()
         self.meters: dict[str, Meter] = {}  # by app
         self.budget = Budget(settings.limits.within(limits.MEMORY_UNKNOWN).ring_bytes)
-        self._shares: dict[str, Share] = {}  # of it, by app
+        self._shares: dict[str, Share] = {}  # parts of the budget, by app
         self.attachments = CountByApp()
-        self.waking: list[Channel] = []  # to be read back by whoever reads the journal
+        self.waking: list[Channel] = []  # to be read back from the journal
         self.window_ms = settings.limits.held_ms
         self._dedup_key = dedup_key
         self._policy_of = policy_of
         self.quota_of = quota_of
-        # When to look at each, in steady time. In either all wait equally long, so they are in order of time.
+        # When to look at each, in steady time. Entries of a deque wait equally long, so they are in order of time.
         self._due: deque[tuple[int, Channel]] = deque()
-        self._quiet: deque[tuple[int, Channel]] = deque()  # nobody has used them lately, and a look has its price
+        self._quiet: deque[tuple[int, Channel]] = deque()  # not used lately; a look has its cost
         self._quiet_ms = max(limits.CHANNEL_SWEEP_MS, self.window_ms // 2)
         self._bounds = (settings.limits.ring_entries_per_channel, settings.limits.ring_bytes_per_channel)
 
     def limit(self, settings: Settings) -> None:
-        """Go by these from now on; quotas of channels that are open are ``Channel.limit``'s."""
+        """Apply these settings from now on; for quotas of open channels see ``Channel.limit``."""
         bounds = settings.limits
         self.settings = settings
         self.common.max_remembered = bounds.dedup_ids
@@ -104,7 +104,7 @@ class Hub:
         self.common.max_pending = limits.OVERSTAGED * settings.limits.staged_bytes
 
     def partition_for(self, durability: str) -> Partition:
-        """Where channels have their home that promise this."""
+        """The partition for channels of this durability."""
         return self.memory if durability == "memory" else self.kept
 
     def is_open(self, app_id: str, name: str) -> bool:
@@ -113,7 +113,7 @@ class Hub:
     def open(self, app_id: str, name: str) -> Channel:
         """The channel, awake or waking.
 
-        Raises: LimitExceeded, when more channels are in memory than the server may hold.
+        Raises: LimitExceeded, when the maximum of channels is in memory.
         """
         channel = self.channels.get(f"{app_id}:{name}")
         if channel is None:
@@ -135,11 +135,11 @@ class Hub:
         return channel
 
     def view(self, app_id: str, name: str) -> ChannelView:
-        """The channel for those who read it: its home, for that is here. Raises: as ``open``."""
+        """The channel for readers: here, its home itself. Raises: as ``open``."""
         return self.open(app_id, name)
 
     def _check_channels(self, app_id: str) -> None:
-        """May the app have one more? Raises: LimitExceeded."""
+        """Check whether the app may have one more channel. Raises: LimitExceeded."""
         check_share(
             "channels in memory",
             app_id,
@@ -151,7 +151,7 @@ class Hub:
         )
 
     def check_attachments(self, app_id: str) -> None:
-        """May one of its clients attach to one channel more? Raises: LimitExceeded."""
+        """Check whether a client of the app may attach once more. Raises: LimitExceeded."""
         check_share(
             "attachments",
             app_id,
@@ -162,7 +162,7 @@ class Hub:
         )
 
     def meter(self, app_id: str) -> Meter:
-        """What the app's doings are counted on."""
+        """The meter of the app."""
         found = self.meters.get(app_id)
         if found is None:
             found = self.meters[app_id] = Meter()
@@ -193,9 +193,9 @@ class Hub:
         terms: Terms,
         completion: Completion,
     ) -> Channel:
-        """Have it staged in the channel, which is opened for it, if the terms allow for it; ``completion`` is told.
+        """Stage it in the channel, and open the channel for it, if the terms permit; ``completion`` gets the outcome.
 
-        Raises: LimitExceeded: then nobody is told, nothing is charged, and no channel is opened for it.
+        Raises: LimitExceeded: then ``completion`` is not called, nothing is charged, and no channel is opened.
         """
         now_ms = self.common.now_ms
         if not self.is_open(app_id, name):
@@ -206,7 +206,7 @@ class Hub:
         return channel
 
     def stage(self, asked: Asked) -> None:
-        """Have it decided on, now or in its turn: see ``Sequencer.decide``."""
+        """Decide on it, now or in its turn: see ``Sequencer.decide``."""
         channel, completion = asked.channel, asked.completion
         if channel.awake:
             self.holding.stage(asked)
@@ -229,11 +229,11 @@ class Hub:
         return DedupWindow(self._dedup_key, self.window_ms)
 
     def read_back(self, channel: Channel, last_stored: int, newest: Sequence[Stored], since: int) -> ReadBack:
-        """What this channel needs to wake; changes nothing, and can run in any thread.
+        """The initial state for waking this channel; changes nothing, and can run in any thread.
 
         Args:
-            last_stored: serial of its newest entry; or, if the journal knows of none, a serial after which
-                it would know of one.
+            last_stored: serial of its newest entry; or, if the journal has none, a serial above which there is
+                certainly none.
             newest: some of its newest entries, the newest first.
             since: the last serial before the window.
         """
@@ -246,9 +246,9 @@ class Hub:
         )
 
     def awaken(self, channel: Channel, found: ReadBack, position: int) -> list[Callable[[], None]]:
-        """Put it into place; ``position``: see ``Channel.wake``.
+        """Put the state into place; ``position``: see ``Channel.wake``.
 
-        Returns what has been waiting for it, to be done now, in this order.
+        Returns: the waiting calls, to be run now, in this order.
         """
         channel.wake(
             self.new_dedup(),
@@ -266,12 +266,12 @@ class Hub:
         return waiting or []
 
     def new_recall(self, channel: Channel) -> Recall:
-        """To be filled with its ids of earlier lives, in any thread."""
+        """A recall of its ids of earlier lives, to be filled in any thread."""
         partition = channel.partition
         return Recall(self.new_dedup(), partition.steady_of, channel.since, until=partition.began)
 
     def recalled(self, channel: Channel, window: DedupWindow) -> None:
-        """All ids of earlier lives are in this window: what waits for them can go on."""
+        """This window has all ids of earlier lives: waiting publishes can continue."""
         channel.earlier = window
         channel.recalled = True
         window.expire(self.common.steady_ms)
@@ -279,9 +279,9 @@ class Hub:
         self.holding.recalled(channel)
 
     def give_up(self, channel: Channel, error: PubSubError) -> list[Callable[[], None]]:
-        """Its log can't be read back: forget the channel.
+        """Its log cannot be read: forget the channel.
 
-        Returns what has been waiting for it, to be done now: it finds ``failure``, and says so.
+        Returns: the waiting calls, to be run now; they check ``failure``, and report it.
         """
         if self.channels.pop(channel.key, None) is not None:
             self.names.discard(channel.key)
@@ -291,13 +291,13 @@ class Hub:
         return waiting or []
 
     def sweep_is_due(self, now_ms: int) -> bool:
-        """Has ``sweep`` something to look at, at this steady time?"""
+        """Does ``sweep`` have work at this steady time?"""
         return any(due and due[0][0] <= now_ms for due in (self._due, self._quiet))
 
     def sweep(self, now_ms: int, most: int) -> int:
-        """Let channels forget what is past the window, and drop the idle ones; at most so many in one call.
+        """Trim channels to the window, and drop idle ones; at most ``most`` in one call.
 
-        Returns: how many were dropped.
+        Returns: the number of dropped channels.
         """
         dropped = 0
         oldest = {each: first_serial(each.older_than(now_ms - self.window_ms)) for each in self.partitions}
@@ -313,7 +313,7 @@ class Hub:
                         del self.channels[channel.key]
                         self.names.discard(channel.key)
                         self.meter(channel.app_id).channels.remove()
-                        channel.awake = False  # whoever still knows it has to ask for it anew
+                        channel.awake = False  # holders of a reference must open it again
                         dropped += 1
                         continue
                 if now_ms - channel.last_used_ms < limits.CHANNEL_SWEEP_MS:

@@ -63,14 +63,14 @@ class Limits(Table, frozen=True):
     request_body_bytes: Amount = 2 * MIB
     """Bytes of an HTTP request's body. Beyond it the sender gets 413, 40009."""
     request_head_bytes: Annotated[int, Meta(ge=1024, le=(1 << 24) - 1)] = 16 * KIB
-    """Bytes of a request's head; each newcomer may hold so much. Beyond it: 431, and the connection ends."""
+    """Bytes of a request's head; each newcomer may hold this much. Beyond it: 431, and the connection ends."""
     window_seconds: Seconds = 120
     """How long every message is held, and its id remembered, at least (see ``held_ms``). Beyond that a subscriber gets
     a discontinuity."""
     connection_state_seconds: Seconds = 120
-    """How long a lost connection can be resumed. Beyond that the client gets a fresh one, and is told."""
+    """How long a lost connection can be resumed. Beyond that the client gets a fresh one, and an error says so."""
     max_idle_interval_ms: Annotated[int, Meta(ge=100, le=3_600_000)] = 15_000
-    """A client hears from us at least this often; if it were more often than can be set, we had nothing but timers."""
+    """A client hears from us at least this often; the lower bound keeps timers from dominating the work."""
     handshake_seconds: Annotated[int, Meta(ge=1, le=600)] = 10
     """Time for TLS, the request's head and the upgrade, each. A slower newcomer is dropped."""
     drain_seconds: Annotated[int, Meta(ge=1, le=3_600)] = 10
@@ -106,17 +106,17 @@ class Limits(Table, frozen=True):
         return BODIES_AT_LEAST * max(self.request_body_bytes, self.max_frame_size)
 
 
-# Fixed ones.
+# Fixed limits.
 
 COUNT_AT_ONCE = 512
 """Entries of a ring that a rewind by messages scans in the step of its ATTACH, about 30 us. If they are not enough, the
 client waits for a turn."""
 COUNT_ENTRIES = 8192
-"""The same in one turn, about 0.5 ms; then others have a turn."""
+"""The same for one turn, about 0.5 ms; then other work has a turn."""
 COUNT_BYTES = 1 * MIB
 """Bytes of journal blocks scanned in one turn, in a thread: a few ms."""
 COUNTS_AT_ONCE = 2
-"""Such turns at the same time; a client that attaches with a cursor that the ring does not have waits for one, too.
+"""Number of such turns at the same time; a client that attaches with a cursor older than the ring waits for one, too.
 Clients take turns, one each, so a client that needs many waits longer for all of them."""
 LARGEST_RING_BYTES = 1 * GIB
 """The largest default of ring_bytes: more memory would speed up few replays, and the journal has the rest."""
@@ -126,11 +126,11 @@ LIVES_KEPT = 1_000
 """Lives of the server whose cursors are valid, 16 bytes each; only those that stored anything count. A client with an
 older cursor gets 90003."""
 STREAMS_PER_CHANNEL = 32
-"""Names (``[?x=y]room`` is a separate one), in each format, under which a channel is followed: each holds the frames of
+"""Distinct names (such as ``[?x=y]chat``), in each format, under which a channel is followed: each holds the frames of
 the whole ring once more. A client with one more gets 42910 for that channel; the channel's own name is always free."""
 CHANNEL_SWEEP_MS = 10_000
-"""Interval at which a channel drops data past the window; the ring and dedup bound memory in between. A channel that
-nobody uses does so every half window."""
+"""Interval at which a channel drops data past the window; the ring and dedup bound memory in between. An unused channel
+does so every half window."""
 CHANNEL_IDLE_MS = 30_000
 """Time that a channel without attachments and messages stays in memory: publishers often come back."""
 SWEEP_CHANNELS = 1_000
@@ -139,13 +139,13 @@ SWEEP_SECONDS = 0.05
 TRIM_CHANNELS = 20_000
 """Channels dropped before the C library is asked to return free memory: it walks through all memory."""
 TRIM_BYTES = 64 * MIB
-"""Decrease of a memory budget after which the C library is asked the same: it then takes some milliseconds, in which
-nobody gets memory."""
+"""Decrease of a memory budget after which the C library is asked the same: it then takes a few milliseconds, in which
+no thread can allocate memory."""
 WAKES_AT_ONCE = 1_000
 """Channels read back from the journal in one go; others wait for the next."""
 UNSENT_BYTES = 256 * KIB
-"""Unsent bytes of one connection in the kernel: it would copy up to 4 MiB for every client that does not read, while
-others wait. Later bytes stay in the log, and the reader continues there."""
+"""Unsent bytes of one connection in the kernel: it would copy up to 4 MiB for every client that does not read, which
+delays others. Later bytes stay in the log, and the reader continues there."""
 OVERSTAGED = 4
 """Multiple of staged_bytes: clients that the server has stopped reading from may still have sent something, and
 requests keep coming."""
@@ -165,7 +165,7 @@ batch can be in doubt, so ``staged_bytes`` bounds its size."""
 LOOKUPS_AT_ONCE = 256
 """Entries looked up in the journal in one go, to be compared with possible repeats; others wait for the next."""
 DECISIONS_AT_ONCE = 256
-"""Waiting publishes that are decided in one go, about 3 ms; then others have their turn."""
+"""Waiting publishes that are decided in one go, about 3 ms; then other work has its turn."""
 WAKE_ENTRIES, WAKE_BYTES = 1_000, MIB
 """The newest entries of a waking channel, and the bytes of their records, with which its ring begins. Older entries
 come from the journal."""
@@ -194,8 +194,8 @@ ANSWERS_BYTES = 128 * MIB
 """Bytes of all HTTP answers being sent. One more request gets 503, 50004, and may be retried; the outcome of a stored
 publish is sent all the same."""
 BODY_FREE_BYTES = 64 * KIB
-"""A publish of the usual size always finds memory, whatever others do with large ones: the reserve of bodies_bytes
-holds several of them, unless bodies_bytes is set too low for that."""
+"""A publish of the usual size always finds memory, however much large ones use: the reserve of bodies_bytes holds
+several of them, unless bodies_bytes is set too low for that."""
 BODIES_AT_LEAST = 4
 """Bodies or messages of the largest size that fit into bodies_bytes: one may be held twice, in fragments and a part."""
 SPARE_PART, SPARE_TIMES = 128, 5

@@ -3,8 +3,8 @@
     in    a decoded list of maps --publish_from--> Publish      every rule, every error with its field
     out   record --messages_from--> complete messages, as bytes     for history
 
-Payloads are kept as text or bytes, with the encoding less a trailing base64; so either format can be served from them.
-Source: Ably's protocol, messages, encodings and idempotent publishing."""
+Payloads are kept as text or bytes, with their encoding minus a trailing base64; so both formats can be served from
+them. Source: Ably's protocol, messages, encodings and idempotent publishing."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _UPDATES = (1, 2, 5)
 
 
 def too_many(count: int, most: int) -> LimitExceeded:
-    """What is told to a publisher with more messages in one publish than it may have."""
+    """The error for too many messages in one publish."""
     return LimitExceeded(f"messages: {count} exceed the maximum of {most} in one publish", code=40034, status=400)
 
 
 def check_client_ids(author: Author, client_ids: Iterable[str | None]) -> None:
-    """May its messages name these? Raises: BadRequest 40012."""
+    """Check whether its messages may have these clientIds. Raises: BadRequest 40012."""
     for client_id in client_ids:
         if not author.permits_client_id(client_id):
             raise BadRequest(f"clientId: {client_id!r} is not permitted by the credentials", code=40012)
 
 
 def check_ids(author: Author, ids: Sequence[str]) -> None:
-    """May its messages have these? Raises: BadRequest 40031."""
+    """Check whether its messages may have these ids. Raises: BadRequest 40031."""
     for index, message_id in enumerate(ids):
         if not author.permits_id(message_id):
             raise BadRequest(
@@ -53,7 +53,7 @@ def check_ids(author: Author, ids: Sequence[str]) -> None:
 
 
 def client_ids_of(messages: object) -> Iterator[str]:
-    """The clientIds that messages name: their faults are reported before any others.
+    """The clientIds in the messages: their errors are reported before any others.
 
     Raises: BadRequest 40012, for an invalid one."""
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
@@ -66,7 +66,7 @@ def client_ids_of(messages: object) -> Iterator[str]:
 
 
 def ids_of(messages: object) -> list[str]:
-    """The ids that messages name; empty for a message without one, or with an invalid one."""
+    """The ids of the messages; empty for a message without one, or with an invalid one."""
     if not isinstance(messages, list):
         return []
     ids = (message.get("id") if isinstance(message, dict) else None for message in messages)
@@ -81,10 +81,10 @@ def publish_from(
     *,
     max_messages: int = MAX_MESSAGES,
 ) -> Publish:
-    """Check the messages of a publish, and make of them what a record holds.
+    """Check the messages of a publish, and convert them to the parts of a record.
 
-    Raises: BadRequest or LimitExceeded with the code that the protocol has for it: 40013 data, 40031 ids, 40032 extras,
-    40012 clientId, 40034 too many, 40000 anything else. Of several the first, in the protocol's order.
+    Raises: BadRequest or LimitExceeded with the protocol's code: 40013 data, 40031 ids, 40032 extras, 40012 clientId,
+        40034 too many, 40000 anything else. Of several errors the first, in the protocol's order.
     """
     if isinstance(messages, Unread):
         raise LimitExceeded(f"messages: {messages.why}", code=40009, status=400)
@@ -116,9 +116,9 @@ def publish_from(
 
 
 def _wrong(messages: list[Any], taken: int) -> BadRequest:
-    """The first fault, in the protocol's order, of messages of which a Packer accepted just ``taken``.
+    """The first error, in the protocol's order, in messages of which a Packer accepted only ``taken``.
 
-    One kind of fault of any message comes before the next kind of all.
+    One kind of error is checked in all messages before the next kind.
     """
     for look in (_wrong_kind, _wrong_client_id, _wrong_action, _wrong_id, _wrong_extras, _wrong_data, _wrong_name):
         for index in range(taken, len(messages)):
@@ -147,7 +147,7 @@ def _wrong_action(message: dict[Any, Any], index: int) -> BadRequest | None:
     action = message.get("action")
     if action in (None, 0):
         return None
-    if action in _UPDATES:  # 93002 would say that a namespace could have them
+    if action in _UPDATES:  # 93002 would suggest that a namespace could enable them
         return absent.refusal(f"messages[{index}].action", absent.MUTABLE)
     return BadRequest(f"messages[{index}].action: must be 0 for a publish", code=40000)
 
@@ -217,7 +217,7 @@ def _wrong_extras(message: dict[Any, Any], index: int) -> BadRequest | None:
 
 
 def _named(value: object) -> str:
-    """Its type, for the error."""
+    """The name of its type, for the error."""
     return f"what {value.why}" if isinstance(value, Unread) else type(value).__name__
 
 
@@ -230,10 +230,10 @@ def _is_unicode(text: str) -> bool:
 
 
 def _to_json(value: Any) -> bytes:
-    """Raises: ValueError, for what JSON has no way to say: integers beyond 64 bits, keys that are no text."""
+    """Raises: ValueError, for values that JSON cannot express: integers beyond 64 bits, keys that are not text."""
     try:
         return orjson.dumps(value, default=_base64)
-    except TypeError as error:  # its JSONEncodeError is one
+    except TypeError as error:  # the base class of JSONEncodeError
         raise ValueError(str(error)) from error
 
 
@@ -275,7 +275,7 @@ def messages_from(
     """The complete messages of an entry, each in this format.
 
     Args:
-        indexes: of those that are wanted, in the order in which they are wanted; None: all, oldest first.
+        indexes: the wanted ones, in the wanted order; None: all, oldest first.
     Raises: ValueError, if the record is malformed.
     """
     stored = StoredMessages(record, serial, series, wire)

@@ -1,7 +1,7 @@
-"""Channel names: which are valid, and the params that they may contain.
+"""Channel names: their validity, and the params in them.
 
-room:1                       the namespace is ``room``
-[?rewind=1&echo=false]room   params for this attachment; the channel is ``room``, replies use the text as written"""
+chat:1                       the namespace is ``chat``
+[?rewind=1&echo=false]chat   params for this attachment; the channel is ``chat``, replies use the text as written"""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ChannelName:
 
 
 def parse_channel(text: str) -> ChannelName:
-    """Raises: BadRequest 40010, with the fault of the name."""
+    """Raises: BadRequest 40010, with the error in the name."""
     name, params = text, _NONE
-    if len(text) > limits.CHANNEL_NAME_BYTES:  # asked first: params take a while to read
+    if len(text) > limits.CHANNEL_NAME_BYTES:  # checked first: parsing params takes time
         raise _wrong(text, f"it has {len(text)} characters, more than {limits.CHANNEL_NAME_BYTES}")
     if text.startswith("["):
         end = text.find("]")

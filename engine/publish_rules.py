@@ -1,10 +1,11 @@
-"""A publish, from what a client has sent to what may be staged: every rule that needs no log, in the protocol's order.
+"""Checks a publish, from the client's input to an entry ready for staging: all rules that need no log, in the
+protocol's order.
 
-    Messages        as they came: plain (read in one pass, ext/wire/publish.pyx) or values that nobody has looked at
-    check_publish   clientId (40012), ids of connections (40031), then what is wrong with a message (40034, 40031,
-                    40032, 40013), privileged extras (40160), size (40009), _forceNack (40099)
+    Messages        as received: plain (read in one pass, ext/wire/publish.pyx) or unchecked values
+    check_publish   clientId (40012), ids of connections (40031), then errors in a message (40034, 40031, 40032,
+                    40013), privileged extras (40160), size (40009), _forceNack (40099)
 
-Who may publish to the channel at all has been asked before. What needs the log comes after it: engine/hub.py."""
+The permission to publish to the channel is checked before. Rules that need the log come after: engine/hub.py."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from ext.wire.publish import Publish
 
 
 class Messages:
-    """The messages of a publish, as they came; what a record holds of them is made once, for however many channels."""
+    """The messages of a publish, as received; converted for the record once, for any number of channels."""
 
     __slots__ = ("_client_ids", "_ids", "_made", "_max_messages", "params", "plain", "values", "wire")
 
@@ -35,9 +36,9 @@ class Messages:
     ) -> None:
         """
         Args:
-            wire: the format whose rules for binary payloads they follow.
-            params: of the publish; what they mean is looked at here.
-            plain: the result of ``values``, if it is known already: then they are not looked at.
+            wire: the format whose rules for binary payloads apply.
+            params: of the publish; interpreted here.
+            plain: the result of ``values``, if already known: then they are not parsed.
         """
         self.wire = wire
         self.values = values
@@ -49,20 +50,20 @@ class Messages:
         self._ids: Sequence[str] | None = None
 
     def client_ids(self) -> set[str]:
-        """Those that they name. Raises: PubSubError 40012, for what can be none."""
+        """The clientIds in the messages. Raises: PubSubError 40012, for an invalid one."""
         if self._client_ids is None:
             named = self.plain.client_ids if self.plain is not None else client_ids_of(self.values)
             self._client_ids = {client_id for client_id in named or () if client_id is not None}
         return self._client_ids
 
     def ids(self) -> Sequence[str]:
-        """The ids that they name, if they are valid."""
+        """The ids in the messages, if they are valid."""
         if self._ids is None:
             self._ids = (self.plain.ids or ()) if self.plain is not None else ids_of(self.values)
         return self._ids
 
     def make(self) -> None:
-        """Make the result of ``publish`` now, or raise."""
+        """Compute the result of ``publish`` now, or raise."""
         if self._made is None:
             try:
                 self._made = publish_from("", 0, self.values, self.wire, max_messages=self._max_messages)
@@ -79,7 +80,7 @@ class Messages:
 
 
 def check_publish(messages: Messages, author: Author, terms: Terms, channel: str, operations: int) -> Publish:
-    """What may be staged in the name of ``author``, who may do these operations on the channel. Raises: PubSubError."""
+    """The entry to stage in the name of ``author``, who has these operations on the channel. Raises: PubSubError."""
     check_client_ids(author, messages.client_ids())
     check_ids(author, messages.ids())
     publish = messages.publish()

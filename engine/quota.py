@@ -22,7 +22,7 @@ Limit = Annotated[int, Meta(ge=1, le=1 << 40)] | Literal["unlimited"]
 
 
 class ChannelLimits(Table, frozen=True):
-    """As they are written down for a channel; 0: not at all. What they mean is told at ``Quota``."""
+    """The limits of a channel, as configured; 0: not set. For their meaning see ``Quota``."""
 
     called: ClassVar[str] = "limit of a channel"
     messages_in: Limit = 0
@@ -54,7 +54,7 @@ class AppLimits(KeyLimits, frozen=True):
 
 
 class OwnLimits(KeyLimits, frozen=True):
-    """Those of one key, and of each of its connections."""
+    """The limits of one key, and of each of its connections."""
 
     connection: Annotated[ConnectionLimits, Meta(description="a table of limits")] = ConnectionLimits()
 
@@ -70,14 +70,14 @@ SCOPES: Mapping[str, type[ChannelLimits]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """0: not limited by this quota. A client that exceeds one is told when to try again; nobody is cut off."""
+    """0: not limited by this quota. A client that exceeds a quota learns when to retry; it is not disconnected."""
 
     messages_in: int = 0
     """Messages published in a second. Refused with 42911 (connection), 42913 (channel), 42910 (key, app)."""
     bytes_in: int = 0
     """Their bytes, counted as for max_message_size, but at least 64 for each message. Refused likewise."""
     messages_out: int = 0
-    """Messages delivered in a second. The subscriber gets further ones later, from where it was."""
+    """Messages delivered in a second. The subscriber gets later ones with a delay, from its position."""
     bytes_out: int = 0
     """Bytes sent to subscribers in a second. Likewise."""
     max_message_size: int = 0

@@ -1,9 +1,9 @@
-"""Settings that are read again while the server runs: which of them take effect, and which wait for a restart.
+"""Settings that are reloaded while the server runs: some take effect, others wait for a restart.
 
-    before, wanted --merged--> what holds from now on: as wanted where that can be switched, else as before
-                          \\--> Left: by its name, what stays as it was, and why
+    before, wanted --merged--> settings in force: the wanted value where it can be switched, else the old one
+                          \\--> Left: name of an unchanged setting, and the reason
 
-A setting that is not in SWITCHED stays: a new setting waits for a restart until it is known how to switch it."""
+A setting that is not in SWITCHED stays: a new setting waits for a restart until its switch is implemented."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ STAYS: Mapping[str, str] = {
     "limits.connection_state_seconds": "clients have been told its value, and the journal's layout depends on it",
     "limits.max_idle_interval_ms": "clients have been told its value, and the journal's layout depends on it",
 }
-"""Why."""
+"""The reason, by setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A setting that is another in the configuration now, and stays as it was."""
+    """A setting that differs in the configuration now, but stays unchanged."""
 
     name: str
     why: str
@@ -73,10 +73,10 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The settings that apply from now on, and those of the configuration that do not."""
+    """The settings that apply from now on, and the changed ones that do not."""
 
     settings: Settings
-    changed: tuple[str, ...]  # by name, of what holds
+    changed: tuple[str, ...]  # names of those that took effect
     left: tuple[Left, ...]
 
 
@@ -84,8 +84,8 @@ def merged(before: Settings, wanted: Settings, *, in_use: Callable[[str], bool],
     """
     Args:
         in_use: is any channel of this namespace in memory?
-        keeps: is there a journal? Without one nothing can be kept.
-    Raises: StartupFailed, when they can't hold together.
+        keeps: is there a journal? Without one nothing can be stored.
+    Raises: StartupFailed, if the combination is invalid.
     """
     changed: list[str] = []
     left: list[Left] = []
@@ -119,7 +119,7 @@ def merged(before: Settings, wanted: Settings, *, in_use: Callable[[str], bool],
 
 
 def as_written(name: str) -> str:
-    """A setting's name, as the configuration has it."""
+    """A setting's name, as in the configuration."""
     return _WRITTEN.get(name, name)
 
 
@@ -135,7 +135,7 @@ _WRITTEN = {
 def _namespaces(
     before: Settings, wanted: Settings, in_use: Callable[[str], bool], keeps: bool
 ) -> tuple[dict[str, Namespace], list[Left]]:
-    """Those that hold. A channel that is in memory has its durability in its ring and in the journal."""
+    """The namespaces in force. The ring and the journal of an open channel depend on its durability."""
     found, left = dict(wanted.namespaces), []
     for name in sorted({*before.namespaces, *wanted.namespaces}):
         old, new = before.namespaces.get(name), wanted.namespaces.get(name)

@@ -1,11 +1,11 @@
-"""Is a publish whose ids have been used the same publish again? Then it is a repeat; else somebody has taken its ids.
+"""Decides whether a publish with used ids is the same publish again, a repeat, or a different one with the same ids.
 
-    first    the record of the entry that has used the ids           again    the record that this publish would have
+    first    the record of the entry with these ids                  again    the record that this publish would have
 
-What counts is what readers get: of each message name, data, encoding, extras, and the clientId, its own or its
-sender's. Over which connection it came does not, nor how: a client whose connection could not be resumed sends again
-over another one, or by REST. Two records of one publish differ in form where a message names what is its place's or
-its sender's anyhow."""
+The comparison covers what readers get: of each message name, data, encoding, extras, and the clientId, its own or its
+sender's. The connection and transport do not count: a client that could not resume its connection resends over another
+one, or by REST. Two records of one publish may differ in form, if a message states values that its position or its
+sender implies."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CONTENT = ("name", "data", "encoding", "extras")
 
 
 def repeats(first: bytes, index: int, again: bytes) -> bool:
-    """Has the first one stored, from ``index`` on, just what this one would store?"""
+    """Did the first publish store, from ``index`` on, exactly what this one would store?"""
     if index == 0 and first == again:  # the same connection, the same way: nearly always
         return True
     _, _, first_client, first_flags, held = msgpack.unpackb(first, raw=False)
     _, _, client, flags, messages = msgpack.unpackb(again, raw=False)
     if "id" not in messages[0] and (index or len(messages) != len(held)):
-        return False  # its place in the connection is its id as a whole
+        return False  # the id is its position in the connection as a whole
     held = held[index : index + len(messages)]
     return bool(
         first_flags == flags
@@ -37,7 +37,7 @@ def repeats(first: bytes, index: int, again: bytes) -> bool:
 
 
 def other_content(message_id: str) -> PublishRejected:
-    """What a publisher is told whose id stands for something else."""
+    """The error for a publish whose id belongs to a different message."""
     return PublishRejected(
         f"messages[].id: {message_id[:64]!r} was already used for a message with different content on this channel",
         code=40031,
@@ -50,7 +50,7 @@ def _content(message: dict[str, Any], client_id: str | None) -> list[Any]:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """As JSON has it: true is not 1, and maps have no order."""
+    """Equality as in JSON: true is not 1, and maps have no order."""
     if isinstance(one, dict):
         return (
             isinstance(other, dict) and one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)

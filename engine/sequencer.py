@@ -1,13 +1,13 @@
-"""Numbers what is published, once, and makes it visible when it is durable.
+"""Numbers each publish once, and makes it visible when it is durable.
 
-    decide   dedup? -> serial -> pending            nobody sees it; its ids are remembered already
-    take     pending -> one batch of blocks         each entry learns the serial of the one before it
+    decide   dedup? -> serial -> pending            invisible; but its ids are remembered already
+    take     pending -> one batch of blocks         each entry gets the serial of the one before it
     commit   ring, streams, completions             after the journal has it
     undo     ids forgotten, completions refused     the journal does not have it: the retry is a first try again
 
-One batch is under way at a time; the next one gathers meanwhile. A repeat of an id that is still under way waits for
-the first one's outcome. A repeat has the content of the first (engine/repeats.py), which is staged, in the ring, or in
-the journal: there engine/holding.py has it looked for."""
+One batch is under way at a time; the next one gathers meanwhile. A repeat of an id under way waits for the outcome of
+the first publish. A repeat must have the content of the first (engine/repeats.py), which is staged, in the ring, or in
+the journal; engine/holding.py has the journal searched."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from ext.wire.publish import Publish
 
 
 class Completion(Protocol):
-    """Who published: told once, by one of the two."""
+    """The publisher's callback: exactly one of the two methods is called, once."""
 
     def accepted(self, serial: int, series: str, index: int, count: int) -> None:
         """Stored: the messages have ``serial``, from ``index`` on."""
 
     def refused(self, error: PubSubError) -> None:
-        """Not stored; or, if it is an OutcomeUnknown, perhaps."""
+        """Not stored; or, with OutcomeUnknown, perhaps stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one append carries: the entries by channel, and as blocks for the journal (fewer: not all are kept)."""
+    """The content of one append: the entries by channel, and as blocks for the journal (fewer: not all are kept)."""
 
     groups: list[tuple[Channel, list[Entry]]]
     blocks: list[Block]
@@ -51,14 +51,14 @@ class Batch:
 
 
 def overloaded() -> LimitExceeded:
-    """What is told to a publisher that goes on though it was slowed down: the disk does not keep up."""
+    """The error for a publisher that continues despite back-pressure: the disk does not keep up."""
     told = "too many messages are on their way to the journal; try again"
     return LimitExceeded(told, code=50004, status=503, retry_after_ms=1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the journal has under a serial; None: nothing any more."""
+    """The journal's entry with a serial; None if it no longer has it."""
 
     serial: int
     stored: Stored | None
@@ -66,24 +66,24 @@ class Found:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """A publish that somebody has asked for."""
+    """A requested publish."""
 
     channel: Channel
     publish: Publish
     base_id: str  # message ``i`` without an id of its own is ``<base_id>:<i>``
     author: Author
-    completion: Completion  # told now or later, in any case
-    found: Found | None = None  # what the journal has under a serial that was asked for
+    completion: Completion  # called now or later, in any case
+    found: Found | None = None  # the journal's answer for a wanted serial
 
     @property
     def size(self) -> int:
-        """Bytes that it holds while it waits."""
+        """Bytes held while it waits."""
         return len(self.publish.messages) + WAITING_BYTES
 
     @property
     def may_be_of_before(self) -> bool:
-        """May an earlier life of the server have taken its ids? Those that we make, and those of connections that were
-        made in this life, are random and new with it."""
+        """May an earlier life of the server have used its ids? Ids made here, and those of connections opened in this
+        life, are random and new."""
         return self.author.inherited or self.publish.ids is not None
 
     @property
@@ -91,7 +91,7 @@ class Asked:
         return EPHEMERAL if self.publish.ephemeral else 0
 
     def record(self) -> bytes:
-        """As it would be stored."""
+        """The record that would be stored."""
         author = self.author
         return encode_record(self.base_id, author.connection_id, author.client_id, self.flags, self.publish.messages)
 
@@ -102,19 +102,20 @@ class Asked:
 
 
 class Need(Enum):
-    """Why a publish can't be decided yet."""
+    """Why a publish cannot be decided yet."""
 
     EARLIER_IDS = "the ids of earlier lives"
 
 
 class Sequencer(Sequence):
-    """What follows from a decision (``Sequence.decide``): a serial, the first one's outcome, a refusal, or a wait."""
+    """Acts on a decision (``Sequence.decide``): a serial, the outcome of the first publish, a refusal, or a wait."""
 
     def decide(self, asked: Asked) -> Need | int | None:
-        """Give the publish a serial, or find that it has one, or refuse it; its completion is told now or later.
+        """Give the publish a serial, find its existing one, or refuse it; its completion is called now or later.
 
-        Returns: None, if so. Else nothing has happened, and it tells what is to be known first: the ids of earlier
-        lives, or what the journal has under this serial (``asked.found``), for a repeat has the content of the first.
+        Returns: None when decided. Otherwise nothing has happened, and the result is the missing information: the ids
+            of earlier lives, or the journal's entry with this serial (``asked.found``), because a repeat must have the
+            content of the first.
         """
         decision = self._stage(asked)
         if decision == Decision.SEEN:
@@ -123,7 +124,7 @@ class Sequencer(Sequence):
                 return serial
             if serial is None:
                 return None
-            # The journal has let go of it, so it is past the window: its ids count no longer.
+            # The journal has dropped it, so it is past the window: its ids no longer count.
             channel, ids = asked.channel, list(asked.ids())
             for window in self._windows(asked):
                 self.common.forget(channel.meter, window.remove_all(ids, serial))
@@ -149,12 +150,12 @@ class Sequencer(Sequence):
         )
 
     def _windows(self, asked: Asked) -> list[DedupWindow]:
-        """Where its ids may be."""
+        """The windows that may have its ids."""
         channel = asked.channel
         return [channel.dedup] + ([channel.earlier] if channel.earlier is not None and asked.may_be_of_before else [])
 
     def _first(self, asked: Asked) -> int | None:
-        """Of a publish whose ids have been seen, answer it; or the serial of the first one, if that is not at hand."""
+        """Answer a publish with used ids; or return the serial of the first one, if its content is not at hand."""
         ids, count = asked.ids(), asked.publish.count
         seen = [known for window in self._windows(asked) for known in map(window.find, ids) if known is not None]
         if len(seen) < count or len({serial for serial, _ in seen}) > 1:
@@ -174,7 +175,7 @@ class Sequencer(Sequence):
         return None
 
     def _refusal(self, asked: Asked, decision: int) -> PubSubError:
-        """Why it can't be staged."""
+        """The error for a publish that cannot be staged."""
         if decision == Decision.FULL:
             return self._full(asked.channel, asked.publish.count)
         if decision == Decision.OVERFULL:
@@ -183,7 +184,7 @@ class Sequencer(Sequence):
         return self.refusing
 
     def _repeats(self, asked: Asked, serial: int, index: int) -> bool | None:
-        """Is its content that of the entry that has taken its ids? None: that is not at hand."""
+        """Does its content equal that of the entry with its ids? None if that is not at hand."""
         channel, again, found = asked.channel, asked.record(), asked.found
         staged = channel.staged_entry(serial)
         first = staged.record if staged is not None else channel.shown_record(serial)
@@ -194,7 +195,7 @@ class Sequencer(Sequence):
         return channel.prints.matches(serial, again) if channel.prints is not None else None
 
     def _answer(self, asked: Asked, same: bool, serial: int, index: int) -> None:
-        """To a publish whose ids are those of the entry with this serial, from ``index`` on."""
+        """Answer a publish whose ids are those of the entry with this serial, from ``index`` on."""
         channel, completion, count = asked.channel, asked.completion, asked.publish.count
         if not same:
             completion.refused(other_content(asked.ids()[0]))
@@ -206,7 +207,7 @@ class Sequencer(Sequence):
             completion.accepted(serial, series, index, count)
 
     def _full(self, channel: Channel, count: int) -> LimitExceeded:
-        """Why no more message ids may be remembered in this channel."""
+        """The error when no more message ids may be remembered in this channel."""
         most, meter = self.common.max_remembered, channel.meter
         if meter is None or self.common.remembered + count > most:
             told = f"the server remembers {most} message ids, the maximum"
@@ -218,13 +219,13 @@ class Sequencer(Sequence):
         return LimitExceeded(f"{told}; try again when older ones have expired", code=42910)
 
     def take(self) -> Batch | None:
-        """Everything that is pending, as one batch; None if nothing is. To be committed or undone before the next."""
+        """Everything pending, as one batch; None if nothing is. Commit or undo it before the next call."""
         if not len(self):
             return None
         return Batch(*self.take_pending(Block))
 
     def commit(self, batch: Batch, refused: Refused = NONE_REFUSED) -> list[Stream]:
-        """The journal has it, but for some channels' blocks: reveal it, and tell those who published.
+        """The journal has it, except the blocks of refused channels: reveal it, and answer the publishers.
 
         Returns: the streams that have grown.
         """
@@ -245,7 +246,8 @@ class Sequencer(Sequence):
         self.settle(groups, error)
 
     def pass_by(self, error: PubSubError) -> list[Stream]:
-        """While nothing can be kept: refuse what is pending, reveal what needs no journal. Returns: as ``commit``."""
+        """While nothing can be stored: refuse pending entries, reveal those that need no journal. Returns: as
+        ``commit``."""
         free, bound = self.part_pending()
         self._forget_ids(bound)
         self.refuse(bound, error)

@@ -50,14 +50,14 @@ class Namespace(Struct, frozen=True):
 
 
 class Plain(Table, frozen=True):
-    """What holds as it is written."""
+    """Settings with the same form in the file and in memory."""
 
     dev: bool = False
-    dev_anywhere: bool = False  # ... also where others than this machine can reach it
+    dev_anywhere: bool = False  # ... even if other machines can reach it
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     durability: Durability = "synced"
-    tls_ended_by_proxy: bool = False  # keys may come over plain connections: those of a proxy to which they come by TLS
+    tls_ended_by_proxy: bool = False  # accept keys over plain connections: a proxy in front has received them by TLS
 
 
 class Settings(Plain, frozen=True):
@@ -75,25 +75,25 @@ class Settings(Plain, frozen=True):
     keys: tuple[Key, ...] = ()
 
     def general_quota(self, scope: str) -> Quota:
-        """Of each app, key, connection or channel that has none of its own."""
+        """The quota of an app, key, connection or channel without its own."""
         return self.quotas.get(scope, NOTHING_SAID)
 
     def app_quota(self, app_id: str) -> Quota:
-        """Its own, else the general one."""
+        """The app's own quota, else the general one."""
         return self.app_quotas.get(app_id, NOTHING_SAID).over(self.general_quota("app"))
 
     def channel_quota(self, name: str) -> Quota:
-        """As its namespace or the general one says."""
+        """The quota from the channel's namespace, else the general one."""
         options = self.namespaces.get(namespace(name))
         return (options.quota if options is not None else NOTHING_SAID).over(self.general_quota("channel"))
 
     @property
     def layout(self) -> str:
-        """Which namespaces have which class of retention, for the journal: see there."""
+        """The retention class of each namespace, as text for the journal; see there."""
         return ";".join(f"{name}={space.persisted_hours}" for name, space in sorted(self.namespaces.items()))
 
     def within(self, memory: int) -> Settings:
-        """These settings, on a machine with so many bytes of memory. Raises: StartupFailed."""
+        """These settings, on a machine with this many bytes of memory. Raises: StartupFailed."""
         limits = self.limits.within(memory)
         least = limits.least_bodies_bytes
         if limits.bodies_bytes < least:
@@ -104,7 +104,7 @@ class Settings(Plain, frozen=True):
         return replace(self, limits=limits)
 
     def __post_init__(self) -> None:
-        """Check what concerns several entries. Raises: StartupFailed."""
+        """Check rules that concern several entries. Raises: StartupFailed."""
         for space in self.namespaces.values():
             if space.persisted_hours and (space.durability or self.durability) == "memory":
                 raise StartupFailed(f"namespaces.{space.id}: cannot be persisted, because its durability is memory")
@@ -197,7 +197,7 @@ class _App(Table, frozen=True):
 
 
 class _File(Plain, frozen=True):
-    """All of it."""
+    """The whole file."""
 
     listen: str = "127.0.0.1:8080"
     data: str = "data"
@@ -208,7 +208,7 @@ class _File(Plain, frozen=True):
     apps: tuple[_App, ...] = ()
 
 
-MISPLACED = "unknown setting here; {} belongs above the first [table] of the file"  # of which all else is part
+MISPLACED = "unknown setting here; {} belongs above the first [table] of the file"  # all below is part of that table
 
 
 def load(path: Path) -> Settings:
@@ -220,7 +220,7 @@ def load(path: Path) -> Settings:
         raise StartupFailed(f"{path}: cannot be read: {error.strerror}") from error
     except RecursionError:
         raise StartupFailed(f"{path}: not valid TOML: nested too deeply") from None
-    except ValueError as error:  # of its syntax, of its encoding, or of a number of thousands of digits
+    except ValueError as error:  # bad syntax or encoding, or a number with thousands of digits
         raise StartupFailed(f"{path}: not valid TOML: {error}") from error
     try:
         return _settings(checked(table, _File, table="table"))
@@ -231,7 +231,7 @@ def load(path: Path) -> Settings:
 
 
 def _settings(file: _File) -> Settings:
-    """Raises: Wrong; StartupFailed, for what no single entry is to blame for."""
+    """Raises: Wrong; StartupFailed, for errors that no single entry causes."""
     try:
         host, port = parse_listen(file.listen)
     except ValueError as error:
@@ -284,7 +284,7 @@ def _said(quotas: Mapping[str, Quota]) -> dict[str, Quota]:
 
 
 def _told(error: Wrong) -> str:
-    """With a hint for who has put an entry into another table than it belongs to."""
+    """The error text, with a hint if an entry stands in the wrong table."""
     if error.unknown and error.where != error.unknown and error.unknown in _File.__struct_fields__:
         return f"{error.where}: {MISPLACED.format(error.unknown)}"
     if error.unknown and "did you mean" not in error.reason:

@@ -1,9 +1,10 @@
-"""What all apps of a server share, counted by app: so that none takes so much of it that another finds nothing.
+"""Shares of resources common to all apps, counted by app, so that no app can take all of them.
 
-    taken    all of them together: ``most`` at most           share_of (ext/log/common.pyx): 7 times what is left free
-    own      one app's: its share at most, or its quota
+    taken    by all of them together: ``most`` at most      share_of (ext/log/common.pyx): 7 times the free rest
+    own      by one app: its share at most, or its quota
 
-Message ids are counted by the loops that take them (ext/log/sequence.pyx), channels and connections where they live."""
+The loops that use message ids count those (ext/log/sequence.pyx); channels and connections are counted where they
+live."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from ext.log.common import share_of
 
 
 class CountByApp:
-    """How many of something there are, in all and of each app."""
+    """The number of some resource in use, in total and by app."""
 
     __slots__ = ("_of", "now")
 
@@ -24,7 +25,7 @@ class CountByApp:
         return self._of.get(app_id, 0)
 
     def count(self, app_id: str, change: int) -> None:
-        """So many more, or less."""
+        """Add ``change`` to the count."""
         self.now += change
         own = self._of[app_id] = self._of.get(app_id, 0) + change
         if not own:
@@ -32,13 +33,13 @@ class CountByApp:
 
 
 def check_share(what: str, app_id: str, *, own: int, taken: int, most: int, shared: bool, quota: int = 0) -> None:
-    """May the app, which has ``own`` of all that are ``taken``, have one more?
+    """Check whether the app, which has ``own`` of all that are ``taken``, may have one more.
 
     Args:
-        what: they are called in a refusal.
+        what: the word for them in an error.
         shared: there are other apps that may want some.
-        quota: what it may have in place of its share; 0: it has none.
-    Raises: LimitExceeded 50004, to come back later; 42910, if it is for the quota.
+        quota: the app's limit instead of its share; 0: none.
+    Raises: LimitExceeded 50004, to come back later; 42910, if the quota is exceeded.
     """
     if taken >= most:
         told = f"the server has {most} {what}, the maximum; try again when there are fewer"

@@ -1,17 +1,18 @@
-"""What apps have done, minute by minute: counted in memory, kept in the journal's notes, summed up when asked for.
+"""The activity of apps, minute by minute: counted in memory, kept in the journal's notes, summed up on request.
 
     meters --look, every few seconds--> additions of this minute --keep--> rows of its minute, hour, day and month
-    rows + what is not kept yet --page--> intervals with all their entries
+    rows + additions not kept yet --page--> intervals with all their entries
 
     stats|<unit>|<app>|<8 bytes: ms of the interval's beginning>  ->  msgpack {entry: number}
 
-A row has concrete entries only (``messages.inbound.realtime.messages.count``); the roll-ups with ``all`` in them are
-made when it is shown. Two rows are added by summing, but peaks by taking the larger and ``min`` the smaller. A mean is
-kept as what it is made of: ``.total`` and ``.samples``. What is lost by a crash is what was not kept yet: seconds.
+A row has concrete entries only (``messages.inbound.realtime.messages.count``); the roll-ups with ``all`` in their names
+are computed when it is shown. Two rows are added by summing, but peaks by the maximum and ``min`` by the minimum. A
+mean is stored as its parts: ``.total`` and ``.samples``. A crash loses the additions not kept yet: seconds.
 
-Outbound is exact over REST. Over connections it is what is committed, times those who read the channel at that moment:
-so what one of them does not get because it is its own (echo off) counts, and what is replayed (resume, rewind, attach
-with a serial) does not. To count deliveries themselves would be work for each of them, in the plane's inner loop."""
+Outbound counts are exact for REST. For connections they are the committed messages, times the readers of the channel at
+that moment. So a message withheld from its own sender (echo off) counts, and replayed messages (resume, rewind, attach
+with a serial) do not. Counting the deliveries themselves would cost work for each of them, in the plane's inner
+loop."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ Entries = dict[str, int]
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 UNITS = ("minute", "hour", "day", "month")
 FORMATS = {"minute": "%Y-%m-%d:%H:%M", "hour": "%Y-%m-%d:%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
-KEPT_MS = {"minute": 31 * DAY_MS, "hour": 400 * DAY_MS}  # an active minute costs some 300 bytes; days and months stay
+KEPT_MS = {"minute": 31 * DAY_MS, "hour": 400 * DAY_MS}  # an active minute costs about 300 bytes; days and months stay
 LAST_MS = 253_370_764_800_000  # the first of January 9999: later times have no text
 KINDS = ("realtime", "rest")
 
@@ -42,7 +43,7 @@ _FLOWS = (
 
 
 def beginning(unit: str, at_ms: int) -> int:
-    """Of the interval that this moment is in; UTC."""
+    """The beginning of the interval that contains this moment; UTC."""
     if unit == "month":
         at = datetime.fromtimestamp(at_ms / 1000, UTC)
         return int(datetime(at.year, at.month, 1, tzinfo=UTC).timestamp()) * 1000
@@ -63,13 +64,13 @@ def parse_interval(text: str) -> tuple[str, int]:
             continue
         begin_ms = int(at.timestamp()) * 1000
         if begin_ms < 0 or interval_id(unit, begin_ms) != text:
-            break  # strptime takes months of one digit, too
+            break  # strptime accepts months of one digit, too
         return unit, begin_ms
     raise ValueError(f"{text[:32]!r} is not an interval such as 2024-02-03:15:05, 2024-02-03:15, 2024-02-03 or 2024-02")
 
 
 def add(into: Entries, more: Mapping[str, int]) -> None:
-    """Sum, largest or smallest, as the entry's name has it."""
+    """Add by sum, maximum or minimum, as the entry's name requires."""
     for name, value in more.items():
         known = into.get(name)
         if known is None:
@@ -83,7 +84,7 @@ def add(into: Entries, more: Mapping[str, int]) -> None:
 
 
 def rolled_up(row: Mapping[str, int]) -> dict[str, int | float]:
-    """All the entries that a reader is to get, from the concrete ones."""
+    """All entries for a reader, from the concrete ones."""
     entries: Entries = {}
     shown: dict[str, int | float] = {}
     for name, value in row.items():
@@ -110,7 +111,7 @@ def rolled_up(row: Mapping[str, int]) -> dict[str, int | float]:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One item of the answer; ``entries`` concrete."""
+    """One item of the answer; ``entries`` are concrete."""
 
     unit: str
     begin_ms: int
@@ -119,7 +120,7 @@ class Interval:
 
 @dataclass(slots=True)
 class _Known:
-    """Of one app: what its meter said at the last look, and what has been added since the last keeping."""
+    """The state of one app: its meter at the last look, and the additions since the last keeping."""
 
     flows: tuple[tuple[int, int], ...]
     opened: tuple[int, int]
@@ -127,19 +128,19 @@ class _Known:
 
 
 class Statistics:
-    """Of all apps. ``keep``, ``put``, ``page`` and ``forget`` touch the journal, and may wait: in a thread, but only
-    one of them at a time. What is looked at and counted meanwhile is not theirs."""
+    """The statistics of all apps. ``keep``, ``put``, ``page`` and ``forget`` use the journal, and may wait: run them in
+    a thread, one at a time. They do not see counts that arrive meanwhile."""
 
     def __init__(self, journal: Journal, meters: Mapping[str, Meter], *, prune: bool = True) -> None:
-        """``prune``: rows are dropped when they are older than KEPT_MS."""
+        """``prune``: drop rows older than KEPT_MS."""
         self._journal = journal
         self._meters = meters
         self._prune = prune
         self._known: dict[str, _Known] = {}
-        self._keeping: list[tuple[str, int, Entries]] = []  # on their way into the journal
+        self._keeping: list[tuple[str, int, Entries]] = []  # being written to the journal
 
     def look(self, now_ms: int) -> None:
-        """Add what has been counted since the last time; every second or so, for peaks and means."""
+        """Add the counts since the last call; every second or so, for peaks and means."""
         minute = beginning("minute", now_ms)
         for app_id, meter in self._meters.items():
             flows, gauges = meter.messages(), (meter.connections, meter.channels)
@@ -149,7 +150,7 @@ class Statistics:
                 known = self._known[app_id] = _Known(((0, 0),) * len(flows), (0, 0))
             bounds = gauges[0].look(), gauges[1].look()
             if flows == known.flows and opened == known.opened and not gauges[0].now and not gauges[1].now:
-                continue  # nothing was and nothing is: no activity
+                continue  # no activity, past or present
             found = _gauged("connections.all", gauges[0], bounds[0], known.opened[0])
             found |= _gauged("channels", gauges[1], bounds[1], known.opened[1])
             for name, now, before in zip(_FLOWS, flows, known.flows, strict=True):
@@ -160,7 +161,7 @@ class Statistics:
             add(known.fresh.setdefault(minute, {}), found)
 
     def count(self, app_id: str, name: str, now_ms: int, times: int = 1) -> None:
-        """One more, or so many, of something that no meter counts."""
+        """Add ``times`` to a count that no meter has."""
         known = self._known.get(app_id)
         if known is None:
             known = self._known[app_id] = _Known(((0, 0),) * len(_FLOWS), (0, 0))
@@ -168,21 +169,21 @@ class Statistics:
         fresh[name] = fresh.get(name, 0) + times
 
     def take(self) -> None:
-        """Let ``keep`` have what has been added so far. Not while one of those that may wait is under way."""
+        """Hand the additions so far to ``keep``. Not while a method that may wait is under way."""
         for app_id, known in self._known.items():
             self._keeping += [(app_id, minute, entries) for minute, entries in known.fresh.items()]
             known.fresh = {}
 
     def keep(self, now_ms: int) -> None:
-        """Write what was taken, and drop what is too old at this time: one that nobody has just set.
+        """Write the additions taken, and drop rows too old at this time, which must not come from a clock just set.
 
-        Raises: JournalUnavailable; then it is written the next time.
+        Raises: JournalUnavailable; then they are written the next time.
         """
         self._write(self._keeping, now_ms)
         self._keeping = []
 
     def put(self, app_id: str, minutes: Iterable[tuple[int, Entries]], now_ms: int) -> None:
-        """Add what somebody else has counted. Raises: JournalUnavailable."""
+        """Add external counts. Raises: JournalUnavailable."""
         self._write([(app_id, minute, entries) for minute, entries in minutes], now_ms)
 
     def _write(self, additions: Iterable[tuple[str, int, Entries]], now_ms: int) -> None:
@@ -219,7 +220,7 @@ class Statistics:
         return [Interval(unit, at, found[at]) for at in order[:limit]]
 
     def forget(self, app_id: str) -> None:
-        """Drop all of an app's. Raises: JournalUnavailable."""
+        """Drop all statistics of an app. Raises: JournalUnavailable."""
         if app_id in self._known:
             self._known[app_id].fresh = {}
         self._keeping = [item for item in self._keeping if item[0] != app_id]

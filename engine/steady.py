@@ -1,16 +1,16 @@
-"""Steady time: what has passed, whatever is done to the wall clock.
+"""Steady time: elapsed time, independent of changes to the wall clock.
 
     read     wall, elapsed, stalled --> steady time, which all logs follow (engine/logclock.py)
 
-    elapsed   of a clock that nobody sets and that runs on while the machine sleeps, in ms
-    stalled   how much of that the process did not run: nobody could reach it, so it counts for nobody
+    elapsed   of a clock that cannot be set and continues while the machine sleeps, in ms
+    stalled   the part of it in which the process did not run: no client could reach it, so it does not count
 
-Over a restart steady time goes on from where it was noted. In the same run of the machine the elapsed clock says how
-long that is ago. After another start of the machine only the wall clock can, which may be wrong: it is believed for
-up to ``limits.ASLEEP_MS``, so that what is kept for a time is rather kept for too long.
+After a restart steady time continues from its last note. Within one boot of the machine the elapsed clock gives the
+time since then. After a reboot only the wall clock can, which may be wrong: it is trusted for up to
+``limits.ASLEEP_MS``, so data is kept for too long rather than too short.
 
-Serials follow the wall clock, but never further than ``limits.SERIALS_AHEAD_MS`` beyond steady time: one that was far
-in the future for a moment must not use up all the serials there are."""
+Serials follow the wall clock, but never further than ``limits.SERIALS_AHEAD_MS`` beyond steady time: a clock that was
+far in the future for a moment must not use up the range of serials."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from engine import limits
 from engine.logclock import LogClock
 from engine.timeline import LARGEST_MS
 
-JUMP_MS = 1_000  # what the wall clock has moved by at once, against the elapsed one, to be called a jump
-CAUTION_MS = 3_600_000  # as long as a token can live that somebody may have taken back (engine/auth/revocation.py)
+JUMP_MS = 1_000  # a change of the wall clock against the elapsed one from which it counts as a jump
+CAUTION_MS = 3_600_000  # the longest life of a token that may be revoked (engine/auth/revocation.py)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockNote:
-    """What the clocks said when they were last noted."""
+    """The last noted reading of the clocks."""
 
     steady_ms: int
     wall_ms: int
@@ -46,14 +46,14 @@ class ClockNote:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """The wall clock has been set: to ``wall_ms``, and by so much."""
+    """The wall clock was set: to ``wall_ms``, by this much."""
 
     by_ms: int
     wall_ms: int
 
 
 class SteadyClock:
-    """``steady_ms`` and ``wall_ms`` are those of the last reading; the latter is what serials are made of."""
+    """``steady_ms`` and ``wall_ms`` are those of the last reading; serials use the latter."""
 
     def __init__(
         self,
@@ -67,15 +67,15 @@ class SteadyClock:
     ) -> None:
         """
         Args:
-            logs: what earlier lives have left; those that begin now may ``join`` later.
-            noted: by an earlier life with these logs; None: there was none, so the wall clock is believed.
-            wall_ms, elapsed_ms, stalled_ms: of now. boot_id: of this run of the machine; empty: not known.
+            logs: those of earlier lives; new ones may ``join`` later.
+            noted: by an earlier life with these logs; None: no note exists, so the wall clock is trusted.
+            wall_ms, elapsed_ms, stalled_ms: the current readings. boot_id: this boot of the machine; empty: not known.
         """
         self.jumps = 0
         self.jumped_ms = 0  # all jumps together
         self.last_jump: Jump | None = None
-        self._doubted_ms = 0  # until then in steady time
-        self._least_offset = 0  # ... the wall clock may be ahead of the right time, which is steady time and this
+        self._doubted_ms = 0  # until then, in steady time,
+        self._least_offset = 0  # ... the wall clock may be ahead of the right time, which is steady time plus this
         self._logs = list(logs)
         self._boot_id = boot_id
         same_boot = noted is not None and boot_id != "" and noted.boot_id == boot_id
@@ -95,13 +95,14 @@ class SteadyClock:
             moved = wall_ms - noted.wall_ms - passed
             if abs(moved) >= JUMP_MS:
                 self._doubt(wall_ms - moved)
-                if same_boot or moved < 0:  # else it may have been off for so long
+                if same_boot or moved < 0:  # otherwise the machine may have been off for that long
                     self._jumped(moved, wall_ms)
         self.wall_ms = 0
         self.read(wall_ms, elapsed_ms, stalled_ms)
 
     def read(self, wall_ms: int, elapsed_ms: int, stalled_ms: int) -> int:
-        """Take note of what the clocks say; the steady time. Before any serial is given out for this ``wall_ms``."""
+        """Record the readings of the clocks; returns the steady time. Call it before any serial is issued for this
+        ``wall_ms``."""
         steady_ms = max(self._base + elapsed_ms - stalled_ms, self.steady_ms)
         self.steady_ms = steady_ms
         self._elapsed_ms = elapsed_ms
@@ -115,30 +116,30 @@ class SteadyClock:
         return steady_ms
 
     def join(self, log: LogClock) -> None:
-        """It begins, and follows from now on."""
+        """Let a new log follow from now on."""
         self._logs.append(log)
         log.follow(self.wall_ms, self.steady_ms)
 
     @property
     def cautious_ms(self) -> int:
-        """The wall clock's time, as long as nobody sets that forward; then, for an hour, what it would be otherwise.
+        """The wall clock's time; but for an hour after it was set forward, the time without that change.
 
-        For what must not be taken for over too soon, and is told by a time that people have given."""
+        For deadlines given in wall time that must not pass too soon."""
         if self.steady_ms >= self._doubted_ms:
             return self.wall_ms
         return min(self.wall_ms, self.steady_ms + self._least_offset)
 
     @property
     def ahead_ms(self) -> int:
-        """How far the serials of a log are ahead of the wall clock at most, because that was set back."""
+        """The maximum that the serials of a log are ahead of the wall clock, after that was set back."""
         return max(log.ahead_ms(self.wall_ms) for log in self._logs)
 
     def noted(self) -> ClockNote:
-        """The last reading, to be kept for the next life: it goes on from there."""
+        """The last reading, stored for the next life, which continues from there."""
         return ClockNote(self.steady_ms, self._offset + self._elapsed_ms, self._elapsed_ms, self._boot_id)
 
     def _doubt(self, would_be_ms: int) -> None:
-        """The wall clock would show this, had it not been set just now."""
+        """The wall clock has just been set; ``would_be_ms`` is its time without that."""
         offset = would_be_ms - self.steady_ms
         self._least_offset = min(self._least_offset, offset) if self.steady_ms < self._doubted_ms else offset
         self._doubted_ms = self.steady_ms + CAUTION_MS

@@ -1,19 +1,18 @@
-"""When each serial was given out, by a clock that nobody can set.
+"""Records when each serial was issued, by a clock that cannot be set.
 
     wall      the machine's clock, in ms. It can be set, in both directions; serials carry it, and never go back
-    steady    ms that have passed. It is what the wall clock says for as long as that has never been set
-
-    marks     (serial ms, steady ms, paced), ascending in both: serials from this millisecond on were given out from
+    steady    elapsed ms. Equal to the wall clock as long as that has never been set
+    marks     (serial ms, steady ms, paced), ascending in both: serials from this millisecond on were issued from
               that time on, up to the next mark
-    paced     steady time has passed with the milliseconds of serials: the time of each is known
-    not       the wall clock stood before the serials, so they crept by their counters; or marks were merged. Of each
-              serial it is known that it lies between its mark and the next one
+    paced     serials advanced with steady time: the time of each is known
+    not       the wall clock was behind the serials, so they crept by their counters; or marks were merged. Each
+              serial lies somewhere between its mark and the next one
 
         serial ms   0 ........... 5000 | 90000 .. 93000 | 93001 (creeping) | 93002 (creeping) | ...
         steady ms   0 ........... 5000 | 5000 .... 8000 | 8000 ........... | 38000 .......... | ...
                         paced          |     paced      |    not paced     |    not paced
 
-Whoever forgets by age asks here how old something is at least: what is unsure counts as younger."""
+Code that expires data by age asks here for the minimum age: an uncertain serial counts as younger."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ START = Mark(0, 0, True)
 
 
 class Timeline:
-    """Of one log of serials. One task adds marks; any thread may ask, and sees the marks of one moment."""
+    """The timeline of one log. One task adds marks; any thread may ask, and sees a consistent snapshot of the marks."""
 
     def __init__(self, marks: Iterable[Mark] = ()) -> None:
         self.marks: tuple[Mark, ...] = tuple(marks) or (START,)
@@ -50,9 +49,9 @@ class Timeline:
     # its marks
 
     def add(self, mark: Mark) -> None:
-        """From now on serials are given out from ``mark.serial_ms`` on: above all that have been.
+        """From now on serials are issued from ``mark.serial_ms`` on, which is above all issued ones.
 
-        Marks at or above it are replaced: no serial was given out after them.
+        Marks at or above it are replaced: no serial was issued after them.
         """
         with self._changing:
             kept = [each for each in self.marks if each.serial_ms < mark.serial_ms]
@@ -63,14 +62,14 @@ class Timeline:
             self._change(tuple(kept))
 
     def prune(self, serial_ms: int) -> None:
-        """Nobody will ask about serials before this millisecond any more."""
+        """Serials before this millisecond no longer matter."""
         with self._changing:
             first = max(0, bisect_right(self.marks, serial_ms, key=_serial_ms) - 1)
             if first:
                 self._change(self.marks[first:])
 
     def load(self, content: bytes) -> None:
-        """What ``dump`` has made. Raises: ValueError."""
+        """Restore the output of ``dump``. Raises: ValueError."""
         whole, rest = divmod(len(content), MARK_BYTES)
         marks = [_read(content[at * MARK_BYTES : (at + 1) * MARK_BYTES]) for at in range(whole)]
         ascend = all(
@@ -87,10 +86,10 @@ class Timeline:
             for mark in self.marks
         )
 
-    # what may be asked
+    # queries
 
     def all_by(self, serial_ms: int) -> int:
-        """By this steady time every serial below this millisecond had been given out; FOREVER: one may come yet."""
+        """The steady time by which every serial below this millisecond was issued; FOREVER: one may still come."""
         marks = self.marks
         at = bisect_right(marks, serial_ms - 1, key=_serial_ms) - 1
         if at < 0:
@@ -99,7 +98,7 @@ class Timeline:
         return min(mark.steady_ms + serial_ms - mark.serial_ms, end) if mark.paced else end
 
     def none_before(self, serial_ms: int) -> int:
-        """The steady time before which no serial of this millisecond or a later one was given out."""
+        """The steady time before which no serial of this millisecond or a later one was issued."""
         marks = self.marks
         at = bisect_right(marks, serial_ms, key=_serial_ms) - 1
         if at < 0:
@@ -108,7 +107,7 @@ class Timeline:
         return min(mark.steady_ms + serial_ms - mark.serial_ms, end) if mark.paced else mark.steady_ms
 
     def older_than(self, steady_ms: int) -> int:
-        """The millisecond below which every serial was given out before this time."""
+        """The millisecond below which every serial was issued before this time."""
         marks = self.marks
         at = bisect_right(marks, steady_ms, key=_steady_ms) - 1
         if at < 0:
@@ -120,7 +119,7 @@ class Timeline:
         return min(mark.serial_ms + steady_ms - mark.steady_ms, end)
 
     def newest_by(self, steady_ms: int) -> int:
-        """No serial that was given out before this time has this millisecond or a later one."""
+        """A millisecond that no serial issued before this time has reached."""
         marks = self.marks
         at = bisect_right(marks, steady_ms, key=_steady_ms) - 1
         if at < 0:
@@ -129,13 +128,13 @@ class Timeline:
         return min(mark.serial_ms + steady_ms - mark.steady_ms, end) if mark.paced else end
 
     def expected(self, steady_ms: int) -> int | None:
-        """The millisecond that serials will have at this time, unless the wall clock is set; None: they creep."""
+        """The millisecond of serials at this time, unless the wall clock is set; None while they creep."""
         mark = self.marks[-1]
         return mark.serial_ms + steady_ms - mark.steady_ms if mark.paced else None
 
     def cut(self, begin_ms: int, length_ms: int, above_ms: int) -> int:
-        """Where a span of serials from ``begin_ms`` on has to end, so that it is not longer than so much steady time
-        and a step between marks; above ``above_ms`` in any case. FOREVER: no mark says so yet."""
+        """The end of a span of serials from ``begin_ms`` on that lasts at most ``length_ms`` of steady time plus a step
+        between marks; always above ``above_ms``. FOREVER: no mark determines it yet."""
         marks = self.marks
         after = max(begin_ms, above_ms)
         end_ms = self.none_before(begin_ms) + length_ms
@@ -156,7 +155,7 @@ def _steady_ms(mark: Mark) -> int:
 
 
 def _merged(marks: list[Mark]) -> list[Mark]:
-    """Every other one of the older half is dropped: less is known of what lies before it, and nothing wrong."""
+    """Drop every other mark of the older half: that loses precision about the serials there, but is never wrong."""
     half = len(marks) // 2
     return [mark._replace(paced=False) for mark in marks[:half:2]] + marks[half:]
 

@@ -1,4 +1,4 @@
-"""What the bytes of a frame depend on, besides the entry: readers of a channel who have it in common share a stream."""
+"""The properties that a frame's bytes depend on, besides the entry: readers with equal ones share a stream."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from ext.wire.encoder import EntryEncoder
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The key of a stream. What else changes what a reader gets, as a filter or deltas would, becomes a field."""
+    """The key of a stream. Further options that change a reader's frames, such as a filter or deltas, would become
+    fields."""
 
     format: int  # JSON or MSGPACK
-    name: str  # the channel's, as the client wrote it: its params are in there
+    name: str  # the channel's, as the client wrote it, including its params
 
     def encoder(self) -> EntryEncoder:
-        """What makes its frames."""
+        """The encoder of its frames."""
         return EntryEncoder(self.format, self.name)
