@@ -1,4 +1,4 @@
-"""Watches the free space of the data directory's disk: warns before it is full, and reports when there is room
+"""Watches the free space of the data directory's disk: warns before it is full, and reports when there is space
 again."""
 
 from __future__ import annotations
