@@ -30,7 +30,7 @@ class _Written(NamedTuple):
 
 
 class _NoBucketError(Exception):
-    """A bucket has to be made, which takes a few milliseconds, or waits for a drop under way."""
+    """A bucket has to be created, which takes a few milliseconds, or waits for a drop under way."""
 
 
 class Appending:
@@ -38,7 +38,7 @@ class Appending:
 
     def __init__(self, state: JournalState) -> None:
         self._state = state
-        self._begun: tuple[_Written, bool] | None = None  # and whether it is being synced
+        self._begun: tuple[_Written, bool] | None = None  # with a flag: is it being synced
         self._known_classes: set[str] = set()  # retention classes that have been checked
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
@@ -66,14 +66,14 @@ class Appending:
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
         if not self._state.appending.acquire(blocking=False):
-            return False  # maintenance has it
+            return False  # maintenance holds it
         try:
             begun = self._write(blocks, make_buckets=False)
             if synced:
                 self._open_store().begin_sync(wake_fd)
         except _NoBucketError:
             self._state.appending.release()
-            return False  # for a thread that may wait
+            return False  # left to a thread that may wait
         except StoreError as error:
             self._state.appending.release()
             raise self._state.fail(f"an append failed: {error}") from error
@@ -107,14 +107,14 @@ class Appending:
             self._state.appending.release()
 
     def _open_store(self) -> Store:
-        assert self._state.store is not None  # closing it needs the lock that is held here
+        assert self._state.store is not None  # closing it needs the lock held here
         return self._state.store
 
     def _write(self, blocks: Sequence[Block], *, make_buckets: bool = True) -> _Written:
-        """Nothing is noted before all is known to be storable: a bucket must have the entries noted for it.
+        """Note entries in buckets only when all are known to be storable: a bucket must have the entries noted for it.
 
-        Raises: _NoBucketError, if one is missing and must not be made; JournalUnavailable, which says ``unwritten``
-        where that is certain.
+        Raises: _NoBucketError, if one is missing and must not be created; JournalUnavailable, with ``unwritten`` set if
+            that is certain.
         """
         store = self._state.writable()
 
@@ -122,7 +122,7 @@ class Appending:
             bucket = self._bucket(store, retention, serial_ms(serial), make_buckets)
             return bucket, bucket.family, bucket.first_serial, bucket.end_serial, bucket.channels
 
-        # With the first entries after a mark, or nobody could tell after a crash how old they are.
+        # With the first entries after a mark; otherwise their age would be unknown after a crash.
         marks, version = self._state.timeline_rows()
         self._state.table.end_those_full(self._state.head)
         try:
@@ -141,7 +141,7 @@ class Appending:
         return _Written(found.newest, refused)
 
     def _show(self, written: _Written) -> Refused:
-        self._state.head = written.newest  # from here on readers see it
+        self._state.head = written.newest  # from here on readers see the entries
         return written.refused
 
     def _bucket(self, store: Store, retention: str, at_ms: int, make: bool) -> Bucket:

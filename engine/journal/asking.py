@@ -25,8 +25,8 @@ def feed(state: JournalState, channel: str, taker: Taker) -> bool:
                 return state.reader().feed(channel, taker)
             except BucketGoneError:
                 if taker.cursor != begin:
-                    return True  # going on would put what follows behind a hole
-                # else begin anew: the table, taken again, no longer has the bucket
+                    return True  # going on would leave a hole before the next entries
+                # otherwise begin anew: the table, taken again, no longer has the bucket
 
 
 def feed_back(state: JournalState, channel: str, taker: Taker) -> bool:
@@ -71,8 +71,8 @@ def last_serial(state: JournalState, channel: str) -> int:
 
 
 def continuous(state: JournalState, channel: str, retention: str, cursor: int) -> bool:
-    # The last serial first, or an entry appended meanwhile would look like one that is missing; entries
-    # before floors, for a bucket leaves the table only after they have risen.
+    # Read the last serial first: an entry appended meanwhile would otherwise look like a missing one. Read entries
+    # before floors: a bucket leaves the table only after the floors have risen.
     last, vouches = _last_known(state, channel)
     first = first_after(state, channel, cursor)
     if first is not None:
@@ -83,19 +83,19 @@ def continuous(state: JournalState, channel: str, retention: str, cursor: int) -
 
 
 def _last_known(state: JournalState, channel: str) -> tuple[int, bool]:
-    """See ``last_serial``; and whether nothing can have followed it unnoticed."""
+    """See ``last_serial``; and whether it is certain that no entry followed it."""
     held = last(state, channel)
     if held is not None and held.serial > state.meta.base:
         return held.serial, True
     with state.gate:
-        silent, store = state.silent, state.reader().store  # after ``held``: it is remembered before it goes
+        silent, store = state.silent, state.reader().store  # after ``held``: remembering precedes dropping
         try:
             remembered = silent.find(store, channel)
         except StoreError as error:
             raise unreadable(channel, error) from error
     known = max(held.serial if held else 0, remembered[0] if remembered else 0)
     if 0 < known <= state.meta.base:
-        # From before a change of classes: a later one, of another class, may have been forgotten earlier.
+        # From before a change of classes: a later entry, of another class, may have been forgotten earlier.
         known = max(known, silent.forgotten)
     vouches = remembered is None or remembered[1] in state.meta.synced or remembered[1] in state.meta.written
     return known, vouches

@@ -1,4 +1,4 @@
-"""A block: the entries that one append adds to one channel, as a key and a value. ``ext.disk.block`` draws the bytes.
+"""A block: the entries that one append adds to one channel, as a key and a value. ``ext.disk.block`` writes the bytes.
 
 channel key, NUL, first serial  ->  entries       damage is reported with the name of the channel"""
 
@@ -14,7 +14,7 @@ SERIAL_BYTES = 8
 
 
 def channel_prefix(channel: str) -> bytes:
-    """The bytes with which the keys of this channel begin, and no others.
+    """The prefix of exactly this channel's keys.
 
     Raises: ValueError, if the channel key contains NUL or is not UTF-8.
     """

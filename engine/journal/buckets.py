@@ -31,7 +31,7 @@ INDEX_ENTRIES = 1_000_000
 
 
 def retention_ms(retention: str, window_ms: int) -> int:
-    """How long a class is held. Raises: ValueError, for no such class."""
+    """How long a class is held. Raises: ValueError, for an unknown class."""
     if retention == WINDOW:
         return window_ms
     hours = int(retention[1:]) if retention[:1] == "p" and retention[1:].isdecimal() else 0
@@ -52,7 +52,7 @@ class Bucket:
     start_ms: int
     end_ms: int
     channels: set[str] | None = field(default_factory=set)
-    family: str = ""  # its name, which stays as it is when the bucket ends sooner
+    family: str = ""  # its name, which does not change when the bucket ends sooner
 
     def __post_init__(self) -> None:
         self.family = self.family or f"{self.retention}-{self.start_ms:015d}-{self.end_ms:015d}"
@@ -161,7 +161,7 @@ class BucketTable:
         self.indexed -= len(bucket.channels or ())
 
     def note(self, bucket: Bucket, channel: str) -> None:
-        """The channel has entries in the bucket, from now on."""
+        """Record that the channel has entries in the bucket."""
         channels = bucket.channels
         if channels is None or channel in channels:
             return
@@ -173,19 +173,20 @@ class BucketTable:
         self.indexed += 1
 
     def adopt(self, bucket: Bucket, channels: set[str] | None) -> None:
-        """The channels of a bucket of an earlier life; None: unknown."""
+        """Set the channels of a bucket from an earlier life; None: unknown."""
         bucket.channels = channels
         self.indexed += len(channels or ())
 
     def discard(self, bucket: Bucket, app_prefix: str) -> None:
-        """Every channel of the app has gone from the bucket."""
+        """All channels of the app have been removed from the bucket."""
         if bucket.channels is not None:
             kept = {channel for channel in bucket.channels if not channel.startswith(app_prefix)}
             self.indexed -= len(bucket.channels) - len(kept)
             bucket.channels = kept
 
     def expired(self, now_ms: int, head: int) -> list[Bucket]:
-        """The buckets in which every entry is past its retention, at this steady time. ``head``: the newest of any."""
+        """The buckets in which every entry is past its retention, at this steady time. ``head``: the newest serial in
+        any."""
         return [
             bucket
             for buckets in self.classes()
@@ -194,6 +195,6 @@ class BucketTable:
         ]
 
     def _all_by(self, bucket: Bucket, head: int) -> int:
-        """By this steady time all its serials had been issued: later ones are above the existing marks."""
+        """The steady time by which all its serials were issued: later ones are above the existing marks."""
         mark_ms = self._timeline.cut(bucket.start_ms, 0, serial_ms(head))
         return self._timeline.all_by(min(bucket.end_ms, mark_ms))

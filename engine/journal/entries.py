@@ -20,7 +20,7 @@ def after(archive: Archive, channel: str, cursor: int, *, limit: int, budget: in
     while True:
         page = EntriesAfter(cursor, limit, budget, until=archive.head())
         if not archive.feed(channel, page) or page.full:
-            return page.entries  # else there is a hole behind it now, because its entries were dropped, too: read again
+            return page.entries  # otherwise its entries were dropped too, which leaves a hole behind it: read again
 
 
 def before(archive: Archive, channel: str, cursor: int, *, limit: int, budget: int) -> list[Stored]:
@@ -32,7 +32,7 @@ def before(archive: Archive, channel: str, cursor: int, *, limit: int, budget: i
 
 
 class _EntryTaker:
-    """``entries`` are those taken, until a block has more than the page can hold."""
+    """``entries``: those taken so far; ends when a block exceeds the page."""
 
     __slots__ = ("_budget", "_limit", "cursor", "entries", "full")
 
@@ -46,7 +46,7 @@ class _EntryTaker:
         self._budget = budget
 
     def _take(self, entries: list[Stored]) -> bool:
-        """True: there is room for more."""
+        """True: more entries fit."""
         self.full = not self._fit(entries)
         return not self.full
 
@@ -67,7 +67,7 @@ class _EntryTaker:
 
 
 class EntriesAfter(_EntryTaker):
-    """Of the entries after ``cursor``, up to and including ``until``."""
+    """The entries after ``cursor``, up to and including ``until``."""
 
     __slots__ = ("_until",)
 
@@ -76,7 +76,7 @@ class EntriesAfter(_EntryTaker):
         self._until = until
 
     def take_block(self, key: bytes, value: bytes) -> bool:
-        """Go on with the next block. True: there is room for more. Raises: ValueError, if it is damaged."""
+        """Take the next block. True: more entries fit. Raises: ValueError, if it is damaged."""
         entries, cursor, until = decode(key, value, Stored), self.cursor, self._until
         if entries[0].serial <= cursor or entries[-1].serial > until:
             entries = [entry for entry in entries if cursor < entry.serial <= until]
@@ -86,12 +86,12 @@ class EntriesAfter(_EntryTaker):
 
 
 class EntriesBack(_EntryTaker):
-    """Of the entries up to ``cursor``, newest first."""
+    """The entries up to ``cursor``, newest first."""
 
     __slots__ = ()
 
     def take_block(self, key: bytes, value: bytes) -> bool:
-        """Go on with the block before. True: there is room for more. Raises: ValueError, if it is damaged."""
+        """Take the previous block. True: more entries fit. Raises: ValueError, if it is damaged."""
         entries, cursor = decode(key, value, Stored), self.cursor
         entries.reverse()
         if entries[0].serial > cursor:

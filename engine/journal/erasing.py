@@ -15,7 +15,7 @@ def forget(state: JournalState, app_prefix: str) -> None:
     begin = app_prefix.encode("utf-8")
     if not begin:
         raise ValueError("an empty prefix would drop every app")
-    end = begin[:-1] + bytes((begin[-1] + 1,))  # UTF-8 never has a byte 255
+    end = begin[:-1] + bytes((begin[-1] + 1,))  # UTF-8 never contains byte 255
     with state.appending, state.building:
         store = state.writable()
         try:
@@ -61,7 +61,7 @@ def _without(state: JournalState, store: Store, prefix: bytes, serial: int, doom
         if not kept or kept[0][0] != entries[0].serial:
             yield bucket.family, key, None
         if not kept:
-            # An older bucket may have been dropped without a note of this channel, which had this block.
+            # An older bucket may have been dropped without remembering this channel, because this one had the block.
             yield from state.silent.named(store, prefix[:-1], entries[0].previous, entries[0].series)
         if kept:
             channel = prefix[:-1].decode("utf-8")

@@ -2,8 +2,8 @@
 
     silent channels are remembered -> floors rise, synced -> readers lose the buckets -> these are dropped
 
-Buckets for future entries are made ahead of time, because an append would have to wait for that. Times are steady ones,
-which setting the wall clock does not move (engine/timeline.py)."""
+Buckets for future entries are created ahead of time, because an append would have to wait for that. Times are steady,
+so setting the wall clock does not move them (engine/timeline.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ext.text.serial import first_serial, serial_ms
 
 
 def maintain(state: JournalState, now_ms: int, noted: bytes = b"") -> None:
-    """Also syncs written entries, so that a power cut costs that log a second, not all its logs."""
+    """Also syncs written entries, so that a power cut costs that log one second of entries, not all of them."""
     try:
         _note_clock(state, noted)
         with state.building:
@@ -30,7 +30,7 @@ def maintain(state: JournalState, now_ms: int, noted: bytes = b"") -> None:
             expected = state.timeline.expected(now_ms)
             for retention in sorted(state.retentions):
                 if expected is None:
-                    break  # serials creep, and nobody knows when a bucket will be full
+                    break  # serials creep, so the time when a bucket is full is unknown
                 ahead = expected + bucket_length_ms(retention, state.window_ms)
                 for at_ms in (expected, ahead):
                     if first_serial(at_ms) > state.head and state.table.find(retention, at_ms) is None:
@@ -38,7 +38,7 @@ def maintain(state: JournalState, now_ms: int, noted: bytes = b"") -> None:
         expired = _take_expired(state, now_ms)
         for family in expired:
             with state.building:  # one at a time: an append may have to create one
-                if state.store is store:  # else it was reopened meanwhile, and has them again
+                if state.store is store:  # otherwise it was reopened meanwhile, and has them again
                     store.drop(family)
         store.trim_log()
         oldest = min((bucket.start_ms for bucket in state.table), default=serial_ms(state.head))
@@ -66,14 +66,14 @@ def _note_clock(state: JournalState, noted: bytes) -> None:
 def _take_expired(state: JournalState, now_ms: int) -> list[str]:
     """Remember silent channels and raise the floors, durably; only then take the buckets from readers.
 
-    Data read without the lock is written only if nothing has changed meanwhile; else it is left
-    for the next time. Rows written early do no harm: an entry that is held comes before one remembered.
+    Data read without the lock is written only if nothing has changed meanwhile; otherwise it is left for the next time.
+    Rows written early do no harm: a held entry takes precedence over a remembered one.
     """
     head, blind = state.head, False
     expired = state.table.expired(now_ms, head)
     seen, found = _seen(state, expired), list[tuple[bytes, bytes]]()
     if seen[2] not in (0, head):
-        return []  # one of them has grown just now
+        return []  # one of them has just grown
     for bucket in expired:
         limit = min(bucket.end_serial - 1, state.head)
         with state.gate:
@@ -97,7 +97,7 @@ def _take_expired(state: JournalState, now_ms: int) -> list[str]:
                 return []
             floors = dict(state.meta.floors)
             for bucket in expired:
-                # Serials beyond the head are still to be issued, even after the clock has stepped back.
+                # Serials beyond the head are still to be issued, even after the clock was set back.
                 dropped_to = min(bucket.end_serial - 1, state.head)
                 floors[bucket.retention] = max(floors.get(bucket.retention, 0), dropped_to)
             if expired or spent:
@@ -134,5 +134,5 @@ def _remember(
 
 def _seen(state: JournalState, expired: list[Bucket]) -> tuple[BucketTable, int, int]:
     """While this is unchanged, the data read from expired buckets is current."""
-    may_grow = any(bucket.end_serial > state.head for bucket in expired)  # after the clock has stepped back
+    may_grow = any(bucket.end_serial > state.head for bucket in expired)  # after the clock was set back
     return state.table, state.changes, state.head if may_grow else 0

@@ -2,7 +2,7 @@
 
     unavailable   the disk, a descriptor: the same read is retried from time to time, until it succeeds
     damaged       stored data of one channel stays damaged: it counts until no read has met it for a while
-    hung          it neither fails nor ends: ``oldest`` is the read that began first, for one who looks at it twice
+    hung          it neither fails nor ends: ``oldest`` is the read that began first; a caller compares two looks at it
 
 Of failed ones, the newest is kept. Reads fail in any thread; each step here is one assignment."""
 
@@ -19,7 +19,7 @@ DAMAGED = "stored data of a channel is damaged"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FailedRead:
-    """``reason`` names no channel, because anybody may see it. ``again``: retries the read; None: it is damaged."""
+    """``reason`` names no channel, because it is public. ``again``: retries the read; None: the data is damaged."""
 
     reason: str
     again: Callable[[], object] | None
@@ -34,7 +34,7 @@ class Failing:
 
     @property
     def oldest(self) -> object | None:
-        """What stands for the read that began first, of those that have not ended."""
+        """A token for the oldest read under way."""
         while True:
             try:
                 return next(iter(self._under_way), None)
@@ -67,7 +67,7 @@ class Failing:
         except JournalUnavailable:
             return
         except JournalCorrupted:
-            pass  # it can be read, and is damaged: that counts once more when somebody asks for it
+            pass  # readable but damaged: it counts again at the next read
         self.end(failed)
 
     def end(self, failed: FailedRead) -> None:

@@ -1,11 +1,11 @@
 """Records which life of the server issued which serial, and so whether a cursor is valid here.
 
-    serials   0 ... head | ... head | ... head | ...        the head as it was when the next life began
+    serials   0 ... head | ... head | ... head | ...        the head at the time when the next life began
     lives       oldest   |  another |  another | this one   each has a random name, the series of its serials
 
-A life begins with each start of the server on the data directory, and its name is on the disk before anything is
-issued. So a restored copy of the directory, or one beside the original, knows the lives up to the copy, and of the last
-one only the serials up to the copy. A later serial has the name of a life that is unknown here, or lies where this
+A life begins with each start of the server on the data directory, and its name is on the disk before it issues
+anything. So a restored copy of the directory, or one beside the original, knows the lives up to the copy, and of the
+last one only the serials up to the copy. A later serial has the name of a life that is unknown here, or lies where this
 directory has another life.
 
 A life that issued nothing leaves no name behind, so repeated starts do not use up the names."""
@@ -55,7 +55,7 @@ class Lives:
     def followed(self, head: int, series: str) -> Lives:
         """These lives and one more, which begins after ``head``, the newest serial issued by now."""
         names, ends = self._names, self._ends
-        if ends and ends[-1] == head:  # the first is never left out: 0 is a position of its own
+        if ends and ends[-1] == head:  # the first is always kept: 0 is a position of its own
             names, ends = names[:-1], ends[:-1]
         names, ends = (*names, series), (*ends, head)
         most = limits.LIVES_KEPT

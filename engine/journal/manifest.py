@@ -1,6 +1,6 @@
 """Reads RocksDB's MANIFEST without RocksDB, which takes damage at its end for a tear, and opens the older state.
 
-    manifest   records as in a log (``wal``); each, put together, is an edit: fields, each a number and its contents
+    manifest   records as in a log (``wal``); each, reassembled, is an edit: fields, each a number and its contents
     flushed    the newest sequence of the default family that is in a table. Each append ends with a row of this family,
                so a log that was removed because it is obsolete ends at or before it
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from engine.journal.wal import BLOCK, FIRST, FULL, HEAD, KNOWN_TYPES, LAST, heads_that_fit, intact
 
 CHECKED_BYTES = 256 * 1024  # at the end; RocksDB itself detects damage before that
-SAFE_TO_IGNORE = 1 << 13  # a field with it is a length and as many bytes
+SAFE_TO_IGNORE = 1 << 13  # a field with this bit is a length and as many bytes
 
 FAMILY, CURSOR, NEW_FILE = 200, 5, 103
-_NUMBERS = {2: 1, 3: 1, 4: 1, 9: 1, 10: 1, 202: 0, 203: 1, 300: 1, 6: 2}  # fields of so many numbers
+_NUMBERS = {2: 1, 3: 1, 4: 1, 9: 1, 10: 1, 202: 0, 203: 1, 300: 1, 6: 2}  # fields with that many numbers
 _TEXTS = frozenset((1, 201))
 
 
@@ -25,7 +25,7 @@ _TEXTS = frozenset((1, 201))
 class Manifest:
     problem: str | None
     end: int  # of the last whole record
-    flushed: int | None  # None: not known
+    flushed: int | None  # None: unknown
 
 
 class _ManifestReader:
@@ -54,7 +54,7 @@ class _ManifestReader:
 
 
 def examine(data: bytes) -> Manifest:
-    """Its records up to their end, or a tear, and the contents of its edits."""
+    """The records up to the end or a tear, and the contents of the edits."""
     at, starts = 0, list[int]()
     while True:
         if BLOCK - at % BLOCK < HEAD.size:
@@ -108,7 +108,7 @@ def _flushed(data: bytes, starts: list[int]) -> int | None:
                         reader.number()
                 else:
                     return None
-            if family == 0:  # which no edit names
+            if family == 0:  # edits do not name it
                 flushed = max(flushed, newest)
     except IndexError:
         return None
@@ -122,6 +122,6 @@ def _newest_in_file(reader: _ManifestReader) -> int:
     reader.skip()
     reader.number()  # first sequence
     newest = reader.number()
-    while reader.number() != 1:  # what else there is to say about it
+    while reader.number() != 1:  # optional fields
         reader.skip()
     return newest

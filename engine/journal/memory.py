@@ -1,6 +1,6 @@
 """A journal that holds nothing, for a server whose namespaces all have durability ``memory``.
 
-    head, forgotten_floor    the newest serial it was given: earlier entries are in rings, or nowhere
+    head, forgotten_floor    the newest serial it was given: earlier entries are in rings, or dropped
 
 Only a cursor at the head is continuous here; the ring answers for the entries that it has."""
 
@@ -14,14 +14,14 @@ from engine.journal.lives import Lives, new_series
 from engine.journal.port import NONE_REFUSED, Block, Refused, Taker
 from engine.timeline import Timeline
 
-LONGEST_WINDOW_MS = 3 * 86_400_000  # longer than settings let message ids and rings be kept
+LONGEST_WINDOW_MS = 3 * 86_400_000  # longer than settings allow for message ids and rings
 
 
 class MemoryJournal:
     """See ``engine.journal.port.Journal``. A new series with every start, so no cursor outlives one."""
 
     def __init__(self) -> None:
-        self.failing = Failing()  # nothing here does
+        self.failing = Failing()  # never used here
         self._lives = Lives([new_series()])
         self.timeline = Timeline()
         self.clock_noted: bytes | None = None
@@ -98,7 +98,7 @@ class MemoryJournal:
         kept = {
             key: value for key, value in self._notes.items() if not any(begin <= key < end for begin, end in forget)
         }
-        self._notes = kept | dict(rows)  # replaced, never changed: others may be reading it
+        self._notes = kept | dict(rows)  # replaced, never changed: another thread may be reading it
 
     def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
         found = sorted((item for item in self._notes.items() if begin <= item[0] < end), reverse=backwards)

@@ -57,7 +57,7 @@ def clock_row(content: bytes) -> Row:
 
 
 def notes(store: Store, begin: bytes, end: bytes, limit: int, *, backwards: bool) -> list[tuple[bytes, bytes]]:
-    """Those with begin <= key < end. Raises: JournalUnavailable, if they cannot be read."""
+    """The notes with begin <= key < end. Raises: JournalUnavailable, if they cannot be read."""
     first, past = NOTES + begin, NOTES + end
     found: list[tuple[bytes, bytes]] = []
     try:
@@ -113,7 +113,7 @@ class Meta:
             self.base = self._number(b"base")
             self.floors = self._read_floors()
             if store.get(META, b"forgotten") is None:
-                # Written before the silent were remembered: whatever has been dropped so far is forgotten.
+                # Written by a version that did not remember silent channels: all dropped entries count as forgotten.
                 self.forgotten = max(self.floors.values(), default=0)
                 rows.append(forgotten_row(self.forgotten))
             else:
@@ -128,8 +128,8 @@ class Meta:
                     self._lives(b"written").followed(self.head, new_series()) if whole else Lives([new_series()])
                 )
             if store.get(META, b"layout") != layout.encode():
-                # A channel may have moved to another class: what its old class dropped is not in the new
-                # one's floor. From here on only the chain of its entries, or a newer cursor, proves anything.
+                # A channel may have moved to another class: the floor of the new class does not cover entries dropped
+                # in the old one. From here on only the chain of its entries, or a newer cursor, proves anything.
                 self.base = self.head
                 rows.append((META, b"base", number(self.base)))
         if begun is None:
@@ -153,7 +153,8 @@ class Meta:
         return floors
 
     def _lives(self, key: bytes) -> Lives:
-        """The lives of a log. If an older server has run since, or always, everything belongs to its one life."""
+        """The lives of a log. If only an older server has run, or one has run since, everything belongs to its one
+        life."""
         last, value = self._text(key), self._store.get(META, LIVES + key)
         try:
             lives = Lives([last]) if value is None else Lives.decode(value)

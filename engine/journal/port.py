@@ -1,15 +1,15 @@
 """The ports of a journal: the engine's interface to a durable log of all channels of a partition.
 
     AppendLog   the home writes blocks, each with an outcome, and expires them
-    Archive     stored entries as raw blocks, for code that makes frames or entries of them, or looks for ids
+    Archive     stored entries as raw blocks, for code that makes frames or entries of them, or searches for ids
     Notes       small facts beside the log
 
 Is everything after a cursor still held? Two facts decide, and ``continuous`` combines them exactly:
 
     first = the first held entry after the cursor
-    1. 0 < first.previous <= cursor < first.serial: nothing was ever between them
+    1. 0 < first.previous <= cursor < first.serial: there was never an entry between them
     2. nothing is after the cursor, but an entry at or before it is held: later ones would be too; or
-       the serial of the newest one that was dropped is remembered, and is at or before the cursor; or
+       the serial of the newest dropped entry is remembered, and is at or before the cursor; or
        none is held or remembered, and ``cursor >= forgotten_floor(retention)``
     3. otherwise (first.previous == 0, which only says that nothing was held when it was written):
        only a cursor at or after the floor of its class proves it, because only older entries were dropped
@@ -49,7 +49,7 @@ class Block(NamedTuple):
     entries: Sequence[tuple[int, int, bytes]] | Kept
 
 
-RawBlock = tuple[bytes, bytes]  # key and value, as engine/journal/block.py draws them
+RawBlock = tuple[bytes, bytes]  # key and value, as in engine/journal/block.py
 
 
 class Taker(Protocol):
@@ -57,14 +57,14 @@ class Taker(Protocol):
 
     @property
     def cursor(self) -> int:
-        """The wanted entries are after it; or, going back, at and before it. It moves on with the entries taken."""
+        """The wanted entries are after it; or, going back, at and before it. It moves with the entries taken."""
 
     def take_block(self, key: bytes, value: bytes) -> bool:
-        """Take one more. True: more is wanted. Raises: ValueError, if it is damaged."""
+        """Take one more block. True: more are wanted. Raises: ValueError, if it is damaged."""
 
 
 Refused = Mapping[str, PubSubError]
-"""Of an append: the channels whose block can never be stored, and why."""
+"""The channels whose block an append can never store, and why."""
 NONE_REFUSED: Refused = MappingProxyType({})
 
 
@@ -77,11 +77,11 @@ class AppendLog(Protocol):
         acknowledged entries of it may be missing."""
 
     def series_for(self, synced: bool) -> str:
-        """The series that a block appended this way has to carry: that of the present life."""
+        """The series for a block appended with this durability: that of the present life."""
 
     def head(self) -> int:
-        """No serial at or below this one may be issued again; survives every retention. An issued position
-        is never beyond it: the next life does not recognize serials beyond it as issued by this one."""
+        """No serial at or below this one may be issued again; survives every retention. An issued position is never
+        beyond it: the next life does not recognise serials beyond it as issued by this one."""
 
     def raise_head(self, serial: int) -> None:
         """Everything up to this serial has been issued, or never will be; some of it is not stored here.
@@ -96,48 +96,49 @@ class AppendLog(Protocol):
         """The last note of ``maintain``, as of the opening."""
 
     def relayout(self, layout: str) -> None:
-        """Namespaces have other classes from now on, or may have: dropped entries of a channel's old class are in no
-        floor of its new one, so all floors rise to the head. Synced. As at an opening with another layout."""
+        """Namespaces have, or may have, other classes from now on: the floor of a channel's new class does not cover
+        entries dropped in its old class, so all floors rise to the head. Synced. Same effect as opening with another
+        layout."""
 
     def append(self, blocks: Sequence[Block], *, synced: bool) -> Refused:
         """Append all blocks or none, except those that are refused by themselves. When it returns they survive a
         power cut (synced) or a kill -9 (not)."""
 
     def begin(self, blocks: Sequence[Block], *, synced: bool, wake_fd: int) -> bool:
-        """The first half of ``append``, which does not wait for the disk: ``wake_fd`` (an eventfd) is written to when
-        ``end`` will not have to wait either. Nothing else may be written in between.
+        """The first half of ``append``, which does not wait for the disk: ``wake_fd`` (an eventfd) is written when
+        ``end`` will not have to wait either. Write nothing else in between.
 
-        Returns: False, if it can't be done this way just now; nothing has happened then. Raises: as ``append``.
+        Returns: False, if this is not possible at the moment; nothing has happened then. Raises: as ``append``.
         """
 
     @property
     def ended(self) -> bool:
-        """The append that was begun can be ended without waiting."""
+        """The append under way can be ended without waiting."""
 
     def wait(self) -> None:
-        """Wait until it can be ended; for another thread than that of ``begin``."""
+        """Wait until it can be ended; call it from another thread than ``begin``."""
 
     def end(self) -> Refused:
-        """The second half, after which it is visible. Returns, and raises: as ``append``."""
+        """The second half, after which the entries are visible. Returns and raises: as ``append``."""
 
     def holds(self, channel: str, serial: int) -> bool:
-        """Is this very entry held? Asked after ``recover`` about entries in doubt."""
+        """Is exactly this entry held? Used after ``recover`` for entries in doubt."""
 
     def erase(self, channel: str, serials: Sequence[int]) -> None:
         """Remove entries of a refused append that ``recover`` found persisted."""
 
     def forget(self, app_prefix: str) -> None:
-        """Drop all data of the channels whose key begins with this."""
+        """Drop all data of the channels whose key begins with this prefix."""
 
     def recover(self) -> None:
-        """After a failed append nothing is known: reopen from what the disk has."""
+        """After a failed append the state is unknown: reopen from the disk."""
 
     def maintain(self, now_ms: int, noted: bytes = b"") -> None:
-        """Drop entries past their retention at this steady time, create the next buckets ahead of it, and note what the
-        clocks say, if that is given; every second or so."""
+        """Drop entries past their retention at this steady time, create the next buckets ahead of it, and store the
+        clocks' note, if given; called every second or so."""
 
     def close(self) -> None:
-        """Flush, and leave the mark that nothing was lost. The journal is of no use afterwards."""
+        """Flush, and leave the mark that nothing was lost. The journal is unusable afterwards."""
 
 
 class Archive(Protocol):
@@ -146,24 +147,24 @@ class Archive(Protocol):
     Every method may raise JournalCorrupted, for that channel only."""
 
     failing: Failing
-    """Whether reads fail, for monitoring; the caller of each failed read is told in any case."""
+    """Tracks failing reads, for monitoring; the caller of each failed read gets an error in any case."""
 
     def head(self) -> int:
         """Nothing beyond this serial is visible yet."""
 
     def feed(self, channel: str, taker: Taker) -> bool:
-        """Hand it the blocks that have entries after its cursor, ascending, until it wants no more: the first may have
-        others before them. None is missing among them: if retention drops some meanwhile, those before were the last.
+        """Pass it the blocks with entries after its cursor, ascending, until it wants no more; the first may also have
+        earlier entries. There is no gap between them: if retention drops some meanwhile, the pass ends before those.
 
         Returns: True, if there may be more.
         """
 
     def feed_back(self, channel: str, taker: Taker) -> bool:
-        """The same of those that have entries up to its cursor, descending; the first may have others after it."""
+        """The same with entries up to its cursor, descending; the first block may also have later ones."""
 
     def last_serial(self, channel: str) -> int:
-        """The serial of the newest entry held; or else of the newest one that was dropped, as long as it is
-        remembered; or else 0: then everything after ``forgotten_floor`` is known. Never too small."""
+        """The serial of the newest entry held; or else of the newest one that was dropped, as long as it is remembered;
+        or else 0: then everything after ``forgotten_floor`` is known. Never too small."""
 
     def forgotten_floor(self, retention: str) -> int:
         """The smallest cursor after which a channel of this class whose ``last_serial`` is 0 had no entry.
@@ -177,8 +178,8 @@ class Notes(Protocol):
     """Small facts beside the log."""
 
     def note(self, rows: Mapping[bytes, bytes], forget: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Keep small facts by key, all or none, beside the log; and drop those of some ranges (first, end). Not synced:
-        a power cut may take the newest, and with them the next append's sync makes them safe."""
+        """Store small facts by key, all or none, beside the log; and drop those in some ranges (first, end). Not
+        synced: a power cut may lose the newest, until the next append's sync makes them safe."""
 
     def noted(self, begin: bytes, end: bytes, *, limit: int, backwards: bool = False) -> list[tuple[bytes, bytes]]:
         """Facts with begin <= key < end in the order of their keys, or the last ones first; at most ``limit``."""

@@ -23,7 +23,7 @@ from engine.journal.store import RowIterator, Store, StoreError
 
 
 class BucketGoneError(Exception):
-    """Retention dropped a bucket in the middle of a read: to skip it could make a hole in a page."""
+    """Retention dropped a bucket in the middle of a read: skipping it could make a hole in a page."""
 
 
 _by_serial = attrgetter("serial")
@@ -35,9 +35,9 @@ class BlockReader:
     table: BucketTable
 
     def feed(self, channel: str, taker: Taker) -> bool:
-        """See ``engine.journal.port.Archive``. Raises: BucketGoneError; it can be begun anew."""
+        """See ``engine.journal.port.Archive``. Raises: BucketGoneError; then the read can begin anew."""
         cursor, classes = taker.cursor, self.table.classes()
-        if len(classes) == 1:  # mostly
+        if len(classes) == 1:  # the usual case
             return _hand_on(self._rows_after(channel, classes[0], cursor), taker)
         found = _non_empty([self._rows_after(channel, buckets, cursor) for buckets in classes])
         if len(found) == 1:
@@ -108,7 +108,7 @@ def _hand_on(rows: Iterable[RawBlock], taker: Taker) -> bool:
 
 
 def _non_empty(streams: list[Iterator[RawBlock]]) -> list[Iterable[RawBlock]]:
-    """Nearly always none or one."""
+    """Usually returns none or one."""
     found: list[Iterable[RawBlock]] = []
     for stream in streams:
         first = next(stream, None)
@@ -118,13 +118,13 @@ def _non_empty(streams: list[Iterator[RawBlock]]) -> list[Iterable[RawBlock]]:
 
 
 def _alone(channel: str, entries: Iterable[Stored]) -> Iterator[RawBlock]:
-    """Each as a block of its own."""
+    """Each entry as a block of its own."""
     for entry in entries:
         yield from encode(channel, entry.series, [(entry.serial, entry.previous, entry.record)], 0)
 
 
 def check(channel: str, rows: RowIterator) -> None:
-    """An iterator also ends where it cannot read on: that is not the end of the channel."""
+    """An iterator also ends on a read error, which must not look like the end of the channel."""
     try:
         rows.status()
     except Exception as error:
@@ -149,8 +149,8 @@ def channels_of(store: Store, family: str, room: int) -> set[str] | None:
                 return None
             channel = rows.key()[: -SERIAL_BYTES - 1]
             channels.add(channel.decode("utf-8"))
-            rows.seek(channel + b"\1")  # past every key of this channel: they go on with a NUL
+            rows.seek(channel + b"\1")  # past every key of this channel, which continue with a NUL
         rows.status()
     except Exception:
-        return None  # damage is reported to readers of its channel, not to others
+        return None  # readers of the damaged channel get the error, others do not
     return channels

@@ -20,13 +20,13 @@ from engine.journal.state import JournalState
 from engine.journal.store import META, MIB, Store, StoreError
 from engine.journal.witness import NAME
 
-# Reopening writes: a manifest, options, what the logs had as tables. Below this nothing is closed, for
-# what is open can at least be read.
+# Reopening writes: a manifest, options, tables with the contents of the logs. With less free space nothing is closed,
+# because an open database can at least be read.
 REOPEN_SPARE_BYTES = 32 * MIB
 
 
 def open_journal(state: JournalState, begun: Meta | None = None) -> None:
-    """``begun``: metadata of this life of the server, which has had the journal open before.
+    """``begun``: metadata of this life of the server, if it has had the journal open before.
 
     Raises: JournalUnavailable, with RocksDB's text and advice for the operator."""
     store: Store | None = None
@@ -77,7 +77,7 @@ def recover(state: JournalState) -> None:
                 try:
                     store.close()
                 except StoreError as error:
-                    state.failed = f"could not flush: {error}"  # the log has what the tables miss
+                    state.failed = f"could not flush: {error}"  # the log has the rows that the tables lack
         open_journal(state, state.meta)
         state.failed = None
 
@@ -95,7 +95,7 @@ def relayout(state: JournalState, layout: str) -> None:
 
 
 def close(state: JournalState) -> None:
-    """Raises: JournalUnavailable, if the mark could not be left; it is closed in any case."""
+    """Raises: JournalUnavailable, if the mark could not be left; the journal is closed in any case."""
     with state.appending, state.building, state.gate.closed():
         store, state.store, state.closed = state.store, None, True
         if store is None:
@@ -115,7 +115,7 @@ def _check_room(state: JournalState) -> None:
     try:
         logs = sum(log.stat().st_size for log in state.path.glob("*.log"))
         free = disk_usage(state.path).free
-    except OSError as error:  # no descriptor is left, or the disk does not even answer that: later, perhaps
+    except OSError as error:  # no descriptor is left, or the disk does not respond: a later attempt may work
         told = f"{state.failed}; and {state.path.name} cannot be inspected: {error.strerror}"
         raise JournalUnavailable(told) from error
     needed = logs + REOPEN_SPARE_BYTES

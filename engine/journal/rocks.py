@@ -1,10 +1,10 @@
 """The journal on RocksDB in this process, composed of its parts.
 
-    reopening    open, recover, close            appending   blocks are written, synced, shown
-    asking       blocks, and are they complete?  expiring    retention; buckets made ahead of time
+    reopening    open, recover, close            appending   write, sync and show blocks
+    asking       blocks, and their completeness  expiring    retention; buckets created ahead of time
     erasing      remove entries                  meta        notes, floors, series
 
-What they share, and under which lock, is in ``state.JournalState``."""
+``state.JournalState`` holds the shared state, and its locks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from engine.journal.store import META, MIB, RocksStore, Store, StoreError
 from engine.timeline import Timeline
 
 WINDOW_MS = 120_000
-AGAIN_ENTRIES, AGAIN_BYTES = 4096, MIB  # of a read that has failed, tried once more
+AGAIN_ENTRIES, AGAIN_BYTES = 4096, MIB  # for the retry of a failed read
 
 
 class RocksJournal:
-    """See ``engine.journal.port.Journal`` for what each method promises."""
+    """See ``engine.journal.port.Journal`` for the contract of each method."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class RocksJournal:
         """Open or create.
 
         Args:
-            layout: which namespaces have which class, as text; a changed one raises every floor to the head.
-            index_entries: how many (bucket, channel) pairs are remembered; beyond them it is looked up.
-            silent_channels: how many are remembered beyond their retention.
-            open_store, boot_id: what a test replaces.
-        Raises: JournalUnavailable, with what RocksDB said and what the operator can do.
+            layout: the class of each namespace, as text; a changed layout raises every floor to the head.
+            index_entries: maximum of remembered (bucket, channel) pairs; further ones are looked up.
+            silent_channels: maximum of channels remembered beyond their retention.
+            open_store, boot_id: replaced in tests.
+        Raises: JournalUnavailable, with RocksDB's text and advice for the operator.
         """
         if window_ms < 1:
             raise ValueError(f"the window must be at least 1 ms, got {window_ms}")
@@ -63,7 +63,7 @@ class RocksJournal:
 
     @property
     def series(self) -> str:
-        """Of the present life of the synced log."""
+        """The series of the present life of the synced log."""
         return self._state.meta.synced.series
 
     def lives_for(self, synced: bool) -> Lives:
@@ -129,7 +129,7 @@ class RocksJournal:
             return asking.continuous(self._state, channel, retention, cursor)
 
     def _watched(self, channel: str, cursor: int, *, backwards: bool = False) -> AbstractContextManager[None]:
-        """Around a read. If it fails, as much is read from there from time to time, until that works."""
+        """Wrap a read. If it fails, a read from the same position is retried from time to time, until it works."""
 
         def again() -> None:
             if backwards:

@@ -27,11 +27,11 @@ REMEMBERED_MS = 24 * HOUR_MS
 FAMILIES = 4
 FAMILY_MS = REMEMBERED_MS // FAMILIES  # so at most five are searched, at about 1 us each
 MAX_CHANNELS = 1_000_000  # about 60 bytes each on disk; beyond that the oldest are dropped
-CHUNK = 2_000  # rows of one write: appends wait about 4 ms for it
+CHUNK = 2_000  # rows per write: appends wait about 4 ms for it
 PREFIX = "silent-"
 COUNT_KEY = b"\0"
 LAST_SERIAL = (1 << 64) - 1
-UNKNOWN_SERIES = bytes(8)  # of a serial that only bounds what could not be read
+UNKNOWN_SERIES = bytes(8)  # for a serial that is only a bound for unreadable entries
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Silent:
             self.families += (family,)
 
     def find(self, store: Store, channel: str) -> tuple[int, str] | None:
-        """Serial and series of the newest that is remembered; the series is empty if the serial is a bound only."""
+        """Serial and series of the newest remembered entry; the series is empty if the serial is only a bound."""
         best = b""
         key = channel.encode("utf-8")
         for family in self.families:
@@ -78,7 +78,7 @@ class Silent:
             except StoreError:
                 if family in self.families:
                     raise
-                # Dropped under us, and ``forgotten``, to be read after this, has risen above it.
+                # Dropped during the search; ``forgotten``, read after this, has risen above it.
         if not best:
             return None
         serial, series = best[:SERIAL_BYTES], best[SERIAL_BYTES:]
@@ -106,24 +106,24 @@ class Silent:
                 if before is None:
                     added += 1
         if rows:
-            # Counted also if the write then fails: a count too high only forgets a little early.
+            # Counted even if the write then fails: too high a count only forgets a little early.
             family.count += added
             rows.append((family.name, COUNT_KEY, family.count.to_bytes(8, "big")))
         return rows
 
     def named(self, store: Store, channel: bytes, serial: int, series: str) -> list[Row]:
-        """The row for a channel that a younger bucket was to name, and no longer can; see ``erase``."""
+        """The row for a channel whose younger bucket was to name it, and no longer can; see ``erase``."""
         if not self.families or not serial:
-            return []  # nothing has ever been dropped, or nothing came before
+            return []  # nothing was ever dropped, or no entry came before
         name, value = self.families[-1].name, row_value(serial, series)
         return [(name, channel, max(value, store.get(name, channel) or b""))]
 
     def spent(self, now_ms: int, head: int, *, blind: bool) -> tuple[tuple[Family, ...], int]:
-        """The families past their day, or too many; and what ``forgotten`` is once they are dropped.
+        """The families past their day, or too many; and the value of ``forgotten`` once they are dropped.
 
         Args:
-            blind: channels were dropped that nobody can name. What is remembered of any may now be too
-                old, so all of it has to go.
+            blind: unknown channels were dropped. The remembered serial of any channel may now be too old, so all of
+                them have to go.
         """
         if blind:
             return self.families, max(self.forgotten, self._given_by(now_ms, head))
@@ -142,7 +142,7 @@ class Silent:
         return self.families[:gone], forgotten
 
     def _given_by(self, steady_ms: int, head: int) -> int:
-        """No serial that was issued before this time is greater."""
+        """An upper bound of the serials issued before this time."""
         return min(last_serial_before(self._timeline.newest_by(steady_ms)), head)
 
     def remove(self, families: tuple[Family, ...], forgotten: int) -> None:
@@ -183,11 +183,11 @@ def newest_entries(store: Store, bucket: Bucket, limit: int, channels: Iterable[
             rows.seek_for_prev(block_key(prefix, LAST_SERIAL))
             rows.status()
             if not rows.valid() or not rows.key().startswith(prefix):
-                # Its entries were taken back. Older buckets may have relied on this one to name the channel.
+                # Its entries were erased. Older buckets may have relied on this one to name the channel.
                 yield key, min(max(bucket.first_serial - 1, 0), limit).to_bytes(SERIAL_BYTES, "big") + UNKNOWN_SERIES
                 continue
             entry = decode(rows.key(), rows.value())[-1]
-        except Exception:  # whatever it is: to claim too little would be wrong
+        except Exception:  # for any error: claiming too little would be wrong
             yield key, limit.to_bytes(SERIAL_BYTES, "big") + UNKNOWN_SERIES
         else:
             yield key, row_value(entry.serial, entry.series)

@@ -27,7 +27,7 @@ from ext.text.serial import serial_ms
 
 @dataclass(slots=True, eq=False)
 class JournalState:
-    """Made by ``RocksJournal``; ``open_journal`` gives it what is on disk: store, meta, table, silent, head."""
+    """Made by ``RocksJournal``; ``open_journal`` fills in the state from disk: store, meta, table, silent, head."""
 
     path: Path
     window_ms: int
@@ -43,10 +43,10 @@ class JournalState:
     meta: Meta = field(init=False)
     table: BucketTable = field(init=False)
     silent: Silent = field(init=False)
-    timeline: Timeline = field(default_factory=Timeline)  # read when first opened; from then on its owner's to change
-    timeline_kept: int = 0  # its version that is on disk
+    timeline: Timeline = field(default_factory=Timeline)  # read when first opened; from then on its owner changes it
+    timeline_kept: int = 0  # its version on disk
     opened: bool = False
-    head: int = 0  # what readers see: an append raises it when it has succeeded
+    head: int = 0  # visible to readers up to here: a successful append raises it
     failed: str | None = None
     closed: bool = False
     unsynced: bool = False
@@ -71,14 +71,14 @@ class JournalState:
 
     def timeline_rows(self) -> tuple[list[Row], int]:
         """The rows to write, and the version that they store."""
-        version = self.timeline.version  # first: a change that comes in between is written again
+        version = self.timeline.version  # first: a change in between is written again
         return [] if version == self.timeline_kept else [timeline_row(self.timeline.dump())], version
 
     def unavailable(self) -> JournalUnavailable:
         return JournalUnavailable(self.failed or "it is closed", unwritten=True)
 
     def fail(self, reason: str, *, unwritten: bool = False) -> JournalUnavailable:
-        """From now on nothing is written; the error to raise. ``unwritten``: nor has anything been, of this."""
+        """Stop all writing; returns the error to raise. ``unwritten``: nothing of this request has been written."""
         self.failed = reason
         return JournalUnavailable(reason, unwritten=unwritten)
 
@@ -100,7 +100,7 @@ class JournalState:
         """The caller holds ``building``. Raises: StoreError."""
         bucket = self.table.plan(retention, at_ms, serial_ms(self.meta.floors.get(retention, 0)))
         store.create(bucket.family)
-        # Synced, and before any row goes there: a manifest that has lost a family at its end has RocksDB skip its rows.
+        # Synced before any row goes there: if the manifest loses a family at its end, RocksDB skips the family's rows.
         store.note_families()
         self.table.add(bucket)
         self.retentions.add(retention)

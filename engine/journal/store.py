@@ -34,28 +34,28 @@ from ext.disk.filesync import FileSync
 META = "default"
 MIB = 1024 * 1024
 
-# Memory: all memtables together (the operator pays, once); a flush of the fullest makes room.
+# Memory of all memtables together (a one-time cost); when it is full, the fullest is flushed.
 ALL_MEMTABLES_BYTES = 128 * MIB
 MEMTABLE_BYTES = 32 * MIB
 # Families are many and most are small. RocksDB's own arena block is an eighth of the memtable, which
 # a family with a single row would have to pay in full.
 ARENA_BLOCK_BYTES = 64 * 1024
-# The log that a crash leaves to be replayed at start, at about 100 MB/s; reaching it flushes the oldest family.
+# Replayed after a crash at about 100 MB/s; at this size the oldest family is flushed.
 WAL_BYTES = 256 * MIB
 BLOCK_CACHE_BYTES = 64 * MIB
 PAGE_BYTES = 16 * 1024  # values are blocks of many entries: bigger pages than 4 KiB, fewer index rows
 OPEN_FILES = 1024
-# Tables of a family before they are merged. A family is written for a quarter of a window and then never again; merged
-# at RocksDB's own four, what one second of high load has written is rewritten several times while it lasts. A read
-# looks into each of them: about 10 us for a page.
+# Tables of a family before they are merged. A family is written for a quarter of a window and then never again. With
+# RocksDB's default of four, data written in one second of high load would be rewritten several times in that period. A
+# read looks into each table: about 10 us for a page.
 TABLES_UNMERGED = 16
-TABLES_SLOWDOWN, TABLES_STOP = 48, 64  # merging has fallen behind: writes are slowed down, and held
+TABLES_SLOWDOWN, TABLES_STOP = 48, 64  # when merging falls behind: writes are slowed down, then stopped
 LOG_BYTES = 4 * MIB  # of RocksDB's own text log; the same amount of older text is kept beside it
 LOG_FILES = 4  # of earlier lives
 
 
 class StoreError(Exception):
-    """RocksDB refused; the text is its status."""
+    """RocksDB returned an error; the text is its status."""
 
     @property
     def is_corruption(self) -> bool:
@@ -104,8 +104,8 @@ class Store(Protocol):
 
 
 class FamilyRows:
-    """RocksDB's iterator and the family it reads. Alone it does not keep the family's handle alive, and
-    reading on after a ``drop`` had freed that was a segmentation fault (tried)."""
+    """RocksDB's iterator, with the family it reads. The iterator alone does not keep the family's handle alive, and
+    reading on after ``drop`` had freed that was a segmentation fault (tried)."""
 
     __slots__ = ("_family", "_path", "_rows")
 
@@ -115,8 +115,8 @@ class FamilyRows:
         self._rows = family.iter()
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # if there never was one
-            del self._rows  # before the family, whatever the order of slots
+        with suppress(AttributeError):  # if __init__ failed
+            del self._rows  # before the family, regardless of the order of slots
 
     def seek(self, key: bytes) -> None:
         self._rows.seek(key)
@@ -184,7 +184,7 @@ class RocksStore:
             self._families[family] = self._db.create_column_family(family, self._options)
 
     def drop(self, family: str) -> None:
-        """Readers that hold an iterator read on to its end: files and handle live as long as it does."""
+        """Readers that hold an iterator can read to its end: files and handle live as long as it does."""
         with _translated(self._path):
             self._db.drop_column_family(family)
             del self._families[family]
@@ -199,10 +199,10 @@ class RocksStore:
             return FamilyRows(self._families[family], self._path)
 
     def write(self, rows: Sequence[Row]) -> None:
-        """All or nothing; in the hands of the operating system when it returns (survives kill -9).
+        """All or nothing; in the operating system when it returns (survives kill -9).
 
-        Never with sync=True: rocksdict holds the GIL through that fsync, and the whole server with
-        it. ``sync`` afterwards is as durable, and releases it (docs/decisions/0001).
+        Never with sync=True: rocksdict holds the GIL during that fsync, which blocks the whole server. A later ``sync``
+        is as durable, and releases it (docs/decisions/0001).
         """
         batch = WriteBatch(raw_mode=True)
         handles: dict[str, ColumnFamily] = {}
@@ -210,7 +210,7 @@ class RocksStore:
         try:
             with _translated(self._path):
                 for family, key, value in rows:
-                    if family is not last:  # most go where the one before went
+                    if family is not last:  # most rows go to the same family as the one before
                         if family not in handles:
                             handles[family] = self._db.get_column_family_handle(family)
                         last, handle = family, handles[family]
@@ -233,7 +233,7 @@ class RocksStore:
             self._db.flush_wal(True)
 
     def begin_sync(self, wake_fd: int) -> None:
-        """The same behind the scenes: see ``ext.disk.filesync`` and docs/decisions/0006."""
+        """The same in the background: see ``ext.disk.filesync`` and docs/decisions/0006."""
         try:
             self._filesync.begin(wake_fd)
         except OSError as error:
@@ -254,14 +254,15 @@ class RocksStore:
             raise StoreError(_placed(f"IO error: {error}", self._path)) from error
 
     def logs(self) -> list[Path]:
-        """Those that there are now."""
+        """The current logs."""
         return logs_in(self._path)
 
     def note(self, head: int, logs: list[Path], *, durable: bool) -> None:
-        """Write beside the database which files must be there at the next start. Nothing is being written meanwhile.
+        """Write a note beside the database: the files that must be there at the next start. Call it while nothing is
+        being written.
 
         Args:
-            durable: all that was written is synced. Raises: StoreError.
+            durable: all writes are synced. Raises: StoreError.
         """
         with _translated(self._path):
             sequence = self._db.latest_sequence_number()
@@ -269,7 +270,7 @@ class RocksStore:
             self._witness.note(noted, durable=durable, sync=False)
 
     def note_families(self) -> None:
-        """The same of the families alone, and synced; something else may be written meanwhile. Raises: StoreError."""
+        """The same for the families alone, and synced; other writes may run meanwhile. Raises: StoreError."""
         with _translated(self._path):
             number, size = manifest_in(self._path)
             last = self._witness.last or FilesNote(read_boot_id(), number, size, {}, 0, 0)
@@ -280,7 +281,7 @@ class RocksStore:
         """Keep RocksDB's text log within its bound; the end of the old text moves to LOG.old. Raises: StoreError."""
         log = self._path / "LOG"
         try:
-            if log.stat().st_blocks * 512 <= LOG_BYTES:  # its size does not shrink: RocksDB writes on from where it was
+            if log.stat().st_blocks * 512 <= LOG_BYTES:  # the length never shrinks: RocksDB keeps its offset
                 return
             with log.open("rb") as file:
                 file.seek(-LOG_BYTES, os.SEEK_END)
@@ -290,10 +291,10 @@ class RocksStore:
             raise StoreError(_placed(f"IO error: {error}", self._path)) from error
 
     def close(self) -> None:
-        """Every handle goes even if one cannot flush: the lock has to come free, the log has the rows.
+        """Release every handle even if one cannot flush: the lock must be released, and the log has the rows.
 
-        A handle whose flush fails stays open, and with it the lock, until the last reference to it is
-        gone; so none is kept here, nor in a traceback.
+        A handle whose flush fails stays open, and with it the lock, until the last reference to it is gone; so none is
+        kept here, nor in a traceback.
         """
         self._filesync.close()
         handles, problem = [*self._families.values(), self._db], ""
@@ -309,7 +310,7 @@ class RocksStore:
 
 
 def _placed(text: str, path: Path) -> str:
-    """The text of RocksDB or the system, without the path of the data directory, so that anybody may see it."""
+    """The text of RocksDB or the system, without the path of the data directory, because it may become public."""
     return text.replace(f"{path}{os.sep}", f"{path.name}{os.sep}").replace(str(path), path.name)
 
 
@@ -345,12 +346,12 @@ def _options() -> Options:
     options.set_level_zero_stop_writes_trigger(TABLES_STOP)
     options.set_max_open_files(OPEN_FILES)
     options.set_keep_log_file_num(LOG_FILES)
-    # RocksDB's own rotation keeps in memory the options of every family there ever was, to repeat them in a new file:
-    # about 40 KB a family, and one is made every half minute. So it is ``trim_log`` that bounds the file.
+    # RocksDB's own rotation keeps the options of every family ever created in memory, to repeat them in a new file:
+    # about 40 KB a family, and one is created every half minute. So ``trim_log`` bounds the file instead.
     options.set_max_log_file_size(0)
     options.set_paranoid_checks(True)
-    # A torn tail is what a crash leaves and nobody was told that it is stored; a wrong checksum before
-    # it is damage and has to be reported. RocksDB's default, point in time, drops all that follows a
-    # flipped bit silently. Before that, ``wal.inspect`` finds the damage that this mode misses.
+    # A crash leaves a torn tail, which was never acknowledged. A wrong checksum before it is damage and must be
+    # reported. RocksDB's default, point in time, silently drops everything after a flipped bit. ``wal.inspect`` runs
+    # first, and finds the damage that this mode misses.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     return options

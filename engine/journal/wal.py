@@ -31,7 +31,7 @@ BATCH = Struct("<QI")
 BEGINNING = Struct("<IHBQI")  # of a record that begins a batch
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 KNOWN_TYPES = frozenset((FULL, FIRST, MIDDLE, LAST))
-# No record ends with so many: behind the entries comes the head's serial, which has its milliseconds in it.
+# No record ends with so many: the last bytes are the head's serial, which contains its milliseconds.
 UNWRITTEN_ZEROS = 32
 CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
 MASK_DELTA = 0xA282EAD8  # RocksDB stores its checksums rotated by 15 and shifted by this
@@ -40,13 +40,13 @@ ALL_BITS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """About one log."""
+    """The result for one log."""
 
     problem: str | None = None
-    end: int | None = None  # what lies from here on is to be cut off
-    first: int | None = None  # sequence of its first batch; None: it has none
-    following: int | None = None  # the sequence with which the next batch begins
-    torn: int | None = None  # where, if it is
+    end: int | None = None  # cut off the log from here on
+    first: int | None = None  # sequence of its first batch; None if it has none
+    following: int | None = None  # the sequence of the next batch
+    torn: int | None = None  # the position of a tear, if any
 
 
 def inspect(directory: Path) -> str | None:
@@ -55,11 +55,11 @@ def inspect(directory: Path) -> str | None:
 
 
 def findings(directory: Path) -> list[tuple[Path, Finding]]:
-    """About all logs, oldest first.
+    """The findings about all logs, oldest first.
 
-    A torn record is accepted in the newest log that has any record: where one is followed by a log with records it
-    would be a hole. (A full disk tears a log, then RocksDB begins another, which stays empty because the journal
-    writes nothing after a failure.)
+    A torn record is accepted in the newest log that has any record: a tear followed by a log with records would be a
+    hole. (A full disk tears a log, then RocksDB begins another, which stays empty because the journal writes nothing
+    after a failure.)
     """
     found: list[tuple[Path, Finding]] = []
     for log in sorted(directory.glob("*.log"), key=number_of):
@@ -86,7 +86,7 @@ def inspect_log(data: bytes, *, newest: bool) -> str | None:
 
 
 def number_of(log: Path) -> int:
-    """Of <digits>.log; logs are in the order of their numbers, and those grow longer some day."""
+    """The number in <digits>.log; logs are in the order of their numbers, which may get more digits."""
     return int(log.stem) if log.stem.isdecimal() else 0
 
 
@@ -98,7 +98,7 @@ def _not_newest(about: Finding) -> Finding:
 
 @dataclass(slots=True)
 class _Batch:
-    """The one that a walk is in: the bytes that begin it, 12 of which matter; open from first record to last."""
+    """The batch under way in a walk: its first bytes, 12 of which matter; open from first record to last."""
 
     head: bytes = b""
     open: bool = False
@@ -113,18 +113,18 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """From one record to the next, as far as they follow each other."""
+    """A walk from record to record, as far as they follow each other."""
 
     at: int  # where it stopped
-    last: int  # where its last record begins; -1: there is none
+    last: int  # start of its last record; -1: none
     first: int | None  # sequence of the first batch
-    expected: int | None  # that of the next one
+    expected: int | None  # sequence of the next batch
     batch: _Batch
-    before: tuple[int | None, _Batch]  # the same two, as they were when the last record began
+    before: tuple[int | None, _Batch]  # the same two, at the start of the last record
 
 
 def examine(data: bytes) -> Finding:
-    """All there is to say about a log, as if it were the newest."""
+    """All findings about a log, as if it were the newest."""
     end, walk = len(data), _walk(data)
     if walk.last >= 0 and not intact(data, walk.last):
         spot, (expected, batch) = walk.last, walk.before
@@ -151,11 +151,11 @@ def _walk(data: bytes) -> _Walk:
     unpack_batch: Callable[[bytes, int], tuple[int, int]] = BATCH.unpack_from
     unpack_beginning: Callable[[bytes, int], tuple[int, int, int, int, int]] = BEGINNING.unpack_from
     at, end, last = 0, len(data), -1
-    first = expected = None  # sequences; the latter of the next batch
+    first = expected = None  # sequences; ``expected`` is that of the next batch
     batch = _Batch()
-    before: tuple[int | None, _Batch] = (expected, batch)  # as it was when the last record began
+    before: tuple[int | None, _Batch] = (expected, batch)  # the state at the start of the last record
     while True:
-        while not batch.open and end - at >= BEGINNING.size:  # nearly all: the same as below, in a tenth of the time
+        while not batch.open and end - at >= BEGINNING.size:  # usual case: the same as below, in a tenth of the time
             _, length, kind, sequence, count = unpack_beginning(data, at)
             past = at + HEAD.size + length
             if kind != FULL or length < BATCH.size or sequence != expected or past > end:
@@ -164,7 +164,7 @@ def _walk(data: bytes) -> _Walk:
                 break
             before, last, at, expected = (expected, batch), at, past, sequence + count
         room = BLOCK - at % BLOCK
-        if room < HEAD.size:  # the padding of a block too full for another head
+        if room < HEAD.size:  # padding of a block too full for another head
             at += room
             continue
         if end - at < HEAD.size:
@@ -173,7 +173,7 @@ def _walk(data: bytes) -> _Walk:
         if kind not in KNOWN_TYPES or length > min(room, end - at) - HEAD.size:
             break
         goes_on = kind in (MIDDLE, LAST)
-        if goes_on != batch.open:  # with a batch that has not begun; or one begins inside of another
+        if goes_on != batch.open:  # continues a batch that has not begun, or begins one inside another
             break
         payload = data[at + HEAD.size : at + HEAD.size + min(length, BATCH.size)]
         if goes_on:
@@ -185,7 +185,7 @@ def _walk(data: bytes) -> _Walk:
             if length >= BATCH.size:
                 sequence, _ = unpack_batch(data, at + HEAD.size)
                 if expected is not None and sequence != expected:
-                    break  # RocksDB leaves none out (tried: families made and dropped, ranges deleted, failures)
+                    break  # RocksDB skips none (tried: families created and dropped, ranges deleted, failures)
                 first = sequence if first is None else first
             elif kind == FULL:
                 break
@@ -199,7 +199,7 @@ def _walk(data: bytes) -> _Walk:
 
 
 def _reaches_past_the_end(data: bytes, at: int) -> bool:
-    """A tear as RocksDB knows it."""
+    """A tear by RocksDB's definition."""
     if len(data) - at < HEAD.size:
         return True
     _, length, kind = HEAD.unpack_from(data, at)
@@ -233,7 +233,7 @@ def _damage(data: bytes, spot: int, expected: int | None, batch: _Batch) -> str 
 
 
 def heads_that_fit(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Types and lengths with which the checksum would be right, if one of the two has changed."""
+    """The types and lengths that would make the checksum right, if one of the two has changed."""
     room = min((at // BLOCK + 1) * BLOCK, len(data)) - at - HEAD.size
     if room < 0:
         return
@@ -256,8 +256,8 @@ def heads_that_fit(data: bytes, at: int) -> Iterator[tuple[int, int]]:
 
 
 def _was_whole(data: bytes, at: int, kind: int, length: int, batch: _Batch) -> bool:
-    """Had a record of this type and length been written, with what follows it? A checksum may also be right by
-    chance, or because somebody has published just what makes it so."""
+    """Was a record of this type and length written, together with its successor? A checksum may also match by chance,
+    or because a user has published a payload made for that."""
     follows = at + HEAD.size + length
     if kind in (FIRST, MIDDLE):  # they fill their block
         return follows % BLOCK == 0 and follows < len(data) and intact(data, follows)
@@ -274,10 +274,10 @@ def _was_whole(data: bytes, at: int, kind: int, length: int, batch: _Batch) -> b
 
 
 def _continues(data: bytes, at: int, expected: int | None, *, exactly: bool) -> bool:
-    """Does a batch begin here, perhaps behind the rest of another, that comes after ours?
+    """Does a batch begin here, perhaps after the rest of another, that comes after ours?
 
     Args:
-        expected: its sequence, or (not ``exactly``) the least that it may have; None: any.
+        expected: its sequence, or (not ``exactly``) the minimum; None: any.
     """
     while True:
         if BLOCK - at % BLOCK < HEAD.size:
@@ -292,14 +292,14 @@ def _continues(data: bytes, at: int, expected: int | None, *, exactly: bool) -> 
         if kind not in (FULL, FIRST) or length < BATCH.size:
             return False
         sequence = int(BATCH.unpack_from(data, at + HEAD.size)[0])
-        if not whole:  # torn itself: then it must be the very one
+        if not whole:  # torn itself: then it must be exactly the expected one
             return exactly and expected is not None and sequence == expected
         right = expected is None or (sequence == expected if exactly else sequence >= expected)
         return right and intact(data, at)
 
 
 def _sequence(data: bytes, at: int) -> int | None:
-    """Of the batch that begins with the record here, if one does."""
+    """The sequence of the batch that begins with the record here, if one does."""
     _, length, kind = HEAD.unpack_from(data, at)
     if kind not in (FULL, FIRST) or length < BATCH.size:
         return None
@@ -308,7 +308,7 @@ def _sequence(data: bytes, at: int) -> int | None:
 
 
 def intact(data: bytes, at: int) -> bool:
-    """Of a record that fits into its block, and into the log."""
+    """Is the checksum right, of a record that fits into its block and into the log?"""
     if len(data) - at < HEAD.size:
         return False
     checksum, length, kind = HEAD.unpack_from(data, at)
@@ -318,7 +318,7 @@ def intact(data: bytes, at: int) -> bool:
 
 
 def record_checksum(typed_payload: bytes) -> int:
-    """The masked crc32c over type byte and payload, as a record's head carries it."""
+    """The masked crc32c over type byte and payload, as in a record's head."""
     crc = ALL_BITS
     for byte in typed_payload:
         crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)

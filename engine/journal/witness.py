@@ -25,7 +25,7 @@ from engine.journal.wal import Finding, number_of
 
 NAME = "witness"
 SLOT = 4096
-MAX_LOGS = 48  # that are noted, the newest ones, twice in a slot; there are rarely more than a few
+MAX_LOGS = 48  # the newest logs, noted twice in a slot; there are rarely more than a few
 _CURRENT = re.compile(rb"MANIFEST-([0-9]+)\n")
 
 
@@ -34,7 +34,7 @@ class FilesNote:
     boot: str
     manifest: int
     manifest_bytes: int
-    logs: dict[str, int]  # name, size
+    logs: dict[str, int]  # size by name
     sequence: int
     head: int
 
@@ -77,7 +77,7 @@ class Witness:
 
         Args:
             durable: all of it is on the disk, and survives a power cut.
-            sync: this, too.
+            sync: sync the note, too.
         """
         if durable:
             self._durable = noted
@@ -97,7 +97,7 @@ class Witness:
 
 
 def manifest_in(directory: Path) -> tuple[int, int]:
-    """Its number and size. Raises: OSError."""
+    """The number and size of the current manifest. Raises: OSError."""
     current = _CURRENT.fullmatch((directory / "CURRENT").read_bytes())
     number = int(current[1]) if current is not None else 0
     return number, (directory / f"MANIFEST-{number:06d}").stat().st_size
@@ -119,7 +119,7 @@ def missing(directory: Path, noted: FilesNote | None, found: list[tuple[Path, Fi
     """The missing or damaged file of a closed database, if RocksDB would not notice; None if there is none.
 
     Args:
-        found: what there is to say about its logs.
+        found: the findings about its logs.
     Raises: OSError.
     """
     try:
