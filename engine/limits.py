@@ -14,7 +14,7 @@ from engine.checked import Table
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 WINDOW_PARTS = 4
-"""Data that is kept for a time is dropped in so many parts, each as a whole, so it is kept for up to one part
+"""Data with a retention time is dropped in this many parts, each as a whole, so it is kept for up to one part
 longer."""
 
 
@@ -184,7 +184,7 @@ NEWCOMERS = 4096
 """Connections that have not sent the head of their first request (including those within a TLS handshake); a quarter of
 all descriptors, if that is less. Further ones wait in the kernel's queue."""
 CROWDED_MS = 1_000
-"""While there are so many, each has this time for its head instead of ``handshake_seconds``, and is dropped after
+"""While NEWCOMERS is reached, each has this time for its head instead of ``handshake_seconds``, and is dropped after
 it."""
 POST_CONNECTIONS = 10_000
 """HTTP connections that are served without a task. A further one gets a task."""
@@ -263,8 +263,8 @@ CLOCK_MARKS = 4_096
 """Marks that relate serials to elapsed time: one for each time that the wall clock was set, and more while it is
 behind. Beyond them the older ones are merged, and their entries are kept a little longer."""
 ASLEEP_MS = 3_600_000
-"""Between two boots of the machine only the wall clock says how much time has passed, and it may be wrong. So much of
-it is believed; beyond that nothing ages, and data is kept longer: the operator's disk."""
+"""Between two boots of the machine only the wall clock says how much time has passed, and it may be wrong. It is
+trusted up to this much; beyond that nothing ages, and data is kept longer: the operator's disk."""
 SERIALS_AHEAD_MS = 100 * 366 * 24 * 3_600_000
 """How far serials, and timestamps with them, follow a wall clock that jumps ahead. Beyond it messages bear this
 time."""

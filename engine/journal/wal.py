@@ -5,7 +5,7 @@
     payload  of the first or only record of a batch: sequence 8 | count 4 | ...; the next batch has sequence + count
 
 A crash or a full disk tears the end off the newest log, and may leave bytes behind it that were never written. That
-must be accepted, because nobody was told that they were stored. RocksDB (9.8, tried on every byte of a small log) does
+must be accepted, because they were never acknowledged. RocksDB (9.8, tried on every byte of a small log) does
 not distinguish a tear from damage. It takes a length whose flipped bit points past the end of the file for a tear and
 silently drops all later records; a type flipped to one of a recycled log (5..8) makes it loop for ever; and it reports
 a tear with zeros behind it as damage. So this module walks the heads, at about 0.5 us each. A record begins only where
@@ -31,7 +31,7 @@ BATCH = Struct("<QI")
 BEGINNING = Struct("<IHBQI")  # of a record that begins a batch
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 KNOWN_TYPES = frozenset((FULL, FIRST, MIDDLE, LAST))
-# No record ends with so many: the last bytes are the head's serial, which contains its milliseconds.
+# No record ends with this many zeros: the last bytes are the head's serial, which contains its milliseconds.
 UNWRITTEN_ZEROS = 32
 CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
 MASK_DELTA = 0xA282EAD8  # RocksDB stores its checksums rotated by 15 and shifted by this

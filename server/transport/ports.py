@@ -92,7 +92,7 @@ def close(bound: Bound) -> None:
 
 
 def check_development(bound: Bound) -> None:
-    """Raises: StartupFailed, if other machines can reach it: anybody could create apps."""
+    """Raises: StartupFailed, if other machines can reach it: any client could create apps."""
     for each in bound:
         host, port = each.getsockname()[:2]
         if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
