@@ -1,15 +1,16 @@
 # cython: language_level=3
-"""New connections, until each has sent the head of its first request: accepted and read in batches, without a task each.
+"""New connections, until each has sent the head of its first request. They are accepted and read in batches, without a
+task for each.
 
-    listening socket -> accept4 -> what has come already -> head complete?  -> (descriptor, bytes): the caller's from here on
+    listening socket -> accept4 -> read what has arrived -> head complete?  -> (descriptor, bytes): now the caller's
                                            |  no
-                                     waits, in epoll, with a buffer of its own; at most ``max_waiting`` of them, each for
-                                     a limited time and with a limited head
+                                     waits in epoll with a buffer of its own; at most ``max_waiting`` connections,
+                                     each with a limit on its time and on the size of its head
 
-While as many wait as may, nobody is accepted: the rest of a storm stands in the kernel's queue, in the order of arrival.
-Then who waits has less time: a crowd that says nothing must not keep others out for long. Who has been handed up without
-a whole head (of TLS, only the first bytes come in clear) is one of them until the caller releases him. Nothing here
-blocks or calls back."""
+At ``max_waiting`` no connection is accepted: the rest stay in the kernel's backlog, in the order of arrival. Those that
+wait then have less time, so that silent clients do not keep others out for long. A connection that was handed up
+without a complete head (with TLS, only the first bytes are in clear) counts as waiting until the caller releases it.
+Nothing here blocks or calls back."""
 cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stddef cimport size_t
@@ -24,21 +25,21 @@ from ext.net.kernel cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLI
 
 cdef enum:
     READY_EVENTS = 256
-    ACCEPTS_A_POLL = 64         # then those who are in have their turn: some 5 ms with what follows
-    TASKS_A_POLL = 16           # of those who are handed up at their first bytes: each costs a task, not only a look
+    ACCEPTS_A_POLL = 64         # then connections that are in get their turn: about 5 ms with what follows
+    TASKS_A_POLL = 16           # connections handed up at their first bytes: each costs a task, not only a look
     RECEIVE_BYTES = 16 * 1024
-    TLS_HANDSHAKE = 0x16        # the type of TLS's first record: no head will ever come after that
+    TLS_HANDSHAKE = 0x16        # the type of TLS's first record: no head will follow
 
 cdef struct Waiting:
     int fd
-    uint32_t used, at           # bytes of the head so far; where it stands among all that wait
+    uint32_t used, at           # bytes of the head so far; index among all that wait
     int64_t since_ms
     uint8_t* head
 
 
 @cython.final
 cdef class Entrance:
-    """Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
+    """Register ``fd`` for readability, then call ``poll``."""
 
     cdef readonly int fd
     cdef int _listener
@@ -47,19 +48,19 @@ cdef class Entrance:
     cdef int _max_descriptors
     cdef uint32_t _max_waiting, _head_bytes, _held
     cdef int64_t _patience_ms, _crowded_ms
-    cdef Bag _waiting               # each of them is ours
+    cdef Bag _waiting               # holds a reference to each
     cdef uint8_t* _buffer
 
     def __cinit__(self, int listener, *, uint32_t max_waiting, uint32_t head_bytes, int64_t patience_ms,
                   int64_t crowded_ms, int max_descriptors):
         """
         Args:
-            listener: a listening socket that does not block; it stays the caller's.
-            head_bytes: a head that is longer is handed up as it is, for the caller to refuse, as is what begins as TLS
-                does. 0: so is whatever comes first, and each counts as a newcomer until ``release``.
-            patience_ms: how long a peer may take for its head; crowded_ms: and how long while others stand outside.
-            max_descriptors: of the process, before a newcomer is turned away. The kernel gives the smallest number that
-                is free: so those from there on are left for files.
+            listener: a non-blocking listening socket; the caller keeps it.
+            head_bytes: a longer head is handed up as it is, for the caller to refuse. So is input that begins as TLS
+                does. 0: the first bytes are handed up, whatever they are, and each connection counts until ``release``.
+            patience_ms: how long a peer may take for its head; crowded_ms: how long while others wait to be accepted.
+            max_descriptors: of the process, before newcomers are turned away. The kernel assigns the smallest free
+                number, so the numbers above are left for files.
         """
         if not 0 < max_waiting < 1 << 20 or head_bytes >= 1 << 24:
             raise ValueError("max_waiting must be above 0, and it and head_bytes reasonable")
@@ -78,7 +79,7 @@ cdef class Entrance:
         self._arm(True)
 
     def limit(self, *, uint32_t head_bytes, int64_t patience_ms, int max_descriptors):
-        """From now on these hold; whether anything but the head comes in clear (``head_bytes`` 0) stays as it was."""
+        """Change the limits. Whether only the first bytes are in clear (``head_bytes`` 0) does not change."""
         if head_bytes >= 1 << 24 or (head_bytes == 0) != (self._head_bytes == 0):
             raise ValueError("head_bytes must be reasonable, and 0 only where it was")
         self._head_bytes = head_bytes
@@ -87,23 +88,23 @@ cdef class Entrance:
         self._max_descriptors = max_descriptors
 
     def __len__(self):
-        """How many wait here."""
+        """The number of connections that wait here."""
         return self._waiting.count
 
     @property
     def crowded(self):
-        """Are there as many newcomers as may be, those who are held included?"""
+        """Has the number of newcomers reached its limit, those that are held included?"""
         return self._full()
 
     def release(self):
-        """One who was handed up without a head is no newcomer any more."""
+        """A connection that was handed up without a head no longer counts as a newcomer."""
         if self._held == 0:
             raise ValueError("nobody is held")
         self._held -= 1
         self._welcome()
 
     def poll(self, int64_t now_ms):
-        """Those whose first request has arrived: ``(descriptor, bytes)``; the descriptors are the caller's to close."""
+        """Connections whose first request has arrived: ``(descriptor, bytes)``; the caller closes the descriptors."""
         cdef epoll_event ready[READY_EVENTS]
         cdef int i, n
         cdef list arrived = []
@@ -122,12 +123,12 @@ cdef class Entrance:
         return arrived
 
     def expire(self, int64_t now_ms):
-        """Drop those who take too long; how many these were."""
+        """Drop connections that take too long; returns their number."""
         cdef uint32_t i = self._waiting.count, dropped = 0
         cdef Waiting* one
         cdef int64_t patience = self._crowded_ms if self._full() else self._patience_ms
         while i:
-            i -= 1                              # from behind: _drop fills a place with the last one
+            i -= 1                              # backwards: _drop moves the last one into the freed place
             one = <Waiting*>self._waiting.items[i]
             if now_ms - one.since_ms >= patience:
                 self._drop(one, True)
@@ -136,7 +137,7 @@ cdef class Entrance:
         return dropped
 
     def pause(self):
-        """Accept nobody until ``resume``."""
+        """Stop accepting until ``resume``."""
         self._paused = True
         self._arm(False)
 
@@ -145,12 +146,12 @@ cdef class Entrance:
         self._welcome()
 
     def shut(self):
-        """Accept nobody any more; those who wait here go on."""
+        """Stop accepting for good; connections that wait here go on."""
         self._arm(False)
         self._listener = -1
 
     def stop(self):
-        """Accept nobody any more, and send those away who wait."""
+        """Stop accepting for good, and close connections that wait here."""
         self.shut()
         self._drop_all()
 
@@ -158,7 +159,7 @@ cdef class Entrance:
         return self._waiting.count + self._held >= self._max_waiting
 
     cdef void _welcome(self):
-        """Accept others, if there is room for them."""
+        """Accept more connections, up to the limit."""
         if not self._armed and not self._paused and not self._full():
             self._arm(True)
 
@@ -202,11 +203,11 @@ cdef class Entrance:
         return 0
 
     cdef bint _has_come(self, const uint8_t* head, size_t size, size_t searched) noexcept:
-        """Is that all that is waited for? In its first bytes, ``searched``, no head has ended."""
+        """Has all that we wait for arrived? No head ends within the first ``searched`` bytes."""
         return size > self._head_bytes or head[0] == TLS_HANDSHAKE or head_end(head, size, searched) != 0
 
     cdef int _keep(self, int fd, int64_t now_ms, ssize_t size) except -1:
-        """Wait for the rest of its head; ``size`` bytes of it are in the buffer."""
+        """Wait for the rest of the head; ``size`` bytes of it are in the buffer."""
         cdef epoll_event event
         cdef Waiting* one = <Waiting*>malloc(sizeof(Waiting))
         try:
@@ -258,7 +259,7 @@ cdef class Entrance:
         cdef epoll_event event
         cdef Waiting* other
         if close:
-            c_close(one.fd)                     # epoll forgets it with that
+            c_close(one.fd)                     # this also removes it from epoll
         else:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, one.fd, &event)
         other = <Waiting*>take_out(&self._waiting, one.at)

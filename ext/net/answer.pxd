@@ -5,11 +5,11 @@ from ext.text.output cimport Out
 
 
 cdef class Answer:
-    cdef bytes _response            # the whole of it; None: it is that of a publish, as follows
+    cdef bytes _response            # the complete response; None: it is that of a publish, from the fields below
     cdef Permit _permit
     cdef Place _place
     cdef bytes _message_id
-    cdef bint _named                # the message had that id before it came; else the messages' begin with it
+    cdef bint _named                # the message came with that id; else it is the prefix of the messages' ids
     cdef object _error
     cdef uint64_t _serial
     cdef str _series

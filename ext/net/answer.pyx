@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""What one request over HTTP is answered, from what is known of it bit by bit.
+"""The answer to one HTTP request, assembled as its parts become known.
 
     respond ------------------------------------------+--> write: the bytes
     expect (staged, or about to be) --+--> accept ----+           201, with the serials
-                                      +--> refuse ----+           what the permit makes of the error"""
+                                      +--> refuse ----+           the permit's response to the error"""
 cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -14,38 +14,38 @@ from ext.text.output cimport Out, put
 
 @cython.final
 cdef class Answer:
-    """See above. Of one connection, for one request after the other."""
+    """See above. One for each connection, reused for its requests."""
 
     cdef void respond(self, bytes response) noexcept:
-        """With this, whole."""
+        """Answer with this complete response."""
         self._response = response
 
     cdef void expect(self, Permit permit, Place place, bytes message_id, bint named) noexcept:
-        """In this manner, once its publish is accepted or refused.
+        """Answer with the outcome of a publish, once it is accepted or refused.
 
         Args:
-            named: ``message_id`` is its only message's own; else the ids of its messages begin with it."""
+            named: ``message_id`` is the id of its only message; else it is the prefix of the messages' ids."""
         self._permit = permit
         self._place = place
         self._message_id = message_id
         self._named = named
 
     cdef void accept(self, uint64_t serial, str series, uint32_t first, uint32_t count) noexcept:
-        """Stored: its messages have ``serial``, from ``first`` on."""
+        """Stored: the messages have ``serial``, from index ``first`` on."""
         self._serial = serial
         self._series = series
         self._first = first
         self._count = count
 
     cdef void refuse(self, object error) noexcept:
-        """Not stored, for this reason."""
+        """Not stored, because of this error."""
         self._error = error
 
     cdef Permit write(self, Out* out, bytes date, bint last):
-        """The response; then nothing is known any more. Returns the permit of a publish that is told to be stored.
+        """Write the response and reset. Returns the permit, if the response says that a publish is stored.
 
         Args:
-            last: the connection ends with it."""
+            last: the connection ends after this response."""
         cdef Permit permit = None
         cdef bytes response = self._response
         if response is None and self._error is not None:
@@ -66,7 +66,7 @@ cdef class Answer:
         return permit
 
     cdef object _whole_error(self):
-        """The error to tell. One that speaks of a publish that may be stored names it: ``about`` its first message."""
+        """The error to report. If the publish may be stored nevertheless, ``about`` names its first message."""
         about = getattr(self._error, "about", None)
         if about is None:
             return self._error

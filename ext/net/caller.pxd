@@ -19,31 +19,31 @@ cdef enum State:            # see the table in ext/net/caller.pyx
     ENDING = 5
     CLOSED = 6
 
-cdef enum Move:             # what whoever holds one is to do with it
+cdef enum Move:             # what the holder of a Caller is to do next
     STAYS = 0
     GOES_ON = 1             # it is QUEUED now
     LEAVES = 2
     ENDS = 3
 
-cdef enum:                  # of ``receive``, where no bytes have come
-    AT_END = 0              # nor will any come
+cdef enum:                  # results of ``receive`` when no bytes have come
+    AT_END = 0              # and none will come
     NOTHING = -1
     BROKEN = -2
 
 
 cdef class Caller:
     cdef readonly str peer
-    cdef readonly bint trusted      # a key may come over it
+    cdef readonly bint trusted      # may send a key over it
     cdef State state
-    cdef int64_t since_ms           # of what it is doing: being idle, sending a request, taking an answer
-    cdef list _told                 # of all that have something to say
+    cdef int64_t since_ms           # since when it has been idle, sending a request, or taking an answer
+    cdef list _told                 # the list of callers that have something to send
     cdef int _epoll, _fd
-    cdef uint32_t _mask             # what epoll looks out for
+    cdef uint32_t _mask             # the events registered with epoll
     cdef bint _ended                # the peer will send no more
-    cdef Room _room                 # in which ``inbox`` counts
+    cdef Room _room                 # counts the bytes of ``inbox``
     cdef Inbox _inbox
-    cdef Progress _progress         # of the request at its beginning
-    cdef size_t _taken              # bytes of it, once Python has been asked about the request
+    cdef Progress _progress         # of the first request in the inbox
+    cdef size_t _taken              # bytes of the request, once Python has been asked about it
     cdef Answer _answer
     cdef Outbox _outbox             # the rest of the answer
     cdef size_t _thrown_away        # bytes, while ENDING
@@ -54,7 +54,7 @@ cdef class Caller:
     cdef bint enter(self, int epoll, int fd) noexcept
     cdef int leave(self) noexcept
     cdef void close(self) noexcept
-    # what it sends
+    # its input
     cdef ssize_t receive(self, uint8_t* buffer, size_t room) noexcept
     cdef void begin(self, int64_t now_ms) noexcept
     cdef Found read(self, const uint8_t* data, size_t size, size_t max_head, size_t max_body, Head* head) noexcept
@@ -64,17 +64,17 @@ cdef class Caller:
     cdef Move await_more(self, bint answers_late) noexcept
     cdef Move meet_end(self, bint broken, bint answers_late) noexcept
     cdef void pause_if_ahead(self)
-    # what it is told
+    # outcomes
     cdef void ask(self, size_t taken) noexcept
     cdef void staged(self, Permit permit, Place place, bytes message_id, bint named) noexcept
     cdef Permit write_answer(self, Out* out, bytes date, bint last)
     cdef Move send(self, const uint8_t* data, size_t size, bint last, int64_t now_ms) except? ENDS
     cdef Move send_more(self, bint last, int64_t now_ms) noexcept
-    # how it ends
+    # its end
     cdef void turn_away(self, int64_t now_ms) noexcept
     cdef Move refuse(self, bytes response) except? ENDS
     cdef Move linger(self, uint32_t events, uint8_t* buffer, size_t room) noexcept
-    # what follows is its own
+    # private
     cdef int _know(self) except -1
     cdef bint _is_cut(self, bint answers_late) noexcept
     cdef ssize_t _send_waiting(self) noexcept

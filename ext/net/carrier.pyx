@@ -1,31 +1,31 @@
 # cython: language_level=3
-"""What stands for the kernel where a plane's socket has no descriptor: a task carries its bytes (to TLS, and from there).
+"""Replaces the kernel for a plane's socket that has no descriptor: a task carries its bytes, to TLS and back.
 
-    pump --put--> [ waiting ] --take--> task [ on its way ] --> peer        CARRIED_BYTES in both, as in a socket's buffer
+    pump --put--> [ waiting ] --take--> task [ on its way ] --> peer   CARRIED_BYTES in both, as in a socket's buffer
     peer --> task --Plane.feed--> frame decoder
 
-What is sent next, and when, is decided where it is for every other socket (ext/net/send.pyx); here it is bytes already. Who has
-taken some and calls ``Plane.sent`` makes room, as EPOLLOUT would tell."""
+As for every other socket, ext/net/send.pyx decides what is sent next, and when; here it is only bytes. ``Plane.sent``
+frees the space of bytes that the task has sent, as EPOLLOUT would report."""
 cimport cython
 
 cdef enum:
-    CARRIED_BYTES = 64 * 1024   # four records of TLS: what a reader who is slow makes us hold beside its outbox
+    CARRIED_BYTES = 64 * 1024   # four TLS records: the most that is held for a slow reader besides its outbox
 
 
 @cython.final
 cdef class Carrier:
-    """One socket's way in and out. Made by ``Plane.carry``; used by the one task that reads, and the one that writes."""
+    """Input and output of one socket. Made by ``Plane.carry``; used by one reading and one writing task."""
 
     def __cinit__(self, object wake not None):
-        """``wake`` is called when there is something to take, or one of the three flags has changed."""
+        """``wake`` is called when there is something to take, or when one of the three flags has changed."""
         self._wake = wake
         self._waiting = bytearray()
-        self.reading = True             # else nothing is to be fed until it is again
-        self.finished = False           # nothing will be put any more: send what waits, then the end
-        self.ended = False              # the socket has gone: nobody wants to know anything any more
+        self.reading = True             # False: feed nothing until it is True again
+        self.finished = False           # nothing more will be put: send what waits, then end
+        self.ended = False              # the socket has gone: call the plane no more
 
     def take(self):
-        """The bytes to send next; none: nothing waits. ``Plane.sent`` when they have left, before any others are taken."""
+        """The bytes to send next, if any. Call ``Plane.sent`` when they have been sent, before the next take."""
         if self._on_way:
             raise ValueError("what was taken before has not been sent")
         data, self._waiting = self._waiting, bytearray()
@@ -33,7 +33,7 @@ cdef class Carrier:
         return data
 
     cdef ssize_t put(self, const iovec* pieces, uint32_t count) except -1:
-        """As many of these bytes as there is room for, as sendmsg would; how many it were."""
+        """Put as many of these bytes as fit, like sendmsg; returns the number."""
         cdef size_t room = CARRIED_BYTES - self._on_way - <size_t>len(self._waiting), size
         cdef ssize_t taken = 0
         cdef uint32_t i
@@ -50,7 +50,7 @@ cdef class Carrier:
         return taken
 
     def sent(self):
-        """What was taken has left."""
+        """The bytes that were taken have been sent."""
         self._on_way = 0
 
     cdef int read(self, bint wanted) except -1:
@@ -68,7 +68,7 @@ cdef class Carrier:
             self.ended = True
             self._waiting = bytearray()
             self._tell()
-            self._wake = None           # it knows the socket, which knows us
+            self._wake = None           # breaks the reference cycle with the socket
         return 0
 
     cdef int _tell(self) except -1:

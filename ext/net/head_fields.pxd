@@ -1,10 +1,10 @@
-"""The head of a request over HTTP/1.1 (RFC 9112), where it lies: its end, its first line, and its fields one by one.
+"""Parse the head of an HTTP/1.1 request (RFC 9112) in place: its end, its first line, and its fields one by one.
 
-    <method> <target> HTTP/1.1 CRLF         request_line: the target is of visible ASCII
+    <method> <target> HTTP/1.1 CRLF         request_line: the target is visible ASCII
     <name>: <value> CRLF ...                next_field: tokens, and ASCII text without the blanks around it
     CRLF                                    head_end
 
-Strict: whatever is written in any other way is MALFORMED here, which says only that a library is to read it."""
+Strict: any other form is MALFORMED, which means only that a library is to read the request."""
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
@@ -24,14 +24,14 @@ cdef extern from * nogil:
     """
     const uint8_t* HTTP_PART
 
-cdef enum:                      # of a byte, see above
+cdef enum:                      # character classes, see above
     OF_TOKEN = 1
     OF_VALUE = 2
     OF_TARGET = 4
 
 cdef enum Step:
     FIELD = 0
-    LAST = 1                    # it was the empty line, behind which nothing comes
+    LAST = 1                    # it was the empty line, which ends the head
     MALFORMED = 2
 
 
@@ -40,7 +40,7 @@ cdef struct Field:
 
 
 cdef inline size_t head_end(const uint8_t* data, size_t size, size_t searched) noexcept nogil:
-    """How many bytes the head has, with its empty line; 0: that has not come. It does not end in ``searched`` bytes."""
+    """The size of the head with its empty line; 0: incomplete. No head ends within the first ``searched`` bytes."""
     cdef size_t start = searched - 3 if searched > 3 else 0
     cdef const uint8_t* found = <const uint8_t*>memmem(data + start, size - start, b"\r\n\r\n", 4)
     return 0 if found is NULL else <size_t>(found - data) + 4
@@ -48,7 +48,7 @@ cdef inline size_t head_end(const uint8_t* data, size_t size, size_t searched) n
 
 cdef inline size_t request_line(const uint8_t* data, size_t size, const char* method, size_t length,
                                 Text* target) noexcept nogil:
-    """How many bytes the first line has; 0: it is none. ``method``: with its space, ``length`` characters."""
+    """The size of the first line; 0: it is malformed. ``method``: with its space, ``length`` characters."""
     cdef size_t at = length
     if size < length or memcmp(data, method, length) != 0:
         return 0
@@ -62,7 +62,7 @@ cdef inline size_t request_line(const uint8_t* data, size_t size, const char* me
 
 
 cdef inline Step next_field(const uint8_t* data, size_t size, size_t* place, Field* field) noexcept nogil:
-    """The line at ``place``, which goes to the one behind it."""
+    """Parse the line at ``place``, and advance ``place`` to the next one."""
     cdef size_t at = place[0], start = at
     if size - at < 2:
         return MALFORMED
@@ -91,5 +91,5 @@ cdef inline Step next_field(const uint8_t* data, size_t size, size_t* place, Fie
 
 
 cdef inline str ascii_of(const Text* text):
-    """Of what has been found to be ASCII."""
+    """The text as a str; it must be ASCII."""
     return PyUnicode_DecodeASCII(<const char*>text.data, <Py_ssize_t>text.size, NULL)

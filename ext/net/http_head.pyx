@@ -1,15 +1,15 @@
 # cython: language_level=3
-"""The head of the usual request that publishes (RFC 9112), read strictly, where it lies.
+"""Parse the head of a usual publish request (RFC 9112) strictly and in place.
 
-    POST /channels/<one segment>/messages HTTP/1.1 CRLF        of visible ASCII, without a query
-    <name>: <value> CRLF ...                                   tokens and ASCII text; none of those we read twice
+    POST /channels/<one segment>/messages HTTP/1.1 CRLF        visible ASCII, without a query
+    <name>: <value> CRLF ...                                   tokens and ASCII text; none that we read occurs twice
     CRLF
 
-    needed      Host; Content-Length, of at most 7 digits
-    left to the library (False here)    anything to expect, to negotiate or to end by name; anything that is not as above
+    required    Host; Content-Length, of at most 7 digits
+    left to the library (False here)    expectations, negotiation, named connection options; any other form
 
-So this room refuses nothing, and what it takes the library for HTTP would take too, with the same meaning. Headers that a
-publish does not look at are passed over, as they are there."""
+So this module refuses nothing. Each request that it takes, the HTTP library would take too, with the same meaning.
+Headers that a publish does not use are ignored, as in the library."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memset
@@ -18,7 +18,7 @@ from ext.net.head_fields cimport FIELD, LAST, Field, Step, ascii_of, next_field,
 from ext.text.utf8 cimport Text
 
 cdef enum:
-    MAX_HEADERS = 64            # the library reads more of them, if it likes
+    MAX_HEADERS = 64            # with more, the library decides
     MAX_DIGITS = 7
 
 cdef tuple NAMES = ("authorization", "x-ably-clientid", "x-ably-version", "accept", "content-type", "origin", "host",
@@ -26,7 +26,7 @@ cdef tuple NAMES = ("authorization", "x-ably-clientid", "x-ably-version", "accep
 
 
 cdef inline bint _is(const uint8_t* name, const char* wanted, size_t size) noexcept nogil:
-    """In any case. ``wanted`` has letters in lower case, and hyphens, which have the bit set that a letter gets."""
+    """Compare, ignoring case. ``wanted`` has lower-case letters and hyphens, which have the lower-case bit set too."""
     cdef size_t i
     for i in range(size):
         if name[i] | 32 != <uint8_t>wanted[i]:
@@ -67,7 +67,7 @@ cdef int _header(const uint8_t* name, size_t size) noexcept nogil:
 
 
 cdef bint _publishes(const Text* target) noexcept nogil:
-    """``/channels/<channel>/messages``: then nothing but a publish can be meant by it."""
+    """Is it ``/channels/<channel>/messages``? With POST, that can only be a publish."""
     if target.size < 19 or memcmp(target.data, b"/channels/", 10) != 0:
         return False
     if memcmp(target.data + target.size - 9, b"/messages", 9) != 0:
@@ -77,7 +77,7 @@ cdef bint _publishes(const Text* target) noexcept nogil:
 
 
 cdef bint read_head(const uint8_t* data, size_t size, Head* head) noexcept nogil:
-    """Is it such a head, from its first byte to the last one of its empty line? What it says points into ``data``."""
+    """Are these bytes, from the first to the end of the empty line, such a head? Its fields point into ``data``."""
     cdef size_t at
     cdef int header, count = 0
     cdef Field field
@@ -104,7 +104,7 @@ cdef bint read_head(const uint8_t* data, size_t size, Head* head) noexcept nogil
 
 
 cdef bint _fits(Head* head) noexcept nogil:
-    """Host is there, the connection goes on, and the body has a length."""
+    """Is Host present, does the connection go on, and does the body have a length?"""
     cdef Text* value = &head.value[H_CONNECTION]
     cdef size_t i
     if head.value[H_HOST].data is NULL:
@@ -122,7 +122,7 @@ cdef bint _fits(Head* head) noexcept nogil:
 
 
 cdef dict headers_of(Head* head):
-    """Those that were sent of the headers that we read, by their names in lower case."""
+    """The headers that we read and that were sent, by their names in lower case."""
     cdef dict headers = {}
     cdef int i
     for i in range(H_KNOWN):
@@ -132,7 +132,7 @@ cdef dict headers_of(Head* head):
 
 
 def parse_post(bytes head not None):
-    """Target, headers (those that a publish looks at) and length of the body; None: it is not of the usual kind."""
+    """Target, headers (those that a publish uses) and length of the body; None: not of the usual kind."""
     cdef Head found
     if not read_head(<const uint8_t*><const char*>head, <size_t>len(head), &found):
         return None

@@ -1,9 +1,9 @@
-"""A request that comes in pieces: is it whole, and is it of the usual kind?
+"""A request that arrives in pieces: is it complete, and is it of the usual kind?
 
     |############ head ############|######## body ########|
     0        searched              head.size              wanted
 
-What has been looked through is not looked through again, however small the pieces are."""
+No byte is searched twice, however small the pieces are."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
@@ -12,22 +12,22 @@ from ext.net.head_fields cimport head_end
 from ext.net.http_head cimport Head, read_head
 
 cdef enum Found:
-    PART = 0                # more of it is to come
+    PART = 0                # incomplete
     WHOLE = 1
-    UNUSUAL = 2             # it is not for those who use this
+    UNUSUAL = 2             # to be read by the library
 
 
 cdef struct Progress:
     size_t searched         # bytes in which no head ends
-    size_t wanted           # bytes of the request, once its head is there; else 0
+    size_t wanted           # size of the request, once its head is there; else 0
 
 
 cdef inline Found read_request(Progress* progress, const uint8_t* data, size_t size, size_t max_head, size_t max_body,
                                Head* head) noexcept nogil:
-    """Look at all that has come of it. If it is WHOLE, ``head`` says what it is, and the next one begins behind it.
+    """Look at all that has come of the request. If it is WHOLE, ``head`` describes it, and the next request follows.
 
     Args:
-        max_head, max_body: bytes; a request with more is UNUSUAL."""
+        max_head, max_body: bytes; a larger request is UNUSUAL."""
     cdef size_t end
     if size < progress.wanted:
         return PART

@@ -1,9 +1,9 @@
-"""What one connection has sent, as long as nobody has dealt with it.
+"""Input of one connection that has not been processed yet.
 
-    data   |######## held ########|   room left   |
-           0                      size            room
+    data   |######## held ########|   free   |
+           0                      size       room
 
-Its ``room`` counts in a Room that all of them share; there is none while nothing is held: most connections are idle
+Its capacity, ``room``, counts in a Room that all inboxes share. An empty inbox has no memory: most connections are idle
 most of the time."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memmove
 from ext.net.room cimport Room
 
 cdef enum:
-    MAX_AHEAD = 64 * 1024       # of room for more than has come
+    MAX_AHEAD = 64 * 1024       # capacity beyond what has come
 
 
 cdef struct Inbox:
@@ -22,7 +22,7 @@ cdef struct Inbox:
 
 
 cdef inline bint hold_bytes(Inbox* box, Room shared, const uint8_t* data, size_t size, bint must) except -1:
-    """Hold these too, behind the others; False: there is no room for them. There is, if they ``must`` be held."""
+    """Append these bytes. Returns False if there is no memory; never if they ``must`` be held."""
     cdef size_t room
     cdef uint8_t* grown
     if size == 0:
@@ -45,7 +45,7 @@ cdef inline bint hold_bytes(Inbox* box, Room shared, const uint8_t* data, size_t
 
 
 cdef inline void drop_bytes(Inbox* box, Room shared, size_t size) noexcept:
-    """The first ones of what is held have been dealt with."""
+    """Remove the first bytes, which have been processed."""
     if size == 0:
         return
     box.size -= size

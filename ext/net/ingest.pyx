@@ -6,8 +6,8 @@
                         +---------------+-- no: False -+--------------+     nothing has changed
         yes: serial, record, entry; a receipt in the queue of answers
 
-Whatever is not usual is left to the long way (server/realtime/accepting.py), which knows what to say about it: it asks
-the same Author, Terms and Sequence. What may be published where is told here by ``grant``, once that way has said yes."""
+Everything else takes the slow path (server/realtime/accepting.py), which knows how to answer it, and asks the same
+Author, Terms and Sequence. Once the slow path has permitted a publish to a channel, it calls ``grant`` here."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
@@ -28,19 +28,19 @@ from ext.wire.acks cimport AckQueue
 from ext.wire.publish cimport Parser
 
 cdef enum:
-    MAX_NAMES = 1000            # granted at once; then they are asked for anew
-    LONGEST_BASE = 64           # of "<connection id>:<msgSerial>:<index>": 10 + 1 + 20 + 1 + 3
+    MAX_NAMES = 1000            # granted at once; beyond that, all are asked for anew
+    LONGEST_BASE = 64           # "<connection id>:<msgSerial>:<index>": 10 + 1 + 20 + 1 + 3
 
-cdef uint64_t LARGEST_COUNTED = 1_000_000_000_000_000_000u     # 18 digits: with more it is text like any other
-cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
+cdef uint64_t LARGEST_COUNTED = 1_000_000_000_000_000_000u     # 18 digits: with more it is text
+cdef Parser _parser = Parser.__new__(Parser)        # only one thread receives
 
 
 @cython.final
 cdef class Ingest(Sink):
-    """Of one connection; the plane's sink for its messages."""
+    """The plane's sink for the messages of one connection."""
 
     def __init__(self, Common common not None, AckQueue acks not None, Author author not None, Terms terms not None):
-        """``author``: of the connection, whose id has 10 characters (else ValueError)."""
+        """``author``: that of the connection, whose id has 10 characters (else ValueError)."""
         if len(author.connection) != WHO_CHARS:
             raise ValueError(f"an author with a connection is needed, got connection id {author.connection_id!r}")
         self._common = common
@@ -49,18 +49,18 @@ cdef class Ingest(Sink):
         self._terms = terms
 
     def bound(self, Author author not None, Terms terms not None):
-        """From now on these hold. Of another author, nothing is granted yet."""
+        """Change author and terms. If the author is another, all grants end."""
         if author is not self._author:
             self.revoke_all()
         self._author = author
         self._terms = terms
 
     def grant(self, str name not None, Home home not None):
-        """Plain publishes to the channel of this name may be staged in ``home``, until it sleeps or they are revoked."""
+        """Permit plain publishes to the channel of this name, staged in ``home``, until it sleeps or the grant ends."""
         if self._homes is None or len(self._homes) >= MAX_NAMES:
             self._homes = {}
         self._homes[name.encode()] = home
-        self._name = self._home = None          # it may be the one that was used last, under a log that sleeps by now
+        self._name = self._home = None          # this may be the one used last, under a log that sleeps by now
 
     def revoke(self, str name not None):
         if self._homes is not None:
@@ -72,7 +72,7 @@ cdef class Ingest(Sink):
         self._name = self._home = None
 
     def offer(self, bytes payload not None, bint binary):
-        """As the plane does, for transports that are not its own: True if the message has been dealt with."""
+        """The plane's call to the sink, for transports outside it. Returns True if the message has been processed."""
         return self.take(<const uint8_t*><const char*>payload, <size_t>len(payload), binary)
 
     cdef bint take(self, const uint8_t* data, size_t size, bint binary) except -1:
@@ -94,19 +94,19 @@ cdef class Ingest(Sink):
         if self._terms.fits(parser.count, parser.size) != NEW:
             return False
         if self._acks.is_full() or self._common.is_congested():
-            return False                # the connection is not to be read from for a while
+            return False                # reading from the connection is to pause
         home = self._find(parser)
         if home is None or not home.awake:
             return False
         if self._terms.room(home.incoming, home.max_bytes, parser.size, self._common.now_ms) != NEW:
             return False
         if home.held is not None and author.connection_id in home.held:
-            return False                # something of its own waits there
+            return False                # a publish of the same connection waits there
         memcpy(base, <const char*>author.connection, WHO_CHARS)
         base[WHO_CHARS] = c':'
         length = WHO_CHARS + 1
         length += decimal(base + length, parser.msg_serial)
-        base[length] = c':'             # the id of a message begins with that, if it has none of its own
+        base[length] = c':'             # prefix of the id of a message without an id of its own
         if named:
             names = Names(&base[0], length + 1, 1, home.dedup._id(parser.ids[0]))
             if not author.owns(names.first.data, names.first.size):

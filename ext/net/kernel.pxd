@@ -1,4 +1,4 @@
-"""What ext asks of Linux: epoll, poll, eventfd, sockets, clocks, and where some bytes are in others."""
+"""What ext uses of Linux: epoll, poll, eventfd, sockets, clocks, and memory search."""
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -66,7 +66,7 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef inline int64_t monotonic_ns() noexcept nogil:
-    """The same clock for all processes of this machine."""
+    """A clock that all processes of this machine share."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec

@@ -1,7 +1,7 @@
-"""Bytes that are one socket's alone, on their way out: replies, a replay, the rest of a frame that was cut.
+"""Output of one socket alone: replies, a replay, the rest of a frame that was cut.
 
-    data   | sent already | waiting       | room left |
-           0            start            end        room
+    data   | sent already | waiting       | free |
+           0            start            end     room
 
 Nothing is allocated while nothing waits: most connections are idle most of the time."""
 from libc.stddef cimport size_t
@@ -10,7 +10,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
 cdef enum:
-    OUTBOX_FIRST = 512                  # bytes; it doubles from there
+    OUTBOX_FIRST = 512                  # bytes; doubles as needed
 
 
 cdef struct Outbox:
@@ -19,15 +19,15 @@ cdef struct Outbox:
 
 
 cdef inline uint32_t waiting(const Outbox* box) noexcept nogil:
-    """Bytes."""
+    """Bytes that wait."""
     return box.end - box.start
 
 
 cdef inline int put_bytes(Outbox* box, const uint8_t* data, size_t size) except -1:
-    """Raises: MemoryError; then nothing has been put."""
+    """Raises: MemoryError; nothing has been put then."""
     cdef size_t held = waiting(box), room
     cdef uint8_t* grown
-    if size == 0:                       # a ping's payload, which is nowhere
+    if size == 0:                       # the payload of an empty ping is NULL
         return 0
     if size > (<size_t>1 << 31) - held:
         raise MemoryError("more than 2 GiB are queued for one socket")
@@ -50,9 +50,9 @@ cdef inline int put_bytes(Outbox* box, const uint8_t* data, size_t size) except 
 
 
 cdef inline void take_bytes(Outbox* box, uint32_t size) noexcept nogil:
-    """So many have left."""
+    """``size`` bytes have been sent."""
     box.start += size
     if box.start == box.end:
-        free(box.data)                  # a new one is 50 ns away
+        free(box.data)                  # allocating another takes 50 ns
         box.data = NULL
         box.start = box.end = box.room = 0

@@ -1,21 +1,21 @@
-"""How long a connection that publishes over HTTP may take for what it does; its time begins with that.
+"""Time limits of a connection that publishes over HTTP. Each starts with the activity that it limits.
 
-    it is to begin with a request       idle_ms         else it is closed
-    to send the rest of one             request_ms      else it is told, or leaves
-    to take its answer                  response_ms     else it is closed
-    to go, having been refused          LINGER_MS       else it is closed
+    to begin a request              idle_ms         else it is closed
+    to send the rest of one         request_ms      else it is refused, or leaves
+    to take its answer              response_ms     else it is closed
+    to go after a refusal           LINGER_MS       else it is closed
 
-Who waits for an answer takes no time of its own."""
+There is no limit while it waits for an answer."""
 from libc.stdint cimport int64_t
 
 from ext.net.caller cimport ENDING, READING, SENDING, Caller
 
 cdef enum:
-    LINGER_MS = 2_000           # closing at once would take the answer along
+    LINGER_MS = 2_000           # closing at once could discard the answer
 
 cdef enum Lateness:
     IN_TIME = 0
-    OVER = 1                    # it is closed
+    OVER = 1                    # to be closed
     LATE = 2                    # with its request
 
 

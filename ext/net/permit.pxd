@@ -12,7 +12,7 @@ from ext.wire.publish cimport Parser
 
 cdef class Place:
     cdef Home home
-    cdef bytes opening              # of the answer's body: see ext/net/published.pyx
+    cdef bytes opening              # start of the answer's body: see ext/net/published.pyx
 
 
 cdef class Permit:
@@ -20,13 +20,13 @@ cdef class Permit:
     cdef Author _author
     cdef Terms _terms
     cdef readonly str app_id
-    cdef bytes _head                # of an answer, up to the number of Content-Length
+    cdef bytes _head                # head of an answer, up to the number of Content-Length
     cdef bint _msgpack_in, _msgpack_out
     cdef readonly int64_t good_until_ms
     cdef object refuse
     cdef dict _places               # by the target of the request
-    cdef uint64_t answered          # since somebody has looked
-    cdef bint named                 # what was staged last: see Caller.expect
+    cdef uint64_t answered          # since the last look
+    cdef bint named                 # of the last one staged: see Caller.expect
 
     cdef Place place(self, Text* target)
     cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion)

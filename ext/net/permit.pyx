@@ -1,15 +1,14 @@
 # cython: language_level=3
-"""What one kind of HTTP request may publish, and where: from its body to the staged entry, from the serial to its answer.
+"""What one kind of HTTP request may publish, and where: from body to staged entry, and from serial to answer.
 
-    Permit      credentials, versions and formats: what was said yes to once, of requests that say the same again
-      target -> Place      a channel, as it is called in the answer
+    Permit      credentials, versions and formats: permitted once, valid for requests that repeat them
+      target -> Place      a channel, with its name for the answer
     stage(body) -> plain publish? -> within its terms? -> new? -> entry, and the id that the answer names
                         |                    |              |
                         +------------ no ----+--------------+     None; nothing has changed
 
-As in ext/net/ingest.pyx, whatever is not usual is left to the long way, which asks the same Author, Terms and Sequence. A
-permit ends with what it was given for: whoever gives them out takes them back when keys or revocations change, and
-``good_until_ms`` is the rest."""
+As in ext/net/ingest.pyx, everything else takes the slow path, which asks the same Author, Terms and Sequence. The
+issuer of permits revokes them when keys or revocations change. Otherwise a permit ends at ``good_until_ms``."""
 from os import urandom
 
 cimport cython
@@ -33,17 +32,17 @@ from ext.text.utf8 cimport Text
 from ext.wire.publish cimport Parser
 
 cdef enum:
-    MAX_PLACES = 1000          # of one permit; then they are asked for anew
-    BASE_BYTES = 9              # random, of an id that we make: 12 characters, as the libraries make them
+    MAX_PLACES = 1000          # of one permit; beyond that, all are asked for anew
+    BASE_BYTES = 9              # random bytes of an id that we make: 12 characters, as in the libraries
     BASE_LENGTH = 12
-    BASES = 128                 # made at once: the kernel takes as long for many as for one
-    LONGEST_BASE = 256          # an id of somebody's own that is longer goes the long way
+    BASES = 128                 # made at once: many take the kernel no longer than one
+    LONGEST_BASE = 256          # a longer id of a client takes the slow path
     BODY_ROOM = 4096
     KEPT_ROOM = 256 * 1024
 
 cdef const char* BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-cdef Parser _parser = Parser.__new__(Parser)        # one thread receives
+cdef Parser _parser = Parser.__new__(Parser)        # only one thread receives
 cdef Out _body
 out_init(&_body, BODY_ROOM)
 cdef bytes _random = b""
@@ -72,10 +71,10 @@ cdef int _new_base(uint8_t* to) except -1:
 
 @cython.final
 cdef class Place:
-    """A channel's log, and the beginning of an answer's body that names it as the request does."""
+    """A channel's log, and the beginning of an answer's body, which names the channel as the request does."""
 
     def __init__(self, Home home not None, str channel not None, *, bint msgpack):
-        """Raises: UnicodeEncodeError, if that is no text.
+        """Raises: UnicodeEncodeError, if ``channel`` is not text.
 
         Args:
             msgpack: the format of the answer."""
@@ -85,16 +84,16 @@ cdef class Place:
 
 @cython.final
 cdef class Permit:
-    """See above. One for all requests that come with the same credentials, version and formats."""
+    """See above. One for all requests with the same credentials, version and formats."""
 
     def __init__(self, Common common not None, Author author not None, Terms terms not None, str app_id not None,
                  bytes head not None, refuse, *, bint msgpack_in, bint msgpack_out, int64_t good_until_ms):
         """
         Args:
-            author: of no connection.
-            head: of an answer with 201, up to the number of its Content-Length, which is the last header but Date.
-            refuse: makes the whole answer that tells an error.
-            good_until_ms: the first time at which the credentials are not good any more.
+            author: not that of a connection.
+            head: of a 201 answer, up to the number of its Content-Length, which is the last header but Date.
+            refuse: makes the complete answer for an error.
+            good_until_ms: the time at which the credentials expire.
         """
         self._common = common
         self._author = author
@@ -108,17 +107,17 @@ cdef class Permit:
         self._places = {}
 
     def grant(self, str target not None, Place place not None):
-        """Plain publishes to this target may be staged in the place's log, until it sleeps."""
+        """Permit plain publishes to this target, staged in the place's log, until it sleeps."""
         if len(self._places) >= MAX_PLACES:
             self._places = {}
         self._places[target.encode()] = place
 
     cdef Place place(self, Text* target):
-        """What was granted for this target, or None."""
+        """The place granted for this target, or None."""
         return self._places.get(PyBytes_FromStringAndSize(<const char*>target.data, <Py_ssize_t>target.size))
 
     cdef bytes stage(self, Place place, const uint8_t* body, size_t size, object completion):
-        """Stage what the body holds; ``completion`` is told. Returns what the answer calls messageId; None: not here."""
+        """Stage the body's publish; ``completion`` is told. Returns the answer's messageId; None: not usual."""
         if not place.home.awake or not _parser.parse_messages(body, size, self._msgpack_in):
             return None
         return self._stage(place.home, _parser, completion)
@@ -149,7 +148,7 @@ cdef class Permit:
                 length -= 2
             elif parser.count > 1:
                 return None
-        base[length] = c':'             # the id of a message begins with that, if it has none of its own
+        base[length] = c':'             # prefix of the id of a message without an id of its own
         self.named = id is not NULL and parser.count == 1
         if self.named:
             names = Names(&base[0], length + 1, 1, home.dedup.id_of(<const uint8_t*>id, <size_t>size))
@@ -174,7 +173,7 @@ cdef class Permit:
 
     cdef int write_answer(self, Out* out, Place place, bytes message_id, uint64_t serial, str series, uint32_t first,
                           uint32_t count, bytes date, bint last) except -1:
-        """The whole response with 201; ``last``: the connection ends with it."""
+        """Write the complete 201 response; ``last``: the connection ends after it."""
         _body.size = 0
         put_published(&_body, self._msgpack_out, place.opening, message_id, serial, series, first, count)
         put(out, <const char*>self._head, <size_t>len(self._head))
@@ -187,7 +186,7 @@ cdef class Permit:
         put(out, _body.data, _body.size)
         if _body.failed or _body.room > KEPT_ROOM:
             out.failed = out.failed or _body.failed
-            PyMem_Free(_body.data)          # one long answer is no reason to hold so much for ever
+            PyMem_Free(_body.data)          # do not keep the memory of one long answer
             out_init(&_body, BODY_ROOM)
         if out.failed:
             raise MemoryError("no memory for an answer")

@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""What has been permitted, by what requests say of themselves: those that say the same again need not be asked about.
+"""Permits by the headers of requests: a request that repeats the headers of a permitted one is not checked again.
 
-    key    trusted? | each header that decides, as it came, or that there was none"""
+    key    trusted? | each deciding header as it came, or its absence"""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
@@ -12,7 +12,7 @@ from ext.net.permit cimport Permit
 from ext.text.output cimport Out, out_init, put, put_byte
 
 cdef enum:
-    MAX_PERMITS = 1000          # then they are asked for anew
+    MAX_PERMITS = 1000          # beyond that, all are asked for anew
     KEY_ROOM = 4096
 
 
@@ -30,27 +30,27 @@ cdef class Permits:
         PyMem_Free(self._key.data)
 
     def find(self, bytes key not None):
-        """What was granted under this key, or None; it may have run out."""
+        """The permit under this key, or None; it may have expired."""
         return self._by_key.get(key)
 
     def grant(self, bytes key not None, Permit permit not None):
-        """Requests with this key may be served by this permit."""
+        """Requests with this key may use this permit."""
         if len(self._by_key) >= MAX_PERMITS:
             self._by_key = {}
         self._by_key[key] = permit
 
     def revoke_all(self):
-        """No permit is good any more."""
+        """Revoke all permits."""
         self._by_key = {}
 
     cdef Permit good(self, bytes key, int64_t wall_ms):
-        """What was granted under this key and has not run out, or None."""
+        """The permit under this key, if it has not expired, or None."""
         cdef Permit permit = self._by_key.get(key)
         return permit if permit is not None and wall_ms < permit.good_until_ms else None
 
     cdef bytes key_of(self, const Head* head, bint trusted):
-        """All that decides who asks and how it is told, exactly as it came. (Looked up by a keyed hash of the whole:
-        how long that takes says nothing about how much of a secret was right.)"""
+        """All that decides who asks and the form of the answer, exactly as it came. The lookup hashes the whole key
+        with a secret, so its duration does not show how much of a credential was right."""
         cdef int i
         self._key.size = 0
         put_byte(&self._key, c'1' if trusted else c'0')

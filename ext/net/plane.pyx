@@ -1,14 +1,14 @@
 # cython: language_level=3
-"""The data plane: moves the bytes of WebSocket connections, with epoll; those of TLS are carried to it and from it by tasks.
+"""The data plane: moves the bytes of WebSocket connections, with epoll. With TLS, tasks carry the bytes to it and back.
 
-    poll     epoll says who is ready -> ext/net/receive.pyx -> events (a batch), beside what sinks have taken
-    flush    sockets with replies, streams that moved -> ext/net/send.pyx
-    tick     who has been silent: heartbeats, pings, the end
-    answer   what queues of ACKs have to say -> the sockets' outboxes
-    feed     what others have read for a socket -> as if it had been received; sent: a task has sent what it took
+    poll     ready sockets, from epoll -> ext/net/receive.pyx -> events (a batch), except what sinks have taken
+    flush    sockets with replies, streams with new frames -> ext/net/send.pyx
+    tick     silent peers: heartbeats, pings, the end
+    answer   queues of ACKs -> the sockets' outboxes
+    feed     bytes that others have read for a socket -> as if received; sent: a task has sent what it took
 
-Nothing here blocks, unless ``poll`` is told how long it may, and nothing calls back but a sink (ext/net/sink.pyx): the events
-of a poll are a list, of ``(owner, kind, data)``. The kinds, and what their data is, stand in ext/net/socket.pxd."""
+Nothing here blocks, unless ``poll`` is given a time to wait, and nothing calls back but a sink (ext/net/sink.pyx). A
+poll returns its events as a list of ``(owner, kind, data)``. ext/net/socket.pxd lists the kinds and their data."""
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -36,18 +36,18 @@ BEHIND, DRAINED, FAILED = KIND_BEHIND, KIND_DRAINED, KIND_FAILED
 NO_ROOM = CODE_NO_ROOM
 
 cdef enum:
-    READY_EVENTS = 512      # of one poll: some 512 small frames are 1 ms of work above
+    READY_EVENTS = 512      # of one poll: about 512 small frames are 1 ms of work above
     RECEIVE_BYTES = 256 * 1024
-    CROWDED_BYTES = 16 * 1024   # read of one socket at a time, while events of others wait to be looked at
+    CROWDED_BYTES = 16 * 1024   # read of one socket at a time, while events of others wait to be processed
     MAX_EVENTS = 256           # of one poll, beyond those of the socket that is being read
-    SENDS_A_SLICE = 512     # then others get a turn: some 2 ms
-    HOLD_MS = 5             # between looks at those who wait for their turn
-    FEW_STREAMS = 16        # up to so many streams of one socket are looked through at each of its sends
-    STALLED_FACTOR = 4      # times as long as for silence, for a peer that leaves bytes unread
-    LOOKS = 4               # at what is ready, one after the other while each finds something
-    GATHER_NS = 100_000     # between looks at what has arrived, while it has to wait in any case
+    SENDS_A_SLICE = 512     # then others get a turn: about 2 ms
+    HOLD_MS = 5             # between looks at sockets that wait for their turn
+    FEW_STREAMS = 16        # up to this many streams of one socket are checked at each of its sends
+    STALLED_FACTOR = 4      # a peer that leaves bytes unread may be silent this many times as long
+    LOOKS = 4               # at ready sockets, one after the other while each finds something
+    GATHER_NS = 100_000     # between looks at arrivals, while it has to wait in any case
     ACK_ROOM = 4096
-    ACK_KEPT = 64 * 1024    # so much of the buffer in which ACKs are made
+    ACK_KEPT = 64 * 1024    # size of the ACK buffer that is kept
 
 cdef tuple _HEARTBEATS = (b'{"action":0}', b"\x81\xa6action\x00")
 HEARTBEATS = _HEARTBEATS    # messages: in JSON, in msgpack
@@ -55,28 +55,28 @@ HEARTBEATS = _HEARTBEATS    # messages: in JSON, in msgpack
 
 @cython.final
 cdef class Plane(Sockets):
-    """All connections of one thread. Give ``fd`` to whatever waits for it to be readable, then ``poll``."""
+    """All connections of one thread. Register ``fd`` for readability, then call ``poll``."""
 
-    cdef uint32_t _tick_at              # so many have not had their tick in this round
+    cdef uint32_t _tick_at              # sockets that have not had their tick in this round
     cdef list _moved                    # streams with new frames
-    cdef uint32_t _reader_at            # how far the first of _moved has been served
-    cdef bint _moved_again              # it has new frames, for those who have been served already
+    cdef uint32_t _reader_at            # progress in the readers of the first of _moved
+    cdef bint _moved_again              # it has new frames, for readers that have been served already
     cdef int _slice                     # sends of one flush
     cdef uint8_t* _buffer
     cdef Out _ack                       # the ACK that is being made
     cdef uint32_t _max_message
     cdef int64_t _heartbeat_ms, _ping_ms, _lost_ms, _linger_ms
-    cdef uint32_t _read_at              # where among those that are ready to begin: not all may be read in a turn
-    cdef readonly int woken             # how many descriptors the last poll found ready
-    cdef public bint crowded            # events of earlier polls wait: little is read of each
+    cdef uint32_t _read_at              # where to begin among the ready sockets: a turn may not read all
+    cdef readonly int woken             # descriptors that the last poll found ready
+    cdef public bint crowded            # events of earlier polls wait: read little of each socket
 
     def __cinit__(self, *, uint32_t max_message, int64_t heartbeat_ms, int64_t ping_ms, int64_t lost_ms,
                   int64_t linger_ms, int sends_a_slice=SENDS_A_SLICE, Room parts=None,
                   uint64_t max_waiting=UINT64_MAX):
         """
         Args:
-            max_waiting: bytes of replies that peers have not taken yet, of all sockets together.
-            parts: the room for messages that have come in part, which others may share; None: they are not counted.
+            max_waiting: bytes of replies that peers have not taken yet, over all sockets.
+            parts: counts the bytes of incomplete messages, and may be shared; None: they are not counted.
         """
         if sends_a_slice < 1:
             raise ValueError(f"sends_a_slice must be at least 1, got {sends_a_slice}")
@@ -99,13 +99,13 @@ cdef class Plane(Sockets):
         PyMem_Free(self._ack.data)
 
     def limit(self, uint32_t max_message):
-        """Messages of connections that come from now on may have so many bytes."""
+        """Set the largest message, in bytes, for connections added from now on."""
         self._max_message = max_message
 
     def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, int64_t now_ms, Sink sink=None,
             bint client=False):
-        """Take over a connection whose handshake is done: ``fd`` is ours to close now. What was read beyond it is to be
-        fed, once the first that the peer is to hear has been queued: what it has sent may be answered at once."""
+        """Take over a connection whose handshake is done; the plane closes ``fd``. Feed it what was read beyond the
+        handshake, after queueing the peer's first message: the input may be answered at once."""
         cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
         cdef int one = 1
         s.fd = fd
@@ -117,10 +117,10 @@ cdef class Plane(Sockets):
         return s
 
     def carry(self, object owner, object wake not None, *, bint msgpack, bint heartbeats, int64_t now_ms):
-        """A connection whose bytes a task carries: what it has to ``take`` of the socket's ``carrier``, and what it feeds.
+        """Add a connection whose bytes a task carries: it takes from the socket's ``carrier``, and feeds the plane.
 
         Args:
-            wake: called when the carrier has news for the task; from within any call to the plane or the socket.
+            wake: called when the carrier has news for the task, from within any call to the plane or the socket.
         """
         cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
         s.carrier = Carrier(wake)
@@ -129,8 +129,8 @@ cdef class Plane(Sockets):
         return s
 
     def feed(self, Socket s not None, bytes data not None):
-        """What a peer has sent and others have read: all that comes to a carried socket, and what came with the handshake
-        to any. Nothing: it has closed. Events of it come with the next poll."""
+        """Process bytes of a peer that others have read: all input of a carried socket, and input that came with the
+        handshake for any socket. Empty: the peer has closed. The next poll returns the events."""
         if s.state == CLOSED:
             return
         if data:
@@ -139,14 +139,14 @@ cdef class Plane(Sockets):
             s.pinged = False
             self._take_in(s, data)
             if s.carrier is None:
-                s.told_in = self.polls + 1          # the next poll tells; what it reads itself comes behind that
+                s.told_in = self.polls + 1          # the next poll returns these events, then those of what it reads
         else:
             s.lose("connection closed by the peer")
         if self.events:
             self.kick()
 
     def sent(self, Socket s not None):
-        """What was taken of its carrier has left. True: the next flush has more for it."""
+        """The bytes taken from its carrier have been sent. True: the next flush has more for it."""
         s.carrier.sent()
         if s.state == CLOSED or not s.blocked:
             return False
@@ -156,7 +156,7 @@ cdef class Plane(Sockets):
         return True
 
     def lost(self, Socket s not None, str reason not None):
-        """A carried socket has no peer any more: its owner is told, with the next poll."""
+        """A carried socket has lost its peer: the next poll tells its owner."""
         s.lose(reason)
         self.kick()
 
@@ -170,7 +170,7 @@ cdef class Plane(Sockets):
         return s
 
     cdef int _take_in(self, Socket s, bytes data) except -1:
-        """What was received by others."""
+        """Process bytes that others have read."""
         cdef size_t size, at = 0
         while at < <size_t>len(data) and s.state == OPEN:
             size = min(<size_t>len(data) - at, <size_t>RECEIVE_BYTES)
@@ -180,13 +180,13 @@ cdef class Plane(Sockets):
         return 0
 
     def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
-        """What has arrived, beside what sinks have taken: a list of ``(owner, kind, data)``, in each socket's order.
+        """What has arrived, except what sinks have taken: a list of ``(owner, kind, data)``, in order for each socket.
 
-        Waits up to ``wait_us`` microseconds for the first of it, without the GIL. With ``gather`` it waits for a kick,
-        while there is only work for sinks: for one who can't do anything with that before. What arrives meanwhile is
-        taken in from time to time, many at once, rather than at a wake-up each. Without it, who sends while others
-        are read is read as well: those who were answered together come back one after the other, for the same batch.
-        What poll returned before must have been dealt with: a sink may be handed what came after it.
+        Waits up to ``wait_us`` microseconds for the first arrival, without the GIL. With ``gather`` it waits for a kick
+        as long as only sinks have work: for callers that cannot use the results before. It then reads arrivals from
+        time to time, many at once, instead of waking up for each. Without ``gather`` it also reads what arrives during
+        the reading: clients that were answered together come back one after the other, and join the same batch.
+        Process the events of the previous poll first: a sink may get messages that came after them.
         """
         cdef int64_t until = monotonic_ns() + 1000 * <int64_t>wait_us if wait_us > 0 else 0, left
         cdef bint kicked = False
@@ -215,7 +215,7 @@ cdef class Plane(Sockets):
         return events
 
     cdef bint _turn(self):
-        """Look once at what is ready, and read it. True: there was a kick."""
+        """Look once at the ready sockets, and read them. True: there was a kick."""
         cdef epoll_event ready[READY_EVENTS]
         cdef int i, n, k
         cdef uint64_t kicks
@@ -228,7 +228,7 @@ cdef class Plane(Sockets):
                 c_read(self.kick_fd, &kicks, sizeof(kicks))
                 kicked = True
                 continue
-            Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is through, whatever happens to it
+            Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is done, whatever happens to it
         k = <int>(self._read_at % <uint32_t>n) if n > 0 else 0
         self._read_at = 0
         for i in range(n):
@@ -240,11 +240,11 @@ cdef class Plane(Sockets):
                     s.touch()
                 if s.state != CLOSED and ready[k].events & (EPOLLIN | EPOLLHUP | EPOLLERR):
                     if len(self.events) < MAX_EVENTS:
-                        if s.stalled:               # it has ended; what it has left comes behind what waits
+                        if s.stalled:               # it has ended; what is left of it follows the events that wait
                             s.told_in = self.polls
                         receive(s, ready[k].events, self._buffer, room)
                     elif not self._read_at:
-                        self._read_at = <uint32_t>k     # there the next turn begins
+                        self._read_at = <uint32_t>k     # the next turn begins there
                 Py_DECREF(<object>ready[k].data.ptr)
             k = k + 1 if k + 1 < n else 0
         if n > 0:
@@ -252,7 +252,7 @@ cdef class Plane(Sockets):
         return kicked
 
     cdef void _wait(self, int fd, int64_t wait_ns):
-        """Until ``fd`` is readable, or the time is over. (epoll's own time-outs are whole milliseconds.)"""
+        """Wait until ``fd`` is readable, or the time is over. (epoll's own timeouts are whole milliseconds.)"""
         cdef pollfd us
         cdef timespec timeout
         us.fd = fd
@@ -263,8 +263,8 @@ cdef class Plane(Sockets):
             ppoll(&us, 1, &timeout, NULL)
 
     def answer(self, list touched not None):
-        """Send what these queues have to say, and empty the list. Returns those that are for their owners to serve:
-        their transport is another, they have a refusal to tell, or are paused."""
+        """Send what these queues have to say, and empty the list. Returns the queues that their owners have to serve:
+        they have another transport, have a refusal to tell, or are paused."""
         cdef list queues = touched[:], others = []
         cdef AckQueue queue
         cdef Socket s
@@ -291,7 +291,7 @@ cdef class Plane(Sockets):
         cdef Stream stream
         for stream in streams:
             if stream.moved:
-                # Who has had his turn in the round under way would wait for the next frame: there is another round.
+                # Readers that had their turn in the current round would wait for the next frame: start another round.
                 if self._reader_at > 0 and stream is self._moved[0]:
                     self._moved_again = True
             elif stream.readers.count:
@@ -299,7 +299,7 @@ cdef class Plane(Sockets):
                 self._moved.append(stream)
 
     def flush(self):
-        """Send what waits, a slice of it: True when more is left, for another call soon."""
+        """Send what waits, one slice of it. True: more is left, call again soon."""
         cdef int budget = self._slice
         cdef Socket s
         cdef Stream stream
@@ -313,7 +313,7 @@ cdef class Plane(Sockets):
             if s.state == CLOSED:
                 continue
             if s.blocked:
-                s.arm()            # its queue may have grown beyond what we let it ask for more with
+                s.arm()            # its queue may have grown beyond the limit for reading
             elif pump(s, None):
                 s.touch()
         while self._moved and budget > 0:
@@ -332,15 +332,15 @@ cdef class Plane(Sockets):
                 del self._moved[0]
                 if self._moved_again:
                     self._moved_again = False
-                    self._moved.append(stream)      # behind the others, so that one that never rests delays nobody
+                    self._moved.append(stream)      # behind the others: a busy stream delays nobody
                 else:
                     stream.moved = False
         if self.events:
-            self.kick()                 # a send found somebody gone or behind: the next poll tells
+            self.kick()                 # a send found a socket gone or behind: the next poll tells
         return bool(self.dirty) or bool(self._moved)
 
     cdef void _release(self):
-        """Have those looked at whose deliveries wait for their turn: who has waited longest first, so that all get theirs."""
+        """Look at the sockets whose deliveries wait for their turn, longest wait first, so that all get theirs."""
         cdef int64_t now_ms = wall_clock_ms()
         cdef Socket s
         cdef list held
@@ -353,8 +353,8 @@ cdef class Plane(Sockets):
             s.touch()
 
     def tick(self, int64_t now_ms, *, uint32_t parts=1):
-        """Heartbeats, pings, and the end of those who do not answer. Call it about once a second; or ``parts`` times
-        as often, for a part of the sockets each time: ten thousand heartbeats at once would hold up everybody else.
+        """Heartbeats, pings, and the end of peers that do not answer. Call it about once a second, or ``parts`` times
+        as often, for a part of the sockets each time: ten thousand heartbeats at once would delay everything else.
         True: there is something to send."""
         cdef uint32_t i = self._tick_at if 0 < self._tick_at < self.members.count else self.members.count
         cdef uint32_t least
@@ -366,7 +366,7 @@ cdef class Plane(Sockets):
         least = i - least if i > least else 0
         self.now = now_ms
         while i > least:
-            i -= 1                      # from behind: _remove fills a place with the last one
+            i -= 1                      # backwards: _remove moves the last one into the freed place
             self._tick_at = i
             s = <Socket>self.members.items[i]
             if s.state != OPEN:
@@ -375,10 +375,10 @@ cdef class Plane(Sockets):
                 continue
             if (self.waiting > self.max_waiting and s.blocked
                     and waiting(&s.outbox) > self.max_waiting // self.members.count):
-                s.lose("it leaves unread what others need the memory for")      # it may resume, and read on then
+                s.lose("it leaves unread what others need the memory for")      # it may resume later
                 continue
-            # Who does not read does not see our pings. It costs nothing but its place, and TCP's own probes find out
-            # whether it is still there: so it has more time.
+            # A peer that does not read does not see our pings. It costs only its place, and TCP's own probes find out
+            # whether it is still there: so it gets more time.
             if (now_ms - s.last_in >= (STALLED_FACTOR * self._lost_ms if s.blocked else self._lost_ms)
                     and not (s.paused or s.stalled)):
                 s.lose("no answer to pings")

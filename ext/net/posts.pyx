@@ -1,17 +1,17 @@
 # cython: language_level=3
-"""Plain connections that publish over HTTP, one request after the other, without a task each: whose turn is it?
+"""Plain connections that publish over HTTP, one request after the other, without a task for each.
 
-    recv -> head and body whole? -> the usual kind? -> permitted before? -> plain? -> staged
-                 |                      |                   |                |
-                 | waits, in its inbox  | no: it leaves     +------ no ------+---> asked: Python says what to answer
+    recv -> head and body complete? -> usual kind? -> permitted before? -> plain? -> staged
+                 |                         |                 |                |
+                 | waits, in its inbox     | no: it leaves   +------ no ------+---> asked: Python decides the answer
                  +-- too long: it leaves
     stored -> accepted -> flush: the answer, in one send -> the next request
 
-A connection (ext/net/caller.pyx) has one request under way; what comes behind it waits in its inbox. Whoever leaves is
-handed up with all the bytes that have not been answered, for those who know HTTP as a whole; it does not come back. So
-this room refuses nothing by itself, but half a request that is late (ext/net/patience.pxd), or for which the server has
-no room (ext/net/room.pyx): Python says how that is told. Nothing here blocks; it calls up only for the
-answer that tells a failure."""
+A connection (ext/net/caller.pyx) has one request in progress; later input waits in its inbox. A connection that leaves
+is handed up with all its unanswered bytes, to the full HTTP server, and does not come back. So this module refuses
+nothing by itself, except a request that is incomplete and late (ext/net/patience.pxd) or exceeds the server's memory
+for incomplete input (ext/net/room.pyx): Python makes the response. Nothing here blocks. It calls Python only for the
+answer to a failure."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -34,7 +34,7 @@ from ext.net.room cimport Room
 from ext.text.output cimport Out, out_init
 
 cdef enum:
-    LOOKS = 8                   # at what is ready, one after the other while each finds something
+    LOOKS = 8                   # at ready connections, one after the other while each finds something
     READY_EVENTS = 256
     RECEIVE_BYTES = 128 * 1024
     OUT_ROOM = 4096
@@ -43,12 +43,12 @@ cdef enum:
 
 @cython.final
 cdef class Posts:
-    """All of them. ``fd`` is readable when there is something to ``poll`` for."""
+    """All such connections. ``fd`` is readable when there is something to ``poll`` for."""
 
     cdef readonly int fd
     cdef set _callers
     cdef list _told, _ready, _leaving, _asks, _turned_away
-    cdef Room _room                 # for all that has come in part
+    cdef Room _room                 # counts incomplete input
     cdef public list failures       # bugs that have ended connections
     cdef readonly Permits permits
     cdef uint8_t* _buffer
@@ -64,11 +64,11 @@ cdef class Posts:
                   int64_t patience_ms, int64_t response_ms, Room room=None, bint answers_late=False):
         """
         Args:
-            room: for what has come in part, which others may share.
-            max_connections: who comes with one more is not taken.
+            room: counts incomplete input, and may be shared.
+            max_connections: further ones are not taken.
             body_bytes: a request with a larger body leaves.
-            idle_ms: for the next request to begin; patience_ms: for it to be whole, then it leaves, or is refused here
-                if this room ``answers_late``; response_ms: for the peer to take an answer.
+            idle_ms: for the next request to begin; patience_ms: for it to be complete, else it leaves, or is refused
+                here if ``answers_late``; response_ms: for the peer to take an answer.
         """
         self.limit(head_bytes=head_bytes, body_bytes=body_bytes)
         self.fd = epoll_create1(EPOLL_CLOEXEC)
@@ -98,7 +98,7 @@ cdef class Posts:
             c_close(self.fd)
 
     def limit(self, *, size_t head_bytes, size_t body_bytes):
-        """From now on these hold."""
+        """Change the limits."""
         if not 0 < head_bytes <= 1 << 24 or not 0 < body_bytes <= 1 << 24:
             raise ValueError("head_bytes and body_bytes must be above 0 and reasonable")
         self._head_bytes = head_bytes
@@ -109,14 +109,14 @@ cdef class Posts:
 
     @property
     def waiting(self):
-        """Is there something to ``poll`` for that ``fd`` does not tell?"""
+        """Is there something to ``poll`` for that ``fd`` does not show?"""
         return bool(self._ready) or bool(self._leaving) or bool(self._turned_away)
 
     def take(self, int fd, bytes received not None, str peer not None, bint trusted, int64_t now_ms):
-        """Serve this connection, which has sent ``received`` so far; from now on ``fd`` is ours to close. Or False.
+        """Serve this connection, which has sent ``received`` so far, and own ``fd``. Returns False if it can't.
 
         Args:
-            trusted: a key may come over it.
+            trusted: a key may be sent over it.
         """
         cdef Caller caller
         if self._draining or <uint32_t>len(self._callers) >= self._max_connections:
@@ -134,14 +134,14 @@ cdef class Posts:
         return True
 
     def poll(self, int64_t now_ms, int64_t wall_ms):
-        """Read what has arrived. Returns those that Python has to answer: (caller, key, target, headers, body).
+        """Read what has arrived. Returns the requests for Python to answer: (caller, key, target, headers, body).
 
-        Who sends while others are read is read as well: those who were answered together come back one after the
-        other, and what they publish can be in one batch.
+        It also reads what arrives during the reading: clients that were answered together come back one after the
+        other, and their publishes can share a batch.
 
         Args:
-            now_ms: of a clock that only grows, as everywhere here; wall_ms: of the one by which permits end.
-        ``key`` is what a permit for such requests is to be known by.
+            now_ms: of a monotonic clock, as everywhere here; wall_ms: of the clock by which permits end.
+        ``key`` is the key under which to grant a permit for such requests.
         """
         cdef epoll_event ready[READY_EVENTS]
         cdef Caller caller
@@ -159,7 +159,7 @@ cdef class Posts:
             looks += 1
             before = self.served
             n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
-            for i in range(n):          # alive until the batch is through, whatever happens to it
+            for i in range(n):          # alive until the batch is done, whatever happens to it
                 batch.append(<object>ready[i].data.ptr)
             for i in range(n):
                 caller = batch[i]
@@ -171,10 +171,10 @@ cdef class Posts:
         return asks
 
     def flush(self, date):
-        """Send the answers that have come. Returns how many were told 201: (app id, number) for each permit.
+        """Send the answers that have come. Returns the number of 201 responses as (app id, number), for each permit.
 
         Args:
-            date: a function that gives the value of the Date header.
+            date: a function that returns the value of the Date header.
         """
         cdef Caller caller
         cdef Permit permit
@@ -185,7 +185,7 @@ cdef class Posts:
         day = date()
         while self._told:
             told = self._told[:]
-            self._told.clear()          # the list itself is known to all of them
+            self._told.clear()          # all callers hold this list
             for caller in told:
                 if caller.state != KNOWN:
                     continue
@@ -203,7 +203,7 @@ cdef class Posts:
         return told
 
     def hand_over(self, Caller caller not None):
-        """Let it leave, with all that has not been answered."""
+        """Let it leave, with all its unanswered bytes."""
         if caller.state == CLOSED:
             return
         held = caller.held(<size_t>-1)
@@ -211,23 +211,23 @@ cdef class Posts:
         self._leaving.append((caller.leave(), held, max(0, self._now - caller.since_ms)))
 
     def take_leaving(self):
-        """Those that have left: (descriptor, bytes, for how many ms its request has been coming in); yours to close."""
+        """Connections that have left: (descriptor, bytes, age of its request in ms). The caller closes descriptors."""
         leaving, self._leaving = self._leaving, []
         return leaving
 
     def take_turned_away(self, Py_ssize_t max_count):
-        """Some of those that are to be refused: (caller, the beginning of what it has sent, is it late?); else there is
-        no room for it."""
+        """Some of those to be refused: (caller, the beginning of its input, is it late?). If not late, it exceeds the
+        memory."""
         found, self._turned_away = self._turned_away[:max_count], self._turned_away[max_count:]
         return found
 
     def refuse(self, Caller caller not None, bytes response not None):
-        """One of them is told this, whole, and that is its end."""
+        """Send this complete response to one of them, and end it."""
         if caller.state == ENDING:
             self._do(caller, caller.refuse(response))
 
     def tick(self, int64_t now_ms, int64_t idle_ms=-1):
-        """See to those that take too long. Call it about once a second. ``idle_ms``: another one for this time."""
+        """End or refuse slow connections. Call it about once a second. ``idle_ms``: replaces the usual limit."""
         cdef Patience patience = self._patience
         cdef Caller caller
         cdef Lateness late
@@ -244,8 +244,8 @@ cdef class Posts:
                 self.hand_over(caller)
 
     def drain(self):
-        """Take nobody any more. Those that are idle are let go; of the others, who has no answer coming leaves, and the
-        rest end with it."""
+        """Take no more connections. Idle ones are closed. Those without an answer to come leave, and the rest end after
+        their answers."""
         cdef Caller caller
         self._draining = True
         for caller in list(self._callers):
@@ -262,10 +262,10 @@ cdef class Posts:
         for caller in list(self._callers):
             self._close(caller)
 
-    # what follows is called from above only
+    # private
 
     cdef int _look_at(self, Caller caller, uint32_t events) except -1:
-        """See to one that is ready for something; 0: for being considered."""
+        """Handle the events of one connection; 0: process its input only."""
         try:
             if events == 0:
                 self._consider_held(caller)
@@ -307,7 +307,7 @@ cdef class Posts:
         return 0
 
     cdef int _consider(self, Caller caller, size_t size) except -1:
-        """The first bytes of a request are in the buffer. If it is whole and plain, they are never copied."""
+        """The first bytes of a request are in the buffer. A complete and plain request is never copied."""
         cdef Head head
         cdef size_t done = 0
         cdef Found found
@@ -334,8 +334,8 @@ cdef class Posts:
         return 0
 
     cdef size_t _begin(self, Caller caller, Head* head) except? 0:
-        """Stage what a whole request publishes, or have Python asked. How many bytes have been dealt with: none of
-        those that Python is asked about."""
+        """Stage the publish of a complete request, or ask Python. Returns the number of bytes processed; bytes of a
+        request that Python is asked about do not count."""
         cdef bytes key = self.permits.key_of(head, caller.trusted), message_id
         cdef Permit permit = self.permits.good(key, self._wall)
         cdef Place place = None
@@ -355,13 +355,13 @@ cdef class Posts:
         return 0
 
     cdef int _turn_away(self, Caller caller, bytes begun, bint late) except -1:
-        """There is no room for its request, which has begun so, or it is ``late``."""
+        """Its request exceeds the memory, or is ``late``. ``begun``: the beginning of the request."""
         caller.turn_away(self._now)
         self._turned_away.append((caller, begun, late))
         return 0
 
     cdef Permit _answer(self, Caller caller, bytes date):
-        """Send what there is to say. Returns the permit of a publish that is told to be stored."""
+        """Send the answer. Returns the permit, if it says that a publish is stored."""
         cdef Permit permit
         self._out.size = 0
         try:

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""What a publish over HTTP is told once it is stored: the body of its 201, written in one go.
+"""The body of the 201 for a publish over HTTP, written in one go.
 
-    {"channel": <as the request calls it>, "messageId": <...>, "serials": [<one for each message>, ...]}
-     |---------- opening, once for many ----------|
+    {"channel": <as in the request>, "messageId": <...>, "serials": [<one for each message>, ...]}
+     |------ opening, once for many ------|
 
 The same as ``published`` of server/rest/publishing.py, byte for byte."""
 from cpython.mem cimport PyMem_Free
@@ -19,7 +19,7 @@ cdef enum:
 
 
 cdef bytes opening_of(str channel, bint msgpack):
-    """All that stands before the message id. Raises: UnicodeEncodeError, if the name is none."""
+    """Everything before the message id. Raises: UnicodeEncodeError, if the name is not text."""
     cdef Out out
     cdef Py_ssize_t size = 0
     cdef const char* name = PyUnicode_AsUTF8AndSize(channel, &size)
@@ -40,7 +40,7 @@ cdef bytes opening_of(str channel, bint msgpack):
 
 cdef int put_published(Out* out, bint msgpack, bytes opening, bytes message_id, uint64_t serial, str series, uint32_t first,
                        uint32_t count) except -1:
-    """The whole body, of which the opening is there; its messages have ``serial``, from ``first`` on."""
+    """Write the complete body, after its opening; the messages have ``serial``, from ``first`` on."""
     cdef uint8_t text[MESSAGE_TEXT_LENGTH]
     cdef Py_ssize_t size = 0
     cdef const char* name = PyUnicode_AsUTF8AndSize(series, &size)

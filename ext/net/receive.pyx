@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""What a socket has sent: received, taken apart, and given to whom it concerns.
+"""A socket's input: received, decoded, and passed on.
 
     recv -> frame decoder -> message -> its sink, if it takes it       else: an event, for Python
                              ping    -> a pong in its outbox
                              close   -> the same back, and an event    else: a violation, and nothing more is read
 
-Once a message of a socket has become an event, all that the same poll finds behind it do: so they keep their order."""
+Once a message of a socket has become an event, so do all later ones of the same poll: this keeps their order."""
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport strerror
 
@@ -17,7 +17,7 @@ from ext.net.socket cimport (CODE_NO_ROOM, KIND_BINARY, KIND_FAILED, KIND_GONE, 
 
 
 cdef void receive(Socket s, uint32_t events, uint8_t* buffer, size_t room) except *:
-    """Read once what has arrived, into ``buffer``. ``events``: what epoll said of the socket."""
+    """Read once, into ``buffer``. ``events``: what epoll reported for the socket."""
     cdef Sockets plane = s.plane
     cdef ssize_t size = c_recv(s.fd, buffer, room, MSG_DONTWAIT)
     if size < 0 and (errno == EAGAIN or errno == EINTR):
@@ -30,12 +30,12 @@ cdef void receive(Socket s, uint32_t events, uint8_t* buffer, size_t room) excep
     plane.bytes_in += size
     s.last_in = plane.now
     s.pinged = False
-    if s.state == OPEN:                 # afterwards the peer may still talk; nobody listens
+    if s.state == OPEN:                 # later input is ignored
         decode(s, buffer, <size_t>size)
 
 
 cdef void decode(Socket s, uint8_t* data, size_t size) except *:
-    """Deal with what these bytes complete; they are unmasked where they lie."""
+    """Process the frames that these bytes complete; they are unmasked in place."""
     cdef Sockets plane = s.plane
     cdef size_t consumed = 0
     cdef codec.Event event
@@ -60,24 +60,24 @@ cdef void decode(Socket s, uint8_t* data, size_t size) except *:
             plane.events.append((s.owner, KIND_TEXT if kind == codec.EV_TEXT else KIND_BINARY,
                                  (<const char*>event.data)[:event.size] if event.size else b""))
         elif kind == codec.EV_PING:
-            if waiting(&s.outbox) <= OUTBOX_HIGH:   # beyond that it is not reading; nor is it being read much longer
+            if waiting(&s.outbox) <= OUTBOX_HIGH:   # else the peer does not read, and we soon stop reading
                 s.queue_frame(codec.OP_PONG, event.data, event.size)
                 s.touch()
         elif kind == codec.EV_PONG:
-            pass                        # that something came is what counts
+            pass                        # any input counts as a sign of life
         elif kind == codec.EV_CLOSE:
             plane.events.append((s.owner, KIND_GONE, "closed by the peer"))
             s.close(1000 if event.code == 1005 else event.code)
             return
         else:
             plane.events.append((s.owner, KIND_VIOLATION, event.code))
-            s.paused = True             # nothing after it can be understood; the owner says goodbye
+            s.paused = True             # nothing after it can be understood; the owner closes
             s.arm()
             return
 
 
 cdef int _turn_away(Socket s) except -1:
-    """There is no room for what it has sent in part: that goes at once, and its owner says goodbye."""
+    """Its incomplete message exceeds the memory: release it at once; its owner closes the socket."""
     codec.decoder_free(&s.decoder)
     s.count_parts()
     s.plane.events.append((s.owner, KIND_VIOLATION, CODE_NO_ROOM))

@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""One socket is sent what waits for it: its outbox, then what its streams hold, many frames at once and none copied.
+"""Send a socket what waits for it: its outbox, then its streams' frames, many at once and without copying.
 
-    pieces   [ outbox ] [ run of stream A ] [ run of stream A, behind a hole ] [ run of stream B ] ...  -> one sendmsg
-    sent     -> the outbox and the places move on by that much; a frame cut in two leaves its rest in the outbox
+    pieces   [ outbox ] [ run of stream A ] [ run of stream A, after a hole ] [ run of stream B ] ...  -> one sendmsg
+    sent     -> the outbox and the places advance by that much; the rest of a frame cut in two goes to the outbox
 
-A hole is what a subscription leaves out: frames of its own publisher, or ephemeral ones while it is replayed to. What a rate
-forbids just now (a shaper of the socket or of the stream) stays where it is, and the socket is held until its turn comes."""
+A hole is what a subscription leaves out: frames of its own publisher, or ephemeral ones while it is replayed to. Frames
+beyond a rate (a shaper of the socket or of the stream) stay where they are, and the socket is held until its turn."""
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset, strerror
@@ -19,21 +19,22 @@ from ext.net.socket cimport CLOSING, KIND_BEHIND, KIND_DRAINED, SHUT
 
 cdef enum:
     MAX_PIECES = 64         # in one send
-    SEND_BYTES = 256 * 1024 # of one send: what a socket buffer takes at most, usually
-    SHAPED_BYTES = 16 * 1024    # the same under a rate: what passes beyond it makes the next wait for longer
+    SEND_BYTES = 256 * 1024 # of one send: usually the most that a socket buffer takes
+    SHAPED_BYTES = 16 * 1024    # the same under a rate: bytes beyond it prolong the next wait
     ROUNDS = 4              # sends to one socket in one pump, so that others get a turn
 
 
-cdef struct Batch:          # what one send is given
+cdef struct Batch:          # the arguments of one send
     iovec pieces[MAX_PIECES]
-    void* readers[MAX_PIECES]       # Subscriptions, whose each is; NULL: it is the outbox
-    uint64_t places[MAX_PIECES]     # where it begins in the reader's stream
+    void* readers[MAX_PIECES]       # each piece's Subscription; NULL: the outbox
+    uint64_t places[MAX_PIECES]     # its beginning in the reader's stream
     uint32_t count
-    uint64_t total, limit           # bytes; nothing is put behind the limit
+    uint64_t total, limit           # bytes; no piece begins beyond the limit
 
 
 cdef bint pump(Socket s, Subscription only) except *:
-    """Send the outbox, then what the streams hold for this socket (or one of them). True: it takes more, in another turn."""
+    """Send the outbox, then the streams' frames for this socket (or one of them). True: it takes more in another
+    turn."""
     cdef Batch batch
     cdef int rounds
     cdef ssize_t sent
@@ -66,7 +67,7 @@ cdef bint pump(Socket s, Subscription only) except *:
 
 
 cdef inline int _gather(Socket s, Subscription only, Batch* batch) except -1:
-    """What is to go next."""
+    """Collect what is to be sent next."""
     cdef Subscription reader
     cdef uint32_t i = 0
     batch.count = 0
@@ -81,7 +82,7 @@ cdef inline int _gather(Socket s, Subscription only, Batch* batch) except -1:
     while i < s.subscriptions.count and not _is_full(batch):
         reader = <Subscription>s.subscriptions.items[i]
         if _add(s, reader, batch):
-            i += 1                          # else another one has come to its place
+            i += 1                          # else another one has moved into its place
     return 0
 
 
@@ -99,7 +100,7 @@ cdef inline void _put(Batch* batch, uint8_t* data, uint64_t size, void* reader, 
 
 
 cdef inline int _add(Socket s, Subscription reader, Batch* batch) except -1:
-    """What its stream holds for this reader, if it may be sent now. 0: it had fallen behind, and has left the stream."""
+    """Add its stream's frames for this reader, if they may be sent now. 0: it was behind, and has left the stream."""
     cdef Stream stream = reader.stream
     if reader.place == stream.head or not reader.active:
         return 1
@@ -121,7 +122,7 @@ cdef inline int _add_runs(Subscription reader, Stream stream, Batch* batch) exce
     cdef Segment* segment
     while not _is_full(batch):
         size = stream.run(start, batch.limit - batch.total, reader.skip_origin, reader.quiet_until, &start)
-        if size == 0:                       # nothing more is for it
+        if size == 0:                       # no more frames for it
             if batch.count == 0 or batch.readers[batch.count - 1] != <void*>reader:
                 _hand_over(reader, stream.head)
             return 0
@@ -134,7 +135,7 @@ cdef inline int _add_runs(Subscription reader, Stream stream, Batch* batch) exce
 
 
 cdef inline ssize_t _send(Socket s, Batch* batch) except? -2:
-    """How many bytes have gone; -1: see errno."""
+    """Returns the number of bytes sent; -1: see errno."""
     cdef msghdr message
     if s.carrier is not None:
         return s.carrier.put(batch.pieces, batch.count)
@@ -161,7 +162,7 @@ cdef bint _more(Socket s, Subscription only):
 
 
 cdef void _account(Socket s, Batch* batch, uint64_t sent) except *:
-    """Move the outbox and the places on by what was sent."""
+    """Advance the outbox and the places by what was sent."""
     cdef uint32_t i
     cdef uint64_t taken, place, end, n
     cdef Subscription reader
@@ -177,7 +178,7 @@ cdef void _account(Socket s, Batch* batch, uint64_t sent) except *:
             place = batch.places[i] + taken
             if taken < batch.pieces[i].iov_len:
                 n = reader.stream.entry_at(place)
-                if reader.stream.start_of(n) != place:      # cut within a frame: its rest becomes the socket's own
+                if reader.stream.start_of(n) != place:      # cut within a frame: the rest moves to the outbox
                     end = reader.stream.start_of(n + 1)
                     segment = reader.stream.segment_at(place)
                     s.queue(&segment.data[place - segment.start], <size_t>(end - place))
@@ -196,7 +197,7 @@ cdef bint _is_open(Socket s, Stream stream):
 
 
 cdef int _charge(Socket s, Subscription reader, uint64_t place) except -1:
-    """What lies before ``place`` is about to be handed over."""
+    """Charge the rates for what lies before ``place``, which is about to be handed over."""
     cdef int64_t now_ms = wall_clock_ms()
     if s.shaper is not None:
         s.shaper.use_frames(now_ms, reader.stream, reader.place, place, reader.skip_origin)
@@ -206,7 +207,7 @@ cdef int _charge(Socket s, Subscription reader, uint64_t place) except -1:
 
 
 cdef void _after_sending(Socket s) except *:
-    """Everything has left."""
+    """Everything has been sent."""
     if waiting(&s.outbox):
         return
     s.arm()
@@ -222,7 +223,7 @@ cdef void _after_sending(Socket s) except *:
 
 
 cdef void _hand_over(Subscription reader, uint64_t place):
-    """The one line where a cursor moves: what lies before ``place`` is the socket's now."""
+    """The only line that moves a cursor: the socket now has all that lies before ``place``."""
     cdef Ring ring = reader.stream.ring
     cdef uint64_t n
     reader.place = place

@@ -5,7 +5,7 @@ from ext.log.stream cimport Stream
 
 
 cdef class Shaper:
-    cdef Rate _first, _second, _third   # None: there are fewer
+    cdef Rate _first, _second, _third   # None: not used
 
     cdef bint is_open(self, int64_t now_ms) noexcept
     cdef void use(self, int64_t now_ms, uint64_t count, uint64_t size) noexcept

@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""Deliveries that have to wait for their turn: the rates under which somebody reads.
+"""Delivery rates: deliveries beyond a reader's rates wait for their turn.
 
-    open?    room at every rate             a socket: its connection's, key's and app's; a stream: its channel's
+    open?    may every rate pass more?      a socket: its connection's, key's and app's; a stream: its channel's
     use      messages and bytes that have been handed over
 
-Nothing is refused or dropped: a reader keeps its place, and reads on when there is room. Clocks are the wall's, because
-rates of keys and apps are shared with those who know no other."""
+Nothing is refused or dropped: a reader keeps its place, and reads on when the rates allow. The clock is the wall clock,
+because other users of the keys' and apps' rates have no other."""
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
@@ -19,7 +19,7 @@ from ext.log.stream cimport Stream
 
 @cython.final
 cdef class Shaper:
-    """All of up to three rates (of None there is none)."""
+    """Up to three rates together (None: no rate)."""
 
     def __init__(self, Rate first, Rate second=None, Rate third=None):
         self._first = first
@@ -31,11 +31,11 @@ cdef class Shaper:
         return self.is_open(now_ms)
 
     def take(self, int64_t now_ms, uint64_t count, uint64_t size):
-        """So many messages and bytes have been handed over."""
+        """``count`` messages, of ``size`` bytes together, have been handed over."""
         self.use(now_ms, count, size)
 
     def take_frames(self, int64_t now_ms, Stream stream not None, uint64_t begin, uint64_t end, uint64_t skip_origin):
-        """What lies between these places of the stream, but for what ``skip_origin`` has published (0: all)."""
+        """Charge for the frames between these places of the stream, except those of ``skip_origin`` (0: all)."""
         self.use_frames(now_ms, stream, begin, end, skip_origin)
 
     def open_now(self):
@@ -45,7 +45,7 @@ cdef class Shaper:
         self.use(wall_clock_ms(), count, size)
 
     def wait_ms(self, int64_t now_ms):
-        """After so many ms it may be open; 0: it is."""
+        """Time in ms until it may be open; 0: it is open."""
         return max([0] + [rate.wait_ms(now_ms) for rate in (self._first, self._second, self._third) if rate is not None])
 
     cdef bint is_open(self, int64_t now_ms) noexcept:

@@ -11,7 +11,7 @@ from ext.net.shaper cimport Shaper
 from ext.net.sink cimport Sink
 
 
-cdef enum:                  # kinds of event; what its third member is
+cdef enum:                  # kinds of event, and the type of the third member
     KIND_TEXT = 1           # bytes
     KIND_BINARY = 2         # bytes
     KIND_GONE = 3           # a reason
@@ -20,33 +20,33 @@ cdef enum:                  # kinds of event; what its third member is
     KIND_DRAINED = 6        # None
     KIND_FAILED = 7         # an exception, of the sink: a bug
 
-    CODE_NO_ROOM = 1013     # the close code of a violation that is none: half a message, and no room for more of it
+    CODE_NO_ROOM = 1013     # close code, not for a violation: no memory for the rest of an incomplete message
 
 
 cdef enum:                  # a socket's states
     OPEN = 0
-    CLOSING = 1             # our close frame is queued; what still arrives is thrown away
-    SHUT = 2                # it has been sent; waiting for the peer to go
+    CLOSING = 1             # our close frame is queued; further input is discarded
+    SHUT = 2                # it has been sent; waiting for the peer to close
     CLOSED = 3
 
-    OUTBOX_HIGH = 256 * 1024    # who leaves so much of our replies unread is not read from until it has taken them
+    OUTBOX_HIGH = 256 * 1024    # no reading from a peer that leaves this much of our replies unread
 
 
 cdef class Sockets:
     cdef readonly int fd
-    cdef readonly int kick_fd           # an eventfd: who writes to it ends a wait, from any thread
+    cdef readonly int kick_fd           # an eventfd: writing to it ends a wait, from any thread
     cdef readonly uint64_t messages_in, bytes_in, sends, bytes_out, accepted
-    cdef Bag members                    # Sockets, a reference each
+    cdef Bag members                    # Sockets, with a reference to each
     cdef list events                    # for the next poll to return
-    cdef list dirty                     # sockets that have something to send, or a question about it
-    cdef list held                      # those whose deliveries wait for their turn, in the order in which they began to
+    cdef list dirty                     # sockets with something to send or to check
+    cdef list held                      # sockets whose deliveries wait for their turn, longest wait first
     cdef int64_t released_ms            # when these were last looked at
     cdef int64_t now                    # ms
-    cdef uint64_t polls                 # how many there have been
+    cdef uint64_t polls                 # number of polls
     cdef uint64_t mask_state
     cdef readonly uint64_t waiting      # bytes in all outboxes
-    cdef uint64_t max_waiting          # of them; then those go who leave the most unread
-    cdef Room parts                     # for messages that have come in part; None: for any
+    cdef uint64_t max_waiting          # limit of that; beyond it, sockets that leave the most unread are dropped
+    cdef Room parts                     # counts incomplete messages; None: no limit
 
     cdef int join(self, Socket s) except -1
     cdef int watch(self, Socket s) except -1
@@ -54,23 +54,23 @@ cdef class Sockets:
 
 cdef class Socket:
     cdef Sockets plane
-    cdef readonly object owner          # whose events these are; None once it is closed
+    cdef readonly object owner          # receives its events; None once it is closed
     cdef Sink sink                      # or None
     cdef uint64_t told_in               # the last poll that made an event of one of its messages
-    cdef readonly Shaper shaper         # when deliveries may leave; None: at once
+    cdef readonly Shaper shaper         # when deliveries may be sent; None: at once
     cdef bint is_held                   # they wait for that
-    cdef int fd                         # -1: it has none, and ``carrier`` stands for it
+    cdef int fd                         # -1: none, ``carrier`` replaces it
     cdef readonly Carrier carrier       # or None
     cdef uint8_t state
     cdef bint msgpack, heartbeats, paused, blocked, is_dirty, want_drained, pinged, client
-    cdef bint stalled                   # there are events of it that nobody has looked at yet: it has to wait for them
-    cdef uint32_t watched               # what epoll looks out for
-    cdef uint32_t at                    # where it stands among the members
+    cdef bint stalled                   # events of it have not been processed yet: it is not read from
+    cdef uint32_t watched               # the events registered with epoll
+    cdef uint32_t at                    # index among the members
     cdef Outbox outbox
     cdef int64_t last_in, last_out      # ms
     cdef Bag subscriptions
     cdef Decoder decoder
-    cdef uint32_t counted               # bytes of its decoder that count in the plane's room
+    cdef uint32_t counted               # bytes of its decoder that count in the plane's ``parts``
 
     cdef int queue(self, const uint8_t* data, size_t size) except -1
     cdef int queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1
@@ -91,7 +91,7 @@ cdef class Subscription(Reader):
     cdef uint64_t last              # serial of the last entry before ``place``
     cdef uint64_t skip_origin
     cdef uint64_t quiet_until
-    cdef uint32_t at_stream         # where it stands in stream.readers
-    cdef uint32_t at_socket         # and in socket.subscriptions
+    cdef uint32_t at_stream         # index in stream.readers
+    cdef uint32_t at_socket         # index in socket.subscriptions
 
     cdef void leave(self)

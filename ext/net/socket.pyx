@@ -1,18 +1,18 @@
 # cython: language_level=3
-"""One plain WebSocket connection: what it is sent, the streams it reads, and its end.
+"""One plain WebSocket connection: its output, the streams it reads, and its end.
 
-    Sockets          all of one plane: who they are, what epoll tells of them, what has happened to them
-      Socket         a descriptor, a decoder (memory only while a frame is incomplete), an outbox (bytes that are its alone)
+    Sockets          all sockets of one plane, their registration with epoll, and their events
+      Socket         a descriptor, a decoder (memory only while a frame is incomplete), an outbox (its own output)
         Subscription     a reader of a stream: a place in it, and the serial that belongs to the place
 
-    order on a socket:  the outbox first, then the streams; so a reply queued before a subscription starts is read before it
+    order on a socket:  the outbox first, then the streams; so a reply queued before a subscription starts arrives first
 
-What a slow reader has not taken stays in the stream, which it shares with all others; only the rest of a frame that a short
-write cut in two is copied to the outbox, so that a place is always a frame's beginning.
+Frames that a slow reader has not taken stay in the stream, which all readers share. Only the rest of a frame that a
+short write cut in two is copied to the outbox, so that a place is always a frame's beginning.
 
-Nothing here sends or receives: ext/net/receive.pyx reads, ext/net/send.pyx sends, ext/net/plane.pyx says when. One without a descriptor
-has a carrier in its place (ext/net/carrier.pyx), and everything else in common with all others. The other side works too:
-a socket added as ``client`` masks what it sends, and follows no streams but may well have a sink."""
+Nothing here sends or receives: ext/net/receive.pyx reads, ext/net/send.pyx sends, ext/net/plane.pyx decides when. A
+socket without a descriptor has a carrier instead (ext/net/carrier.pyx), and is otherwise like all others. A socket can
+also be the client side: added as ``client``, it masks its output. It follows no streams, but may have a sink."""
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
@@ -30,7 +30,7 @@ from ext.net.outbox cimport put_bytes, waiting
 
 
 cdef class Sockets:
-    """The sockets of one plane, which derives from this. ``fd`` is readable when one of them wants something."""
+    """The sockets of one plane, which derives from this. ``fd`` is readable when one of them needs attention."""
 
     def __cinit__(self):
         cdef epoll_event event
@@ -61,7 +61,7 @@ cdef class Sockets:
 
     @property
     def holding(self):
-        """Are there deliveries that wait for their turn? They get it with a flush, when it has come."""
+        """Are there deliveries that wait for their turn? A flush sends them when it has come."""
         return len(self.held) > 0
 
     def kick(self):
@@ -70,7 +70,7 @@ cdef class Sockets:
         c_write(self.kick_fd, &one, sizeof(one))
 
     def listen_to(self, int fd):
-        """While ``fd`` (it stays the caller's) is readable, so is the plane's own, and no poll waits: as after a kick."""
+        """While ``fd`` (the caller keeps it) is readable, so is the plane's own, and no poll waits: as after a kick."""
         cdef epoll_event event
         event.events = EPOLLIN
         event.data.ptr = NULL
@@ -78,19 +78,19 @@ cdef class Sockets:
             raise OSError(errno, "epoll_ctl: " + strerror(errno).decode())
 
     def close(self):
-        """End every connection at once, without a word."""
+        """End every connection at once, without a close frame."""
         while self.members.count:
             (<Socket>self.members.items[self.members.count - 1]).abort()
 
     cdef int join(self, Socket s) except -1:
-        """From now on it is one of ours, and epoll tells of it, or who feeds it does."""
+        """Add a socket, and register it with epoll, unless it is fed."""
         bag.make_room(&self.members)
         if s.carrier is None:
             self.watch(s)
         s.state = OPEN
         s.at = bag.put(&self.members, <void*>s)
         self.accepted += 1
-        Py_INCREF(s)                    # the bag's reference; given back by ``remove``
+        Py_INCREF(s)                    # the bag's reference; returned by ``remove``
         return 0
 
     cdef int watch(self, Socket s) except -1:
@@ -112,34 +112,34 @@ cdef class Socket:
         self.state = CLOSED
 
     def send(self, bytes payload not None):
-        """Queue one message in the socket's own format; it leaves with the next flush."""
+        """Queue one message in the socket's own format; the next flush sends it."""
         self.queue_message(<const uint8_t*><const char*>payload, <size_t>len(payload))
 
     def send_frames(self, bytes frames not None):
-        """Queue bytes that are frames already (masked ones, if this side is the client)."""
+        """Queue complete frames (masked ones, if this side is the client)."""
         if self.state == OPEN:
             self.queue(<const uint8_t*><const char*>frames, <size_t>len(frames))
             self.touch()
 
     def deliver_to(self, Sink sink):
-        """From now on its messages go to ``sink`` first (None: to nobody)."""
+        """From now on its messages go to ``sink`` first (None: to no sink)."""
         self.sink = sink
 
     def shape(self, Shaper shaper):
-        """From now on deliveries keep to its rates (None: they leave at once)."""
+        """From now on deliveries keep to these rates (None: no rates)."""
         self.shaper = shaper
         if self.state == OPEN:
             self.touch()
 
     def notify_drained(self):
-        """Ask for one DRAINED event when everything queued has left."""
+        """Ask for one DRAINED event when everything queued has been sent."""
         if self.state == OPEN:
             self.want_drained = True
             self.touch()
 
     def subscribe(self, Stream stream not None, uint64_t place, *, uint64_t skip_origin=0, uint64_t quiet_until=0):
         """Read ``stream`` from ``place`` (a frame's beginning, held now), without the frames of ``skip_origin``,
-        and without ephemeral ones before ``quiet_until``. On a socket that is closed: a reader that is not active."""
+        and without ephemeral ones before ``quiet_until``. On a closed socket it returns a reader that is not active."""
         cdef object cursor = stream.cursor_at(place)
         if cursor is None or place > stream.head:
             raise ValueError(f"place {place} is not held: {stream.tail} to {stream.head}")
@@ -150,21 +150,21 @@ cdef class Socket:
         reader.last = cursor
         reader.skip_origin = skip_origin
         reader.quiet_until = quiet_until
-        if self.state != OPEN:          # it has been lost, and its owner learns it with the next poll
+        if self.state != OPEN:          # it has been lost, and its owner learns of it with the next poll
             return reader
         bag.make_room(&self.subscriptions)
         bag.make_room(&stream.readers)
         reader.at_socket = bag.put(&self.subscriptions, <void*>reader)
         reader.at_stream = bag.put(&stream.readers, <void*>reader)
         reader.active = True
-        Py_INCREF(reader)               # the two bags' reference; given back by ``leave``
+        Py_INCREF(reader)               # the two bags' references; returned by ``leave``
         if place < stream.head:
             self.touch()
         return reader
 
     @property
     def silence_ms(self):
-        """For so long nothing has been heard of the peer; 0 while we do not listen."""
+        """Time since the peer's last input; 0 while it is not read from."""
         return 0 if self.paused or self.stalled else self.plane.now - self.last_in
 
     def pause(self):
@@ -176,19 +176,19 @@ cdef class Socket:
     def resume(self):
         if self.paused:
             self.paused = False
-            self.last_in = self.plane.now       # it was we who did not listen
+            self.last_in = self.plane.now       # we did not listen meanwhile
         if self.state == OPEN:
             self.arm()
 
     def stall(self, bint waits):
-        """Its owner has (no) events that have not been looked at: it is not read from meanwhile."""
+        """``waits``: events of it have not been processed. It is not read from while they wait."""
         self.stalled = waits
         if self.state == OPEN:
-            self.last_in = self.plane.now       # it was we who did not listen
+            self.last_in = self.plane.now       # we did not listen meanwhile
             self.arm()
 
     def close(self, int code, str reason=""):
-        """Send what is queued, a close frame, and end. No event of this socket comes after this call.
+        """Send what is queued and a close frame, then end. No event of this socket comes after this call.
 
         Raises: ValueError, for a code that may not be sent (RFC 6455, section 7.4).
         """
@@ -208,7 +208,7 @@ cdef class Socket:
 
     @property
     def queued(self):
-        """Bytes that wait in this socket's own queue."""
+        """Bytes in this socket's own queue."""
         return waiting(&self.outbox)
 
     @property
@@ -221,7 +221,7 @@ cdef class Socket:
         return 0
 
     cdef int queue_frame(self, int opcode, const uint8_t* payload, size_t size) except -1:
-        """One whole frame, masked if this side is the client."""
+        """Queue one complete frame, masked if this side is the client."""
         cdef uint8_t header[codec.LONGEST_HEADER]
         cdef int used
         if self.client:
@@ -236,26 +236,26 @@ cdef class Socket:
         return 0
 
     cdef int queue_message(self, const uint8_t* payload, size_t size) except -1:
-        """One message in the socket's own format, if it is open."""
+        """Queue one message in the socket's own format, if the socket is open."""
         if self.state == OPEN:
             self.queue_frame(codec.OP_BINARY if self.msgpack else codec.OP_TEXT, payload, size)
             self.touch()
         return 0
 
     cdef void touch(self):
-        """There is something to send, or to find out by sending: the next flush looks."""
+        """There is something to send or to check: the next flush looks."""
         if not self.is_dirty:
             self.is_dirty = True
             self.plane.dirty.append(self)
 
     cdef void hold(self):
-        """What its streams have for it must wait for its turn."""
+        """Deliveries from its streams must wait for their turn."""
         if not self.is_held:
             self.is_held = True
             self.plane.held.append(self)
 
     cdef void arm(self):
-        """Tell epoll (or the carrier) what we want to hear of this socket."""
+        """Tell epoll (or the carrier) which events we wait for."""
         cdef uint32_t wanted = EPOLLOUT if self.blocked else 0
         cdef epoll_event event
         if self.state != OPEN or not (self.paused or self.stalled or waiting(&self.outbox) > OUTBOX_HIGH):
@@ -269,7 +269,7 @@ cdef class Socket:
             epoll_ctl(self.plane.fd, EPOLL_CTL_MOD, self.fd, &event)
 
     cdef void lose(self, str reason):
-        """It has ended, or has to: its owner is told."""
+        """It has ended, or has to: tell its owner."""
         if self.owner is not None:
             self.plane.events.append((self.owner, KIND_GONE, reason))
             self.owner = None
@@ -283,7 +283,7 @@ cdef class Socket:
         self.state = CLOSED
         self._leave_streams()
         if self.carrier is None:
-            c_close(self.fd)            # epoll forgets it with that
+            c_close(self.fd)            # this also removes it from epoll
             self.fd = -1
         self.sink = None
         plane.waiting -= waiting(&self.outbox)
@@ -298,7 +298,7 @@ cdef class Socket:
         Py_DECREF(self)
 
     cdef bint count_parts(self) except -1:
-        """Count what its decoder holds by now; False: there is no room for that."""
+        """Count what its decoder holds by now. Returns False if there is no memory for it."""
         cdef uint32_t size = self.decoder.partial_room + self.decoder.message_room
         cdef Room parts = self.plane.parts
         if parts is None or size == self.counted:
@@ -333,7 +333,7 @@ cdef class Subscription(Reader):
         return self.last
 
     def stop(self):
-        """Read no further. What was handed to the socket still goes out."""
+        """Read no further. What was handed to the socket is still sent."""
         if self.active:
             self.leave()
 
@@ -344,7 +344,7 @@ cdef class Subscription(Reader):
         if other is not NULL:
             (<Subscription>other).at_stream = self.at_stream
             if self.stream.moved:
-                (<Subscription>other).socket.touch()    # it may have come from the part not yet served into the part that is
+                (<Subscription>other).socket.touch()    # it may have moved from the unserved part into the served part
         other = bag.take_out(&self.socket.subscriptions, self.at_socket)
         if other is not NULL:
             (<Subscription>other).at_socket = self.at_socket

@@ -1,16 +1,16 @@
 # cython: language_level=3
-"""The usual request to become a WebSocket (RFC 6455, section 4.2.1), read strictly, and its answer.
+"""Parse the usual WebSocket upgrade request (RFC 6455, section 4.2.1) strictly, and make the response.
 
-    GET <target> HTTP/1.1 CRLF          "/", perhaps with a query, of visible ASCII
+    GET <target> HTTP/1.1 CRLF          "/", perhaps with a query, visible ASCII
     <name>: <value> CRLF ...            tokens and ASCII text; no name twice
     CRLF
 
-    needed      Host; Upgrade: websocket; Connection with the token upgrade; Sec-WebSocket-Version: 13;
+    required    Host; Upgrade: websocket; Connection with the token upgrade; Sec-WebSocket-Version: 13;
                 Sec-WebSocket-Key of 16 bytes in base64
-    left to the library (None here)     a body, anything to expect or to negotiate by name, anything that is not as above
+    left to the library (None here)     a body, expectations, negotiation by name, any other form
 
-What is offered as Sec-WebSocket-Extensions is passed over: none is ours, and the answer says so by naming none. So this
-room refuses nothing, and what it takes a library for WebSockets would take too, with the same meaning."""
+Offers in Sec-WebSocket-Extensions are ignored: we support none, and the response names none. So this module refuses
+nothing. Each request that it takes, a WebSocket library would take too, with the same meaning."""
 from binascii import Error, a2b_base64, b2a_base64
 from hashlib import sha1
 
@@ -26,12 +26,12 @@ cdef frozenset UNUSUAL = frozenset(
     ["content-length", "transfer-encoding", "expect", "trailer", "te", "sec-websocket-protocol", "http2-settings"])
 
 cdef enum:
-    MAX_HEADERS = 100           # a library reads more of them, if it likes
+    MAX_HEADERS = 100           # with more, the library decides
 
 
 @cython.final
 cdef class Request:
-    """A request that may become a WebSocket: its target, its headers (names in lower case), and what to answer."""
+    """A request that may become a WebSocket: its target, its headers (names in lower case), and its response."""
 
     cdef readonly str target
     cdef readonly dict headers
@@ -39,7 +39,7 @@ cdef class Request:
 
 
 def parse_upgrade(bytes head not None):
-    """The request that these bytes are, up to and with its empty line; None: it is not of the usual kind."""
+    """Parse these bytes, up to and including the empty line; None: not of the usual kind."""
     cdef const uint8_t* data = <const uint8_t*><const char*>head
     cdef size_t size = <size_t>len(head), at
     cdef dict headers = {}
