@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""In whose name messages are published: which clients they may name, and which ids they may have.
+"""The author of published messages: which client ids and message ids they may have.
 
-    clientId    any but "*" and "" with a wildcard; else only the author's own
-    id          of the form <connectionId>:<number>:<number> only over that connection: anybody else could use up its next
-                ones, and its own messages would not be stored"""
+    clientId    with a wildcard, any but "*" and ""; else only the author's own
+    id          of the form <connectionId>:<number>:<number> only over that connection: others could use up its next
+                ids, and its own messages would not be stored"""
 cimport cython
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -19,7 +19,7 @@ from ext.text.serial import connection_origin
 
 @cython.final
 cdef class Author:
-    """See above. Of one connection, or of all requests with the same credentials."""
+    """See above. One for a connection, or for all requests with the same credentials."""
 
     def __init__(self, str connection_id, str client_id, *, bint wildcard=False, bint inherited=False):
         cdef Out out
@@ -39,7 +39,7 @@ cdef class Author:
             PyMem_Free(out.data)
 
     def permits_client_id(self, str client_id):
-        """May a message say that it comes from this client? None: it says nothing."""
+        """May a message have this client id? None: it has none."""
         if client_id is None:
             return True
         return client_id not in ("*", "") and (self.wildcard or client_id == self.client_id)

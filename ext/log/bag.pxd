@@ -1,20 +1,21 @@
-"""Pointers in no order, close together: to go over them is fast, and so is to leave, for each knows where it stands.
+"""An unordered, dense array of pointers. Iteration is fast, and so is removal, because each item knows its index.
 
-    items    [ a ][ b ][ c ][ d ]  room left        b leaves:  [ a ][ d ][ c ]     and d has to know that it stands at 1 now
+    items    [ a ][ b ][ c ][ d ]  free             b is removed:  [ a ][ d ][ c ]     and d learns its new index, 1
 
-A bag owns none of them. Who goes over it while some leave begins with the last one: whoever moves has been seen."""
+A bag owns none of its items. To remove items during an iteration, iterate backwards: an item that moves has been
+seen."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport realloc
 
 
-cdef struct Bag:                # all zero: it is empty. ``items`` is its owner's to free
+cdef struct Bag:                # all zero: empty. The owner frees ``items``
     void** items
     uint32_t count, room
 
 
 cdef inline int make_room(Bag* bag) except -1:
-    """For one more. Raises: MemoryError; then nothing has changed."""
+    """Make space for one more. Raises: MemoryError; nothing has changed then."""
     cdef void** grown
     cdef uint32_t wanted
     if bag.count == bag.room:
@@ -28,14 +29,14 @@ cdef inline int make_room(Bag* bag) except -1:
 
 
 cdef inline uint32_t put(Bag* bag, void* item) noexcept nogil:
-    """Where it stands. There has to be room."""
+    """Add an item, for which there must be space; returns its index."""
     bag.items[bag.count] = item
     bag.count += 1
     return bag.count - 1
 
 
 cdef inline void* take_out(Bag* bag, uint32_t at) noexcept nogil:
-    """Of the one that stands there; who stands there now, or NULL."""
+    """Remove the item at this index. Returns the item that has moved there, or NULL."""
     bag.count -= 1
     if at == bag.count:
         return NULL

@@ -1,10 +1,10 @@
 from libc.stdint cimport uint64_t
 
 
-cdef struct Piece:              # of what one holder holds; the first thing in what it allocates for it
-    Piece* older                # in its queue of the share, by the time at which they began
+cdef struct Piece:              # of a holder's memory; the first member of what the holder allocates for it
+    Piece* older                # in its queue of the share, by age
     Piece* newer
-    void* holder                # borrowed: it takes its pieces out before it goes
+    void* holder                # borrowed: it removes its pieces before it is freed
 
 
 cdef struct Queue:
@@ -20,8 +20,8 @@ cdef class Holder:
 
 cdef class Share:
     cdef readonly Budget budget
-    cdef readonly uint64_t held     # bytes of all that it holds
-    cdef readonly uint64_t frames   # bytes of its frames among them
+    cdef readonly uint64_t held     # bytes of everything held
+    cdef readonly uint64_t frames   # bytes of frames among them
     cdef Queue entries_queue, frames_queue
 
     cdef inline void hold(self, uint64_t size) noexcept nogil:
@@ -36,8 +36,8 @@ cdef class Share:
 cdef class Budget:
     cdef readonly uint64_t most, held   # bytes
     cdef readonly uint64_t frames       # bytes of frames among them, in all shares
-    cdef readonly uint64_t pressed      # pieces that had to give way so far
-    cdef uint64_t kept_frames           # of a share, which entries are not spared for
+    cdef readonly uint64_t pressed      # pieces evicted so far
+    cdef uint64_t kept_frames           # frames of a share that are kept in preference to entries
     cdef list _shares
     cdef Share _victim
 

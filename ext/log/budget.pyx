@@ -1,25 +1,25 @@
 # cython: language_level=3
-"""How many bytes all rings and streams of the server may hold together, and who gives way when it is more.
+"""The memory bound for all rings and streams of the server together, and what is evicted beyond it.
 
     Budget     held <= most, but for the message that is being shown
-      Share        one app's rings and streams; the one that holds most gives way, so a small one is never pressed by a large
-        frames         pieces, oldest first:  segments of streams; they can be made anew of the entries
+      Share        one app's rings and streams; the largest is evicted from, so a large share never presses a small one
+        frames         pieces, oldest first:  segments of streams; they can be made again from the entries
         entries        pieces, oldest first:  runs of a ring's entries; they can be read back from the journal
 
-A piece is let go by its holder, who knows what is in it. What is oldest goes first, whatever channel it is in: so a channel
-in which nothing happens any more is emptied before a busy one, and memory is the newest part of all logs. Holders count what
-they hold as they take it; nobody is asked to give way but by ``settle``, after a message is whole in ring and streams."""
+A piece is freed by its holder, which knows its contents. The oldest piece goes first, of whatever channel: an inactive
+channel is emptied before a busy one, and memory holds the newest part of all logs. Holders count memory as they
+allocate it; they evict only in ``settle``, after a message is complete in ring and streams."""
 cimport cython
 from libc.stdint cimport UINT64_MAX, uint64_t
 
 cdef enum:
-    KEPT_FRAMES = 32 * 1024 * 1024  # of one share: those who are at the head need the newest, whoever fills rings
-    FRAMES_PART = 4                 # ... but no more than such a part of the budget
-    MAX_PIECES = 256               # in one go: some 100 us; what is too much then goes with the next message
+    KEPT_FRAMES = 32 * 1024 * 1024  # of one share: readers at the head need the newest frames
+    FRAMES_PART = 4                 # ... but no more than this part of the budget
+    MAX_PIECES = 256               # in one go: about 100 us; what is too much then goes with the next message
 
 
 cdef void enqueue(Queue* queue, Piece* piece) noexcept nogil:
-    """It is the newest of all."""
+    """Append the piece as the newest."""
     piece.newer = NULL
     piece.older = queue.newest
     if queue.newest is NULL:
@@ -42,10 +42,10 @@ cdef void dequeue(Queue* queue, Piece* piece) noexcept nogil:
 
 @cython.no_gc_clear
 cdef class Holder:
-    """What has pieces in a share: a ring, a stream."""
+    """A ring or a stream: it has pieces in a share."""
 
     cdef void let_go(self, Piece* piece) noexcept:
-        """Free memory, of this piece if it is not all in use just now. It is the oldest of its kind in the share."""
+        """Free memory: this piece, if not all of it is needed now. It is the oldest of its kind in the share."""
 
 
 @cython.final
@@ -63,19 +63,19 @@ cdef class Budget:
         self._shares = []
 
     def limit(self, uint64_t most):
-        """From now on so many bytes: ``settle``, and what is shown, let go of what is beyond them."""
+        """Change the bound: ``settle``, and each new message, evict what is beyond it."""
         self.most = most
         self.kept_frames = min(<uint64_t>KEPT_FRAMES, most // FRAMES_PART)
 
     def share(self):
-        """Another one."""
+        """A new share."""
         cdef Share share = Share.__new__(Share)
         share.budget = self
         self._shares.append(share)
         return share
 
     def settle(self):
-        """Have what is oldest given way, if there is too much. What is shown one by one sees to it by itself."""
+        """Evict the oldest pieces until the bound holds. Messages that are shown one by one do this themselves."""
         while self.held > self.most and self._oldest() is not NULL:
             self.make_room()
 
@@ -86,12 +86,12 @@ cdef class Budget:
             pieces -= 1
             piece = self._oldest()
             if piece is NULL:
-                return                  # what is left is the tables of rings that are in use
+                return                  # only tables of rings in use are left
             self.pressed += 1
             (<Holder>piece.holder).let_go(piece)
 
     cdef Piece* _oldest(self) noexcept:
-        """What has to go next."""
+        """The piece to evict next."""
         cdef Share share = self._victim, other
         if share is None or share.held <= self.most // <uint64_t>len(self._shares) or _first(share) is NULL:
             self._victim = None
@@ -113,5 +113,5 @@ cdef Share _UNBOUNDED = Budget(UINT64_MAX).share()
 
 
 cdef Share unbounded():
-    """For rings that belong to no server."""
+    """A share without bound, for rings that belong to no server."""
     return _UNBOUNDED

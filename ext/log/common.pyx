@@ -1,32 +1,32 @@
 # cython: language_level=3
-"""What all partitions of a process have in common: the time of this turn of work, and the bounds, which are the process's.
+"""What all partitions of a process share: the time of the current turn, and the bounds of the process.
 
-    now          ms by the wall clock, which serials follow         steady          ms by the one that nobody can set
+    now          ms by the wall clock, which serials follow         steady          ms of a clock that nobody can set
     pending      bytes that are staged, or wait to be               remembered      message ids in all windows
-    congested    pending > max_staged: publishers are slowed down   overfull        pending > max_pending: ... are refused
+    congested    pending > max_staged: publishers are slowed down   overfull        pending > max_pending: and refused
 
-Of what several apps share, none may have so much that the others find nothing."""
+Of what several apps share, no app may take so much that the others get nothing."""
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 from ext.log.counters cimport Meter
 
 cdef enum:
-    SHARES = 7                  # of an app to what nobody has taken: alone it may have 7/8, two have 7/15 each, and so on
+    SHARES = 7                  # ratio of an app's share to what is free: one app may have 7/8, two 7/15 each, etc.
 
 
 cdef inline uint64_t share(uint64_t most, uint64_t taken) noexcept nogil:
-    """What one app may have of ``most``, once so much is taken: the more there is free then, the more."""
+    """What one app may have of ``most`` when ``taken`` is in use: more, the more is free."""
     return SHARES * (most - taken) if most > taken else 0
 
 
 def share_of(uint64_t most, uint64_t taken):
-    """What one app may have of a bound that several share, once so much is taken: one, or so much that a newcomer finds
-    some."""
+    """What one app may have of a shared bound when ``taken`` is in use: at least one, and so little that a newcomer
+    gets some."""
     return max(1, share(most, taken))
 
 
 cdef class Common:
-    """See above. ``meter``: what an app has of what is remembered; None: nobody counts."""
+    """See above. ``meter``: what an app has of what is remembered; None: not counted."""
 
     def __init__(self, uint64_t max_remembered):
         self.max_remembered = max_remembered
@@ -35,24 +35,24 @@ cdef class Common:
 
     @property
     def congested(self):
-        """So much is pending that publishers are to be slowed down."""
+        """Is so much pending that publishers are to be slowed down?"""
         return self.is_congested()
 
     @property
     def overfull(self):
-        """So much is pending that nothing more may be: publishers have not been slowed down, or not enough."""
+        """Is so much pending that publishes are refused? Slowing down the publishers was not enough."""
         return self.pending_bytes > self.max_pending
 
     def admits(self, Meter meter, uint32_t count):
-        """May so many message ids more be remembered? Not if all may hold no more, or the app."""
+        """May ``count`` more message ids be remembered? Not if the process, or the app, has reached its bound."""
         return self.may_remember(meter, count)
 
     def recall(self, Meter meter, uint64_t count):
-        """So many are remembered again: they have been read back."""
+        """``count`` ids are remembered again: they were read back."""
         self.remember(meter, count)
 
     def forget(self, Meter meter, uint64_t count):
-        """So many are not remembered any more."""
+        """``count`` ids are no longer remembered."""
         self.remembered -= count
         if meter is not None:
             meter.remembered -= count

@@ -13,4 +13,4 @@ cdef class Meter:
     cdef uint64_t outbound_count, outbound_data
     cdef uint64_t persisted_count, persisted_data
     cdef public uint64_t remembered     # message ids in the windows of its channels
-    cdef public uint64_t max_remembered    # of them, if its quota says so; 0: its share
+    cdef public uint64_t max_remembered    # limit of that, if its quota sets one; 0: its share

@@ -7,8 +7,8 @@ from ext.text.siphash cimport Hash
 
 
 cdef struct Slot:
-    Keyed keyed                     # by the low half of its hash
-    uint64_t high                   # the other half, with the index in the lowest bits
+    Keyed keyed                     # by the low half of the id's hash
+    uint64_t high                   # the high half, with the index in the lowest bits
 
 
 cdef struct Table:
@@ -19,18 +19,18 @@ cdef struct Table:
 
 cdef struct Bucket:                 # all zero: free for any number
     uint64_t number
-    uint32_t used                   # ids in all of it
-    uint32_t strays                 # counted ids that are in its tables, for they had no place in a run
+    uint32_t used                   # ids in the whole bucket
+    uint32_t strays                 # counted ids in its tables, for which the runs had no place
     Runs* runs                      # counted ids; NULL: none
-    Table whole                     # all others, until it is split
+    Table whole                     # all other ids, until it is split
     Table* parts                    # NULL: it is not split
 
 
-cdef struct Id:                     # a message id, and what has been found out about it
-    const uint8_t* data             # UTF-8; not ours
+cdef struct Id:                     # a message id, and what is known about it
+    const uint8_t* data             # UTF-8; borrowed
     size_t size
-    uint64_t origin, number, index  # of a counted one
-    Hash hash                       # of all of it, when it has been needed
+    uint64_t origin, number, index  # of a counted id
+    Hash hash                       # of the whole id, once it was needed
     bint is_counted, is_hashed
 
 
@@ -39,14 +39,14 @@ cdef struct Found:                  # where an id is held
     Slot* slot                      # NULL: in a run
     uint64_t serial
     uint32_t index
-    uint32_t width                  # of the publish that it is a part of; in a table, 1
+    uint32_t width                  # of the publish that it is part of; in a table, 1
 
 
 cdef class DedupWindow:
     cdef uint64_t _key0, _key1
     cdef uint64_t _window_ms, _width_ms
-    cdef uint64_t _clock_ms         # the latest time that was told
-    cdef uint64_t _forgotten        # ids let go since expire last said how many
+    cdef uint64_t _clock_ms         # the latest time given
+    cdef uint64_t _forgotten        # ids forgotten since expire last returned their number
     cdef uint64_t _count
     cdef Bucket* _buckets           # NULL while the window is empty; bucket n is at n % _bucket_count
     cdef uint32_t _bucket_count
@@ -72,7 +72,7 @@ cdef class DedupWindow:
 
 
 cdef inline Id counted_id(uint64_t origin, uint64_t number, const uint8_t* data, size_t size) noexcept nogil:
-    """The id <connection id>:<number>:0, of which is known what ``ext.log.id_runs.is_counted`` would find."""
+    """The id <connection id>:<number>:0, with the parts that ``ext.log.id_runs.is_counted`` would find."""
     cdef Id id
     id.data = data
     id.size = size

@@ -8,17 +8,17 @@
               |   n   (may be partly past)  |     n + 1     |     n + 2     |    n + 3  |
 
     bucket       runs, for ids that connections count by themselves (ext/log/id_runs.pxd); for all others
-                 one table; when that is big, 64 of them by the lowest bits of low, each growing on its own
+                 one table; when that is large, 64 tables by the lowest bits of low, each of which grows by itself
     table        by the low half of the hash (ext/log/robin_hood.pxd)
         slot   [ hash, low 64 bits ][ serial ][ hash, 54 bits | index, 10 bits ]          24 bytes
 
-A counted id that has no place in the runs of its bucket is a stray in its tables: while there are none, tables need not be
-asked for counted ids. Any other id is kept as 118 bits of its SipHash-2-4 under a secret key: compared in full, so that a
-collision is as likely as guessing the key, and nobody who lacks the key can look for one. No id, and no Python object per
-id, is kept.
+A counted id for which the runs of its bucket have no place is a stray in the bucket's tables. While there are no
+strays, a search for counted ids can skip the tables. Any other id is kept as 118 bits of its SipHash-2-4 under a secret
+key. All of these bits are compared, so a collision is as likely as guessing the key, and cannot be searched for without
+the key. Neither the id nor a Python object per id is kept.
 
-Time is told with each call, and is not that of serials: these follow the wall clock, which jumps. The clock of a window
-is the latest time that it has been told."""
+Each call gives the time, which is not that of serials: these follow the wall clock, which can jump. The clock of a
+window is the latest time that it was given."""
 cimport cython
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -40,10 +40,10 @@ cdef extern from * nogil:
 cdef enum:
     INDEX_BITS = 10
     INDEX_MASK = (1 << 10) - 1
-    MAX_WIDTH = 1000               # an entry has at most so many messages
-    LONGEST_COUNTED = 40            # characters of a counted id: 10 + 1 + 18 + 1 + 3, and some
-    LARGEST_BUCKETS = 64            # every find looks into each live one
-    # One table of 1,000,000 ids held up everybody for 40 ms when it grew; its 64th part takes below 1 ms.
+    MAX_WIDTH = 1000               # an entry has at most this many messages
+    LONGEST_COUNTED = 40            # characters of a counted id: 10 + 1 + 18 + 1 + 3, and a margin
+    LARGEST_BUCKETS = 64            # every search looks into each live one
+    # One table of 1,000,000 ids blocked everything for 40 ms when it grew; a 64th of it takes less than 1 ms.
     SPLIT_CAPACITY = 8192
     PARTS = 64
     LARGEST_CAPACITY = 1 << 30      # keeps capacity * 3 / 2 within its type
@@ -97,7 +97,7 @@ cdef Slot* _search(const Table* table, Hash hash) noexcept nogil:
 
 
 cdef void _place(Table* table, Slot item) noexcept nogil:
-    """Put in an id that is not there; there is room."""
+    """Insert an id that is not in the table; there must be space."""
     put(_slots_of(table), &item.keyed)
     table.used += 1
 
@@ -116,7 +116,7 @@ cdef bint _resize(Table* table, uint32_t capacity) noexcept nogil:
     larger.used = 0
     if larger.slots is NULL:
         return False
-    for at in range(table.capacity):            # both are in hash order: this reads and writes straight on
+    for at in range(table.capacity):            # both are in hash order: reads and writes are sequential
         if table.slots[at].keyed.serial != 0:
             _place(&larger, table.slots[at])
     free(table.slots)
@@ -125,7 +125,7 @@ cdef bint _resize(Table* table, uint32_t capacity) noexcept nogil:
 
 
 cdef bint _make_room(Table* table) noexcept nogil:
-    """Room for one more id; False: no memory, and nothing has changed."""
+    """Make space for one more id. False: no memory, and nothing has changed."""
     cdef uint32_t capacity = grown(table.capacity)
     return has_room(table.used, table.capacity) or (capacity <= LARGEST_CAPACITY and _resize(table, capacity))
 
@@ -133,7 +133,7 @@ cdef bint _make_room(Table* table) noexcept nogil:
 # ---- one bucket
 
 cdef inline Table* _table(Bucket* bucket, uint64_t low) noexcept nogil:
-    """The only table that an id with this low half of its hash may be in. (Its home there is told by other bits.)"""
+    """The only table that may hold an id with this low half of its hash. (Other bits determine its home there.)"""
     return &bucket.whole if bucket.parts is NULL else &bucket.parts[low & (PARTS - 1)]
 
 
@@ -153,7 +153,7 @@ cdef void _empty(Bucket* bucket) noexcept nogil:
 
 
 cdef bint _split(Bucket* bucket) noexcept nogil:
-    """From one table to its parts; False: no memory, and nothing has changed."""
+    """Split the table into parts. False: no memory, and nothing has changed."""
     cdef Table* whole = &bucket.whole
     cdef Table* parts = <Table*>calloc(PARTS, sizeof(Table))
     cdef Table* part
@@ -179,7 +179,7 @@ cdef bint _split(Bucket* bucket) noexcept nogil:
 
 
 cdef bint _insert(Bucket* bucket, Slot item) noexcept nogil:
-    """Take an id that is not there; False: no memory, and it is not taken."""
+    """Insert an id that is not in the bucket. False: no memory, and nothing has changed."""
     cdef Table* table
     if bucket.parts is NULL and bucket.whole.capacity >= SPLIT_CAPACITY and not _split(bucket):
         return False
@@ -191,8 +191,8 @@ cdef bint _insert(Bucket* bucket, Slot item) noexcept nogil:
 
 
 def connection_named(str message_id not None):
-    """Of an id that looks like those that connections count, ``<connection id>:<number>:<number>``, however the numbers are
-    written, the connection id; of any other, None."""
+    """The connection id of an id that looks like one that connections count, ``<connection id>:<number>:<number>``, in
+    any notation of the numbers; None for any other id."""
     cdef Py_ssize_t size = 0
     cdef const char* data = PyUnicode_AsUTF8AndSize(message_id, &size)
     return message_id[:10] if names_connection(<const uint8_t*>data, <size_t>size) else None
@@ -200,12 +200,12 @@ def connection_named(str message_id not None):
 
 @cython.final
 cdef class DedupWindow:
-    """The ids of one channel that count as used.
+    """The used ids of one channel.
 
-    An id that was taken at the time t is findable while the clock is at most t + window_ms. It is gone when the clock has
-    reached t + window_ms + width, where width = window_ms / (buckets - 1), rounded up to whole milliseconds; in between,
-    with the other ids of its bucket. A clock that jumps far ahead forgets everything at once; one that steps back changes
-    nothing.
+    An id that was taken at the time t is found while the clock is at most t + window_ms. It is gone when the clock has
+    reached t + window_ms + width, where width = window_ms / (buckets - 1), rounded up to whole milliseconds. In between
+    it goes with the other ids of its bucket. If the clock jumps far ahead, everything is forgotten at once. If it steps
+    back, nothing changes.
 
     After ``expire``: ids added - ids removed - ids that expire has counted = len(window).
     """
@@ -227,12 +227,12 @@ cdef class DedupWindow:
         self._free_all()
 
     def __len__(self):
-        """How many ids are held; those whose write is not finished count."""
+        """The number of ids held, including those whose write is not finished."""
         return <Py_ssize_t>self._count
 
     @property
     def memory(self):
-        """Bytes allocated, with the object itself."""
+        """Bytes allocated, including the object itself."""
         cdef uint64_t total = <uint64_t>object.__sizeof__(self)
         cdef uint32_t i
         cdef int j
@@ -246,18 +246,19 @@ cdef class DedupWindow:
         return total
 
     def find(self, str message_id not None):
-        """(serial, index) of the first use of an id, also of one whose write is not finished; None: it is not held.
+        """(serial, index) of the first use of an id, even if its write is not finished; None: it is not held.
 
-        Raises: UnicodeEncodeError (a ValueError), the id has a lone surrogate and so no bytes. So do all that take one.
+        Raises: UnicodeEncodeError (a ValueError), the id has a lone surrogate and so no bytes. So do all methods that
+        take an id.
         """
         cdef Id id = self._id(message_id)
         return self._answer(&id)
 
     def add(self, str message_id not None, uint64_t serial, uint32_t index, uint64_t at_ms):
-        """Remember the first use of an id, and let the clock know the time.
+        """Remember the first use of an id, and advance the clock.
 
-        An id whose time is already past the window, in a bucket that the clock has let go, is not kept: nobody may find it.
-        (This is the beginning of a restore that began too early.)
+        An id is not kept if its time is already past the window, in a bucket that has been forgotten. (This happens at
+        the beginning of a restore that starts too early.)
 
         Raises: ValueError, the id is held already, index is over 999, serial is 0 or at_ms has more than 48 bits;
         MemoryError. Nothing is remembered then.
@@ -269,7 +270,7 @@ cdef class DedupWindow:
         self.take(&id, serial, index, at_ms)
 
     def add_or_find(self, str message_id not None, uint64_t serial, uint32_t index, uint64_t at_ms):
-        """As ``find``; and when that is None, as ``add``."""
+        """Like ``find``; if that returns None, like ``add``."""
         cdef Id id = self._id(message_id)
         known = self._answer(&id)
         if known is None:
@@ -277,17 +278,18 @@ cdef class DedupWindow:
         return known
 
     def add_all(self, str base not None, uint32_t width, uint64_t serial, uint64_t at_ms):
-        """Remember the ids of a publish of several messages, ``<base>:0`` and so on, by their places. As ``add``."""
-        text = base + ":0"                      # lives as long as what looks at it
+        """Remember the ids of a publish of several messages, ``<base>:0`` and so on, with their indexes. See
+        ``add``."""
+        text = base + ":0"                      # keeps the buffer alive that the id points to
         cdef Id id = self._id(text)
         if self.holds_some(&id, width):
             raise ValueError(f"some of the {width} ids of {base!r} are held already")
         self.take_all(&id, width, serial, at_ms)
 
     def remove(self, str message_id not None, uint64_t serial):
-        """Take back an id whose write failed. False: it is not held with this very serial, and nothing has changed.
+        """Forget an id whose write failed. False: it is not held with exactly this serial, and nothing has changed.
 
-        Raises: ValueError, it is one of several that a connection has counted together.
+        Raises: ValueError, it is one of several ids of a counted publish.
         """
         cdef Found found
         cdef Id id = self._id(message_id)
@@ -299,7 +301,7 @@ cdef class DedupWindow:
         return True
 
     def remove_all(self, list message_ids not None, uint64_t serial):
-        """Take back the ids of a publish whose write failed; how many of them were held with this very serial."""
+        """Forget the ids of a publish whose write failed; returns how many were held with exactly this serial."""
         cdef Found found
         cdef Id id
         cdef uint64_t before = self._count
@@ -312,8 +314,8 @@ cdef class DedupWindow:
     def expire(self, uint64_t at_ms):
         """Forget the buckets that are past the window at ``at_ms``, without looking into them.
 
-        Returns: how many ids were forgotten since the call before, by this call or because an ``add`` brought a later
-        time; those that an ``add`` did not keep are among them. Raises: ValueError, at_ms has more than 48 bits.
+        Returns: how many ids were forgotten since the previous call, by this call or by an ``add`` with a later time;
+        ids that an ``add`` did not keep are included. Raises: ValueError, at_ms has more than 48 bits.
         """
         if at_ms > LARGEST_MS:
             raise ValueError(f"at_ms must be 0 to {LARGEST_MS}, got {at_ms}")
@@ -323,11 +325,11 @@ cdef class DedupWindow:
         return forgotten
 
     cdef Hash hash_of(self, const void* data, size_t size) noexcept nogil:
-        """Under the key of all windows."""
+        """The hash under the key of all windows."""
         return siphash(self._key0, self._key1, <const char*>data, size)
 
     cdef Id id_of(self, const uint8_t* data, size_t size) noexcept nogil:
-        """The id of these bytes (UTF-8). With ``holds`` and ``take``: for those who have no str of it."""
+        """The id of these bytes (UTF-8). For callers without a str, with ``holds`` and ``take``."""
         cdef Id id
         id.data = data
         id.size = size
@@ -336,7 +338,7 @@ cdef class DedupWindow:
         return id
 
     cdef void prefetch(self, Id* id) noexcept nogil:
-        """It will be looked for soon: have the memory brought near meanwhile."""
+        """Prefetch the memory that a search for this id will read."""
         cdef uint32_t i
         cdef Table* table
         if self._buckets is NULL or id.is_counted:
@@ -353,7 +355,7 @@ cdef class DedupWindow:
         return self._find(id, &found)
 
     cdef bint holds_some(self, Id* id, uint32_t width) noexcept nogil:
-        """Is any of the ids held that begin like this one, whose index is 0, and have an index below ``width``?"""
+        """Is any id held with the prefix of this one (whose index is 0), and an index below ``width``?"""
         cdef uint8_t text[LONGEST_COUNTED]
         cdef uint32_t i, index
         cdef uint64_t strays = 0
@@ -364,7 +366,7 @@ cdef class DedupWindow:
             return False
         for i in range(self._bucket_count):
             strays += self._buckets[i].strays
-        if strays == 0:                         # whatever run has another one of them has this one, too
+        if strays == 0:                         # a run that has any of them has this one too
             return False
         for index in range(1, width):
             other = _at_index(id, index, text)
@@ -383,7 +385,7 @@ cdef class DedupWindow:
             id.is_hashed = True
 
     cdef bint _find(self, Id* id, Found* found) noexcept nogil:
-        """Where is it held, if it is?"""
+        """Find where it is held, if it is."""
         cdef uint32_t i
         cdef Bucket* bucket
         cdef Run* run
@@ -419,11 +421,11 @@ cdef class DedupWindow:
         return (found.serial, found.index) if self._find(id, &found) else None
 
     cdef uint64_t _oldest(self) noexcept nogil:
-        """Number of the oldest bucket that is live: (n + 1) * width + window > clock."""
+        """The oldest bucket that is live: (n + 1) * width + window > clock."""
         return (self._clock_ms - self._window_ms) // self._width_ms if self._clock_ms >= self._window_ms else 0
 
     cdef void _advance(self, uint64_t at_ms) noexcept nogil:
-        """Let the clock know a time; drop the buckets that are past with it."""
+        """Advance the clock, and drop the buckets that are past then."""
         cdef uint32_t i
         cdef uint64_t oldest
         if at_ms <= self._clock_ms:
@@ -438,7 +440,7 @@ cdef class DedupWindow:
                 self._count -= self._buckets[i].used
                 _empty(&self._buckets[i])
         if self._count == 0:
-            self._free_all()                    # a channel that fell silent costs no more than a new one
+            self._free_all()                    # an inactive channel costs no more than a new one
 
     cdef int take(self, Id* id, uint64_t serial, uint32_t index, uint64_t at_ms) except -1:
         """Remember an id that is not held."""
@@ -451,8 +453,8 @@ cdef class DedupWindow:
         return 0
 
     cdef int take_all(self, Id* id, uint32_t width, uint64_t serial, uint64_t at_ms) except -1:
-        """Remember the ids of a publish, of which none is held: this one, which ends with ":0", and those with the other
-        places below ``width``."""
+        """Remember the ids of a publish, of which none is held: this one, which ends with ":0", and those with the
+        other indexes below ``width``."""
         cdef Id other
         cdef Found found
         cdef uint32_t index
@@ -467,7 +469,7 @@ cdef class DedupWindow:
             return 0
         base = (<const char*>id.data)[:id.size - 1].decode()
         for index in range(width):
-            text = f"{base}{index}"             # lives as long as what looks at it
+            text = f"{base}{index}"             # keeps the buffer alive that the id points to
             other = self._id(text)
             try:
                 self.take(&other, serial, index, at_ms)
@@ -477,8 +479,8 @@ cdef class DedupWindow:
         return 0
 
     cdef int put(self, Id* id, uint32_t width, uint64_t serial, uint32_t index, uint64_t at_ms) noexcept nogil:
-        """As ``take``, and of a counted one as ``take_all``. 0: done, or it is past the window; -1: no memory, and nothing
-        has changed."""
+        """Like ``take``, and for a counted id like ``take_all``. 0: done, or it is past the window; -1: no memory, and
+        nothing has changed."""
         cdef uint64_t number = at_ms // self._width_ms
         cdef Bucket* bucket
         cdef int taken = 0
@@ -505,7 +507,7 @@ cdef class DedupWindow:
         return 0
 
     cdef int _put_strays(self, Bucket* bucket, Id* id, uint32_t width, uint64_t serial) noexcept nogil:
-        """Each of a counted publish into the tables. 1, or -1: no memory, and nothing has changed."""
+        """Put each id of a counted publish into the tables. 1, or -1: no memory, and nothing has changed."""
         cdef uint8_t text[LONGEST_COUNTED]
         cdef Id other
         cdef uint32_t index
@@ -525,20 +527,20 @@ cdef class DedupWindow:
         return 1
 
     cdef Bucket* _bucket_at(self, uint64_t at_ms) noexcept nogil:
-        """The one of this time, which is not past; NULL: no memory."""
+        """The bucket of this time, which is not past; NULL: no memory."""
         cdef uint64_t number = at_ms // self._width_ms
         cdef Bucket* bucket
         if self._buckets is NULL:
             self._buckets = <Bucket*>calloc(self._bucket_count, sizeof(Bucket))
             if self._buckets is NULL:
                 return NULL
-        # Live numbers span less than the number of buckets, so whoever sits in this place has the same number.
+        # Live numbers span less than the number of buckets, so a bucket in this slot has the same number.
         bucket = &self._buckets[number % self._bucket_count]
         bucket.number = number
         return bucket
 
     cdef void _drop(self, Found* found, Id* id) noexcept nogil:
-        """Take back what was found: of a counted publish, all of it."""
+        """Remove what was found: all of a counted publish."""
         cdef Bucket* bucket = found.bucket
         if found.slot is NULL:
             remove_counted(&bucket.runs, id.origin, id.number)
@@ -562,7 +564,7 @@ cdef class DedupWindow:
 
 
 cdef inline Id _at_index(const Id* id, uint32_t index, uint8_t* text) noexcept nogil:
-    """The counted id that begins like this one, whose index is 0, and ends with ``index``; ``text`` has room for it."""
+    """The counted id with ``index`` instead of this one's index 0; ``text`` has space for it."""
     cdef Id other = id[0]
     cdef size_t size = id.size - 1
     memcpy(text, id.data, size)

@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""An entry of a log: one publish, under its serial; and at its home, until it is settled, who waits for its outcome."""
+"""An entry of a log: one publish, under its serial; at its home, until it is settled, also its completion
+and those of its repeats."""
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -19,7 +20,7 @@ cdef class Entry:
         self.completion = completion
 
     def follow(self, completion, uint32_t first, uint32_t count):
-        """A repeat waits for this one's outcome: ``count`` messages from index ``first`` on."""
+        """Add a repeat that waits for the outcome: ``count`` messages from index ``first`` on."""
         if self.followers is None:
             self.followers = []
         self.followers.append((completion, first, count))

@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""One channel's log where it is kept: what is staged, and then what readers know of it (ext/log/view.pyx).
+"""One channel's log at its home: what is staged, and then what readers see of it (ext/log/view.pyx).
 
     staged      _pending         numbered, its ids remembered; nobody sees it
-                _under_way       in the hands of the journal, as a part of a batch
+                _under_way       handed to the journal, as part of a batch
     visible     View             ring, streams, head
 
-``engine.channel.Channel`` is this, and what else a channel is."""
+``engine.channel.Channel`` adds everything else about a channel."""
 from libc.stdint cimport UINT64_MAX, uint64_t
 
 from ext.log.dedup cimport DedupWindow
@@ -15,7 +15,7 @@ from ext.log.view cimport View
 
 
 cdef class Home(View):
-    """See above. ``kept`` says whether a journal keeps it; ``awake``, whether anything may be staged in it."""
+    """See above. ``kept``: a journal keeps it; ``awake``: entries may be staged in it."""
 
     def __cinit__(self, *args, **kwargs):
         self.last_stored = 0
@@ -34,7 +34,7 @@ cdef class Home(View):
 
     @property
     def first_under_way(self):
-        """The serial of the oldest entry that is; 0: there is none."""
+        """The serial of the oldest entry that is under way; 0: there is none."""
         return (<Entry>self._under_way[0]).serial if self._under_way else 0
 
     def staged_entry(self, uint64_t serial):
@@ -42,7 +42,7 @@ cdef class Home(View):
         return self._find(serial)
 
     cdef int note_shown(self, list entries) except -1:
-        """What their home has to remember of entries that are visible now."""
+        """Remember what a home has to know about entries that are now visible."""
         cdef Entry entry
         for entry in entries:
             if not entry.flags & EPHEMERAL_FLAG:
@@ -61,7 +61,7 @@ cdef class Home(View):
         for entries in (self._pending, self._under_way):
             if entries is None:
                 continue
-            low, high = 0, len(entries)         # they are in order of their serials, and may be many while a disk is slow
+            low, high = 0, len(entries)         # sorted by serial, and may be many while a disk is slow
             while low < high:
                 middle = (low + high) // 2
                 entry = entries[middle]

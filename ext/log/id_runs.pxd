@@ -1,20 +1,21 @@
 """Message ids that connections count by themselves, <connection id>:<msgSerial>:<index>, as runs of numbers.
 
-    table   [ Run ][ Run ][     ][ Run ]    by the number that a connection's id is (ext/log/robin_hood.pxd)
+    table   [ Run ][ Run ][     ][ Run ]    by the connection's id, as a number (ext/log/robin_hood.pxd)
     Run     origin | the newest publish: its number, serial, width | block
                                                                        |
-            Block  <-  Block  <-  Block     all of them, ascending, the newest too; with only one there is no block
+            Block  <-  Block  <-  Block     all publishes, ascending, with the newest; with only one there is no block
     Block   the first one's number, serial, width | steps
-    step    ms << 3 | GONE | WIDE | GAP     varint; ms: by how many the serial's milliseconds have grown
-            counter                         varint: the serial's, or while ms is 0 by how much that has grown
+    step    ms << 3 | GONE | WIDE | GAP     varint; ms: the increase of the serial's milliseconds
+            counter                         varint: the serial's counter, or its increase while ms is 0
             number - the one before - 2     varint; only with GAP: else it is the next one
             width                           2 bytes; only with WIDE: else 1
 
-A publish takes <number>:0 to <number>:<width - 1>, under one serial. What follows the newest one of its connection, in
-number and in serial, is put behind it: two or three bytes, no search, no hash. To find a number is to find its block, by
-``jump``, and to walk through at most MAX_STEPS bytes.
+A publish takes <number>:0 to <number>:<width - 1>, under one serial. If it follows the newest one of its connection, in
+number and in serial, it is appended: two or three bytes, no search, no hash. To find a number, find its block, by
+``jump``, and scan at most MAX_STEPS bytes.
 
-Whatever does not follow (and whoever comes when there are MAX_RUNS) has no place here; the caller has others."""
+A publish that does not follow, and any of a new connection beyond MAX_RUNS, has no place here; the caller keeps it
+elsewhere."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
@@ -28,23 +29,23 @@ cdef enum:
     NUMBER_DIGITS = 18          # at most
     INDEX_DIGITS = 3
     NO_DIGIT = 0xFF
-    MAX_RUNS = 8192            # a larger table would take long to grow, and to let go of
+    MAX_RUNS = 8192            # a larger table would take long to grow, and to free
     FIRST_STEPS = 16            # bytes
-    MAX_STEPS = 976            # with the head and what the C library adds, 1 KiB
+    MAX_STEPS = 976            # with the head and the overhead of malloc, 1 KiB
     LONGEST_STEP = 24
     GAP = 1
     WIDE = 2
-    GONE = 4                    # it was taken back; those behind it are told from it all the same
+    GONE = 4                    # it was removed; later ones are still relative to it
     FLAG_BITS = 3
 
 
 cdef struct Block:
     Block* older
-    Block* jump                 # one that is older still, so that any is log(n) steps away; of the oldest, itself
+    Block* jump                 # an older one, so that any is log(n) steps away; of the oldest, itself
     uint64_t number             # of the first
     uint64_t serial
-    uint32_t depth              # how many blocks are older
-    uint16_t width              # 0: the first was taken back
+    uint32_t depth              # number of older blocks
+    uint16_t width              # 0: the first was removed
     uint16_t used, room         # bytes of steps
     uint8_t steps[0]
 
@@ -61,14 +62,14 @@ cdef struct Runs:
     Run slots[0]
 
 
-cdef struct Use:                # of a number: by which publish
+cdef struct Use:                # of a number: the publish that used it
     uint64_t number
     uint64_t serial
     uint32_t width
 
 
 cdef inline uint8_t _value_of(uint8_t c) noexcept nogil:
-    """As a digit of base64url."""
+    """The value of a base64url digit."""
     if c'A' <= c <= c'Z':
         return <uint8_t>(c - c'A')
     if c'a' <= c <= c'z':
@@ -79,7 +80,7 @@ cdef inline uint8_t _value_of(uint8_t c) noexcept nogil:
 
 
 cdef inline bint _whole(const uint8_t* text, size_t size, size_t most, uint64_t* value) noexcept nogil:
-    """A number in the one way to write it?"""
+    """Is this a number in canonical form?"""
     cdef size_t at
     if size == 0 or size > most or (text[0] == c'0' and size > 1):
         return False
@@ -92,7 +93,7 @@ cdef inline bint _whole(const uint8_t* text, size_t size, size_t most, uint64_t*
 
 
 cdef inline bint names_connection(const uint8_t* text, size_t size) noexcept nogil:
-    """Does this look like an id that a connection counts: its own id, then two numbers, however written?"""
+    """Does this look like an id that a connection counts: its own id, then two numbers, in any notation?"""
     cdef size_t at
     cdef int colons = 0
     if size < WHO_CHARS + 4 or text[WHO_CHARS] != c':' or text[size - 1] == c':':
@@ -112,7 +113,7 @@ cdef inline bint names_connection(const uint8_t* text, size_t size) noexcept nog
 
 cdef inline bint is_counted(const uint8_t* text, size_t size, uint64_t* origin, uint64_t* number,
                             uint64_t* index) noexcept nogil:
-    """Is this a counted id, in the one way to write it?"""
+    """Is this a counted id in canonical form?"""
     cdef uint64_t who = 0
     cdef uint8_t digit
     cdef size_t at, colon = size - 2
@@ -158,7 +159,7 @@ cdef inline uint64_t _take_varint(const uint8_t* data, size_t* at) noexcept nogi
 
 cdef inline size_t _put_step(uint8_t* to, uint64_t number, uint64_t serial, uint32_t width,
                              const Run* before) noexcept nogil:
-    """How many bytes the step to this one from the run's newest has."""
+    """The size of the step to this publish from the run's newest."""
     cdef uint64_t ms = ms_of(serial) - ms_of(before.keyed.serial)
     cdef uint64_t counter = counter_of(serial)
     cdef uint64_t gap = number - before.number - 1
@@ -177,7 +178,7 @@ cdef inline size_t _put_step(uint8_t* to, uint64_t number, uint64_t serial, uint
 
 
 cdef inline void _take_step(const Block* block, size_t* at, Use* use) noexcept nogil:
-    """Go on from ``use`` to the next one; of width 0, if it was taken back."""
+    """Advance ``use`` to the next publish; width 0: it was removed."""
     cdef uint64_t head = _take_varint(block.steps, at), ms = head >> FLAG_BITS
     cdef uint64_t counter = _take_varint(block.steps, at)
     if ms:
@@ -206,7 +207,7 @@ cdef inline Use _first_of(const Block* block) noexcept nogil:
 # ---- the table
 
 cdef inline uint64_t _key_of(uint64_t origin) noexcept nogil:
-    """Different for each, and spread evenly. (Connection ids are random already, and only their own ids come here.)"""
+    """Unique and evenly distributed. (Connection ids are random already, and only our own come here.)"""
     return origin * <uint64_t>0x9E3779B97F4A7C15u
 
 
@@ -219,12 +220,12 @@ cdef inline Slots _slots_of(Runs* runs) noexcept nogil:
 
 
 cdef inline Run* run_of(Runs* runs, uint64_t origin) noexcept nogil:
-    """NULL: there is none."""
+    """The run of this connection; NULL: none."""
     return <Run*>search(_slots_of(runs), _key_of(origin), NULL) if runs is not NULL else NULL
 
 
 cdef inline Block* _block_of(const Run* run, uint64_t number) noexcept nogil:
-    """The block in which this number is, if anywhere; NULL: nowhere."""
+    """The block that may hold this number; NULL: none."""
     cdef Block* block = run.block
     while block is not NULL and block.number > number:
         if block.older is NULL:
@@ -234,7 +235,7 @@ cdef inline Block* _block_of(const Run* run, uint64_t number) noexcept nogil:
 
 
 cdef inline bint find_counted(const Run* run, uint64_t number, Use* use) noexcept nogil:
-    """Which publish has taken this number?"""
+    """Find the publish that has taken this number."""
     cdef Block* block
     cdef size_t at = 0
     if number >= run.number:
@@ -252,7 +253,7 @@ cdef inline bint find_counted(const Run* run, uint64_t number, Use* use) noexcep
 
 
 cdef inline bint _room_for_run(Runs** place) noexcept nogil:
-    """False: no memory, and nothing has changed."""
+    """Make space for a run. False: no memory, and nothing has changed."""
     cdef Runs* runs = place[0]
     cdef Runs* larger
     cdef uint32_t capacity = runs.capacity if runs is not NULL else 0, at
@@ -274,7 +275,7 @@ cdef inline bint _room_for_run(Runs** place) noexcept nogil:
 
 
 cdef inline Block* _resized(Block* block, size_t room) noexcept nogil:
-    """The same one, or a new one, with room for so many bytes of steps. NULL: no memory, and nothing has changed."""
+    """The block, perhaps moved, with space for ``room`` bytes of steps. NULL: no memory, and nothing has changed."""
     cdef Block* grown = <Block*>realloc(block, sizeof(Block) + room)
     if grown is not NULL:
         grown.room = <uint16_t>room
@@ -284,7 +285,7 @@ cdef inline Block* _resized(Block* block, size_t room) noexcept nogil:
 
 
 cdef inline bint _begin_block(Run* run, uint64_t number, uint64_t serial, uint32_t width) noexcept nogil:
-    """A block that begins with this one. False: no memory, and nothing has changed."""
+    """Begin a block with this publish. False: no memory, and nothing has changed."""
     cdef Block* older = run.block
     cdef Block* block = _resized(NULL, FIRST_STEPS)
     if block is NULL:
@@ -299,7 +300,7 @@ cdef inline bint _begin_block(Run* run, uint64_t number, uint64_t serial, uint32
         block.jump = block
     else:
         block.depth = older.depth + 1
-        # Two jumps of one length behind each other make one of twice that: as in a skew-binary number.
+        # Two adjacent jumps of one length are joined into one of twice that and one: as in skew-binary numbers.
         if older.depth - older.jump.depth == older.jump.depth - older.jump.jump.depth:
             block.jump = older.jump.jump
         else:
@@ -309,7 +310,7 @@ cdef inline bint _begin_block(Run* run, uint64_t number, uint64_t serial, uint32
 
 
 cdef inline bint _append(Run* run, uint64_t number, uint64_t serial, uint32_t width) noexcept nogil:
-    """It follows the run's newest. False: no memory, and nothing has changed."""
+    """Append a publish that follows the run's newest. False: no memory, and nothing has changed."""
     cdef uint8_t step[LONGEST_STEP]
     cdef size_t size = _put_step(step, number, serial, width, run), room
     cdef Block* block = run.block
@@ -332,8 +333,8 @@ cdef inline bint _append(Run* run, uint64_t number, uint64_t serial, uint32_t wi
 
 cdef inline int add_counted(Runs** place, uint64_t origin, uint64_t number, uint32_t width,
                             uint64_t serial) noexcept nogil:
-    """Take <number>:0 to <number>:<width - 1>, of which none is held: 1. Or 0: they have no place here, or -1: no memory;
-    then nothing has changed."""
+    """Take <number>:0 to <number>:<width - 1>, of which none is held. 1: done; 0: they have no place here; -1: no
+    memory. With 0 and -1 nothing has changed."""
     cdef Run* run = run_of(place[0], origin)
     cdef Run item
     if run is NULL:
@@ -360,7 +361,7 @@ cdef inline int add_counted(Runs** place, uint64_t origin, uint64_t number, uint
 
 
 cdef inline void _strike_out(Block* block, uint64_t number) noexcept nogil:
-    """Mark one that is in this block as gone."""
+    """Mark a publish in this block as gone."""
     cdef Use use = _first_of(block)
     cdef size_t at = 0, start = 0
     if use.number == number:
@@ -373,7 +374,7 @@ cdef inline void _strike_out(Block* block, uint64_t number) noexcept nogil:
 
 
 cdef inline bint _newest_left(Run* run) noexcept nogil:
-    """Let go of those at the end that are gone. False: no other is left."""
+    """Free publishes at the end that are gone. False: no other is left."""
     cdef Block* block
     cdef Use use
     cdef size_t at, end
@@ -400,12 +401,12 @@ cdef inline bint _newest_left(Run* run) noexcept nogil:
 
 
 cdef inline void remove_counted(Runs** place, uint64_t origin, uint64_t number) noexcept nogil:
-    """Take back a publish that is held here."""
+    """Remove a publish that is held here."""
     cdef Run* run = run_of(place[0], origin)
     cdef bint newest = number == run.number
     if run.block is not NULL:
         _strike_out(_block_of(run, number), number)
-    if newest and not _newest_left(run):            # else it stays, and those behind it are told from it
+    if newest and not _newest_left(run):            # else it stays, because later ones are relative to it
         take_out(_slots_of(place[0]), &run.keyed)
         place[0].used -= 1
         if place[0].used == 0:
@@ -434,7 +435,7 @@ cdef inline void free_runs(Runs** place) noexcept nogil:
 
 
 cdef inline size_t bytes_of_runs(const Runs* runs) noexcept nogil:
-    """Allocated, for the table and all blocks."""
+    """Bytes allocated for the table and all blocks."""
     cdef size_t total
     cdef uint32_t at
     cdef const Block* block

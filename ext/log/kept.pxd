@@ -1,2 +1,2 @@
 cdef class Kept:
-    cdef list _entries      # ext.log.entry.Entry, in order of their serials, none of them ephemeral; nobody changes it any more
+    cdef list _entries      # ext.log.entry.Entry, by serial, none ephemeral; no longer changed

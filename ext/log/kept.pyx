@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""What a log has for the journal, as a sequence of (serial, previous, record).
+"""A log's entries for the journal, as a sequence of (serial, previous, record).
 
-    Kept -> entries where they lie: ext/disk/rows.pyx makes rows of them, without an object for each
-         -> tuples, made when they are asked for: by everybody else, which is rare"""
+    Kept -> entries in place: ext/disk/rows.pyx makes rows of them, without an object for each
+         -> tuples, made on demand, for all other callers, which are rare"""
 cimport cython
 
 from ext.log.entry cimport Entry
@@ -10,7 +10,8 @@ from ext.log.entry cimport Entry
 
 @cython.final
 cdef class Kept:
-    """See above. ``entries``: a log's, in order of their serials, each knowing the one before it; left alone from now on."""
+    """See above. ``entries``: of one log, by serial, each with the serial of the one before; not changed from now
+    on."""
 
     def __init__(self, list entries not None):
         cdef object entry

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
 cdef struct Print:
-    uint32_t after          # by how much its serial is greater than the chunk's
+    uint32_t after          # its serial - the chunk's
     uint32_t sum
 
 
@@ -17,7 +17,7 @@ cdef struct Chunk:
 cdef class Prints:
     cdef Chunk* _oldest
     cdef Chunk* _newest
-    cdef Chunk* _before_newest      # which knows the newest, that moves when it grows
+    cdef Chunk* _before_newest      # links to the newest, which moves when it grows
     cdef uint64_t _last     # serial of the newest
     cdef uint64_t _count
 

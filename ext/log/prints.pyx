@@ -1,11 +1,12 @@
 # cython: language_level=3
-"""Fingerprints of entries that no journal keeps, by serial: what a repeat is compared with when the ring has let go.
+"""Fingerprints of entries that no journal keeps, by serial. A repeat is compared with them once the entry has left the
+ring.
 
     chunk -> chunk -> chunk     oldest first; a chunk has the prints of up to MAX_PRINTS entries, of 8 bytes each
     print    serial - the chunk's | sum         serials grow, so a print is found by bisection
 
-The sum is 32 bits of a keyed hash of what was published: of four thousand million pairs that differ, one is taken for
-equal, and nobody can look for it but by asking the server."""
+The sum is 32 bits of a keyed hash of the published content. One in four thousand million pairs that differ is taken for
+equal, and such a pair can only be found by asking the server."""
 from os import urandom
 
 cimport cython
@@ -28,7 +29,7 @@ cdef extern from *:
 
 cdef enum:
     FIRST_PRINTS = 2
-    MAX_PRINTS = 4096          # what is moved at once when a chunk grows, and let go of at once when it is past
+    MAX_PRINTS = 4096          # the most that is moved when a chunk grows, and freed at once when it is past
 
 cdef uint64_t[4] _key           # of this process: no print outlives it
 
@@ -41,7 +42,7 @@ _make_key()
 
 
 cdef uint32_t _sum(const uint8_t* data, size_t size) noexcept nogil:
-    """Sixteen bytes a multiplication, as in wyhash: some 10 ns for a message of 128 bytes."""
+    """Sixteen bytes per multiplication, as in wyhash: about 10 ns for a message of 128 bytes."""
     cdef uint64_t state = _key[0] ^ size
     cdef uint64_t[2] tail
     while size > 16:
@@ -55,7 +56,7 @@ cdef uint32_t _sum(const uint8_t* data, size_t size) noexcept nogil:
 
 
 cdef uint32_t _print_of(bytes record) noexcept:
-    """Of all but the ids of the publish and its connection: these are first in it."""
+    """The sum of everything but the ids of the publish and its connection, which come first in the record."""
     cdef In source
     cdef Item item
     source.data = <const uint8_t*><const char*>record
@@ -72,7 +73,7 @@ def print_of(bytes record not None):
 
 @cython.final
 cdef class Prints:
-    """Those of one channel."""
+    """The fingerprints of one channel."""
 
     def __dealloc__(self):
         while self._oldest is not NULL:
@@ -92,11 +93,11 @@ cdef class Prints:
         return total
 
     def add(self, uint64_t serial, bytes record not None):
-        """Remember an entry; its serial is greater than all before. Raises: ValueError, it is not."""
+        """Remember an entry, whose serial is greater than all before. Raises: ValueError, it is not."""
         self.take(serial, record)
 
     def matches(self, uint64_t serial, bytes record not None):
-        """Has the entry with this serial the content of this record? None: it is not remembered."""
+        """Does the entry with this serial have the same content as this record? None: it is not remembered."""
         cdef Chunk* chunk = self._oldest
         cdef uint32_t low = 0, high, middle
         while chunk is not NULL and chunk.younger is not NULL and chunk.younger.serial <= serial:
@@ -115,7 +116,7 @@ cdef class Prints:
         return chunk.prints[low].sum == _print_of(record)
 
     def trim(self, uint64_t serial):
-        """Let go of those up to and including this serial, a chunk at a time: of some of them, a little later."""
+        """Forget entries up to and including this serial, a chunk at a time: some of them only later."""
         while self._oldest is not NULL and self._newest_of(self._oldest) <= serial:
             self._let_go()
 

@@ -1,17 +1,17 @@
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
-    MESSAGE_BYTES = 64      # that a message counts for at least: its id, its place and its answer are as large
+    MESSAGE_BYTES = 64      # the least that a message counts for: its id, index and answer are as large
 
 
 cdef inline uint64_t charged(uint64_t count, uint64_t size) noexcept nogil:
-    """Bytes that so many messages of so many bytes count for: an empty one is not nothing."""
+    """The bytes that ``count`` messages of ``size`` bytes count for: an empty one counts too."""
     return size if size > count * MESSAGE_BYTES else count * MESSAGE_BYTES
 
 
 cdef class Rate:
-    cdef readonly uint64_t messages, data   # a second; 0: unlimited
-    cdef double _messages_used, _data_used  # of this second's allowance; it may be more than there is
+    cdef readonly uint64_t messages, data   # per second; 0: unlimited
+    cdef double _messages_used, _data_used  # of this second's allowance; may exceed it
     cdef int64_t _at_ms
     cdef bint _limited
 

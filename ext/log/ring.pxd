@@ -5,12 +5,12 @@ from ext.log.budget cimport Budget, Holder, Piece
 
 cdef struct Slot:
     uint64_t serial
-    uint64_t origin         # who published it (0: nobody in particular); compared, never interpreted
+    uint64_t origin         # its publisher (0: nobody in particular); compared, never interpreted
     uint32_t size           # bytes that the entry counts for
     uint32_t flags
 
 
-cdef struct Run:            # entries that came one after the other, as one piece of the budget
+cdef struct Run:            # successive entries, as one piece of the budget
     Piece piece
     Run* next
     uint64_t last           # number of its last entry
@@ -34,8 +34,8 @@ cdef class Ring(Holder):
     cdef Slot* _slots
     cdef list _entries
     cdef readonly list streams          # its columns
-    cdef readonly str series            # of entries that are a record alone; None: entries are anything
-    cdef object _earlier                # tells that of one up to _began: it came before the series began; or None
+    cdef readonly str series            # of entries that are only a record; None: entries are anything
+    cdef object _earlier                # gives the series of entries up to _began, from before this series; or None
     cdef uint64_t _began
 
     cdef object entry_at(self, uint64_t n)

@@ -1,15 +1,15 @@
 # cython: language_level=3
 """The newest entries of one channel, in memory, read by cursor.
 
-    slot(n)  = n & mask             n counts the entries that the ring ever took: 1, 2, 3, ...
+    slot(n)  = n & mask             n numbers all entries that the ring ever took: 1, 2, 3, ...
     held     = oldest .. newest     empty while newest == oldest - 1
-    serials  grow with n, but have holes (they carry the time): a cursor is found by bisection
-    columns  what else is kept for each entry, in the same slots: its frames, in the streams (ext/log/stream.pyx)
+    serials  grow with n, but have gaps (they carry the time): a cursor is found by bisection
+    columns  more data for each entry, in the same slots: its frames, in the streams (ext/log/stream.pyx)
 
-Nothing here waits, locks or copies a payload per reader. When an entry is evicted, every column lets go of what it has of it.
+Nothing here waits, locks or copies a payload per reader. When an entry is evicted, every column drops its data for it.
 
-What rings and streams of all channels hold together has a budget (ext/log/budget.pyx): entries count for it in runs, frames in
-segments, and the oldest have to give way. Whoever reads them is behind then, as behind a ring that is full."""
+Rings and streams of all channels share a budget (ext/log/budget.pyx): entries count for it in runs, frames in segments,
+and the oldest are evicted. Their readers have fallen behind then, as with a full ring."""
 cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -23,14 +23,14 @@ EPHEMERAL = EPHEMERAL_FLAG
 
 cdef enum:
     FIRST_SLOTS = 2                 # most channels are quiet: a ring starts small and doubles
-    ENTRY_BYTES = 64                # what an entry takes beside its record: its object's head, and what rounding adds
+    ENTRY_BYTES = 64                # of an entry besides its record: its object's head and rounding
     SLOT_BYTES = 32                 # a Slot, and the pointer to the entry
-    RUN_BYTES = 64 * 1024           # of entries that have to give way together,
-    RUN_MS = 4_000                  # ... and came within so long
+    RUN_BYTES = 64 * 1024           # of entries that are evicted together,
+    RUN_MS = 4_000                  # ... and came within this time
 
 
 class Evicted(LookupError):
-    """Entries after the cursor are no longer held: ``evicted`` is the newest serial that was let go."""
+    """Entries after the cursor are no longer held: ``evicted`` is the newest evicted serial."""
 
     def __init__(self, cursor, evicted):
         super().__init__(f"entries between {cursor} and {evicted} are no longer in the ring")
@@ -40,18 +40,18 @@ class Evicted(LookupError):
 
 cdef uint64_t _last_within(const Slot* slots, uint64_t mask, uint64_t first, uint64_t newest,
                            uint64_t budget) noexcept nogil:
-    """The last entry of first..newest whose running total of bytes stays within budget."""
+    """The last entry of first..newest up to which the total of bytes stays within budget."""
     cdef uint64_t n = first, total = 0
     while n <= newest:
         total += slots[n & mask].size
-        if total > budget and n > first:           # one entry always passes, however big
+        if total > budget and n > first:           # one entry always passes, however large
             break
         n += 1
     return n - 1
 
 
 cdef class Column(Holder):
-    """Keeps something for each entry, by the same slots. Only what is derived from it does."""
+    """Data for each entry, in the same slots. Only subclasses keep any."""
 
     cdef int make_slots(self, uint64_t capacity) except -1:
         raise NotImplementedError
@@ -67,18 +67,18 @@ cdef class Column(Holder):
 
 
 @cython.final
-@cython.no_gc_clear                     # what it holds is to be told to its share when it goes
+@cython.no_gc_clear                     # on deallocation its share must learn what it held
 cdef class Ring(Holder):
     """The newest entries, bounded by their number, their bytes, and by ``trim`` in age."""
 
     def __cinit__(self, uint64_t max_entries, uint64_t max_bytes, uint64_t evicted=0, str series=None, Share share=None,
                   uint64_t began=0, earlier=None):
-        """With a ``series``, an entry that is bytes is a record of that series, and is read as ``(serial, series, record)``:
-        an object for each would be a quarter of what entries hold in memory, and few are ever read. Entries up to the
-        serial ``began`` are of whatever series ``earlier.series_of`` tells of theirs.
+        """With a ``series``, an entry that is bytes is a record of that series, and is read as ``(serial, series,
+        record)``: an object for each would be a quarter of the memory of entries, and few are ever read. The series of
+        entries up to the serial ``began`` comes from ``earlier.series_of``.
 
         Args:
-            share: of the budget that it counts for, and its streams.
+            share: of the budget, for the ring and its streams.
         """
         self.share = share if share is not None else unbounded()
         self.budget = self.share.budget
@@ -96,7 +96,7 @@ cdef class Ring(Holder):
         self.streams = []
 
     def __dealloc__(self):
-        if self.share is None:          # it was not even begun
+        if self.share is None:          # its initialization did not begin
             return
         while self._runs is not NULL:
             self._drop_run()
@@ -110,11 +110,11 @@ cdef class Ring(Holder):
 
     @property
     def head(self):
-        """Serial of the newest entry; ``evicted`` when none is held."""
+        """Serial of the newest entry, or ``evicted`` if none is held."""
         return self._slots[self.newest & self._mask].serial if self.newest >= self.oldest else self.evicted
 
     def append(self, uint64_t serial, object entry, uint32_t size, uint64_t origin=0, uint32_t flags=0):
-        """Take ``entry``, which counts for ``size`` bytes. Every stream must get its frame before the next one."""
+        """Add ``entry``, which counts for ``size`` bytes. Every stream must get its frame before the next entry."""
         self.take(serial, entry, size, origin, flags)
 
     cdef int take(self, uint64_t serial, object entry, uint32_t size, uint64_t origin, uint32_t flags) except -1:
@@ -144,13 +144,13 @@ cdef class Ring(Holder):
         return 0
 
     def trim(self, uint64_t cursor):
-        """Let go of every entry up to and including ``cursor``."""
+        """Evict every entry up to and including ``cursor``."""
         while self.oldest <= self.newest and self._slots[self.oldest & self._mask].serial <= cursor:
             self._evict()
         self._shrink()
 
     cdef void let_go(self, Piece* piece) noexcept:
-        """Of the entries of this run, as many as it takes."""
+        """Evict entries of this run, as many as necessary."""
         cdef uint64_t last = (<Run*>piece).last
         while self.oldest <= last and self.budget.held > self.budget.most:
             self._evict()
@@ -160,7 +160,7 @@ cdef class Ring(Holder):
         """The entries after ``cursor`` for a replay: ``(serial of the last one looked at, entries)``.
 
         At most ``budget`` bytes, but at least one entry if there is any. Ephemeral entries and those of
-        ``skip_origin`` are passed over (the cursor moves past them).
+        ``skip_origin`` are skipped (the cursor moves past them).
         Raises: Evicted, when something after the cursor is no longer held.
         """
         cdef uint64_t n, first, last
@@ -184,7 +184,7 @@ cdef class Ring(Holder):
         return 0
 
     cdef bint is_replayed(self, uint64_t n, uint64_t skip_origin) noexcept nogil:
-        """May somebody who was not there have it?"""
+        """May it be replayed to this reader?"""
         cdef Slot* slot = &self._slots[n & self._mask]
         return not slot.flags & EPHEMERAL_FLAG and not (skip_origin and slot.origin == skip_origin)
 
@@ -199,14 +199,14 @@ cdef class Ring(Holder):
         return found
 
     cdef object entry_at(self, uint64_t n):
-        """As those who read it want it."""
+        """The entry in the form for its readers."""
         cdef object entry = self._entries[<Py_ssize_t>(n & self._mask)]
         if self.series is not None and type(entry) is bytes:
             return self._slots[n & self._mask].serial, self.series_at(n), entry
         return entry
 
     cdef str series_at(self, uint64_t n):
-        """Of an entry that is a record alone."""
+        """The series of an entry that is only a record."""
         cdef uint64_t serial = self._slots[n & self._mask].serial
         if serial > self._began or self._earlier is None:
             return self.series
@@ -226,16 +226,16 @@ cdef class Ring(Holder):
         return low
 
     cdef int add(self, Column column) except -1:
-        """From the next entry on there is something to keep for it there."""
+        """Add a column, which keeps data from the next entry on."""
         if self._slots is NULL:
             self._resize(FIRST_SLOTS)
         column.make_slots(self._mask + 1)
-        column.use_made(1, 0, 0)            # no entry has anything there yet
+        column.use_made(1, 0, 0)            # the column has no data for the entries held
         self.streams.append(column)
         return 0
 
     cdef int _resize(self, uint64_t capacity) except -1:
-        """Have so many slots, or as many as it may have; those that are held fit into them."""
+        """Resize to this many slots, or to the maximum; the held entries fit."""
         cdef uint64_t n
         if capacity > self._max_entries:
             capacity = self._max_entries
@@ -267,7 +267,7 @@ cdef class Ring(Holder):
         return 0
 
     cdef void _shrink(self) noexcept:
-        """Give back what a burst has left of slots. (Not where a full ring evicts: that takes them again at once.)"""
+        """Shrink after a burst. (Not where a full ring evicts: it would grow again at once.)"""
         cdef uint64_t held = self.newest + 1 - self.oldest, capacity = self._mask + 1
         while capacity > FIRST_SLOTS and held <= capacity // 8:
             capacity //= 2
@@ -276,7 +276,7 @@ cdef class Ring(Holder):
         try:
             self._resize(capacity)
         except MemoryError:
-            pass                        # the larger ones do as well
+            pass                        # the larger array will do
 
     cdef Run* _begin_run(self, uint64_t serial) except NULL:
         cdef Run* run = <Run*>malloc(sizeof(Run))
@@ -284,7 +284,7 @@ cdef class Ring(Holder):
             raise MemoryError("no memory for a run of entries")
         run.piece.holder = <void*>self
         run.next = NULL
-        run.last = self.newest + 1      # which is about to come
+        run.last = self.newest + 1      # the next entry
         run.began = serial
         run.bytes = 0
         if self._last_run is NULL:
@@ -319,7 +319,7 @@ cdef class Ring(Holder):
             column.trim()
 
     def _check(self):
-        """Assert what must always hold; for tests."""
+        """Assert the invariants; for tests."""
         cdef uint64_t n, total = 0, last = self.evicted
         for n in range(self.oldest, self.newest + 1):
             assert self._slots[n & self._mask].serial > last

@@ -1,11 +1,11 @@
-"""A table with open addressing in Robin Hood order: where something stands among slots of any one size.
+"""A hash table with open addressing in Robin Hood order, for slots of any one size.
 
-    slot    [ key ][ serial ][ what else is kept with it ]     serial 0: it is free
+    slot    [ key ][ serial ][ further data ]     serial 0: it is free
     home    the key's upper 32 bits * capacity >> 32: capacity need not be a power of two, and tables grow in key order
-    order   whoever is further from home than the one who is there takes the slot, and that one moves on
+    order   an item further from its home takes the slot of one that is nearer, which moves on
 
-Keys have to be spread evenly. Small tables may be full, large ones to seven eighths: they double, and from DOUBLING_CAPACITY
-on they grow by half. Who has a table allocates it, for only its owner knows what goes with it."""
+Keys must be evenly distributed. Small tables may be full, large ones to seven eighths: they double, and from
+DOUBLING_CAPACITY on they grow by half. The owner allocates the table, because only it knows the further data."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -16,14 +16,14 @@ cdef enum:
     LARGEST_SLOT = 40           # bytes
 
 
-cdef struct Keyed:              # what each slot begins with
+cdef struct Keyed:              # the beginning of each slot
     uint64_t key
     uint64_t serial
 
 
 cdef struct Slots:
     uint8_t* data
-    size_t size                 # of one: a constant where it is used, so that the compiler knows it
+    size_t size                 # of one slot: a compile-time constant where it is used
     uint32_t capacity
 
 
@@ -36,7 +36,7 @@ cdef inline uint32_t home_of(uint64_t key, uint32_t capacity) noexcept nogil:
 
 
 cdef inline uint32_t _distance(Slots slots, uint32_t at) noexcept nogil:
-    """How far what is in slot ``at`` lies behind its home, around the end of the table."""
+    """Distance of the item in slot ``at`` from its home, around the end of the table."""
     cdef uint32_t home = home_of(slot_at(slots, at).key, slots.capacity)
     return at - home if at >= home else at + (slots.capacity - home)
 
@@ -46,7 +46,7 @@ cdef inline uint32_t _next(Slots slots, uint32_t at) noexcept nogil:
 
 
 cdef inline Keyed* search(Slots slots, uint64_t key, const Keyed* last) noexcept nogil:
-    """The next slot with this key behind ``last``, of the same key; NULL: from the first on. NULL: there is none."""
+    """The next slot with this key after ``last``, which has the same key; NULL: the first one. Returns NULL if none."""
     cdef uint32_t at, distance = 0
     if slots.capacity == 0:
         return NULL
@@ -67,7 +67,7 @@ cdef inline Keyed* search(Slots slots, uint64_t key, const Keyed* last) noexcept
 
 
 cdef inline void put(Slots slots, Keyed* item) noexcept nogil:
-    """What is not there, into a table that has a free slot; ``item`` is spoiled."""
+    """Insert an item that is not in the table, which has a free slot; ``item`` is overwritten."""
     cdef uint8_t displaced[LARGEST_SLOT]
     cdef uint32_t at = home_of(item.key, slots.capacity), distance = 0, other
     while slot_at(slots, at).serial != 0:
@@ -83,7 +83,7 @@ cdef inline void put(Slots slots, Keyed* item) noexcept nogil:
 
 
 cdef inline void take_out(Slots slots, const Keyed* slot) noexcept nogil:
-    """Free a slot and move those behind it one nearer to their homes: as if what is in it had never been there."""
+    """Free a slot and move the following items one nearer to their homes, as if its item had never been there."""
     cdef uint32_t hole = <uint32_t>(<size_t>(<const uint8_t*>slot - slots.data) // slots.size), moved = 1
     cdef uint32_t at = _next(slots, hole)
     while moved < slots.capacity and slot_at(slots, at).serial != 0 and _distance(slots, at) > 0:
@@ -95,10 +95,10 @@ cdef inline void take_out(Slots slots, const Keyed* slot) noexcept nogil:
 
 
 cdef inline bint has_room(uint32_t used, uint32_t capacity) noexcept nogil:
-    """For one more?"""
+    """Is there space for one more?"""
     return used < capacity if capacity < FULL_CAPACITY else <uint64_t>(used + 1) * 8 <= <uint64_t>capacity * 7
 
 
 cdef inline uint32_t grown(uint32_t capacity) noexcept nogil:
-    """The next larger one."""
+    """The next larger capacity."""
     return 1 if capacity == 0 else capacity * 2 if capacity < DOUBLING_CAPACITY else capacity + (capacity >> 1)

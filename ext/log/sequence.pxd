@@ -9,9 +9,9 @@ from ext.text.serial cimport SerialClock
 cdef class Sequence:
     cdef readonly SerialClock clock
     cdef readonly Common common
-    cdef readonly uint64_t revealed # serial of the newest entry that was made visible: what comes later is after it
-    cdef public object refusing     # why nothing can be kept just now; plain publishes go the long way then. None: it can
-    cdef list _homes                # those with something pending
+    cdef readonly uint64_t revealed # serial of the newest visible entry: later ones are greater
+    cdef public object refusing     # why nothing can be kept now (plain publishes take the slow path then), or None
+    cdef list _homes                # those with pending entries
     cdef Py_ssize_t _count
 
     cdef int decide(self, Home home, Names* names, bint of_before, uint32_t flags) noexcept

@@ -1,14 +1,14 @@
 # cython: language_level=3
-"""What is staged in all logs of a partition, and its way to being visible: the loops of the sequencer.
+"""What is staged in all logs of a partition, until it is visible: the loops of the sequencer.
 
     stage     decide: is it new, and may it be kept?  then  enter: serial, entry -> its log's pending
     take      pending -> under way, by log          each entry learns the serial of the one before it
     reveal    under way -> visible, as in a mirror of the log (ext/log/view.pyx)
-    settle    whoever published is told: stored, or why not          refuse    ... of what was never under way
+    settle    tell publishers the outcome: stored, or why not        refuse    ... of what was never under way
     part      pending -> what needs no journal, and what would
 
-Every way in, short or long, asks ``decide`` and calls ``enter``. ``engine.sequencer.Sequencer`` is this with what follows
-from a decision: what a repeat is told, what waits, what is refused."""
+Every path, fast or slow, asks ``decide`` and calls ``enter``. ``engine.sequencer.Sequencer`` adds the consequences of a
+decision: what a repeat is told, what waits, what is refused."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
@@ -25,10 +25,10 @@ from ext.log.staging cimport LONGEST_INDEX, Names, holds_any, names_after, remem
 from ext.text.serial cimport SerialClock
 from ext.wire.acks cimport Receipt
 
-cdef object _new_tuple = tuple.__new__      # past what a class of named fields puts before it
+cdef object _new_tuple = tuple.__new__      # bypasses the constructor of named tuples
 
 cdef enum:
-    ENTRY_BYTES = 256           # what an entry costs beside its record, until it is visible
+    ENTRY_BYTES = 256           # cost of an entry besides its record, until it is visible
 
 
 cdef class Sequence:
@@ -42,16 +42,16 @@ cdef class Sequence:
         self.refusing = None
 
     def __len__(self):
-        """Entries that are pending: not yet taken."""
+        """The number of entries that are pending: not yet taken."""
         return self._count
 
     def stage(self, Home home not None, str base not None, tuple ids, uint32_t count, bint of_before, uint32_t flags,
               uint64_t origin, make_record not None, completion):
-        """Stage a publish of ``count`` messages, if ``decide`` says NEW. Returns what it says.
+        """Stage a publish of ``count`` messages, if ``decide`` says NEW. Returns the decision.
 
         Args:
             ids: of its messages: one, or ``<x>:0``, ``<x>:1``, ...; None: they are ``<base>:0``, ``<base>:1``, ...
-            make_record: makes its record, once it is known to be needed.
+            make_record: makes its record, once that is needed.
         Raises: ValueError, the ids are not of this form; nothing is staged.
         """
         cdef Names names
@@ -67,7 +67,7 @@ cdef class Sequence:
                 base = first[:-2]
                 if ids != tuple([f"{base}:{index}" for index in range(count)]):
                     raise ValueError(f"{ids[:3]} do not begin several ids of one base")
-            text = base.encode() + b":\0\0\0"            # room for an index
+            text = base.encode() + b":\0\0\0"            # space for an index
             names = names_after(home.dedup, <uint8_t*>PyBytes_AS_STRING(text), <size_t>len(text) - LONGEST_INDEX, count)
         decision = self.decide(home, &names, of_before, flags)
         if decision == NEW:
@@ -75,7 +75,7 @@ cdef class Sequence:
         return decision
 
     cdef int decide(self, Home home, Names* names, bint of_before, uint32_t flags) noexcept:
-        """The one place that says whether a publish may be staged. Nothing has changed.
+        """The only function that decides whether a publish may be staged. It changes nothing.
 
         Args:
             of_before: an earlier life of the server may have taken its ids.
@@ -93,12 +93,12 @@ cdef class Sequence:
         if holds_any(home.dedup, names):
             return SEEN
         if self.refusing is not None and home.kept and (not flags & EPHEMERAL_FLAG or home._under_way is not None):
-            return REFUSING         # and no id is remembered: what is in doubt must not be forgotten for it
+            return REFUSING         # and no id is remembered: ids in doubt must not be forgotten because of it
         return NEW
 
     cdef int enter(self, Home home, Names* names, bytes record, uint64_t origin, uint32_t flags,
                    object completion) except -1:
-        """Stage an entry that is NEW: its ids are remembered, it has a serial, and ``completion`` will be told."""
+        """Stage an entry that is NEW: remember its ids, assign a serial, and register ``completion``."""
         cdef Entry entry = Entry.__new__(Entry)
         cdef Common common = self.common
         cdef uint64_t serial = self.clock.take(<uint64_t>common.now_ms)
@@ -120,13 +120,13 @@ cdef class Sequence:
         return 0
 
     def take_pending(self, make not None):
-        """Everything that is pending, under way until ``settle``.
+        """Take everything that is pending; it is under way until ``settle``.
 
         Args:
-            make: a class of tuples, for what a log has for the journal: its key, its retention, its series, and a
-                ``Kept`` of entries.
-        Returns: ``[(log, entries), ...]``, what ``make`` makes of those that have something to be kept, and whether any
-            of that is to be synced.
+            make: a class of tuples, for a log's part of a batch: its key, its retention, its series, and a ``Kept`` of
+                entries.
+        Returns: ``[(log, entries), ...]``, the tuples of logs with something to be kept, and whether any of that is to
+            be synced.
         """
         cdef list groups = [], blocks = [], kept
         cdef bint synced = False
@@ -144,7 +144,7 @@ cdef class Sequence:
             groups.append((home, home._under_way))
             if not home.kept:
                 continue
-            kept = home._under_way           # the same list, as long as there is nothing in it to be left out
+            kept = home._under_way           # the same list, unless something in it is to be left out
             previous = home.last_stored
             for entry in home._under_way:
                 if entry.flags & EPHEMERAL_FLAG:
@@ -163,10 +163,10 @@ cdef class Sequence:
         return groups, blocks, synced
 
     def part_pending(self):
-        """Everything that is pending, while the journal takes nothing: what can do without it is under way until
-        ``settle``, the rest is no longer staged, and is to be refused.
+        """Divide everything that is pending while the journal takes nothing. What needs no journal is under way until
+        ``settle``; the rest is no longer staged, and is to be refused.
 
-        What needs no journal is refused, too, where something that may yet come before it is under way.
+        What needs no journal is refused too, if earlier entries of its log are under way and may still appear.
         Returns: ``[(log, entries), ...]`` of either kind.
         """
         cdef list free = [], bound = [], homes = self._homes
@@ -191,7 +191,7 @@ cdef class Sequence:
         return free, bound
 
     def reveal(self, list groups not None):
-        """The journal has them: make them visible. Returns the streams that have grown; ``settle`` follows."""
+        """The journal has stored them: make them visible. Returns the streams that have grown; ``settle`` follows."""
         cdef list moved = []
         cdef Home home
         cdef tuple group
@@ -210,10 +210,10 @@ cdef class Sequence:
         return moved
 
     def settle(self, list groups not None, error=None):
-        """What was under way no longer is: tell those who published.
+        """Tell publishers the outcome of what was under way, and no longer is.
 
         Args:
-            error: the journal does not have them, and this is why; their ids are the caller's to forget, before this.
+            error: why the journal has not stored the entries; the caller forgets their ids before this.
                 None: it has, and they are visible.
         """
         cdef Home home
@@ -239,7 +239,7 @@ cdef class Sequence:
                         completion.accepted(entry.serial, home.series, first, count)
 
     def refuse(self, list groups not None, error not None):
-        """Tell those who published entries that nobody has taken why they are not stored."""
+        """Tell publishers why their entries, which were never taken, are not stored."""
         cdef Entry entry
         cdef tuple group
         for group in groups:
@@ -248,7 +248,7 @@ cdef class Sequence:
                 _refuse(entry, error)
 
     def leave_open(self, list groups not None, error not None):
-        """Nobody knows yet whether the journal has them: tell those who have waited for it, who are then forgotten.
+        """It is unknown whether the journal has stored the entries: tell their publishers, and forget these.
 
         The entries stay under way: a repeat still finds its first one. Returns: how many were told.
         """
@@ -267,7 +267,7 @@ cdef class Sequence:
 
 @cython.final
 cdef class _Nobody:
-    """Who once waited for an outcome, and was told that it is not known."""
+    """Replaces a publisher that waited for an outcome, and was told that it is unknown."""
 
     def accepted(self, uint64_t serial, str series, uint32_t index, uint32_t count):
         pass
@@ -287,7 +287,7 @@ cdef int _refuse(Entry entry, object error) except -1:
 
 
 cdef int _measure(Home home, list entries, uint64_t readers) except -1:
-    """Count the entries; each goes to all who read now (of one's own that is not echoed, too)."""
+    """Count the entries; each goes to all current readers (a publisher's own included, if not echoed)."""
     cdef Meter meter = home.meter
     cdef Entry entry
     cdef uint64_t count = 0, data = 0, kept_count = 0, kept_data = 0, realtime_count = 0, realtime_data = 0, size

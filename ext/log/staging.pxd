@@ -1,4 +1,4 @@
-"""The ids of a publish, asked for and remembered together; and the record of a plain one."""
+"""The ids of a publish, searched and remembered together; and the record of a plain one."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -12,7 +12,7 @@ cdef enum:
 
 
 cdef inline size_t decimal(uint8_t* to, uint64_t value) noexcept nogil:
-    """Write the number; how many digits it has (20 at most)."""
+    """Write the number; returns how many digits it has (20 at most)."""
     cdef uint8_t digits[20]
     cdef size_t size = 0, i
     while True:
@@ -27,10 +27,10 @@ cdef inline size_t decimal(uint8_t* to, uint64_t value) noexcept nogil:
 
 
 cdef struct Names:              # the ids of a publish: one, or <base>0, <base>1, ...
-    uint8_t* base               # with its colon; behind it there is room for an index
+    uint8_t* base               # with its colon; followed by space for an index
     size_t size                 # of the base
     uint32_t count
-    Id first                    # of its first message; of one message, whatever the base
+    Id first                    # of its first message; of a single message, whatever the base
 
 
 cdef inline Names names_after(DedupWindow dedup, uint8_t* base, size_t size, uint32_t count) noexcept:
@@ -56,20 +56,20 @@ cdef inline bint holds_any(DedupWindow dedup, Names* names) noexcept:
 
 
 cdef inline int remember(DedupWindow dedup, Names* names, uint64_t serial, uint64_t at_ms) except -1:
-    """Take all of them, of which none is held, into the window."""
+    """Add all of them, of which none is held, to the window."""
     if names.count == 1:
         dedup.take(&names.first, serial, 0, at_ms)
     else:
-        decimal(names.base + names.size, 0)     # ``first`` lies there
+        decimal(names.base + names.size, 0)     # ``first`` points there
         dedup.take_all(&names.first, names.count, serial, at_ms)
     return 0
 
 
 cdef inline bytes new_record(const uint8_t* base, size_t length, bytes sender, Parser parser):
-    """The record of a publish (its form: ext/wire/record.pxd), written once, where it stays: all its sizes are known.
+    """The record of a publish (its form: ext/wire/record.pxd), written once, in place: all its sizes are known.
 
     ``base``, of up to 65535 bytes: its id; ``sender``: connection id, client id and flags, packed."""
-    cdef size_t sender_size = <size_t>len(sender), size = parser.out.size - 1   # before it is room for a short header
+    cdef size_t sender_size = <size_t>len(sender), size = parser.out.size - 1   # preceded by space for a short header
     cdef size_t base_head = 1 if length < 32 else 2 if length < 256 else 3, count_head = 1 if parser.count < 16 else 3
     cdef bytes record = PyBytes_FromStringAndSize(
         NULL, <Py_ssize_t>(1 + base_head + length + sender_size + count_head + size))

@@ -27,12 +27,12 @@ cdef class Stream(Column):
     cdef readonly uint64_t head, tail   # bytes ever appended; first byte still held
     cdef readonly uint64_t allocated    # bytes of memory in segments
     cdef uint64_t* _offsets             # by slot: place of the frame's first byte
-    cdef uint64_t _room                 # of them
-    cdef uint64_t* _made                # those that are about to take over, while slots become more or fewer
+    cdef uint64_t _room                 # their number
+    cdef uint64_t* _made                # replaces _offsets when the number of slots changes
     cdef uint64_t _made_room
     cdef Segment* _segments             # oldest
     cdef Segment* _last
-    cdef Bag readers                    # Readers, which are the plane's subscriptions
+    cdef Bag readers                    # Readers: the plane's subscriptions
     cdef bint moved                     # the plane has it in its list of streams to flush
 
     cdef int take(self, const uint8_t* frame, size_t length) except -1

@@ -1,15 +1,15 @@
 # cython: language_level=3
-"""The frames of a ring's entries in one variant, one behind the other, in runs that a send can take whole.
+"""The frames of a ring's entries in one variant, contiguous, so that one send can take a run of them.
 
     place     tail                                   head        bytes since the stream began
                |  n   |  n+1  |   n+2   | ... | newest |
                [ segment      ][ segment       ][ seg   ]        a frame never straddles two segments
-
     offsets   a column of the ring (ext/log/ring.pyx): by slot, the place of the entry's frame
 
-A reader at the head holds one number, its place; whoever is slow holds a smaller one. Nothing here waits, locks or
-copies a payload per reader. When an entry is evicted, its frame goes with it. From FRAMES_BYTES in all streams on, frames
-that everybody has passed go before: whoever comes back for them has them made anew, of the entry."""
+A reader's position is one number, its place; a slow reader's place is smaller. Nothing here waits, locks or copies a
+payload per reader. When an entry is evicted, so is its frame. If all streams together hold more than FRAMES_BYTES,
+frames that all readers have passed are evicted earlier; for a reader that returns to them they are made again from the
+entries."""
 cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -22,13 +22,13 @@ from ext.log.ring cimport Column, Ring, Slot
 
 cdef enum:
     FIRST_SEGMENT = 2048
-    LARGEST_SEGMENT = 256 * 1024    # one send takes some 200 KiB at most; larger segments would free memory too late
-    FRAMES_BYTES = 32 * 1024 * 1024 # of frames kept for those who may come back: new memory costs more than making them anew
+    LARGEST_SEGMENT = 256 * 1024    # one send takes about 200 KiB at most; larger segments would free memory too late
+    FRAMES_BYTES = 32 * 1024 * 1024 # of frames kept for readers that may return
     LARGEST_FRAME = 1 << 30         # far above any limit on messages; keeps the sum of two in 32 bits
 
 
 cdef class Reader:
-    """Reads a stream; the plane's are derived from it."""
+    """Reads a stream; the plane's readers derive from it."""
 
 
 @cython.final
@@ -54,7 +54,7 @@ cdef class Stream(Column):
         free(self.readers.items)
 
     def close(self):
-        """Take it out of its ring; nobody may read it any more."""
+        """Remove it from its ring; nobody may read it any more."""
         if self.readers.count:
             raise ValueError("the stream still has readers")
         self.ring.streams.remove(self)
@@ -63,11 +63,11 @@ cdef class Stream(Column):
 
     @property
     def readers_now(self):
-        """How many read it."""
+        """The number of its readers."""
         return self.readers.count
 
     def append(self, bytes frame not None):
-        """Take the frame of the ring's newest entry."""
+        """Append the frame of the ring's newest entry."""
         self.take(<const uint8_t*><const char*>frame, <size_t>len(frame))
 
     cdef int take(self, const uint8_t* frame, size_t length) except -1:
@@ -107,7 +107,7 @@ cdef class Stream(Column):
         return 0
 
     def place_after(self, uint64_t cursor):
-        """The place from which a reader with this cursor reads on, or None if the stream does not reach so far back."""
+        """The place where a reader with this cursor reads on, or None if the stream does not reach back so far."""
         cdef uint64_t n = self.ring.first_after(cursor)
         if cursor < self.ring.evicted:
             return None
@@ -189,10 +189,10 @@ cdef class Stream(Column):
         if skip_origin == 0 and place >= quiet_until:
             segment = self.segment_at(place)
             limit = segment.start + segment.used
-            if limit - place <= budget:         # the usual case: all the rest of the segment
+            if limit - place <= budget:         # the usual case: the whole rest of the segment
                 return limit - place
         n = self.entry_at(place)
-        while n <= self.ring.newest:            # pass over what is not for this reader
+        while n <= self.ring.newest:            # skip what is not for this reader
             slot = &self.ring._slots[n & self.ring._mask]
             if not _hidden(slot, self.start_of(n), skip_origin, quiet_until):
                 break
@@ -213,7 +213,7 @@ cdef class Stream(Column):
         return end - start[0]
 
     cdef int make_slots(self, uint64_t capacity) except -1:
-        """Have them ready beside those that are in use."""
+        """Allocate them beside those in use."""
         self._made = <uint64_t*>calloc(<size_t>capacity, sizeof(uint64_t))
         if self._made is NULL:
             raise MemoryError(f"no memory for {capacity} offsets")
@@ -221,7 +221,7 @@ cdef class Stream(Column):
         return 0
 
     cdef void use_made(self, uint64_t oldest, uint64_t newest, uint64_t mask) noexcept:
-        """They take over, with what is kept for these entries."""
+        """Switch to them, with the data of these entries."""
         cdef uint64_t n
         for n in range(oldest, newest + 1):
             self._made[n & (self._made_room - 1)] = self._offsets[n & mask]
@@ -237,7 +237,7 @@ cdef class Stream(Column):
         self._made = NULL
 
     cdef void trim(self) noexcept nogil:
-        """Give back the segments of which no frame is held any more."""
+        """Free the segments of which no frame is held any more."""
         cdef uint64_t n = self.ring.oldest if self.ring.oldest > self.first else self.first
         self.tail = self.start_of(n)
         while self._segments is not NULL and self._segments.start + self._segments.used <= self.tail:
@@ -254,12 +254,12 @@ cdef class Stream(Column):
         free(segment)
 
     cdef void _count(self, int64_t size) noexcept nogil:
-        self.share.hold(<uint64_t>size)         # which wraps around, if it is less than nothing
+        self.share.hold(<uint64_t>size)         # wraps around if it is negative
         self.share.frames += <uint64_t>size
         self.share.budget.frames += <uint64_t>size
 
     cdef void let_go(self, Piece* piece) noexcept:
-        """This segment, whoever has not read it: it is the stream's oldest."""
+        """Evict this segment, the stream's oldest, even if it is unread."""
         cdef uint64_t end = self._segments.start + self._segments.used
         self._drop_first()
         if end > self.tail:
@@ -267,7 +267,7 @@ cdef class Stream(Column):
             self.tail = end
 
     cdef void _drop_read(self) noexcept:
-        """Of the segments that all readers have passed, but for the last one."""
+        """Free the segments that all readers have passed, except the last one."""
         cdef uint64_t passed = self.head
         cdef uint32_t i
         if self._segments is NULL or self._segments is self._last:

@@ -5,19 +5,19 @@ from ext.log.rate cimport Rate, charged
 
 
 cdef class Terms:
-    cdef readonly Rate connection       # None: it has none of its own
+    cdef readonly Rate connection       # None: it has no rate of its own
     cdef readonly Rate key, app
     cdef readonly uint64_t max_bytes    # of one publish
     cdef readonly uint32_t max_messages
 
     cdef inline int fits(self, uint32_t count, uint64_t size) noexcept:
-        """Of the publish alone: TOO_MANY, TOO_LARGE, or NEW."""
+        """Check the publish alone: TOO_MANY, TOO_LARGE, or NEW."""
         if count > self.max_messages:
             return TOO_MANY
         return TOO_LARGE if size > self.max_bytes else NEW
 
     cdef inline int room(self, Rate channel, uint64_t max_bytes, uint64_t size, int64_t now_ms) noexcept:
-        """Do a channel of this rate (None: any) and bound, and all others, have room for it? A rate, TOO_LARGE, or NEW."""
+        """Do a channel of this rate (None: any) and bound, and all other rates, allow it? A rate, TOO_LARGE, or NEW."""
         if size > max_bytes:
             return TOO_LARGE
         if self.connection is not None and not self.connection.has_room(now_ms):
@@ -29,7 +29,7 @@ cdef class Terms:
         return NEW if self.app.has_room(now_ms) else APP_RATE
 
     cdef inline void charge(self, Rate channel, uint32_t count, uint64_t size, int64_t now_ms) noexcept:
-        """It has passed."""
+        """Charge for a publish that has passed."""
         size = charged(count, size)
         if self.connection is not None:
             self.connection.use(now_ms, count, size)

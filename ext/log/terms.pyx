@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""What a publisher goes by: how much one publish may hold, and how many may pass in a second.
+"""The limits of a publisher: on one publish, and per second.
 
-    fits      the publish alone: how many messages, how many bytes
-    room      the rates of connection, channel, key and app, in this order; none is charged before all have room
+    fits      one publish: how many messages, how many bytes
+    room      the rates of connection, channel, key and app, in this order; none is charged before all allow it
     charge    all of them"""
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -25,14 +25,15 @@ cdef class Terms:
         return self.fits(count, size)
 
     def admit(self, Rate channel, uint64_t max_bytes, uint32_t count, uint64_t size, int64_t now_ms):
-        """The same for a channel of this rate (None: any number) and bound: charge for it, if all have room.
+        """The same for a channel of this rate (None: unlimited) and bound. Charges for the publish if all rates allow
+        it.
 
-        Returns: TOO_LARGE, the first rate without room, or NEW."""
+        Returns: TOO_LARGE, the first rate that is used up, or NEW."""
         cdef int decision = self.room(channel, max_bytes, size, now_ms)
         if decision == NEW:
             self.charge(channel, count, size, now_ms)
         return decision
 
     def look(self, Rate channel, uint64_t max_bytes, uint64_t size, int64_t now_ms):
-        """As ``admit``, and nothing is charged."""
+        """Like ``admit``, but charges nothing."""
         return self.room(channel, max_bytes, size, now_ms)

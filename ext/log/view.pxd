@@ -8,9 +8,9 @@ from ext.log.ring cimport Ring
 cdef class View:
     cdef readonly str key
     cdef public str series
-    cdef public Meter meter             # its app's; None: nobody counts
-    cdef public Share share             # of the memory for rings and streams, its app's; None: it is not bounded in all
-    cdef public object outgoing         # a Shaper: what may be delivered from here; None: any number
+    cdef public Meter meter             # its app's; None: not counted
+    cdef public Share share             # its app's, of the memory for rings and streams; None: the total is not bounded
+    cdef public object outgoing         # a Shaper: what may be delivered from here; None: unlimited
     cdef public Ring ring
     cdef public uint64_t head
 

@@ -1,11 +1,12 @@
 # cython: language_level=3
-"""One channel's log as readers know it, wherever its home is: the newest entries, and a frame of each for every format.
+"""One channel's log for its readers, wherever its home is: the newest entries, and a frame of each for every format.
 
     reveal(entries) --> ring        the newest entries
-                    --> streams     a frame in each, one behind the other
-                    --> head        the newest serial: whoever attaches now reads on after it
+                    --> streams     a frame in each, contiguous
+                    --> head        the newest serial: a new subscriber reads on after it
 
-A home (ext/log/home.pyx) is one, and reveals what its journal has. Anywhere else a mirror is fed what the home has revealed."""
+A home (ext/log/home.pyx) is a view, and reveals what its journal has stored. Elsewhere a mirror is fed what the home
+has revealed."""
 from cpython.mem cimport PyMem_Free
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -19,7 +20,7 @@ cdef enum:
     FRAME_ROOM = 4096
     KEPT_ROOM = 256 * 1024      # of the buffer that frames are made in
 
-cdef Out _frame                 # the frame that is being made; there is one thread for all that is visible
+cdef Out _frame                 # the frame that is being made; one thread makes everything visible
 out_init(&_frame, FRAME_ROOM)
 
 
@@ -34,7 +35,7 @@ cdef class View:
         self.series = series
 
     def reveal(self, list entries not None):
-        """Make entries visible, which follow on ``head`` in their order. Returns the streams that have grown."""
+        """Make entries visible, which follow ``head`` in order. Returns the streams that have grown."""
         cdef list moved = []
         self.show_all(entries, moved)
         return moved
@@ -44,8 +45,8 @@ cdef class View:
         """For a replay: ``(serial of the last one looked at, frames of the entries after the cursor, their messages)``.
 
         At most ``budget`` bytes of records, but at least one entry if there is any. Ephemeral ones and those of
-        ``skip_origin`` are passed over. Of the entry whose serial is the one after the cursor, the first ``omit`` messages
-        are left out: a rewind begins inside it. Raises: Evicted, when something after the cursor is no longer in the ring.
+        ``skip_origin`` are skipped. If the first entry's serial is cursor + 1, its first ``omit`` messages are
+        left out: a rewind can begin inside it. Raises: Evicted, when something after the cursor is not in the ring.
         """
         cdef Ring ring = self.ring
         cdef uint64_t n, first, last, serial, messages = 0
@@ -74,7 +75,7 @@ cdef class View:
             PyMem_Free(out.data)
 
     def shown_record(self, uint64_t serial):
-        """The record of the visible entry with this serial, as long as it is in the ring, ephemeral ones too; or None."""
+        """The record of the visible entry with this serial, while it is in the ring, ephemeral ones too; or None."""
         cdef Ring ring = self.ring
         cdef uint64_t n = ring.first_after(serial - 1)
         if n > ring.newest or n < ring.oldest or ring._slots[n & ring._mask].serial != serial:
@@ -83,7 +84,7 @@ cdef class View:
         return entry if type(entry) is bytes else entry[2]
 
     cdef uint64_t show_all(self, list entries, list moved) except? 0xFFFFFFFF:
-        """As ``reveal``; ``moved`` gets the streams. Returns how many read them now."""
+        """Like ``reveal``; ``moved`` gets the streams. Returns how many readers they have now."""
         cdef Entry entry
         cdef Stream stream
         cdef uint64_t readers = 0
@@ -97,7 +98,7 @@ cdef class View:
     cdef int show(self, uint64_t serial, bytes record, uint64_t origin, uint32_t flags) except -1:
         cdef Stream stream
         cdef str series = self.series
-        # A record by itself, if the ring knows the rest: a million tuples are felt by everybody, in memory and collector.
+        # The record alone, if the ring knows the rest: a million tuples would slow everything down, by memory and GC.
         self.ring.take(serial, record if series is self.ring.series else (serial, series, record),
                        <uint32_t>len(record), origin, flags)
         for stream in self.ring.streams:
