@@ -18,7 +18,7 @@ cdef class Receipt:
 cdef class AckQueue:
     cdef readonly int format
     cdef readonly uint64_t bytes    # of publishes that are not answered yet
-    cdef public uint64_t max_bytes  # of them; then the connection is not to be read from for a while
+    cdef public uint64_t max_bytes  # limit of that; beyond it, reading from the connection pauses
     cdef public object owner
     cdef public object transport
     cdef public bint paused

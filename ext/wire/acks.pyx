@@ -1,13 +1,13 @@
 # cython: language_level=3
-"""What a client's publishes are answered with: exactly one ACK or NACK for each, in the order of their msgSerials.
+"""The answers to a client's publishes: exactly one ACK or NACK for each, in the order of their msgSerials.
 
     publishes   7      8      9      10           each a Receipt, in order of arrival
-    outcome     stored stored  ?     refused      entries are stored in other orders: channels differ
+    outcome     stored stored  ?     refused      entries are stored in any order: channels differ
     sent        ACK 7, count 2 | waits for 9
 
-A run of stored ones is one ACK, of a size that every client takes. What has not been answered counts against the
-connection's bound (``bytes``). A queue that has something to say puts itself, once, into a list that it shares with all
-others; whoever sends goes through that."""
+A run of stored publishes gets one ACK, of a size that every client accepts. Unanswered publishes count against the
+connection's bound (``bytes``). A queue with answers to send appends itself, once, to a list that all queues share; the
+sender iterates over it."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
@@ -18,26 +18,26 @@ from ext.text.output cimport Out, out_init
 from ext.wire.encoder cimport put_ack_end, put_ack_head, put_ack_place
 
 cdef enum:
-    ACK_ROOM = 256              # of an ACK; most fit at once
-    # Serials in one ACK: some 50 bytes each. A queue of 20,000 in one frame is more than many clients take (1 MiB).
+    ACK_ROOM = 256              # for an ACK; most fit at once
+    # Serials in one ACK, about 50 bytes each. 20,000 in one frame would exceed the limit of many clients (1 MiB).
     MAX_SERIALS = 1000
-    RECEIPT_BYTES = 256         # what a publish costs us until it is answered, however little is in it
+    RECEIPT_BYTES = 256         # cost of a publish until it is answered, however small it is
 
 
 @cython.final
 @cython.freelist(2048)
-@cython.trashcan(True)          # a queue of many would be freed recursively, each by the one before it
+@cython.trashcan(True)          # a long queue would be freed recursively, each receipt by the one before it
 cdef class Receipt:
-    """One publish, waiting for its outcome: told once, by one of the two. Made by ``AckQueue.expect``."""
+    """One publish that waits for its outcome. One of the two methods is called, once. Made by ``AckQueue.expect``."""
 
     def accepted(self, uint64_t serial, str series not None, uint32_t index, uint32_t count):
         """Stored: its messages have ``serial``, from ``index`` on."""
         self.store(serial, series, index, count)
 
     def refused(self, error not None):
-        """Not stored, for this reason."""
+        """Not stored, because of this error."""
         if isinstance(error, BaseException):
-            error.__traceback__ = None          # its frames hold us, and the publish: a cycle for each that is refused
+            error.__traceback__ = None          # its frames refer to us and to the publish: a cycle for each refusal
         self._error = error
         self._queue.touch()
 
@@ -51,10 +51,10 @@ cdef class Receipt:
 
 @cython.final
 cdef class AckQueue:
-    """The unanswered publishes of one connection: ``bytes`` are those that they hold, what we add to each included.
+    """The unanswered publishes of one connection. ``bytes`` is their size, including a fixed cost for each.
 
-    ``owner`` and ``transport`` are for whoever sends: whose queue it is, and where its answers go. ``paused`` says that
-    the owner wants to be asked after each answer, because it has stopped reading.
+    ``owner`` and ``transport`` are for the sender: the owner of the queue, and the destination of its answers.
+    ``paused``: the owner wants to be asked after each answer, because it has stopped reading.
     """
 
     def __cinit__(self, int format, list touched not None):
@@ -69,11 +69,11 @@ cdef class AckQueue:
 
     @property
     def full(self):
-        """Are ``bytes`` more than ``max_bytes``?"""
+        """Does ``bytes`` exceed ``max_bytes``?"""
         return self.is_full()
 
     def expect(self, uint64_t msg_serial, uint32_t size):
-        """A publish of so many bytes has arrived; its answer goes out in its turn."""
+        """A publish of this size has arrived; its answer is sent in its turn."""
         return self.push(msg_serial, size)
 
     def take(self):
@@ -118,11 +118,11 @@ cdef class AckQueue:
         return 0
 
     cdef bint plain(self):
-        """Is all that can be said now ACKs, and does the owner not want to know? Then ``put_run`` until it says 0."""
+        """Are only ACKs to be sent now, and is the owner not to be asked? Then call ``put_run`` until it returns 0."""
         return not self.paused and (self._first is None or self._first._error is None)
 
     cdef int put_run(self, Out* out) except -1:
-        """Write one ACK for the run of stored publishes at the front; 0: there is none. Look at ``plain`` again then."""
+        """Write one ACK for the run of stored publishes at the front; 0: none. Call ``plain`` again then."""
         cdef Receipt receipt = self._first
         cdef uint32_t count = 0, serials = 0, i
         cdef uint64_t expected
@@ -150,7 +150,7 @@ cdef class AckQueue:
     cdef Receipt _pop(self):
         cdef Receipt receipt = self._first
         self._first = receipt._next
-        receipt._next = None            # or a long queue would be freed recursively
+        receipt._next = None            # else a long queue would be freed recursively
         if self._first is None:
             self._last = None
         self._length -= 1

@@ -6,7 +6,7 @@ from ext.text.output cimport Out
 
 cdef class EntryEncoder:
     cdef readonly int format
-    cdef bytes _prefix          # of the payload, up to where the channelSerial begins
+    cdef bytes _prefix          # of the payload, up to the value of channelSerial
 
     cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1
     cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,

@@ -1,12 +1,12 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""What a delivery and an acknowledgement look like on the wire, made from records, without an object per field.
+"""Encode deliveries and acknowledgements, from records, without an object per field.
 
-A record holds text as UTF-8 and binary as it is, whatever the format it came in, so one record serves every reader:
+A record holds text as UTF-8 and binary data as bytes, whatever its original format, so one record serves every reader:
 
     {"action":15,"channel":c,"channelSerial":s,"id":i,"connectionId":n,"timestamp":t,"messages":[..]}
 
-A message: ext/wire/message.pyx. This is also the public face of the rooms next door:
-publish (what comes in) and record (what is kept)."""
+A message: ext/wire/message.pyx. Python imports from here what it needs of publish (inbound publishes) and record
+(stored entries) too."""
 cimport cython
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -29,7 +29,7 @@ JSON, MSGPACK = 0, 1
 
 cdef enum:
     LONGEST_HEADER = 10     # of a frame that is not masked
-    ROOM = 512              # for what a frame has besides the record: most fit at once
+    ROOM = 512              # for a frame's size beyond the record's: most fit at once
 
 
 cdef int _close_frame(Out* out, size_t start, int format) except -1:
@@ -82,8 +82,8 @@ cdef class EntryEncoder:
             PyMem_Free(out.data)
 
     def frame(self, uint64_t serial, str series not None, bytes record not None, *, uint32_t first=0):
-        """The same as one WebSocket frame: text for JSON, binary for msgpack. Its messages begin with index ``first``, and
-        are called what they are called without that. Raises: ValueError, if there is no such message, too."""
+        """The same as one WebSocket frame: text for JSON, binary for msgpack. Its messages begin with index ``first``,
+        and keep their ids and serials. Raises: ValueError, also if there is no such message."""
         cdef Out out
         out_init(&out, ROOM + <size_t>len(record))
         try:
@@ -93,7 +93,7 @@ cdef class EntryEncoder:
             PyMem_Free(out.data)
 
     cdef int write_frame(self, Out* out, uint64_t serial, str series, bytes record, uint32_t first) except -1:
-        """Leave room for the longest header, and close up what it does not need. Returns how many messages it has."""
+        """Reserve space for the longest header, and remove what is not needed. Returns the number of messages."""
         cdef size_t start = out.size
         cdef int count
         if reserve(out, LONGEST_HEADER):
@@ -104,10 +104,10 @@ cdef class EntryEncoder:
 
     cdef int write_stored(self, Out* out, uint64_t serial, const uint8_t* series, const uint8_t* record, size_t size,
                           const uint8_t* skip, uint32_t first) except -1:
-        """Append the frame of a record that is no object of its own, unless the connection ``skip`` published it.
+        """Append the frame of a record in borrowed memory, unless the connection ``skip`` published it.
 
         ``series`` has its 8 characters; ``skip`` is the id of a connection, 10 characters, or NULL.
-        Returns how many messages the frame has; 0: there is none.
+        Returns: the number of messages in the frame; 0: there is no frame.
         Raises: ValueError, if the record is malformed.
         """
         cdef uint8_t name[MESSAGE_TEXT_LENGTH]
@@ -133,8 +133,8 @@ cdef class EntryEncoder:
 
     cdef int _write_record(self, Out* out, uint64_t serial, uint8_t* name, const uint8_t* record, size_t size,
                            uint32_t first) except -1:
-        """``name`` begins with the position, and has room for the index of a message behind it. Returns how many
-        messages there are, from index ``first`` on."""
+        """``name`` begins with the position, and has space after it for the index of a message. Returns the number of
+        messages from index ``first`` on."""
         cdef In source
         cdef Head head
         cdef Fields fields
@@ -201,7 +201,7 @@ cdef void _put_msgpack_head(Out* out, bytes prefix, uint64_t serial, const uint8
 # acknowledgements
 
 cdef int put_ack_head(Out* out, int format, uint64_t msg_serial, uint32_t count) noexcept:
-    """An ACK of ``count`` publishes from ``msg_serial`` on: so many places follow, then its end."""
+    """The head of an ACK of ``count`` publishes from ``msg_serial`` on: ``count`` results follow, then its end."""
     if format == 0:
         put_literal(out, b'{"action":1,"msgSerial":')
         put_decimal(out, msg_serial)
@@ -220,7 +220,7 @@ cdef int put_ack_head(Out* out, int format, uint64_t msg_serial, uint32_t count)
 
 cdef int put_ack_place(Out* out, int format, bint following, uint64_t serial, str series, uint32_t first,
                        uint32_t count) except -1:
-    """Where the messages of one publish are: ``count`` of them from index ``first`` on."""
+    """The serials of one publish's messages: ``count`` of them from index ``first`` on."""
     cdef uint32_t index
     cdef uint8_t name[MESSAGE_TEXT_LENGTH]
     write_position(name, serial, series)
@@ -257,7 +257,7 @@ cdef int put_ack_end(Out* out, int format) noexcept:
 def ack_payload(int format, uint64_t msg_serial, list stored not None):
     """An ACK of ``len(stored)`` publishes from ``msg_serial`` on.
 
-    Each of ``stored`` is ``(serial, series, first index, count)``: where its messages are.
+    Each item of ``stored`` is ``(serial, series, first index, count)``, for the messages of one publish.
     """
     cdef Out out
     cdef tuple place
@@ -277,7 +277,7 @@ def ack_payload(int format, uint64_t msg_serial, list stored not None):
 
 
 def is_msgpack(bytes payload not None):
-    """Is it one whole value, and is everything that it announces there? Then decoding takes memory in proportion."""
+    """Is it one complete value, with all announced items? Then decoding takes memory in proportion to its size."""
     cdef In source
     cdef uint64_t items = 0
     source.data = <const uint8_t*><const char*>payload

@@ -24,13 +24,13 @@ cdef enum:
 
 
 cdef struct Decoder:            # 48 bytes, embedded in every connection
-    uint8_t* partial            # an incomplete frame, header included; NULL while there is none
-    uint8_t* message            # fragments put together, unmasked; NULL while there are none
+    uint8_t* partial            # an incomplete frame, header included; NULL: none
+    uint8_t* message            # joined fragments, unmasked; NULL: none
     uint32_t partial_size, partial_room
     uint32_t message_size, message_room
     uint32_t max_message
-    uint32_t partial_spent      # the last event points into ``partial``: free it with the next call
-    uint8_t opcode              # of the fragmented message; 0: none is open
+    uint32_t partial_spent      # the last event points into ``partial``: free it in the next call
+    uint8_t opcode              # of the fragmented message; 0: none
     uint8_t client_side
     uint8_t ended               # by a close frame or an error: nothing more is read
     uint8_t message_spent       # the last event points into ``message``
@@ -38,9 +38,9 @@ cdef struct Decoder:            # 48 bytes, embedded in every connection
 
 cdef struct Event:
     int kind
-    const uint8_t* data         # ``size`` bytes in the input or in the decoder, until the next decoder_next or decoder_free;
-    size_t size                 # never NULL for an event that carries bytes, even none
-    uint16_t code               # of EV_CLOSE: what the peer says (1005: nothing); of EV_ERROR: 1002, 1007, 1009 or 1011
+    const uint8_t* data         # ``size`` bytes in the input or the decoder, until the next call to it;
+    size_t size                 # never NULL for an event with a payload, even an empty one
+    uint16_t code               # of EV_CLOSE: the peer's code (1005: none); of EV_ERROR: 1002, 1007, 1009 or 1011
 
 
 cdef void decoder_init(Decoder* d, uint32_t max_message, bint client_side) noexcept nogil

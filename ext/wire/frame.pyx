@@ -4,15 +4,15 @@
     0        1        2 ..                        a frame
     F RRR oooo | M lllllll | (16 or 64 bits of length) | (mask key, 4) | payload
 
-    in the input, whole       unmasked where it lies, handed up as a pointer: no copy
-    in the input, cut off     kept in ``partial`` until the rest comes; grows with what arrives, not with what is announced
-    one of several fragments  copied, unmasked, to ``message``, handed up with the last
+    complete in the input   unmasked in place, returned as a pointer: no copy
+    incomplete              kept in ``partial`` until the rest comes; grows with the input, not to the announced size
+    fragmented              copied, unmasked, to ``message``, returned with the last fragment
 
-    held, at most             ``partial`` <= limit + a header, ``message`` <= limit, both together <= 2 * limit + a header;
-                              nothing at all between messages
+    memory, at most         ``partial`` <= limit + a header, ``message`` <= limit, together <= 2 * limit + a header;
+                            none between messages
 
-The plane runs this core on its receive buffer; ``FrameDecoder`` is the same core for everybody else. Strict: what the
-RFC forbids is an error with the close code that it names, and nothing after it is read."""
+The plane runs this core on its receive buffer; ``FrameDecoder`` wraps the same core for other callers. Strict: anything
+that the RFC forbids is an error with the close code from the RFC, and nothing after it is read."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
@@ -27,8 +27,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG, ERROR = 0, 1, 2, 8, 9, 10, -1
 
 cdef enum:
     LONGEST_CONTROL = 125       # RFC 6455, section 5.5
-    FIRST_PARTIAL = 256         # most frames that are cut are small; a larger one doubles its way up
-    LARGEST_LIMIT = 0x7FFFFFFF  # of max_message: sizes are 32 bits wide, and a header must fit on top
+    FIRST_PARTIAL = 256         # most incomplete frames are small; for a larger one it doubles
+    LARGEST_LIMIT = 0x7FFFFFFF  # of max_message: sizes are 32 bits wide, and include a header
 
     PROTOCOL_ERROR = 1002       # RFC 6455, section 7.4.1
     NO_CODE = 1005
@@ -43,9 +43,9 @@ cdef struct Header:
 
 
 cdef int _read_header(const Decoder* d, const uint8_t* data, size_t size, Header* h) noexcept nogil:
-    """0: more bytes are needed; 1: it is all there, and allowed; otherwise a close code, negated.
+    """0: incomplete; 1: complete and valid; otherwise a negated close code.
 
-    Everything that a header can be refused for is refused here, before a byte of its payload is kept."""
+    All checks of a header are made here, before a byte of its payload is kept."""
     cdef int i, at = 2
     if size < 2:
         return 0
@@ -58,7 +58,7 @@ cdef int _read_header(const Decoder* d, const uint8_t* data, size_t size, Header
     if h.opcode >= 8 and (not h.fin or h.length > LONGEST_CONTROL):
         return -PROTOCOL_ERROR
     if h.opcode < 8 and (h.opcode == OP_CONTINUATION) != (d.opcode != 0):
-        return -PROTOCOL_ERROR                  # nothing to continue, or something else to end first (section 5.4)
+        return -PROTOCOL_ERROR                  # nothing to continue, or an unfinished message (section 5.4)
     if h.masked == d.client_side:               # clients mask, servers do not (section 5.1)
         return -PROTOCOL_ERROR
     if h.length == 126:
@@ -114,7 +114,7 @@ cdef void _drop_message(Decoder* d) noexcept nogil:
 
 
 cdef void decoder_free(Decoder* d) noexcept nogil:
-    """Give back what is held; may be called twice."""
+    """Free all memory; may be called twice."""
     _drop_partial(d)
     _drop_message(d)
     d.opcode = 0
@@ -140,7 +140,7 @@ cdef int _fail(Decoder* d, Event* event, uint16_t code) noexcept nogil:
 
 cdef int _append(uint8_t** buffer, uint32_t* used, uint32_t* room, const uint8_t* data, size_t size,
                  uint64_t most) noexcept nogil:
-    """Room doubles, up to ``most``; the caller has checked that used + size <= most. False: no memory."""
+    """Append. Capacity doubles, up to ``most``; the caller has checked that used + size <= most. False: no memory."""
     cdef uint64_t wanted = room[0]
     cdef uint8_t* grown
     if room[0] - used[0] < size:
@@ -161,7 +161,7 @@ cdef int _append(uint8_t** buffer, uint32_t* used, uint32_t* room, const uint8_t
 
 
 cdef int _hand_up(Decoder* d, Header* h, uint8_t* payload, Event* event) noexcept nogil:
-    """A whole frame: an event, or EV_NEED_MORE if it is a fragment and not the last."""
+    """Return a complete frame as an event, or EV_NEED_MORE if it is a fragment and not the last."""
     cdef size_t size = <size_t>h.length
     cdef uint8_t opcode
     if h.masked:
@@ -185,7 +185,7 @@ cdef int _hand_up(Decoder* d, Header* h, uint8_t* payload, Event* event) noexcep
             if not is_utf8(event.data, event.size):
                 return _fail(d, event, BAD_TEXT)
         d.ended = True
-        _drop_message(d)                        # a fragmented one that will never be whole
+        _drop_message(d)                        # a fragmented message that will never be complete
         event.kind = EV_CLOSE
         return EV_CLOSE
     opcode = h.opcode if h.opcode else d.opcode
@@ -196,7 +196,7 @@ cdef int _hand_up(Decoder* d, Header* h, uint8_t* payload, Event* event) noexcep
         if not h.fin:
             return EV_NEED_MORE
         d.opcode = 0
-        if d.message is not NULL:               # else all its fragments were empty, and so is this one
+        if d.message is not NULL:               # else all fragments were empty, including this one
             event.data = d.message
             event.size = d.message_size
             d.message_spent = True
@@ -207,16 +207,16 @@ cdef int _hand_up(Decoder* d, Header* h, uint8_t* payload, Event* event) noexcep
 
 
 cdef bint _keep(Decoder* d, const uint8_t* data, size_t size) noexcept nogil:
-    """Add to the incomplete frame; its header, as far as it has come, has been allowed."""
+    """Append to the incomplete frame; its header, as far as it has come, is valid."""
     cdef uint64_t longest = d.max_message if d.max_message > LONGEST_CONTROL else LONGEST_CONTROL
     return _append(&d.partial, &d.partial_size, &d.partial_room, data, size, longest + LONGEST_HEADER)
 
 
 cdef int decoder_next(Decoder* d, uint8_t* data, size_t size, size_t* consumed, Event* event) noexcept nogil:
-    """The next event of ``data[consumed:size]``; EV_NEED_MORE when all of it has been taken.
+    """The next event in ``data[consumed:size]``; EV_NEED_MORE when all of it has been consumed.
 
-    What the event points to lies in ``data`` or in the decoder, and holds until the next call. After EV_CLOSE and
-    EV_ERROR there are no events: whatever comes is taken and ignored.
+    The event points into ``data`` or the decoder, and is valid until the next call. After EV_CLOSE and EV_ERROR there
+    are no events: further input is consumed and ignored.
     """
     cdef Header h
     cdef size_t left, missing
@@ -243,7 +243,7 @@ cdef int decoder_next(Decoder* d, uint8_t* data, size_t size, size_t* consumed, 
             if kind != EV_NEED_MORE:
                 return kind
             continue
-        # A frame has begun already: first its header, then its payload, and not a byte of the next one.
+        # Complete the frame that has begun: first its header, then its payload, and no byte of the next one.
         found = _read_header(d, d.partial, d.partial_size, &h)
         if found < 0:
             return _fail(d, event, <uint16_t>-found)
@@ -267,7 +267,7 @@ cdef int decoder_next(Decoder* d, uint8_t* data, size_t size, size_t* consumed, 
 
 
 cdef int write_header(uint8_t* out, int opcode, uint64_t size) noexcept nogil:
-    """An unmasked, final frame's header; ``out`` has room for 10 bytes. Returns how many it took."""
+    """The header of an unmasked, final frame; ``out`` has space for 10 bytes. Returns its size."""
     cdef int i
     out[0] = <uint8_t>(0x80 | opcode)
     if size < 126:
@@ -285,7 +285,7 @@ cdef int write_header(uint8_t* out, int opcode, uint64_t size) noexcept nogil:
 
 
 cdef int write_masked_header(uint8_t* out, int opcode, uint64_t size, uint64_t* mask_state) noexcept nogil:
-    """A client's: ``out`` has room for 14 bytes, of which the last four that it took are the key."""
+    """A client's header: ``out`` has space for 14 bytes; the last four bytes written are the key."""
     cdef int used = write_header(out, opcode, size)
     out[1] |= 128
     fill_mask(mask_state, out + used)
@@ -294,7 +294,7 @@ cdef int write_masked_header(uint8_t* out, int opcode, uint64_t size, uint64_t* 
 
 @cython.final
 cdef class FrameEvent:
-    """What a decoder found: ``kind`` is an opcode (or ERROR), ``payload`` its bytes, ``code`` a close code or 0."""
+    """A decoder's event: ``kind`` is an opcode (or ERROR), ``payload`` its bytes, ``code`` a close code or 0."""
 
     cdef readonly int kind
     cdef readonly bytes payload
@@ -318,7 +318,7 @@ cdef class FrameEvent:
 
 
 cdef int _public_kind(int kind) noexcept nogil:
-    """The core counts its events; Python says them in opcodes."""
+    """The opcode that Python uses for a kind of event of the core."""
     if kind == EV_TEXT:
         return OP_TEXT
     if kind == EV_BINARY:
@@ -332,7 +332,7 @@ cdef int _public_kind(int kind) noexcept nogil:
 
 @cython.final
 cdef class FrameDecoder:
-    """The codec for whoever has bytes: give it what arrives, get what is complete."""
+    """The codec without a socket: give it bytes as they arrive, get complete messages."""
 
     cdef Decoder _decoder
 
@@ -345,12 +345,12 @@ cdef class FrameDecoder:
         decoder_free(&self._decoder)
 
     def receive(self, data):
-        """The events that ``data`` completes. An ERROR, or a CLOSE, is the last one ever.
+        """The events that ``data`` completes. An ERROR or a CLOSE is the last one.
 
-        A CLOSE has the peer's code (1005: it gave none) and its reason as payload; an ERROR has the code to close with:
+        A CLOSE has the peer's code (1005: none) and its reason as payload; an ERROR has the code to close with:
         1002 (not WebSocket), 1007 (not UTF-8), 1009 (over max_message), 1011 (no memory).
         """
-        cdef bytearray copy = bytearray(memoryview(data))       # unmasking happens in place
+        cdef bytearray copy = bytearray(memoryview(data))       # unmasking is in place
         cdef uint8_t* start = <uint8_t*><char*>copy
         cdef size_t consumed = 0
         cdef Event event
@@ -369,14 +369,14 @@ cdef class FrameDecoder:
 
     @property
     def buffered(self):
-        """Bytes of memory that it holds for what is incomplete."""
+        """Bytes of memory held for incomplete input."""
         return <uint64_t>self._decoder.partial_room + self._decoder.message_room
 
 
 def encode_frame(int opcode, bytes payload not None):
     """One unmasked, final frame.
 
-    Raises: ValueError, for an opcode that RFC 6455 does not have, and for a control frame over 125 bytes.
+    Raises: ValueError, for an opcode that is not in RFC 6455, and for a control frame over 125 bytes.
     """
     cdef uint8_t header[10]
     cdef Py_ssize_t length = len(payload)
@@ -396,14 +396,14 @@ def encode_frame(int opcode, bytes payload not None):
 
 
 cdef bytes close_body(int code, str reason):
-    """What a close frame says. Raises: ValueError, for a code that may not be sent (1005 and 1006 among them)."""
+    """The payload of a close frame. Raises: ValueError, for a code that may not be sent (1005 and 1006 among them)."""
     if not 0 <= code <= 0xFFFF or not _is_close_code(<uint16_t>code):
         raise ValueError(f"{code} is no close code to send")
     return code.to_bytes(2, "big") + reason.encode()[:LONGEST_CONTROL - 2].decode(errors="ignore").encode()
 
 
 def encode_close(int code, str reason not None=""):
-    """A close frame; the reason is cut to what a control frame can carry, at a character's end.
+    """A close frame; the reason is truncated to fit a control frame, between characters.
 
     Raises: ValueError, for a code that may not be sent.
     """

@@ -1,11 +1,12 @@
-"""Masking (RFC 6455, section 5.3): a client's payload XOR four bytes, over and over; to unmask is to mask again."""
+"""Masking (RFC 6455, section 5.3): a client's payload XOR a repeated key of four bytes; unmasking is the same
+operation."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 
 cdef inline void fill_mask(uint64_t* state, uint8_t* key) noexcept nogil:
-    """Four bytes that are hard to guess for who can't see them (xorshift; ``state`` begins at random, and not at 0)."""
+    """Four bytes that outsiders can hardly guess (xorshift; ``state`` is initially random, and not 0)."""
     cdef uint64_t word = state[0]
     word ^= word << 13
     word ^= word >> 7
@@ -15,7 +16,7 @@ cdef inline void fill_mask(uint64_t* state, uint8_t* key) noexcept nogil:
 
 
 cdef inline void apply_mask(uint8_t* data, size_t size, const uint8_t* key) noexcept nogil:
-    """In place, eight bytes at a time; memcpy keeps it free of alignment traps and costs nothing."""
+    """In place, eight bytes at a time; memcpy avoids alignment traps and costs nothing."""
     cdef uint64_t word, mask
     cdef size_t i = 0
     memcpy(&mask, key, 4)

@@ -1,4 +1,4 @@
-"""The members of a plain publish, by name: those of the protocol message, and those of each message in it."""
+"""The names of the members of a plain publish: those of the protocol message, and those of each message in it."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp
@@ -8,19 +8,19 @@ from ext.wire.record cimport CLIENT_ID, DATA, ENCODING, ID, NAME
 cdef enum:
     MESSAGE = 15                # the action
 
-    # members of a message: behind those that a record keeps, what must be 0; what is dropped; what is not for this room
+    # members of a message, after those that a record keeps: what must be 0; what is dropped; what is not plain
     ACTION = 5
-    DROPPED = 6                 # size: ably-js counts it for itself
+    DROPPED = 6                 # size: ably-js calculates it itself
     DROPPED_TIMESTAMP = 7
     DROPPED_CONNECTION_ID = 8
     OTHER = 9
 
-    # members of the protocol message, in the same manner
+    # members of the protocol message, in the same way
     P_ACTION = 0
     P_CHANNEL = 1
     P_MSG_SERIAL = 2
     P_MESSAGES = 3
-    P_NEEDED = 15               # all of the four, by their bits
+    P_NEEDED = 15               # the four above, as bits
     P_DROPPED = 4               # id
     P_DROPPED_TIMESTAMP = 5
     P_DROPPED_CONNECTION_ID = 6
@@ -80,7 +80,7 @@ cdef inline int protocol_member(const uint8_t* key, size_t size) noexcept nogil:
 
 
 cdef inline bint first_time(uint32_t* seen, int member, int other) noexcept nogil:
-    """Known, and not twice in one map: decoders differ in which of two they take."""
+    """Is the member known, and not repeated in this map? Decoders differ in which of two they take."""
     if member == other or seen[0] >> member & 1:
         return False
     seen[0] |= <uint32_t>1 << member

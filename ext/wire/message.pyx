@@ -1,10 +1,10 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""One message of an entry on the wire, in either format, as a delivery has it; history (ext/wire/stored.pyx) says more.
+"""One message of an entry on the wire, in either format, as in a delivery; history (ext/wire/stored.pyx) adds more.
 
     {"id":..,"clientId":..,"name":..,"data":..,"encoding":..,"extras":..,"action":0,"serial":"s:000"}
 
-An id of its own it need not have: then it is that of the entry, and its index. JSON has binary data as base64, and says so
-in the encoding."""
+Without an id of its own, a message's id is that of the entry and its index. In JSON, binary data is base64, and the
+encoding says so."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
@@ -17,7 +17,7 @@ from ext.wire.record cimport CLIENT_ID, DATA, ENCODING, ID, NAME, Fields, Head
 
 
 cdef int _put_json_value(Out* out, In* source) except -1:
-    """A value of extras, which were looked through when they were read: of bounded depth, and nothing odd in them."""
+    """A value of extras. It was checked when it was read, so its depth and its types are limited."""
     cdef Item item
     cdef size_t i
     cdef bytes text
@@ -32,7 +32,7 @@ cdef int _put_json_value(Out* out, In* source) except -1:
         put_byte(out, c'-')
         put_decimal(out, 0 - item.number)
     elif item.kind == I_FLOAT:
-        text = repr(item.real).encode()             # the shortest that reads as the same number
+        text = repr(item.real).encode()             # the shortest text that reads as the same number
         put(out, <const char*>text, <size_t>len(text))
     elif item.kind == I_BOOL:
         put_literal(out, "true" if item.number else "false")
@@ -58,7 +58,7 @@ cdef int _put_json_value(Out* out, In* source) except -1:
 
 
 cdef inline void _reopen(Out* out) noexcept nogil:
-    """Take back the closing quote of the JSON string that was written last: there is more to it."""
+    """Remove the closing quote of the JSON string written last, to append to it."""
     if not out.failed:
         out.size -= 1
 
@@ -108,7 +108,7 @@ cdef int put_json_message(Out* out, Fields* fields, Head* head, const uint8_t* n
 
 cdef void put_msgpack_message(Out* out, Fields* fields, Head* head, const uint8_t* name, uint32_t index,
                               uint32_t more) noexcept:
-    """``more`` members follow behind it."""
+    """``more`` members follow."""
     cdef Text* text = fields.text
     cdef size_t digits
     put_map_header(out, 3 + (text[CLIENT_ID].data is not NULL) + (text[NAME].data is not NULL)

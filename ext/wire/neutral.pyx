@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""Messages as values, to the bytes that a record holds of them (ext/wire/record.pxd draws these): all kinds that are right.
+"""From messages as values to the bytes that a record holds of them (drawn in ext/wire/record.pxd): all valid kinds.
 
     Packer.add(message) -> True     it has been added: its bytes, its size, its ids
-                           False    something is wrong with it, and nothing has been added: who asked says what
+                           False    it is invalid, and nothing has been added: the caller finds out why
 
-``data`` may be text, bytes, or what JSON can say; extras are maps of what JSON can say, less their nulls and ``delta``. The
-questions at the end are for those who have to say what is wrong: they take a crowd of values as quickly."""
+``data`` may be text, bytes, or a JSON value; extras are maps of JSON values, without nulls and ``delta``. The functions
+at the end help the caller to report what is wrong; they are as fast for very many values."""
 cimport cython
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -26,21 +26,21 @@ cdef enum:
 
 @cython.final
 cdef class Packer:
-    """Of one publish. ``size`` is what counts against maxMessageSize; ``ids`` has those that messages name, and
-    ``client_ids`` one for each message (None: it names none)."""
+    """For one publish. ``size`` counts against maxMessageSize; ``ids`` has the ids that messages have, and
+    ``client_ids`` one for each message (None: it has none)."""
     cdef readonly uint32_t count
-    cdef readonly uint32_t ephemeral        # how many of them are
+    cdef readonly uint32_t ephemeral        # number of ephemeral messages
     cdef readonly bint privileged           # one of them is
     cdef readonly uint64_t size
     cdef readonly list ids, client_ids
     cdef Out _out
-    cdef bint _base64                       # data may be base64, as its encoding says
+    cdef bint _base64                       # data may be base64, if its encoding says so
     cdef object _to_json
 
     def __init__(self, to_json, *, bint base64):
         """
         Args:
-            to_json: bytes of JSON text from a value. Raises: ValueError, if JSON has no way to say it.
+            to_json: returns a value as JSON text, in bytes. Raises: ValueError, if JSON cannot represent it.
         """
         self._to_json = to_json
         self._base64 = base64
@@ -57,13 +57,13 @@ cdef class Packer:
         try:
             if self._add(message):
                 return True
-        except ValueError:                  # UnicodeEncodeError is one
+        except ValueError:                  # includes UnicodeEncodeError
             pass
         self._out.size = start
         return False
 
     def messages(self):
-        """All of them, as an array of msgpack."""
+        """All messages, as a msgpack array."""
         cdef Out whole
         out_init(&whole, self._out.size + 8)
         try:
@@ -129,7 +129,7 @@ cdef class Packer:
         return True
 
     cdef bint _put_data(self, object data, Text* encoding, uint64_t* size) except -1:
-        """``encoding`` becomes what it is once the data are as they are kept."""
+        """``encoding`` becomes that of the data as it is kept."""
         cdef Out* out = &self._out
         cdef Text text
         cdef bytes json
@@ -189,7 +189,7 @@ cdef bint _put_text(Out* out, const char* name, size_t size, Text* text) noexcep
 
 
 cdef bint _ends_in_base64(Text* encoding) noexcept:
-    """As the last of what it names, that is."""
+    """Is base64 the last encoding in the list?"""
     cdef size_t before
     if encoding.size < 6:
         return False
@@ -203,8 +203,8 @@ cdef size_t _padding(Text* text) noexcept:
 
 
 cdef bint _put_decoded(Out* out, Text* text) noexcept:
-    """Base64 as bytes; False, if encoding them would not give this very text again. It stays as it came then: its
-    receivers may know what it is."""
+    """Write base64 text as bytes. False, if encoding them would not give exactly this text; it is then kept as it came:
+    its receivers may know what it is."""
     cdef size_t i, whole, padding, size
     cdef uint32_t group, a, b, c, d
     cdef const uint8_t* data = text.data
@@ -244,7 +244,7 @@ cdef bint _put_decoded(Out* out, Text* text) noexcept:
 
 
 cdef int _put_value(Out* out, object value) except -1:
-    """A value of extras, which has been looked at: its depth is bounded, and there is nothing in it that can't be said."""
+    """A value of extras, already checked: its depth is limited, and every value can be represented."""
     cdef Text text
     cdef int64_t number
     cdef double real
@@ -293,9 +293,9 @@ cdef int _put_value(Out* out, object value) except -1:
 
 
 cdef object _kept_value(object value, int depth):
-    """The same without the nulls in its maps: the very same object, if there are none.
+    """The value without the nulls in its maps: the same object, if there are none.
 
-    Raises: ValueError, if it is too deep, or has in it what JSON has no number for."""
+    Raises: ValueError, if it is too deep, or contains a number that JSON cannot represent."""
     cdef Py_ssize_t i
     cdef list items = None
     if type(value) is dict:
@@ -337,7 +337,7 @@ cdef dict _kept_map(dict value, int depth, bint top):
 
 
 def is_finite(value):
-    """Is every number in it one, and neither NaN nor infinity? It must not be so deep that we could not recurse."""
+    """Are all numbers in it finite (no NaN, no infinity)? Its depth must permit recursion."""
     if type(value) is float:
         return bool(isfinite(<double>value))
     if isinstance(value, dict):

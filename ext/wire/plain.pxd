@@ -7,24 +7,24 @@ from ext.text.utf8 cimport Text
 
 cdef enum:
     KEPT = 5                    # members of a message that a record keeps as text or bytes
-    ROOM = 64                   # of the output, beyond what came in: it is hardly ever longer than that
+    ROOM = 64                   # of the output, beyond the size of the input: it is hardly ever longer
 
 
 cdef struct Members:
     Text text[KEPT]
     bint binary                 # DATA is bytes
-    uint32_t seen               # a bit for each member, so that none counts twice
+    uint32_t seen               # a bit for each member, to find repetitions
 
 
 cdef class Builder:
-    cdef Out out                # the messages, behind the header of an array of one
+    cdef Out out                # the messages, after the header of an array of one
     cdef Out scratch            # strings that had escapes
     cdef Text channel
     cdef uint64_t msg_serial
     cdef uint32_t seen          # of the protocol message
     cdef uint32_t count
     cdef uint64_t size
-    cdef list ids, client_ids   # None while none was named
+    cdef list ids, client_ids   # None while no message has any
 
     cdef int begin(self, In* source, const uint8_t* data, size_t size) except -1
     cdef bint add(self, Members* members) except -1

@@ -1,11 +1,11 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""What a plain publish is made of, put together while it is read, whatever format it comes in.
+"""The parts of a plain publish, collected while it is read, in any format.
 
-    Builder   <- message by message, out of ext/wire/plain_json.pxd or plain_msgpack.pxd
+    Builder   <- message by message, from ext/wire/plain_json.pxd or plain_msgpack.pxd
 
-Plain means: creates, whose members are strings (data may be binary in msgpack): name, data, encoding, clientId, id. All
-else is none, whether it is unusual (extras, params, base64, objects) or wrong: the cold path takes it from there and
-has the exact answer. So nothing is refused in this room, and nothing is accepted that the cold path would refuse."""
+Plain means: creates, whose members are strings (data may be binary in msgpack): name, data, encoding, clientId, id.
+Anything else is not plain, whether it is unusual (extras, params, base64, objects) or wrong: it takes the slow path,
+which has the exact answer. So this module refuses nothing, and accepts nothing that the slow path would refuse."""
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stddef cimport size_t
@@ -17,12 +17,12 @@ from ext.text.utf8 cimport Text
 from ext.wire.record cimport CLIENT_ID, DATA, ENCODING, ID, MAX_MESSAGES, NAME
 
 cdef enum:
-    KEPT_ROOM = 256 * 1024      # buffers up to this are kept from one publish to the next
-    UNCOUNTED_BYTES = 1024      # of id and of encoding: with more the cold path refuses them
+    KEPT_ROOM = 256 * 1024      # larger buffers are freed after a publish
+    UNCOUNTED_BYTES = 1024      # of id and of encoding: the slow path refuses more
 
 
 cdef class Builder:
-    """Takes one publish after the other. What it has found, strings of its own included, lasts until the next one."""
+    """For one publish after the other. Its results, including strings of its own, are valid until the next one."""
 
     def __dealloc__(self):
         PyMem_Free(self.out.data)
@@ -37,10 +37,10 @@ cdef class Builder:
         self.seen = self.count = 0
         self.size = 0
         self.ids = self.client_ids = None
-        if self.out.room > KEPT_ROOM:               # one large publish is no reason to hold so much for ever
+        if self.out.room > KEPT_ROOM:               # do not keep the memory of one large publish
             PyMem_Free(self.out.data)
             self.out.data = NULL
-        if self.scratch.room > KEPT_ROOM or self.scratch.room < size:       # it must never have to move
+        if self.scratch.room > KEPT_ROOM or self.scratch.room < size:       # it must never be moved
             PyMem_Free(self.scratch.data)
             self.scratch.data = NULL
             self.scratch.room = 0
@@ -48,17 +48,17 @@ cdef class Builder:
         self.out.failed = self.scratch.failed = False
         if self.out.data is NULL:
             out_init(&self.out, size + ROOM)
-        put_byte(&self.out, 0x91)                   # an array of one, as most are
+        put_byte(&self.out, 0x91)                   # an array of one, like most
         return 0
 
     cdef bint complete(self) except -1:
-        """All has been read: is there a message in it, and do their ids fit together?"""
+        """At the end of the input: is there a message in it, and are their ids consistent?"""
         if self.out.failed or self.scratch.failed:
             raise MemoryError("no memory for a publish")
         return self.count > 0 and (self.ids is None or self._ids_fit())
 
     cdef bint add(self, Members* members) except -1:
-        """One message; False: it is not plain."""
+        """Add one message; False: it is not plain."""
         cdef uint32_t present = 0
         cdef int i
         cdef Text* text = members.text
@@ -85,7 +85,7 @@ cdef class Builder:
         return True
 
     cdef bint _add_names(self, Text* text) except -1:
-        """Its id and clientId, which are also wanted as objects. Neither may be empty."""
+        """Its id and clientId, which are also needed as objects. Neither may be empty."""
         if text[ID].data is not NULL:
             if text[ID].size == 0 or text[ID].size > UNCOUNTED_BYTES:
                 return False
@@ -94,7 +94,7 @@ cdef class Builder:
             if self.ids is None:
                 self.ids = []
             if <uint32_t>len(self.ids) != self.count:
-                return False                        # one before it has none
+                return False                        # an earlier one has none
             self.ids.append(decoded(&text[ID]))
         if text[CLIENT_ID].data is not NULL:
             if text[CLIENT_ID].size == 0:
@@ -109,7 +109,7 @@ cdef class Builder:
         return True
 
     cdef bint _ids_fit(self) except -1:
-        """Every message has one, and several are <base>:<index> all."""
+        """Does every message have an id, and are several all of the form <base>:<index>?"""
         cdef uint32_t index
         cdef str base
         if <uint32_t>len(self.ids) != self.count:

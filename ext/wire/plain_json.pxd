@@ -1,4 +1,4 @@
-"""A plain publish in JSON, read in one pass: what it has goes into a builder. False: it is not plain.
+"""Read a plain publish in JSON, in one pass, into a builder. False: it is not plain.
 
     {"action":15,"channel":"c","msgSerial":7,"messages":[{"name":"n","data":"d"}]}          strings may have escapes"""
 from libc.stdint cimport uint64_t
@@ -70,7 +70,7 @@ cdef inline bint _json_messages(In* source, Builder builder) except -1:
 
 
 cdef inline bint read_json_messages(In* source, Builder builder) except -1:
-    """One message, or an array of them, and nothing behind."""
+    """One message, or an array of them, and nothing after it."""
     skip_blank(source)
     if source.at < source.size and source.data[source.at] == c'[':
         if not _json_messages(source, builder):

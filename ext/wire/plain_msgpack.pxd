@@ -1,4 +1,4 @@
-"""A plain publish in msgpack, read in one pass: what it has goes into a builder. False: it is not plain.
+"""Read a plain publish in msgpack, in one pass, into a builder. False: it is not plain.
 
     {action: 15, channel: "c", msgSerial: 7, messages: [{name: "n", data: "d"}]}            data may be bytes"""
 from libc.stddef cimport size_t
@@ -52,7 +52,7 @@ cdef inline bint _msgpack_message(In* source, Builder builder) except -1:
 
 
 cdef inline bint read_msgpack_messages(In* source, Builder builder) except -1:
-    """As for JSON."""
+    """As in JSON."""
     cdef Item item
     cdef size_t messages
     if source.size == 0:

@@ -1,10 +1,10 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""A plain publish (ext/wire/plain.pyx), from its bytes to what a record holds, in one pass.
+"""Parse a plain publish (ext/wire/plain.pyx), from its bytes to the contents of a record, in one pass.
 
     {"action":15,"channel":"c","msgSerial":7,"messages":[{"name":"n","data":"d"}]}      JSON or msgpack
         -> Publish(channel, msg_serial, count, size, ids, client_ids, messages)
 
-Any other is None here, and takes the cold path."""
+Any other publish is None here, and takes the slow path."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
@@ -22,11 +22,10 @@ from ext.wire.plain_msgpack cimport read_msgpack, read_msgpack_messages
 @cython.final
 @cython.freelist(64)
 cdef class Publish:
-    """One inbound publish: its form is right; what its sender may do is not looked at.
+    """One inbound publish: its form is valid; the rights of its sender are not checked.
 
-    ``messages`` is the msgpack array for a record; ``size`` is what counts against maxMessageSize; ``ids`` and
-    ``client_ids`` are those that the messages name (None: none does). ``ephemeral`` and ``privileged`` come from the cold
-    path only.
+    ``messages`` is the msgpack array for a record; ``size`` counts against maxMessageSize; ``ids`` and ``client_ids``
+    are those of the messages (None: there are none). Only the slow path sets ``ephemeral`` and ``privileged``.
     """
 
     def __init__(self, str channel not None, uint64_t msg_serial, uint32_t count, uint64_t size, tuple ids,
@@ -55,7 +54,7 @@ cdef class Parser(Builder):
         return self.seen & P_NEEDED == P_NEEDED and self.channel.size > 0 and self.complete()
 
     cdef bint parse_messages(self, const uint8_t* data, size_t size, bint msgpack) except -1:
-        """The same for a message, or an array of them, by themselves: they name no channel, and no msgSerial."""
+        """The same for a message, or an array of them, alone: without a channel and a msgSerial."""
         cdef In source
         self.begin(&source, data, size)
         if not (read_msgpack_messages(&source, self) if msgpack else read_json_messages(&source, self)):
@@ -63,7 +62,7 @@ cdef class Parser(Builder):
         return self.complete()
 
     cdef Publish publish(self):
-        """What has been parsed, as an object."""
+        """The parsed publish, as an object."""
         cdef Publish publish
         publish = Publish.__new__(Publish)
         publish.channel = decoded(&self.channel)
@@ -88,11 +87,11 @@ cdef class Parser(Builder):
             PyMem_Free(whole.data)
 
 
-cdef Parser _spare = Parser.__new__(Parser)     # to make one for each call costs more than to read a small publish
+cdef Parser _spare = Parser.__new__(Parser)     # creating one for each call costs more than reading a small publish
 
 
 cdef Parser _take_spare():
-    """It, or another one, while somebody else has it: a second thread."""
+    """The spare parser, or a new one while another thread uses it."""
     global _spare
     cdef Parser parser = _spare
     _spare = None
@@ -105,7 +104,7 @@ cdef void _give_back(Parser parser) noexcept:
 
 
 def parse_publish(bytes payload not None, int format):
-    """The publish that these bytes are, or None: it takes the cold path."""
+    """The publish in these bytes, or None: it takes the slow path."""
     cdef Parser parser = _take_spare()
     cdef Publish publish = None
     if parser.parse(<const uint8_t*><const char*>payload, <size_t>len(payload), format == 1):
@@ -115,7 +114,7 @@ def parse_publish(bytes payload not None, int format):
 
 
 def parse_messages(bytes body not None, int format):
-    """The publish that a message, or an array of them, is by itself (its channel is empty); or None, as above."""
+    """The publish in a message, or an array of them, alone (its channel is empty); or None, as above."""
     cdef Parser parser = _take_spare()
     cdef Publish publish = None
     if parser.parse_messages(<const uint8_t*><const char*>body, <size_t>len(body), format == 1):

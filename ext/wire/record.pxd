@@ -1,12 +1,12 @@
-"""Reading a record, strictly and without an object per field: what the journal gives back is not taken on trust.
+"""Read a record, strictly and without an object per field: the journal's data is not trusted.
 
     record    msgpack [id, connectionId | nil, clientId | nil, flags, [message, ...]]
-    flags     bit 0: ephemeral; bits 8 and up: the version of the record, 0. Another is refused: it is not read by guess
+    flags     bit 0: ephemeral; bits 8 and up: the version of the record, 0. Other versions are refused
     message   map of "id", "clientId", "name", "data", "encoding", "extras": only those present, in this order
 
-    open_record -> Head, then read_message -> Fields as often as Head says, then end_record
+    open_record -> Head, then read_message -> Fields for each of its messages, then end_record
 
-Text is valid UTF-8, extras are a map of what JSON can say too, and nothing follows. All else is a ValueError."""
+Text is valid UTF-8, extras are a map of JSON values, and nothing follows. Anything else is a ValueError."""
 from libc.math cimport isfinite
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -19,7 +19,7 @@ from ext.text.utf8 cimport Text, is_utf8
 cdef enum:
     MAX_MESSAGES = 1000        # of one entry: an index has three digits
     VERSION_AT = 8              # of flags
-    DEEPEST_EXTRAS = 64         # maps and arrays in one another; whoever walks extras may recurse
+    DEEPEST_EXTRAS = 64         # nested maps and arrays; permits recursion over extras
 
     ID = 0
     CLIENT_ID = 1
@@ -33,14 +33,14 @@ cdef enum:
 cdef struct Head:
     Text id
     Text connection_id
-    Text client_id              # of messages that name none
+    Text client_id              # for messages that name none
     uint64_t flags
     uint32_t count              # of messages
 
 cdef struct Fields:
     Text text[TEXTS]
     bint binary                 # DATA is bytes
-    In extras                   # one msgpack map; data NULL: there are none
+    In extras                   # one msgpack map; data NULL: none
 
 
 cdef inline int malformed() except -1:
@@ -52,7 +52,7 @@ cdef inline int open_record(In* source, bytes record, Head* head) except -1:
 
 
 cdef inline int open_record_at(In* source, const uint8_t* record, size_t size, Head* head) except -1:
-    """The same for a record that is no object of its own; ``source`` borrows it."""
+    """The same for a record in memory that ``source`` borrows."""
     cdef Item item
     memset(head, 0, sizeof(Head))
     source.data = record
@@ -152,7 +152,7 @@ cdef inline int _read_extras(In* source, In* extras) except -1:
 
 
 cdef inline int _check_value(In* source, int depth) except -1:
-    """Pass over one value, in the ``depth``-th of the maps and arrays in one another if it is one of these itself."""
+    """Skip one value. If it is a map or an array, ``depth`` is its depth of nesting."""
     cdef Item item
     cdef size_t left
     read_item(source, &item)

@@ -1,5 +1,5 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""An entry's neutral bytes, and the questions that are asked of them without decoding them. Their form: see record.pxd."""
+"""An entry's neutral bytes, and properties that can be read without decoding. Their form: see record.pxd."""
 from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stddef cimport size_t
@@ -11,14 +11,14 @@ from ext.text.utf8 cimport Text
 
 from ext.text.serial import connection_origin
 
-DEEPEST = DEEPEST_EXTRAS    # what is kept must not be deeper: it could not be delivered
+DEEPEST = DEEPEST_EXTRAS    # anything deeper must not be kept: it could not be delivered
 
 cdef enum:
-    HEAD_ROOM = 128         # of everything before the messages, mostly
+    HEAD_ROOM = 128         # usually enough for everything before the messages
 
 
 def encode_record(str id not None, str connection_id, str client_id, uint64_t flags, bytes messages not None):
-    """A record; ``messages`` is the msgpack array that a Publish carries, ``client_id`` that of messages without one."""
+    """A record; ``messages`` is the msgpack array of a Publish, ``client_id`` that of messages without one."""
     cdef Out out
     out_init(&out, HEAD_ROOM + <size_t>len(messages))
     try:
@@ -49,7 +49,7 @@ cdef str _decode(Text* text):
 
 
 def record_messages(bytes record not None):
-    """How many messages the entry has. Only the record's head is looked at."""
+    """The number of messages in the entry. Reads only the record's head."""
     cdef In source
     cdef Head head
     open_record(&source, record, &head)
@@ -57,7 +57,7 @@ def record_messages(bytes record not None):
 
 
 def record_origin(bytes record not None):
-    """The origin of the connection that published it; 0 if none did. Only the record's head is looked at."""
+    """The origin of the connection that published it; 0: none. Reads only the record's head."""
     cdef In source
     cdef Head head
     open_record(&source, record, &head)

@@ -1,9 +1,11 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""The messages of one record, whole, as history shows them: each as bytes of a format, in any order.
+"""The complete messages of one record for history: each as bytes of a format, in any order.
 
-    what a delivery has (ext/wire/message.pyx), "connectionId":..,"timestamp":..,"version":{"serial":"s:000","timestamp":..}
+    a delivery's members (ext/wire/message.pyx),
+    "connectionId":..,"timestamp":..,"version":{"serial":"s:000","timestamp":..}
 
-The three more stand beside the messages of a delivery, or libraries make them from serial and timestamp."""
+In a delivery, the first two are members of the protocol message, and libraries derive the version from serial and
+timestamp."""
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stddef cimport size_t
@@ -16,12 +18,12 @@ from ext.wire.message cimport put_json_message, put_literal, put_msgpack_message
 from ext.wire.record cimport CLIENT_ID, DATA, Fields, Head, end_record, open_record, read_message
 
 cdef enum:
-    ROOM = 512              # for what a message has besides its data, mostly
+    ROOM = 512              # usually enough for a message's size beyond its data
 
 
 @cython.final
 cdef class StoredMessages:
-    """Read once, and then made one by one: so whoever makes many can let others go on in between."""
+    """Reads the record once, then makes messages one by one: the caller can let others run in between."""
 
     cdef Head _head
     cdef Fields* _fields            # of each message; they point into the record
@@ -57,7 +59,7 @@ cdef class StoredMessages:
     def message(self, uint32_t index):
         """Raises: IndexError."""
         cdef Out out
-        cdef Fields fields              # a copy: extras are read as they are written
+        cdef Fields fields              # a copy: writing extras consumes it
         if index >= self._head.count:
             raise IndexError(f"an entry of {self._head.count} messages has none at {index}")
         fields = self._fields[index]
@@ -79,7 +81,7 @@ cdef class StoredMessages:
 
     cdef void _put_json_rest(self, Out* out) noexcept:
         if not out.failed:
-            out.size -= 1               # the brace that closes it: there is more to it
+            out.size -= 1               # the closing brace: more members follow
         if self._has_connection():
             put_literal(out, b',"connectionId":')
             put_json_text(out, self._head.connection_id.data, self._head.connection_id.size)
