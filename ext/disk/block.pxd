@@ -1,9 +1,9 @@
-"""Blocks, for rooms that want no object per entry: made (``encode_rows``), and read in place.
+"""Blocks for modules that avoid an object per entry: written (``encode_rows``), and read in place.
 
     open_block -> OpenBlock, then next_place -> Place as often as its count says, then end_block
-                         or place_before -> Place, the newest first, until it says that there is none
+                         or place_before -> Place, newest first, until there is none
 
-All borrow from the value; whatever is not as it was written is a ValueError."""
+All results borrow from the value. A ValueError says that it is not as it was written."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -16,7 +16,7 @@ cdef struct OpenBlock:
     const uint8_t* _record      # the next one's
     const uint8_t* _end
     size_t _taken
-    size_t _left                # for ``place_before``: entries that are still to come, and where the last of them ends
+    size_t _left                # for ``place_before``: the number of remaining entries, and the end of the last of them
     const uint8_t* _before
 
 cdef struct Place:
@@ -29,7 +29,7 @@ cdef int open_block(OpenBlock* block, bytes key, bytes value) except -1
 cdef int next_place(OpenBlock* block, Place* place) except -1
 cdef int end_block(OpenBlock* block) except -1
 cdef bint place_before(OpenBlock* block, Place* place) except? True
-cdef struct Item:               # an entry on its way in; whoever fills it keeps the record alive
+cdef struct Item:               # an entry to be written; the caller keeps the record alive
     uint64_t serial
     uint64_t previous
     const uint8_t* record

@@ -1,15 +1,15 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""A block, what one append adds to one channel, as a row of bytes: cut to size, checked, written and read.
+"""A block, the data of one append to one channel, as a row of bytes: divided, checksummed, written and read.
 
     key      channel key, UTF-8 | 00 | first serial, 8 bytes
     value    version 1 | crc32 4 | series 8 | count 4 | columns | records, back to back
     columns  serial 8 * count | previous 8 * count | size 4 * count
 
-All numbers big-endian, so keys sort as serials count. A channel key has no control characters, so no key of one
-channel begins like a key of another. The crc is that of zlib, over key, then value from the series on; the version
-byte is its seed. So a flipped bit anywhere, and an intact value under another key, are both found.
+All numbers are big-endian, so keys sort by serial. A channel key has no control characters, so no key of one channel is
+a prefix of another channel's key. The crc is that of zlib, over the key, then the value from the series on; its seed is
+the version byte. So it detects a flipped bit anywhere, and an intact value under another key.
 
-Both directions are one pass over memory that is allocated once: the value is written where it will stay."""
+Writing and reading are each one pass over memory that is allocated once: a value is written to its final place."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -31,8 +31,8 @@ cdef extern from *:
     """
     PyObject* new_row(PyObject* make) except NULL
 
-MAX_ENTRIES = 512           # a reader decodes whole blocks, to check them:
-MAX_BYTES = 256 * 1024      # these bound what a page of one entry costs. One entry always fits, however big
+MAX_ENTRIES = 512           # readers decode whole blocks, to check them:
+MAX_BYTES = 256 * 1024      # these bound the cost of a page of one entry. One entry always fits, however large
 
 cdef enum:
     _MAX_ENTRIES = 512
@@ -66,7 +66,7 @@ _fill_sums()
 
 
 cdef uint32_t _sum(uint32_t seed, const uint8_t* at, size_t size) noexcept nogil:
-    """zlib's crc32, 16 bytes a step: as fast as zlib on long input, and without a call through Python on short."""
+    """zlib's crc32, 16 bytes per step: as fast as zlib on long input, and without a Python call on short input."""
     cdef uint32_t crc = ~seed
     while size >= 16:
         crc ^= at[0] | (<uint32_t>at[1] << 8) | (<uint32_t>at[2] << 16) | (<uint32_t>at[3] << 24)
@@ -99,7 +99,7 @@ cdef inline uint64_t _get(const uint8_t* at, int size) noexcept nogil:
 
 cdef void _write(uint8_t* value, const uint8_t* key, size_t key_size, const uint8_t* series,
                  const Item* entries, size_t count, size_t size) noexcept nogil:
-    """The value of a block of ``size`` bytes, into memory that has as many."""
+    """Write the value of a block of ``size`` bytes, into memory of that size."""
     cdef uint8_t* serials = value + HEAD
     cdef uint8_t* previous = serials + SERIAL * count
     cdef uint8_t* sizes = previous + SERIAL * count
@@ -133,7 +133,7 @@ cdef size_t _row(list rows, object family, const char* channel, size_t length, c
 
 
 cdef int fill_item(Item* into, object entry) except -1:
-    """Look at one entry; ``into`` borrows its record. Raises: ValueError, TypeError."""
+    """Read one entry; ``into`` borrows its record. Raises: ValueError, TypeError."""
     cdef object record
     if not PyTuple_Check(entry) or PyTuple_GET_SIZE(entry) != 3:
         raise TypeError("an entry is a tuple of serial, previous, record")
@@ -151,16 +151,16 @@ cdef int fill_item(Item* into, object entry) except -1:
 
 
 def encode(bytes channel not None, bytes series not None, entries, before):
-    """The rows (key, value) of entries that are appended together; several, if they are more than a block may hold.
+    """The rows (key, value) of entries that are appended together; several, if they exceed the bounds of a block.
 
     Args:
         entries: list or tuple of tuples (serial, previous, record), ascending.
-        before: the first serial has to be greater.
-    Raises: ValueError, the channel key has a NUL in it, the series has not 8 bytes, there is no entry, a serial does
-        not follow the one before it, or a record is too big. TypeError, something is of another type.
+        before: the first serial must be greater.
+    Raises: ValueError, the channel key contains a NUL, the series does not have 8 bytes, there is no entry, a serial
+        does not follow the one before it, or a record is too large. TypeError, a value has another type.
     """
     cdef list rows = []
-    cdef tuple held = tuple(entries)    # a tuple cannot change, nor let go of its records, while they are borrowed
+    cdef tuple held = tuple(entries)    # a tuple does not change or release its records while they are borrowed
     cdef size_t count = <size_t>PyTuple_GET_SIZE(held), n
     cdef Item* items = <Item*>PyMem_Malloc((count + 1) * sizeof(Item))
     if items is NULL:
@@ -180,7 +180,7 @@ cdef size_t encode_rows(list rows, object family, const char* channel, size_t le
     """Append the rows of these entries; returns the bytes of their values. See ``encode``.
 
     Args:
-        family: what stands before key and value in a row; None: nothing.
+        family: the first item of each row, before key and value; None: no such item.
     """
     cdef size_t start = 0, size = 0, bytes_in_all = 0, n
     if count == 0:
@@ -206,7 +206,7 @@ cdef size_t encode_rows(list rows, object family, const char* channel, size_t le
 def decode(bytes key not None, bytes value not None, make):
     """The entries of a block, ascending, each as ``make`` (a class of tuples): serial, previous, series, record.
 
-    Raises: ValueError with the reason, if any bit of key or value is not what was written.
+    Raises: ValueError with the reason, if any bit of key or value is not as written.
     """
     if not (isinstance(make, type) and issubclass(make, tuple)):
         raise TypeError("entries can only be made as tuples")
@@ -310,7 +310,7 @@ cdef inline object _entry(object make, uint64_t serial, uint64_t previous, objec
 
 
 cdef inline void _fill(PyObject* row, Py_ssize_t at, object item) noexcept:
-    Py_INCREF(item)             # the row takes it over
+    Py_INCREF(item)             # the row takes this reference
     PyTuple_SET_ITEM(row, at, item)
 
 

@@ -1,13 +1,13 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""How far back a rewind reaches: a cursor that goes back over entries, and the messages that it has gone over.
+"""How far back a rewind reaches: a cursor that moves back over entries, and counts their messages.
 
-    oldest ...  | e5 | e6 |   | e7 | e8 | e9 |      newest first: out of the ring, then out of blocks of the journal
+    oldest ...  | e5 | e6 |   | e7 | e8 | e9 |      newest first: from the ring, then from blocks of the journal
                      ^ cursor                ^ head
                  next      <--- messages ---
 
-It stops as soon as so many messages lie behind it as are wanted, or before the first entry that is too old; then it can be
-aimed further back, and goes on. It goes over whole entries: by what its messages are more than were wanted, the last one
-has too many. No entry is kept: a count of millions holds three numbers."""
+It stops once it has counted the wanted number of messages, or before the first entry that is too old. It can then be
+aimed further back, and goes on. It moves over whole entries: messages beyond the wanted number are in the last of them.
+No entry is kept: a count of millions takes three numbers."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stddef cimport size_t
@@ -20,37 +20,37 @@ from ext.wire.record cimport MAX_MESSAGES, Head, open_record_at
 from ext.log.ring cimport Ring
 
 cdef enum:
-    ROW_BYTES = 512     # what a row costs at least: to find the next one is work, too
+    ROW_BYTES = 512     # the least cost of a row: finding the next one is work too
 
 
 @cython.final
 cdef class Countback:
-    """From ``head`` on backwards; entries after it are not looked at."""
+    """From ``head`` backwards; later entries are ignored."""
 
     cdef readonly uint64_t cursor
     cdef readonly uint64_t messages
     cdef readonly uint64_t next
     cdef readonly bint stopped
     cdef uint64_t _wanted, _floor
-    cdef size_t _room                   # bytes that may still be gone through
+    cdef size_t _room                   # bytes left of the budget
 
     def __cinit__(self, uint64_t head):
         self.cursor = head
         self._wanted = UINT64_MAX
 
     def aim(self, uint64_t messages, uint64_t floor):
-        """Stop at so many messages from the head, or before the first entry at or before ``floor``."""
+        """Stop after this many messages from the head, or before the first entry at or before ``floor``."""
         self._wanted = messages
         self._floor = floor
         self.next = 0
         self.stopped = self.messages >= messages
 
     def budget(self, uint64_t size):
-        """So many bytes of blocks may be gone through before somebody else has a turn; one block in any case."""
+        """Bytes of blocks that may be read in this turn; one block in any case."""
         self._room = <size_t>size
 
     def take_ring(self, Ring ring not None, uint64_t most):
-        """Go on in the ring, over at most so many entries. True: there is more in it to go over."""
+        """Go on in the ring, over at most ``most`` entries. True: the ring has more to count."""
         cdef uint64_t n = ring.first_after(self.cursor) - 1
         cdef object entry
         cdef bytes record
@@ -67,7 +67,7 @@ cdef class Countback:
         return False
 
     def take_block(self, bytes key not None, bytes value not None):
-        """Go on with the row before. True: with the one before that, too. Raises: ValueError, if it is damaged."""
+        """Go on with the previous row. True: the row before it is wanted too. Raises: ValueError, if it is damaged."""
         cdef OpenBlock block
         cdef Place place
         open_block(&block, key, value)
@@ -96,7 +96,7 @@ cdef class Countback:
 
 
 def cursor_before(Ring ring not None, uint64_t floor):
-    """The cursor from which a replay begins with the first entry after ``floor``; None, if there is none in the ring."""
+    """The cursor for a replay that begins with the first entry after ``floor``; None, if the ring has no such entry."""
     cdef uint64_t n = ring.first_after(floor)
     while n <= ring.newest:
         if not ring._slots[n & ring._mask].flags & EPHEMERAL_FLAG:
@@ -106,5 +106,5 @@ def cursor_before(Ring ring not None, uint64_t floor):
 
 
 def max_messages(Ring ring not None):
-    """More than that the ring's entries cannot have."""
+    """An upper bound of the number of messages in the ring."""
     return (ring.newest + 1 - ring.oldest) * MAX_MESSAGES

@@ -1,20 +1,20 @@
 # cython: language_level=3
 """Syncs the numbered logs of a directory, in a thread that never needs the interpreter.
 
-    begin  --condition-->  the thread: fdatasync of every log that may hold what is not on the disk yet
+    begin  --condition-->  the thread: fdatasync of every log that may hold unsynced data
     ended  <---- flag, eventfd ----+                              (then of the directory, if there is a new one)
 
     000007.log  000012.log  000015.log        12 was the newest at the last sync: 7 has not been written to since then,
-       done      to sync     to sync          for only the newest grows
+       done      to sync     to sync          because only the newest grows
 
-The directory is listed only when inotify tells of a file that came or went: for one small batch after the other that would
-be a tenth of the work. Where there is no inotify to be had it is listed each time.
+The directory is listed only when inotify reports that a file was added or removed: for a series of small batches,
+listing would be a tenth of the work. Without inotify the directory is listed each time.
 
-What was written to the logs before ``begin`` is on the disk when it has ended without an error. A log that vanishes
-meanwhile is no error: whoever removes it has what was in it elsewhere, and durably (so does RocksDB).
+Data written to the logs before ``begin`` is on the disk when the sync has ended without an error. It is no error if a
+log vanishes meanwhile: its contents must be durable elsewhere before it is removed (RocksDB does that).
 
-A thread that has to take the interpreter's lock to come and to go waits for whoever computes, twice for each batch; this
-one does not, and so is seen to be done by a loop that has not left C."""
+A thread that takes the interpreter's lock at its start and end waits for computations of others, twice for each batch.
+This one does not, so a loop that stays in C can see its end."""
 cimport cython
 from libc cimport errno as libc_errno
 from libc.errno cimport EAGAIN, EINTR, ENOENT, errno
@@ -82,23 +82,23 @@ cdef extern from * nogil:
     void store_flag(int* flag, int value)
 
 cdef enum:
-    EVENTS_BYTES = 4096         # of what inotify tells at once
+    EVENTS_BYTES = 4096         # for inotify events, per read
 
 cdef struct Work:
-    pthread_mutex_t mutex       # held for the three flags alone, never while something is synced
-    pthread_cond_t changed      # one of them was
+    pthread_mutex_t mutex       # held only for the three flags, never during a sync
+    pthread_cond_t changed      # signalled when a flag changes
     DIR* directory
     uint64_t newest             # number of the newest log at the last sync
-    int fd                      # that log, kept open: so no error of its writing back escapes us; -1: none yet
-    int inotify                 # tells of files that come and go in the directory; -1: nobody does
-    int alone                   # the last sync went well, and found no log after the newest, which is open
+    int fd                      # that log, kept open so that no writeback error is lost; -1: none yet
+    int inotify                 # reports files added to and removed from the directory; -1: not available
+    int alone                   # the last sync succeeded, and found no log after the newest, which is open
     int wake_fd                 # an eventfd to write to at the end, or -1
-    int error                   # errno of the last sync; 0: it went well
-    int wanted, ended, closing  # begun and not taken up; over; no more will come
+    int error                   # errno of the last sync; 0: success
+    int wanted, ended, closing  # requested and not started; finished; no more requests
 
 
 cdef bint _number_of(const char* name, uint64_t* number) noexcept nogil:
-    """Is it <digits>.log, and which?"""
+    """Is it <digits>.log, and what is the number?"""
     cdef int i = 0
     number[0] = 0
     while c'0' <= name[i] <= c'9' and i < 19:
@@ -115,7 +115,7 @@ cdef int _datasync(int fd) noexcept nogil:
 
 
 cdef bint _unchanged(Work* work) noexcept nogil:
-    """No file has come or gone since this was asked last."""
+    """No file was added or removed since the last call."""
     cdef char events[EVENTS_BYTES]
     cdef bint unchanged = True
     if work.inotify < 0:
@@ -128,7 +128,7 @@ cdef bint _unchanged(Work* work) noexcept nogil:
 cdef int _sync(Work* work) noexcept nogil:
     """Returns: 0, or an errno."""
     cdef int error
-    if _unchanged(work) and work.alone:         # asked in any case, and before the directory is listed
+    if _unchanged(work) and work.alone:         # always called, and before the directory is listed
         error = _datasync(work.fd)
     else:
         error = _sync_listed(work)
@@ -145,7 +145,7 @@ cdef int _sync_listed(Work* work) noexcept nogil:
         libc_errno.errno = 0
         entry = readdir(work.directory)
         if entry is NULL:
-            error = errno               # 0 at the end: what could not be listed may be a log
+            error = errno               # 0 at the end: an unlisted file may be a log
             break
         if not _number_of(entry.d_name, &number) or number < work.newest:
             continue
@@ -192,7 +192,7 @@ cdef void* _run(void* argument) noexcept nogil:
         pthread_mutex_lock(&work.mutex)
         while not work.wanted and not work.closing:
             pthread_cond_wait(&work.changed, &work.mutex)
-        if not work.wanted:             # what was begun before it was closed is still done
+        if not work.wanted:             # a sync requested before the close is still done
             pthread_mutex_unlock(&work.mutex)
             return NULL
         work.wanted = 0
@@ -224,7 +224,7 @@ cdef void _stop(Work* work, pthread_t thread) noexcept nogil:
 
 @cython.final
 cdef class FileSync:
-    """Of the logs ``<digits>.log`` in one directory. One sync at a time: ``begin``, then ``end``."""
+    """For the logs ``<digits>.log`` in one directory. One sync at a time: ``begin``, then ``end``."""
 
     cdef Work _work
     cdef pthread_t _thread
@@ -236,7 +236,7 @@ cdef class FileSync:
         pthread_cond_init(&self._work.changed, NULL)
 
     def __init__(self, str directory not None):
-        """Raises: OSError, the directory can't be read, or there is no thread to be had."""
+        """Raises: OSError, the directory can't be read, or no thread can be started."""
         cdef sigset_t all, before
         cdef int error
         cdef bytes path = directory.encode("utf-8", "surrogateescape")
@@ -259,7 +259,7 @@ cdef class FileSync:
         self._running = True
 
     def begin(self, int wake_fd):
-        """Start a sync; ``wake_fd`` (an eventfd, or -1) is written to when it has ended."""
+        """Start a sync; ``wake_fd`` (an eventfd, or -1) is written to at its end."""
         if not self._running or self._begun:
             raise ValueError("it is closed" if not self._running else "a sync is under way")
         self._begun = True
@@ -272,18 +272,18 @@ cdef class FileSync:
 
     @property
     def ended(self):
-        """The sync that was begun is over: ``end`` will not block."""
+        """The sync has finished: ``end`` will not block."""
         return self._begun and load_flag(&self._work.ended) != 0
 
     def wait(self):
-        """Until the sync that was begun is over, if one was; blocks without the interpreter's lock. From any thread,
-        also while another one takes the outcome."""
+        """Wait until the sync that was begun, if any, has finished, without the interpreter's lock. It may be called
+        from any thread, also while another one takes the outcome."""
         if self._begun:
             with nogil:
                 _await_end(&self._work)
 
     def end(self):
-        """Take the outcome, waiting for it if need be. Raises: OSError, with what the disk said."""
+        """Take the outcome; waits if necessary. Raises: OSError, with the disk's error."""
         if not self._begun:
             raise ValueError("no sync was begun")
         with nogil:
@@ -293,7 +293,7 @@ cdef class FileSync:
             raise OSError(self._work.error, strerror(self._work.error).decode())
 
     def close(self):
-        """End the thread, after the sync that is under way."""
+        """End the thread, after the current sync."""
         if self._running:
             self._running = False
             with nogil:

@@ -1,12 +1,12 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""One batch of a replay: what the journal has after a cursor, as frames for one reader, with no object per entry.
+"""One batch of a replay: the journal's entries after a cursor, as frames for one reader, with no object per entry.
 
     block   | e1 | e2 | e3 | e4 |    | e5 | e6 |   ...          rows of the journal, ascending
                       ^ cursor                    ^ until       nothing before, nothing beyond
     frames                 [ e4 ][ e5 ][ e6 ]                   up to the budget; at least one
 
-A batch moves its cursor as it takes entries: over those of ``skip_origin`` too, which get no frame. Of the entry whose
-serial is the one after the cursor that it began with, ``omit`` messages are left out: a rewind begins inside it."""
+A batch advances its cursor over each entry that it takes, and over those of ``skip_origin``, which get no frame. If the
+first entry's serial is the initial cursor + 1, ``omit`` of its messages are left out: a rewind can begin inside it."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
@@ -21,7 +21,7 @@ from ext.wire.encoder cimport EntryEncoder
 from ext.text.serial import connection_id
 
 cdef enum:
-    SPARE = 4096        # beyond the budget: the frame that crosses it is written before it is known to cross it
+    SPARE = 4096        # beyond the budget: a frame is written before it is known to exceed the budget
 
 
 @cython.final
@@ -55,7 +55,7 @@ cdef class Playback:
         PyMem_Free(self._out.data)
 
     def take_block(self, bytes key not None, bytes value not None):
-        """Go on with the next row. True: there is room for more. Raises: ValueError, if it is damaged."""
+        """Go on with the next row. True: more would fit. Raises: ValueError, if it is damaged."""
         cdef OpenBlock block
         cdef Place place
         cdef size_t n
@@ -68,11 +68,11 @@ cdef class Playback:
         return True
 
     def frames(self):
-        """All of them, one behind the other; none, if nothing was there for this reader."""
+        """All frames, contiguous; empty, if there is nothing for this reader."""
         return PyBytes_FromStringAndSize(<char*>self._out.data, <Py_ssize_t>self._out.size)
 
     cdef int _take(self, Place* place, const uint8_t* series) except -1:
-        """1: taken, or before the cursor; 0: there is no room, or it is beyond what may be shown."""
+        """1: taken, or before the cursor; 0: it does not fit, or is beyond ``until``."""
         cdef const uint8_t* skip = NULL
         cdef size_t start = self._out.size
         cdef int count
@@ -88,11 +88,11 @@ cdef class Playback:
         count = self._encoder.write_stored(&self._out, place.serial, series, place.record, place.size, skip,
                                            self._omit if place.serial == self._begins else 0)
         if self._out.size == start:
-            self._passed += place.size          # a reader's own messages: reading them has a bound too
+            self._passed += place.size          # a reader's own messages: reading them is bounded too
         if self._out.size + self._passed > self._budget:
             self.full = True
             if self.entries:
-                self._out.size = start          # it comes with the next batch
+                self._out.size = start          # it goes to the next batch
                 return 0
         if not self.entries:
             self.previous = place.previous

@@ -1,12 +1,12 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
-"""The message ids of what the journal has, put into a window, with no object per entry.
+"""Adds the message ids of the journal's entries to a window, with no object per entry.
 
     block   | e1 | e2 | e3 | e4 |    | e5 | e6 |   ...          rows of the journal, ascending
                       ^ cursor                    ^ until       nothing before, nothing beyond
 
-A go has a budget of bytes, and ends with the block that uses it up; the next one goes on after the cursor. Of a record
-only what stands before its messages is looked at, unless these have ids of their own. It is made for a thread beside the
-loop: while it works through a block, the interpreter is others'."""
+A run has a budget of bytes, and ends with the block that uses it up; the next run goes on after the cursor. Only the
+part of a record before its messages is read, unless the messages have ids of their own. It is made for a thread beside
+the event loop: it does not hold the interpreter's lock while it works through a block."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stddef cimport size_t
@@ -45,12 +45,12 @@ cdef class Recall:
         self._until = until
 
     def begin(self, int64_t budget):
-        """One go, of so many bytes of blocks, and what the last of them has beyond."""
+        """Start a run, of this many bytes of blocks; the last block may exceed it."""
         self._left = budget
         self.full = self.cursor >= self._until
 
     def take_block(self, bytes key not None, bytes value not None):
-        """Go on with the next row. True: this go wants more. Raises: ValueError, if it is damaged; MemoryError."""
+        """Go on with the next row. True: this run wants more. Raises: ValueError, if it is damaged; MemoryError."""
         cdef OpenBlock block
         cdef uint64_t at_ms, serial, before = self.entries
         cdef const uint8_t* record
@@ -59,7 +59,7 @@ cdef class Recall:
         if self.full:
             return False
         open_block(&block, key, value)
-        # One append took them, at one time; its last serial's, so that none is let go of too early.
+        # One append took them all at one time. Use that of the last serial, so that none is forgotten too early.
         at_ms = self._steady_of(big_endian(block._serials + 8 * (block.count - 1), 8))
         record = block._record
         with nogil:
@@ -80,7 +80,7 @@ cdef class Recall:
                     self.cursor = serial
                     self.entries += 1
         self._raise(outcome)
-        if self.entries != before:                  # else it was begun with the block that spans the cursor
+        if self.entries != before:                  # else the run began with the block that spans the cursor
             self._left -= <int64_t>PyBytes_GET_SIZE(value)
         if self._left <= 0:
             self.full = True
@@ -94,7 +94,7 @@ cdef class Recall:
         return 0
 
     cdef int _take(self, const uint8_t* record, size_t size, uint64_t serial, uint64_t at_ms) noexcept nogil:
-        """The ids of an entry. Its form is that of ext/wire/record.pxd."""
+        """Add the ids of an entry. Its form is in ext/wire/record.pxd."""
         cdef uint8_t base[LONGEST_BASE + 1 + LONGEST_INDEX]
         cdef In source
         cdef Item item
@@ -118,7 +118,7 @@ cdef class Recall:
         if read_item(&source, &item) != I_ARRAY or not 0 < item.size <= MAX_MESSAGES:
             return MALFORMED
         count = item.size
-        if not _begins_with_id(&source, &item):     # then none has one of its own
+        if not _begins_with_id(&source, &item):     # then no message has one of its own
             memcpy(base, text, length)
             base[length] = c':'
             length += 1
@@ -133,7 +133,7 @@ cdef class Recall:
         for index in range(count):
             if index and not _begins_with_id(&source, &item):
                 return MALFORMED
-            length = item.size                      # of the map; its first key is passed
+            length = item.size                      # of the map; its first key has been read
             if read_item(&source, &item) != I_STR:
                 return MALFORMED
             id = self.window.id_of(item.data, item.size)
@@ -144,14 +144,15 @@ cdef class Recall:
         return 0
 
     cdef int _remember(self, Id* id, uint64_t serial, uint32_t index, uint64_t at_ms) noexcept nogil:
-        """Unless it is held: the first use counts."""
+        """Add the id, unless it is held: the first use counts."""
         if self.window.holds(id):
             return 0
         return NO_MEMORY if self.window.put(id, 1, serial, index, at_ms) < 0 else 0
 
 
 cdef bint _begins_with_id(In* source, Item* item) noexcept nogil:
-    """Is the next thing a message with an id? Then ``item.size`` is how many members it has; the first one's name is passed."""
+    """Is the next item a message with an id? Then ``item.size`` is its number of members, and the first key has been
+    read."""
     cdef Item key
     if read_item(source, item) != I_MAP or item.size == 0:
         return False
@@ -159,7 +160,7 @@ cdef bint _begins_with_id(In* source, Item* item) noexcept nogil:
 
 
 cdef bint _skip(In* source, size_t left) noexcept nogil:
-    """Pass over so many values, whatever is in them."""
+    """Skip ``left`` values of any kind."""
     cdef Item item
     while left:
         left -= 1

@@ -1,10 +1,10 @@
 # cython: language_level=3
-"""One append's blocks as rows for the store: one pass, without Python for what goes where the one before it went.
+"""The blocks of one append as rows for the store, in one pass, without Python for blocks of the same bucket as before.
 
     (channel, retention, series, entries) ...      class and time as before?  no: ask for the bucket
          -> (family, key, value) ...               entries beyond the bucket's end go to the next one
 
-Nothing is written here, nor noted. A block that no store may be asked to hold has no rows, and the others have."""
+Nothing is written or recorded here. A block that the store cannot hold has no rows; the others are not affected."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
@@ -22,21 +22,21 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef enum:
-    FEW_ITEMS = 64          # of a block: room for as many from the start
+    FEW_ITEMS = 64          # of a block: initial capacity
 
 
 @cython.final
 cdef class Rows:
-    """What an append is made of.
+    """The rows of an append.
 
-    ``rows`` are for the store; ``placed`` says which channels will be new in which buckets (bucket, channel).
+    ``rows`` are for the store; ``placed`` lists channels that will be new in a bucket (bucket, channel).
     ``refused`` are the channels whose block can't be stored, and why. ``newest`` is the greatest serial of all others.
     """
 
     cdef readonly list rows, placed
     cdef readonly dict refused
     cdef readonly uint64_t newest
-    cdef Item* _items           # the entries of the block that is being made
+    cdef Item* _items           # the entries of the current block
     cdef size_t _room
 
     def __dealloc__(self):
@@ -45,12 +45,13 @@ cdef class Rows:
     def __init__(self, blocks, uint64_t head, find):
         """
         Args:
-            blocks: of each a tuple: channel key, retention class, series, and entries, ascending: (serial, previous,
+            blocks: for each a tuple: channel key, retention class, series, and entries, ascending: (serial, previous,
                 record), or a ``Kept``.
-            head: all serials have to be greater.
+            head: all serials must be greater.
             find: (class, serial) -> (bucket, family, first serial, end serial, known), where ``known`` are the channels
                 that need not be placed, or None: none needs to be.
-        Raises: TypeError, for what is no block; and what ``find`` raises, but for a ValueError: it knows no such class.
+        Raises: TypeError, for anything that is not a block; and what ``find`` raises, except ValueError: the class is
+            unknown.
         """
         cdef dict last = {}
         cdef tuple found
@@ -69,7 +70,7 @@ cdef class Rows:
             wanted = <object>PyTuple_GET_ITEM(block, 1)
             held = <object>PyTuple_GET_ITEM(block, 3)
             if type(held) is not Kept:
-                held = tuple(held)          # it cannot change, nor let go of its records, while they are borrowed
+                held = tuple(held)          # it does not change or release its records while they are borrowed
             rows, placed = PyList_GET_SIZE(self.rows), PyList_GET_SIZE(self.placed)
             try:
                 count = self._fill(channel, held)
@@ -102,7 +103,7 @@ cdef class Rows:
                 self.newest = newest
 
     cdef size_t _fill(self, object channel, object held) except 0:
-        """Look at the entries of a block where they lie; returns how many there are."""
+        """Read the entries of a block in place; returns their number."""
         cdef list entries = (<Kept>held)._entries if type(held) is Kept else None
         cdef size_t count = <size_t>(PyList_GET_SIZE(entries) if entries is not None else PyTuple_GET_SIZE(held)), n
         cdef Item* items
