@@ -1,8 +1,8 @@
-"""Reading JSON text (RFC 8259), a token at a time, without an object per token and never beyond the end.
+"""Read JSON text (RFC 8259), a token at a time, without an object per token and never beyond the end.
 
-    blank | one byte of punctuation | null | a whole number | a string: where it lies, or unescaped into ``scratch``
+    blank | one byte of punctuation | null | an integer | a string: in place, or unescaped into ``scratch``
 
-Values that nest are the caller's to walk. Strings are not known to be UTF-8 until they have been asked."""
+The caller handles nested values. Strings are not checked to be UTF-8."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -21,8 +21,8 @@ cdef extern from *:
         ['9'] = 9, ['a'] = 10, ['b'] = 11, ['c'] = 12, ['d'] = 13, ['e'] = 14, ['f'] = 15, ['A'] = 10, ['B'] = 11,
         ['C'] = 12, ['D'] = 13, ['E'] = 14, ['F'] = 15};
     """
-    const uint8_t HEX[256]              # of a hexadecimal digit; 16: it is none
-    const uint8_t UNESCAPED[256]        # of the letter behind a backslash; 0: it is u, or none
+    const uint8_t HEX[256]              # the value of a hexadecimal digit; 16: not a digit
+    const uint8_t UNESCAPED[256]        # of the letter after a backslash; 0: it is u, or invalid
 
 
 cdef inline void skip_blank(In* source) noexcept nogil:
@@ -35,7 +35,7 @@ cdef inline void skip_blank(In* source) noexcept nogil:
 
 
 cdef inline bint take(In* source, uint8_t byte) noexcept nogil:
-    """Past this byte and the blanks before it, if it is the next one."""
+    """Skip blanks and this byte, if it is the next one."""
     skip_blank(source)
     if source.at < source.size and source.data[source.at] == byte:
         source.at += 1
@@ -52,7 +52,7 @@ cdef inline bint take_null(In* source) noexcept nogil:
 
 
 cdef inline bint take_whole(In* source, uint64_t* value) noexcept nogil:
-    """A number without sign, fraction or exponent, of 18 digits at most: what is longer is for the cold path to judge."""
+    """A number without sign, fraction or exponent, of 18 digits at most; the slow path reads longer ones."""
     cdef size_t start
     cdef uint64_t total = 0
     skip_blank(source)
@@ -69,12 +69,12 @@ cdef inline bint take_whole(In* source, uint64_t* value) noexcept nogil:
 
 
 cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexcept nogil:
-    """From ``at`` on: where the next control character, quote or backslash is; ``size`` if there is none."""
+    """The index, from ``at`` on, of the next control character, quote or backslash; ``size`` if there is none."""
     cdef uint64_t found
     while size - at >= 8:
         found = unplain(eight_at(data + at))
         if found:
-            return at + (<size_t>ctz(found) >> 3)       # soon, for most strings are short names
+            return at + (<size_t>ctz(found) >> 3)       # soon: most strings are short names
         at += 8
         while size - at >= 32 and plain_block(data + at):
             at += 32
@@ -84,10 +84,10 @@ cdef inline size_t plain_run(const uint8_t* data, size_t at, size_t size) noexce
 
 
 cdef inline bint take_string(In* source, Text* text, Out* scratch, bint mend) noexcept:
-    """Without escapes it stays where it is; with some it goes to the end of ``scratch``, which never moves.
+    """A string without escapes stays in place; one with escapes is appended to ``scratch``, which never moves.
 
-    There is no UTF-8 for half a surrogate pair, as it is left where a text was cut in the middle of a character. With
-    ``mend`` U+FFFD takes its place, as encoders of UTF-8 have it; else it is no string."""
+    Half a surrogate pair, which is left when text is cut within a character, has no UTF-8 form. With ``mend`` it is
+    replaced with U+FFFD, as encoders of UTF-8 do; else the string is invalid."""
     cdef size_t start, at
     if not take(source, c'"'):
         return False
@@ -110,7 +110,7 @@ cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at, 
     cdef size_t start = source.at, run
     cdef uint8_t* to
     if scratch.data is NULL:
-        # No string is longer than it was written. So all of them fit, and what was handed out stays where it is.
+        # No string is longer than its source. So all of them fit, and strings returned before do not move.
         out_init(scratch, source.size)
         if scratch.failed:
             return False
@@ -142,7 +142,7 @@ cdef inline bint _take_escaped(In* source, Text* text, Out* scratch, size_t at, 
 
 
 cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to, bint mend) noexcept nogil:
-    """One escape of a character by its number, of which the backslash is at ``place``."""
+    """One \\u escape, whose backslash is at ``place``."""
     cdef size_t at = place[0] + 1
     cdef int code, low
     if source.size - at < 5 or source.data[at] != c'u':
@@ -168,7 +168,7 @@ cdef inline bint _take_escape(In* source, size_t* place, uint8_t** to, bint mend
 
 
 cdef inline int _hex4(const uint8_t* at) noexcept nogil:
-    """-1: these are no four hexadecimal digits."""
+    """The value of four hexadecimal digits; -1: they are not."""
     cdef int a = HEX[at[0]], b = HEX[at[1]], c = HEX[at[2]], d = HEX[at[3]]
     return -1 if (a | b | c | d) & 16 else a << 12 | b << 8 | c << 4 | d
 

@@ -1,4 +1,4 @@
-"""A number in JSON text, as RFC 8259 draws it: (-)digits * 10 ** exponent, as far as 64 bits go.
+"""A number in JSON text (RFC 8259): (-)digits * 10 ** exponent, as far as 64 bits suffice.
 
     -12.50e3   negative, digits 1250, exponent 3 - 2"""
 from libc.stddef cimport size_t
@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from ext.text.msgpack_input cimport In
 
 cdef enum:
-    EXPONENT_DIGITS = 9         # more of them are past all that a double can be
+    EXPONENT_DIGITS = 9         # more are beyond the range of a double
 
 
 cdef struct Number:
@@ -15,16 +15,16 @@ cdef struct Number:
     int64_t exponent
     bint negative
     bint is_whole               # it has neither fraction nor exponent
-    bint is_exact               # digits and exponent are all of it
+    bint is_exact               # digits and exponent are complete
 
 
 cdef inline bint is_quick(const Number* number) noexcept nogil:
-    """Is it an integer, or a fraction of two numbers that a double holds without an error?"""
+    """Is it an integer, or a quotient of two numbers that a double holds exactly?"""
     return number.is_exact and (number.is_whole or (number.digits <= <uint64_t>1 << 53 and -22 <= number.exponent <= 22))
 
 
 cdef inline size_t _take_digits(const uint8_t* data, size_t at, size_t size, Number* number) noexcept nogil:
-    """Put digits behind those that there are, while 64 bits hold them. Returns where they end."""
+    """Append digits while 64 bits hold them. Returns the index after them."""
     cdef uint64_t digits = number.digits
     cdef uint8_t digit
     while at < size:
@@ -43,7 +43,7 @@ cdef inline size_t _take_digits(const uint8_t* data, size_t at, size_t size, Num
 
 
 cdef inline size_t _take_exponent(const uint8_t* data, size_t at, size_t size, bint down, Number* number) noexcept nogil:
-    """Add the exponent that is written here. Returns where it ends."""
+    """Add the written exponent. Returns the index after it."""
     cdef size_t start = at
     cdef int64_t exponent = 0
     cdef uint8_t digit
@@ -61,7 +61,7 @@ cdef inline size_t _take_exponent(const uint8_t* data, size_t at, size_t size, b
 
 
 cdef inline bint take_number(In* source, Number* number) noexcept nogil:
-    """Past a number. False: it is none, and ``source`` is where that shows."""
+    """Skip a number. False: it is invalid, and ``source`` is at the error."""
     cdef const uint8_t* data = source.data
     cdef size_t at = source.at, size = source.size, start
     number.is_exact = number.is_whole = True

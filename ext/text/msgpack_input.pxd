@@ -1,13 +1,13 @@
-"""Reading msgpack, an item at a time, without an object per item and never beyond the end.
+"""Read msgpack, an item at a time, without an object per item and never beyond the end.
 
-    item   nil, bool, integer, float | str, bin, ext: with its bytes | array, map: only how many follow"""
+    item   nil, bool, integer, float | str, bin, ext: with its bytes | array, map: only the number of items"""
 from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
 cdef enum Kind:
-    I_BAD = 0               # cut off, or no item at all
+    I_BAD = 0               # incomplete, or invalid
     I_NIL = 1
     I_BOOL = 2
     I_UINT = 3
@@ -17,7 +17,7 @@ cdef enum Kind:
     I_BIN = 7
     I_ARRAY = 8
     I_MAP = 9
-    I_EXT = 10              # of whatever type: its bytes, without the type
+    I_EXT = 10              # of any type: its bytes, without the type
 
 
 cdef struct In:
@@ -31,7 +31,7 @@ cdef struct Item:
     uint64_t number
     double real
     const uint8_t* data
-    size_t size             # bytes, or how many items (or pairs) follow
+    size_t size             # bytes, or the number of items (or pairs) that follow
 
 
 cdef inline uint64_t big_endian(const uint8_t* data, int size) noexcept nogil:
@@ -43,7 +43,7 @@ cdef inline uint64_t big_endian(const uint8_t* data, int size) noexcept nogil:
 
 
 cdef inline int _sized(In* source, Item* item, int kind, int width) noexcept nogil:
-    """A length of ``width`` bytes; for str, bin and ext the bytes behind it too."""
+    """Read a length of ``width`` bytes; for str, bin and ext also the bytes after it."""
     if source.size - source.at < <size_t>width:
         return I_BAD
     item.size = <size_t>big_endian(source.data + source.at, width)
@@ -52,7 +52,7 @@ cdef inline int _sized(In* source, Item* item, int kind, int width) noexcept nog
 
 
 cdef inline int _bytes(In* source, Item* item, int kind) noexcept nogil:
-    if kind == I_EXT:                           # a byte for the type comes first
+    if kind == I_EXT:                           # preceded by a byte for the type
         if source.at >= source.size:
             return I_BAD
         source.at += 1
@@ -65,7 +65,7 @@ cdef inline int _bytes(In* source, Item* item, int kind) noexcept nogil:
 
 
 cdef inline int read_item(In* source, Item* item) noexcept nogil:
-    """The next item; its kind, also left in ``item.kind``."""
+    """The next item; returns its kind, also in ``item.kind``."""
     item.kind = _read_item(source, item)
     return item.kind
 
@@ -115,8 +115,8 @@ cdef inline int _read_item(In* source, Item* item) noexcept nogil:
 
 
 cdef inline int _number(In* source, Item* item, uint8_t byte) noexcept nogil:
-    """Its kind and its width are in the first byte: 0xca a float of 4, 0xcb of 8; from 0xcc on an integer of 1, 2, 4 or 8
-    bytes, from 0xd0 on with a sign."""
+    """The first byte gives kind and width: 0xca a float of 4, 0xcb of 8; from 0xcc on an integer of 1, 2, 4 or 8 bytes,
+    from 0xd0 on with a sign."""
     cdef int width = 1 << (byte & 3), unused = 64 - 8 * width
     cdef uint32_t bits
     cdef float single
@@ -134,13 +134,13 @@ cdef inline int _number(In* source, Item* item, uint8_t byte) noexcept nogil:
         return I_FLOAT
     if byte < 0xd0:
         return I_UINT
-    item.number = <uint64_t>(<int64_t>(item.number << unused) >> unused)        # the sign goes through all of the bits
+    item.number = <uint64_t>(<int64_t>(item.number << unused) >> unused)        # sign extension
     return I_NEGATIVE if item.number >> 63 else I_UINT
 
 
 cdef inline bint skip_item(In* source, uint64_t* items) noexcept nogil:
-    """Pass over one item with all that is in it, keys included; ``items`` grows by how many that are. False: it is cut
-    off, or bad."""
+    """Skip one item with everything in it, including keys; adds their number to ``items``. False: incomplete or
+    invalid."""
     cdef uint64_t left = 1
     cdef Item item
     while left:
@@ -152,6 +152,6 @@ cdef inline bint skip_item(In* source, uint64_t* items) noexcept nogil:
             left += item.size
         elif item.kind == I_MAP:
             left += 2 * <uint64_t>item.size
-        if left > source.size - source.at:      # every item takes a byte at least
+        if left > source.size - source.at:      # every item takes at least one byte
             return False
     return True

@@ -1,7 +1,7 @@
-"""A growing output buffer, and what is written into it: msgpack, JSON text, decimal numbers.
+"""A growing output buffer, and writers for it: msgpack, JSON text, decimal numbers.
 
-Memory that cannot be had is noted in ``failed``, once, and looked at by whoever takes the bytes: so the writers below
-need no error path each."""
+A failed allocation sets ``failed``, which is checked once, when the bytes are taken: so the writers need no error paths
+of their own."""
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Malloc, PyMem_Realloc
 from libc.stddef cimport size_t
@@ -26,7 +26,7 @@ cdef inline void out_init(Out* out, size_t room) noexcept:
 
 
 cdef inline bytes bytes_of(Out* out, str what):
-    """What has been written. Raises: MemoryError, if not all of it could be."""
+    """The bytes written. Raises: MemoryError, if an allocation failed."""
     if out.failed:
         raise MemoryError(f"no memory for {what}")
     return PyBytes_FromStringAndSize(<char*>out.data, <Py_ssize_t>out.size)
@@ -140,7 +140,7 @@ cdef inline void put_decimal(Out* out, uint64_t value) noexcept:
 
 
 cdef inline uint8_t escape_of(uint8_t byte) noexcept nogil:
-    """0: as it is; otherwise the letter after the backslash, "u" for \\u00XX (RFC 8259, section 7)."""
+    """0: written as it is; otherwise the letter after the backslash, "u" for \\u00XX (RFC 8259, section 7)."""
     if byte >= c' ':
         return byte if byte == c'"' or byte == c'\\' else 0
     if byte == c'\b':
@@ -161,7 +161,7 @@ cdef inline uint8_t hex_digit(uint8_t value) noexcept nogil:
 
 
 cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexcept:
-    """A JSON string, quotes included; ``text`` is UTF-8."""
+    """A JSON string, with quotes; ``text`` is UTF-8."""
     cdef size_t i = 0, start = 0
     cdef uint64_t found
     cdef uint8_t escape
@@ -178,7 +178,7 @@ cdef inline void put_json_text(Out* out, const uint8_t* text, size_t size) noexc
                 continue
             i += <size_t>ctz(found) >> 3
         elif size >= 8 and unplain(eight_at(text + size - 8)) == 0:
-            break                               # with some that have been looked at: all the rest is plain
+            break                               # overlaps bytes already checked: the whole rest is plain
         escape = escape_of(text[i])
         if escape:
             put(out, text + start, i - start)
@@ -205,7 +205,7 @@ cdef inline uint8_t base64_digit(uint32_t value) noexcept nogil:
 
 
 cdef inline uint32_t base64_value(uint8_t digit) noexcept nogil:
-    """Of a digit of base64; above 63: it is none."""
+    """The value of a base64 digit; above 63: not a digit."""
     if c'A' <= digit <= c'Z':
         return digit - c'A'
     if c'a' <= digit <= c'z':
@@ -216,7 +216,7 @@ cdef inline uint32_t base64_value(uint8_t digit) noexcept nogil:
 
 
 cdef inline void put_base64(Out* out, const uint8_t* data, size_t size) noexcept:
-    """Quoted."""
+    """Write as base64, in quotes."""
     cdef size_t i = 0, at
     cdef uint32_t group
     cdef uint8_t* to

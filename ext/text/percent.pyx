@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What is percent-encoded (RFC 3986, 2.1), as the bytes that are meant: paths, queries and forms."""
+"""Decode percent-encoding (RFC 3986, 2.1) to bytes: paths, queries and forms."""
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
@@ -13,7 +13,7 @@ cdef inline int _hex(uint8_t digit) noexcept nogil:
 
 
 def unquote(bytes text not None, *, bint plus=False):
-    """An escape that is none stays as it is; ``plus``: it stands for a blank, as in queries and forms."""
+    """Decode. An invalid escape stays as it is. With ``plus``, a plus is a blank, as in queries and forms."""
     cdef size_t size = <size_t>len(text), at = 0, to = 0
     cdef const uint8_t* source = <const uint8_t*><const char*>text
     cdef bytes plain = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Serials, series and connection ids: how they count, and their texts, which sort as they count.
+"""Serials, series and connection ids: their arithmetic, and their texts, which sort in the same order.
 
     serial            [ 48 bits: milliseconds since 1970 ][ 16 bits: counter ]     unsigned, 64 bits
     serial text       001700000000123-00042@k3J9s0fA          30 characters; the wire's channelSerial
@@ -7,8 +7,8 @@
     message serial    001700000000123-00042@k3J9s0fA:007      and the message's index in its entry, 0 to 999
     connection id     hZ2kQ9w1Ab                              60 bits in 10 characters of base64url, the highest first
 
-Every value has exactly one text and every text that is accepted has one value: whatever is longer, shorter, out of
-range or from another alphabet is refused with the reason."""
+Every value has exactly one text, and every accepted text has one value. A text of another length, range or alphabet is
+refused with the reason."""
 cimport cython
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
@@ -22,17 +22,17 @@ cdef enum:
     LARGEST_INDEX = 999             # an entry has at most 1,000 messages
     NO_DIGIT = 0xFF
 
-cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1          # some time in the year 10889
-cdef uint64_t SERIES_COUNT = 218340105584896                 # 62**8; written out, for C's power is a double
+cdef uint64_t LARGEST_MS = (<uint64_t>1 << 48) - 1          # in the year 10889
+cdef uint64_t SERIES_COUNT = 218340105584896                 # 62**8; as a literal, because C's power is a double
 cdef uint64_t LARGEST_ORIGIN = (<uint64_t>1 << 60) - 1
 
-# "00", "01", ... "99": two digits for one division, and that one is a multiplication in the compiled code.
+# "00", "01", ... "99": two digits per division, which compiles to a multiplication.
 cdef const char* PAIRS = (
     b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
     b"5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899")
 
 cdef const char* BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-cdef uint8_t VALUES[256]            # the inverse of BASE64URL; those below 62 are also the alphabet of a series
+cdef uint8_t VALUES[256]            # the inverse of BASE64URL; values below 62 are also the alphabet of a series
 
 cdef void _fill_values() noexcept:
     cdef int i
@@ -49,27 +49,27 @@ cdef class SerialClock:
     """Gives out serials that only grow, whatever the wall clock does.
 
     When the wall clock stands still or steps back, or more than 65,536 serials fall into one millisecond, the next
-    serial is the last one plus 1: the counter carries into the milliseconds, and serials run ahead of the wall clock
-    until it has caught up. When the wall clock jumps ahead, so do the serials, and they stay there.
+    serial is the last one plus 1. The counter then carries into the milliseconds, and serials are ahead of the wall
+    clock until it has caught up. When the wall clock jumps ahead, so do the serials, and they stay there.
     """
     def __cinit__(self, last=0):
         self._last = _unsigned(last, "last", UINT64_MAX)
 
     @property
     def last(self):
-        """The newest serial that was given out or restored; 0: none was."""
+        """The newest serial that was given out or restored; 0: none."""
         return self._last
 
     def next(self, now_ms):
         """The serial of an entry that is accepted at ``now_ms`` (milliseconds since 1970), greater than all before it.
 
-        Raises: ValueError, now_ms is negative or has more than 48 bits; OverflowError, the last of the 64-bit numbers
-        is given out. In both cases ``last`` is what it was.
+        Raises: ValueError, now_ms is negative or has more than 48 bits; OverflowError, the largest 64-bit number has
+        been given out. In both cases ``last`` does not change.
         """
         return self.take(_unsigned(now_ms, "now_ms", LARGEST_MS))
 
     cdef uint64_t take(self, uint64_t now_ms) except 0:
-        """As ``next``, for one who knows that ``now_ms`` has at most 48 bits."""
+        """Like ``next``, for callers that ensure that ``now_ms`` has at most 48 bits."""
         cdef uint64_t serial = serial_of(now_ms, 0)
         if serial <= self._last:
             if self._last == UINT64_MAX:
@@ -79,7 +79,7 @@ cdef class SerialClock:
         return serial
 
     def restore(self, serial):
-        """Never give out ``serial`` or anything below it: it is in a journal already."""
+        """Never give out ``serial`` or a smaller one: it is in a journal already."""
         cdef uint64_t known = _unsigned(serial, "serial", UINT64_MAX)
         if known > self._last:
             self._last = known
@@ -90,17 +90,17 @@ cdef class SerialClock:
 
 
 def serial_ms(serial):
-    """The milliseconds that a serial carries."""
+    """The milliseconds in a serial."""
     return serial >> COUNTER_BITS
 
 
 def first_serial(ms):
-    """The first serial of a millisecond. Of any: what is beyond all times has more than 64 bits."""
+    """The first serial of a millisecond. For any value of ms: beyond the range of times it has more than 64 bits."""
     return ms << COUNTER_BITS
 
 
 def last_serial_before(ms):
-    """The last serial before those of a millisecond; 0: there is none."""
+    """The last serial before those of a millisecond; 0: none."""
     return (ms << COUNTER_BITS) - 1 if ms > 0 else 0
 
 
@@ -108,7 +108,7 @@ cdef inline void _write_pair(char* out, uint32_t value) noexcept nogil:
     memcpy(out, PAIRS + 2 * value, 2)                   # value < 100: every caller passes a remainder
 
 
-@cython.cdivision(True)         # every operand is unsigned and every divisor a constant: nothing to adjust or to check
+@cython.cdivision(True)         # every operand is unsigned and every divisor a constant: no checks are needed
 cdef int write_serial(char* out, uint64_t serial) noexcept nogil:
     """Write ``<15 digits>-<5 digits>``, without a terminating zero; returns the number of characters, always 21."""
     cdef uint64_t ms = ms_of(serial)                                 # at most 15 digits: 2**48 < 10**15
@@ -131,7 +131,7 @@ cdef int write_serial(char* out, uint64_t serial) noexcept nogil:
 
 
 cdef inline bint _read_digits(const char* text, int count, uint64_t* value) noexcept nogil:
-    """The value of ``count`` (at most 15) digits; False when there is anything else among them."""
+    """The value of ``count`` (at most 15) digits; False if another character is among them."""
     cdef int i
     cdef uint32_t digit
     value[0] = 0
@@ -144,7 +144,7 @@ cdef inline bint _read_digits(const char* text, int count, uint64_t* value) noex
 
 
 cdef inline bint _is_series(const char* text) noexcept nogil:
-    """Whether the next 8 characters are letters and digits."""
+    """Are the next 8 characters letters and digits?"""
     cdef int i
     for i in range(SERIES_LENGTH):
         if VALUES[<uint8_t>text[i]] >= 62:
@@ -167,7 +167,7 @@ cdef uint64_t _unsigned(object value, str name, uint64_t limit) except? 1:
 
 
 cdef const char* _ascii(str text, Py_ssize_t length, str what) except NULL:
-    """The characters of ``text``, which must be ``length`` of ASCII. Nothing of a text of another length is read."""
+    """The characters of ``text``, which must be ``length`` of ASCII. A text of another length is not read."""
     if len(text) != length:
         raise ValueError(f"{what} has {length} characters, got {len(text)}")
     if not text.isascii():
@@ -186,7 +186,7 @@ cdef int _write_text(char* out, uint64_t serial, str series) except -1:
 
 
 cdef int _read_text(const char* characters, str text, uint64_t* serial) except -1:
-    """Check and read the 30 characters of a serial text. ``text`` is the whole, for the error."""
+    """Check and read the 30 characters of a serial text. ``text`` is the whole text, for the error."""
     cdef uint64_t ms = 0, counter = 0
     if not _read_digits(characters, 15, &ms):
         raise ValueError(f"{text!r}: the first 15 characters of a serial are digits")
@@ -215,7 +215,7 @@ def serial_text(serial, str series not None):
 
 
 def message_serial_text(serial, str series not None, index):
-    """The 34 characters of a message's serial; ``index`` is its place in its entry. ValueError as in serial_text."""
+    """The 34 characters of a message's serial; ``index`` is its index in its entry. ValueError as in serial_text."""
     cdef uint64_t number = _unsigned(serial, "serial", UINT64_MAX)
     cdef uint32_t place = <uint32_t>_unsigned(index, "index", LARGEST_INDEX)
     text = PyUnicode_New(MESSAGE_TEXT_LENGTH, 127)
@@ -226,14 +226,15 @@ def message_serial_text(serial, str series not None, index):
 
 
 def parse_serial(str text not None):
-    """(serial, series) of exactly what serial_text writes. ValueError says what is wrong with anything else."""
+    """(serial, series) of a text written by serial_text. ValueError says what is wrong with any other text."""
     cdef uint64_t serial = 0
     _read_text(_ascii(text, SERIAL_TEXT_LENGTH, "a serial"), text, &serial)
     return serial, text[SERIAL_LENGTH + 1:]
 
 
 def parse_message_serial(str text not None):
-    """(serial, series, index) of exactly what message_serial_text writes. ValueError says what is wrong otherwise."""
+    """(serial, series, index) of a text written by message_serial_text. ValueError says what is wrong with any other
+    text."""
     cdef uint64_t serial = 0, index = 0
     cdef const char* characters = _ascii(text, MESSAGE_TEXT_LENGTH, "a message serial")
     _read_text(characters, text, &serial)
@@ -245,10 +246,10 @@ def parse_message_serial(str text not None):
 
 
 def new_series(bytes random not None):
-    """A series from at least 8 random bytes: all of them as one number, its remainder modulo 62**8 in base 62.
+    """A series from at least 8 random bytes: all of them as one number, modulo 62**8, in base 62.
 
-    62**8 is below 2**48: with 64 random bits no series is likelier than another by more than one part in 2**16, which
-    is enough for a name that has to be fresh, not secret. ValueError: fewer than 8 bytes.
+    62**8 is below 2**48: with 64 random bits the probabilities of series differ by less than one part in 2**16. That is
+    enough for a name that has to be fresh, not secret. ValueError: fewer than 8 bytes.
     """
     if len(random) < 8:
         raise ValueError(f"a series takes at least 8 random bytes, got {len(random)}")
@@ -262,9 +263,9 @@ def new_series(bytes random not None):
 
 
 def connection_origin(str connection_id not None):
-    """The 60 bits of a connection id, as a number above 0. ValueError: another length, alphabet, or all bits 0.
+    """The 60 bits of a connection id, as a number above 0. ValueError: another length or alphabet, or all bits are 0.
 
-    0 means "no connection" wherever an origin is compared, so the one id that would be 0 is refused.
+    Where origins are compared, 0 means "no connection", so the id with that value is refused.
     """
     cdef const char* characters = _ascii(connection_id, ID_LENGTH, "a connection id")
     cdef uint64_t origin = 0

@@ -1,4 +1,4 @@
-"""Text where it lies, as bytes; and is it UTF-8? Asked of every text frame and of every string that goes into a record."""
+"""Text in place, as bytes; and whether it is UTF-8, for every text frame and every string in a record."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
@@ -6,7 +6,7 @@ from ext.text.words cimport ascii_block, eight_at, is_ascii
 
 
 cdef struct Text:
-    const uint8_t* data         # NULL: there is none; never so for the empty text
+    const uint8_t* data         # NULL: no text; never NULL for the empty text
     size_t size
 
 
@@ -22,7 +22,7 @@ cdef inline bint is_utf8(const uint8_t* data, size_t size) noexcept nogil:
                 i += 8
                 continue
         elif size >= 8 and is_ascii(eight_at(data + size - 8)):
-            return True                 # with some that have been looked at: all the rest
+            return True                 # overlaps bytes already checked: the whole rest
         a = data[i]
         if a < 0x80:
             i += 1

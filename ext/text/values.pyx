@@ -1,22 +1,22 @@
 # cython: language_level=3
-"""JSON text and msgpack to plain values, by the rules of this protocol and within bounds: the long way in.
+"""JSON text and msgpack to plain values, by the rules of this protocol and within bounds: the slow path for input.
 
-    decode(body)          -> value                      no more than so many items are made; who sent more is told
-    decode_message(frame) -> {member: value}, odd       the same, but a member that is too much is Unread: the others say
-                                                        for what message the refusal is
+    decode(body)          -> value                      at most so many items are made; more are an error
+    decode_message(frame) -> {member: value}, odd       the same, but a member that is too large is Unread: others show
+                                                        which message is refused
 
-Whatever only one of the formats can say comes as what the other says in its place, so that what is stored does not
-depend on the format:
+A value that only one format can represent is replaced with a value of both, so that stored data does not depend on the
+format:
 
     half a surrogate pair             U+FFFD            only JSON can escape one
-    ext; NaN and infinity; 1e999      None              JSON: the literals of encoders that go beyond its standard. In
-                                                        a frame's own members NaN stays what it is: not wanted there
-    a str that is no UTF-8            bytes             old packers write binary so
-    a key that is no str              its text          as encoders of JSON write it: 1 is "1"; binary stays bytes
-    what lies deeper than DEEPEST     Unread            whoever has a use for the value says what is wrong with it
+    ext; NaN and infinity; 1e999      None              JSON: literals of encoders that extend the standard. In a
+                                                        frame's own members NaN is kept: it is not wanted there
+    a str that is not UTF-8           bytes             old packers write binary data so
+    a key that is not a str           its text          like encoders of JSON: 1 is "1"; binary stays bytes
+    anything deeper than DEEPEST      Unread            the user of the value reports what is wrong with it
 
-Everything is looked at before the first value is made, where there could be more items than may be: that takes a pass
-over the bytes, without objects and without recursion."""
+Input that could have too many items is checked completely before the first value is made: in one pass over the bytes,
+without objects and without recursion."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.float cimport PyFloat_FromDouble
@@ -39,22 +39,22 @@ cdef extern from "Python.h":
     double PyOS_string_to_double(const char* text, char** end, void* overflow) except? -1.0
 
 cdef enum:
-    DEEPEST_VALUES = 300        # maps and arrays in one another; our recursion, too. Extras go to 64, orjson writes 254
-    LONGEST_NUMBER = 1024       # characters; a double has 17 digits that count, and up to 767 that could
-    SLOW_NUMBER = 4             # items that it counts as: so much longer does it take to make
-    MEMBERS = 1000              # of a protocol message; it has a dozen. Others behind them are not looked at
+    DEEPEST_VALUES = 300        # nested maps and arrays; also our recursion. Limit of extras: 64, of orjson: 254
+    LONGEST_NUMBER = 1024       # characters; a double has 17 significant digits, and up to 767 can matter
+    SLOW_NUMBER = 4             # it counts as this many items, because it takes so much longer
+    MEMBERS = 1000              # of a protocol message, which has about a dozen. Further ones are ignored
     ODD_DEPTH = 100             # no SDK nests so deep
 
 DEEPEST = DEEPEST_VALUES
 
 cdef double[23] TENS
 TENS[:] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
-           1e20, 1e21, 1e22]    # all that a double holds without an error
+           1e20, 1e21, 1e22]    # the powers that a double holds exactly
 
 
 @cython.final
 cdef class Unread:
-    """Stands for a value that was not made; ``why`` reads on from the name of its field."""
+    """Replaces a value that was not made; ``why`` continues a sentence that begins with the name of its field."""
     cdef readonly str why
 
     def __init__(self, str why not None):
@@ -75,10 +75,10 @@ cdef class _Reader:
     """Reads one input."""
     cdef In source
     cdef Out scratch            # one string that had escapes
-    cdef uint8_t* open          # what _skip_json is in: { or [ for each of the maps and arrays in one another
+    cdef uint8_t* open          # for _skip_json: { or [ for each of the open maps and arrays
     cdef bint msgpack
-    cdef bint odd               # there was something that only this format can say
-    cdef bint own               # what is read is a protocol message's own, not a part of its messages
+    cdef bint odd               # there was something that only this format can represent
+    cdef bint own               # the values being read are the protocol message's own, not part of its messages
 
     def __cinit__(self, bytes payload not None, bint msgpack):
         self.source.data = <const uint8_t*><const char*>payload
@@ -103,9 +103,9 @@ cdef class _Reader:
         return 0
 
     cdef int skip(self, uint64_t* items, uint64_t most) except -1:
-        """Pass over one value, without making anything of it; ``items`` grows by how many there are in it.
+        """Skip one value without making it; adds the number of its items to ``items``.
 
-        Once they are more than ``most``, the rest of the value is no longer looked at closely.
+        Once they are more than ``most``, the rest of the value is no longer checked.
         """
         if not (skip_item(&self.source, items) if self.msgpack else self._skip_json(items, most)):
             self.fail()
@@ -137,7 +137,7 @@ cdef class _Reader:
                 source.at += 1
                 self.open[depth] = byte
                 depth += 1
-                if not take(source, byte + 2):          # the closing one is two behind in ASCII
+                if not take(source, byte + 2):          # in ASCII the closing one is two after it
                     if byte == c'{' and not self._skip_key(items):
                         return False
                     continue
@@ -160,7 +160,7 @@ cdef class _Reader:
                 return False
 
     cdef bint _leap(self, size_t depth) noexcept:
-        """To the end of the ``depth`` maps and arrays that are open here, by their brackets alone."""
+        """Skip to the end of the ``depth`` maps and arrays that are open here, looking only for brackets."""
         cdef In* source = &self.source
         cdef size_t at = source.at
         cdef uint8_t byte
@@ -191,12 +191,12 @@ cdef class _Reader:
         return take_string(&self.source, &text, &self.scratch, True) and is_utf8(text.data, text.size)
 
     cdef bint _begins_number(self) noexcept:
-        """A digit; or a minus, unless it is infinity's."""
+        """Is it a digit, or a minus other than that of -Infinity?"""
         cdef const uint8_t* at = self.source.data + self.source.at
         return c'0' <= at[0] <= c'9' or (at[0] == c'-' and (self.source.size - self.source.at < 2 or at[1] != c'I'))
 
     cdef int _word(self) noexcept:
-        """Past a literal: 0 for null and for what is no number, 1 false, 2 true; -1: there is none."""
+        """Skip a literal: 0 for null, NaN and infinities, 1 false, 2 true; -1: none."""
         if self._is(b"null", 4):
             return 0
         if self._is(b"false", 5):
@@ -279,7 +279,7 @@ cdef class _Reader:
             return items
 
     cdef object _json_number(self):
-        """An integer of 64 bits, with a sign or without, or a double."""
+        """An integer of 64 bits, signed or unsigned, or a double."""
         cdef In* source = &self.source
         cdef size_t start = source.at
         cdef Number number
@@ -296,11 +296,11 @@ cdef class _Reader:
             if number.is_whole and number.digits <= <uint64_t>1 << 63:
                 return PyLong_FromLongLong(<int64_t>(0 - number.digits))
             if is_quick(&number):
-                # Both are doubles without an error, so their quotient has no more than one (Clinger, 1990).
+                # Both are exact doubles, so their quotient is correctly rounded (Clinger, 1990).
                 real = <double>number.digits
                 real = real / TENS[-number.exponent] if number.exponent < 0 else real * TENS[number.exponent]
                 return PyFloat_FromDouble(-real if number.negative else real)
-        # Bytes end with a zero, and what follows a number inside of them belongs to none.
+        # A bytes object ends with a zero; inside it, the character after a number cannot continue the number.
         real = PyOS_string_to_double(<const char*>source.data + start, &behind, NULL)
         return self._float(real)
 
@@ -324,7 +324,7 @@ cdef class _Reader:
         if kind == I_STR:
             return _text_or_bytes(&item)
         if kind == I_MAP or kind == I_ARRAY:
-            if item.size > self.source.size - self.source.at:       # every item takes a byte at least
+            if item.size > self.source.size - self.source.at:       # every item takes at least one byte
                 self.source.at = self.source.size
                 self.fail()
             if depth >= ODD_DEPTH:
@@ -372,7 +372,7 @@ cdef class _Reader:
         if kind == I_MAP or kind == I_ARRAY or kind == I_EXT:
             self._too_deep()
             return _NO_KEY
-        key = self._msgpack(0)              # NaN among them: one that is a key is text in any case
+        key = self._msgpack(0)              # NaN among them: as a key it is text in any case
         if isinstance(key, bytes):
             return key
         if key is None or isinstance(key, bool):
@@ -386,10 +386,10 @@ cdef class _Reader:
             items.append(self._msgpack(depth))
         return items
 
-    # a protocol message that has too many items
+    # a protocol message with too many items
 
     cdef dict outline(self, uint64_t most):
-        """Its members, as far as ``most`` items go: of each that has more than are left, that it is there."""
+        """Its members, up to ``most`` items: a member with more items than are left is only noted."""
         cdef In* source = &self.source
         cdef Item item
         cdef dict members = {}
@@ -435,7 +435,7 @@ cdef object _text_or_bytes(Item* item):
 
 
 cdef bint _has_more(_Reader reader, uint64_t most) except -1:
-    """Has the whole input more items? Afterwards it is read from its beginning again."""
+    """Does the whole input have more items? Afterwards it is read from its beginning again."""
     cdef uint64_t items = 0
     if reader.source.size <= most:          # then it can't
         return False
@@ -446,10 +446,10 @@ cdef bint _has_more(_Reader reader, uint64_t most) except -1:
 
 
 def decode(bytes payload not None, int format, *, uint64_t most):
-    """The value that these bytes are, in JSON (0) or msgpack (1).
+    """The value in these bytes, in JSON (0) or msgpack (1).
 
-    Raises: ValueError, saying what is wrong with them; OverflowError, if they have more than ``most`` values in them, keys
-        included.
+    Raises: ValueError, saying what is wrong with them; OverflowError, if they have more than ``most`` values, including
+        keys.
     """
     cdef _Reader reader = _Reader(payload, format == 1)
     if _has_more(reader, most):
@@ -460,10 +460,10 @@ def decode(bytes payload not None, int format, *, uint64_t most):
 
 
 def decode_message(bytes payload not None, int format, *, uint64_t most):
-    """The protocol message that these bytes are, and whether there is something odd in it, which no other format has.
+    """The protocol message in these bytes, and whether it has something odd, which no other format can represent.
 
-    Of more than ``most`` values, keys included, none is made that does not fit: its member is an Unread.
-    What is no map comes as it is. Raises: ValueError, as above.
+    With more than ``most`` values, including keys, a member that does not fit is not made: it is an Unread.
+    A value other than a map is returned as it is. Raises: ValueError, as above.
     """
     cdef _Reader reader = _Reader(payload, format == 1)
     reader.own = True
@@ -485,7 +485,7 @@ cdef bint _begins_map(_Reader reader) noexcept:
 
 
 def is_json(bytes text not None, *, uint64_t most):
-    """Is it one whole JSON value? Nothing is made of it. Raises: OverflowError, as ``decode``."""
+    """Is it one complete JSON value? Makes no objects. Raises: OverflowError, like ``decode``."""
     cdef _Reader reader = _Reader(text, False)
     cdef uint64_t items = 0
     try:

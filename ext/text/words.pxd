@@ -1,4 +1,4 @@
-"""Text looked through many bytes at a time: is there anything in it that has to be looked at by itself?"""
+"""Search text many bytes at a time: are there bytes that need individual attention?"""
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
@@ -10,15 +10,16 @@ cdef extern from * nogil:
 
 
 cdef inline uint64_t eight_at(const uint8_t* at) noexcept nogil:
-    """The first in the lowest bits; any alignment."""
+    """The first byte in the lowest bits; any alignment."""
     cdef uint64_t word
     memcpy(&word, at, 8)
     return le64toh(word)
 
 
 cdef inline uint64_t unplain(uint64_t word) noexcept nogil:
-    """0, if JSON text may hold all of these eight bytes as they are (no control, quote, backslash; ASCII or not). Else the
-    lowest bit that is set is the highest of the first byte that it may not: ``ctz`` of it, by 8, is that byte's place."""
+    """0, if JSON text may hold all of these eight bytes as they are (no control, quote, backslash; ASCII or not). Else
+    the lowest bit that is set is the highest bit of the first other byte: ``ctz`` divided by 8 is the index of that
+    byte."""
     cdef uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u
     cdef uint64_t quote = word ^ (ones * c'"'), slash = word ^ (ones * c'\\')
     return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * c' ') & ~word)) & high
@@ -29,7 +30,7 @@ cdef inline bint is_ascii(uint64_t word) noexcept nogil:
 
 
 cdef inline bint plain_block(const uint8_t* at) noexcept nogil:
-    """Of 32 bytes, what ``unplain`` is of eight: a loop of which compilers make a few vector instructions."""
+    """May JSON text hold these 32 bytes as they are? Compilers turn the loop into a few vector instructions."""
     cdef uint8_t found = 0
     cdef int i
     for i in range(32):
@@ -38,7 +39,7 @@ cdef inline bint plain_block(const uint8_t* at) noexcept nogil:
 
 
 cdef inline bint ascii_block(const uint8_t* at) noexcept nogil:
-    """Of 32 bytes, in the same manner."""
+    """Are these 32 bytes ASCII? In the same way."""
     cdef uint8_t seen = 0
     cdef int i
     for i in range(32):
