@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 
 cdef class Histogram:
     cdef uint64_t* _counts
-    cdef readonly uint64_t count        # of values recorded
+    cdef readonly uint64_t count        # number of recorded values
     cdef readonly uint64_t largest      # exact
     cdef double _sum
 

@@ -5,7 +5,7 @@
     step           1             2               4                 each range has 1,024 counts, the first one 2,048
     index      value         1024 * shift + (value >> shift), where shift = bits of the value - 11
 
-Larger values are counted with the largest ones that fit, and all of these are told as ``largest``, which is exact."""
+Larger values are counted in the last step, which is reported as ``largest``, the exact maximum."""
 cimport cython
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
@@ -27,7 +27,7 @@ cdef inline uint64_t _index(uint64_t value) noexcept nogil:
 
 
 cdef inline uint64_t _upper(uint64_t index) noexcept nogil:
-    """The largest value that is counted there."""
+    """The largest value that is counted at this index."""
     cdef uint64_t shift
     if index < 2 * HALF:
         return index
@@ -37,7 +37,7 @@ cdef inline uint64_t _upper(uint64_t index) noexcept nogil:
 
 @cython.final
 cdef class Histogram:
-    """Of whole numbers from 0 up: microseconds, say."""
+    """Of non-negative integers, for example microseconds."""
 
     def __cinit__(self):
         self._counts = <uint64_t*>calloc(COUNTS, sizeof(uint64_t))
@@ -62,14 +62,15 @@ cdef class Histogram:
         return self._sum / <double>self.count if self.count else 0.0
 
     cdef uint64_t _told(self, uint64_t index) noexcept nogil:
-        """What stands for the values that are counted there."""
+        """The value reported for all values counted at this index."""
         cdef uint64_t upper = _upper(index)
         return upper if index < COUNTS - 1 and upper < self.largest else self.largest
 
     def percentile(self, double percent):
-        """The smallest value (to three digits) that so many percent of all do not exceed; 0 if there is none.
+        """The smallest value (to three digits) that ``percent`` percent of all values do not exceed; 0 if there are
+        none.
 
-        Raises: ValueError, it is not from 0 to 100.
+        Raises: ValueError, ``percent`` is not from 0 to 100.
         """
         cdef uint64_t wanted, seen = 0, i
         if not 0 <= percent <= 100:
@@ -86,7 +87,7 @@ cdef class Histogram:
         return self.largest
 
     def merge(self, Histogram other not None):
-        """Count all that ``other`` has counted, too."""
+        """Add the counts of ``other``."""
         cdef uint64_t i
         for i in range(COUNTS):
             self._counts[i] += other._counts[i]
@@ -103,7 +104,7 @@ cdef class Histogram:
         self._sum = 0
 
     def steps(self):
-        """All values that occur (the largest of each step) with the count of those up to it: ``[(value, count), ...]``."""
+        """All values that occur (the largest of each step) with the cumulative count: ``[(value, count), ...]``."""
         cdef uint64_t seen = 0, i
         cdef list found = []
         for i in range(COUNTS):

@@ -31,11 +31,11 @@ cdef class Tally:
     cdef readonly Histogram latency, ack_latency
     cdef readonly uint64_t delivered, acknowledged, repeats, inversions, missing, unlocated, misplaced, stray_acks
     cdef readonly uint64_t refused_deliveries
-    cdef int64_t measure_from, measure_to   # when messages were due whose times are recorded; others are only counted
-    cdef readonly list examples             # the first oddities, as text
+    cdef int64_t measure_from, measure_to   # due times of the messages that are timed; others are only counted
+    cdef readonly list examples             # the first irregularities, as text
     cdef readonly dict publishers           # by number
-    cdef bytes mark                         # the beginning of all marks of this run
-    cdef Py_ssize_t ranges, max_ranges     # gaps that are kept, of all receivers, and may be
+    cdef bytes mark                         # prefix of all marks of this run
+    cdef Py_ssize_t ranges, max_ranges     # gaps that are kept, by all receivers; and their limit
 
 
 cdef class Publisher:

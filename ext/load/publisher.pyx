@@ -1,13 +1,13 @@
 # cython: language_level=3
-"""The sending side of the load tester: what is published carries a mark, and is numbered.
+"""The sending side of the load tester: published messages carry a mark, and are numbered.
 
-    mark       ~RRRRRRRR.PPPPPP.SSSSSSSSSS.TTTTTTTTTTTTTTTT~      run, publisher, sequence number, when it was due (ns);
+    mark       ~RRRRRRRR.PPPPPP.SSSSSSSSSS.TTTTTTTTTTTTTTTT~      run, publisher, sequence number, due time (ns);
                                                                   hexadecimal, so it survives JSON and msgpack
-    Template   makes the bytes of a publish            Publisher   what one has sent, what has been answered, and how
-    Tally      what all of them, and all receivers (ext/load/receiver.pyx), have seen
+    Template   makes the bytes of a publish            Publisher   what one publisher has sent, and the answers
+    Tally      totals of all publishers, and of all receivers (ext/load/receiver.pyx)
 
-A publisher makes WebSocket frames, many at a time, without a Python object for any of them. It can make those that have
-no answer again, byte by byte but for the mask: after a connection was cut and resumed."""
+A publisher makes WebSocket frames, many at a time, without a Python object for each. After a connection was cut and
+resumed, it can make the unanswered frames again, identical but for the mask."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
@@ -24,7 +24,7 @@ from ext.wire.mask cimport apply_mask
 from ext.load.ranges cimport Ranges
 
 MARK_BYTES = 45
-MAX_RANGES = 4_000_000     # gaps that are kept apart, of all receivers: 64 MiB; more are only counted
+MAX_RANGES = 4_000_000     # gaps kept separately, by all receivers: 64 MiB; further ones are only counted
 MAX_EXAMPLES = 10
 
 def now_ns():
@@ -51,7 +51,7 @@ cdef int _digits(uint64_t value) noexcept nogil:
 cdef class Template:
     """A publish of ``count`` messages with a mark each: ``before``, its number in this connection, ``after``.
 
-    ``after`` has ``b"~" * 45`` wherever a mark belongs. The number is decimal (JSON) or a msgpack integer.
+    ``after`` has ``b"~" * 45`` in place of each mark. The number is decimal (JSON) or a msgpack integer.
     """
 
     def __init__(self, bytes before not None, bytes after not None, bint binary, bytes run not None, uint64_t publisher):
@@ -86,7 +86,7 @@ cdef class Template:
         free(self._places)
 
     def make(self, uint64_t number, uint64_t sequence, int64_t due_ns):
-        """The payload: publish ``number``, its first message with this sequence number."""
+        """The payload of publish ``number``, whose first message has this sequence number."""
         cdef bytes made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.size(number))
         self.write(<uint8_t*>PyBytes_AS_STRING(made), number, sequence, due_ns)
         return made
@@ -95,7 +95,7 @@ cdef class Template:
         return <size_t>len(self._before) + <size_t>len(self._after) + <size_t>(9 if self._binary else _digits(number))
 
     cdef void write(self, uint8_t* to, uint64_t number, uint64_t sequence, int64_t due_ns) noexcept:
-        """As many bytes as ``size`` says."""
+        """Write ``size`` bytes."""
         cdef int i, digits
         cdef size_t place
         cdef uint64_t n
@@ -125,9 +125,9 @@ cdef class Template:
 
 @cython.final
 cdef class Tally:
-    """What all connections of one run have seen. ``latency`` and ``ack_latency`` are in microseconds.
+    """Totals of all connections of one run. ``latency`` and ``ack_latency`` are in microseconds.
 
-    ``max_ranges``: so many gaps are remembered; what is passed over beyond that is only counted (``unlocated``)."""
+    ``max_ranges``: the number of gaps that are remembered; further ones are only counted (``unlocated``)."""
 
     def __init__(self, bytes run not None, *, Py_ssize_t max_ranges=MAX_RANGES):
         if len(run) != RUN_BYTES:
@@ -140,15 +140,15 @@ cdef class Tally:
         self.max_ranges = max_ranges
 
     def measure(self, int64_t from_ns, int64_t to_ns):
-        """Record the times of messages that are due from then to before then, whenever they arrive or are answered."""
+        """Record times of messages due from ``from_ns`` to before ``to_ns``, whenever they arrive or are answered."""
         self.measure_from = from_ns
         self.measure_to = to_ns
 
 
 @cython.final
 cdef class Publisher:
-    """One connection's publishes: numbered from 0, made from ``template``. ``touched`` gathers those that have been
-    answered since it was emptied; ``refused_messages`` are numbers of messages, ``refused`` counts publishes."""
+    """One connection's publishes: numbered from 0, made from ``template``. ``touched`` collects publishers with new
+    answers, until it is emptied. ``refused_messages`` are numbers of messages, ``refused`` counts publishes."""
 
     def __init__(self, Tally tally not None, uint64_t number, Template template not None, object owner,
                  list touched not None):
@@ -174,7 +174,7 @@ cdef class Publisher:
         return self._frames(first)
 
     def unanswered_frames(self):
-        """Everything that has been sent and has no answer, again."""
+        """All unanswered publishes again."""
         return self._frames(self.answered)
 
     cdef bytes _frames(self, uint64_t first):
@@ -217,12 +217,12 @@ cdef class Publisher:
         return 0
 
     def refuse(self, uint64_t first, uint64_t count):
-        """The server has said no to these publishes."""
+        """The server has refused these publishes."""
         if count and self.answer(first, count, True):
             self.refused_messages.append(first * self.per_publish, (first + count) * self.per_publish)
 
     def acknowledge(self, uint64_t first, uint64_t count):
-        """An ACK that was read by Python."""
+        """An ACK that Python has read."""
         self.answer(first, count, False)
 
     cdef bint answer(self, uint64_t first, uint64_t count, bint refused) except *:
@@ -250,5 +250,5 @@ cdef class Publisher:
         return True
 
     def taken(self):
-        """It is no longer in ``touched``."""
+        """It has been removed from ``touched``."""
         self._waiting = False

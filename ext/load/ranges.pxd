@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 
 cdef struct Range:
     uint64_t begin
-    uint64_t end                # not included
+    uint64_t end                # exclusive
 
 
 cdef class Ranges:

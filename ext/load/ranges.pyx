@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""Sets of whole numbers that lie together: what was passed over, what was refused.
+"""Sets of integers in contiguous ranges: gaps, refusals.
 
-    [3, 7) [9, 10) [20, 500)       in order, apart from each other, never empty: 16 bytes each, however long
+    [3, 7) [9, 10) [20, 500)       ordered, disjoint, not adjacent, never empty: 16 bytes each, whatever their length
 
-Numbers are added at the end and taken out anywhere; a place is found by bisection."""
+Numbers are added at the end and removed anywhere; ranges are found by bisection."""
 cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -28,17 +28,17 @@ cdef class Ranges:
         return iter([(self._ranges[i].begin, self._ranges[i].end) for i in range(self._count)])
 
     def add(self, uint64_t begin, uint64_t end):
-        """The numbers from ``begin`` to before ``end``. Raises: ValueError, they do not lie behind all others."""
+        """Add the numbers from ``begin`` to before ``end``. Raises: ValueError, they are not after all others."""
         if begin >= end or (self._count and begin < self._ranges[self._count - 1].end):
             raise ValueError(f"[{begin}, {end}) is empty, or not behind what is held")
         self.append(begin, end)
 
     def remove(self, uint64_t number):
-        """True, if it was there."""
+        """Remove a number. True, if it was there."""
         return self.discard(number)
 
     def subtract(self, Ranges other not None):
-        """Take out all that ``other`` has. Returns: how many numbers that were."""
+        """Remove all numbers of ``other``. Returns: how many were removed."""
         cdef Ranges rest = Ranges.__new__(Ranges)
         cdef uint64_t begin, end
         cdef uint64_t before = self.total
@@ -54,14 +54,14 @@ cdef class Ranges:
                     rest.append(begin, other._ranges[j].begin)
                 begin = other._ranges[j].end
                 if begin < end:
-                    j += 1              # else it may reach into the next one of ours, too
+                    j += 1              # else it may extend into our next range
             if begin < end:
                 rest.append(begin, end)
         self._ranges, rest._ranges = rest._ranges, self._ranges
         self._count, self._room, self.total = rest._count, rest._room, rest.total
         return before - self.total
 
-    # what follows is for compiled rooms: numbers are in order already
+    # for compiled modules: numbers are in order already
 
     cdef int append(self, uint64_t begin, uint64_t end) except -1:
         if self._count and self._ranges[self._count - 1].end == begin:
@@ -103,7 +103,7 @@ cdef class Ranges:
         return at > 0 and number < self._ranges[at - 1].end
 
     cdef size_t _after(self, uint64_t number) noexcept nogil:
-        """Where the first range is that begins behind it."""
+        """Index of the first range that begins after the number."""
         cdef size_t low = 0, high = self._count, middle
         while low < high:
             middle = low + (high - low) // 2

@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""The receiving side of the load tester: what arrives is looked through for marks, and compared with what is due.
+"""The receiving side of the load tester: finds marks in arriving messages, and compares them with the expected ones.
 
     bytes of a message -> marks -> for each publisher of the channel: the expected number?
                                    ahead of it: a gap      in a gap: late, and the gap is filled      else: a repeat
 
-A receiver is the plane's sink: a delivery or an ACK in the usual form costs it no Python object. It keeps its gaps as
-ranges of numbers; those that the server has refused are no gaps, and are let go as soon as that is known."""
+A receiver is the plane's sink: a delivery or an ACK in the usual form takes no Python object. It keeps gaps as ranges
+of numbers. Numbers that the server has refused are not gaps, and are removed as soon as the refusal is known."""
 cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -44,7 +44,7 @@ cdef bint _take_hex(const uint8_t* at, int digits, uint64_t* value) noexcept nog
 
 
 cdef inline const uint8_t* _find_mark(const uint8_t* data, size_t size, const uint8_t* beginning) noexcept nogil:
-    """The first mark of this run, or what has been left of it; NULL: none. (memmem takes five times as long.)"""
+    """The first mark of this run, or the remains of one; NULL: none. (memmem takes five times as long.)"""
     cdef const uint8_t* end = data + size
     cdef const uint8_t* at = <const uint8_t*>memchr(data, c'~', size)
     while at is not NULL:
@@ -58,13 +58,13 @@ cdef inline const uint8_t* _find_mark(const uint8_t* data, size_t size, const ui
 
 @cython.final
 cdef class Receiver(Sink):
-    """One connection's messages. It stays the same when the connection is cut and resumed.
+    """The messages of one connection. The receiver remains when the connection is cut and resumed.
 
     Args:
         number: of the subscriber, for the report.
         channel: number of its channel; of ``channels``, to which publisher n publishes if n % channels is that number.
-        publishers: how many there are in all; 0 for one that subscribes to nothing.
-        publisher: whose ACKs come here, or None.
+        publishers: their total number; 0 for a receiver that subscribes to nothing.
+        publisher: the publisher whose ACKs come here, or None.
         keep_serial: remember the last channelSerial, to resume from it.
     """
 
@@ -72,9 +72,9 @@ cdef class Receiver(Sink):
     cdef readonly Publisher publisher
     cdef Tally _tally
     cdef uint64_t* _expected            # by slot: publisher // channels
-    cdef uint64_t* _forgiven            # by slot: how many have been passed over because they were refused
+    cdef uint64_t* _forgiven            # by slot: numbers skipped because they were refused
     cdef uint64_t _slots
-    cdef dict _gaps                     # slot: Ranges of numbers that have been passed over
+    cdef dict _gaps                     # slot: Ranges of numbers that were skipped
     cdef bint _keep_serial
     cdef uint8_t _serial[LONGEST_SERIAL]
     cdef size_t _serial_size
@@ -102,11 +102,11 @@ cdef class Receiver(Sink):
 
     @property
     def channel_serial(self):
-        """Of the newest message, or what ``start_from`` said; None: neither."""
+        """That of the newest message, or the one given to ``start_from``; None: neither."""
         return (<const char*>self._serial)[:self._serial_size].decode() if self._serial_size else None
 
     def start_from(self, str serial not None):
-        """Where the attachment begins, as ATTACHED told."""
+        """The beginning of the attachment, from ATTACHED."""
         cdef bytes text = serial.encode()
         if len(text) <= LONGEST_SERIAL:
             memcpy(self._serial, <const char*>text, <size_t>len(text))
@@ -117,16 +117,16 @@ cdef class Receiver(Sink):
         return self._expected[publisher // self.channels]
 
     def missing(self, uint64_t publisher):
-        """What has been passed over, has not come, and is not known to be refused: ``[(from, to), ...]``."""
+        """Numbers that were skipped, have not come, and are not known to be refused: ``[(from, to), ...]``."""
         gaps = self._gaps.get(publisher // self.channels)
         return list(gaps) if gaps is not None else []
 
     def forgiven(self, uint64_t publisher):
-        """How many were passed over because they had been refused."""
+        """How many were skipped because they had been refused."""
         return self._forgiven[publisher // self.channels]
 
     def forgive(self):
-        """Let go of gaps that are refusals. Call it from time to time, and at the end."""
+        """Remove gaps that are refusals. Call it from time to time, and at the end."""
         cdef uint64_t slot, count
         cdef Ranges gaps
         cdef Publisher publisher
@@ -140,7 +140,7 @@ cdef class Receiver(Sink):
                 self._tally.missing -= count
 
     def offer(self, bytes payload not None, bint binary):
-        """A message that came as an event, because it came right behind one: True, if it was a delivery or an ACK."""
+        """A message that came as an event, because it directly followed one. True, if it was a delivery or an ACK."""
         return self.take(<const uint8_t*><const char*>payload, <size_t>len(payload), binary)
 
     cdef bint take(self, const uint8_t* data, size_t size, bint binary) except -1:
@@ -224,7 +224,7 @@ cdef class Receiver(Sink):
         return 0
 
     cdef void _note_serial(self, const uint8_t* data, size_t size) noexcept nogil:
-        """The value that follows the key channelSerial, a short string in JSON or msgpack."""
+        """Store the value after the key channelSerial, a short string in JSON or msgpack."""
         cdef const uint8_t* at = <const uint8_t*>memmem(data, size, b"channelSerial", 13)
         cdef size_t length = 0
         cdef In source
@@ -247,7 +247,7 @@ cdef class Receiver(Sink):
             self._serial_size = length
 
     cdef bint _take_ack(self, const uint8_t* data, size_t size, bint binary) except -1:
-        """The form in which this server writes it; others are read by Python."""
+        """An ACK in the form that this server writes; Python reads others."""
         cdef uint64_t first = 0, count = 0
         cdef In source
         source.data = data
@@ -264,7 +264,7 @@ cdef class Receiver(Sink):
 
 
 cdef bint _skip(In* source, size_t at, const char* words, size_t size) noexcept nogil:
-    """Past these bytes, if they stand ``at`` that place."""
+    """Skip these bytes, if they are at index ``at``."""
     if source.size - at < size or memcmp(source.data + at, words, size) != 0:
         return False
     source.at = at + size
