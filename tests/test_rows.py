@@ -20,6 +20,7 @@ from ext.log.kept import Kept
 from ext.log.sequence import Sequence
 from ext.text.serial import SerialClock
 from tests.models import block as twin
+from tests.staged import stage_at
 
 SERIES = "Aa345678"
 WIDTH = 50  # of a bucket, in serials
@@ -75,7 +76,7 @@ def kept(entries):
     log.synced, log.retention, log.last_stored = False, "w", entries[0][1]
     sequence = Sequence(SerialClock(), Common(1 << 20))
     for serial, _, record in entries:
-        sequence.push(log, serial, record, 0, 0, 1, None)
+        stage_at(sequence, log, serial, record, None)
     _, [block], synced = sequence.take_pending(Block)
     assert not synced
     assert type(block) is Block

@@ -16,6 +16,7 @@ from ext.log.stream import Stream
 from ext.log.view import View
 from ext.text.serial import SerialClock
 from ext.wire.encoder import JSON, MSGPACK, EntryEncoder, encode_record
+from tests.staged import stage_at
 
 SERIES, OTHER = "AAAAAAAA", "BBBBBBBB"
 STEP = st.one_of(st.just(1), st.integers(1, 1 << 20))
@@ -81,7 +82,8 @@ def test_a_mirror_has_the_frames_and_the_head_of_its_home(steps):
     for batch in steps:
         for step, origin, ephemeral in batch:
             serial += step
-            sequence.push(home, serial, record(serial, 1), origin, EPHEMERAL if ephemeral else 0, 1, Told())
+            flags = EPHEMERAL if ephemeral else 0
+            stage_at(sequence, home, serial, record(serial, 1), Told(), origin=origin, flags=flags)
         groups, _, _ = sequence.take_pending(Block)
         assert sequence.reveal(groups) == streams[0]
         assert home.first_under_way, "until it is settled"
