@@ -5,7 +5,7 @@
     a member of extras                       NACK, or 400             40032
     a path                                   404                      40400
 
-When you implement one of these, remove it here. The README has the table for users; docs/decisions/0022 gives the
+When you implement one of these, take it out here. The README has the table for users; docs/decisions/0022 gives the
 reasons."""
 
 from __future__ import annotations
