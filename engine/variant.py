@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ext.wire.encoder import EntryEncoder
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """The key of a stream. Further options that change a reader's frames, such as a filter or deltas, would become
-    fields."""
+    fields. A tuple, because every attach makes some and looks them up."""
 
     format: int  # JSON or MSGPACK
     name: str  # the channel's, as the client wrote it, including its params

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ext.log.dedup import DedupWindow, connection_named, siphash128
+from ext.log.dedup import DedupWindow, siphash128
 from tests.models.dedup import PlainWindow
 
 KEY = bytes(range(16))
@@ -473,31 +473,3 @@ def test_a_publish_of_which_a_part_was_used_alone_is_not_new() -> None:
         window.add_all("hZ2kQ9w1Ab:8", 3, at(NOW, 4), NOW)
     assert window.find("hZ2kQ9w1Ab:8:0") is None
     assert len(window) == 4
-
-
-# ---- whose ids they are
-
-
-@pytest.mark.parametrize(
-    ("message_id", "whose"),
-    [
-        ("hZ2kQ9w1Ab:7:0", "hZ2kQ9w1Ab"),
-        ("hZ2kQ-_1Ab:0:999", "hZ2kQ-_1Ab"),
-        ("hZ2kQ9w1Ab:007:00", "hZ2kQ9w1Ab"),
-        (f"hZ2kQ9w1Ab:{10**30}:{10**9}", "hZ2kQ9w1Ab"),
-        ("hZ2kQ9w1Ab:7", None),
-        ("hZ2kQ9w1Ab:7:", None),
-        ("hZ2kQ9w1Ab::0", None),
-        ("hZ2kQ9w1Ab:7:0:0", None),
-        ("hZ2kQ9w1Ab:7:x", None),
-        ("hZ2kQ9w1Ab:-7:0", None),
-        ("hZ2kQ9w1A:7:0", None),
-        ("hZ2kQ9w1Abc:7:0", None),
-        ("hZ2kQ9w1A+:7:0", None),
-        ("hZ2kQ9w1Aé:7:0", None),
-        ("mine", None),
-        ("", None),
-    ],
-)
-def test_id_in_counted_form_names_its_connection(message_id: str, whose: str | None) -> None:
-    assert connection_named(message_id) == whose

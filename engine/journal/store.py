@@ -57,10 +57,6 @@ LOG_FILES = 4  # of earlier lives
 class StoreError(Exception):
     """RocksDB returned an error; the text is its status."""
 
-    @property
-    def is_corruption(self) -> bool:
-        return str(self).startswith("Corruption")
-
 
 class RowIterator(Protocol):
     """An iterator over one family, a snapshot of the moment it was made. ``status`` raises if it ended early."""

@@ -43,10 +43,6 @@ cdef class Common:
         """Is so much pending that publishes are refused? Slowing down the publishers was not enough."""
         return self.pending_bytes > self.max_pending
 
-    def admits(self, Meter meter, uint32_t count):
-        """May ``count`` more message ids be remembered? Not if the process, or the app, has reached its bound."""
-        return self.may_remember(meter, count)
-
     def recall(self, Meter meter, uint64_t count):
         """``count`` ids are remembered again: they were read back."""
         self.remember(meter, count)
@@ -64,6 +60,7 @@ cdef class Common:
         return 0
 
     cdef bint may_remember(self, Meter meter, uint32_t count) noexcept:
+        """May ``count`` more message ids be remembered? Not if the process, or the app, has reached its bound."""
         cdef uint64_t own
         if self.remembered + count > self.max_remembered:
             return False

@@ -25,8 +25,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from ext.log.id_runs cimport (Run, Use, add_counted, bytes_of_runs, find_counted, free_runs, is_counted, names_connection,
-                       remove_counted, run_of)
+from ext.log.id_runs cimport (Run, Use, add_counted, bytes_of_runs, find_counted, free_runs, is_counted,
+                              remove_counted, run_of)
 from ext.log.robin_hood cimport Keyed, Slots, grown, has_room, home_of, put, search, take_out
 from ext.text.siphash cimport Hash, siphash
 from ext.text.words cimport le64toh
@@ -188,14 +188,6 @@ cdef bint _insert(Bucket* bucket, Slot item) noexcept nogil:
         return False
     _place(table, item)
     return True
-
-
-def connection_named(str message_id not None):
-    """The connection id of an id that looks like one that connections count, ``<connection id>:<number>:<number>``, in
-    any notation of the numbers; None for any other id."""
-    cdef Py_ssize_t size = 0
-    cdef const char* data = PyUnicode_AsUTF8AndSize(message_id, &size)
-    return message_id[:10] if names_connection(<const uint8_t*>data, <size_t>size) else None
 
 
 @cython.final

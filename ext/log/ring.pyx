@@ -54,7 +54,7 @@ cdef class Column(Holder):
     """Data for each entry, in the same slots. Only subclasses keep any."""
 
     cdef int make_slots(self, uint64_t capacity) except -1:
-        raise NotImplementedError
+        return 0
 
     cdef void use_made(self, uint64_t oldest, uint64_t newest, uint64_t mask) noexcept:
         pass

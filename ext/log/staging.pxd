@@ -16,7 +16,7 @@ cdef inline size_t decimal(uint8_t* to, uint64_t value) noexcept nogil:
     cdef uint8_t digits[20]
     cdef size_t size = 0, i
     while True:
-        digits[size] = <uint8_t>(48 + value % 10)
+        digits[size] = <uint8_t>(c'0' + value % 10)
         value //= 10
         size += 1
         if value == 0:

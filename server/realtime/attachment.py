@@ -28,6 +28,7 @@ from server.realtime.transport import StreamReader, Transport
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # members are singletons; Enum's own hashes the name, in Python
     STARTING = "its ATTACHED has not been said; nothing is read for it"
     LIVE = "a stream has all that comes next"
     BEHIND = "what comes next is read from ring or journal"
@@ -36,6 +37,7 @@ class State(Enum):
 
 
 class Event(Enum):
+    __hash__ = object.__hash__
     FOLLOWS = "a stream has all that comes next for it"
     LAGS = "no stream has what comes next for it"
     SILENCED = "it may not read"

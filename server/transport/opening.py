@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from engine.errors import BadRequest, LimitExceeded, PubSubError
@@ -47,8 +48,7 @@ class Greeting:
     echo: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Met:
+class Met(NamedTuple):
     """An accepted client, and the content of CONNECTED: the key, and the reason of a failed resume."""
 
     client: ClientProtocol
