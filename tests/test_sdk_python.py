@@ -17,7 +17,8 @@ class TestPython(SdkContract):
     # After a reconnection its list of unanswered publishes is out of order if more were queued meanwhile. It goes by
     # the count in an ACK, so serials come back from the wrong calls, or not at all.
     pairs_acks_after_a_cut = False
-    # For the same reason: what was in flight may be sent again only behind hundreds of newer ones (seen on the wire).
+    # For the same reason: what was in flight may be sent again only behind hundreds of newer ones (seen on the wire);
+    # and what is published just as it is connected again is sent at once, before the tasks that send the rest again.
     resends_in_order = False
     tells_why_a_channel_is_not_resumed = False  # the error of an ATTACHED is passed on only if it was attached before
     recovers_channels = False  # the library has no recovery keys; a connection is continued by a transport parameter

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.checker import Kind, PublisherLog, Sent, SubscriberLog, check
+from tests.checker import Kind, PublisherLog, Report, Sent, SubscriberLog, check
 from tests.harness import Server, history, publish, request, token, wait_until
 from tests.proxy import ChaosProxy
 from tests.returning import marks_of
@@ -397,7 +397,7 @@ class SdkContract:
         publishers = [self._answers(publisher.flooded(channel, "p"))]
         log = _whole(reader, channel, 400)
         report = check(publishers, [log], marks_of(history(server.address, channel)))
-        assert not report.faults, str(report)
+        self._check_resent(report)
         assert report.stored == report.delivered == 400
 
     def test_publish_with_lost_ack_gets_its_first_serial(self, driver, server, make_proxy, channel, packed):
@@ -463,8 +463,7 @@ class SdkContract:
         publishers = [self._answers(publisher.flooded(channel, "p"))]
         log = _whole(reader, channel, 600)
         report = check(publishers, [log], marks_of(history(server.address, channel)))
-        allowed = set() if self.resends_in_order else {Kind.PUBLISHER_ORDER}
-        assert not report.kinds() - allowed, str(report)
+        self._check_resent(report)
         assert report.stored == report.delivered == 600
 
     def _answers(self, log: PublisherLog) -> PublisherLog:
@@ -472,6 +471,11 @@ class SdkContract:
         if self.pairs_acks_after_a_cut:
             return log
         return PublisherLog(log.name, [Sent(sent.mark) for sent in log.sent])
+
+    def _check_resent(self, report: Report) -> None:
+        """Nothing is wrong; but a library that is known to send again out of order may have stored in that order."""
+        allowed = set() if self.resends_in_order else {Kind.PUBLISHER_ORDER}
+        assert not report.kinds() - allowed, str(report)
 
 
 def _whole(reader: Client, channel: str, count: int) -> SubscriberLog:
