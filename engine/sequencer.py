@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.channel import Channel
 from engine.errors import LimitExceeded, PublishRejected, PubSubError
@@ -41,8 +41,7 @@ class Completion(Protocol):
         """Not stored; or, with OutcomeUnknown, perhaps stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """The content of one append: the entries by channel, and as blocks for the journal (fewer: not all are kept)."""
 
     groups: list[tuple[Channel, list[Entry]]]

@@ -166,6 +166,7 @@ class RocksStore:
             names = Rdict.list_cf(str(path), self._options) if (path / "CURRENT").exists() else [META]
             self._db = Rdict(str(path), self._options, dict.fromkeys(names, self._options))
             self._families = {name: self._db.get_column_family(name) for name in names}
+        self._handles: dict[str, ColumnFamily] = {}  # of families written to; each keeps the database open
         try:
             self._filesync = FileSync(str(path))
         except OSError as error:
@@ -182,6 +183,7 @@ class RocksStore:
     def drop(self, family: str) -> None:
         """Readers that hold an iterator can read to its end: files and handle live as long as it does."""
         with _translated(self._path):
+            self._handles.pop(family, None)
             self._db.drop_column_family(family)
             del self._families[family]
 
@@ -201,23 +203,26 @@ class RocksStore:
         is as durable, and releases it (docs/decisions/0001).
         """
         batch = WriteBatch(raw_mode=True)
-        handles: dict[str, ColumnFamily] = {}
         last, handle = "", None
         try:
-            with _translated(self._path):
-                for family, key, value in rows:
-                    if family is not last:  # most rows go to the same family as the one before
-                        if family not in handles:
-                            handles[family] = self._db.get_column_family_handle(family)
-                        last, handle = family, handles[family]
-                    if value is None:
-                        batch.delete(key, handle)
-                    else:
-                        batch.put(key, value, handle)
-                self._db.write(batch)
+            for family, key, value in rows:
+                if family is not last:  # most rows go to the same family as the one before
+                    last, handle = family, self._handle(family)
+                if value is None:
+                    batch.delete(key, handle)
+                else:
+                    batch.put(key, value, handle)
+            self._db.write(batch)
+        except Exception as error:
+            raise _translation(error, self._path) from error
         finally:
-            handles.clear()  # each keeps the database open, and a failure's traceback keeps this frame
-            handle = None
+            handle = None  # it keeps the database open, and a failure's traceback keeps this frame
+
+    def _handle(self, family: str) -> ColumnFamily:
+        handle = self._handles.get(family)
+        if handle is None:
+            handle = self._handles[family] = self._db.get_column_family_handle(family)
+        return handle
 
     def delete_range(self, family: str, begin: bytes, end: bytes) -> None:
         with _translated(self._path):
@@ -295,6 +300,7 @@ class RocksStore:
         self._filesync.close()
         handles, problem = [*self._families.values(), self._db], ""
         self._families.clear()
+        self._handles.clear()
         del self._db
         while handles:
             try:
@@ -314,12 +320,16 @@ def _placed(text: str, path: Path) -> str:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except StoreError:
-        raise
-    except KeyError as error:
-        raise StoreError(f"no such family: {error}") from error
     except Exception as error:
-        raise StoreError(_placed(str(error), path)) from error
+        raise _translation(error, path) from error
+
+
+def _translation(error: Exception, path: Path) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, KeyError):
+        return StoreError(f"no such family: {error}")
+    return StoreError(_placed(str(error), path))
 
 
 def _options() -> Options:

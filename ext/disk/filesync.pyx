@@ -1,7 +1,7 @@
 # cython: language_level=3
 """Syncs the numbered logs of a directory, in a thread that never needs the interpreter.
 
-    begin  --condition-->  the thread: fdatasync of every log that may hold unsynced data
+    begin  --semaphore-->  the thread: fdatasync of every log that may hold unsynced data
     ended  <---- flag, eventfd ----+                              (then of the directory, if there is a new one)
 
     000007.log  000012.log  000015.log        12 was the newest at the last sync: 7 has not been written to since then,
@@ -37,6 +37,14 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
     int pthread_cond_broadcast(pthread_cond_t* condition)
     int pthread_cond_destroy(pthread_cond_t* condition)
+
+cdef extern from "<semaphore.h>" nogil:
+    ctypedef struct sem_t:
+        pass
+    int sem_init(sem_t* semaphore, int shared, unsigned int value)
+    int sem_post(sem_t* semaphore)
+    int sem_wait(sem_t* semaphore)
+    int sem_destroy(sem_t* semaphore)
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
@@ -85,8 +93,9 @@ cdef enum:
     EVENTS_BYTES = 4096         # for inotify events, per read
 
 cdef struct Work:
-    pthread_mutex_t mutex       # held only for the three flags, never during a sync
-    pthread_cond_t changed      # signalled when a flag changes
+    sem_t wanted                # posted for a sync, and for the end; with a condition, each would be two system calls more
+    pthread_mutex_t mutex       # held only for ``ended``, never during a sync
+    pthread_cond_t changed      # signalled when that is set
     DIR* directory
     uint64_t newest             # number of the newest log at the last sync
     int fd                      # that log, kept open so that no writeback error is lost; -1: none yet
@@ -94,7 +103,7 @@ cdef struct Work:
     int alone                   # the last sync succeeded, and found no log after the newest, which is open
     int wake_fd                 # an eventfd to write to at the end, or -1
     int error                   # errno of the last sync; 0: success
-    int wanted, ended, closing  # requested and not started; finished; no more requests
+    int begun, ended            # requested and not started; finished
 
 
 cdef bint _number_of(const char* name, uint64_t* number) noexcept nogil:
@@ -189,14 +198,11 @@ cdef void* _run(void* argument) noexcept nogil:
     cdef uint64_t one = 1
     cdef int wake_fd
     while True:
-        pthread_mutex_lock(&work.mutex)
-        while not work.wanted and not work.closing:
-            pthread_cond_wait(&work.changed, &work.mutex)
-        if not work.wanted:             # a sync requested before the close is still done
-            pthread_mutex_unlock(&work.mutex)
+        while sem_wait(&work.wanted) < 0:
+            pass                        # a signal
+        if not load_flag(&work.begun):  # a sync requested before the close is still done
             return NULL
-        work.wanted = 0
-        pthread_mutex_unlock(&work.mutex)
+        store_flag(&work.begun, 0)
         work.error = _sync(work)
         wake_fd = work.wake_fd
         pthread_mutex_lock(&work.mutex)
@@ -215,10 +221,7 @@ cdef void _await_end(Work* work) noexcept nogil:
 
 
 cdef void _stop(Work* work, pthread_t thread) noexcept nogil:
-    pthread_mutex_lock(&work.mutex)
-    work.closing = 1
-    pthread_cond_broadcast(&work.changed)
-    pthread_mutex_unlock(&work.mutex)
+    sem_post(&work.wanted)
     pthread_join(thread, NULL)
 
 
@@ -232,6 +235,7 @@ cdef class FileSync:
 
     def __cinit__(self, *args, **kwargs):
         self._work.fd = self._work.inotify = -1
+        sem_init(&self._work.wanted, 0, 0)
         pthread_mutex_init(&self._work.mutex, NULL)
         pthread_cond_init(&self._work.changed, NULL)
 
@@ -264,11 +268,9 @@ cdef class FileSync:
             raise ValueError("it is closed" if not self._running else "a sync is under way")
         self._begun = True
         self._work.wake_fd = wake_fd
-        pthread_mutex_lock(&self._work.mutex)
         store_flag(&self._work.ended, 0)
-        self._work.wanted = 1
-        pthread_mutex_unlock(&self._work.mutex)
-        pthread_cond_broadcast(&self._work.changed)     # not before: woken on our core, it would wait for the mutex
+        store_flag(&self._work.begun, 1)
+        sem_post(&self._work.wanted)
 
     @property
     def ended(self):
@@ -286,8 +288,9 @@ cdef class FileSync:
         """Take the outcome; waits if necessary. Raises: OSError, with the disk's error."""
         if not self._begun:
             raise ValueError("no sync was begun")
-        with nogil:
-            _await_end(&self._work)
+        if not load_flag(&self._work.ended):
+            with nogil:
+                _await_end(&self._work)
         self._begun = False
         if self._work.error:
             raise OSError(self._work.error, strerror(self._work.error).decode())
@@ -304,6 +307,7 @@ cdef class FileSync:
         if self._running:
             with nogil:
                 _stop(&self._work, self._thread)
+        sem_destroy(&self._work.wanted)
         pthread_cond_destroy(&self._work.changed)
         pthread_mutex_destroy(&self._work.mutex)
         if self._work.fd >= 0:

@@ -183,52 +183,63 @@ cdef class Plane(Sockets):
         """What has arrived, except what sinks have taken: a list of ``(owner, kind, data)``, in order for each socket.
 
         Waits up to ``wait_us`` microseconds for the first arrival, without the GIL. With ``gather`` it waits for a kick
-        as long as only sinks have work: for callers that cannot use the results before. It then reads arrivals from
-        time to time, many at once, instead of waking up for each. Without ``gather`` it also reads what arrives during
-        the reading: clients that were answered together come back one after the other, and join the same batch.
+        as long as only sinks have work: for callers that cannot use the results before. While there are arrivals, it
+        then reads them from time to time, many at once, instead of waking up for each. Without ``gather`` it also reads
+        what arrives during the reading: clients that were answered together come back one after the other, and join the
+        same batch.
         Process the events of the previous poll first: a sink may get messages that came after them.
         """
         cdef int64_t until = monotonic_ns() + 1000 * <int64_t>wait_us if wait_us > 0 else 0, left
-        cdef bint kicked = False
+        cdef bint ended = False
         cdef uint64_t before, first = self.messages_in
-        cdef int looks = 0
+        cdef int looks = 0, found
         self.now = now_ms
         self.polls += 1
         self.woken = 0
+        self.kicked = self.heard = False
         while True:
             before = self.messages_in
-            kicked |= self._turn()
+            found = self.woken
+            ended |= self._turn()
+            found = self.woken - found
             looks += 1
             if (self.messages_in != before and self.messages_in - first < READY_EVENTS and looks < LOOKS
                     and not gather and not self.events):
                 continue
-            if kicked or self.events or self.dirty or (self.woken and not gather) or wait_us <= 0:
+            if ended or self.events or self.dirty or (self.woken and not gather) or wait_us <= 0:
                 break
             left = until - monotonic_ns()
             if left <= 0:
                 break
-            if gather:
-                self._wait(self.kick_fd, left if left < GATHER_NS else GATHER_NS)
+            if gather and found:
+                self._wait(self.kick_fd, self.done_fd, left if left < GATHER_NS else GATHER_NS)
             else:
-                self._wait(self.fd, left)
+                self._wait(self.fd, -1, left)
         events, self.events = self.events, []
         return events
 
     cdef bint _turn(self):
-        """Look once at the ready sockets, and read them. True: there was a kick."""
+        """Look once at the ready sockets, and read them. True: there is something else to do, too."""
         cdef epoll_event ready[READY_EVENTS]
         cdef int i, n, k
-        cdef uint64_t kicks
-        cdef bint kicked = False
+        cdef uint64_t times
+        cdef bint ended = False
         cdef size_t room = CROWDED_BYTES if self.crowded else RECEIVE_BYTES
         cdef Socket s
         n = epoll_wait(self.fd, ready, READY_EVENTS, 0)
         for i in range(n):
-            if ready[i].data.ptr is NULL:
-                c_read(self.kick_fd, &kicks, sizeof(kicks))
-                kicked = True
+            if ready[i].data.ptr == &self.done_fd:
+                c_read(self.done_fd, &times, sizeof(times))
+            elif ready[i].data.ptr == &self.kick_fd:
+                c_read(self.kick_fd, &times, sizeof(times))
+                self.kicked = True
+            elif ready[i].data.ptr == &self.heard:
+                self.heard = True
+            else:
+                Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is done, whatever happens to it
                 continue
-            Py_INCREF(<object>ready[i].data.ptr)    # alive until the batch is done, whatever happens to it
+            ready[i].data.ptr = NULL
+            ended = True
         k = <int>(self._read_at % <uint32_t>n) if n > 0 else 0
         self._read_at = 0
         for i in range(n):
@@ -249,18 +260,19 @@ cdef class Plane(Sockets):
             k = k + 1 if k + 1 < n else 0
         if n > 0:
             self.woken += n
-        return kicked
+        return ended
 
-    cdef void _wait(self, int fd, int64_t wait_ns):
-        """Wait until ``fd`` is readable, or the time is over. (epoll's own timeouts are whole milliseconds.)"""
-        cdef pollfd us
+    cdef void _wait(self, int fd, int other, int64_t wait_ns):
+        """Wait until one of the two (-1: none) is readable, or the time is over. (epoll's own timeouts are whole
+        milliseconds.)"""
+        cdef pollfd us[2]
         cdef timespec timeout
-        us.fd = fd
-        us.events = POLLIN
+        us[0].fd, us[1].fd = fd, other
+        us[0].events = us[1].events = POLLIN
         timeout.tv_sec = wait_ns // 1_000_000_000
         timeout.tv_nsec = wait_ns % 1_000_000_000
         with nogil:
-            ppoll(&us, 1, &timeout, NULL)
+            ppoll(us, 2, &timeout, NULL)
 
     def answer(self, list touched not None):
         """Send what these queues have to say, and empty the list. Returns the queues that their owners have to serve:

@@ -12,6 +12,7 @@ class Posts:
     served: Final[int]
     asked: Final[int]
     waiting: Final[bool]
+    due: Final[bool]
     permits: Final[Permits]
     failures: list[Exception]
     def __new__(

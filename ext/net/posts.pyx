@@ -112,6 +112,11 @@ cdef class Posts:
         """Is there something to ``poll`` for that ``fd`` does not show?"""
         return bool(self._ready) or bool(self._leaving) or bool(self._turned_away)
 
+    @property
+    def due(self):
+        """Is there an answer to ``flush``, or something to ``poll`` for that ``fd`` does not show?"""
+        return bool(self._told) or self.waiting
+
     def take(self, int fd, bytes received not None, str peer not None, bint trusted, int64_t now_ms):
         """Serve this connection, which has sent ``received`` so far, and own ``fd``. Returns False if it can't.
 

@@ -34,7 +34,9 @@ cdef enum:                  # a socket's states
 
 cdef class Sockets:
     cdef readonly int fd
-    cdef readonly int kick_fd           # an eventfd: writing to it ends a wait, from any thread
+    cdef readonly int kick_fd           # an eventfd: writing to it ends a wait, from any thread: there is something to do
+    cdef readonly int done_fd           # the same, from a thread whose result is all that there is to look at
+    cdef readonly bint kicked, heard    # the last poll found a kick; input on a descriptor listened to
     cdef readonly uint64_t messages_in, bytes_in, sends, bytes_out, accepted
     cdef Bag members                    # Sockets, with a reference to each
     cdef list events                    # for the next poll to return
@@ -48,6 +50,7 @@ cdef class Sockets:
     cdef uint64_t max_waiting          # limit of that; beyond it, sockets that leave the most unread are dropped
     cdef Room parts                     # counts incomplete messages; None: no limit
 
+    cdef int register(self, int fd, void* mark) except -1
     cdef int join(self, Socket s) except -1
     cdef int watch(self, Socket s) except -1
 

@@ -11,6 +11,9 @@ from ext.net.sink import Sink
 class Sockets:
     fd: Final[int]
     kick_fd: Final[int]
+    done_fd: Final[int]
+    kicked: Final[bool]
+    heard: Final[bool]
     messages_in: Final[int]
     bytes_in: Final[int]
     sends: Final[int]

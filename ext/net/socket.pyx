@@ -33,17 +33,16 @@ cdef class Sockets:
     """The sockets of one plane, which derives from this. ``fd`` is readable when one of them needs attention."""
 
     def __cinit__(self):
-        cdef epoll_event event
-        self.kick_fd = -1
+        self.kick_fd = self.done_fd = -1
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, "epoll_create1: " + strerror(errno).decode())
         self.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.kick_fd < 0:
+        self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.kick_fd < 0 or self.done_fd < 0:
             raise OSError(errno, "eventfd: " + strerror(errno).decode())
-        event.events = EPOLLIN
-        event.data.ptr = NULL
-        epoll_ctl(self.fd, EPOLL_CTL_ADD, self.kick_fd, &event)
+        self.register(self.kick_fd, &self.kick_fd)
+        self.register(self.done_fd, &self.done_fd)
         self.mask_state = int.from_bytes(urandom(8), "little") | 1
         self.events = []
         self.dirty = []
@@ -53,6 +52,8 @@ cdef class Sockets:
         free(self.members.items)
         if self.kick_fd >= 0:
             c_close(self.kick_fd)
+        if self.done_fd >= 0:
+            c_close(self.done_fd)
         if self.fd >= 0:
             c_close(self.fd)
 
@@ -70,12 +71,17 @@ cdef class Sockets:
         c_write(self.kick_fd, &one, sizeof(one))
 
     def listen_to(self, int fd):
-        """While ``fd`` (the caller keeps it) is readable, so is the plane's own, and no poll waits: as after a kick."""
+        """While ``fd`` (the caller keeps it) is readable, so is the plane's own, and no poll waits: they set ``heard``."""
+        self.register(fd, &self.heard)
+
+    cdef int register(self, int fd, void* mark) except -1:
+        """Watch a descriptor that is no socket's; ``mark`` is what epoll reports for it, a place in this object."""
         cdef epoll_event event
         event.events = EPOLLIN
-        event.data.ptr = NULL
+        event.data.ptr = mark
         if epoll_ctl(self.fd, EPOLL_CTL_ADD, fd, &event) < 0:
             raise OSError(errno, "epoll_ctl: " + strerror(errno).decode())
+        return 0
 
     def close(self):
         """End every connection at once, without a close frame."""

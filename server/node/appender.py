@@ -32,18 +32,19 @@ class Appender:
         """The latest append has ended, and its outcome has not been taken."""
         return self._done or (self._begun and self._journal.ended)
 
-    def start(self, blocks: Sequence[Block], *, synced: bool) -> None:
-        """Begin an append. One at a time: take the previous outcome first."""
+    def start(self, blocks: Sequence[Block], *, synced: bool) -> bool:
+        """Begin an append. One at a time: take the previous outcome first. True: it takes a while, surely."""
         try:
             self._begun = self._journal.begin(blocks, synced=synced, wake_fd=self._wake_fd)
         except BaseException as error:  # raised by take(), whose caller handles it
             self._outcome, self._done = error, True
-            return
+            return False
         if not self._begun:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
                 self._thread.start()
             self._jobs.put((blocks, synced))
+        return synced
 
     def take(self) -> Refused:
         """The outcome of the finished append. Raises: the journal's exception."""

@@ -76,6 +76,11 @@ class Committer:
         self._closed = False
 
     @property
+    def has_work(self) -> bool:
+        """``turn`` has something to do, or to wait for."""
+        return self._under_way is not None or len(self._sequencer) > 0
+
+    @property
     def busy(self) -> bool:
         """A batch is under way: there will be more to do."""
         return self._under_way is not None and self.failure is None
@@ -116,7 +121,8 @@ class Committer:
                 self._commit(batch, refused)
                 if len(self._sequencer) and not self._closed:
                     return True
-            self._pass_by()
+            if self.failure is not None:
+                self._pass_by()
             following = None if self._closed else self._sequencer.take()
             if following is None:
                 self._tell_idle()
@@ -125,7 +131,8 @@ class Committer:
                 self._commit(following)
             else:
                 self._under_way = following
-                self._appender.start(following.blocks, synced=following.synced)
+                if self._appender.start(following.blocks, synced=following.synced):
+                    return False
 
     async def settled(self) -> None:
         """Wait until nothing is pending or under way, except entries in doubt; used at drain."""

@@ -196,7 +196,7 @@ def _committers(hub: Hub, plane: Plane, bounds: limits.Limits) -> list[Committer
     """One committer for each partition."""
     kept_seconds = min(limits.DOUBT_KEPT_SECONDS, bounds.window_seconds / 2)
     return [
-        Committer(partition, plane.moved, plane.kick_fd, doubt_kept_seconds=kept_seconds)
+        Committer(partition, plane.moved, plane.done_fd, doubt_kept_seconds=kept_seconds)
         for partition in hub.partitions
     ]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import trio
 
 from ext.net.plane import Plane
-from server.node.arrivals import Arrivals
+from server.node.arrivals import Arrivals, Event
 from server.node.turn import Turn
 
 # A pass through trio costs about 50 us, a poll 1 us. So once there is work, we stay and wait for more in the poll
@@ -33,11 +33,8 @@ async def run_plane(plane: Plane, turn: Turn, clock_ms: Callable[[], int]) -> No
         wait_us, busy = 0, False
         while True:
             turn.begin()
-            arrivals.look(plane.poll(clock_ms(), wait_us=wait_us, gather=busy))
-            plane.crowded = len(arrivals) > 0
-            turn.arrivals()
+            more = _turn(plane, turn, arrivals, plane.poll(clock_ms(), wait_us=wait_us, gather=busy))
             nothing = plane.woken <= 0
-            more = turn.end()
             if plane.crowded:
                 plane.kick()  # the next turn begins after all other tasks have had theirs
                 break
@@ -45,6 +42,18 @@ async def run_plane(plane: Plane, turn: Turn, clock_ms: Callable[[], int]) -> No
                 break
             busy = turn.busy and not more  # then new arrivals wait for the writing thread in any case
             wait_us = 0 if more else WAIT_BUSY_US if busy else WAIT_US
+
+
+def _turn(plane: Plane, turn: Turn, arrivals: Arrivals, events: list[Event]) -> bool:
+    """The rest of a turn, after the poll. True: there is more to send.
+
+    Most turns only stage what sinks have taken, or commit what has been stored: the other parts have nothing to do."""
+    whole = bool(events) or plane.kicked or plane.heard or plane.crowded
+    if whole:
+        arrivals.look(events)
+        plane.crowded = len(arrivals) > 0
+        turn.arrivals()
+    return turn.end(whole=whole)
 
 
 async def run_flush(plane: Plane, turn: Turn) -> None:

@@ -2,7 +2,7 @@
 
     begin     read the clock: publishes in this turn get this time
     arrivals  input on sockets that the plane polls but does not read itself
-    end       follow-up work: commit entries that need no journal, queue answers, send bytes; unsent bytes follow
+    end       follow-up work: what other parts wait for, commit, queue answers, send bytes; unsent bytes follow
               by themselves
 
 Code that works outside of the plane's turns calls ``end`` afterwards."""
@@ -24,6 +24,10 @@ TURN_SECONDS = 0.01  # between looks at deliveries held back by a rate
 
 class Desk(Protocol):
     """Serves connections beside the plane, in its turns."""
+
+    @property
+    def due(self) -> bool:
+        """There is something to flush."""
 
     def turn(self) -> None:
         """Read new input."""
@@ -49,12 +53,16 @@ class Turn:
         self.looks: list[Callable[[], object]] = []  # each checks whether its part has work to do
         self.desk: Desk | None = None  # for publishes over HTTP
         self.more_to_send = trio.Event()
+        self._owners_served = False  # since the last look at the other parts, which may have got work from them
         self._held_back = trio.Event()
 
     @property
     def busy(self) -> bool:
         """Work is under way that makes the plane readable when it is done."""
-        return any(committer.busy for committer in self._committers)
+        for committer in self._committers:  # noqa: SIM110 - in every turn: a generator costs as much as all else here
+            if committer.busy:
+                return True
+        return False
 
     def begin(self) -> None:
         """Call it before any work."""
@@ -65,15 +73,22 @@ class Turn:
         if self.desk is not None:
             self.desk.turn()
 
-    def end(self) -> bool:
-        """Call it after any work. True: there is more to send; that happens by itself."""
-        for look in self.looks:
-            look()
+    def end(self, *, whole: bool = True) -> bool:
+        """Call it after any work. True: there is more to send; that happens by itself.
+
+        Args:
+            whole: the other parts may have work, too. False: sinks have staged publishes, or a thread has stored some.
+        """
+        if whole or self._owners_served:
+            self._owners_served = False
+            for look in self.looks:
+                look()
         for committer in self._committers:
-            if committer.turn():
+            if committer.has_work and committer.turn():
                 self._plane.kick()  # the next turn begins at once
-        self._answer()
-        if self.desk is not None and self.desk.flush():
+        if self.touched:
+            self._answer()
+        if self.desk is not None and self.desk.due and self.desk.flush():
             self._plane.kick()
         more = self._plane.flush()
         if self._plane.holding:
@@ -86,6 +101,7 @@ class Turn:
     def _answer(self) -> None:
         while self.touched:
             for queue in self._plane.answer(self.touched):
+                self._owners_served = True
                 if queue.owner is not None:
                     queue.owner.answer()
                 else:

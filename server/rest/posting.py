@@ -152,6 +152,10 @@ class PostDesk:
             self.posts.refuse(caller, whole_response(refused, last=True))
         self._see_off()
 
+    @property
+    def due(self) -> bool:
+        return self.posts.due
+
     def flush(self) -> bool:
         """Send the answers that are ready; True: there is input for the next turn."""
         for app_id, times in self.posts.flush(_date):
