@@ -3,9 +3,10 @@
     peer --records--> raw --> incoming | SSLObject | read  --> receive_some
     peer <--records-- raw <-- outgoing | SSLObject | write <-- send_all
 
-Two tasks may use it, one that receives and one that sends. It replaces trio's ``SSLStream``, which is a reference cycle
-(it holds a bound method of its own) and stays in memory, with everything that OpenSSL allocates, until a full
-collection. This one is freed when its connection ends. And a crowd of handshakes leaves other tasks their turn."""
+Two tasks may use it, one that receives and one that sends. A WebSocket goes on to the plane, with its cipher. It
+replaces trio's ``SSLStream``, which is a reference cycle (it holds a bound method of its own) and stays in memory, with
+everything that OpenSSL allocates, until a full collection. This one is freed when its connection ends. And a crowd of
+handshakes leaves other tasks their turn."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ import ssl
 from contextlib import AbstractContextManager, suppress
 
 import trio
+
+from ext.net.cipher import Cipher
 
 RECORD_BYTES = 16 * 1024  # the most that one record carries; a memory buffer keeps its largest size
 RECEIVE_BYTES = RECORD_BYTES + 512  # a whole record, with what TLS adds to it
@@ -24,7 +27,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
     Raises (each method): trio.BrokenResourceError, if the peer is gone or violates the protocol.
     """
 
-    def __init__(self, raw: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
+    def __init__(self, raw: trio.SocketStream, context: ssl.SSLContext) -> None:
         self.transport_stream = raw
         self._context = context
         self._incoming = ssl.MemoryBIO()
@@ -78,6 +81,18 @@ class TlsStream(trio.abc.HalfCloseableStream):
         finally:
             self._collect()
         return True
+
+    def take_over(self) -> tuple[int, Cipher, bytes]:
+        """Give the connection to a new owner: its descriptor, what deciphers it, and what it has received by now.
+
+        No task may use it then, or later."""
+        assert self._tls is not None, "the handshake comes first"
+        received = bytearray()
+        with suppress(ssl.SSLError):  # no more, or the end, which the new owner finds
+            while data := self._tls.read(RECORD_BYTES):
+                received += data
+        cipher = Cipher(self._tls, self._incoming, self._outgoing, bytes(self._records))
+        return self.transport_stream.socket.detach(), cipher, bytes(received)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Received bytes; empty: the peer has announced the end."""

@@ -22,7 +22,7 @@ from ext.log.stream import Stream
 from ext.net.plane import BEHIND, BINARY, DRAINED, GONE, TEXT, VIOLATION, Plane
 from ext.net.socket import Socket
 from ext.wire.frame import encode_frame
-from tests.carried import CarriedPlane
+from tests.sealed import SealedPlane
 
 T0 = 1_700_000_000_000
 
@@ -94,10 +94,10 @@ def tcp_pair():
 TIMES = {"max_message": 1 << 20, "heartbeat_ms": 10_000, "ping_ms": 20_000, "lost_ms": 40_000, "linger_ms": 5_000}
 
 
-PLANES = pytest.mark.parametrize("make", [Plane, CarriedPlane], ids=["plain", "carried"])
+PLANES = pytest.mark.parametrize("make", [Plane, SealedPlane], ids=["plain", "tls"])
 
 
-@pytest.fixture(params=[Plane, CarriedPlane], ids=["plain", "carried"])
+@pytest.fixture(params=[Plane, SealedPlane], ids=["plain", "tls"])
 def make(request):
     return request.param
 

@@ -1,7 +1,7 @@
-from collections.abc import Callable
 from typing import Any, Final, Self, final
 
 from ext.log.stream import Stream
+from ext.net.cipher import Cipher
 from ext.net.room import Room
 from ext.net.sink import Sink
 from ext.net.socket import Socket, Sockets
@@ -43,19 +43,9 @@ class Plane(Sockets):
         now_ms: int,
         sink: Sink | None = None,
         client: bool = False,
-    ) -> Socket: ...
-    def carry(
-        self,
-        owner: object,
-        wake: Callable[[], object],
-        *,
-        msgpack: bool,
-        heartbeats: bool,
-        now_ms: int,
+        cipher: Cipher | None = None,
     ) -> Socket: ...
     def feed(self, s: Socket, data: bytes) -> None: ...
-    def sent(self, s: Socket) -> bool: ...
-    def lost(self, s: Socket, reason: str) -> None: ...
     def poll(self, now_ms: int, *, wait_us: int = 0, gather: bool = False) -> list[tuple[Any, int, Any]]: ...
     def answer(self, touched: list[Any]) -> list[Any]: ...
     def moved(self, streams: list[Stream]) -> None: ...

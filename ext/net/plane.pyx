@@ -1,11 +1,11 @@
 # cython: language_level=3
-"""The data plane: moves the bytes of WebSocket connections, with epoll. With TLS, tasks carry the bytes to it and back.
+"""The data plane: moves the bytes of WebSocket connections, plain and with TLS, with epoll.
 
     poll     ready sockets, from epoll -> ext/net/receive.pyx -> events (a batch), except what sinks have taken
     flush    sockets with replies, streams with new frames -> ext/net/send.pyx
     tick     silent peers: heartbeats, pings, the end
     answer   queues of ACKs -> the sockets' outboxes
-    feed     bytes that others have read for a socket -> as if received; sent: a task has sent what it took
+    feed     bytes that others have read for a socket -> as if received
 
 Nothing here blocks, unless ``poll`` is given a time to wait, and nothing calls back but a sink (ext/net/sink.pyx). A
 poll returns its events as a list of ``(owner, kind, data)``. ext/net/socket.pxd lists the kinds and their data."""
@@ -18,7 +18,7 @@ from libc.string cimport memcpy
 
 from ext.wire cimport frame as codec
 from ext.wire.acks cimport AckQueue
-from ext.net.carrier cimport Carrier
+from ext.net.cipher cimport Cipher
 from ext.net.receive cimport decode, receive
 from ext.net.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, IPPROTO_TCP, POLLIN, TCP_NODELAY, c_read, epoll_event,
                          epoll_wait, monotonic_ns, pollfd, ppoll, setsockopt, timespec, wall_clock_ms)
@@ -103,62 +103,29 @@ cdef class Plane(Sockets):
         self._max_message = max_message
 
     def add(self, int fd, object owner, *, bint msgpack, bint heartbeats, int64_t now_ms, Sink sink=None,
-            bint client=False):
-        """Take over a connection whose handshake is done; the plane closes ``fd``. Feed it what was read beyond the
-        handshake, after queueing the peer's first message: the input may be answered at once."""
+            bint client=False, Cipher cipher=None):
+        """Take over a connection whose handshakes are done; the plane closes ``fd``. Feed it what was read beyond them,
+        after queueing the peer's first message: the input may be answered at once. With TLS it has a ``cipher``."""
         cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
         cdef int one = 1
         s.fd = fd
         s.sink = sink
         s.client = client
+        s.cipher = cipher
         codec.decoder_init(&s.decoder, self._max_message, client)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         self.join(s)
         return s
 
-    def carry(self, object owner, object wake not None, *, bint msgpack, bint heartbeats, int64_t now_ms):
-        """Add a connection whose bytes a task carries: it takes from the socket's ``carrier``, and feeds the plane.
-
-        Args:
-            wake: called when the carrier has news for the task, from within any call to the plane or the socket.
-        """
-        cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
-        s.carrier = Carrier(wake)
-        codec.decoder_init(&s.decoder, self._max_message, False)
-        self.join(s)
-        return s
-
     def feed(self, Socket s not None, bytes data not None):
-        """Process bytes of a peer that others have read: all input of a carried socket, and input that came with the
-        handshake for any socket. Empty: the peer has closed. The next poll returns the events."""
+        """Process input that came with the handshake, deciphered. The next poll returns the events."""
         if s.state == CLOSED:
             return
-        if data:
-            self.bytes_in += <uint64_t>len(data)
-            s.last_in = self.now
-            s.pinged = False
-            self._take_in(s, data)
-            if s.carrier is None:
-                s.told_in = self.polls + 1          # the next poll returns these events, then those of what it reads
-        else:
-            s.lose("connection closed by the peer")
+        self.bytes_in += <uint64_t>len(data)
+        self._take_in(s, data)
+        s.told_in = self.polls + 1              # the next poll returns these events, then those of what it reads
         if self.events:
             self.kick()
-
-    def sent(self, Socket s not None):
-        """The bytes taken from its carrier have been sent. True: the next flush has more for it."""
-        s.carrier.sent()
-        if s.state == CLOSED or not s.blocked:
-            return False
-        s.blocked = False
-        s.arm()
-        s.touch()
-        return True
-
-    def lost(self, Socket s not None, str reason not None):
-        """A carried socket has lost its peer: the next poll tells its owner."""
-        s.lose(reason)
-        self.kick()
 
     cdef Socket _made(self, object owner, bint msgpack, bint heartbeats, int64_t now_ms):
         cdef Socket s = Socket.__new__(Socket)

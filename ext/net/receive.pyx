@@ -1,19 +1,23 @@
 # cython: language_level=3
 """A socket's input: received, decoded, and passed on.
 
-    recv -> frame decoder -> message -> its sink, if it takes it       else: an event, for Python
-                             ping    -> a pong in its outbox
-                             close   -> the same back, and an event    else: a violation, and nothing more is read
+    recv -> (cipher) -> frame decoder -> message -> its sink, if it takes it       else: an event, for Python
+                                         ping    -> a pong in its outbox
+                                         close   -> the same back, and an event    else: a violation, and nothing more
+                                                                                   is read
 
 Once a message of a socket has become an event, so do all later ones of the same poll: this keeps their order."""
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport strerror
+from libc.string cimport memcpy, strerror
 
 from ext.wire cimport frame as codec
 from ext.net.kernel cimport EPOLLERR, EPOLLHUP, EPOLLIN, MSG_DONTWAIT, c_recv
 from ext.net.outbox cimport waiting
-from ext.net.socket cimport (CODE_NO_ROOM, KIND_BINARY, KIND_FAILED, KIND_GONE, KIND_TEXT, KIND_VIOLATION, OPEN, OUTBOX_HIGH,
+from ext.net.socket cimport (CLOSED, CODE_NO_ROOM, KIND_BINARY, KIND_FAILED, KIND_GONE, KIND_TEXT, KIND_VIOLATION, OPEN, OUTBOX_HIGH,
                          Sockets)
+
+from ssl import SSLError, SSLZeroReturnError
 
 
 cdef void receive(Socket s, uint32_t events, uint8_t* buffer, size_t room) except *:
@@ -30,8 +34,33 @@ cdef void receive(Socket s, uint32_t events, uint8_t* buffer, size_t room) excep
     plane.bytes_in += size
     s.last_in = plane.now
     s.pinged = False
-    if s.state == OPEN:                 # later input is ignored
+    if s.cipher is not None:
+        _decipher(s, buffer, <size_t>size)
+    elif s.state == OPEN:               # later input is ignored
         decode(s, buffer, <size_t>size)
+
+
+cdef void _decipher(Socket s, uint8_t* buffer, size_t size) except *:
+    """Process the plaintext of these records; the decoder gets it in ``buffer``, too, because it unmasks in place."""
+    cdef bytes plain
+    try:
+        plain = s.cipher.open(buffer, size)
+        while plain is not None:
+            if not plain:
+                raise SSLZeroReturnError
+            if s.state == OPEN:
+                memcpy(buffer, PyBytes_AS_STRING(plain), <size_t>len(plain))
+                decode(s, buffer, <size_t>len(plain))
+            if s.state == CLOSED:
+                return
+            plain = s.cipher.open_more()
+    except SSLZeroReturnError:
+        s.lose("connection closed by the peer")
+    except SSLError as error:
+        s.lose(f"TLS: {error.reason or error}")
+    else:
+        if s.cipher.has_records():      # an answer to what only TLS itself has to know
+            s.touch()
 
 
 cdef void decode(Socket s, uint8_t* data, size_t size) except *:

@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
 from ext.net.kernel cimport MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, c_send, c_sendmsg, c_shutdown, iovec, msghdr, wall_clock_ms
+from ext.net.cipher cimport SEALED_BYTES
 from ext.net.outbox cimport take_bytes, waiting
 from ext.log.ring cimport Ring
 from ext.log.stream cimport Segment, Stream
@@ -38,6 +39,8 @@ cdef bint pump(Socket s, Subscription only) except *:
     cdef Batch batch
     cdef int rounds
     cdef ssize_t sent
+    if s.cipher is not None and not _sent_rest(s):
+        return False
     for rounds in range(ROUNDS):
         _gather(s, only, &batch)
         if batch.count == 0:
@@ -56,7 +59,7 @@ cdef bint pump(Socket s, Subscription only) except *:
         if sent:
             s.last_out = s.plane.now
         _account(s, &batch, <uint64_t>sent)
-        if <uint64_t>sent < batch.total:
+        if s.cipher.has_records() if s.cipher is not None else <uint64_t>sent < batch.total:
             s.blocked = True
             s.arm()
             return False
@@ -72,7 +75,7 @@ cdef inline int _gather(Socket s, Subscription only, Batch* batch) except -1:
     cdef uint32_t i = 0
     batch.count = 0
     batch.total = 0
-    batch.limit = SEND_BYTES
+    batch.limit = SEND_BYTES if s.cipher is None else SEALED_BYTES
     if waiting(&s.outbox):
         _put(batch, s.outbox.data + s.outbox.start, waiting(&s.outbox), NULL, 0)
     if only is not None:
@@ -137,8 +140,8 @@ cdef inline int _add_runs(Subscription reader, Stream stream, Batch* batch) exce
 cdef inline ssize_t _send(Socket s, Batch* batch) except? -2:
     """Returns the number of bytes sent; -1: see errno."""
     cdef msghdr message
-    if s.carrier is not None:
-        return s.carrier.put(batch.pieces, batch.count)
+    if s.cipher is not None:
+        return s.cipher.seal_and_send(s.fd, batch.pieces, batch.count)
     if batch.count == 1:
         return c_send(s.fd, batch.pieces[0].iov_base, batch.pieces[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
     memset(&message, 0, sizeof(message))
@@ -215,11 +218,23 @@ cdef void _after_sending(Socket s) except *:
         s.want_drained = False
         s.plane.events.append((s.owner, KIND_DRAINED, None))
     if s.state == CLOSING:
+        if s.cipher is not None:
+            s.cipher.say_end()
+            if not _sent_rest(s):           # then we get here again
+                return
         s.state = SHUT
-        if s.carrier is None:
-            c_shutdown(s.fd, SHUT_WR)
-        else:
-            s.carrier.finish()
+        c_shutdown(s.fd, SHUT_WR)
+
+
+cdef bint _sent_rest(Socket s) except *:
+    """Have all sealed records left? If not, the socket waits for the peer to read, or is lost."""
+    cdef int done = s.cipher.send_rest(s.fd)
+    if done < 0:
+        s.lose(strerror(errno).decode())
+    elif done == 0:
+        s.blocked = True
+        s.arm()
+    return done > 0
 
 
 cdef void _hand_over(Subscription reader, uint64_t place):

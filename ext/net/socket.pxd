@@ -1,7 +1,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from ext.net.carrier cimport Carrier
+from ext.net.cipher cimport Cipher
 from ext.wire.frame cimport Decoder
 from ext.net.outbox cimport Outbox
 from ext.log.bag cimport Bag
@@ -62,8 +62,8 @@ cdef class Socket:
     cdef uint64_t told_in               # the last poll that made an event of one of its messages
     cdef readonly Shaper shaper         # when deliveries may be sent; None: at once
     cdef bint is_held                   # they wait for that
-    cdef int fd                         # -1: none, ``carrier`` replaces it
-    cdef readonly Carrier carrier       # or None
+    cdef int fd
+    cdef Cipher cipher                  # or None
     cdef uint8_t state
     cdef bint msgpack, heartbeats, paused, blocked, is_dirty, want_drained, pinged, client
     cdef bint stalled                   # events of it have not been processed yet: it is not read from

@@ -3,7 +3,6 @@ from typing import Any, Final, final
 from typing_extensions import disjoint_base
 
 from ext.log.stream import Reader, Stream
-from ext.net.carrier import Carrier
 from ext.net.shaper import Shaper
 from ext.net.sink import Sink
 
@@ -30,7 +29,6 @@ class Sockets:
 @final
 class Socket:
     owner: Final[Any]
-    carrier: Final[Carrier | None]
     def send(self, payload: bytes) -> None: ...
     def send_frames(self, frames: bytes) -> None: ...
     def deliver_to(self, sink: Sink | None) -> None: ...

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""One plain WebSocket connection: its output, the streams it reads, and its end.
+"""One WebSocket connection: its output, the streams it reads, and its end.
 
     Sockets          all sockets of one plane, their registration with epoll, and their events
       Socket         a descriptor, a decoder (memory only while a frame is incomplete), an outbox (its own output)
@@ -11,8 +11,8 @@ Frames that a slow reader has not taken stay in the stream, which all readers sh
 short write cut in two is copied to the outbox, so that a place is always a frame's beginning.
 
 Nothing here sends or receives: ext/net/receive.pyx reads, ext/net/send.pyx sends, ext/net/plane.pyx decides when. A
-socket without a descriptor has a carrier instead (ext/net/carrier.pyx), and is otherwise like all others. A socket can
-also be the client side: added as ``client``, it masks its output. It follows no streams, but may have a sink."""
+socket with TLS has a cipher (ext/net/cipher.pyx), and is otherwise like all others. A socket can also be the client
+side: added as ``client``, it masks its output. It follows no streams, but may have a sink."""
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
@@ -89,10 +89,9 @@ cdef class Sockets:
             (<Socket>self.members.items[self.members.count - 1]).abort()
 
     cdef int join(self, Socket s) except -1:
-        """Add a socket, and register it with epoll, unless it is fed."""
+        """Add a socket, and register it with epoll."""
         bag.make_room(&self.members)
-        if s.carrier is None:
-            self.watch(s)
+        self.watch(s)
         s.state = OPEN
         s.at = bag.put(&self.members, <void*>s)
         self.accepted += 1
@@ -111,7 +110,7 @@ cdef class Sockets:
 @cython.final
 @cython.no_gc_clear
 cdef class Socket:
-    """One plain WebSocket connection. Made by ``Plane.add``; any other is closed from the beginning."""
+    """One WebSocket connection. Made by ``Plane.add``; any other is closed from the beginning."""
 
     def __cinit__(self):
         self.fd = -1
@@ -261,14 +260,12 @@ cdef class Socket:
             self.plane.held.append(self)
 
     cdef void arm(self):
-        """Tell epoll (or the carrier) which events we wait for."""
+        """Tell epoll which events we wait for."""
         cdef uint32_t wanted = EPOLLOUT if self.blocked else 0
         cdef epoll_event event
         if self.state != OPEN or not (self.paused or self.stalled or waiting(&self.outbox) > OUTBOX_HIGH):
             wanted |= EPOLLIN
-        if self.carrier is not None:
-            self.carrier.read(wanted & EPOLLIN != 0)
-        elif wanted != self.watched:
+        if wanted != self.watched:
             self.watched = wanted
             event.events = wanted
             event.data.ptr = <void*>self
@@ -288,9 +285,9 @@ cdef class Socket:
             return
         self.state = CLOSED
         self._leave_streams()
-        if self.carrier is None:
-            c_close(self.fd)            # this also removes it from epoll
-            self.fd = -1
+        c_close(self.fd)                # this also removes it from epoll
+        self.fd = -1
+        self.cipher = None
         self.sink = None
         plane.waiting -= waiting(&self.outbox)
         self.outbox.start = self.outbox.end = 0
@@ -299,8 +296,6 @@ cdef class Socket:
         other = bag.take_out(&plane.members, self.at)
         if other is not NULL:
             (<Socket>other).at = self.at
-        if self.carrier is not None:
-            self.carrier.end()
         Py_DECREF(self)
 
     cdef bint count_parts(self) except -1:

@@ -1,7 +1,7 @@
 """The layer between port and node: the entrances, and the handlers of incoming connections.
 
 doors --entrance--> the usual upgrade: the plane   | a publish over HTTP: its desk | else a task: the acceptor
-                    TLS: a task, then the plane through a carrier"""
+                    TLS: a task for its handshake and first request, then the plane"""
 
 from __future__ import annotations
 

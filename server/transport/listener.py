@@ -40,7 +40,7 @@ class Acceptor:
         self,
         *,
         on_websocket: Callable[[Upgrade, trio.SocketStream, bytes, bytes], None],
-        on_tls_websocket: Callable[[Upgrade, TlsStream, bytes, bytes], Awaitable[None]],
+        on_tls_websocket: Callable[[Upgrade, TlsStream, bytes, bytes], None],
         on_http: Callable[[trio.abc.Stream, bytes, float | None], Awaitable[bytes | None]],
         tls: ssl.SSLContext | None,
         handshake_seconds: float,
@@ -130,7 +130,7 @@ class Acceptor:
         asked = _usual(received, self._head_bytes) or await self._asked(stream, received, None)
         if asked is not None:
             upgrade, answer, rest = asked
-            await self._on_tls_websocket(upgrade, stream, answer, rest)
+            self._on_tls_websocket(upgrade, stream, answer, rest)
 
     async def _asked(
         self, stream: trio.abc.Stream, received: bytes, waited_seconds: float | None

@@ -1,8 +1,8 @@
 """Moves accepted WebSockets into the plane, each with its first message.
 
-the usual upgrade, by the entrance  --descriptor-->  plane.add    the answer to the upgrade is sent with CONNECTED
-one checked by a task               --descriptor-->
-one with TLS                                         plane.carry  its task carries its bytes until it ends"""
+the usual upgrade, by the entrance  --descriptor---------->  plane.add; the answer to the upgrade is sent with CONNECTED
+one checked by a task               --descriptor---------->
+one with TLS, by its task           --descriptor, cipher-->"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import trio
 
 from engine.errors import PubSubError
+from ext.net.cipher import Cipher
 from ext.net.plane import Plane
 from ext.net.socket import Socket
 from ext.net.ws_upgrade import Request
@@ -20,7 +21,6 @@ from server.node.turn import Turn
 from server.secure import TlsStream
 from server.transport.handshake import Upgrade
 from server.transport.opening import Greeting, Met, Opening, read_query
-from server.transport.tls import Carriage
 
 
 class Upgraded:
@@ -41,26 +41,18 @@ class Upgraded:
         self._to_plane(upgrade, stream.socket.detach(), answer, received)
         self._turn.end()
 
-    async def on_tls(self, upgrade: Upgrade, stream: TlsStream, answer: bytes, received: bytes) -> None:
-        """One with TLS; runs until it ends."""
-        greeting = read_query(upgrade.target)
-        met = self._opening.meet(upgrade, greeting, None)
-        carriage = Carriage(stream, self._plane, self._turn.begin, self._turn.end)
-        socket = self._plane.carry(
-            _owner(met),
-            carriage.wake,
-            msgpack=bool(greeting.wire),
-            heartbeats=greeting.heartbeats,
-            now_ms=self._now.steady_ms(),
-        )
-        self._greet(met, greeting, socket, answer, received)
+    def on_tls(self, upgrade: Upgrade, stream: TlsStream, answer: bytes, received: bytes) -> None:
+        """One with TLS that a task has checked."""
+        descriptor, cipher, further = stream.take_over()
+        self._to_plane(upgrade, descriptor, answer, received + further, cipher)
         self._turn.end()
-        await carriage.run(socket)
 
-    def _to_plane(self, upgrade: Upgrade, descriptor: int, answer: bytes, received: bytes) -> None:
+    def _to_plane(
+        self, upgrade: Upgrade, descriptor: int, answer: bytes, received: bytes, cipher: Cipher | None = None
+    ) -> None:
         greeting = read_query(upgrade.target)
         try:
-            met = self._opening.meet(upgrade, greeting, lambda: peer_of(descriptor))
+            met = self._opening.meet(upgrade, greeting, None if cipher is not None else lambda: peer_of(descriptor))
         except BaseException:
             os.close(descriptor)
             raise
@@ -71,6 +63,7 @@ class Upgraded:
                 msgpack=bool(greeting.wire),
                 heartbeats=greeting.heartbeats,
                 now_ms=self._now.steady_ms(),
+                cipher=cipher,
             )
         except OSError:
             self._opening.lost(met)
