@@ -161,10 +161,10 @@ def main() -> int:
     def commit_and_tell(self: Sequencer, groups: list[tuple[Channel, list[Entry]]]) -> list[Stream]:
         return [*commit(self, groups), *mirrors.hear(groups)]
 
-    def end_of_turn_and_catch_up(self: Turn) -> Any:
+    def end_of_turn_and_catch_up(self: Turn, *, whole: bool = True) -> Any:
         if mirrors.late:
             self._plane.moved(mirrors.catch_up())
-        before, more = mirrors.lost, end_of_turn(self)
+        before, more = mirrors.lost, end_of_turn(self, whole=whole)
         if mirrors.lost > before:
             threading.Timer(2 * QUIET_SECONDS, self._plane.kick).start()
         return more
