@@ -23,7 +23,7 @@ from tests.wsclient import WsClient
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[[Server], ChaosProxy]
 
-FLOOD = 4000  # messages of one publisher, 200 every 10 ms
+FLOOD = 4000  # messages of one publisher, 200 every 30 ms
 
 PAYLOADS = {
     "plain text": text("hello"),
@@ -323,7 +323,7 @@ class SdkContract:
         reader = driver.connect(server.port, binary=packed)
         publisher = driver.connect(server.port, binary=not packed)
         reader.subscribe(channel)
-        publisher.flood(channel, "p", FLOOD, every=200, pause=10)
+        publisher.flood(channel, "p", FLOOD, every=200, pause=30)
         changes = 0
         while len(reader.messages(channel)) < FLOOD:
             changes += 1
