@@ -10,6 +10,7 @@ handshakes leaves other tasks their turn."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 from contextlib import AbstractContextManager, suppress
 
@@ -60,8 +61,13 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 raise
             # Only session tickets are left to send then. They leave with the first answer, because they would harm a
             # client that does not read before it has sent everything, or reads while it sends (OpenSSL minds).
-            if not (done and self._tls is not None and self._tls.version() == "TLSv1.3"):
-                await self._send_records()
+            if done and self._tls is not None and self._tls.version() == "TLSv1.3":
+                # So nothing of ours acknowledges the end of its handshake, and a client that gathers small writes
+                # (Nagle) would hold back its request until the kernel does, which waits for 40 ms.
+                with suppress(OSError):  # the peer is gone already
+                    self.transport_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                return
+            await self._send_records()
             if done:
                 return
             with asking:
