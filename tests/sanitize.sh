@@ -17,4 +17,5 @@ export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=lib
 export PYTHONMALLOC=malloc
 exec "$python" -m pytest -q -p no:cacheprovider --hypothesis-profile=sanitized tests/test_serial.py tests/test_dedup.py tests/test_ring.py \
     tests/test_frame.py tests/test_wire.py tests/test_plane.py tests/test_block.py tests/test_ingest.py \
-    tests/test_filesync.py tests/test_sequencer.py tests/test_committer.py tests/test_head.py tests/test_posts.py tests/test_published.py "$@"
+    tests/test_filesync.py tests/test_sequencer.py tests/test_committer.py tests/test_head.py tests/test_posts.py tests/test_published.py \
+    tests/test_cipher.py tests/test_waiting.py "$@"
