@@ -88,17 +88,13 @@ class TlsStream(trio.abc.HalfCloseableStream):
             self._collect()
         return True
 
-    def take_over(self) -> tuple[int, Cipher, bytes]:
-        """Give the connection to a new owner: its descriptor, what deciphers it, and what it has received by now.
+    def take_over(self) -> tuple[int, Cipher]:
+        """Give the connection to a new owner: its descriptor, and its cipher, which may hold further records.
 
         No task may use it then, or later."""
         assert self._tls is not None, "the handshake comes first"
-        received = bytearray()
-        with suppress(ssl.SSLError):  # no more, or the end, which the new owner finds
-            while data := self._tls.read(RECORD_BYTES):
-                received += data
         cipher = Cipher(self._tls, self._incoming, self._outgoing, bytes(self._records))
-        return self.transport_stream.socket.detach(), cipher, bytes(received)
+        return self.transport_stream.socket.detach(), cipher
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Received bytes; empty: the peer has announced the end."""

@@ -11,6 +11,7 @@ import contextlib
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from ext.net.cipher import Cipher
@@ -42,6 +43,25 @@ class Client:
         self.cipher = Cipher(servers, incoming, outgoing, outgoing.read())
 
 
+class Half:
+    """One direction. ``fetch`` raises BlockingIOError when there is nothing now, and EOFError at the end."""
+
+    def __init__(self, fetch: Callable[[], bytes], to: socket.socket) -> None:
+        self._fetch = fetch
+        self._to = to
+        self._left = b""
+
+    def step(self) -> bool:
+        """True: something has moved."""
+        moved = False
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._left = self._left or self._fetch()
+                self._left = self._left[self._to.send(self._left) :]
+                moved = True
+        return moved
+
+
 class Way:
     """The client's side of one connection: moves bytes as far as that goes without waiting."""
 
@@ -52,12 +72,11 @@ class Way:
             self._servers, _ = listener.accept()
         for end in (self.records, self._servers):
             end.setblocking(False)
-        self._plain_left = b""  # deciphered, for the peer
-        self._records_left = memoryview(b"")  # sealed, for the plane
         client = Client(authority().client)
         self._tls, self._incoming, self._outgoing = client.tls, client.incoming, client.outgoing
         self.cipher = client.cipher
         self.ended = False
+        self._halves = (Half(self._deciphered, self.plain), Half(self._sealed, self.records))
 
     def detach(self) -> int:
         """The plane's descriptor."""
@@ -73,61 +92,37 @@ class Way:
     def step(self) -> bool:
         """True: something has moved."""
         try:
-            down, up = self._down(), self._up()
-        except OSError:
+            moved = [half.step() for half in self._halves]  # both, whatever the first has done
+        except (EOFError, OSError):
             self.close()
             return True
-        return down or up
+        return any(moved)
 
-    def _down(self) -> bool:
-        """From the plane to the peer."""
-        moved = False
-        while not self.ended:
-            if not self._plain_left:
-                try:
-                    self._plain_left = self._tls.read(RECEIVE_BYTES)
-                    if not self._plain_left:
-                        raise ssl.SSLZeroReturnError
-                except ssl.SSLWantReadError:
-                    try:
-                        records = self.records.recv(RECEIVE_BYTES)
-                    except BlockingIOError:
-                        return moved
-                    if not records:
-                        self.close()
-                        return True
-                    self._incoming.write(records)
-                    continue
-                except ssl.SSLZeroReturnError:
-                    self.plain.shutdown(socket.SHUT_WR)
-                    return moved
+    def _deciphered(self) -> bytes:
+        """From the plane."""
+        while True:
             try:
-                self._plain_left = self._plain_left[self.plain.send(self._plain_left) :]
-            except BlockingIOError:
-                return moved
-            moved = True
-        return moved
+                plain = self._tls.read(RECEIVE_BYTES)
+            except ssl.SSLWantReadError:
+                records = self.records.recv(RECEIVE_BYTES)
+                if not records:
+                    raise EOFError from None
+                self._incoming.write(records)
+                continue
+            except ssl.SSLZeroReturnError:
+                plain = b""
+            if not plain:  # the plane has announced its end, and still reads
+                self.plain.shutdown(socket.SHUT_WR)
+                raise BlockingIOError
+            return plain
 
-    def _up(self) -> bool:
-        """From the peer to the plane."""
-        moved = False
-        while not self.ended:
-            if not self._records_left:
-                try:
-                    data = self.plain.recv(RECEIVE_BYTES)
-                except BlockingIOError:
-                    return moved
-                if not data:
-                    self.close()
-                    return True
-                self._tls.write(data)
-                self._records_left = memoryview(self._outgoing.read())
-            try:
-                self._records_left = self._records_left[self.records.send(self._records_left) :]
-            except BlockingIOError:
-                return moved
-            moved = True
-        return moved
+    def _sealed(self) -> bytes:
+        """From the peer."""
+        plain = self.plain.recv(RECEIVE_BYTES)
+        if not plain:
+            raise EOFError
+        self._tls.write(plain)
+        return self._outgoing.read()
 
     def close(self) -> None:
         self.ended = True

@@ -6,12 +6,13 @@ import contextlib
 import os
 import resource
 import socket
+import ssl
 import time
 
 import pytest
 
-from tests.harness import channel_path, request, wait_until
-from tests.peer import Peer
+from tests.harness import channel_path, history, request, wait_until
+from tests.peer import Peer, frame, upgrade
 from tests.wsclient import RESUMED, GoneError, WsClient
 
 PATIENCE = 20.0
@@ -84,6 +85,29 @@ def test_client_that_gathers_small_writes_waits_for_no_timer(tls_server, authori
             assert secure.recv(1 << 16).startswith(b"HTTP/1.1 200")
             waits.append(time.monotonic() - begun)
     assert min(waits) < 0.03
+
+
+def test_all_that_follows_the_request_at_once_is_processed(tls_server, authority):
+    """A message, and the announced end: the client's socket stays open, so the end is in TLS alone."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secure = authority[1].wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    message = b'{"action":15,"channel":"room","msgSerial":0,"messages":[{"data":"at once"}]}'
+    with socket.create_connection(tls_server.address, timeout=PATIENCE) as plain:
+        while True:
+            try:
+                secure.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                plain.sendall(outgoing.read())
+                incoming.write(plain.recv(1 << 16))
+        secure.write(upgrade())
+        secure.write(frame(1, message))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            secure.unwrap()
+        plain.sendall(outgoing.read())
+        while plain.recv(1 << 16):
+            pass
+    wait_until(lambda: [each["data"] for each in history(tls_server.address, "room", tls=authority[1])] == ["at once"])
 
 
 def test_https_ends_with_a_close_notify(tls_server, authority):

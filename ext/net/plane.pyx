@@ -19,7 +19,7 @@ from libc.string cimport memcpy
 from ext.wire cimport frame as codec
 from ext.wire.acks cimport AckQueue
 from ext.net.cipher cimport Cipher
-from ext.net.receive cimport decode, receive
+from ext.net.receive cimport decipher, decode, receive
 from ext.net.kernel cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, IPPROTO_TCP, POLLIN, TCP_NODELAY, c_read, epoll_event,
                          epoll_wait, monotonic_ns, pollfd, ppoll, setsockopt, timespec, wall_clock_ms)
 from ext.net.outbox cimport waiting
@@ -106,8 +106,13 @@ cdef class Plane(Sockets):
             bint client=False, Cipher cipher=None):
         """Take over a connection whose handshakes are done; the plane closes ``fd``. Feed it what was read beyond them,
         after queueing the peer's first message: the input may be answered at once. With TLS it has a ``cipher``."""
-        cdef Socket s = self._made(owner, msgpack, heartbeats, now_ms)
+        cdef Socket s = Socket.__new__(Socket)
         cdef int one = 1
+        s.plane = self
+        s.owner = owner
+        s.msgpack = msgpack
+        s.heartbeats = heartbeats
+        s.last_in = s.last_out = self.now = now_ms
         s.fd = fd
         s.sink = sink
         s.client = client
@@ -118,33 +123,20 @@ cdef class Plane(Sockets):
         return s
 
     def feed(self, Socket s not None, bytes data not None):
-        """Process input that came with the handshake, deciphered. The next poll returns the events."""
-        if s.state == CLOSED:
-            return
-        self.bytes_in += <uint64_t>len(data)
-        self._take_in(s, data)
-        s.told_in = self.polls + 1              # the next poll returns these events, then those of what it reads
-        if self.events:
-            self.kick()
-
-    cdef Socket _made(self, object owner, bint msgpack, bint heartbeats, int64_t now_ms):
-        cdef Socket s = Socket.__new__(Socket)
-        s.plane = self
-        s.owner = owner
-        s.msgpack = msgpack
-        s.heartbeats = heartbeats
-        s.last_in = s.last_out = self.now = now_ms
-        return s
-
-    cdef int _take_in(self, Socket s, bytes data) except -1:
-        """Process bytes that others have read."""
+        """Process input that came with the handshakes: ``data``, in the clear, then what its cipher holds. The next
+        poll returns the events."""
         cdef size_t size, at = 0
+        self.bytes_in += <uint64_t>len(data)
         while at < <size_t>len(data) and s.state == OPEN:
             size = min(<size_t>len(data) - at, <size_t>RECEIVE_BYTES)
             memcpy(self._buffer, <const char*>data + at, size)  # the decoder unmasks in place
             decode(s, self._buffer, size)
             at += size
-        return 0
+        if s.cipher is not None:
+            decipher(s, self._buffer, 0)
+        s.told_in = self.polls + 1              # the next poll returns these events, then those of what it reads
+        if self.events:
+            self.kick()
 
     def poll(self, int64_t now_ms, *, long wait_us=0, bint gather=False):
         """What has arrived, except what sinks have taken: a list of ``(owner, kind, data)``, in order for each socket.

@@ -35,13 +35,14 @@ cdef void receive(Socket s, uint32_t events, uint8_t* buffer, size_t room) excep
     s.last_in = plane.now
     s.pinged = False
     if s.cipher is not None:
-        _decipher(s, buffer, <size_t>size)
+        decipher(s, buffer, <size_t>size)
     elif s.state == OPEN:               # later input is ignored
         decode(s, buffer, <size_t>size)
 
 
-cdef void _decipher(Socket s, uint8_t* buffer, size_t size) except *:
-    """Process the plaintext of these records; the decoder gets it in ``buffer``, too, because it unmasks in place."""
+cdef void decipher(Socket s, uint8_t* buffer, size_t size) except *:
+    """Process the plaintext of these records, and of those that the cipher holds. The decoder gets it in ``buffer``, too,
+    because it unmasks in place."""
     cdef bytes plain
     try:
         plain = s.cipher.open(buffer, size)

@@ -39,6 +39,7 @@ cdef bint pump(Socket s, Subscription only) except *:
     cdef Batch batch
     cdef int rounds
     cdef ssize_t sent
+    cdef bint waits
     if s.cipher is not None and not _sent_rest(s):
         return False
     for rounds in range(ROUNDS):
@@ -59,7 +60,8 @@ cdef bint pump(Socket s, Subscription only) except *:
         if sent:
             s.last_out = s.plane.now
         _account(s, &batch, <uint64_t>sent)
-        if s.cipher.has_records() if s.cipher is not None else <uint64_t>sent < batch.total:
+        waits = <uint64_t>sent < batch.total if s.cipher is None else s.cipher.has_records()
+        if waits:
             s.blocked = True
             s.arm()
             return False

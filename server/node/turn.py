@@ -50,7 +50,9 @@ class Turn:
         self._now = now
         self._committers = committers
         self.touched: list[AckQueue] = []  # queues with answers to send
-        self.looks: list[Callable[[], object]] = []  # each checks whether its part has work to do
+        # Each checks whether its part has work to do. A part that gets work from elsewhere than a client's message, or
+        # from a thread, kicks the plane or ends a turn itself: turns of plain publishes do not look.
+        self.looks: list[Callable[[], object]] = []
         self.desk: Desk | None = None  # for publishes over HTTP
         self.more_to_send = trio.Event()
         self._owners_served = False  # since the last look at the other parts, which may have got work from them

@@ -13,14 +13,13 @@ import trio
 from engine.errors import PubSubError
 from ext.net.cipher import Cipher
 from ext.net.plane import Plane
-from ext.net.socket import Socket
 from ext.net.ws_upgrade import Request
 from server.http.keyguard import peer_of
 from server.node.now import Now
 from server.node.turn import Turn
 from server.secure import TlsStream
 from server.transport.handshake import Upgrade
-from server.transport.opening import Greeting, Met, Opening, read_query
+from server.transport.opening import Met, Opening, read_query
 
 
 class Upgraded:
@@ -43,8 +42,8 @@ class Upgraded:
 
     def on_tls(self, upgrade: Upgrade, stream: TlsStream, answer: bytes, received: bytes) -> None:
         """One with TLS that a task has checked."""
-        descriptor, cipher, further = stream.take_over()
-        self._to_plane(upgrade, descriptor, answer, received + further, cipher)
+        descriptor, cipher = stream.take_over()
+        self._to_plane(upgrade, descriptor, answer, received, cipher)
         self._turn.end()
 
     def _to_plane(
@@ -68,17 +67,9 @@ class Upgraded:
         except OSError:
             self._opening.lost(met)
             raise
-        self._greet(met, greeting, socket, answer, received)
-
-    def _greet(
-        self, met: Met | PubSubError, greeting: Greeting, socket: Socket, answer: bytes, received: bytes
-    ) -> None:
-        """Send the first bytes: the answer to the upgrade, and CONNECTED or a refusal.
-
-        Feed the bytes that came with the request only after that: a reply to a ping or close frame is sent at once."""
         socket.send_frames(answer)
         self._opening.greet(met, greeting, socket)
-        if received:
+        if received or cipher is not None:  # only now: a reply to a ping or close frame is sent at once
             self._plane.feed(socket, received)
 
 
