@@ -35,6 +35,7 @@ LOADS = {
     "pairs, 64 publishers to 64 subscribers, 16 in flight each": ("64", "64", "64", "16"),
     "ingest, 16 publishers, 64 in flight each": ("16", "0", "16", "64"),
     "ingest, 64 publishers, one in flight each": ("64", "0", "64", "1"),
+    "ingest, one publisher, one in flight": ("1", "0", "1", "1"),
 }
 
 
